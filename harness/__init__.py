@@ -1,0 +1,105 @@
+"""Measures what machine-learning work costs, per functional unit, and says how sure it is.
+
+Everything a plugin needs is importable from here; names are loaded when first used, so that `import harness` is cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "harness.backend": ("Backend", "BackendSpec", "Device"),
+    "harness.errors": ("HarnessError", "MeasurementError", "PluginError", "UsageError"),
+    "harness.executor": ("Executor", "ExecutorSpec", "Job", "Outcome"),
+    "harness.functional_unit": ("FunctionalUnit",),
+    "harness.hookspecs": ("CommandSpec", "hookimpl"),
+    "harness.meter": (
+        "Costed",
+        "DeviceUse",
+        "EnergyTrace",
+        "Factor",
+        "Impact",
+        "ImpactMeter",
+        "ImpactMeterSpec",
+        "Meter",
+        "MeterContext",
+        "MeterSpec",
+    ),
+    "harness.options": ("Duration", "NoOptions", "Options", "Share", "Size"),
+    "harness.quantity": ("Amount", "Method", "Unavailable", "Undefined", "Value"),
+    "harness.sample": ("Condition", "Cumulative", "Scope", "Snapshot", "now_ns"),
+    "harness.workload": (
+        "Column",
+        "Scorer",
+        "ScorerSpec",
+        "TrialContext",
+        "Window",
+        "Workload",
+        "WorkloadSpec",
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+if TYPE_CHECKING:
+    from harness.backend import Backend as Backend
+    from harness.backend import BackendSpec as BackendSpec
+    from harness.backend import Device as Device
+    from harness.errors import HarnessError as HarnessError
+    from harness.errors import MeasurementError as MeasurementError
+    from harness.errors import PluginError as PluginError
+    from harness.errors import UsageError as UsageError
+    from harness.executor import Executor as Executor
+    from harness.executor import ExecutorSpec as ExecutorSpec
+    from harness.executor import Job as Job
+    from harness.executor import Outcome as Outcome
+    from harness.functional_unit import FunctionalUnit as FunctionalUnit
+    from harness.hookspecs import CommandSpec as CommandSpec
+    from harness.hookspecs import hookimpl as hookimpl
+    from harness.meter import Costed as Costed
+    from harness.meter import DeviceUse as DeviceUse
+    from harness.meter import EnergyTrace as EnergyTrace
+    from harness.meter import Factor as Factor
+    from harness.meter import Impact as Impact
+    from harness.meter import ImpactMeter as ImpactMeter
+    from harness.meter import ImpactMeterSpec as ImpactMeterSpec
+    from harness.meter import Meter as Meter
+    from harness.meter import MeterContext as MeterContext
+    from harness.meter import MeterSpec as MeterSpec
+    from harness.options import Duration as Duration
+    from harness.options import NoOptions as NoOptions
+    from harness.options import Options as Options
+    from harness.options import Share as Share
+    from harness.options import Size as Size
+    from harness.quantity import Amount as Amount
+    from harness.quantity import Method as Method
+    from harness.quantity import Unavailable as Unavailable
+    from harness.quantity import Undefined as Undefined
+    from harness.quantity import Value as Value
+    from harness.sample import Condition as Condition
+    from harness.sample import Cumulative as Cumulative
+    from harness.sample import Scope as Scope
+    from harness.sample import Snapshot as Snapshot
+    from harness.sample import now_ns as now_ns
+    from harness.workload import Column as Column
+    from harness.workload import Scorer as Scorer
+    from harness.workload import ScorerSpec as ScorerSpec
+    from harness.workload import TrialContext as TrialContext
+    from harness.workload import Window as Window
+    from harness.workload import Workload as Workload
+    from harness.workload import WorkloadSpec as WorkloadSpec
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - computed from the one table above
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'harness' has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,70 @@
+"""The role of a backend: the hardware that a workload runs on, without knowing what it runs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.options import NoOptions, Options
+from harness.quantity import Unavailable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device that a trial uses.
+
+    Attributes:
+        kind: `cpu`, `gpu`, or another accelerator's name.
+        uuid: stable identity as the driver reports it (never an index); for a CPU `cpu`.
+        name: product name, looked up in embodied-carbon tables.
+        memory_bytes: memory of the device; None if it is not known.
+        parent: UUID of the physical device, for a partition of one.
+    """
+
+    kind: str
+    uuid: str
+    name: str
+    memory_bytes: int | None = None
+    parent: str | None = None
+
+
+class Backend(ABC):
+    """An opened backend, one per trial."""
+
+    @abstractmethod
+    def open(self) -> Sequence[Device]:
+        """Takes the devices and lists them. Raises MeasurementError when they are gone."""
+
+    def synchronize(self) -> None:  # noqa: B027 - a host has nothing to wait for
+        """Returns when all work submitted so far is done. Called at every window edge: keep it cheap."""
+
+    def seed(self, seed: int) -> None:  # noqa: B027 - a backend without generators has nothing to seed
+        """Seeds every random generator that the backend brings."""
+
+    def fingerprint(self) -> Mapping[str, object]:
+        """What a comparison must agree on: driver, versions, clocks, limits. JSON values only."""
+        return {}
+
+    def close(self) -> None:  # noqa: B027 - nothing held by default
+        """Gives the devices back. May be called twice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSpec:
+    """An offer of a backend. Making one imports nothing heavy and touches no device.
+
+    Attributes:
+        name: what a suite writes under `backend:`.
+        summary: one line for `harness plugins`.
+        factory: options -> Backend.
+        options: model of the options.
+        probe: options -> the devices a trial would get, or why there are none; runs in a process of its own.
+    """
+
+    name: str
+    summary: str
+    factory: Callable[[Any], Backend]
+    probe: Callable[[Any], Sequence[Device] | Unavailable]
+    options: type[Options] = NoOptions

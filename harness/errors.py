@@ -1,0 +1,71 @@
+"""What can go wrong, and the exit code that says so (CONTRIBUTING, "Errors and exit codes")."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the `harness` command."""
+
+    OK = 0
+    REGRESSED = 1
+    USAGE = 2
+    MEASUREMENT = 3
+    INCONCLUSIVE = 4
+    INTERNAL = 70
+    INTERRUPTED = 130
+
+
+class HarnessError(Exception):
+    """An error with a message meant for people.
+
+    Args:
+        message: what was found, in one sentence without a final stop.
+        where: file, line and column, or plugin, distribution and version.
+        accepted: what would have been accepted instead.
+        hint: what to do about it.
+    """
+
+    exit_code = ExitCode.MEASUREMENT
+
+    def __init__(self, message: str, *, where: str = "", accepted: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.accepted = accepted
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        if self.accepted:
+            text += f"; accepted: {self.accepted}"
+        if self.hint:
+            text += f" ({self.hint})"
+        return text
+
+
+class UsageError(HarnessError):
+    """The user's suite, option or name is wrong. Exit code 2."""
+
+    exit_code = ExitCode.USAGE
+
+
+class MeasurementError(HarnessError):
+    """Something could not be measured, or a run failed. Exit code 3."""
+
+    exit_code = ExitCode.MEASUREMENT
+
+
+class PluginError(HarnessError):
+    """A plugin broke its contract; the message names it and its distribution. Exit code 3."""
+
+    exit_code = ExitCode.MEASUREMENT
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint that names the closest known name, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else ""

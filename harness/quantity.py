@@ -1,0 +1,172 @@
+"""A number that says how it was obtained and how sure it is; a missing one that says why.
+
+An `Amount` keeps its composition by method, so that a total of counted and estimated joules never reads like a
+measurement, and a `bound` (low, high) that adds up linearly (CONTRIBUTING, "Never a silent number").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+
+class Method(StrEnum):
+    """How a value was obtained. Order of strength: counter, wall, measured < integrated < estimated < simulated."""
+
+    COUNTER = "counter"
+    """A hardware energy counter."""
+    WALL = "wall"
+    """An external meter."""
+    MEASURED = "measured"
+    """Times and counts."""
+    INTEGRATED = "integrated"
+    """Sampled power, integrated over time."""
+    ESTIMATED = "estimated"
+    """A model of this machine, such as TDP x load, or modelled embodied carbon."""
+    SIMULATED = "simulated"
+    """No machine did the work that the number speaks of."""
+
+    @property
+    def weakness(self) -> int:
+        """0 for the strongest methods, growing with doubt."""
+        return _WEAKNESS[self]
+
+
+_WEAKNESS = {
+    Method.COUNTER: 0,
+    Method.WALL: 0,
+    Method.MEASURED: 0,
+    Method.INTEGRATED: 1,
+    Method.ESTIMATED: 2,
+    Method.SIMULATED: 3,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """A value that could not be read, and why. Never 0."""
+
+    reason: str
+    kind: Literal["unavailable"] = "unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Undefined:
+    """A quotient whose denominator is zero (no functional unit was achieved), and why. Never infinity."""
+
+    reason: str
+    kind: Literal["undefined"] = "undefined"
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """A finite number with unit, composition by method, and an instrument bound.
+
+    Attributes:
+        value: the best estimate.
+        unit: SI symbol (`J`, `s`, `g`, `L`, `1`).
+        composition: how much of `value` came from which method; sums to `value`.
+        low: lower end of the instrument's bound; None where no bound is known.
+        high: upper end; None where none is known, or where there is none.
+    """
+
+    value: float
+    unit: str
+    composition: Mapping[Method, float]
+    low: float | None = None
+    high: float | None = None
+    kind: Literal["amount"] = field(default="amount")
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"an amount is finite, not {self.value} {self.unit}")
+        if not self.composition:
+            raise ValueError("an amount names at least one method")
+        total = math.fsum(self.composition.values())
+        scale = max(abs(self.value), math.fsum(map(abs, self.composition.values())))
+        if abs(total - self.value) > 1e-9 * scale:
+            raise ValueError(f"composition sums to {total}, the value is {self.value} {self.unit}")
+        slack = 1e-12 * abs(self.value)
+        if self.low is not None and not self.low <= self.value + slack:
+            raise ValueError(f"lower bound {self.low} lies above the value {self.value} {self.unit}")
+        if self.high is not None and not self.high >= self.value - slack:
+            raise ValueError(f"upper bound {self.high} lies below the value {self.value} {self.unit}")
+
+    @classmethod
+    def of(
+        cls, value: float, unit: str, method: Method, *, low: float | None = None, high: float | None = None
+    ) -> Amount:
+        """An amount obtained by one method."""
+        return cls(value, unit, {method: value}, low, high)
+
+    @classmethod
+    def exact(cls, value: float, unit: str, method: Method = Method.MEASURED) -> Amount:
+        """A count or a clock reading, whose bound has no width."""
+        return cls(value, unit, {method: value}, value, value)
+
+    @property
+    def label(self) -> Method:
+        """The weakest method in the composition; methods that contributed nothing do not count if others did."""
+        contributing = [method for method, part in self.composition.items() if part != 0]
+        return max(contributing or self.composition, key=lambda method: method.weakness)
+
+    def shares(self) -> dict[Method, float]:
+        """The share of each method in the value; empty where the value is 0."""
+        if self.value == 0:
+            return {}
+        return {method: part / self.value for method, part in self.composition.items()}
+
+    def times(self, factor: float, unit: str, *, low: float | None = None, high: float | None = None) -> Amount:
+        """This amount times a factor >= 0, in another unit.
+
+        Args:
+            factor: the multiplier.
+            unit: unit of the product.
+            low: lower end of the factor's own range; the factor itself where it has none.
+            high: upper end of the factor's own range; likewise.
+        """
+        if not (math.isfinite(factor) and factor >= 0):
+            raise ValueError(f"a factor is finite and not negative, not {factor}")
+        low_factor = factor if low is None else low
+        high_factor = factor if high is None else high
+        if not 0 <= low_factor <= factor <= high_factor:
+            raise ValueError(f"the range {low_factor}..{high_factor} does not hold the factor {factor}")
+        low_end = None if self.low is None else self.low * (low_factor if self.low >= 0 else high_factor)
+        high_end = None if self.high is None else self.high * (high_factor if self.high >= 0 else low_factor)
+        parts = {method: part * factor for method, part in self.composition.items()}
+        return Amount(math.fsum(parts.values()), unit, parts, low_end, high_end)
+
+    @property
+    def relative_bound(self) -> float | None:
+        """Half the width of the bound over the value; None where either is missing or the value is 0."""
+        if self.low is None or self.high is None or self.value == 0:
+            return None
+        return (self.high - self.low) / 2 / abs(self.value)
+
+
+Value: TypeAlias = Amount | Unavailable | Undefined
+"""What a reading may be."""
+
+
+def total(amounts: Iterable[Amount]) -> Amount:
+    """The sum of amounts of one unit: compositions add, bounds add linearly, one unknown bound makes it unknown."""
+    listed = list(amounts)
+    units = {amount.unit for amount in listed}
+    if len(units) != 1:
+        raise ValueError(f"a total needs amounts of one unit, found {sorted(units) or 'none'}")
+    parts: dict[Method, float] = {}
+    for amount in listed:
+        for method, part in amount.composition.items():
+            parts[method] = parts.get(method, 0.0) + part
+    lows = [amount.low for amount in listed]
+    highs = [amount.high for amount in listed]
+    return Amount(
+        math.fsum(parts.values()),
+        units.pop(),
+        parts,
+        None if None in lows else math.fsum(low for low in lows if low is not None),
+        None if None in highs else math.fsum(high for high in highs if high is not None),
+    )

@@ -1,0 +1,138 @@
+"""What a meter says at one moment: scopes, cumulative joules, conditions of the device.
+
+A scope names what a joule was spent in: `n0/gpu:<uuid>`, `n0/module:<uuid>`, `n0/cpu-package:0`, `n0/dram:0`,
+`n0/host`. Scopes that overlap are never summed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from harness.quantity import Method, Unavailable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What one register of a meter covers, and how well.
+
+    Attributes:
+        method: how the joules are obtained.
+        within: scopes that contain this one, besides `<node>/host`, which contains all of its node.
+        tick_s: update period of the counter; None for a register that is current whenever it is read.
+        gain: relative half-width of the sensor's proportional error (0.05 for ±5 %); None if it is not known.
+        gain_class: sensors of one class err together, so their gain adds linearly.
+        smoothing_s: averaging time of a smoothed power reading; 0 where none is known.
+        max_power_w: limit of the power this scope can draw, used to bound what a late counter hides.
+        device: UUID of the device, where the scope is one; only devices the workload used are charged.
+        note: what a reader should know (`model: TDP x load`).
+    """
+
+    method: Method
+    within: tuple[str, ...] = ()
+    tick_s: float | None = None
+    gain: float | None = None
+    gain_class: str = ""
+    smoothing_s: float = 0.0
+    max_power_w: float | None = None
+    device: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cumulative:
+    """A register's state since `open()`: all fields only ever grow.
+
+    Attributes:
+        joules: the best estimate of the energy so far.
+        over_j: at most so much of `joules` may not have been spent (gaps bridged too high).
+        under_j: at most so much more may have been spent (gaps bridged too low).
+        other_j: joules obtained by another method than the scope's, by method.
+        gap_s: seconds without valid data.
+        resets: how often the counter went backwards.
+    """
+
+    joules: float
+    over_j: float = 0.0
+    under_j: float = 0.0
+    other_j: Mapping[Method, float] = field(default_factory=dict)
+    gap_s: float = 0.0
+    resets: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All registers of a meter, read at one moment.
+
+    Attributes:
+        monotonic_ns: `time.monotonic_ns()` when the reading began.
+        joules: cumulative joules per scope; a plain float where there is nothing more to say.
+        took_ns: how long the reading took.
+    """
+
+    monotonic_ns: int
+    joules: Mapping[str, float | Cumulative | Unavailable]
+    took_ns: int = 0
+
+
+def now_ns() -> int:
+    """The monotonic clock every snapshot is stamped with, in nanoseconds."""
+    return time.monotonic_ns()
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Something about a device's state that a reader, or the gate, must know.
+
+    Attributes:
+        kind: `thermal_throttle`, `power_cap`, `foreign_process`, `clock_change`, `exclusive_unknown`, ...
+        scope: where.
+        detail: what was seen.
+        fails: the trial's measurement is not valid because of it.
+    """
+
+    kind: str
+    scope: str
+    detail: str
+    fails: bool = False
+
+
+def node_of(scope: str) -> str:
+    """The node part of a scope: `n0` of `n0/gpu:x`."""
+    return scope.partition("/")[0]
+
+
+def contains(outer: str, inner: str, scopes: Mapping[str, Scope]) -> bool:
+    """Whether `outer` is declared to contain `inner`, directly or through others."""
+    if outer == inner:
+        return False
+    if outer == f"{node_of(inner)}/host":
+        return True
+    seen: set[str] = set()
+    waiting = list(scopes[inner].within) if inner in scopes else []
+    while waiting:
+        name = waiting.pop()
+        if name == outer:
+            return True
+        if name not in seen:
+            seen.add(name)
+            waiting.extend(scopes[name].within if name in scopes else ())
+    return False
+
+
+def disjoint(names: Iterable[str], scopes: Mapping[str, Scope]) -> list[str]:
+    """The largest set of scopes that may be summed.
+
+    A scope is left out when another one contains it, unless the containing one is obtained by a weaker method: then
+    the container is left out, so that an estimate of a host never replaces the counters inside it.
+    """
+    chosen = list(names)
+    for outer in list(chosen):
+        inner = [name for name in chosen if contains(outer, name, scopes)]
+        if not inner:
+            continue
+        stronger = [name for name in inner if scopes[name].method.weakness < scopes[outer].method.weakness]
+        dropped = [outer] if stronger else inner
+        chosen = [name for name in chosen if name not in dropped]
+    return chosen

@@ -1,0 +1,101 @@
+"""Units: the only place where one is turned into another.
+
+SI units stand in names (`energy_j`, `duration_s`); what people write in a suite (`30s`, `40GB`, `3%`) is parsed here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from harness.errors import UsageError
+
+JOULES_PER_KWH: Final = 3.6e6
+"""One kilowatt-hour in joules, exact."""
+
+NANOSECONDS_PER_SECOND: Final = 1_000_000_000
+
+_DURATIONS: Final = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+_SIZES: Final = {
+    "B": 1,
+    "kB": 10**3,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
+_NUMBER: Final = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z%]*)\s*")
+
+
+def kwh(joules: float) -> float:
+    """Energy in kilowatt-hours."""
+    return joules / JOULES_PER_KWH
+
+
+def seconds(nanoseconds: int) -> float:
+    """A difference of monotonic clock readings, in seconds."""
+    return nanoseconds / NANOSECONDS_PER_SECOND
+
+
+def nanoseconds(duration_s: float) -> int:
+    """A duration as whole nanoseconds."""
+    return round(duration_s * NANOSECONDS_PER_SECOND)
+
+
+def _split(text: str, what: str, accepted: str) -> tuple[float, str]:
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{text!r} is not {what}", accepted=accepted)
+    return float(match.group(1)), match.group(2)
+
+
+def parse_duration(value: float | str) -> float:
+    """Seconds from a number of seconds or from text such as `500ms`, `30s`, `10min`, `1h`."""
+    accepted = f"a number of seconds, or one with a unit of {', '.join(_DURATIONS)}"
+    number, unit = (float(value), "s") if not isinstance(value, str) else _split(value, "a duration", accepted)
+    factor = _DURATIONS.get(unit or "s")
+    if factor is None or not 0 <= number * factor < float("inf"):
+        raise UsageError(f"{value!r} is not a duration", accepted=accepted)
+    return number * factor
+
+
+def parse_size(value: float | str) -> int:
+    """Bytes from a number of bytes or from text such as `40GB` (decimal) or `16GiB` (binary)."""
+    accepted = f"a number of bytes, or one with a unit of {', '.join(_SIZES)}"
+    number, unit = (float(value), "B") if not isinstance(value, str) else _split(value, "a size", accepted)
+    factor = _SIZES.get(unit or "B")
+    if factor is None or not 0 <= number * factor < float("inf"):
+        raise UsageError(f"{value!r} is not a size", accepted=accepted)
+    return round(number * factor)
+
+
+def parse_share(value: float | str) -> float:
+    """A fraction from a number (`0.03`) or from a percentage with its sign (`3%`)."""
+    accepted = "a fraction such as 0.03, or a percentage with its sign such as 3%"
+    number, unit = (float(value), "") if not isinstance(value, str) else _split(value, "a share", accepted)
+    if unit not in {"", "%"} or not 0 <= number < float("inf"):
+        raise UsageError(f"{value!r} is not a share", accepted=accepted)
+    return number / 100 if unit == "%" else number
+
+
+def si(value: float, unit: str, digits: int = 3) -> str:
+    """A number for people, with an SI prefix: `si(0.00123, 'J')` is `1.23 mJ`."""
+    if value == 0:
+        return f"0 {unit}".rstrip()
+    magnitude = abs(value)
+    for factor, prefix in (
+        (1e9, "G"),
+        (1e6, "M"),
+        (1e3, "k"),
+        (1.0, ""),
+        (1e-3, "m"),
+        (1e-6, "µ"),
+        (1e-9, "n"),
+    ):
+        if magnitude >= factor * 0.9995:
+            return f"{value / factor:.{digits}g} {prefix}{unit}".rstrip()
+    return f"{value:.{digits}g} {unit}".rstrip()

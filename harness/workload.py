@@ -1,0 +1,174 @@
+"""The role of a workload (does the work and writes rows) and of a scorer (adds quality columns afterwards)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.backend import Backend
+from harness.functional_unit import FunctionalUnit, Row
+from harness.options import NoOptions, Options
+from harness.quantity import Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the work items that a workload or a scorer fills.
+
+    Attributes:
+        name: with its SI unit as suffix where it has one (`latency_s`).
+        unit: SI symbol, `1` for a count or ratio.
+        summary: what it holds.
+        higher_is_better: direction, for reports and gates; None for neither.
+    """
+
+    name: str
+    unit: str
+    summary: str = ""
+    higher_is_better: bool | None = None
+
+
+COMMON_COLUMNS = (
+    Column("start_s", "s", "start of the item, from the opening of its window"),
+    Column("first_token_s", "s", "first token or first result, from the opening of the window"),
+    Column("end_s", "s", "completion, from the opening of the window"),
+)
+"""Columns that every work item may carry besides `item_id` and `status`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialContext:
+    """What a workload may know when it prepares.
+
+    Attributes:
+        backend: the opened backend; a workload that needs a framework's device asks it for one.
+        seed: differs between trials, equal for the same trial of two compared points.
+        folder: the trial's own folder, for side-cars such as images.
+        cache: a folder shared between runs, for what is expensive to build (trained models).
+        progress: reports progress (text, done share or None); silence for too long ends the trial.
+        log: writes a line into the trial's log.
+    """
+
+    backend: Backend
+    seed: int
+    folder: Path
+    cache: Path
+    progress: Callable[[str, float | None], None]
+    log: Callable[[str], None]
+
+
+class Window(Protocol):
+    """The measured interval that a workload writes its rows into. Times are seconds since the window opened."""
+
+    @property
+    def index(self) -> int:
+        """0, 1, ... for measured windows, -1 while warming up."""
+
+    @property
+    def iteration(self) -> int:
+        """How many iterations this window has finished."""
+
+    def now_s(self) -> float:
+        """Seconds since the window opened, on the monotonic clock."""
+
+    def wants_more(self) -> bool:
+        """Whether the window is still shorter than the suite asks for."""
+
+    def item(self, item_id: str, *, status: str = "ok", **columns: float | None) -> None:
+        """Records one work item. Columns must be declared; a missing value is None, never 0."""
+
+    def output(self, item_id: str, value: object) -> None:
+        """Keeps what the item produced (a JSON value), for scoring after the windows."""
+
+    def device(self, device: str, *, role: str = "", busy_s: float, reserved_s: float) -> None:
+        """Records how long a device served a role."""
+
+    def mark(self, name: str) -> AbstractContextManager[None]:
+        """Opens a nested span (`steady`, `role:draft`) whose energy is read apart."""
+
+
+class Workload(ABC):
+    """A piece of work, one object per trial. It never measures its own energy and never names a meter."""
+
+    def prepare(self, context: TrialContext) -> None:  # noqa: B027 - small workloads load nothing
+        """Loads models and data. Not measured."""
+
+    @abstractmethod
+    def step(self, window: Window) -> None:
+        """One iteration. The core repeats it until the window is long enough."""
+
+    def run(self, window: Window) -> None:
+        """The whole window. Override it where the work decides when it ends, as serving does."""
+        while window.wants_more():
+            self.step(window)
+
+    def validate(self) -> Mapping[str, float]:
+        """Quality between windows, outside the measured time (training)."""
+        return {}
+
+    def facts(self) -> Mapping[str, object]:
+        """What belongs into the record: model digests, perplexity, data set. JSON values only."""
+        return {}
+
+    def close(self) -> None:  # noqa: B027 - nothing held by default
+        """Frees what `prepare` took. May be called twice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadSpec:
+    """An offer of a workload. Making one imports nothing heavy and reads no file.
+
+    Attributes:
+        name: what a suite writes under `workload:`.
+        summary: one line for `harness plugins`.
+        factory: options -> Workload.
+        columns: columns it fills besides the common ones.
+        functional_units: default units, used where a case names none.
+        options: model of the options.
+        backends: names of the backends it runs on; empty for any.
+        probe: options -> why it cannot run here, or None; runs in a process of its own.
+    """
+
+    name: str
+    summary: str
+    factory: Callable[[Any], Workload]
+    columns: tuple[Column, ...] = ()
+    functional_units: Mapping[str, FunctionalUnit] = field(default_factory=dict)
+    options: type[Options] = NoOptions
+    backends: tuple[str, ...] = ()
+    probe: Callable[[Any], Unavailable | None] | None = None
+
+
+class Scorer(ABC):
+    """Turns stored outputs into quality columns, after the windows, in its own process. Its energy is not charged."""
+
+    @abstractmethod
+    def score(self, items: Iterable[tuple[Row, object]]) -> Mapping[str, Mapping[str, float | None]]:
+        """Quality columns per `item_id`, exactly one entry per item given; None where there is no score."""
+
+    def facts(self) -> Mapping[str, object]:
+        """What belongs into the record: scorer model, revision, dtype. JSON values only."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerSpec:
+    """An offer of a scorer.
+
+    Attributes:
+        name: what a suite writes under `scorers:`.
+        summary: one line for `harness plugins`.
+        factory: options -> Scorer.
+        columns: columns it adds.
+        options: model of the options.
+    """
+
+    name: str
+    summary: str
+    factory: Callable[[Any], Scorer]
+    columns: tuple[Column, ...]
+    options: type[Options] = NoOptions
