@@ -1,0 +1,65 @@
+# Every target sets up .venv by itself; nothing is reinstalled while the requirement files are unchanged.
+#   make PYTHON=python3.12 test      takes another interpreter (3.11 to 3.13) for a new .venv
+#   make test ARGS='-k registry'     passes arguments on to pytest
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+ARGS ?=
+
+# The first interpreter of a version that the harness runs on.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
+	&& echo $$python && break; done)
+
+PLUGIN_FILES := $(sort $(wildcard plugins/*/pyproject.toml))
+EXAMPLE := tests/example_plugin
+EDITABLE := -e '.[dev]' $(patsubst %/pyproject.toml,-e %,$(PLUGIN_FILES)) -e $(EXAMPLE)
+SOURCES := harness $(wildcard plugins/*/src) $(EXAMPLE)/src
+
+.PHONY: help setup demo test soak lint bench docs gpu-check clean
+
+help: ## say what there is
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
+
+setup: $(STAMP) ## make .venv with the harness, its plugins and the development tools
+
+# One pip call, with the constraints: a later one without them may replace torch by another build.
+$(STAMP): pyproject.toml constraints.txt $(PLUGIN_FILES) $(EXAMPLE)/pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found; name one: make PYTHON=/path/to/python3" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt $(EDITABLE)
+	@touch $@
+
+demo: $(STAMP) ## measure real decoding on this machine and show the table
+	$(BIN)/harness run suites/quickstart.yaml
+
+test: $(STAMP) ## run every test
+	$(BIN)/pytest $(ARGS)
+
+soak: $(STAMP) ## run the full-size fuzzing and soaks, which `make test` leaves out
+	$(BIN)/pytest -m soak $(ARGS)
+
+lint: $(STAMP) ## ruff, mypy --strict and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports
+
+bench: $(STAMP) ## benchmark the harness itself
+	$(BIN)/pytest benchmarks --benchmark-only $(ARGS)
+
+docs: $(STAMP) ## check that README and CONTRIBUTING say what the code does
+	$(BIN)/pytest tests/rules/test_documents.py $(ARGS)
+
+gpu-check: $(STAMP) ## say what can be measured here, then run the tests that need a CUDA device
+	$(BIN)/harness doctor
+	$(BIN)/pytest -m gpu -rs $(ARGS)
+
+clean: ## remove .venv and everything that the tools cache; reports stay
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
+	find harness plugins tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
