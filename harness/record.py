@@ -325,7 +325,7 @@ def records_of(run: Path) -> Iterator[Record]:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSON Lines side-car; a torn last line (the writer was killed) ends the file, a torn one before is an error."""
+    """Rows of a JSON Lines side-car. A torn last line (its writer was killed) ends the file; any other is an error."""
     if not path.exists():
         return
     with path.open(encoding="utf-8") as stream:

@@ -1,0 +1,440 @@
+"""Reads the meters at the edges of spans and in between, and turns two edges into joules with a bound.
+
+Order at an opening edge: wait for the tick of each counter that has one, read every meter, take the time. At a closing
+edge: take the time, read every meter, then wait for the next tick, which bounds what the counters had not shown yet.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Final
+
+from harness.meter import Meter
+from harness.quantity import Amount, Method, Unavailable, Value
+from harness.record import SeenCondition
+from harness.sample import Cumulative, Scope, Snapshot, disjoint, now_ns
+from harness.units import nanoseconds, seconds
+
+TICKS_TO_WAIT: Final = 10
+"""A counter that has not moved for so many of its periods is not aligned to."""
+LOW_COVERAGE: Final = 0.95
+NO_COVERAGE: Final = 0.80
+
+Register = Cumulative | Unavailable
+
+
+@dataclass(slots=True)
+class _Pace:
+    """The last two changes of a register, for the power drawn lately."""
+
+    at_ns: int
+    joules: float
+    watts: float | None = None
+
+
+@dataclass(slots=True)
+class Channel:
+    """One opened meter.
+
+    Attributes:
+        name: of the meter.
+        asked: whether the suite named it, rather than `auto`.
+        meter: the meter.
+        scopes: what it reads.
+        missing: what it does not read, and why; `*` for all of it.
+    """
+
+    name: str
+    asked: bool
+    meter: Meter
+    scopes: Mapping[str, Scope]
+    missing: Mapping[str, str] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    pace: dict[str, _Pace] = field(default_factory=dict)
+
+    @property
+    def ticking(self) -> dict[str, float]:
+        """Update period in seconds of each scope that has one."""
+        return {name: scope.tick_s for name, scope in self.scopes.items() if scope.tick_s}
+
+    def read(self) -> Snapshot:
+        """Reads the meter; what it raises becomes Unavailable in every scope. Hold `lock`."""
+        began = now_ns()
+        try:
+            snapshot = self.meter.read()
+        except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the trial
+            lost = Unavailable(f"{type(error).__name__}: {error}")
+            return Snapshot(began, dict.fromkeys(self.scopes, lost), now_ns() - began)
+        for name, value in snapshot.joules.items():
+            joules = value.joules if isinstance(value, Cumulative) else value
+            if isinstance(joules, Unavailable):
+                continue
+            pace = self.pace.get(name)
+            if pace is None:
+                self.pace[name] = _Pace(snapshot.monotonic_ns, joules)
+            elif joules != pace.joules and snapshot.monotonic_ns > pace.at_ns:
+                watts = (joules - pace.joules) / seconds(snapshot.monotonic_ns - pace.at_ns)
+                self.pace[name] = _Pace(snapshot.monotonic_ns, joules, watts)
+        return snapshot
+
+    def watts(self, scope: str) -> float | None:
+        """Power between the last two changes of the scope; None before there were two."""
+        pace = self.pace.get(scope)
+        return pace.watts if pace else None
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A change of a counter, seen by polling.
+
+    Attributes:
+        before_ns: begin of the last reading that did not show the change.
+        at_ns: begin of the first that did.
+        register: what that one read.
+    """
+
+    before_ns: int
+    at_ns: int
+    register: Cumulative
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Every meter, read around one moment.
+
+    Attributes:
+        ns: the moment on the monotonic clock.
+        snapshots: one a channel, in order.
+        watts: power lately, per channel and scope.
+        ticks: change waited for before an opening edge or after a closing one; absent where none came or none was waited
+            for.
+    """
+
+    ns: int
+    snapshots: Sequence[Snapshot]
+    watts: Mapping[tuple[int, str], float | None]
+    ticks: Mapping[tuple[int, str], Tick]
+
+
+class Meters:
+    """The opened meters of a trial, in the suite's order, with their sampling thread.
+
+    Args:
+        channels: opened meters.
+        log: receives cumulative joules as JSON Lines; None keeps no trace.
+    """
+
+    def __init__(self, channels: Iterable[Channel], log: IO[str] | None = None) -> None:
+        self.channels = list(channels)
+        self._log = log
+        self._log_lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._seen: dict[tuple[str, str, str], SeenCondition] = {}
+        self.anchor_ns = now_ns()
+        self.anchor_utc_s = time.time()
+        self._write({"anchor": {"monotonic_ns": self.anchor_ns, "utc_s": self.anchor_utc_s}})
+
+    def utc_s(self, ns: int) -> float:
+        """Wall clock of a monotonic time, by the one anchor."""
+        return self.anchor_utc_s + seconds(ns - self.anchor_ns)
+
+    # Edges
+
+    def opening(self, *, align: bool) -> Edge:
+        """An opening edge; `align` waits for each counter's tick first."""
+        ticks = self._await_ticks() if align else {}
+        snapshots = [self._read(channel) for channel in self.channels]
+        return Edge(now_ns(), snapshots, self._watts(), ticks)
+
+    def closing(self, *, align: bool) -> Edge:
+        """A closing edge; `align` waits for each counter's next tick afterwards."""
+        moment = now_ns()
+        watts = self._watts() if align else {}
+        snapshots = [self._read(channel) for channel in self.channels]
+        ticks = self._await_ticks() if align else {}
+        return Edge(moment, snapshots, watts or self._watts(), ticks)
+
+    def _read(self, channel: Channel) -> Snapshot:
+        with channel.lock:
+            snapshot = channel.read()
+        self._note(channel, snapshot)
+        return snapshot
+
+    def _watts(self) -> dict[tuple[int, str], float | None]:
+        return {
+            (index, scope): channel.watts(scope)
+            for index, channel in enumerate(self.channels)
+            for scope in channel.pace
+        }
+
+    def _await_ticks(self) -> dict[tuple[int, str], Tick]:
+        found: dict[tuple[int, str], Tick] = {}
+        for index, channel in enumerate(self.channels):
+            if channel.ticking:
+                with channel.lock:
+                    found.update({(index, scope): tick for scope, tick in _await_tick(channel).items()})
+        return found
+
+    # Sampling
+
+    def start(self) -> None:
+        """Starts the sampling thread."""
+        self._thread = threading.Thread(target=self._sample, name="harness-sampler", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the sampling thread. May be called twice."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        with self._log_lock:
+            if self._log is not None:
+                self._log.flush()
+
+    def close(self) -> list[str]:
+        """Ends sampling and closes the meters in reverse order; what they raise is returned as text."""
+        self.stop()
+        faults = []
+        for channel in reversed(self.channels):
+            try:
+                channel.meter.close()
+            except Exception as error:  # noqa: BLE001 - the other meters must be closed too
+                faults.append(f"meter {channel.name!r} did not close: {type(error).__name__}: {error}")
+        return faults
+
+    def _sample(self) -> None:
+        channels = [channel for channel in self.channels if channel.scopes]
+        periods = [1.0 / max(channel.meter.sample_hz, 1.0) for channel in channels]
+        due = [0.0] * len(channels)
+        watched = [channel for channel in channels if type(channel.meter).conditions is not Meter.conditions]
+        second = 0.0
+        while not self._stop.is_set():
+            now = time.monotonic()
+            for index, channel in enumerate(channels):
+                if now >= due[index]:
+                    due[index] = max(due[index] + periods[index], now)
+                    if channel.lock.acquire(blocking=False):  # an edge that waits for a tick reads it anyway
+                        try:
+                            snapshot = channel.read()
+                        finally:
+                            channel.lock.release()
+                        self._note(channel, snapshot)
+            if now >= second:
+                second = now + 1.0
+                for channel in watched:
+                    self._look(channel)
+                self._flush()
+            pause = min([*due, second]) - time.monotonic()
+            if pause > 0:
+                self._stop.wait(pause)
+
+    def _look(self, channel: Channel) -> None:
+        try:
+            found = channel.meter.conditions()
+        except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the trial
+            self._see("conditions_unreadable", channel.name, f"{type(error).__name__}: {error}", fails=False)
+            return
+        for condition in found:
+            self._see(condition.kind, condition.scope, condition.detail, fails=condition.fails)
+
+    def _see(self, kind: str, scope: str, detail: str, *, fails: bool) -> None:
+        key = (kind, scope, detail)
+        before = self._seen.get(key)
+        self._seen[key] = SeenCondition(
+            kind=kind,
+            scope=scope,
+            detail=detail,
+            fails=fails,
+            count=before.count + 1 if before else 1,
+            first_ns=before.first_ns if before else now_ns(),
+        )
+
+    def conditions(self) -> tuple[SeenCondition, ...]:
+        """What was seen of the devices' state so far, after one more look."""
+        for channel in self.channels:
+            if channel.scopes and type(channel.meter).conditions is not Meter.conditions:
+                self._look(channel)
+        return tuple(self._seen.values())
+
+    def _note(self, channel: Channel, snapshot: Snapshot) -> None:
+        if self._log is None:
+            return
+        joules = {
+            scope: None if isinstance(value, Unavailable) else getattr(value, "joules", value)
+            for scope, value in snapshot.joules.items()
+        }
+        self._write({"t": snapshot.monotonic_ns, "m": channel.name, "j": joules})
+
+    def _write(self, row: Mapping[str, object]) -> None:
+        if self._log is not None:
+            with self._log_lock:
+                self._log.write(json.dumps(row) + "\n")
+
+    def _flush(self) -> None:
+        with self._log_lock:
+            if self._log is not None:
+                self._log.flush()
+
+    # Readings
+
+    def energies(self, opened: Edge, closed: Edge) -> list[tuple[Channel, str, Value, float | None, tuple[str, ...]]]:
+        """Energy per channel and scope between two edges: value, coverage, flags."""
+        found = []
+        for index, channel in enumerate(self.channels):
+            for name, scope in channel.scopes.items():
+                value, coverage, flags = span_energy(scope, _side(opened, index, name), _side(closed, index, name))
+                found.append((channel, name, value, coverage, flags))
+        return found
+
+    def primaries(self) -> dict[str, str]:
+        """Scope -> name of its primary meter: the first listed that reads it; within `auto`, the strongest method."""
+        chosen: dict[str, Channel] = {}
+        for channel in self.channels:
+            for name, scope in channel.scopes.items():
+                holder = chosen.get(name)
+                both_auto = holder is not None and not holder.asked and not channel.asked
+                if holder is None or (both_auto and scope.method.weakness < holder.scopes[name].method.weakness):
+                    chosen[name] = channel
+        return {name: channel.name for name, channel in chosen.items()}
+
+    def watts_between(self, before: Edge, after: Edge) -> float | None:
+        """Mean power of all primary scopes together; None where one cannot be resolved between the edges."""
+        primary = self.primaries()
+        described = {name: ch.scopes[name] for ch in self.channels for name in ch.scopes if primary[name] == ch.name}
+        joules = 0.0
+        for name in disjoint(described, described):
+            index = next(i for i, channel in enumerate(self.channels) if channel.name == primary[name])
+            first = _register(before.snapshots[index].joules.get(name))
+            last = _register(after.snapshots[index].joules.get(name))
+            tick = described[name].tick_s or 0.0
+            if isinstance(first, Unavailable) or isinstance(last, Unavailable):
+                return None
+            if seconds(after.ns - before.ns) < max(TICKS_TO_WAIT * tick, 0.05):
+                return None
+            joules += last.joules - first.joules
+        elapsed = seconds(after.ns - before.ns)
+        return joules / elapsed if described and elapsed > 0 else None
+
+
+def _register(value: float | Cumulative | Unavailable | None) -> Register:
+    if value is None:
+        return Unavailable("the meter left this scope out")
+    return value if isinstance(value, Cumulative | Unavailable) else Cumulative(value)
+
+
+def _await_tick(channel: Channel) -> dict[str, Tick]:
+    """Polls a meter until each of its ticking scopes has changed once, or ten periods have passed. Hold its lock."""
+    waiting = channel.ticking
+    period = min(waiting.values())
+    first = channel.read()
+    seen = {scope: _register(first.joules.get(scope)) for scope in waiting}
+    before = {scope: first.monotonic_ns for scope in waiting}
+    deadline = {scope: first.monotonic_ns + nanoseconds(TICKS_TO_WAIT * tick) for scope, tick in waiting.items()}
+    found: dict[str, Tick] = {}
+    while waiting:
+        if period >= 0.01:
+            time.sleep(period / 500)
+        snapshot = channel.read()
+        for scope in list(waiting):
+            register = _register(snapshot.joules.get(scope))
+            old = seen[scope]
+            if isinstance(register, Cumulative):
+                if isinstance(old, Cumulative) and register.joules != old.joules:
+                    found[scope] = Tick(before[scope], snapshot.monotonic_ns + snapshot.took_ns, register)
+                    del waiting[scope]
+                    continue
+                seen[scope] = register
+                before[scope] = snapshot.monotonic_ns
+            if snapshot.monotonic_ns > deadline[scope]:
+                del waiting[scope]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One scope at one edge of a span."""
+
+    edge_ns: int
+    read_ns: int
+    register: Register
+    watts: float | None
+    tick: Tick | None
+
+
+def _side(edge: Edge, index: int, scope: str) -> Side:
+    snapshot = edge.snapshots[index]
+    key = (index, scope)
+    register = _register(snapshot.joules.get(scope))
+    return Side(edge.ns, snapshot.monotonic_ns + snapshot.took_ns, register, edge.watts.get(key), edge.ticks.get(key))
+
+
+def span_energy(scope: Scope, opened: Side, closed: Side) -> tuple[Value, float | None, tuple[str, ...]]:
+    """Joules of one scope between two edges: value with bound, share of time covered, flags.
+
+    The bound holds what the instrument cannot know: the part of a counter's last period (spec of the edges), bridged gaps,
+    smoothing, and the sensor's gain. Without a declared gain there is no bound.
+    """
+    first = opened.tick.register if opened.tick else opened.register
+    last = closed.register
+    if isinstance(first, Unavailable):
+        return Unavailable(f"opening edge: {first.reason}"), None, ()
+    if isinstance(last, Unavailable):
+        return Unavailable(f"closing edge: {last.reason}"), None, ()
+    duration_s = seconds(closed.edge_ns - opened.edge_ns)
+    raw = last.joules - first.joules
+    if raw < 0:
+        return Unavailable(f"the meter went back by {-raw:.6g} J"), None, ("went backwards",)
+    if scope.tick_s and raw == 0:
+        return (
+            Unavailable(f"the counter did not move in {duration_s:.3g} s; its period is {scope.tick_s:.3g} s"),
+            None,
+            ("no tick",),
+        )
+    gap_s = last.gap_s - first.gap_s
+    coverage = max(0.0, 1.0 - gap_s / duration_s) if duration_s > 0 else 0.0
+    if coverage < NO_COVERAGE:
+        return Unavailable(f"valid data for {coverage:.0%} of the span only"), coverage, ("low coverage",)
+    mean_w = raw / duration_s
+    value, low, high, flags = _edges(scope, opened, closed, raw, first, mean_w)
+    low = max(0.0, low - (last.over_j - first.over_j))
+    high += last.under_j - first.under_j
+    if coverage < LOW_COVERAGE:
+        flags.append("low coverage")
+    if last.resets > first.resets:
+        flags.append("counter reset")
+    parts = {method: max(0.0, joules - first.other_j.get(method, 0.0)) for method, joules in last.other_j.items()}
+    other = {method: min(joules, value) for method, joules in parts.items() if joules > 0}
+    composition: dict[Method, float] = {scope.method: value - sum(other.values()), **other}
+    value = sum(composition.values())
+    if scope.gain is None:
+        return Amount(value, "J", composition), coverage, (*flags, "bound not known")
+    low = min(low / (1 + scope.gain), value)
+    high = max(high / (1 - scope.gain), value)
+    return Amount(value, "J", composition, low, high), coverage, tuple(flags)
+
+
+def _edges(
+    scope: Scope, opened: Side, closed: Side, raw: float, first: Cumulative, mean_w: float
+) -> tuple[float, float, float, list[str]]:
+    """Value and bound from what the edges leave open; before gaps and gain."""
+    before_w = max(opened.watts or 0.0, mean_w)
+    after_w = max(closed.watts or 0.0, mean_w)
+    late_close = after_w * seconds(max(0, closed.read_ns - closed.edge_ns))
+    if not scope.tick_s:
+        early_open = before_w * seconds(max(0, opened.edge_ns - opened.read_ns))
+        smoothed = scope.smoothing_s * max(0.0, mean_w - (opened.watts or 0.0)) / 2
+        return raw, raw - early_open - late_close, raw + smoothed, []
+    if opened.tick is None or closed.tick is None:
+        return raw, raw - scope.tick_s * before_w - late_close, raw + scope.tick_s * after_w, ["not aligned"]
+    early_open = before_w * seconds(max(0, opened.edge_ns - opened.tick.before_ns))
+    upper = max(raw, closed.tick.register.joules - first.joules)
+    last_tick_ns = closed.tick.at_ns - nanoseconds(scope.tick_s)
+    unread_s = min(max(seconds(closed.edge_ns - last_tick_ns), 0.0), scope.tick_s)
+    value = min(raw + unread_s * (closed.watts if closed.watts is not None else mean_w), upper)
+    return value, raw - early_open - late_close, upper, []
