@@ -13,18 +13,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Final
 
+from harness.edges import Side, Tick, register, span_energy
 from harness.meter import Meter
-from harness.quantity import Amount, Method, Unavailable, Value
+from harness.quantity import Unavailable, Value
 from harness.record import SeenCondition
 from harness.sample import Cumulative, Scope, Snapshot, disjoint, now_ns
 from harness.units import nanoseconds, seconds
 
 TICKS_TO_WAIT: Final = 10
 """A counter that has not moved for so many of its periods is not aligned to."""
-LOW_COVERAGE: Final = 0.95
-NO_COVERAGE: Final = 0.80
-
-Register = Cumulative | Unavailable
 
 
 @dataclass(slots=True)
@@ -88,21 +85,6 @@ class Channel:
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
-    """A change of a counter, seen by polling.
-
-    Attributes:
-        before_ns: begin of the last reading that did not show the change.
-        at_ns: begin of the first that did.
-        register: what that one read.
-    """
-
-    before_ns: int
-    at_ns: int
-    register: Cumulative
-
-
-@dataclass(frozen=True, slots=True)
 class Edge:
     """Every meter, read around one moment.
 
@@ -110,8 +92,7 @@ class Edge:
         ns: the moment on the monotonic clock.
         snapshots: one a channel, in order.
         watts: power lately, per channel and scope.
-        ticks: change waited for before an opening edge or after a closing one; absent where none came or none was waited
-            for.
+        ticks: the change waited for, before an opening or after a closing edge; absent where none came.
     """
 
     ns: int
@@ -310,8 +291,8 @@ class Meters:
         joules = 0.0
         for name in disjoint(described, described):
             index = next(i for i, channel in enumerate(self.channels) if channel.name == primary[name])
-            first = _register(before.snapshots[index].joules.get(name))
-            last = _register(after.snapshots[index].joules.get(name))
+            first = register(before.snapshots[index].joules.get(name))
+            last = register(after.snapshots[index].joules.get(name))
             tick = described[name].tick_s or 0.0
             if isinstance(first, Unavailable) or isinstance(last, Unavailable):
                 return None
@@ -322,19 +303,13 @@ class Meters:
         return joules / elapsed if described and elapsed > 0 else None
 
 
-def _register(value: float | Cumulative | Unavailable | None) -> Register:
-    if value is None:
-        return Unavailable("the meter left this scope out")
-    return value if isinstance(value, Cumulative | Unavailable) else Cumulative(value)
-
-
 def _await_tick(channel: Channel) -> dict[str, Tick]:
     """Polls a meter until each of its ticking scopes has changed once, or ten periods have passed. Hold its lock."""
     waiting = channel.ticking
     period = min(waiting.values())
     first = channel.read()
-    seen = {scope: _register(first.joules.get(scope)) for scope in waiting}
-    before = {scope: first.monotonic_ns for scope in waiting}
+    seen = {scope: register(first.joules.get(scope)) for scope in waiting}
+    before = dict.fromkeys(waiting, first.monotonic_ns)
     deadline = {scope: first.monotonic_ns + nanoseconds(TICKS_TO_WAIT * tick) for scope, tick in waiting.items()}
     found: dict[str, Tick] = {}
     while waiting:
@@ -342,99 +317,23 @@ def _await_tick(channel: Channel) -> dict[str, Tick]:
             time.sleep(period / 500)
         snapshot = channel.read()
         for scope in list(waiting):
-            register = _register(snapshot.joules.get(scope))
+            new = register(snapshot.joules.get(scope))
             old = seen[scope]
-            if isinstance(register, Cumulative):
-                if isinstance(old, Cumulative) and register.joules != old.joules:
-                    found[scope] = Tick(before[scope], snapshot.monotonic_ns + snapshot.took_ns, register)
+            if isinstance(new, Cumulative):
+                if isinstance(old, Cumulative) and new.joules != old.joules:
+                    found[scope] = Tick(before[scope], snapshot.monotonic_ns + snapshot.took_ns, new)
                     del waiting[scope]
                     continue
-                seen[scope] = register
+                seen[scope] = new
                 before[scope] = snapshot.monotonic_ns
             if snapshot.monotonic_ns > deadline[scope]:
                 del waiting[scope]
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One scope at one edge of a span."""
-
-    edge_ns: int
-    read_ns: int
-    register: Register
-    watts: float | None
-    tick: Tick | None
-
-
 def _side(edge: Edge, index: int, scope: str) -> Side:
     snapshot = edge.snapshots[index]
     key = (index, scope)
-    register = _register(snapshot.joules.get(scope))
-    return Side(edge.ns, snapshot.monotonic_ns + snapshot.took_ns, register, edge.watts.get(key), edge.ticks.get(key))
-
-
-def span_energy(scope: Scope, opened: Side, closed: Side) -> tuple[Value, float | None, tuple[str, ...]]:
-    """Joules of one scope between two edges: value with bound, share of time covered, flags.
-
-    The bound holds what the instrument cannot know: the part of a counter's last period (spec of the edges), bridged gaps,
-    smoothing, and the sensor's gain. Without a declared gain there is no bound.
-    """
-    first = opened.tick.register if opened.tick else opened.register
-    last = closed.register
-    if isinstance(first, Unavailable):
-        return Unavailable(f"opening edge: {first.reason}"), None, ()
-    if isinstance(last, Unavailable):
-        return Unavailable(f"closing edge: {last.reason}"), None, ()
-    duration_s = seconds(closed.edge_ns - opened.edge_ns)
-    raw = last.joules - first.joules
-    if raw < 0:
-        return Unavailable(f"the meter went back by {-raw:.6g} J"), None, ("went backwards",)
-    if scope.tick_s and raw == 0:
-        return (
-            Unavailable(f"the counter did not move in {duration_s:.3g} s; its period is {scope.tick_s:.3g} s"),
-            None,
-            ("no tick",),
-        )
-    gap_s = last.gap_s - first.gap_s
-    coverage = max(0.0, 1.0 - gap_s / duration_s) if duration_s > 0 else 0.0
-    if coverage < NO_COVERAGE:
-        return Unavailable(f"valid data for {coverage:.0%} of the span only"), coverage, ("low coverage",)
-    mean_w = raw / duration_s
-    value, low, high, flags = _edges(scope, opened, closed, raw, first, mean_w)
-    low = max(0.0, low - (last.over_j - first.over_j))
-    high += last.under_j - first.under_j
-    if coverage < LOW_COVERAGE:
-        flags.append("low coverage")
-    if last.resets > first.resets:
-        flags.append("counter reset")
-    parts = {method: max(0.0, joules - first.other_j.get(method, 0.0)) for method, joules in last.other_j.items()}
-    other = {method: min(joules, value) for method, joules in parts.items() if joules > 0}
-    composition: dict[Method, float] = {scope.method: value - sum(other.values()), **other}
-    value = sum(composition.values())
-    if scope.gain is None:
-        return Amount(value, "J", composition), coverage, (*flags, "bound not known")
-    low = min(low / (1 + scope.gain), value)
-    high = max(high / (1 - scope.gain), value)
-    return Amount(value, "J", composition, low, high), coverage, tuple(flags)
-
-
-def _edges(
-    scope: Scope, opened: Side, closed: Side, raw: float, first: Cumulative, mean_w: float
-) -> tuple[float, float, float, list[str]]:
-    """Value and bound from what the edges leave open; before gaps and gain."""
-    before_w = max(opened.watts or 0.0, mean_w)
-    after_w = max(closed.watts or 0.0, mean_w)
-    late_close = after_w * seconds(max(0, closed.read_ns - closed.edge_ns))
-    if not scope.tick_s:
-        early_open = before_w * seconds(max(0, opened.edge_ns - opened.read_ns))
-        smoothed = scope.smoothing_s * max(0.0, mean_w - (opened.watts or 0.0)) / 2
-        return raw, raw - early_open - late_close, raw + smoothed, []
-    if opened.tick is None or closed.tick is None:
-        return raw, raw - scope.tick_s * before_w - late_close, raw + scope.tick_s * after_w, ["not aligned"]
-    early_open = before_w * seconds(max(0, opened.edge_ns - opened.tick.before_ns))
-    upper = max(raw, closed.tick.register.joules - first.joules)
-    last_tick_ns = closed.tick.at_ns - nanoseconds(scope.tick_s)
-    unread_s = min(max(seconds(closed.edge_ns - last_tick_ns), 0.0), scope.tick_s)
-    value = min(raw + unread_s * (closed.watts if closed.watts is not None else mean_w), upper)
-    return value, raw - early_open - late_close, upper, []
+    read_ns = snapshot.monotonic_ns + snapshot.took_ns
+    found = register(snapshot.joules.get(scope))
+    return Side(edge.ns, read_ns, found, edge.watts.get(key), edge.ticks.get(key))

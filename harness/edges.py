@@ -1,0 +1,120 @@
+"""Two readings of a cumulative register, turned into joules with a bound. No clock, no device: arithmetic only.
+
+With an update period u and power P0 before the start, P1 before the end, an unaligned counter gives measured minus true
+within -u*P1 .. +u*P0; a counter aligned to its tick at both edges leaves only the unread part of its last period open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from harness.quantity import Amount, Method, Unavailable, Value
+from harness.sample import Cumulative, Scope
+from harness.units import nanoseconds, seconds
+
+LOW_COVERAGE: Final = 0.95
+"""Below this share of valid data a reading is flagged."""
+NO_COVERAGE: Final = 0.80
+"""Below this share of valid data there is no reading."""
+
+Register = Cumulative | Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A change of a counter, seen by polling.
+
+    Attributes:
+        before_ns: begin of the last reading that did not show the change.
+        at_ns: begin of the first that did.
+        register: what that one read.
+    """
+
+    before_ns: int
+    at_ns: int
+    register: Cumulative
+
+
+def register(value: float | Cumulative | Unavailable | None) -> Register:
+    """What a snapshot says of a scope, in its full form."""
+    if value is None:
+        return Unavailable("the meter left this scope out")
+    return value if isinstance(value, Cumulative | Unavailable) else Cumulative(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One scope at one edge of a span."""
+
+    edge_ns: int
+    read_ns: int
+    register: Register
+    watts: float | None
+    tick: Tick | None
+
+
+def span_energy(scope: Scope, opened: Side, closed: Side) -> tuple[Value, float | None, tuple[str, ...]]:
+    """Joules of one scope between two edges: value with bound, share of time covered, flags.
+
+    The bound holds what the instrument cannot know: the unread part of a counter's last period, bridged gaps,
+    smoothing, and the sensor's gain. Without a declared gain there is no bound.
+    """
+    first = opened.tick.register if opened.tick else opened.register
+    last = closed.register
+    if isinstance(first, Unavailable):
+        return Unavailable(f"opening edge: {first.reason}"), None, ()
+    if isinstance(last, Unavailable):
+        return Unavailable(f"closing edge: {last.reason}"), None, ()
+    duration_s = seconds(closed.edge_ns - opened.edge_ns)
+    raw = last.joules - first.joules
+    if raw < 0:
+        return Unavailable(f"the meter went back by {-raw:.6g} J"), None, ("went backwards",)
+    if scope.tick_s and raw == 0:
+        return (
+            Unavailable(f"the counter did not move in {duration_s:.3g} s; its period is {scope.tick_s:.3g} s"),
+            None,
+            ("no tick",),
+        )
+    gap_s = last.gap_s - first.gap_s
+    coverage = max(0.0, 1.0 - gap_s / duration_s) if duration_s > 0 else 0.0
+    if coverage < NO_COVERAGE:
+        return Unavailable(f"valid data for {coverage:.0%} of the span only"), coverage, ("low coverage",)
+    mean_w = raw / duration_s
+    value, low, high, flags = _edges(scope, opened, closed, raw, first, mean_w)
+    low = max(0.0, low - (last.over_j - first.over_j))
+    high += last.under_j - first.under_j
+    if coverage < LOW_COVERAGE:
+        flags.append("low coverage")
+    if last.resets > first.resets:
+        flags.append("counter reset")
+    parts = {method: max(0.0, joules - first.other_j.get(method, 0.0)) for method, joules in last.other_j.items()}
+    other = {method: min(joules, value) for method, joules in parts.items() if joules > 0}
+    composition: dict[Method, float] = {scope.method: value - sum(other.values()), **other}
+    value = sum(composition.values())
+    if scope.gain is None:
+        return Amount(value, "J", composition), coverage, (*flags, "bound not known")
+    low = min(low / (1 + scope.gain), value)
+    high = max(high / (1 - scope.gain), value)
+    return Amount(value, "J", composition, low, high), coverage, tuple(flags)
+
+
+def _edges(
+    scope: Scope, opened: Side, closed: Side, raw: float, first: Cumulative, mean_w: float
+) -> tuple[float, float, float, list[str]]:
+    """Value and bound from what the edges leave open; before gaps and gain."""
+    before_w = max(opened.watts or 0.0, mean_w)
+    after_w = max(closed.watts or 0.0, mean_w)
+    late_close = after_w * seconds(max(0, closed.read_ns - closed.edge_ns))
+    if not scope.tick_s:
+        early_open = before_w * seconds(max(0, opened.edge_ns - opened.read_ns))
+        smoothed = scope.smoothing_s * max(0.0, mean_w - (opened.watts or 0.0)) / 2
+        return raw, raw - early_open - late_close, raw + smoothed, []
+    if opened.tick is None or closed.tick is None:
+        return raw, raw - scope.tick_s * before_w - late_close, raw + scope.tick_s * after_w, ["not aligned"]
+    early_open = before_w * seconds(max(0, opened.edge_ns - opened.tick.before_ns))
+    upper = max(raw, closed.tick.register.joules - first.joules)
+    last_tick_ns = closed.tick.at_ns - nanoseconds(scope.tick_s)
+    unread_s = min(max(seconds(closed.edge_ns - last_tick_ns), 0.0), scope.tick_s)
+    value = min(raw + unread_s * (closed.watts if closed.watts is not None else mean_w), upper)
+    return value, raw - early_open - late_close, upper, []

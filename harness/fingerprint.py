@@ -1,0 +1,120 @@
+"""What this machine and this installation are: kept in every record, compared before two records are.
+
+Captured by allow-list: no environment variable, path or argument enters a record unless it is named here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+PACKAGES: Final = (
+    "joule-harness",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "pytorch-lightning",
+    "numpy",
+    "codecarbon",
+    "nvidia-ml-py",
+    "pydantic",
+    "pluggy",
+)
+"""Distributions whose version can change a measurement."""
+
+VARIABLES: Final = (
+    "CUDA_VISIBLE_DEVICES",
+    "HF_HUB_OFFLINE",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "PYTHONHASHSEED",
+    "TOKENIZERS_PARALLELISM",
+)
+"""Environment variables that can change a measurement; no other is recorded."""
+
+
+def _first_line(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip().splitlines()[0]
+    except (OSError, IndexError):
+        return None
+
+
+def cpu_model() -> str:
+    """The processor's name as the system reports it; `unknown` if it does not."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"
+
+
+def virtualised() -> bool | None:
+    """Whether this is a virtual machine; None if the system does not say."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return "hypervisor" in flags
+
+
+def cpu_limit() -> float | None:
+    """Cores that the control group allows; None for no limit."""
+    text = _first_line("/sys/fs/cgroup/cpu.max")
+    if text is None or text.startswith("max"):
+        return None
+    quota, _, period = text.partition(" ")
+    return int(quota) / int(period or 100_000)
+
+
+def packages() -> dict[str, str]:
+    """Versions of the installed distributions that can change a measurement."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the installation. JSON values only."""
+    frequency = psutil.cpu_freq()
+    return {
+        "cpu": cpu_model(),
+        "cores_logical": psutil.cpu_count(logical=True),
+        "cores_physical": psutil.cpu_count(logical=False),
+        "cores_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "cpu_limit": cpu_limit(),
+        "cpu_mhz": frequency.current if frequency else None,
+        "governor": _first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "memory_bytes": psutil.virtual_memory().total,
+        "virtualised": virtualised(),
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "implementation": sys.implementation.name,
+        "packages": packages(),
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "load_1min": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }
+
+
+def digest(value: Mapping[str, object] | list[object] | str, length: int = 12) -> str:
+    """A short, stable digest of a JSON value; key order does not matter."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]

@@ -1,0 +1,168 @@
+"""The executor `local`: one fresh worker process after another on this machine, one at a time per device."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+from platformdirs import user_runtime_path
+
+from harness import record
+from harness.executor import Executor, Job, Listener, Outcome
+from harness.worker import MESSAGES
+
+LOG_TAIL_LINES: Final = 12
+LOG_LIMIT_BYTES: Final = 16 * 2**20
+"""A worker that writes more into its log is ended: it would fill the disk."""
+_POLL_S: Final = 0.5
+_GRACE_S: Final = 3.0
+
+
+def tail(path: Path, lines: int = LOG_TAIL_LINES) -> tuple[str, ...]:
+    """The last lines of a file, without reading all of it."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - 16_384))
+            text = stream.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ()
+    return tuple(text.splitlines()[-lines:])
+
+
+@contextmanager
+def device_locks(devices: tuple[str, ...], listener: Listener) -> Iterator[None]:
+    """Holds one lock per device, shared by all runs of this user on this machine; names the holder while waiting."""
+    folder = user_runtime_path("joule-harness", ensure_exists=True)
+    with ExitStack() as stack:
+        for device in sorted(set(devices)):
+            name = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in device)
+            path = folder / f"{name}.lock"
+            holder = path.with_suffix(".holder")
+            lock = FileLock(str(path))
+            while True:
+                try:
+                    lock.acquire(timeout=_POLL_S)
+                    break
+                except Timeout:
+                    with contextlib.suppress(OSError):
+                        listener({"type": "waiting", "device": device, "holder": holder.read_text(encoding="utf-8")})
+            stack.callback(lock.release)
+            with contextlib.suppress(OSError):
+                holder.write_text(f"process {os.getpid()}", encoding="utf-8")
+        yield
+
+
+class LocalExecutor(Executor):
+    """Starts `python -m harness.worker` in a process group of its own and ends the whole group when it must."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, job: Job, listener: Listener) -> Outcome:
+        """Runs one trial to its end."""
+        with device_locks(job.devices, listener):
+            return self._run(job, listener)
+
+    def _run(self, job: Job, listener: Listener) -> Outcome:
+        log_path = job.folder / record.LOG
+        receive, send = os.pipe()
+        with log_path.open("ab") as log, os.fdopen(receive, "rb", buffering=0) as pipe:
+            try:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "harness.worker", str(job.folder)],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(send,),
+                    env={**os.environ, **job.environment, MESSAGES: str(send), "PYTHONUNBUFFERED": "1"},
+                    start_new_session=True,
+                )
+            finally:
+                os.close(send)
+            self._process = process
+            try:
+                reason = self._listen(process, pipe, job, listener, log_path)
+            finally:
+                self.close()
+        if reason or not (job.folder / record.MEASUREMENT).exists():
+            return Outcome(ok=False, reason=reason or "the worker wrote no measurement", log_tail=tail(log_path))
+        return Outcome(ok=True)
+
+    def _listen(
+        self,
+        process: subprocess.Popen[bytes],
+        pipe: object,
+        job: Job,
+        listener: Listener,
+        log_path: Path,
+    ) -> str:
+        """Passes messages on until the worker is gone; returns why the trial failed, or an empty string."""
+        started = heard = time.monotonic()
+        buffered = b""
+        failure = ""
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)  # type: ignore[arg-type]
+            while True:
+                if selector.select(_POLL_S):
+                    chunk = pipe.read(65_536)  # type: ignore[attr-defined]
+                    if not chunk:
+                        break
+                    heard = time.monotonic()
+                    *lines, buffered = (buffered + chunk).split(b"\n")
+                    for line in lines:
+                        failure = _pass_on(line, listener) or failure
+                elif process.poll() is not None:
+                    break  # a child of the worker may hold the pipe open; the worker itself is gone
+                now = time.monotonic()
+                if now - started > job.timeout_s:
+                    return f"the trial took longer than its limit of {job.timeout_s:g} s"
+                if now - heard > job.silence_s:
+                    return f"the worker was silent for {job.silence_s:g} s"
+                if log_path.stat().st_size > LOG_LIMIT_BYTES:
+                    return f"the worker wrote more than {LOG_LIMIT_BYTES // 2**20} MiB into its log"
+        try:
+            code = process.wait(timeout=_GRACE_S)
+        except subprocess.TimeoutExpired:
+            return "the worker closed its messages and did not end"
+        if failure:
+            return failure
+        if code < 0:
+            return f"the worker was killed by {signal.Signals(-code).name}"
+        return f"the worker ended with exit code {code}" if code else ""
+
+    def close(self) -> None:
+        """Ends the worker and every process of its group."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(BrokenPipeError, OSError):
+            if process.stdin is not None:
+                process.stdin.close()
+        process.wait()
+
+
+def _pass_on(line: bytes, listener: Listener) -> str:
+    """Hands a message to the listener; returns the reason if it says that the trial failed."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return ""
+    if not isinstance(message, Mapping):
+        return ""
+    listener(message)
+    return str(message.get("reason") or "failed") if message.get("type") == "failed" else ""

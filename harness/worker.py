@@ -1,0 +1,302 @@
+"""The process of one trial: opens backend, workload and meters, warms up, measures the windows, writes the measurement.
+
+Started as `python -m harness.worker FOLDER`; FOLDER holds `job.json`. Messages go as JSON lines to the file descriptor
+named by HARNESS_MESSAGES, so that whatever a plugin prints cannot disturb them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+import statistics
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from harness import fingerprint, record
+from harness.backend import Backend, Device
+from harness.energy import Channel, Edge, Meters
+from harness.errors import HarnessError, MeasurementError, PluginError, UsageError
+from harness.meter import MeterContext, MeterSpec
+from harness.plan import Choice, Point
+from harness.quantity import Unavailable
+from harness.registry import Registry, load_plugins
+from harness.sample import Scope
+from harness.window import Ledger, OpenWindow, measure, rest
+from harness.workload import COMMON_COLUMNS, TrialContext, Workload, WorkloadSpec
+
+MESSAGES = "HARNESS_MESSAGES"
+"""Environment variable that names the file descriptor for messages."""
+STABLE_OVER = 5
+"""The warm-up looks at the variation of so many last iterations."""
+
+
+class Messenger:
+    """Sends JSON lines to the parent; silent when there is none."""
+
+    def __init__(self) -> None:
+        number = os.environ.pop(MESSAGES, "")
+        self._stream: IO[str] | None = os.fdopen(int(number), "w", buffering=1) if number else None
+        self._lock = threading.Lock()
+
+    def send(self, kind: str, **content: object) -> None:
+        """Sends one message; a parent that is gone is no error here (the watch on it ends this process)."""
+        if self._stream is None:
+            return
+        with self._lock, contextlib.suppress(BrokenPipeError, ValueError):
+            self._stream.write(json.dumps({"type": kind, **content}, default=str) + "\n")
+
+
+def watch_parent() -> None:
+    """Ends this process group when the parent's end of standard input closes: no worker outlives its driver."""
+
+    def wait() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=wait, name="harness-parent-watch", daemon=True).start()
+
+
+def build_backend(choice: Choice, registry: Registry) -> Backend:
+    """The backend that a point names, not yet opened."""
+    spec = registry.get("backend", choice.name).spec
+    return spec.factory(spec.options.model_validate(dict(choice.options)))
+
+
+def open_meters(
+    choices: tuple[Choice, ...], registry: Registry, context: MeterContext
+) -> tuple[list[Channel], list[Channel]]:
+    """Opens the hardware meters of a point: those that read, and those that do not, with the reason."""
+    reading, silent = [], []
+    for choice in choices:
+        spec = registry.get("meter", choice.name).spec
+        if not isinstance(spec, MeterSpec):
+            continue
+        meter = spec.factory(spec.options.model_validate(dict(choice.options)))
+        try:
+            opened = meter.open(context)
+        except Exception as error:  # noqa: BLE001 - a plugin's fault costs its own readings only
+            opened = Unavailable(f"{type(error).__name__}: {error}")
+        if isinstance(opened, Unavailable):
+            silent.append(Channel(choice.name, not choice.auto, meter, {}, {"*": opened.reason}))
+            continue
+        scopes = {name: scope for name, scope in opened.items() if isinstance(scope, Scope)}
+        missing = {name: scope.reason for name, scope in opened.items() if isinstance(scope, Unavailable)}
+        (reading if scopes else silent).append(Channel(choice.name, not choice.auto, meter, scopes, missing))
+    return reading, silent
+
+
+class Trial:
+    """One trial, from its job to its measurement."""
+
+    def __init__(self, folder: Path, job: Mapping[str, Any], registry: Registry, messenger: Messenger) -> None:
+        self.folder = folder
+        self.job = job
+        self.registry = registry
+        self.messenger = messenger
+        self.point = Point.from_json(job["point"])
+        self.started_utc = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self.spec: WorkloadSpec = registry.get("workload", self.point.workload).spec
+        self.columns = {column.name for column in (*self.spec.columns, *COMMON_COLUMNS)}
+
+    def phase(self, name: str, text: str = "", done: float | None = None) -> None:
+        """Tells the parent what is going on."""
+        self.messenger.send("progress", phase=name, text=text, done=done)
+
+    def run(self) -> record.Measurement:
+        """Runs the trial; raises what backend, workload or core raise."""
+        backend = build_backend(self.point.backend, self.registry)
+        spec = self.spec
+        workload = spec.factory(spec.options.model_validate(dict(self.point.options)))
+        if not isinstance(workload, Workload):
+            raise PluginError(f"workload {spec.name!r} made a {type(workload).__name__}, not a Workload")
+        try:
+            self.phase("open")
+            devices = tuple(backend.open())
+            seed = self.point.seed * 1_000_003 + int(self.job["trial"])
+            backend.seed(seed)
+            return self._measured(backend, workload, devices, seed)
+        finally:
+            workload.close()
+            backend.close()
+
+    def _measured(
+        self, backend: Backend, workload: Workload, devices: tuple[Device, ...], seed: int
+    ) -> record.Measurement:
+        context = TrialContext(
+            backend=backend,
+            seed=seed,
+            folder=self.folder,
+            cache=Path(self.job["cache"]),
+            progress=lambda text, done: self.phase("prepare", text, done),
+            log=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - the worker's log
+        )
+        meter_context = MeterContext(node=self.job["node"], devices=devices, pid=os.getpid())
+        reading, silent = open_meters(self.point.meters, self.registry, meter_context)
+        with self._side_cars() as (items, outputs, energy):
+            ledger = Ledger(items, outputs, self.columns)
+            meters = Meters(reading, energy)
+            meters.start()
+            faults: list[str] = []
+            try:
+                self._idle("idle", meters, backend, ledger)
+                self.phase("prepare")
+                workload.prepare(context)
+                self._idle("loaded_idle", meters, backend, ledger)
+                warm_up = self._warm_up(workload, meters, backend)
+                validation = self._windows(workload, meters, backend, ledger)
+                conditions = meters.conditions()
+                facts = [dict(channel.meter.facts()) for channel in reading]
+            finally:
+                faults = meters.close()
+        return record.Measurement(
+            run=self.job["run"],
+            trial_id=self.job["trial_id"],
+            trial=self.job["trial"],
+            point=self.job["point"],
+            started_utc=self.started_utc,
+            environment=fingerprint.environment(),
+            backend={"name": self.point.backend.name, **backend.fingerprint()},
+            devices=devices,
+            plugins=self.registry.versions(),
+            workload=dict(workload.facts()),
+            warm_up=warm_up,
+            spans=tuple(ledger.spans),
+            readings=tuple(ledger.readings),
+            uses=tuple(ledger.uses),
+            meters=tuple(
+                record.MeterReport(name=ch.name, asked=ch.asked, scopes=ch.scopes, missing=ch.missing, facts=fact)
+                for ch, fact in zip([*reading, *silent], [*facts, *({} for _ in silent)], strict=True)
+            ),
+            conditions=tuple(self._judged(seen) for seen in conditions),
+            validation=tuple(validation),
+            flags=(*faults, *(() if warm_up.converged else ("warm-up not converged",))),
+        )
+
+    @contextlib.contextmanager
+    def _side_cars(self) -> Iterator[tuple[IO[str], IO[str], IO[str]]]:
+        names = (record.ITEMS, record.OUTPUTS, record.ENERGY)
+        with contextlib.ExitStack() as stack:
+            first, second, third = (
+                stack.enter_context((self.folder / name).open("w", encoding="utf-8")) for name in names
+            )
+            yield first, second, third
+
+    def _judged(self, seen: record.SeenCondition) -> record.SeenCondition:
+        """A software power cap fails the trial unless the suite expects it."""
+        if seen.kind == "power_cap" and self.point.power_cap != "expected":
+            return replace(seen, fails=True)
+        return seen
+
+    def _idle(self, name: str, meters: Meters, backend: Backend, ledger: Ledger) -> None:
+        if self.point.idle_seconds > 0:
+            self.phase(name)
+            rest(name, self.point.idle_seconds, meters, backend, ledger, time.sleep)
+
+    def _open_window(self, index: int, meters: Meters, backend: Backend) -> OpenWindow:
+        wanted = self.point.windows
+        return OpenWindow(
+            index,
+            meters,
+            backend,
+            self.columns,
+            min_seconds=wanted.min_seconds if index >= 0 else 0.0,
+            min_iterations=wanted.min_iterations if index >= 0 else 1,
+            max_seconds=wanted.max_seconds if index >= 0 else None,
+        )
+
+    def _warm_up(self, workload: Workload, meters: Meters, backend: Backend) -> record.WarmUp:
+        """Iterates until the last five vary by less than the tolerance in duration and power, or a cap is reached."""
+        rule = self.point.warm_up
+        durations: list[float] = []
+        powers: list[float | None] = []
+        began = time.monotonic()
+        duration_cv: float | None = None
+        power_cv: float | None = None
+        converged = False
+        while len(durations) < rule.max_iterations and time.monotonic() - began < rule.max_seconds and not converged:
+            self.phase("warm-up", f"iteration {len(durations) + 1}")
+            window = self._open_window(-1, meters, backend)
+            before: Edge = meters.opening(align=False)
+            workload.run(window)
+            backend.synchronize()
+            after = meters.closing(align=False)
+            durations.append((after.ns - before.ns) * 1e-9)
+            powers.append(meters.watts_between(before, after))
+            duration_cv = _variation(durations[-STABLE_OVER:])
+            power_cv = _variation(powers[-STABLE_OVER:])
+            stable = duration_cv is not None and duration_cv < rule.tolerance
+            steady = power_cv is None or power_cv < rule.tolerance
+            converged = len(durations) >= max(rule.min_iterations, STABLE_OVER) and stable and steady
+        return record.WarmUp(
+            iterations=len(durations),
+            seconds=time.monotonic() - began,
+            converged=converged,
+            duration_cv=duration_cv,
+            power_cv=power_cv,
+        )
+
+    def _windows(self, workload: Workload, meters: Meters, backend: Backend, ledger: Ledger) -> list[dict[str, float]]:
+        validation = []
+        count = self.point.windows.count
+        for index in range(count):
+            self.phase("window", f"window {index + 1} of {count}", index / count)
+            measure(self._open_window(index, meters, backend), workload.run, meters, backend, ledger)
+            quality = dict(workload.validate())
+            if quality:
+                validation.append(quality)
+        return validation
+
+
+def _variation(values: list[Any]) -> float | None:
+    """Coefficient of variation of the last five values; None if there are fewer or one is missing."""
+    if len(values) < STABLE_OVER or any(value is None or not math.isfinite(value) for value in values):
+        return None
+    mean = statistics.fmean(values)
+    return statistics.stdev(values) / mean if mean > 0 else None
+
+
+def main(folder: Path) -> int:
+    """Runs the trial of a folder; the exit code says whether `measurement.json` was written."""
+    messenger = Messenger()
+    watch_parent()
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    messenger.send("progress", phase="start", text="", done=None)
+    try:
+        trial = Trial(folder, job, load_plugins(), messenger)
+        measurement = trial.run()
+        record.dump(folder / record.MEASUREMENT, measurement)
+    except (HarnessError, ValueError, OSError) as error:
+        traceback.print_exc()
+        kind = "usage" if isinstance(error, UsageError) else "failed"
+        messenger.send("failed", kind=kind, reason=str(error) if isinstance(error, HarnessError) else repr(error))
+        return 1
+    except MemoryError:
+        messenger.send("failed", kind="failed", reason="out of memory")
+        return 1
+    except Exception as error:  # noqa: BLE001 - whatever a plugin raises is this trial's failure
+        traceback.print_exc()
+        messenger.send("failed", kind="failed", reason=f"{type(error).__name__}: {error}")
+        return 1
+    messenger.send("done", invalid=list(measurement.invalid))
+    return 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise MeasurementError("usage: python -m harness.worker FOLDER")
+    code = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # threads and atexit handlers of plugins must not hold the next trial up
