@@ -1,7 +1,7 @@
 """From measurements to records: quality, impacts, cost per functional unit. Runs after the work, in its own process.
 
-Started as `python -m harness.costing RUN_FOLDER`; it finishes every trial that has a measurement and no record, and can be
-repeated: the measurement and its side-cars are never changed.
+Started as `python -m harness.costing RUN_FOLDER`; it finishes every trial that has a measurement and no record, and can
+be repeated: the measurement and its side-cars are never changed.
 """
 
 from __future__ import annotations
@@ -240,9 +240,9 @@ def read_trace(path: Path, measurement: Measurement) -> EnergyTrace:
         if "anchor" in row:
             anchor = row["anchor"]
             continue
-        for scope, value in row["j"].items():
-            if (row["m"], scope) in primary and value is not None:
-                latest[scope] = value
+        latest |= {
+            scope: value for scope, value in row["j"].items() if (row["m"], scope) in primary and value is not None
+        }
         if anchor is None or latest.keys() != wanted:
             continue
         moment = anchor["utc_s"] + seconds(row["t"] - anchor["monotonic_ns"])

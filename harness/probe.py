@@ -1,0 +1,94 @@
+"""Asks backends and workloads, in a process of its own, whether they can run here.
+
+A probe may import a framework or load a driver; the parent stays small and a probe that crashes costs only its answer.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from harness.backend import Device
+from harness.plan import Choice, Point
+from harness.quantity import Unavailable
+from harness.registry import Registry, load_plugins
+
+PROBE_SECONDS: Final = 120.0
+_MARK: Final = "harness-probe:"
+
+
+class Prober:
+    """Answers from child processes, each question asked once."""
+
+    def __init__(self) -> None:
+        self._backends: dict[str, list[Device] | Unavailable] = {}
+
+    def backend(self, choice: Choice) -> list[Device] | Unavailable:
+        """The devices that a trial on this backend would get, or why there are none."""
+        question = {"backend": {"name": choice.name, "options": dict(choice.options)}}
+        key = json.dumps(question, sort_keys=True, default=str)
+        if key not in self._backends:
+            answer = _ask(question)
+            self._backends[key] = (
+                Unavailable(str(answer["unavailable"]))
+                if "unavailable" in answer
+                else [Device(**device) for device in answer["devices"]]
+            )
+        return self._backends[key]
+
+    def workloads(self, points: Sequence[Point], registry: Registry) -> dict[str, str]:
+        """Point id -> why its workload cannot run here, for the workloads that know before they start."""
+        asked = [point for point in points if registry.get("workload", point.workload).spec.probe is not None]
+        if not asked:
+            return {}
+        question = {
+            "workloads": [{"id": point.id, "name": point.workload, "options": dict(point.options)} for point in asked]
+        }
+        answer = _ask(question)
+        if "unavailable" in answer:
+            return {point.id: str(answer["unavailable"]) for point in asked}
+        return {str(key): str(reason) for key, reason in answer["reasons"].items()}
+
+
+def _ask(question: dict[str, Any]) -> dict[str, Any]:
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", "harness.probe"],
+            input=json.dumps(question, default=str),
+            capture_output=True,
+            text=True,
+            timeout=PROBE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"unavailable": f"the probe took longer than {PROBE_SECONDS:g} s"}
+    for line in child.stdout.splitlines():
+        if line.startswith(_MARK):
+            return dict(json.loads(line.removeprefix(_MARK)))
+    last = child.stderr.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
+    return {"unavailable": f"the probe failed: {last[0]}"}
+
+
+def _answer(question: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    if "backend" in question:
+        spec = registry.get("backend", question["backend"]["name"]).spec
+        found = spec.probe(spec.options.model_validate(question["backend"]["options"]))
+        if isinstance(found, Unavailable):
+            return {"unavailable": found.reason}
+        return {"devices": [asdict(device) for device in found]}
+    reasons = {}
+    for asked in question["workloads"]:
+        spec = registry.get("workload", asked["name"]).spec
+        reason = spec.probe(spec.options.model_validate(asked["options"]))
+        if isinstance(reason, Unavailable):
+            reasons[asked["id"]] = reason.reason
+    return {"reasons": reasons}
+
+
+if __name__ == "__main__":
+    answer = _answer(json.loads(sys.stdin.read()), load_plugins())
+    print(_MARK + json.dumps(answer), flush=True)  # noqa: T201 - the parent reads it
