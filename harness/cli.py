@@ -1,0 +1,327 @@
+"""The `harness` command. Everything heavier than the command line itself is imported when a command is called."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from harness.errors import ExitCode, HarnessError
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
+    from harness.registry import Registry
+
+DEFAULT_STORE = Path("reports")
+
+
+class PluginGroup(TyperGroup):
+    """Looks for a sub-command among the plugins when the core has none of that name."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The core's command, else the plugin's."""
+        own = super().get_command(ctx, cmd_name)
+        if own is not None or cmd_name.startswith("-"):
+            return own
+        offer = _registry().commands.get(cmd_name)
+        if offer is None:
+            return None
+        loaded = offer.spec.load()
+        if not isinstance(loaded, typer.Typer):
+            application = typer.Typer(add_completion=False)
+            application.command(name=cmd_name, help=offer.spec.summary)(loaded)
+            loaded = application
+        return typer.main.get_command(loaded)
+
+
+app = typer.Typer(
+    name="harness",
+    cls=PluginGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Measures what machine-learning work costs in time, energy, carbon and water, per functional unit. "
+    "Plugins may add commands: `harness plugins` lists them.",
+)
+
+_STATE = {"traceback": False}
+
+SuiteFiles = Annotated[list[Path], typer.Argument(help="Suite files.", show_default=False)]
+RunFolders = Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)]
+Store = Annotated[Path, typer.Option(help="Folder that runs are kept in.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from harness import __version__
+
+        typer.echo(f"harness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show tracebacks of errors.")] = False,
+    version: Annotated[  # noqa: ARG001 - handled by its callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+    _STATE["traceback"] = traceback
+
+
+def _registry() -> Registry:
+    from harness.registry import load_plugins
+
+    registry = load_plugins()
+    for broken in registry.broken:
+        typer.echo(
+            f"warning: plugin {broken.name!r} of {broken.distribution} {broken.version} is left out: {broken.error}",
+            err=True,
+        )
+    return registry
+
+
+def _plan(suites: list[Path], registry: Registry) -> Plan:
+    from dataclasses import replace
+
+    from harness.plan import Skipped, expand
+    from harness.probe import Prober
+    from harness.suite import load
+
+    prober = Prober()
+    planned = expand([load(path) for path in suites], registry, prober.backend)
+    reasons = prober.workloads(planned.points, registry)
+    return replace(
+        planned,
+        points=[point for point in planned.points if point.id not in reasons],
+        skipped=[
+            *planned.skipped,
+            *(Skipped(point, reasons[point.id]) for point in planned.points if point.id in reasons),
+        ],
+    )
+
+
+@app.command()
+def plan(suites: SuiteFiles, *, as_json: AsJson = False) -> None:
+    """Shows what a run would do: points, trials, and what is skipped and why."""
+    planned = _plan(suites, _registry())
+    if as_json:
+        content = {
+            "points": [point.to_json() for point in planned.points],
+            "skipped": [{"label": skipped.point.label, "reason": skipped.reason} for skipped in planned.skipped],
+        }
+        typer.echo(json.dumps(content, indent=1, default=str))
+        return
+    trials = 0
+    least = 0.0
+    for point in planned.points:
+        trials += point.trials
+        least += point.trials * point.windows.count * point.windows.min_seconds
+        typer.echo(f"{point.id}  {point.suite}: {point.label}  x {point.trials}")
+    for skipped in planned.skipped:
+        typer.echo(f"skipped       {skipped.point.suite}: {skipped.point.label}: {skipped.reason}")
+    typer.echo(
+        f"{len(planned.points)} points, {trials} trials, {len(planned.skipped)} skipped; windows last {least:.0f} s"
+    )
+
+
+@app.command()
+def run(
+    suites: Annotated[list[Path] | None, typer.Argument(help="Suite files.", show_default=False)] = None,
+    *,
+    store: Store = DEFAULT_STORE,
+    resume: Annotated[
+        Path | None, typer.Option(help="Run folder to go on with; only what is missing is run.", show_default=False)
+    ] = None,
+    executor: Annotated[str, typer.Option(help="Where trials run.")] = "local",
+    seed: Annotated[int, typer.Option(help="Seed of the order of trials.")] = 0,
+) -> None:
+    """Measures the points of suites and prints the report."""
+    from harness import run as runs
+    from harness.errors import UsageError
+    from harness.progress import Progress
+
+    registry = _registry()
+    spec = registry.get("executor", executor).spec
+    planned = _plan(suites, registry) if suites else None
+    if resume is not None:
+        points, seed = runs.reopen(resume)
+        if planned is not None and not runs.unchanged(points, planned.points):
+            raise UsageError("the suites plan other points than the run to be resumed", where=str(resume))
+        folder = resume
+    elif planned is not None:
+        points = planned.points
+        folder = runs.create(store, planned, [str(path) for path in suites or ()], ["harness", *sys.argv[1:]], seed)
+        for skipped in planned.skipped:
+            typer.echo(f"skipped: {skipped.point.suite}: {skipped.point.label}: {skipped.reason}", err=True)
+    else:
+        raise UsageError("nothing to run", accepted="suite files, or --resume with a run folder")
+    with Progress() as progress:
+        work = runs.Run(
+            folder,
+            points,
+            seed,
+            registry=registry,
+            executor=spec.factory(spec.options()),
+            watcher=progress.tell,
+        )
+        tally = work.execute()
+    if not points:
+        typer.echo("every point was skipped: nothing was measured")
+    elif tally.measured or tally.kept:
+        _render([folder])
+    for text in [*tally.failed, *tally.invalid]:
+        typer.echo(f"failed: {text}", err=True)
+    typer.echo(f"records: {folder}")
+    raise typer.Exit(int(tally.exit_code))
+
+
+def _render(folders: list[Path]) -> None:
+    from rich.console import Console
+
+    from harness.report import render_terminal
+
+    console = Console()
+    for folder in folders:
+        render_terminal(console, folder)
+
+
+@app.command()
+def report(
+    runs: RunFolders,
+    *,
+    form: Annotated[str, typer.Option("--format", help="terminal or md.")] = "terminal",
+) -> None:
+    """Shows runs again, from their records alone."""
+    from harness.errors import UsageError
+
+    if form == "terminal":
+        _render(runs)
+    elif form == "md":
+        from harness.report import markdown
+
+        for folder in runs:
+            typer.echo(markdown(folder))
+    else:
+        raise UsageError(f"{form!r} is no format of a report", accepted="terminal, md")
+
+
+@app.command()
+def score(runs: RunFolders) -> None:
+    """Scores and costs the stored outputs of runs again; the measurements are not touched."""
+    from harness.record import RECORD, trial_folders
+    from harness.run import finish
+
+    for folder in runs:
+        if not folder.is_dir():
+            from harness.errors import UsageError
+
+            raise UsageError("this is no run folder", where=str(folder))
+        for trial in trial_folders(folder):
+            (trial / RECORD).unlink(missing_ok=True)
+        fault = finish(folder)
+        if fault:
+            from harness.errors import MeasurementError
+
+            raise MeasurementError(fault)
+        typer.echo(f"scored: {folder}")
+
+
+@app.command()
+def plugins(*, as_json: AsJson = False) -> None:
+    """Lists what the installed plugins offer, and plugins that do not load."""
+    registry = _registry()
+    rows = [
+        {
+            "kind": kind,
+            "name": name,
+            "summary": offer.spec.summary,
+            "plugin": offer.plugin.name,
+            "distribution": offer.plugin.distribution,
+            "version": offer.plugin.version,
+        }
+        for kind in ("workload", "backend", "meter", "scorer", "executor", "command")
+        for name, offer in sorted(registry.offers(kind).items())
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        for row in rows:
+            typer.echo(f"{row['kind']:<9} {row['name']:<18} {row['summary']}  [{row['distribution']} {row['version']}]")
+        for conflict in registry.conflicts:
+            typer.echo(f"conflict: {conflict}", err=True)
+    if registry.broken:
+        raise typer.Exit(int(ExitCode.MEASUREMENT))
+
+
+@app.command()
+def schema() -> None:
+    """Prints the JSON Schema of suites, the installed plugins' options included."""
+    from harness.suite import json_schema
+
+    typer.echo(json.dumps(json_schema(_registry()), indent=1))
+
+
+@app.command()
+def doctor(
+    *,
+    as_json: AsJson = False,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Also make the card of each meter that reads.")
+    ] = False,
+) -> None:
+    """Shows what can be measured on this machine, how, and why the rest cannot."""
+    from rich.console import Console
+
+    from harness import doctor as doctors
+
+    registry = _registry()
+    rows = doctors.survey(registry, doctors.devices_of(registry))
+    if as_json:
+        typer.echo(json.dumps(doctors.to_json(rows), indent=1))
+    else:
+        doctors.render(Console(), rows)
+    if self_test:
+        doctors.self_test(Console(), registry)
+
+
+def _fail(error: HarnessError) -> NoReturn:
+    typer.echo(f"error: {error}", err=True)
+    raise SystemExit(int(error.exit_code))
+
+
+def main() -> None:
+    """Entry point of the console script: turns every outcome into the exit code that says so."""
+    try:
+        app()
+    except HarnessError as error:
+        if _STATE["traceback"]:
+            raise
+        _fail(error)
+    except KeyboardInterrupt:
+        raise SystemExit(int(ExitCode.INTERRUPTED)) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(int(ExitCode.OK)) from None
+    except Exception as error:
+        if _STATE["traceback"]:
+            raise
+        typer.echo(
+            f"internal error: {type(error).__name__}: {error}\n"
+            "This is a fault of the harness or of a plugin, not a regression. `harness --traceback ...` shows where.",
+            err=True,
+        )
+        raise SystemExit(int(ExitCode.INTERNAL)) from None
+
+
+if __name__ == "__main__":
+    main()
