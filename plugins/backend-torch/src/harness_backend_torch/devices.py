@@ -1,0 +1,124 @@
+"""Finds the device that a suite asks for, and names it as its driver does."""
+
+from __future__ import annotations
+
+import os
+import platform
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from harness import Device, Unavailable
+from harness_backend_torch.nvidia import mig_parent
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A device under both of its names.
+
+    Attributes:
+        torch_device: as PyTorch counts it in this process, an index among the visible ones.
+        device: as the driver identifies it.
+    """
+
+    torch_device: torch.device
+    device: Device
+
+
+def find(wanted: str) -> Found | Unavailable:
+    """The device for a suite's word (`auto`, `cpu`, `cuda`, `cuda:N`, a UUID, `mps`), or why there is none."""
+    if wanted == "cpu":
+        return _cpu()
+    if wanted == "mps":
+        return _mps()
+    if wanted == "auto":
+        for found in (_cuda("cuda"), _mps()):
+            if isinstance(found, Found):
+                return found
+        return _cpu()
+    return _cuda(wanted)
+
+
+def cpu_name(cpuinfo: Path = _CPUINFO) -> str:
+    """Product name of the processor from `/proc/cpuinfo`, else what the platform module knows."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip().lower() in {"model name", "hardware", "cpu model"} and value.strip():
+            return value.strip()
+    return platform.processor() or platform.machine() or "unknown CPU"
+
+
+def _host_memory_bytes() -> int | None:
+    try:
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+    return size if size > 0 else None
+
+
+def _cpu() -> Found:
+    device = Device(kind="cpu", uuid="cpu", name=cpu_name(), memory_bytes=_host_memory_bytes())
+    return Found(torch.device("cpu"), device)
+
+
+def _mps() -> Found | Unavailable:
+    if not torch.backends.mps.is_available():
+        why = "macOS or the chip is too old" if torch.backends.mps.is_built() else "this torch is built without it"
+        return Unavailable(f"no MPS device: {why}")
+    # Apple's GPU has no UUID of its own and shares the memory of the machine.
+    device = Device(kind="gpu", uuid="mps", name=f"{cpu_name()} GPU", memory_bytes=_host_memory_bytes())
+    return Found(torch.device("mps"), device)
+
+
+def _why_no_cuda() -> str | None:
+    """The reason why CUDA cannot be used, None if it can."""
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        return f"torch {torch.__version__} is built without CUDA"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if torch.cuda.is_available() and torch.cuda.device_count() > 0:
+            return None
+    said = "; ".join(str(warning.message).splitlines()[0] for warning in caught)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if said:
+        return said
+    return "none is visible" + (f" (CUDA_VISIBLE_DEVICES={visible!r})" if visible is not None else "")
+
+
+def _identify(index: int) -> Device:
+    properties = torch.cuda.get_device_properties(index)
+    name = str(properties.name)
+    raw = str(properties.uuid).removeprefix("GPU-").removeprefix("MIG-")
+    # CUDA names a partition `<product> MIG <profile>` and gives the partition's UUID; NVML prints it with this prefix.
+    uuid = f"MIG-{raw}" if " MIG " in name else f"GPU-{raw}"
+    parent = mig_parent(uuid) if uuid.startswith("MIG-") else None
+    return Device(kind="gpu", uuid=uuid, name=name, memory_bytes=int(properties.total_memory), parent=parent)
+
+
+def _cuda(wanted: str) -> Found | Unavailable:
+    why = _why_no_cuda()
+    if why is not None:
+        return Unavailable(f"no CUDA device: {why}")
+    count = torch.cuda.device_count()
+    name = wanted.lower()
+    if name == "cuda":
+        return Found(torch.device("cuda", 0), _identify(0))
+    if name.startswith("cuda:") and name[5:].isdigit():
+        index = int(name[5:])
+        if index >= count:
+            return Unavailable(f"no CUDA device: index {index} was asked for, {count} visible, counted from 0")
+        return Found(torch.device("cuda", index), _identify(index))
+    raw = name.removeprefix("cuda:").removeprefix("cuda-").removeprefix("gpu-").removeprefix("mig-")
+    devices = [_identify(index) for index in range(count)]
+    for index, device in enumerate(devices):
+        if device.uuid.lower().endswith(raw):
+            return Found(torch.device("cuda", index), device)
+    return Unavailable(f"no CUDA device: {wanted} is not among {', '.join(device.uuid for device in devices)}")
