@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -36,7 +36,7 @@ class Progress:
         self._last_phase = ""
         self._last_print = 0.0
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         self._bars.start()
         return self
 

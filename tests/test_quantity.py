@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.quantity import Amount, Method, total
+
+joules = st.floats(0, 1e9)
+
+
+def amounts() -> st.SearchStrategy[Amount]:
+    @st.composite
+    def build(draw: st.DrawFn) -> Amount:
+        parts = draw(st.dictionaries(st.sampled_from(list(Method)), joules, min_size=1))
+        value = math.fsum(parts.values())
+        low = value * draw(st.floats(0, 1))
+        high = value * draw(st.floats(1, 2))
+        return Amount(value, "J", parts, low, high)
+
+    return build()
+
+
+@given(amounts(), st.floats(0, 1e6))
+def test_scaling_is_linear_and_keeps_the_composition(amount: Amount, factor: float) -> None:
+    scaled = amount.times(factor, "g")
+    assert scaled.value == pytest.approx(amount.value * factor, rel=1e-12)
+    assert scaled.low == pytest.approx((amount.low or 0) * factor)
+    for method, part in amount.composition.items():
+        assert scaled.composition[method] == pytest.approx(part * factor)
+
+
+@given(st.lists(amounts(), min_size=1, max_size=5))
+def test_totals_add_parts_and_bounds_linearly(listed: list[Amount]) -> None:
+    summed = total(listed)
+    assert summed.value == pytest.approx(math.fsum(a.value for a in listed))
+    assert summed.low == pytest.approx(math.fsum(a.low or 0 for a in listed))
+    assert summed.high == pytest.approx(math.fsum(a.high or 0 for a in listed))
+    assert summed.label.weakness == max((a.label.weakness for a in listed if a.value), default=summed.label.weakness)
+
+
+@given(amounts(), st.floats(0.1, 10), st.floats(0, 1), st.floats(1, 2))
+def test_a_factor_with_a_range_widens_the_bound_and_holds_the_value(
+    amount: Amount, factor: float, below: float, above: float
+) -> None:
+    narrow = amount.times(factor, "g")
+    wide = amount.times(factor, "g", low=factor * below, high=factor * above)
+    assert wide.low is not None
+    assert wide.high is not None
+    assert wide.low <= (narrow.low or 0) * (1 + 1e-12)
+    assert wide.high >= (narrow.high or 0) * (1 - 1e-12)
+
+
+def test_one_unknown_bound_makes_the_total_unknown() -> None:
+    summed = total([Amount.exact(1, "J"), Amount.of(2, "J", Method.ESTIMATED)])
+    assert (summed.low, summed.high) == (None, None)
+    assert summed.label is Method.ESTIMATED
+    assert summed.shares() == pytest.approx({Method.MEASURED: 1 / 3, Method.ESTIMATED: 2 / 3})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_amount_is_finite(value: float) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        Amount.exact(value, "J")
+
+
+def test_units_are_never_mixed_and_compositions_never_lie() -> None:
+    with pytest.raises(ValueError, match="one unit"):
+        total([Amount.exact(1, "J"), Amount.exact(1, "g")])
+    with pytest.raises(ValueError, match="composition"):
+        Amount(2.0, "J", {Method.COUNTER: 1.0})
+    with pytest.raises(ValueError, match="lower bound"):
+        Amount.of(1.0, "J", Method.COUNTER, low=2.0)
+    with pytest.raises(ValueError, match="factor"):
+        Amount.exact(1, "J").times(-1, "g")
