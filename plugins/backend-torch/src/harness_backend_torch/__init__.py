@@ -39,14 +39,14 @@ class TorchOptions(Options):
 
 
 def _create(options: TorchOptions) -> Backend:
-    from harness_backend_torch.backend import TorchBackend  # noqa: PLC0415 - torch is loaded when a trial opens it
+    from harness_backend_torch.backend import TorchBackend
 
     return TorchBackend(options)
 
 
 def _probe(options: TorchOptions) -> Sequence[Device] | Unavailable:
     try:
-        from harness_backend_torch.devices import find  # noqa: PLC0415 - runs in a process of its own
+        from harness_backend_torch.devices import find
     except ImportError as error:
         return Unavailable(f"torch cannot be imported: {error}")
     found = find(options.device)

@@ -79,7 +79,7 @@ class TorchBackend(Backend):
         random.seed(seed)
         torch.manual_seed(seed)
         if find_spec("numpy") is not None:
-            import numpy as np  # noqa: PLC0415 - optional
+            import numpy as np
 
             np.random.seed(seed % 2**32)  # noqa: NPY002 - the legacy generator is the one other libraries draw from
 

@@ -11,7 +11,7 @@ from typing import Any
 def _nvml() -> Iterator[Any]:
     """The initialised module, or None where it, or the driver, is missing."""
     try:
-        import pynvml  # type: ignore[import-untyped]  # noqa: PLC0415 - an optional extra
+        import pynvml  # type: ignore[import-untyped]
     except ImportError:
         yield None
         return
