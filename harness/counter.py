@@ -202,7 +202,9 @@ class CounterTrack(_Running):
         missing_ns = length_ns - self._power_ns
         self._joules += self._power_j
         self._integrated_j += self._power_j
-        if missing_ns > 0:
-            self._gap_ns += missing_ns
-            if self._max_power_w is not None:
-                self._under_j += self._max_power_w * seconds(missing_ns)
+        self._gap_ns += missing_ns
+        if self._max_power_w is not None:
+            # What the counter had not shown at the last good read is lost; what it shows late is counted again.
+            late_j = self._max_power_w * self._tick_s
+            self._over_j += min(late_j, self._power_j)
+            self._under_j += self._max_power_w * seconds(missing_ns) + late_j

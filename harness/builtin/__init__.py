@@ -1,0 +1,55 @@
+"""Plugins that need nothing but Python; they take the same door as a stranger's: hooks that yield specs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from harness.backend import BackendSpec
+from harness.executor import Executor, ExecutorSpec
+from harness.hookspecs import hookimpl
+from harness.meter import ImpactMeterSpec, MeterSpec
+from harness.workload import WorkloadSpec
+
+
+@hookimpl
+def harness_backends() -> Iterable[BackendSpec]:
+    """Offers the host's CPU and a simulated accelerator."""
+    from harness.builtin import host, simulated
+
+    return [host.BACKEND, simulated.BACKEND]
+
+
+@hookimpl
+def harness_workloads() -> Iterable[WorkloadSpec]:
+    """Offers `spin`."""
+    from harness.builtin import spin
+
+    return [spin.WORKLOAD]
+
+
+@hookimpl
+def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
+    """Offers `rapl`, which `auto` tries; the others estimate, replay or simulate and must be asked for."""
+    from harness.builtin import cpu_time, declared_power, rapl, replay, simulated, tdp
+
+    return [rapl.METER, simulated.METER, cpu_time.METER, tdp.METER, replay.METER, declared_power.METER]
+
+
+@hookimpl
+def harness_executors() -> Iterable[ExecutorSpec]:
+    """Offers the local executor, the only one that gates."""
+    return [
+        ExecutorSpec(
+            name="local",
+            summary="one worker process after another on this machine",
+            factory=_local_executor,
+            gates=True,
+        )
+    ]
+
+
+def _local_executor(_options: Any) -> Executor:
+    from harness.local_executor import LocalExecutor
+
+    return LocalExecutor()

@@ -1,0 +1,142 @@
+"""Meter `cpu_time`: CPU time of the work's process tree times a declared power per core. An estimate."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import psutil
+from pydantic import PositiveFloat
+
+from harness.counter import CounterTrack
+from harness.meter import Meter, MeterContext, MeterSpec
+from harness.options import Options
+from harness.quantity import Method, Unavailable
+from harness.sample import Scope, Snapshot, now_ns
+
+ATTEMPTS: Final = 3
+"""How often a process tree that changes while it is read is read again."""
+
+
+class CpuTimeOptions(Options):
+    """Options of meter `cpu_time`."""
+
+    watts_per_core: PositiveFloat
+    """Declared power of one core at work."""
+
+
+def clock_tick_s() -> float:
+    """Resolution of the CPU times that the system reports, in seconds."""
+    return 1.0 / os.sysconf("SC_CLK_TCK")
+
+
+def _living(root: psutil.Process) -> list[psutil.Process]:
+    return [root, *root.children(recursive=True)]
+
+
+def _spent_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    ended_s = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+    return float(times.user + times.system + ended_s)
+
+
+def tree_cpu_s(pid: int) -> float | Unavailable:
+    """CPU seconds of a process, its living descendants and its ended children.
+
+    A tree that changes while it is read would count an ended child twice or not at all: it is read again, and is
+    Unavailable when it does not come to rest.
+    """
+    try:
+        root = psutil.Process(pid)
+        for _ in range(ATTEMPTS):
+            before = _living(root)
+            try:
+                total = sum(map(_spent_s, before))
+            except psutil.NoSuchProcess:
+                if not root.is_running():
+                    raise
+                continue
+            if _living(root) == before:
+                return total
+    except psutil.NoSuchProcess:
+        return Unavailable(f"process {pid} is gone")
+    except psutil.AccessDenied:
+        return Unavailable(f"the CPU times of process {pid} may not be read by this user")
+    return Unavailable(f"the processes under {pid} come and go faster than they can be read")
+
+
+class CpuTimeMeter(Meter):
+    """Estimates joules in scope `process`; without a bound, since the declared power has none.
+
+    Args:
+        options: the declared power.
+        read_cpu_s: CPU seconds of the process tree under a process id.
+        clock: monotonic nanoseconds.
+    """
+
+    def __init__(
+        self,
+        options: CpuTimeOptions,
+        read_cpu_s: Callable[[int], float | Unavailable] = tree_cpu_s,
+        clock: Callable[[], int] = now_ns,
+    ) -> None:
+        self._watts = options.watts_per_core
+        self._read_cpu_s = read_cpu_s
+        self._clock = clock
+        self._scope = ""
+        self._pid = 0
+        self._track = CounterTrack()
+
+    def open(self, context: MeterContext) -> Mapping[str, Scope | Unavailable] | Unavailable:
+        """Starts from the CPU time spent so far."""
+        self._scope = f"{context.node}/process"
+        self._pid = context.pid or os.getpid()
+        most_w = self._watts * (psutil.cpu_count() or 1)
+        self._track = CounterTrack(max_power_w=most_w)
+        spent = self._read_cpu_s(self._pid)
+        if isinstance(spent, Unavailable):
+            self._scope = ""
+            return Unavailable(spent.reason)
+        self._track.update(self._clock(), spent * self._watts)
+        scope = Scope(
+            method=Method.ESTIMATED,
+            within=tuple(f"{context.node}/cpu-package:{package}" for package in packages()),
+            tick_s=clock_tick_s(),
+            max_power_w=most_w,
+            note=f"model: CPU time of the process tree x {self._watts:g} W per core, declared",
+        )
+        return {self._scope: scope}
+
+    def read(self) -> Snapshot:
+        """Reads the CPU time of the tree."""
+        now = self._clock()
+        if not self._scope:
+            return Snapshot(now, {})
+        spent = self._read_cpu_s(self._pid)
+        state = self._track.update(now, None if isinstance(spent, Unavailable) else spent * self._watts)
+        value = spent if isinstance(spent, Unavailable) else state
+        return Snapshot(now, {self._scope: value}, self._clock() - now)
+
+    def facts(self) -> Mapping[str, object]:
+        """The model behind the estimate."""
+        return {"model": "cpu time x declared power", "watts_per_core": self._watts, "pid": self._pid}
+
+    def close(self) -> None:
+        """Nothing is held."""
+        self._scope = ""
+
+
+def packages() -> tuple[str, ...]:
+    """Ids of the CPU packages of this machine; `0` alone where the topology is not shown."""
+    from harness.builtin.tdp import topology
+
+    return tuple(topology())
+
+
+METER: Final = MeterSpec(
+    name="cpu_time",
+    summary="estimate: CPU time of the work x declared watts per core",
+    factory=CpuTimeMeter,
+    options=CpuTimeOptions,
+)

@@ -1,0 +1,101 @@
+"""Backend `host`: this machine's processors."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import psutil
+from pydantic import PositiveInt
+
+from harness.backend import Backend, BackendSpec, Device
+from harness.options import Options
+
+CPU_UUID: Final = "cpu"
+"""All processors of a host are one device; meters tell its packages apart."""
+
+_THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_GOVERNOR: Final = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/cpu.max")
+
+
+class HostOptions(Options):
+    """Options of backend `host`."""
+
+    threads: PositiveInt | None = None
+    """Thread count that numeric libraries loaded by the workload are told; None leaves them their own choice."""
+
+
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's model name as the kernel reports it, or the machine type where it reports none."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == "model name" and value.strip():
+            return value.strip()
+    return platform.processor() or platform.machine() or "unknown CPU"
+
+
+def _line(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+
+
+def _device() -> Device:
+    return Device(kind="cpu", uuid=CPU_UUID, name=cpu_model(), memory_bytes=psutil.virtual_memory().total)
+
+
+class HostBackend(Backend):
+    """The processors of this machine. Work is done when a call returns, so there is nothing to wait for."""
+
+    def __init__(self, options: HostOptions) -> None:
+        self._threads = options.threads
+        self._before: dict[str, str | None] = {}
+
+    def open(self) -> Sequence[Device]:
+        """Lists one device `cpu`; tells libraries that are loaded later how many threads to take."""
+        if self._threads is not None and not self._before:
+            for name in _THREAD_VARIABLES:
+                self._before[name] = os.environ.get(name)
+                os.environ[name] = str(self._threads)
+        return [_device()]
+
+    def fingerprint(self) -> Mapping[str, object]:
+        """Model, cores, governor, limits and load; None for what this system does not tell."""
+        return {
+            "cpu": cpu_model(),
+            "machine": platform.machine(),
+            "cores_physical": psutil.cpu_count(logical=False),
+            "cores_logical": psutil.cpu_count(),
+            "governor": _line(_GOVERNOR),
+            "cgroup_cpu_max": _line(_CGROUP_LIMIT),
+            "threads": self._threads,
+            "load_average": list(os.getloadavg()),
+        }
+
+    def close(self) -> None:
+        """Puts the environment back."""
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        self._before = {}
+
+
+def probe(_options: HostOptions) -> Sequence[Device]:
+    """A host always has its processors."""
+    return [_device()]
+
+
+BACKEND: Final = BackendSpec(
+    name="host", summary="this machine's processors", factory=HostBackend, probe=probe, options=HostOptions
+)
