@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -234,12 +235,10 @@ def read_trace(path: Path, measurement: Measurement) -> EnergyTrace:
     latest: dict[str, float] = {}
     times: list[float] = []
     joules: dict[str, list[float]] = defaultdict(list)
-    anchor: Mapping[str, Any] | None = None
     wanted = {scope for _, scope in primary}
-    for row in record.read_lines(path):
-        if "anchor" in row:
-            anchor = row["anchor"]
-            continue
+    rows = list(record.read_lines(path))
+    anchor: Mapping[str, Any] | None = next((row["anchor"] for row in rows if "anchor" in row), None)
+    for row in sorted((row for row in rows if "t" in row), key=itemgetter("t")):  # edges are written a little late
         latest |= {
             scope: value for scope, value in row["j"].items() if (row["m"], scope) in primary and value is not None
         }

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
 from harness.edges import Side, Tick, register, span_energy
 from harness.meter import Meter
@@ -62,10 +63,13 @@ class Channel:
         """Reads the meter; what it raises becomes Unavailable in every scope. Hold `lock`."""
         began = now_ns()
         try:
-            snapshot = self.meter.read()
+            return self.meter.read()
         except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the trial
             lost = Unavailable(f"{type(error).__name__}: {error}")
             return Snapshot(began, dict.fromkeys(self.scopes, lost), now_ns() - began)
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Notes how fast each register moves; done by the sampling thread, never at an edge."""
         for name, value in snapshot.joules.items():
             joules = value.joules if isinstance(value, Cumulative) else value
             if isinstance(joules, Unavailable):
@@ -74,30 +78,25 @@ class Channel:
             if pace is None:
                 self.pace[name] = _Pace(snapshot.monotonic_ns, joules)
             elif joules != pace.joules and snapshot.monotonic_ns > pace.at_ns:
-                watts = (joules - pace.joules) / seconds(snapshot.monotonic_ns - pace.at_ns)
+                # two changes lie at least a tick apart, however soon after each other they were seen
+                elapsed = max(seconds(snapshot.monotonic_ns - pace.at_ns), self.scopes[name].tick_s or 0.0)
+                watts = (joules - pace.joules) / elapsed
                 self.pace[name] = _Pace(snapshot.monotonic_ns, joules, watts)
-        return snapshot
-
-    def watts(self, scope: str) -> float | None:
-        """Power between the last two changes of the scope; None before there were two."""
-        pace = self.pace.get(scope)
-        return pace.watts if pace else None
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(NamedTuple):
     """Every meter, read around one moment.
 
     Attributes:
         ns: the moment on the monotonic clock.
         snapshots: one a channel, in order.
-        watts: power lately, per channel and scope.
+        paces: one a channel: how fast each of its registers moved lately.
         ticks: the change waited for, before an opening or after a closing edge; absent where none came.
     """
 
     ns: int
     snapshots: Sequence[Snapshot]
-    watts: Mapping[tuple[int, str], float | None]
+    paces: Sequence[Mapping[str, _Pace]]
     ticks: Mapping[tuple[int, str], Tick]
 
 
@@ -113,6 +112,7 @@ class Meters:
         self.channels = list(channels)
         self._log = log
         self._log_lock = threading.Lock()
+        self._unwritten: deque[tuple[str, Snapshot]] = deque()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._seen: dict[tuple[str, str, str], SeenCondition] = {}
@@ -130,28 +130,21 @@ class Meters:
         """An opening edge; `align` waits for each counter's tick first."""
         ticks = self._await_ticks() if align else {}
         snapshots = [self._read(channel) for channel in self.channels]
-        return Edge(now_ns(), snapshots, self._watts(), ticks)
+        return Edge(now_ns(), snapshots, [channel.pace.copy() for channel in self.channels], ticks)
 
     def closing(self, *, align: bool) -> Edge:
         """A closing edge; `align` waits for each counter's next tick afterwards."""
         moment = now_ns()
-        watts = self._watts() if align else {}
         snapshots = [self._read(channel) for channel in self.channels]
-        ticks = self._await_ticks() if align else {}
-        return Edge(moment, snapshots, watts or self._watts(), ticks)
+        paces = [channel.pace.copy() for channel in self.channels]
+        return Edge(moment, snapshots, paces, self._await_ticks() if align else {})
 
     def _read(self, channel: Channel) -> Snapshot:
         with channel.lock:
             snapshot = channel.read()
-        self._note(channel, snapshot)
+        if self._log is not None:
+            self._unwritten.append((channel.name, snapshot))
         return snapshot
-
-    def _watts(self) -> dict[tuple[int, str], float | None]:
-        return {
-            (index, scope): channel.watts(scope)
-            for index, channel in enumerate(self.channels)
-            for scope in channel.pace
-        }
 
     def _await_ticks(self) -> dict[tuple[int, str], Tick]:
         found: dict[tuple[int, str], Tick] = {}
@@ -174,9 +167,7 @@ class Meters:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        with self._log_lock:
-            if self._log is not None:
-                self._log.flush()
+        self._flush()
 
     def close(self) -> list[str]:
         """Ends sampling and closes the meters in reverse order; what they raise is returned as text."""
@@ -203,9 +194,11 @@ class Meters:
                     if channel.lock.acquire(blocking=False):  # an edge that waits for a tick reads it anyway
                         try:
                             snapshot = channel.read()
+                            channel.follow(snapshot)
                         finally:
                             channel.lock.release()
-                        self._note(channel, snapshot)
+                        if self._log is not None:
+                            self._unwritten.append((channel.name, snapshot))
             if now >= second:
                 second = now + 1.0
                 for channel in watched:
@@ -243,21 +236,19 @@ class Meters:
                 self._look(channel)
         return tuple(self._seen.values())
 
-    def _note(self, channel: Channel, snapshot: Snapshot) -> None:
-        if self._log is None:
-            return
-        joules = {
-            scope: None if isinstance(value, Unavailable) else getattr(value, "joules", value)
-            for scope, value in snapshot.joules.items()
-        }
-        self._write({"t": snapshot.monotonic_ns, "m": channel.name, "j": joules})
-
     def _write(self, row: Mapping[str, object]) -> None:
         if self._log is not None:
             with self._log_lock:
                 self._log.write(json.dumps(row) + "\n")
 
     def _flush(self) -> None:
+        while self._unwritten:
+            name, snapshot = self._unwritten.popleft()
+            joules = {
+                scope: None if isinstance(value, Unavailable) else getattr(value, "joules", value)
+                for scope, value in snapshot.joules.items()
+            }
+            self._write({"t": snapshot.monotonic_ns, "m": name, "j": joules})
         with self._log_lock:
             if self._log is not None:
                 self._log.flush()
@@ -333,7 +324,7 @@ def _await_tick(channel: Channel) -> dict[str, Tick]:
 
 def _side(edge: Edge, index: int, scope: str) -> Side:
     snapshot = edge.snapshots[index]
-    key = (index, scope)
     read_ns = snapshot.monotonic_ns + snapshot.took_ns
     found = register(snapshot.joules.get(scope))
-    return Side(edge.ns, read_ns, found, edge.watts.get(key), edge.ticks.get(key))
+    pace = edge.paces[index].get(scope)
+    return Side(edge.ns, read_ns, found, pace.watts if pace else None, edge.ticks.get((index, scope)))

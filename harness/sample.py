@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from harness.quantity import Method, Unavailable
 
@@ -61,8 +62,7 @@ class Cumulative:
     resets: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """All registers of a meter, read at one moment.
 
     Attributes:

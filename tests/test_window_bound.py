@@ -100,14 +100,14 @@ def window(
     meters = bank(meter)
     for _ in range(3):  # samples before the window, as the sampling thread takes them
         clock.sleep(TICK_S)
-        meters._read(meters.channels[0])
+        meters.channels[0].follow(meters._read(meters.channels[0]))
     opened = meters.opening(align=align)
     began = clock.ns
     end = began + round(generator.uniform(1.0, 3.0) * 1e9)
     while clock.ns < end:
         truth.power(generator.uniform(100, 400) if square else 300.0)
         clock.sleep(min(generator.uniform(0.05, 0.4) if square else 0.1, (end - clock.ns) * 1e-9))
-        meters._read(meters.channels[0])
+        meters.channels[0].follow(meters._read(meters.channels[0]))
     closing_ns = clock.ns
     closed = meters.closing(align=align)
     expected = truth.joules(closing_ns) - truth.joules(began)
