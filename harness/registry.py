@@ -107,10 +107,7 @@ class Registry:
         module: object = None
         try:
             module = load()
-            if not self._manager.is_registered(module):
-                self._manager.register(module, name=f"{info.distribution}:{info.name}")
-            else:
-                raise PluginError("its module is registered already, through another entry point")
+            self._manager.register(module, name=f"{info.distribution}:{info.name}")
             self._check_hook_names(module)
             offered = [(kind, spec) for kind in KINDS for spec in self._gather(kind, module)]
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises must not stop the others
@@ -140,12 +137,14 @@ class Registry:
             offered = impl.function()
             if not isinstance(offered, Iterable) or isinstance(offered, str | bytes):
                 raise PluginError(f"{hook} gave {_short(offered)}", accepted=f"an iterable of {accepted}")
+            spec: Any
             for spec in offered:
                 if not isinstance(spec, types):
                     raise PluginError(f"{hook} offered {_short(spec)}", accepted=accepted)
-                if not isinstance(spec.name, str) or _NAME.fullmatch(spec.name) is None:
+                name: object = spec.name
+                if not isinstance(name, str) or _NAME.fullmatch(name) is None:
                     raise PluginError(
-                        f"{hook} offered the name {_short(spec.name)}", accepted="letters, digits, '.', '_' and '-'"
+                        f"{hook} offered the name {_short(name)}", accepted="letters, digits, '.', '_' and '-'"
                     )
                 specs.append(spec)
         return specs
@@ -236,9 +235,13 @@ class Registry:
 def load_plugins(group: str = PROJECT_NAME) -> Registry:
     """A registry of every installed plugin; the order does not depend on how they were installed."""
     registry = Registry()
-    for entry_point in sorted(entry_points(group=group), key=lambda each: (each.dist.name if each.dist else "", each)):
+    for entry_point in sorted(entry_points(group=group), key=_origin):
         registry.load(entry_point)
     return registry
+
+
+def _origin(entry_point: EntryPoint) -> tuple[str, str]:
+    return entry_point.dist.name if entry_point.dist else "", entry_point.name
 
 
 def _said(error: BaseException) -> str:
