@@ -266,7 +266,9 @@ def test_mixed_methods_are_spelled_out_and_not_compared(tmp_path: Path) -> None:
 
 
 def test_short_windows_are_marked(tmp_path: Path) -> None:
-    assert "short: the windows" in shown(store(tmp_path / "a", trial(flags=("short",))))
+    text = shown(store(tmp_path / "a", trial(0, flags=("short",)), trial(1, flags=("short",)), trial(2)))
+    assert "short: the windows" in text
+    assert "short: in 2 trials of 3" in text
     assert "short: the windows" not in shown(store(tmp_path / "b", trial()))
 
 
@@ -303,7 +305,7 @@ def test_all_absences_are_listed(tmp_path: Path) -> None:
     assert "x[red]" in text
     assert "draft_tokens=2: 1 of 3 trials did not run (the run is interrupted)" in text
     assert "never begun: 2 of 2 trials did not run" in text
-    assert "skipped: gpu only, other: no CUDA device" in text
+    assert "skipped: gpu only; other: no CUDA device" in text
     assert "meter nvml on n0/dram:0: no such zone" in text
 
 
@@ -330,6 +332,13 @@ def test_a_broken_record_is_named_and_the_others_are_shown(tmp_path: Path) -> No
     text = squeezed(shown(folder))
     assert "500 mJ" in text
     assert "not a record of schema 1" in text
+
+
+def test_points_of_several_suites_are_told_apart(tmp_path: Path) -> None:
+    points = [{"id": name, "label": "same", "suite": f"suite-{name}", "trials": 1} for name in ("p1", "p2")]
+    text = squeezed(shown(store(tmp_path / "run", trial(), trial(point="p2"), points=points)))
+    assert "suite-p1: same" in text
+    assert "suite-p2: same" in text
 
 
 @pytest.mark.parametrize("make", [False, True])

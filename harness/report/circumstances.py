@@ -144,7 +144,7 @@ def conditions(report: RunReport) -> Section | None:
     return Section("Conditions", items=items) if items else None
 
 
-def _flags(finished: Record) -> dict[str, None]:
+def _flags(finished: Record) -> list[str]:
     """The flags of a trial, each once."""
     measurement = finished.measurement
     found = [*finished.flags, *measurement.flags]
@@ -152,7 +152,7 @@ def _flags(finished: Record) -> dict[str, None]:
     found += [
         f"{reading.scope}: {flag}" for reading in measurement.readings if reading.primary for flag in reading.flags
     ]
-    return dict.fromkeys(found)
+    return list(dict.fromkeys(found))
 
 
 def factors(report: RunReport) -> Section | None:

@@ -249,7 +249,7 @@ def _failure(folder: Path, labels: Mapping[str, str]) -> Failure:
     """Why a trial has no record, as the run wrote it down."""
     content = _read_json(folder / record.FAILURE)
     point, _, trial = folder.name.rpartition("-t")
-    label = str(content.get("label") or labels.get(point) or folder.name)
+    label = str(labels.get(point) or content.get("label") or folder.name)
     where = f"{label}, trial {int(trial)}" if trial.isdigit() and label != folder.name else label
     if not content:
         return Failure(where, "measured, but not scored and costed")
@@ -258,14 +258,27 @@ def _failure(folder: Path, labels: Mapping[str, str]) -> Failure:
     )
 
 
-def _not_run(planned: Iterable[Mapping[str, Any]], seen: Mapping[str, int], status: str) -> list[Failure]:
+def _labels(planned: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Point id -> label, with the suite's name before it where a run has several suites."""
+    several = len({point.get("suite") for point in planned}) > 1
+    return {
+        str(point["id"]): f"{point['suite']}: {point.get('label', point['id'])}"
+        if several and point.get("suite")
+        else str(point.get("label", point["id"]))
+        for point in planned
+    }
+
+
+def _not_run(
+    planned: Iterable[Mapping[str, Any]], labels: Mapping[str, str], seen: Mapping[str, int], status: str
+) -> list[Failure]:
     """Trials that were planned and left nothing behind."""
     found = []
     for point in planned:
         lacking = int(point.get("trials", 0)) - seen.get(str(point["id"]), 0)
         if lacking > 0:
             reason = f"{lacking} of {point['trials']} trials did not run (the run is {status or 'of unknown status'})"
-            found.append(Failure(str(point.get("label", point["id"])), reason))
+            found.append(Failure(labels[str(point["id"])], reason))
     return found
 
 
@@ -275,7 +288,7 @@ def load(run_folder: Path) -> RunReport:
         raise MeasurementError("there is no such run folder", where=str(run_folder))
     run = _read_json(run_folder / record.RUN)
     planned = [point for point in run.get("points", ()) if "id" in point]
-    labels = {str(point["id"]): str(point.get("label", point["id"])) for point in planned}
+    labels = _labels(planned)
     grouped: dict[str, list[Record]] = {identity: [] for identity in labels}
     suites = {str(point["id"]): str(point.get("suite", "")) for point in planned}
     seen: dict[str, int] = {}
@@ -294,7 +307,7 @@ def load(run_folder: Path) -> RunReport:
                 labels.setdefault(identity, str(finished.measurement.point.get("label", identity)))
                 grouped.setdefault(identity, []).append(finished)
         seen[identity] = seen.get(identity, 0) + 1
-    failures += _not_run(planned, seen, str(run.get("status", "")))
+    failures += _not_run(planned, labels, seen, str(run.get("status", "")))
     skipped = tuple(
         (str(row.get("label") or row.get("point") or "?"), str(row.get("reason", ""))) for row in run.get("skipped", ())
     )

@@ -55,8 +55,8 @@ def label(summary: Summary) -> str:
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
-    """The first names, and how many more there are."""
-    shown = ", ".join(names[:most])
+    """The first names, and how many more there are; a label holds commas itself."""
+    shown = "; ".join(names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
