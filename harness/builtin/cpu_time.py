@@ -9,6 +9,7 @@ from typing import Final
 import psutil
 from pydantic import PositiveFloat
 
+from harness.builtin.host import topology
 from harness.counter import CounterTrack
 from harness.meter import Meter, MeterContext, MeterSpec
 from harness.options import Options
@@ -101,7 +102,7 @@ class CpuTimeMeter(Meter):
         self._track.update(self._clock(), spent * self._watts)
         scope = Scope(
             method=Method.ESTIMATED,
-            within=tuple(f"{context.node}/cpu-package:{package}" for package in packages()),
+            within=tuple(f"{context.node}/cpu-package:{package}" for package in topology()),
             tick_s=clock_tick_s(),
             max_power_w=most_w,
             note=f"model: CPU time of the process tree x {self._watts:g} W per core, declared",
@@ -125,13 +126,6 @@ class CpuTimeMeter(Meter):
     def close(self) -> None:
         """Nothing is held."""
         self._scope = ""
-
-
-def packages() -> tuple[str, ...]:
-    """Ids of the CPU packages of this machine; `0` alone where the topology is not shown."""
-    from harness.builtin.tdp import topology
-
-    return tuple(topology())
 
 
 METER: Final = MeterSpec(

@@ -42,6 +42,19 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return platform.processor() or platform.machine() or "unknown CPU"
 
 
+def topology(root: Path = Path("/sys/devices/system/cpu")) -> dict[str, list[int]]:
+    """Logical CPUs per package id; all in package `0` where the system does not show its topology."""
+    count = psutil.cpu_count() or 1
+    found: dict[str, list[int]] = {}
+    for index in range(count):
+        try:
+            package = (root / f"cpu{index}/topology/physical_package_id").read_text(encoding="ascii").strip()
+        except OSError:
+            return {"0": list(range(count))}
+        found.setdefault(package if package.isdigit() else "0", []).append(index)
+    return dict(sorted(found.items()))
+
+
 def _line(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8").strip()

@@ -15,7 +15,7 @@ import psutil
 from pydantic import PositiveFloat, model_validator
 
 from harness.builtin.cpu_time import clock_tick_s, tree_cpu_s
-from harness.builtin.host import cpu_model
+from harness.builtin.host import cpu_model, topology
 from harness.counter import CounterTrack
 from harness.meter import Meter, MeterContext, MeterSpec
 from harness.options import Options
@@ -54,19 +54,6 @@ class PackagePower:
     watts: float
     source: str
     fallback: bool = False
-
-
-def topology(root: Path = Path("/sys/devices/system/cpu")) -> dict[str, list[int]]:
-    """Logical CPUs per package id; all in package `0` where the system does not show its topology."""
-    count = psutil.cpu_count() or 1
-    found: dict[str, list[int]] = {}
-    for index in range(count):
-        try:
-            package = (root / f"cpu{index}/topology/physical_package_id").read_text(encoding="ascii").strip()
-        except OSError:
-            return {"0": list(range(count))}
-        found.setdefault(package if package.isdigit() else "0", []).append(index)
-    return dict(sorted(found.items()))
 
 
 def normalised(model: str) -> str:
