@@ -1,0 +1,88 @@
+"""Start-up imports nothing heavy; a plugin is found and asked for its offers without its framework or driver."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FRAMEWORKS_AND_DRIVERS = ("torch", "numpy", "pynvml", "transformers", "lightning", "pytorch_lightning", "codecarbon")
+NOT_FOR_HELP = (*FRAMEWORKS_AND_DRIVERS, "pydantic", "yaml", "scipy", "pyarrow", "tokenizers")
+
+HELP = """
+import contextlib, io, json, sys
+from harness.cli import main
+sys.argv = ["harness", "--help"]
+shown = io.StringIO()
+code = None
+with contextlib.redirect_stdout(shown):
+    try:
+        code = main()
+    except SystemExit as stop:
+        code = stop.code
+print(json.dumps({"code": code or 0, "shown": shown.getvalue(), "modules": sorted(sys.modules)}))
+"""
+
+OFFERS = """
+import importlib, json, sys
+module = importlib.import_module(sys.argv[1])
+offers = ("workloads", "backends", "meters", "executors", "scorers", "commands")
+found = [spec.name for kind in offers if (offer := getattr(module, f"harness_{kind}", None)) for spec in offer()]
+print(json.dumps({"found": found, "modules": sorted(sys.modules)}))
+"""
+
+
+def entry_points() -> list[tuple[Path, str]]:
+    """Folder that holds the code and module, for each entry point in group `harness` of this repository."""
+    found = []
+    for file in [ROOT / "pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml"))]:
+        points = tomllib.loads(file.read_text()).get("project", {}).get("entry-points", {}).get("harness", {})
+        source = file.parent / "src"
+        found += [(source if source.is_dir() else file.parent, module) for module in points.values()]
+    return found
+
+
+def in_new_process(code: str, *arguments: str, path: Path = ROOT) -> dict[str, object]:
+    start = f"import sys; sys.path[:0] = [{str(path)!r}, {str(ROOT)!r}]\n"
+    done = subprocess.run(
+        [sys.executable, "-c", start + code, *arguments], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert isinstance(answer, dict)
+    return answer
+
+
+def imported(answer: dict[str, object], forbidden: tuple[str, ...]) -> set[str]:
+    modules = answer["modules"]
+    assert isinstance(modules, list)
+    return {name.partition(".")[0] for name in modules} & set(forbidden)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    answer = in_new_process(HELP)
+    assert answer["code"] == 0
+    assert "run" in str(answer["shown"])
+    assert imported(answer, NOT_FOR_HELP) == set()
+
+
+@pytest.mark.parametrize(("path", "module"), entry_points(), ids=lambda value: str(value).rpartition("/")[2])
+def test_offers_import_no_framework_and_no_driver(path: Path, module: str) -> None:
+    answer = in_new_process(OFFERS, module, path=path)
+    assert answer["found"], f"{module} offers nothing"
+    assert imported(answer, FRAMEWORKS_AND_DRIVERS) == set()
+
+
+def test_every_plugin_has_an_entry_point() -> None:
+    folders = {path.parent for path, _ in entry_points()}
+    assert {folder for folder in (ROOT / "plugins").iterdir() if (folder / "pyproject.toml").exists()} <= folders
+
+
+def test_the_measurement_can_see_a_heavy_import() -> None:
+    answer = in_new_process("import json, sys, yaml\nprint(json.dumps({'modules': sorted(sys.modules)}))")
+    assert imported(answer, NOT_FOR_HELP) == {"yaml"}
