@@ -22,7 +22,7 @@ from harness.hookspecs import PROJECT_NAME, CommandSpec
 from harness.meter import ImpactMeterSpec, MeterSpec
 from harness.workload import ScorerSpec, WorkloadSpec
 
-KINDS: Final[Mapping[str, tuple[str, tuple[type, ...]]]] = {
+KINDS: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
     "workload": ("harness_workloads", (WorkloadSpec,)),
     "backend": ("harness_backends", (BackendSpec,)),
     "meter": ("harness_meters", (MeterSpec, ImpactMeterSpec)),
@@ -74,10 +74,11 @@ class Conflict:
 
     kind: str
     name: str
-    plugins: tuple[PluginInfo, ...]
+    offers: tuple[Offer, ...]
 
     def __str__(self) -> str:
-        return f"the {self.kind} {self.name!r} is offered more than once: by {', by '.join(map(str, self.plugins))}"
+        plugins = ", by ".join(str(offer.plugin) for offer in self.offers)
+        return f"the {self.kind} {self.name!r} is offered more than once: by {plugins}"
 
 
 class Registry:
@@ -189,7 +190,7 @@ class Registry:
     def conflicts(self) -> list[Conflict]:
         """Names that more than one plugin offers."""
         return [
-            Conflict(kind, name, tuple(offer.plugin for offer in found))
+            Conflict(kind, name, tuple(found))
             for kind, named in self._offers.items()
             for name, found in sorted(named.items())
             if len(found) > 1
@@ -207,8 +208,9 @@ class Registry:
         if len(found) == 1:
             return found[0]
         if found:
-            conflict = Conflict(kind, name, tuple(offer.plugin for offer in found))
-            raise PluginError(str(conflict), hint="uninstall all but one of these distributions")
+            raise PluginError(
+                str(Conflict(kind, name, tuple(found))), hint="uninstall all but one of these distributions"
+            )
         hint = did_you_mean(name, named)
         if not hint and self.broken:
             hint = "not usable: " + "; ".join(map(str, self.broken))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 import yaml
 
@@ -31,6 +31,7 @@ _INT: Final = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT: Final = re.compile(
     r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
+_Seen = TypeVar("_Seen")
 _TAG: Final = "tag:yaml.org,2002:"
 _LIMIT_INT: Final = 1 << 63
 
@@ -55,7 +56,11 @@ def path_text(path: Keys) -> str:
     """A path for people: `cases[0].matrix.mode[1]`."""
     text = ""
     for key in path:
-        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
+        if isinstance(key, int):
+            text += f"[{key}]"
+        else:
+            name = key if key.isprintable() and len(key) <= 60 else short(key)
+            text += f".{name}" if text else name
     return text
 
 
@@ -97,9 +102,12 @@ class Document:
         return UsageError(at + message, where=self.where(path, key=key), accepted=accepted, hint=hint)
 
     def at(self, path: Keys) -> Any:
-        """The value at a path; KeyError or IndexError if there is none."""
+        """The value at a path; None if there is none."""
         value = self.data
         for key in path:
+            inside = key in value if isinstance(value, dict) else isinstance(value, list) and key in range(len(value))
+            if not inside:
+                return None
             value = value[key]
         return value
 
@@ -112,6 +120,7 @@ class _Loader(yaml.SafeLoader):
     count = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         self.count += 1
         self.depth += 1
         problem = ""
@@ -120,7 +129,7 @@ class _Loader(yaml.SafeLoader):
         elif self.count > LIMIT_VALUES:
             problem = f"more than {LIMIT_VALUES} values"
         if problem:
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=self.peek_event().start_mark)
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         try:
             return super().compose_node(parent, index)
         finally:
@@ -186,9 +195,10 @@ def _syntax(error: yaml.YAMLError, file: str) -> UsageError:
 class _Builder:
     """Turns nodes into values; aliases are expanded and counted."""
 
-    def __init__(self, document: Document, environment: Mapping[str, str]) -> None:
+    def __init__(self, document: Document, environment: Mapping[str, str], merging: int = 0) -> None:
         self.document = document
         self.environment = environment
+        self.merging = merging
         self.errors: list[UsageError] = []
         self.count = 0
 
@@ -197,7 +207,7 @@ class _Builder:
         self.document.values.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
         if self.count > LIMIT_VALUES:
             raise self.document.error(path, f"more than {LIMIT_VALUES} values after its aliases are expanded")
-        if len(path) > LIMIT_DEPTH:
+        if len(path) + self.merging > LIMIT_DEPTH:
             raise self.document.error(path[:3], f"nested deeper than {LIMIT_DEPTH} levels after aliases are expanded")
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
@@ -244,21 +254,16 @@ class _Builder:
             if not isinstance(source, yaml.MappingNode):
                 self._fault(path, "`<<` merges something else than mappings", "a mapping, or a list of mappings")
                 continue
-            if len(path) > LIMIT_DEPTH:
-                raise self.document.error(path[:3], f"nested deeper than {LIMIT_DEPTH} levels")
-            keys, values, unset = self.document.keys, self.document.values, self.document.unset
-            part = _Builder(Document(self.document.file), self.environment)
+            part = _Builder(Document(self.document.file), self.environment, self.merging + 1)
             part.count = self.count
-            content = part.build(source, (*path,))
+            content = part.build(source, path)
             self.count = part.count
             self.errors += part.errors
-            for name, value in content.items() if isinstance(content, dict) else ():
-                if name in built:
-                    continue
-                built[name] = value
-                for known, found in ((keys, part.document.keys), (values, part.document.values)):
-                    known.update({at: mark for at, mark in found.items() if at[: len(path) + 1] == (*path, name)})
-                unset.update({at: v for at, v in part.document.unset.items() if at[: len(path) + 1] == (*path, name)})
+            new = {name: value for name, value in (content or {}).items() if name not in built}
+            built.update(new)
+            _adopt(self.document.keys, part.document.keys, len(path), new)
+            _adopt(self.document.values, part.document.values, len(path), new)
+            _adopt(self.document.unset, part.document.unset, len(path), new)
 
     def _scalar(self, node: yaml.ScalarNode, path: Keys) -> Any:
         text = node.value
@@ -294,6 +299,10 @@ class _Builder:
         if any("\ud800" <= character <= "\udfff" for character in text):
             self._fault(path, f"found {short(text)}", "text without lone surrogates")
         return text
+
+
+def _adopt(ours: dict[Keys, _Seen], theirs: dict[Keys, _Seen], depth: int, names: Mapping[str, object]) -> None:
+    ours.update({at: seen for at, seen in theirs.items() if len(at) > depth and at[depth] in names})
 
 
 def unset_in(value: object) -> Iterator[str]:

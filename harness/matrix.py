@@ -1,0 +1,63 @@
+"""The combinations of a case's matrix, with what `exclude` takes away and `include` adds."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Combination:
+    """Values of one point of a matrix.
+
+    Attributes:
+        values: option -> value.
+        included: option -> number of the `include` entry that gave its value.
+    """
+
+    values: dict[str, Any]
+    included: dict[str, int] = field(default_factory=dict)
+
+
+def size(matrix: Mapping[str, Sequence[Any]], include: Sequence[Any]) -> int:
+    """An upper limit of the number of combinations, without making them."""
+    return (math.prod(map(len, matrix.values())) if matrix or not include else 0) + len(include)
+
+
+def combinations(
+    matrix: Mapping[str, Sequence[Any]], include: Sequence[Mapping[str, Any]], exclude: Sequence[Mapping[str, Any]]
+) -> list[Combination]:
+    """Every combination, in the order of the matrix, the last key varying fastest.
+
+    An `exclude` entry takes away every combination that has all of its values. An `include` entry whose values of
+    matrix keys are those of existing combinations extends these with its other keys; else it is a combination of its
+    own. Without a matrix each `include` entry is one.
+    """
+    keys = list(matrix)
+    made = [Combination(dict(zip(keys, values, strict=True))) for values in itertools.product(*matrix.values())]
+    if not matrix and include:
+        made = []
+    made = [each for each in made if not any(_agrees(each.values, entry, list(entry)) for entry in exclude)]
+    added = []
+    for number, entry in enumerate(include):
+        shared = [key for key in entry if key in matrix]
+        extra = {key: value for key, value in entry.items() if key not in matrix}
+        extended = [each for each in made if _agrees(each.values, entry, shared)]
+        for each in extended:
+            each.values.update(extra)
+            each.included.update(dict.fromkeys(extra, number))
+        if not extended:
+            added.append(Combination(dict(entry), dict.fromkeys(entry, number)))
+    return made + added
+
+
+def same(one: object, other: object) -> bool:
+    """Equality as a reader of YAML means it: `true` is not `1`."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _agrees(values: Mapping[str, Any], entry: Mapping[str, Any], keys: Sequence[str]) -> bool:
+    return all(key in values and same(values[key], entry[key]) for key in keys)
