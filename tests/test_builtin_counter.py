@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ S = 1_000_000_000
 
 def played(track, readings):
     states = [track.update(round(t * S), *values) for t, *values in readings]
-    for before, after in zip(states, states[1:], strict=False):
+    for before, after in pairwise(states):
         assert after.joules >= before.joules
         assert after.gap_s >= before.gap_s
         assert after.over_j >= before.over_j
