@@ -48,12 +48,12 @@ class Messenger:
         self._stream: IO[str] | None = os.fdopen(int(number), "w", buffering=1) if number else None
         self._lock = threading.Lock()
 
-    def send(self, kind: str, **content: object) -> None:
+    def send(self, message: str, /, **content: object) -> None:
         """Sends one message; a parent that is gone is no error here (the watch on it ends this process)."""
         if self._stream is None:
             return
         with self._lock, contextlib.suppress(BrokenPipeError, ValueError):
-            self._stream.write(json.dumps({"type": kind, **content}, default=str) + "\n")
+            self._stream.write(json.dumps({"type": message, **content}, default=str) + "\n")
 
 
 def watch_parent() -> None:
@@ -71,14 +71,16 @@ def watch_parent() -> None:
 def build_backend(choice: Choice, registry: Registry) -> Backend:
     """The backend that a point names, not yet opened."""
     spec = registry.get("backend", choice.name).spec
-    return spec.factory(spec.options.model_validate(dict(choice.options)))
+    backend: Backend = spec.factory(spec.options.model_validate(dict(choice.options)))
+    return backend
 
 
 def open_meters(
     choices: tuple[Choice, ...], registry: Registry, context: MeterContext
 ) -> tuple[list[Channel], list[Channel]]:
     """Opens the hardware meters of a point: those that read, and those that do not, with the reason."""
-    reading, silent = [], []
+    reading: list[Channel] = []
+    silent: list[Channel] = []
     for choice in choices:
         spec = registry.get("meter", choice.name).spec
         if not isinstance(spec, MeterSpec):
