@@ -104,6 +104,14 @@ def test_reset_with_power_for_a_part_counts_the_rest_as_gap():
     assert (state.gap_s, state.under_j) == (2, pytest.approx(200))
 
 
+def test_a_late_counter_widens_the_bound_of_a_reset_by_one_tick():
+    bare = played(CounterTrack(max_power_w=100, tick_s=0.1), [(0, 500.0), (1, 3.0)])
+    assert (bare.over_j, bare.under_j) == (0, pytest.approx(110))
+    powered = played(CounterTrack(max_power_w=100, tick_s=0.1), [(0, 500.0, 60.0), (1, 3.0, 60.0)])
+    assert powered.joules == pytest.approx(60)
+    assert (powered.over_j, powered.under_j) == (pytest.approx(10), pytest.approx(10))
+
+
 def test_wrap_adds_the_range():
     track = CounterTrack(1000.0, "wrap", 100.0)
     state = played(track, [(0, 950.0), (1, 20.0), (2, 90.0)])

@@ -159,6 +159,17 @@ def test_reset_keeps_the_truth_inside_the_bound(opened, accelerator, clock):
     assert state.other_j == {}
 
 
+def test_frozen_counter_is_unavailable_after_ten_ticks(opened, accelerator, clock):
+    meter, _ = opened
+    accelerator.freeze_at(clock())
+    clock.advance(0.9)
+    assert meter.read().joules[SCOPE].joules == 0  # may still be late
+    clock.advance(0.2)
+    lost = meter.read().joules[SCOPE]
+    assert isinstance(lost, Unavailable)
+    assert "not moved" in lost.reason
+
+
 def test_contract(accelerator, clock):
     (device,) = SimulatedBackend(SimulatedOptions()).open()
     attach(accelerator)
