@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -16,12 +15,15 @@ from harness.backend import Device
 from harness.errors import PluginError, UsageError, did_you_mean
 from harness.functional_unit import FunctionalUnit
 from harness.meter import ImpactMeterSpec, MeterSpec
+from harness.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
 from harness.quantity import Unavailable
 from harness.registry import Offer, Registry
-from harness.suite import CHOICE_KEYS, FREE_KEYS, Case, Limits, Named, Suite, WarmUp, Windows
+from harness.suite import CHOICE_KEYS, FREE_KEYS, Case, Named, Suite, Windows
 from harness.suite_faults import Place, faults, real_path
-from harness.suite_yaml import Keys, raise_all, unset_in
+from harness.suite_yaml import Keys, path_text, raise_all, short, unset_in
 from harness.workload import COMMON_COLUMNS, WorkloadSpec
+
+__all__ = ["Choice", "Plan", "Point", "Skipped", "expand", "order_impacts"]
 
 LIMIT_POINTS: Final = 100_000
 _LIMIT_COMPARISONS: Final = 10_000_000
@@ -29,100 +31,6 @@ _LIMIT_ERRORS: Final = 200
 
 AUTO: Final = "auto"
 """Under `meters:` it stands for every meter that offers itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A backend, meter or scorer with its validated options; `auto` if the suite did not name it."""
-
-    name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    auto: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """What one or more trials measure.
-
-    Attributes:
-        id: 12 hex digits of what is measured: suite's name, workload, options, backend, meters, windows.
-        suite: name of the suite.
-        suite_file: its file, as the user named it.
-        case: number of its case, from 0.
-        label: for people, `sss · draft_tokens=2, mode=exact`.
-        workload: name of the workload.
-        options: validated, as JSON values, defaults included.
-        matrix: the values that this point of the matrix has.
-        backend: where it runs.
-        meters: meters and impact meters in the suite's order, `auto` expanded.
-        scorers: run after the windows.
-        trials: how many fresh processes.
-        seed: of the suite.
-        windows: how long is measured.
-        warm_up: how long is warmed up.
-        idle_seconds: how long idle power is read.
-        limits: when a trial is ended.
-        functional_units: name -> `{"sum": column, "where": {column: condition}}`.
-        requires: what the machine must have.
-        power_cap: `expected` where a power cap does not fail a trial.
-        devices: what the backend's probe found, as JSON; empty before probing.
-    """
-
-    id: str
-    suite: str
-    suite_file: str = ""
-    case: int = 0
-    label: str
-    workload: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    matrix: Mapping[str, Any] = field(default_factory=dict)
-    backend: Choice
-    meters: tuple[Choice, ...] = ()
-    scorers: tuple[Choice, ...] = ()
-    trials: int = 3
-    seed: int = 0
-    windows: Windows = field(default_factory=Windows)
-    warm_up: WarmUp = field(default_factory=WarmUp)
-    idle_seconds: float = 0.0
-    limits: Limits = field(default_factory=Limits)
-    functional_units: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    requires: Mapping[str, int] = field(default_factory=dict)
-    power_cap: str = "unexpected"
-    devices: tuple[Mapping[str, Any], ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """This point as JSON values."""
-        return dict(json.loads(json.dumps(dataclasses.asdict(self))))
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any] | str) -> Point:
-        """A point from what `to_json` gave, or from that as text."""
-        data = dict(json.loads(raw)) if isinstance(raw, str) else dict(raw)
-        data["backend"] = Choice(**data["backend"])
-        for key in ("meters", "scorers"):
-            data[key] = tuple(Choice(**each) for each in data[key])
-        data["windows"] = Windows(**data["windows"])
-        data["warm_up"] = WarmUp(**data["warm_up"])
-        data["limits"] = Limits(**data["limits"])
-        data["devices"] = tuple(data["devices"])
-        return cls(**data)
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A point that cannot run here, and why."""
-
-    point: Point
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run would do."""
-
-    points: list[Point]
-    skipped: list[Skipped]
-
 
 Probes = Callable[[Choice], Sequence[Device] | Unavailable]
 
@@ -133,7 +41,7 @@ def expand(suites: Sequence[Suite], registry: Registry, probes: Probes | None = 
     Args:
         suites: as loaded.
         registry: the plugins.
-        probes: choice of a backend -> its devices, or why there are none; without it nothing is skipped for the machine.
+        probes: choice of a backend -> its devices, or why there are none; without it no machine is asked.
 
     Raises:
         UsageError: with every fault found, each at its place.
@@ -151,36 +59,330 @@ def expand(suites: Sequence[Suite], registry: Registry, probes: Probes | None = 
     return planner.plan
 
 
-def order_impacts(specs: Sequence[ImpactMeterSpec]) -> list[ImpactMeterSpec]:
-    """Impact meters so that each comes after those that yield what it needs, else in the order given.
+@dataclass(slots=True)
+class _Setting:
+    """What the points of one case share."""
 
-    Raises:
-        UsageError: there is a cycle, or two yield one reading (`energy_j` apart, which adds up).
-    """
-    yielding: dict[str, str] = {}
-    for spec in specs:
-        for name in spec.yields:
-            if name != "energy_j" and name in yielding:
-                raise UsageError(f"the impact meters {yielding[name]!r} and {spec.name!r} both yield {name!r}")
-            yielding[name] = spec.name
-    waiting, ordered = list(specs), []
-    while waiting:
-        for spec in waiting:
-            if not any(set(other.yields) & set(spec.needs) for other in waiting if other is not spec):
-                break
+    suite: Suite
+    number: int
+    case: Case
+    spec: WorkloadSpec
+    plugin: str
+    point: Point
+    identify: Callable[[Mapping[str, Any]], str]
+    unmet: str
+
+
+class _Planner:
+    """Collects points and faults of suites."""
+
+    def __init__(self, registry: Registry, probes: Probes | None) -> None:
+        self.registry = registry
+        self.probes = probes
+        self.errors: list[UsageError] = []
+        self.plan = Plan([], [])
+        self._places: dict[str, str] = {}
+        self._probed: dict[str, Sequence[Device] | Unavailable] = {}
+
+    def suite(self, suite: Suite) -> None:
+        units: set[str] = set()
+        for number, case in enumerate(suite.cases):
+            setting = self._setting(suite, number, case)
+            if setting is None or len(self.errors) > _LIMIT_ERRORS:
+                continue
+            units.update(setting.point.functional_units)
+            self._points(setting)
+        for number, rule in enumerate(suite.gate):
+            if rule.per is not None and rule.per not in units and not self.errors:
+                self._fault(suite, ("gate", number, "per"), f"no case has the functional unit {rule.per!r}", units)
+
+    def _fault(self, suite: Suite, path: Keys, message: str, known: set[str]) -> None:
+        name = str(suite.document.at(path) or path[-1])
+        accepted = ", ".join(sorted(known)) or "none"
+        hint = did_you_mean(name[:100], known)
+        self.errors.append(suite.document.error(path, message, accepted=accepted, hint=hint))
+
+    # What the points of a case share
+
+    def _setting(self, suite: Suite, number: int, case: Case) -> _Setting | None:
+        at: Keys = ("cases", number)
+        before = len(self.errors)
+        missing = _missing(suite, number, case)
+        offer = None if unset(case.workload) else self._offer(suite, (*at, "workload"), "workload", case.workload)
+        spec = offer.spec if offer else WorkloadSpec(name=case.workload, summary="", factory=_no_factory)
+        own = at if case.backend is not None else ()
+        backend = self._choice(suite, (*own, "backend"), "backend", case.backend or suite.backend)
+        if spec.backends and backend.name not in spec.backends and not unset(backend.name):
+            message = f"the workload {spec.name!r} does not run on the backend {backend.name!r}"
+            self._fault(suite, (*own, "backend"), message, set(spec.backends))
+        own = at if case.meters is not None else ()
+        meters = self._meters(suite, (*own, "meters"), suite.meters if case.meters is None else case.meters)
+        own = at if case.scorers is not None else ()
+        scorers = self._listed(
+            suite, (*own, "scorers"), "scorer", suite.scorers if case.scorers is None else case.scorers
+        )
+        units = self._units(suite, at, case, spec, scorers) if not missing else {}
+        windows = _windows(suite, number, case)
+        if len(self.errors) > before:
+            return None
+        requires = {key: value for key, value in case.requires if value is not None}
+        devices, unmet = (
+            ((), f"environment variable {missing} is not set") if missing else self._machine(backend, requires)
+        )
+        point = Point(
+            id="",
+            suite=suite.suite,
+            suite_file=suite.file,
+            case=number,
+            label=case.name or case.workload,
+            workload=case.workload,
+            backend=backend,
+            meters=meters,
+            scorers=scorers,
+            trials=case.trials or suite.trials,
+            seed=suite.seed,
+            windows=windows,
+            warm_up=suite.warm_up,
+            idle_seconds=suite.idle_seconds,
+            limits=suite.limits,
+            functional_units=units,
+            requires=requires,
+            power_cap=suite.power_cap,
+            devices=devices,
+        )
+        plugin = str(offer.plugin) if offer else ""
+        return _Setting(suite, number, case, spec, plugin, point, identity(point), unmet)
+
+    def _offer(self, suite: Suite, path: Keys, kind: str, name: str) -> Offer | None:
+        try:
+            return self.registry.get(kind, name)
+        except UsageError as error:
+            self.errors.append(suite.document.error(path, error.message, accepted=error.accepted, hint=error.hint))
+            return None
+
+    def _choice(self, suite: Suite, path: Keys, kind: str, named: Named) -> Choice:
+        if unset(named.name):
+            return Choice(named.name, dict(named.options))
+        offer = self._offer(suite, path, kind, named.name)
+        if offer is None:
+            return Choice(named.name)
+        base = (*path, *named.keys)
+        inner = suite.document.at(base)
+        place: Place = lambda loc: base + real_path(inner, loc)  # noqa: E731 - a name for its type
+        options = self._validated(suite, offer.spec.options, str(offer.plugin), named.options, place)
+        return Choice(named.name, options if options is not None else dict(named.options))
+
+    def _listed(self, suite: Suite, path: Keys, kind: str, named: Sequence[Named]) -> tuple[Choice, ...]:
+        first: dict[str, int] = {}
+        for number, each in enumerate(named):
+            if first.setdefault(each.name, number) != number:
+                message = f"the {kind} {each.name!r} is listed twice"
+                self.errors.append(suite.document.error((*path, number), message, accepted="each once"))
+        return tuple(
+            self._choice(suite, (*path, number), kind, each) if each.name != AUTO or kind != "meter" else Choice(AUTO)
+            for number, each in enumerate(named)
+        )
+
+    def _meters(self, suite: Suite, path: Keys, named: Sequence[Named]) -> tuple[Choice, ...]:
+        """The choices with `auto` expanded; impact meters alone imply it, since they need energy."""
+        for number, each in enumerate(named):
+            if each.name == AUTO and each.options:
+                self.errors.append(suite.document.error((*path, number), "'auto' takes no options"))
+        listed = self._listed(suite, path, "meter", named)
+        offers = self.registry.meters
+        impacts = [offers[each.name].spec for each in listed if each.name in offers]
+        if listed and len(impacts) == len(listed) and all(isinstance(spec, ImpactMeterSpec) for spec in impacts):
+            listed = (Choice(AUTO), *listed)
+        try:
+            order_impacts([spec for spec in impacts if isinstance(spec, ImpactMeterSpec)])
+        except UsageError as error:
+            self.errors.append(suite.document.error(path, error.message, hint=error.hint))
+        chosen: list[Choice] = []
+        for choice in listed:
+            chosen.extend(self._auto({one.name for one in listed}) if choice.name == AUTO else [choice])
+        return tuple(chosen)
+
+    def _auto(self, named: set[str]) -> list[Choice]:
+        for conflict in self.registry.conflicts:
+            if conflict.kind == "meter" and any(getattr(offer.spec, "auto", False) for offer in conflict.offers):
+                self.registry.get("meter", conflict.name)
+        choices = []
+        for name, offer in self.registry.meters.items():
+            if isinstance(offer.spec, MeterSpec) and offer.spec.auto and name not in named:
+                try:
+                    options = offer.spec.options().model_dump(mode="json", by_alias=True)
+                except Exception as error:
+                    message = f"the meter {name!r} offers itself for 'auto' and needs options: {error}"
+                    raise PluginError(message, where=str(offer.plugin)) from error
+                choices.append(Choice(name, options, auto=True))
+        return choices
+
+    def _units(
+        self, suite: Suite, at: Keys, case: Case, spec: WorkloadSpec, scorers: Sequence[Choice]
+    ) -> dict[str, dict[str, Any]]:
+        """The case's functional units, or those of the workload whose columns are filled here."""
+        offers = self.registry.scorers
+        scored = [column for each in scorers if each.name in offers for column in offers[each.name].spec.columns]
+        known = {column.name for column in (*COMMON_COLUMNS, *spec.columns, *scored)}
+        if not case.functional_units:
+            units = {name: _unit(unit) for name, unit in spec.functional_units.items()}
+            return {name: unit for name, unit in units.items() if {unit["sum"], *unit["where"]} <= known | {"items"}}
+        for name, unit in case.functional_units.items():
+            path = (*at, "functional_units", name)
+            if unit.sum not in known | {"items"}:
+                self._fault(suite, (*path, "sum"), f"there is no column {unit.sum!r} to sum", known | {"items"})
+            for column in unit.where:
+                if column not in known:
+                    message = f"there is no column {column!r}"
+                    accepted = ", ".join(sorted(known))
+                    hint = did_you_mean(column[:100], known)
+                    where = (*path, "where", column)
+                    self.errors.append(suite.document.error(where, message, accepted=accepted, hint=hint, key=True))
+        return {name: {"sum": unit.sum, "where": dict(unit.where)} for name, unit in case.functional_units.items()}
+
+    def _machine(self, backend: Choice, requires: Mapping[str, int]) -> tuple[tuple[Mapping[str, Any], ...], str]:
+        """The devices of a backend, and why they do not do."""
+        if self.probes is None:
+            return (), ""
+        key = canonical([backend.name, backend.options])
+        if key not in self._probed:
+            self._probed[key] = self.probes(backend)
+        found = self._probed[key]
+        if isinstance(found, Unavailable):
+            return (), f"backend {backend.name}: {found.reason}"
+        return tuple(dataclasses.asdict(device) for device in found), unmet(found, requires)
+
+    # Points
+
+    def _points(self, setting: _Setting) -> None:
+        case, document = setting.case, setting.suite.document
+        for number, entry in enumerate(case.exclude):
+            for key in sorted(entry.keys() - case.matrix.keys()):
+                path = ("cases", setting.number, "exclude", number, key)
+                accepted, hint = ", ".join(case.matrix) or "none", did_you_mean(key[:100], case.matrix)
+                message = f"{short(key)} is no key of the matrix"
+                self.errors.append(document.error(path, message, accepted=accepted, hint=hint, key=True))
+        made = matrix.size(case.matrix, case.include)
+        if made * (len(case.include) + len(case.exclude)) > _LIMIT_COMPARISONS:
+            message = f"{made} combinations times {len(case.include) + len(case.exclude)} include and exclude entries"
+            self.errors.append(document.error(("cases", setting.number), message, accepted="fewer"))
+            return
+        combined = matrix.combinations(case.matrix, case.include, case.exclude)
+        if not combined:
+            self.errors.append(document.error(("cases", setting.number, "exclude"), "every combination is excluded"))
+        for combination in combined:
+            if len(self.errors) > _LIMIT_ERRORS:
+                return
+            self._point(setting, combination)
+
+    def _point(self, setting: _Setting, combination: matrix.Combination) -> None:
+        suite, case = setting.suite, setting.case
+        raw = {**case.options, **combination.values}
+        unset = next(unset_in(raw), None) if suite.document.unset else None
+        reason = f"environment variable {unset} is not set" if unset else setting.unmet
+        place = _place(setting, combination)
+        options: dict[str, Any] | None = raw
+        if setting.plugin:
+            options = self._validated(suite, setting.spec.options, setting.plugin, raw, place)
+        if options is None:
+            return
+        shown = ", ".join(f"{key}={_shown(value)}" for key, value in combination.values.items())
+        label = f"{setting.point.label} · {shown}" if shown else setting.point.label
+        point = dataclasses.replace(
+            setting.point, id=setting.identify(options), label=label, options=options, matrix=combination.values
+        )
+        here = f"{suite.file}, {path_text(('cases', setting.number))}: {label}"
+        first = self._places.setdefault(point.id, here)
+        if first is not here:
+            message = f"{label!r} is the same point as one before"
+            error = suite.document.error(("cases", setting.number), message, hint=f"the first is in {first}")
+            self.errors.append(error)
+        if reason:
+            self.plan.skipped.append(Skipped(point, reason))
         else:
-            cycle = " <- ".join(_cycle(waiting))
-            raise UsageError(f"impact meters need each other's readings: {cycle}", hint="leave one of them out")
-        waiting.remove(spec)
-        ordered.append(spec)
-    return ordered
+            self.plan.points.append(point)
+
+    def _validated(
+        self, suite: Suite, model: type[BaseModel], plugin: str, raw: Mapping[str, Any], place: Place
+    ) -> dict[str, Any] | None:
+        """Options as the plugin's model has them; as written where a variable is not set; None if they are wrong."""
+        open_keys = (
+            {key for key, value in raw.items() if next(unset_in(value), None)} if suite.document.unset else set()
+        )
+        try:
+            valid = model.model_validate(dict(raw))
+            if open_keys:
+                return dict(raw)
+            options: dict[str, Any] = valid.model_dump(mode="json", by_alias=True)
+            canonical(options)
+        except ValidationError as error:
+            wrong = faults(error, model, suite.document, place, leave_out=open_keys)
+            self.errors.extend(wrong)
+            return dict(raw) if open_keys and not wrong else None
+        except Exception as error:
+            raise PluginError(
+                f"the option model {model.__name__} failed: {type(error).__name__}: {error}", where=plugin
+            ) from error
+        return options
 
 
-def _cycle(waiting: Sequence[ImpactMeterSpec]) -> list[str]:
-    path = [waiting[0]]
-    while True:
-        spec = next(each for each in waiting if each is not path[-1] and set(each.yields) & set(path[-1].needs))
-        names = [each.name for each in path]
-        if spec.name in names:
-            return [*names[names.index(spec.name) :], spec.name]
-        path.append(spec)
+def unset(text: str) -> bool:
+    """Whether a text still asks for an environment variable."""
+    return next(unset_in(text), None) is not None
+
+
+def _no_factory(_options: object) -> Any:
+    raise NotImplementedError
+
+
+def _missing(suite: Suite, number: int, case: Case) -> str:
+    """The first unset environment variable that all points of a case need; empty if there is none."""
+    for path, name in suite.document.unset.items():
+        if path[0] != "cases":
+            overridden = path[0] in CHOICE_KEYS and getattr(case, str(path[0])) is not None
+            concerns = path[0] != "description" and not overridden
+        else:
+            concerns = path[1] == number and path[2] not in FREE_KEYS
+        if concerns:
+            return name
+    return ""
+
+
+def _windows(suite: Suite, number: int, case: Case) -> Windows:
+    """The suite's windows, with what the case says over them."""
+    if case.windows is None:
+        return suite.windows
+    said = suite.document.at(("cases", number, "windows"))
+    try:
+        return dataclasses.replace(suite.windows, **{key: getattr(case.windows, key) for key in said})
+    except ValueError as error:
+        raise suite.document.error(("cases", number, "windows"), str(error)) from None
+
+
+def _unit(unit: FunctionalUnit) -> dict[str, Any]:
+    return {"sum": unit.sum, "where": {each.column: f"{each.comparison} {each.limit!r}" for each in unit.where}}
+
+
+def _place(setting: _Setting, combination: matrix.Combination) -> Place:
+    """Where an option of a point stands: in `include`, `matrix` or `options`."""
+    document, at, case = setting.suite.document, ("cases", setting.number), setting.case
+
+    def place(loc: Keys) -> Keys:
+        head: Keys = (*at, "options")
+        key = str(loc[0]) if loc else ""
+        if key in combination.included:
+            head = (*at, "include", combination.included[key], key)
+        elif key in combination.values:
+            values = case.matrix[key]
+            index = next(index for index, value in enumerate(values) if matrix.same(value, combination.values[key]))
+            head = (*at, "matrix", key, index)
+        elif key in case.options:
+            head = (*at, "options", key)
+        return head + real_path(document.at(head), loc[1:])
+
+    return place
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import UsageError, did_you_mean
 from harness.suite_yaml import Document, Keys, short
+
+LIMIT_FAULTS: Final = 50
+"""So many faults of one mapping are told."""
 
 Place = Callable[[Keys], Keys]
 """Location as pydantic tells it -> path in the document."""
@@ -28,7 +31,7 @@ def real_path(data: Any, loc: Iterable[str | int]) -> Keys:
 
 
 def faults(
-    error: ValidationError, model: type[BaseModel], document: Document, place: Place, limit: int = 50
+    error: ValidationError, model: type[BaseModel], document: Document, place: Place, leave_out: Collection[str] = ()
 ) -> list[UsageError]:
     """One error at a place of the document per error of pydantic.
 
@@ -37,9 +40,13 @@ def faults(
         model: the model that was validated; says which keys are accepted.
         document: the parsed file.
         place: pydantic location -> path in the document.
-        limit: at most so many are told.
+        leave_out: top-level keys whose faults do not count.
     """
-    return [_fault(dict(found), model, document, place) for found in error.errors(include_url=False)[:limit]]
+    return [
+        _fault(dict(found), model, document, place)
+        for found in error.errors(include_url=False)
+        if not leave_out or (found["loc"] and found["loc"][0] not in leave_out)
+    ][:LIMIT_FAULTS]
 
 
 def _fault(found: dict[str, Any], model: type[BaseModel], document: Document, place: Place) -> UsageError:
