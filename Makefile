@@ -9,6 +9,7 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 ARGS ?=
 
 # The first interpreter of a version that the harness runs on.
@@ -32,7 +33,7 @@ setup: $(STAMP) ## make .venv with the harness, its plugins and the development 
 $(STAMP): pyproject.toml constraints.txt $(PLUGIN_FILES) $(EXAMPLE)/pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found; name one: make PYTHON=/path/to/python3" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt $(EDITABLE)
+	$(PIP) -c constraints.txt $(EDITABLE)
 	@touch $@
 
 demo: $(STAMP) ## measure real decoding on this machine and show the table
@@ -50,15 +51,20 @@ lint: $(STAMP) ## ruff, mypy --strict and the import rules
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports
 
-bench: $(STAMP) ## benchmark the harness itself
+bench: $(VENV)/.stamp-peers ## benchmark the harness itself, beside codecarbon and zeus
 	$(BIN)/pytest benchmarks --benchmark-only $(ARGS)
+
+# What the benchmarks compare with; nothing else needs it.
+$(VENV)/.stamp-peers: $(STAMP)
+	$(PIP) -c constraints.txt codecarbon zeus
+	@touch $@
 
 docs: $(STAMP) ## check that README and CONTRIBUTING say what the code does
 	$(BIN)/pytest tests/rules/test_documents.py $(ARGS)
 
-gpu-check: $(STAMP) ## say what can be measured here, then run the tests that need a CUDA device
+gpu-check: $(STAMP) ## say what can be measured here, then run what needs a CUDA device (ARGS=--dry-run lists the steps)
 	$(BIN)/harness doctor
-	$(BIN)/pytest -m gpu -rs $(ARGS)
+	PYTHON=$(BIN)/python bash benchmarks/gpu_check.sh $(ARGS)
 
 clean: ## remove .venv and everything that the tools cache; reports stay
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
