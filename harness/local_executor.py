@@ -9,6 +9,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Final
 
 from filelock import FileLock, Timeout
-from platformdirs import user_runtime_path
 
 from harness import record
 from harness.executor import Executor, Job, Listener, Outcome
@@ -44,7 +44,8 @@ def tail(path: Path, lines: int = LOG_TAIL_LINES) -> tuple[str, ...]:
 @contextmanager
 def device_locks(devices: tuple[str, ...], listener: Listener) -> Iterator[None]:
     """Holds one lock per device, shared by all runs of this user on this machine; names the holder while waiting."""
-    folder = user_runtime_path("joule-harness", ensure_exists=True)
+    folder = Path(tempfile.gettempdir()) / f"joule-harness-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
     with ExitStack() as stack:
         for device in sorted(set(devices)):
             name = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in device)

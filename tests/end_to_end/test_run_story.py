@@ -39,7 +39,7 @@ class Story:
         self.store = folder / "store"
         self.environment = {
             **os.environ,
-            "XDG_RUNTIME_DIR": str(folder / "run"),
+            "TMPDIR": str(folder / "tmp"),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "COLUMNS": "200",
         }
@@ -79,7 +79,7 @@ class Story:
 
 @pytest.fixture
 def story(tmp_path: Path) -> Iterator[Story]:
-    (tmp_path / "run").mkdir(mode=0o700)
+    (tmp_path / "tmp").mkdir()
     yield Story(tmp_path)
     for process in psutil.process_iter(["cmdline"]):
         command = " ".join(process.info["cmdline"] or ())
@@ -220,7 +220,7 @@ def test_a_usage_error_names_file_and_line_without_traceback(story: Story) -> No
     suite = story.suite(options="iteration: 5")
     done = story.run("run", suite, "--store", story.store)
     assert done.returncode == 2
-    assert "story.yaml:9" in done.stderr
+    assert "story.yaml:10" in done.stderr
     assert "iterations" in done.stderr
     assert "Traceback" not in done.stderr
 
