@@ -52,7 +52,7 @@ lint: $(STAMP) ## ruff, mypy --strict and the import rules
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.stamp-peers ## benchmark the harness itself, beside codecarbon and zeus
-	$(BIN)/pytest benchmarks --benchmark-only $(ARGS)
+	$(BIN)/pytest benchmarks --benchmark-only -s $(ARGS)
 
 # What the benchmarks compare with; nothing else needs it.
 $(VENV)/.stamp-peers: $(STAMP)
