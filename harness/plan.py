@@ -314,7 +314,6 @@ class _Planner:
             if open_keys:
                 return dict(raw)
             options: dict[str, Any] = valid.model_dump(mode="json", by_alias=True)
-            canonical(options)
         except ValidationError as error:
             wrong = faults(error, model, suite.document, place, leave_out=open_keys)
             self.errors.extend(wrong)
@@ -323,6 +322,11 @@ class _Planner:
             raise PluginError(
                 f"the option model {model.__name__} failed: {type(error).__name__}: {error}", where=plugin
             ) from error
+        try:
+            canonical(options)
+        except ValueError:
+            self.errors.append(suite.document.error(place(()), "an option is not finite", accepted="finite numbers"))
+            return None
         return options
 
 

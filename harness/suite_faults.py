@@ -55,6 +55,8 @@ def _fault(found: dict[str, Any], model: type[BaseModel], document: Document, pl
     kind, said, last = found["type"], str(found["msg"]), str(loc[-1]) if loc else ""
     if kind in {"extra_forbidden", "unexpected_keyword_argument"}:
         known = accepted_keys(model, loc[:-1])
+        while path and isinstance(path[-1], int):
+            path = path[:-1]
         accepted = ", ".join(known) or "no keys"
         return document.error(path, f"unknown key {short(last)}", accepted=accepted, hint=_near(last, known), key=True)
     if kind == "missing":
@@ -64,6 +66,8 @@ def _fault(found: dict[str, Any], model: type[BaseModel], document: Document, pl
         return document.error(path, message, accepted=accepted)
     known = re.findall(r"'([^']*)'", str(found.get("ctx", {}).get("expected", "")))
     hint = _near(str(found["input"]), known)
+    if path in document.unset:
+        hint = f"environment variable {document.unset[path]} is not set"
     accepted = said.removeprefix("Input should be ")
     return document.error(path, f"found {short(found['input'])}", accepted=accepted, hint=hint)
 
