@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Final, Protocol, Self
 
+from harness.errors import MeasurementError
+
 _CHILD: Final = """
 import os, select
 {setup}
+os.write(1, b"r")
 busy = False
 while True:
     if select.select([0], [], [], 0 if busy else None)[0]:
@@ -81,6 +85,10 @@ class ProcessLoad:
         setup: Python that is run once before.
         processes: how many children.
         switch_s: how long a switch may take to have its effect.
+        ready_s: how long the setup may take.
+
+    Raises:
+        MeasurementError: a child did not start.
     """
 
     def __init__(
@@ -89,18 +97,42 @@ class ProcessLoad:
         setup: str = "",
         processes: int = 1,
         switch_s: float = 2e-3,
+        ready_s: float = 120.0,
     ) -> None:
         self.switch_s = switch_s
         code = _CHILD.format(setup=setup, step=step)
         self._children = [
-            subprocess.Popen([sys.executable, "-I", "-c", code], stdin=subprocess.PIPE) for _ in range(processes)
+            subprocess.Popen(
+                [sys.executable, "-I", "-c", code],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            for _ in range(processes)
         ]
+        try:
+            self._wait(ready_s)
+        except MeasurementError:
+            self.close()
+            raise
+
+    def _wait(self, ready_s: float) -> None:
+        """Returns when every child has done its setup."""
+        for child in self._children:
+            assert child.stdout is not None
+            if not select.select([child.stdout], [], [], ready_s)[0]:
+                raise MeasurementError(f"the load was not ready after {ready_s:g} s")
+            if child.stdout.read(1) != b"r":
+                raise MeasurementError(f"the load's setup failed, exit code {child.wait()}")
 
     def _tell(self, command: bytes) -> None:
         for child in self._children:
             assert child.stdin is not None
-            child.stdin.write(command)
-            child.stdin.flush()
+            try:
+                child.stdin.write(command)
+                child.stdin.flush()
+            except BrokenPipeError:
+                raise MeasurementError(f"the load ended by itself, exit code {child.wait()}") from None
 
     def busy(self) -> None:
         """Lets the children work."""
@@ -125,6 +157,8 @@ class ProcessLoad:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+            if child.stdout is not None:
+                child.stdout.close()
 
     def __enter__(self) -> Self:
         return self

@@ -131,7 +131,7 @@ def run_card(
     scope: str,
     load: Load,
     clock: Callable[[], int],
-    sleep: Callable[[float], None],
+    sleep: Callable[[float], object],
     expected_tick_s: float,
     *,
     key: CardKey | None = None,

@@ -66,7 +66,7 @@ class Bench:
     """Polls one scope of a meter while it switches the load by a plan."""
 
     def __init__(
-        self, meter: Meter, scope: str, load: Load, clock: Callable[[], int], sleep: Callable[[float], None]
+        self, meter: Meter, scope: str, load: Load, clock: Callable[[], int], sleep: Callable[[float], object]
     ) -> None:
         self.meter, self.scope, self.load = meter, scope, load
         self.clock, self.sleep = clock, sleep

@@ -307,6 +307,8 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     }
 
 
+_WORDS: Final = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
+"""What pydantic writes for a limit on a parsed value, as JSON Schema calls it."""
 _VARIABLE: Final = {"$ref": "#/$defs/Variable"}
 
 
@@ -317,7 +319,9 @@ def _with_variables(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     inner = {
-        key: value if key in {"default", "const", "enum", "examples"} else _with_variables(value)
+        _WORDS.get(key, key) if isinstance(value, int | float) else key: (
+            value if key in {"default", "const", "enum", "examples"} else _with_variables(value)
+        )
         for key, value in schema.items()
     }
     fixed = inner.get("type") in ("integer", "number", "boolean") or "const" in inner or "enum" in inner

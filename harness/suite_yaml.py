@@ -22,7 +22,7 @@ Keys = tuple[str | int, ...]
 
 LIMIT_BYTES: Final = 1 << 20
 LIMIT_DEPTH: Final = 40
-LIMIT_VALUES: Final = 50_000
+LIMIT_VALUES: Final = 20_000
 SHOWN_ERRORS: Final = 20
 
 ENVIRONMENT: Final = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import bisect
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from harness import __version__
+from harness.backend import Device as BackendDevice
+from harness.builtin.simulated import SimulatedAccelerator, SimulatedMeter, attach, detach
 from harness.errors import MeasurementError
 from harness.load import CallableLoad, ProcessLoad
 from harness.meter import Meter, MeterContext
@@ -18,6 +19,7 @@ from harness.meter_card import CardKey, MeterCard, run_card, stale
 from harness.quantity import Method, Unavailable
 from harness.sample import Scope, Snapshot
 from harness.self_test import fraction_of
+from harness.testing import FakeClock
 
 SCOPE = "n0/gpu:GPU-1"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -318,6 +320,28 @@ def test_another_version_of_the_harness_makes_a_card_stale() -> None:
     assert __version__ in stale(made, NOW)
 
 
+# The simulated accelerator of the harness
+
+
+@pytest.mark.parametrize(("tick_s", "gain_error"), [(0.1, 0.0), (0.02, -0.05), (0.1, 0.13)])
+def test_the_simulated_accelerator_is_what_it_claims_to_be(tick_s: float, gain_error: float) -> None:
+    clock = FakeClock()
+    device = SimulatedAccelerator(50.0, 300.0, tick_s, gain_error, "SIM-card", clock, phase_s=0.3 * tick_s)
+    attach(device)
+    try:
+        meter = SimulatedMeter()
+        (scope,) = meter.open(MeterContext(devices=(BackendDevice(kind="gpu", uuid="SIM-card", name="simulated"),)))
+        load = CallableLoad(device.busy, device.idle, lambda: device.true_joules(clock()))
+        found = run_card(meter, scope, load, clock, clock.advance, tick_s)
+    finally:
+        detach("SIM-card")
+    assert found.update_period_s == pytest.approx(tick_s, rel=0.05)
+    assert found.gain == pytest.approx(gain_error, abs=0.01)
+    assert found.idle_w == pytest.approx(50.0 * (1 + gain_error), rel=0.01)
+    assert found.busy_w == pytest.approx(300.0 * (1 + gain_error), rel=0.01)
+    assert found.flags == ()
+
+
 # A load in a process of its own
 
 
@@ -344,9 +368,17 @@ def _cpu_s(pid: int) -> float:
     return float(times.user + times.system)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")
-def test_a_process_that_died_is_closed_without_an_error() -> None:
-    load = ProcessLoad(step="raise SystemExit")
+def test_a_process_that_died_is_said_and_closed() -> None:
+    load = ProcessLoad(step="raise SystemExit(7)")
     load.busy()
     load._children[0].wait(timeout=10)
+    with pytest.raises(MeasurementError, match="exit code 7"):
+        load.idle()
     load.close()
+
+
+def test_a_setup_that_fails_is_said() -> None:
+    with pytest.raises(MeasurementError, match="setup failed"):
+        ProcessLoad(setup="import no_such_module_anywhere")
+    with pytest.raises(MeasurementError, match="not ready"):
+        ProcessLoad(setup="import time; time.sleep(2)", ready_s=0.01)

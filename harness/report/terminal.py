@@ -19,34 +19,35 @@ from harness.report.wording import clean
 def render_terminal(console: Console, run_folder: Path) -> None:
     """Prints a run's report; nothing in it is taken for markup. Raises MeasurementError as `load` does."""
     content = build(load(run_folder))
-    console.print(_text(content.title, "bold"))
+    console.print(plain(content.title, "bold"))
     header = Grid.grid(padding=(0, 2))
     header.add_column(no_wrap=True)
     header.add_column(overflow="fold")
     for name, text in content.header:
-        header.add_row(_text(name, "dim"), _text(text))
+        header.add_row(plain(name, "dim"), plain(text))
     console.print(header)
     for section in content.sections:
         console.print()
-        _section(console, section)
+        print_section(console, section)
 
 
-def _section(console: Console, section: Section) -> None:
-    console.print(_text(section.title, "bold"))
+def print_section(console: Console, section: Section) -> None:
+    """Prints a section: title, table, items, paragraphs."""
+    console.print(plain(section.title, "bold"))
     if section.table:
         console.print(_grid(section.table))
     for item in section.items:
-        console.print(Text.assemble("- ", _text(item.what, "bold"), ": ", _text(item.text), overflow="fold"))
+        console.print(Text.assemble("- ", plain(item.what, "bold"), ": ", plain(item.text), overflow="fold"))
         for line in item.lines:
-            console.print(Padding(_text(line, "dim"), (0, 0, 0, 4)))
+            console.print(Padding(plain(line, "dim"), (0, 0, 0, 4)))
     for paragraph in section.paragraphs:
-        console.print(_text(paragraph, "dim"))
+        console.print(plain(paragraph, "dim"))
 
 
 def _grid(table: Table) -> Grid:
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for name in table.columns:
-        grid.add_column(_text(name), overflow="fold", vertical="top")
+        grid.add_column(plain(name), overflow="fold", vertical="top")
     for number, row in enumerate(table.rows):
         tall = any("\n" in cell for cell in row)
         grid.add_row(*map(_cell, row), end_section=tall and number < len(table.rows) - 1)
@@ -54,9 +55,9 @@ def _grid(table: Table) -> Grid:
 
 
 def _cell(content: str) -> Text:
-    return Text("\n", overflow="fold").join(_text(line) for line in content.split("\n"))
+    return Text("\n", overflow="fold").join(plain(line) for line in content.split("\n"))
 
 
-def _text(content: str, style: str = "") -> Text:
+def plain(content: str, style: str = "") -> Text:
     """Text that rich prints as it is: no markup, no control characters, long words folded."""
     return Text(clean(content), style=style, overflow="fold")
