@@ -330,7 +330,9 @@ def test_the_simulated_accelerator_is_what_it_claims_to_be(tick_s: float, gain_e
     attach(device)
     try:
         meter = SimulatedMeter()
-        (scope,) = meter.open(MeterContext(devices=(BackendDevice(kind="gpu", uuid="SIM-card", name="simulated"),)))
+        opened = meter.open(MeterContext(devices=(BackendDevice(kind="gpu", uuid="SIM-card", name="simulated"),)))
+        assert not isinstance(opened, Unavailable)
+        (scope,) = opened
         load = CallableLoad(device.busy, device.idle, lambda: device.true_joules(clock()))
         found = run_card(meter, scope, load, clock, clock.advance, tick_s)
     finally:
