@@ -1,0 +1,89 @@
+"""Recipes of the built-in models: everything that decides what comes out of a training run, as data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+
+PREFIX = "builtin:"
+BUILD = 1
+"""Version of the training code; part of the key under which a model is kept."""
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "pytorch-lightning")
+"""Libraries whose version may change the weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A Llama-architecture causal language model with tied embeddings, and how it is trained.
+
+    Attributes:
+        name: what a suite writes after `builtin:`.
+        hidden_size: width.
+        layers: number of decoder layers.
+        heads: attention heads; `hidden_size / heads` is even.
+        intermediate_size: width of the feed-forward layers.
+        steps: optimiser steps; the budget of the training run.
+        time_cap_s: training ends after so long even if steps are left; then the record says so.
+        peak_lr: learning rate after warm-up, followed by a cosine down to a tenth of it.
+        warm_up_steps: steps of linear warm-up.
+        weight_decay: of AdamW.
+        vocabulary: tokens of the byte-level BPE tokenizer.
+        context: tokens in a training sequence, and so the longest prompt and output together.
+        batch: sequences in a step.
+        seed: of the initial weights and of the order of the sequences.
+    """
+
+    name: str
+    hidden_size: int
+    layers: int
+    heads: int
+    intermediate_size: int
+    steps: int
+    time_cap_s: float
+    peak_lr: float
+    warm_up_steps: int = 20
+    weight_decay: float = 0.1
+    vocabulary: int = 1024
+    context: int = 256
+    batch: int = 8
+    seed: int = 1
+
+    def key(self, corpus_digest: str) -> str:
+        """What names the finished model: recipe, corpus, training code and library versions."""
+        content = [BUILD, asdict(self), corpus_digest, versions()]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of `LIBRARIES`."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+SMALL = Recipe(
+    name="small",
+    hidden_size=128,
+    layers=4,
+    heads=4,
+    intermediate_size=352,
+    steps=400,
+    time_cap_s=180.0,
+    peak_lr=4e-3,
+)
+"""0.94 million parameters."""
+
+TINY = Recipe(
+    name="tiny",
+    hidden_size=48,
+    layers=2,
+    heads=3,
+    intermediate_size=176,
+    steps=400,
+    time_cap_s=60.0,
+    peak_lr=8e-3,
+)
+"""0.12 million parameters, of the same tokenizer as `SMALL`."""
+
+RECIPES = {recipe.name: recipe for recipe in (SMALL, TINY)}
