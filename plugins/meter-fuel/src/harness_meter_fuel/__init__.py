@@ -1,0 +1,31 @@
+"""Impact meter `fuel`: operational and embodied carbon of measured energy (after the FUEL paper, arXiv 2502.11256)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from harness import ImpactMeter, ImpactMeterSpec, hookimpl
+from harness_meter_fuel.options import FuelOptions
+
+if TYPE_CHECKING:
+    from harness import MeterSpec
+
+
+def _meter(options: FuelOptions) -> ImpactMeter:
+    from harness_meter_fuel.meter import FuelMeter
+
+    return FuelMeter(options)
+
+
+@hookimpl
+def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
+    """Offers `fuel`."""
+    yield ImpactMeterSpec(
+        name="fuel",
+        summary="Carbon from energy: operational (grid intensity, PUE) and embodied (tables), in g",
+        factory=_meter,
+        needs=("energy_j",),
+        yields={"carbon_operational_g": "g", "carbon_embodied_g": "g", "carbon_g": "g"},
+        options=FuelOptions,
+    )

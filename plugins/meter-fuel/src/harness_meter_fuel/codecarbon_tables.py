@@ -1,0 +1,203 @@
+"""Grid intensities from the tables that codecarbon packages, read as data: codecarbon itself is never imported.
+
+Checked against codecarbon 3.3's own functions by a contract test. Where those answer with the mean of the world or of
+the country for a name they do not know, these refuse.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import importlib.util
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from harness.errors import UsageError, did_you_mean
+from harness.quantity import Unavailable
+
+EXTRA: Final = "joule-harness-meter-fuel[grid]"
+LICENCE: Final = "MIT (codecarbon's package); the publisher's terms hold for the figures"
+_LB_PER_MWH_IN_G_PER_KWH: Final = 0.45359237
+"""1 lb = 453.59237 g exactly; 1 MWh = 1000 kWh."""
+_CANADA_G_PER_KWH: Final = {"coal": 995.725971, "petroleum": 816.6885263, "naturalGas": 743.8415916}
+"""As in codecarbon's code, from github.com/responsibleproblemsolving/energy-usage; other fuels count 0 there."""
+_NORDIC: Final = {"SE": "SWE", "NO": "NOR", "FI": "FIN"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the tables: intensity in gCO2e/kWh, who published it, for which year, and a stable name."""
+
+    g_per_kwh: float
+    source: str
+    year: str
+    id: str
+
+
+class TablesMissing(Exception):  # noqa: N818 - it is a state of the installation, turned into Unavailable
+    """codecarbon is not installed, or its tables are not where version 3.3 has them."""
+
+    def unavailable(self) -> Unavailable:
+        """The same as a value."""
+        return Unavailable(str(self))
+
+
+@cache
+def _folder() -> Path:
+    spec = importlib.util.find_spec("codecarbon")
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(location) / "data"
+        if folder.is_dir():
+            return folder
+    raise TablesMissing(
+        f"the grid tables by country are codecarbon's, which is not installed: pip install '{EXTRA}', "
+        "or give the grid intensity as a number of g/kWh"
+    )
+
+
+@cache
+def version() -> str:
+    """Version of the installed codecarbon."""
+    try:
+        return importlib.metadata.version("codecarbon")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@cache
+def _json(path: str) -> dict[str, Any]:
+    try:
+        loaded = json.loads((_folder() / path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TablesMissing(f"codecarbon {version()} has no readable table {path}: {error}") from error
+    if not isinstance(loaded, dict):
+        raise TablesMissing(f"codecarbon {version()}: {path} is not a table")
+    return loaded
+
+
+def _number(value: object, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise TablesMissing(f"codecarbon {version()}: {what} has no number but {value!r}")
+    return float(value)
+
+
+def _row(g_per_kwh: float, source: str, year: object, key: str) -> Row:
+    packaged = f"codecarbon-{version()}"
+    return Row(g_per_kwh, f"{source}; as packaged in {packaged}", str(year or ""), f"{packaged}:{key}")
+
+
+def _refuse(kind: str, name: str, known: list[str], accepted: str) -> UsageError:
+    return UsageError(f"no grid intensity for {kind} {name!r}", accepted=accepted, hint=did_you_mean(name, known))
+
+
+def country(code: str) -> Row:
+    """The mean of a country by its ISO 3166 alpha-3 code; raises UsageError for one without a row."""
+    table = _json("private_infra/global_energy_mix.json")
+    key = code.upper()
+    if key not in table:
+        accepted = f"one of {len(table)} three-letter country codes such as USA or FRA, or a number of g/kWh"
+        raise _refuse("country", code, list(table), accepted)
+    entry = table[key]
+    year = entry.get("year")
+    intensity = _number(entry.get("carbon_intensity"), f"country {key}")
+    return _row(intensity, f"Our World in Data, carbon intensity of electricity, {key}, {year}", year, key)
+
+
+def region(code: str, name: str) -> Row:
+    """A state, province or bidding zone of USA, CAN, CHN, SWE, NOR or FIN; raises UsageError for one without a row."""
+    key = code.upper()
+    country(key)
+    readers = {"USA": _usa, "CAN": _canada, "CHN": _china, "SWE": _nordic, "NOR": _nordic, "FIN": _nordic}
+    if key not in readers:
+        raise UsageError(
+            f"there are no regions of {key} in the tables",
+            accepted=f"{key} alone, regions of {', '.join(readers)}, or a number of g/kWh",
+        )
+    rows = readers[key](key)
+    wanted = " ".join(name.lower().split())
+    if wanted not in rows:
+        accepted = f"a region of {key} such as {next(iter(rows))!r}, or `fallback: country`"
+        raise _refuse(f"region of {key}", name, list(rows), accepted)
+    return rows[wanted]
+
+
+def _usa(_: str) -> dict[str, Row]:
+    table = _json("private_infra/2023/usa_emissions.json")
+    origin = table.get("_source", {})
+    rows = {}
+    for name, entry in table.items():
+        if name.startswith("_") or name == "usa":
+            continue
+        intensity = _number(entry.get("emissions"), f"USA/{name}") * _LB_PER_MWH_IN_G_PER_KWH
+        row = _row(intensity, f"{origin.get('name', 'EPA eGRID')}, {name}", origin.get("year"), f"USA/{name}")
+        rows[name] = row
+        rows.setdefault(str(entry.get("regionCode", name)).lower(), row)
+    return rows
+
+
+def _canada(_: str) -> dict[str, Row]:
+    rows = {}
+    for name, mix in _json("private_infra/2023/canada_energy_mix.json").items():
+        whole = _number(mix.get("total"), f"CAN/{name}")
+        if whole == 0:
+            continue
+        parts = ((_number(mix.get(fuel), f"CAN/{name}"), grams) for fuel, grams in _CANADA_G_PER_KWH.items())
+        source = f"energy mix of {name} x fuel factors of github.com/responsibleproblemsolving/energy-usage"
+        rows[name] = _row(sum(part * grams for part, grams in parts) / whole, source, "2023", f"CAN/{name}")
+    return rows
+
+
+def _china(_: str) -> dict[str, Row]:
+    rows = {}
+    for key, entry in _json("private_infra/2023/china_provincial_emissions.json")["data"].items():
+        source = f"MEE/NBS of China, provincial factor of {entry.get('description', key)} (CO2 only, not CO2e)"
+        row = _row(_number(entry.get("emission_factor"), key), source, entry.get("year"), f"CHN/{key}")
+        for name in (*entry.get("names", ()), key.lower()):
+            rows[name] = row
+    return rows
+
+
+def _nordic(code: str) -> dict[str, Row]:
+    rows = {}
+    for zone, entry in _json("private_infra/nordic_emissions.json")["data"].items():
+        if _NORDIC.get(zone[:2]) == code:
+            source = f"generation mix of bidding zone {zone}, {entry.get('coverage', 'coverage not stated')}"
+            intensity = _number(entry.get("emission_factor"), zone)
+            rows[zone.lower()] = _row(intensity, source, entry.get("year"), f"{code}/{zone}")
+    return rows
+
+
+def cloud(provider: str, name: str) -> Row:
+    """A region of Google Cloud; raises UsageError for other providers, for which the tables have no row."""
+    if provider.lower() != "gcp":
+        raise UsageError(
+            f"the tables have no row for regions of {provider!r}",
+            accepted="gcp/REGION, the country of the region, or a number of g/kWh",
+        )
+    rows = _cloud_rows()
+    if name.lower() not in rows:
+        raise _refuse("region of gcp", name, list(rows), f"one of {len(rows)} regions such as gcp/us-central1")
+    return rows[name.lower()]
+
+
+@cache
+def _cloud_rows() -> dict[str, Row]:
+    path = "cloud/impact.csv"
+    try:
+        with (_folder() / path).open(encoding="utf-8-sig", newline="") as lines:
+            listed = [entry for entry in csv.DictReader(lines) if entry["provider"] == "gcp" and entry["impact"]]
+        source = "Google Cloud, carbon data across regions"
+        return {
+            entry["region"]: _row(
+                _number(float(entry["impact"]), entry["region"]),
+                f"{source}, {entry['region']} ({entry.get('source') or 'no address'})",
+                "",
+                f"gcp/{entry['region']}",
+            )
+            for entry in listed
+        }
+    except (OSError, ValueError, KeyError) as error:
+        raise TablesMissing(f"codecarbon {version()} has no readable table {path}: {error}") from error

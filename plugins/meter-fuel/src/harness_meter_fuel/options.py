@@ -1,0 +1,238 @@
+"""What a suite may write under `fuel:`; the short form is `fuel: {grid: USA}`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
+
+from harness.errors import HarnessError, did_you_mean
+from harness.options import Options, Share
+from harness.quantity import Unavailable
+from harness.units import parse_duration
+from harness_meter_fuel import carbon, embodied
+from harness_meter_fuel.grid import Grid, resolve
+from harness_meter_fuel.profiles import PROFILES, Profile, ProfileName
+
+_YEARS: Final = re.compile(r"\s*(\d+(?:\.\d*)?)\s*(y|year|years)\s*")
+_CLOUDS: Final = ("gcp", "aws", "azure")
+
+
+def _refusal(error: HarnessError) -> ValueError:
+    return ValueError(str(error))
+
+
+def _checked(check: Callable[[float], float]) -> AfterValidator:
+    """Refuses a number outside its range with the message of the formula's own guard."""
+
+    def validate(value: float) -> float:
+        try:
+            return check(value)
+        except HarnessError as error:
+            raise _refusal(error) from None
+
+    return AfterValidator(validate)
+
+
+def _lifetime(value: object) -> object:
+    accepted = "a duration with its unit, such as 7y (of 365 days) or 43800h"
+    if not isinstance(value, str):
+        raise ValueError(f"lifetime {value!r} has no unit; accepted: {accepted}")  # noqa: TRY004 - pydantic's contract
+    years = _YEARS.fullmatch(value)
+    try:
+        seconds = float(years.group(1)) * carbon.SECONDS_PER_YEAR if years else parse_duration(value)
+        return carbon.checked_lifetime_s(seconds)
+    except HarnessError as error:
+        raise ValueError(f"{error.message}; accepted: {accepted}") from None
+
+
+Lifetime = Annotated[
+    float,
+    BeforeValidator(_lifetime, json_schema_input_type=str),
+    PlainSerializer("{!r}s".format, return_type=str, when_used="json"),  # a record's options are read back
+]
+"""Seconds, written as `7y` (years of 365 days) or as any duration with a unit; a bare number is refused."""
+Source = Annotated[str, Field(min_length=1, pattern=r"\S")]
+_UnitShare = Annotated[Share, Field(ge=0, le=1)]
+
+
+class GridOptions(Options):
+    """A carbon intensity: exactly one of `g_per_kwh`, `country` (with `region`), `cloud` with `region`, `series`."""
+
+    g_per_kwh: float | None = Field(None, ge=0, allow_inf_nan=False, description="gCO2e/kWh")
+    low: float | None = Field(None, ge=0, allow_inf_nan=False, description="lower end of the number's own range")
+    high: float | None = Field(None, ge=0, allow_inf_nan=False, description="upper end of it")
+    country: str | None = Field(None, pattern=r"^[A-Za-z]{3}$", description="ISO 3166 alpha-3")
+    cloud: str | None = Field(None, description="only `gcp` has rows")
+    region: Source | None = Field(None, description="state, province, bidding zone or cloud region")
+    fallback: Literal["country"] | None = Field(None, description="the country's mean for a region without a row")
+    series: Path | None = Field(None, description="CSV file: start_utc, end_utc, g_per_kwh")
+    kind: Literal["average", "marginal"] = "average"
+    basis: Literal["location", "market"] = "location"
+    source: str = ""
+    licence: str = ""
+    date: str = ""
+    id: str = ""
+
+    @model_validator(mode="after")
+    def _one_of(self) -> GridOptions:
+        named = [name for name in ("g_per_kwh", "country", "cloud", "series") if getattr(self, name) is not None]
+        if len(named) != 1:
+            raise ValueError(
+                f"give exactly one of g_per_kwh, country, cloud, series; found {', '.join(named) or 'none'}"
+            )
+        if self.region is not None and named[0] not in {"country", "cloud"}:
+            raise ValueError("`region` goes with `country` or `cloud`")
+        if self.cloud is not None and self.region is None:
+            raise ValueError("`cloud` needs a `region`, such as us-central1")
+        if self.fallback is not None and (self.country is None or self.region is None):
+            raise ValueError("`fallback` goes with `country` and `region`")
+        if self.series is not None and not self.source.strip():
+            raise ValueError("a series needs its `source`: who published it, and when")
+        if (self.low is not None or self.high is not None) and self.g_per_kwh is None:
+            raise ValueError("`low` and `high` go with `g_per_kwh`")
+        if self.g_per_kwh is not None:
+            low = self.g_per_kwh if self.low is None else self.low
+            high = self.g_per_kwh if self.high is None else self.high
+            if not low <= self.g_per_kwh <= high:
+                raise ValueError(f"the range {low:g}..{high:g} does not hold g_per_kwh {self.g_per_kwh:g}")
+        return self
+
+
+def _short_grid(value: object) -> object:
+    """`369.5`, `USA`, `USA/indiana`, `gcp/us-central1` as the mapping they stand for."""
+    if isinstance(value, bool):
+        raise ValueError("true/false is no grid; quote a name that YAML reads so")  # noqa: TRY004 - pydantic's contract
+    if isinstance(value, int | float):
+        return {"g_per_kwh": value}
+    if not isinstance(value, str):
+        return value
+    try:
+        return {"g_per_kwh": float(value)}
+    except ValueError:
+        pass
+    place, slash, region = value.strip().partition("/")
+    if place.lower() in _CLOUDS:
+        return {"cloud": place.lower(), "region": region or None}
+    if not re.fullmatch(r"[A-Za-z]{3}", place) or (slash and not region.strip()):
+        raise ValueError(
+            f"{value!r} names no grid; accepted: a number of g/kWh, a three-letter country code such as USA, "
+            "COUNTRY/REGION such as USA/indiana, gcp/REGION, or a mapping"
+        )
+    return {"country": place.upper(), "region": region.strip() if slash else None}
+
+
+GridOption = Annotated[GridOptions, BeforeValidator(_short_grid, json_schema_input_type=float | str | GridOptions)]
+
+
+class PueOptions(Options):
+    """A power usage effectiveness with its source."""
+
+    value: Annotated[float, _checked(carbon.checked_pue)]
+    source: str = ""
+
+
+def _short_pue(value: object) -> object:
+    return {"value": value} if isinstance(value, int | float | str) else value
+
+
+Pue = Annotated[PueOptions, BeforeValidator(_short_pue, json_schema_input_type=float | PueOptions)]
+
+
+class OwnEmbodied(Options):
+    """An own embodied figure, per device, or per GB for `dram`; without a source it is refused."""
+
+    kg: float = Field(ge=0, allow_inf_nan=False)
+    source: Source
+    lifetime: Lifetime | None = None
+
+
+class HostOptions(Options):
+    """The host around the accelerators, as far as it is charged."""
+
+    cpu: Source | None = Field(None, description="product name of its processors, looked up like a device")
+    cpus: int = Field(1, ge=1, description="sockets")
+    dram_gb: float | None = Field(None, gt=0, allow_inf_nan=False, description="memory of the whole host")
+    gpus: int | None = Field(None, ge=1, description="accelerators in the host, used or not")
+
+
+class FuelOptions(Options):
+    """Options of the impact meter `fuel`."""
+
+    profile: ProfileName = "custom"
+    grid: GridOption | None = Field(None, description="carbon intensity; `custom` needs it")
+    pue: Pue | None = Field(None, description="ratio >= 1; multiplies operational carbon only")
+    lifetime: Lifetime | None = Field(None, description="instead of the embodied table's own")
+    embodied_table: str | None = Field(None, description="name of an embodied table; `fuel` unless given")
+    embodied: dict[str, OwnEmbodied] = Field(
+        default_factory=dict, description="own rows by kind (`cpu`, `gpu`, `dram`) or product name"
+    )
+    devices: dict[str, Source] = Field(
+        default_factory=dict, description="declared stand-ins: kind, UUID or product name -> product name"
+    )
+    host: HostOptions = HostOptions()
+    host_embodied_share: _UnitShare | None = None
+    host_energy_share: _UnitShare | None = None
+
+    @property
+    def fixed(self) -> Profile | None:
+        """The fixed profile; None for `custom`."""
+        return PROFILES.get(self.profile)
+
+    @property
+    def table(self) -> str:
+        """Name of the embodied table in use."""
+        return self.fixed.embodied_table if self.fixed else self.embodied_table or "fuel"
+
+    @model_validator(mode="after")
+    def _profile(self) -> FuelOptions:
+        if self.fixed is None:
+            if self.grid is None:
+                raise ValueError("profile custom needs `grid`, such as USA, USA/indiana or a number of g/kWh")
+            return self
+        free = ("grid", "pue", "lifetime", "embodied_table", "embodied", "host_energy_share")
+        changed = [name for name in free if getattr(self, name) not in (None, {})]
+        if changed:
+            raise ValueError(f"profile {self.profile} fixes {', '.join(changed)}; use profile custom to choose them")
+        return self
+
+    @model_validator(mode="after")
+    def _names(self) -> FuelOptions:
+        known = embodied.tables()
+        if self.table not in known:
+            hint = did_you_mean(self.table, known)
+            raise ValueError(f"no embodied table {self.table!r}; accepted: {', '.join(known)} {hint}".rstrip())
+        untimed = [row.device for row in known[self.table] if row.lifetime_s is None]
+        if untimed and self.lifetime is None:
+            raise ValueError(f"embodied table {self.table!r} states no lifetime: give `lifetime`, such as 7y")
+        products = [*self.embodied, *(row.device for row in known[self.table])]
+        for name in self.devices.values():
+            if not any(embodied.same_product(product, name) for product in products):
+                hint = did_you_mean(name, products)
+                raise ValueError(
+                    f"no embodied row for device {name!r}; accepted: {', '.join(products)} {hint}".rstrip()
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _place(self) -> FuelOptions:
+        """A misspelt place or a malformed series is refused before the run; tables not installed are not an error."""
+        if self.grid is not None:
+            try:
+                resolve(self.grid)
+            except HarnessError as error:
+                raise _refusal(error) from None
+        return self
+
+    def intensity(self) -> Grid | Unavailable:
+        """The grid in use, or Unavailable; raises UsageError as `grid.resolve` does."""
+        if self.fixed is not None:
+            fixed = GridOptions(
+                g_per_kwh=self.fixed.grid_g_per_kwh, source=self.fixed.source, id=f"{self.profile}:grid"
+            )
+            return resolve(fixed)
+        assert self.grid is not None
+        return resolve(self.grid)
