@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -41,8 +42,9 @@ def commands(text: str) -> list[list[str]]:
 def made(target: str) -> list[list[str]]:
     """What make would run for a target in a new clone, without the messages and the marks of what is done."""
     done = subprocess.run(
-        ["make", "--dry-run", "--always-make", "PYTHON=python3", target],
+        ["make", "--dry-run", "--always-make", "--no-print-directory", "PYTHON=python3", "ARGS=", target],
         cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))},
         capture_output=True,
         text=True,
         check=True,
@@ -121,7 +123,8 @@ def test_named_paths_exist(document: str) -> None:
     named = re.findall(r"`((?:harness|plugins|suites|tests|benchmarks|reports|docs|\.ci|\.github)/[\w./-]*)`", text)
     named += re.findall(r"\]\(([\w./-]+)\)", text)
     assert named
-    assert [path for path in named if not (ROOT / path).exists()] == []
+    written_by_the_tool = {"reports/"}
+    assert [path for path in named if path not in written_by_the_tool and not (ROOT / path).exists()] == []
 
 
 def test_the_suite_in_the_readme_is_one() -> None:
