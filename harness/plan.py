@@ -71,6 +71,8 @@ class _Setting:
     point: Point
     identify: Callable[[Mapping[str, Any]], str]
     unmet: str
+    place: str
+    variables: bool
 
 
 class _Planner:
@@ -151,7 +153,10 @@ class _Planner:
             devices=devices,
         )
         plugin = str(offer.plugin) if offer else ""
-        return _Setting(suite, number, case, spec, plugin, point, identity(point), unmet)
+        place = f"{suite.file}, {path_text(at)}"
+        return _Setting(
+            suite, number, case, spec, plugin, point, identity(point), unmet, place, bool(suite.document.unset)
+        )
 
     def _offer(self, suite: Suite, path: Keys, kind: str, name: str) -> Offer | None:
         try:
@@ -278,7 +283,7 @@ class _Planner:
     def _point(self, setting: _Setting, combination: matrix.Combination) -> None:
         suite, case = setting.suite, setting.case
         raw = {**case.options, **combination.values}
-        unset = next(unset_in(raw), None) if suite.document.unset else None
+        unset = next(unset_in(raw), None) if setting.variables else None
         reason = f"environment variable {unset} is not set" if unset else setting.unmet
         place = _place(setting, combination)
         options: dict[str, Any] | None = raw
@@ -291,9 +296,10 @@ class _Planner:
         point = dataclasses.replace(
             setting.point, id=setting.identify(options), label=label, options=options, matrix=combination.values
         )
-        here = f"{suite.file}, {path_text(('cases', setting.number))}: {label}"
-        first = self._places.setdefault(point.id, here)
-        if first is not here:
+        if point.id not in self._places:
+            self._places[point.id] = setting.place
+        else:
+            first = self._places[point.id]
             message = f"{label!r} is the same point as one before"
             error = suite.document.error(("cases", setting.number), message, hint=f"the first is in {first}")
             self.errors.append(error)

@@ -110,9 +110,12 @@ class Plan:
     skipped: list[Skipped]
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def canonical(value: object) -> str:
     """JSON that is the same for equal values; raises ValueError or TypeError for what JSON does not know."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def identity(point: Point) -> Callable[[Mapping[str, Any]], str]:

@@ -30,7 +30,6 @@ def workload(name: str) -> WorkloadSpec:
 def plugin(**hooks: Any) -> ModuleType:
     module = ModuleType("plugin_of_a_test")
     for name, function in hooks.items():
-        function.__name__ = name
         setattr(module, name, hookimpl(function))
     return module
 
@@ -116,7 +115,7 @@ def test_a_broken_offer_is_recorded_and_the_others_work(function: Any, said: str
 
 def test_a_misspelt_hook_is_named() -> None:
     registry = Registry()
-    assert not registry.register(plugin(harness_workload=list), "p")
+    assert not registry.register(plugin(harness_workload=no_factory), "p")
     assert "did you mean 'harness_workloads'?" in registry.broken[0].error
 
 
