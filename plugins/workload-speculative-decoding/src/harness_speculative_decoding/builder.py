@@ -79,7 +79,7 @@ def facts_of(folder: Path) -> dict[str, Any] | None:
 
 
 def _build_into(folder: Path, recipe: Recipe, corpus: prose.Corpus, progress: Progress, *, bar: bool) -> None:
-    from harness_speculative_decoding.training import train  # noqa: PLC0415 - imports torch
+    from harness_speculative_decoding.training import train
 
     trained = train(recipe, corpus, progress, bar=bar)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:

@@ -21,8 +21,8 @@ READER = 1
 """Version of the rules below; part of the name of the stored copy."""
 
 SKIPPED_FOLDERS = frozenset(
-    "__pycache__ config dist-packages ensurepip idlelib lib-dynload lib2to3 pydoc_data site-packages test tests "
-    "turtledemo venv".split()
+    {"__pycache__", "dist-packages", "ensurepip", "idlelib", "lib-dynload", "lib2to3", "pydoc_data", "site-packages"}
+    | {"test", "tests", "turtledemo", "venv"}
 )
 """Not prose, not part of every installation, or somebody else's."""
 
@@ -75,7 +75,7 @@ def load(cache: Path) -> Corpus:
 
 def read(stdlib: Path) -> Iterator[str]:
     """Documents in a fixed order: the topics by name, then docstrings by file and line."""
-    from pydoc_data.topics import topics  # noqa: PLC0415 - 0.5 MB that only this needs
+    from pydoc_data.topics import topics
 
     for name in sorted(topics):
         yield topics[name]

@@ -32,7 +32,9 @@ def model_digest(folder: Path) -> dict[str, str]:
     """sha256 over `config.json` and the weights, and whether it covers the weights whole or by header and size."""
     weights = weight_files(folder)
     whole = sum(path.stat().st_size for path in weights) < WHOLE_BELOW_BYTES
-    parts = [f"{path.name} {file_digest(path) if whole else _head(path)}" for path in (folder / "config.json", *weights)]
+    parts = [
+        f"{path.name} {file_digest(path) if whole else _head(path)}" for path in (folder / "config.json", *weights)
+    ]
     return {"sha256": _sha256(parts), "covers": "config and weights" if whole else "config, weight headers and sizes"}
 
 

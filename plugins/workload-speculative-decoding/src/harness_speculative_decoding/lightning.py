@@ -53,7 +53,7 @@ class Report(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Reports every tenth step."""
-        del pl_module, outputs, batch
+        del pl_module, outputs, batch, batch_idx
         done = trainer.global_step
         if done % 10 == 0 or done == self._steps:
             self._progress(f"{self._text}: step {done} of {self._steps}", done / self._steps)

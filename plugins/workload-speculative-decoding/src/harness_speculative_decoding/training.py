@@ -43,8 +43,8 @@ class Trained:
 def train_tokenizer(texts: Sequence[str], vocabulary: int, context: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer whose token 0 ends a document."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=[END],
@@ -52,7 +52,7 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int, context: int) -> PreT
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         eos_token=END,
         pad_token=END,
@@ -96,10 +96,10 @@ class Batches:
 
 @torch.inference_mode()
 def perplexity(model: LlamaForCausalLM, stream: Tensor, context: int, batch: int = 16) -> float:
-    """exp of the mean negative log-likelihood per token of a token stream, cut into windows of `context` tokens."""
-    model.eval()
+    """The exponential of the mean negative log-likelihood per token of a token stream, cut into windows of `context`."""
+    model.eval()  # type: ignore[no-untyped-call]
     rows = len(stream) // context
-    parts = list(stream[: rows * context].view(rows, context).split(batch)) if rows else []
+    parts = list(torch.split(stream[: rows * context].view(rows, context), batch)) if rows else []
     rest = stream[rows * context :]
     if len(rest) > 1:
         parts.append(rest[None])
@@ -179,9 +179,9 @@ def _fit(model: LlamaForCausalLM, batches: Batches, recipe: Recipe, progress: Pr
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         # Lightning 2.6 itself uses a name that torch 2.13 deprecates.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-        import pytorch_lightning as pl  # noqa: PLC0415 - takes seconds, and sets up its logger
+        import pytorch_lightning as pl
 
-        from harness_speculative_decoding.lightning import LanguageModelling, Report  # noqa: PLC0415
+        from harness_speculative_decoding.lightning import LanguageModelling, Report
 
         with _hints_hidden():
             trainer = pl.Trainer(

@@ -1,0 +1,173 @@
+"""Autoregressive sampling with a key-value cache: the loop, its time stamps, nothing of the harness."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from harness_speculative_decoding.sampling import Sampling, draw, log_probability, warp
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt and the seed of its random numbers.
+
+    Attributes:
+        prompt: token ids, at least one.
+        seed: of this request's own generator; its tokens depend on no other request.
+    """
+
+    prompt: Sequence[int]
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class Generation:
+    """What a request produced.
+
+    Attributes:
+        tokens: generated token ids, an end token included.
+        token_s: when each token was on the host, on the clock that the caller gave.
+        logprob: sum of the model's own log-probabilities (temperature 1, nothing cut) of the tokens.
+        stopped: by an end token, or by the length limit.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    token_s: list[float] = field(default_factory=list)
+    logprob: float = 0.0
+    stopped: Literal["eos", "length"] = "length"
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """The longest prompt and output together that the model was made for; None where its configuration says nothing."""
+    config = model.config.get_text_config(decoder=True)
+    length = getattr(config, "max_position_embeddings", None)
+    return length if isinstance(length, int) and length > 0 else None
+
+
+def check_request(model: PreTrainedModel, prompt: Sequence[int], max_new_tokens: int) -> None:
+    """Raises ValueError for a prompt that is empty or, with its output, longer than the model's context."""
+    if not prompt:
+        raise ValueError("the prompt has no token")
+    context = context_length(model)
+    if context is not None and len(prompt) + max_new_tokens > context:
+        raise ValueError(
+            f"a prompt of {len(prompt)} tokens and {max_new_tokens} new ones do not fit the model's context "
+            f"of {context} tokens"
+        )
+
+
+@torch.inference_mode()
+def generate(
+    model: PreTrainedModel,
+    requests: Sequence[Request],
+    *,
+    sampling: Sampling,
+    max_new_tokens: int,
+    eos: Collection[int] = (),
+    cached: bool = True,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[Generation]:
+    """Samples from a causal language model for a batch of requests, all begun together.
+
+    Prompts of different lengths are padded on the left and masked. A request that has ended keeps its row of the batch
+    until all have.
+
+    Args:
+        model: in eval mode.
+        requests: the batch.
+        sampling: the law.
+        max_new_tokens: limit of each request.
+        eos: token ids that end a request.
+        cached: False computes the whole sequence anew for every token: slow, for checking the cache.
+        clock: seconds; read after each step's tokens have reached the host.
+
+    Raises:
+        ValueError: for a prompt that is empty or too long.
+    """
+    for request in requests:
+        check_request(model, request.prompt, max_new_tokens)
+    batch = _Batch(model, requests, max_new_tokens)
+    generations = [Generation() for _ in requests]
+    sums = torch.zeros(len(requests), dtype=batch.uniform.dtype, device=batch.device)
+    running = torch.ones_like(sums)
+    for step in range(max_new_tokens):
+        logits = batch.logits(cached=cached)
+        tokens = draw(warp(logits, sampling), batch.uniform[:, step])
+        sums += log_probability(logits, tokens) * running
+        on_host: list[int] = tokens.tolist()
+        now = clock()
+        for row, generation in enumerate(generations):
+            if generation.stopped == "length":
+                generation.tokens.append(on_host[row])
+                generation.token_s.append(now)
+                if on_host[row] in eos:
+                    generation.stopped = "eos"
+                    running[row] = 0
+        if all(generation.stopped == "eos" for generation in generations):
+            break
+        batch.append(tokens)
+    for generation, logprob in zip(generations, sums.tolist(), strict=True):
+        generation.logprob = logprob
+    return generations
+
+
+class _Batch:
+    """Token ids of a batch, its padding, its cache and its random numbers."""
+
+    def __init__(self, model: PreTrainedModel, requests: Sequence[Request], max_new_tokens: int) -> None:
+        self.device = model.device
+        self._model = model
+        lengths = [len(request.prompt) for request in requests]
+        width = max(lengths)
+        rows = [[0] * (width - len(request.prompt)) + list(request.prompt) for request in requests]
+        self._ids = torch.tensor(rows, device=self.device)
+        self._fed = 0
+        self._cache = DynamicCache(config=model.config)
+        # Without padding no mask is given: the models' fast paths for causal attention want none.
+        self._mask: Tensor | None = None
+        if min(lengths) < width:
+            padding = width - torch.tensor(lengths, device=self.device)
+            self._mask = (torch.arange(width, device=self.device) >= padding[:, None]).long()
+        self._extra = _last_logits_only(model)
+        wide = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
+        self.uniform = _uniform(requests, max_new_tokens).to(wide).to(self.device)
+
+    def append(self, tokens: Tensor) -> None:
+        """Appends one token to every row."""
+        self._ids = torch.cat([self._ids, tokens[:, None]], dim=1)
+        if self._mask is not None:
+            self._mask = torch.cat([self._mask, torch.ones_like(tokens)[:, None]], dim=1)
+
+    def logits(self, *, cached: bool) -> Tensor:
+        """Logits of the next token, shape (batch, vocabulary), from the tokens that the cache has not seen."""
+        first = self._fed if cached else 0
+        arguments: dict[str, Any] = dict(self._extra)
+        if self._mask is not None:
+            positions = (self._mask.cumsum(1) - 1).clamp(min=0)
+            arguments |= {"attention_mask": self._mask, "position_ids": positions[:, first:]}
+        cache = self._cache if cached else None
+        output = self._model(input_ids=self._ids[:, first:], past_key_values=cache, use_cache=cached, **arguments)
+        self._fed = self._ids.shape[1]
+        return output.logits[:, -1]  # type: ignore[no-any-return]
+
+
+def _uniform(requests: Sequence[Request], count: int) -> Tensor:
+    """One float64 number in [0, 1) per request and token, from the request's own generator; (batch, count)."""
+    rows = []
+    for request in requests:
+        generator = torch.Generator().manual_seed(request.seed)
+        rows.append(torch.rand(count, generator=generator, dtype=torch.float64))
+    return torch.stack(rows)
+
+
+def _last_logits_only(model: PreTrainedModel) -> dict[str, int]:
+    """Spares the prompt's logits where the model's `forward` offers that."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}

@@ -1,0 +1,133 @@
+"""Loads a causal language model: built in, from a folder, or by its id on the hub, all along the same path."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from harness.errors import MeasurementError
+from harness_speculative_decoding.builder import build, facts_of, recipe_named
+from harness_speculative_decoding.digest import model_digest, weight_files
+from harness_speculative_decoding.recipes import PREFIX
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_GIVE_FOLDER = "give a folder that holds the model instead: `options: {target: /path/to/folder}`"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in eval mode on its device, its tokenizer, and what belongs into the record."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    facts: Mapping[str, object]
+
+    def eos(self) -> frozenset[int]:
+        """Token ids that end a text: the generation settings' where the model has any, else the tokenizer's."""
+        settings = self.model.generation_config
+        found: Any = settings.eos_token_id if settings is not None else None
+        if found is None:
+            found = self.tokenizer.eos_token_id
+        return frozenset(() if found is None else [found] if isinstance(found, int) else found)
+
+
+def load_causal_lm(
+    name_or_path: str,
+    device: torch.device,
+    dtype: str,
+    cache: Path,
+    progress: Callable[[str, float | None], None],
+) -> Loaded:
+    """Loads a model and its tokenizer; code that comes with a model is never run.
+
+    Args:
+        name_or_path: `builtin:small` and the like (trained first if `cache` does not hold it), a folder, or a hub id.
+        device: where the model goes.
+        dtype: one of `DTYPES`.
+        cache: where built-in models are kept.
+        progress: receives text and the share that is done.
+
+    Raises:
+        UsageError: no such built-in model.
+        MeasurementError: the model cannot be had; says what to do.
+    """
+    built: dict[str, object] = {}
+    if name_or_path.startswith(PREFIX):
+        folder: Path | None = build(recipe_named(name_or_path), cache, progress)
+        assert folder is not None
+        facts = facts_of(folder) or {}
+        built = {key: facts.get(key) for key in ("perplexity", "recipe", "corpus", "versions", "time_cap_struck")}
+    else:
+        folder = _folder(name_or_path)
+    progress(f"loading {name_or_path}", None)
+    model, tokenizer = _from_pretrained(str(folder or name_or_path), DTYPES[dtype], name_or_path)
+    model.to(device)  # type: ignore[arg-type]
+    model.eval()  # type: ignore[no-untyped-call]
+    revision = getattr(model.config, "_commit_hash", None)
+    return Loaded(
+        model,
+        tokenizer,
+        {
+            "source": name_or_path,
+            "revision": revision,
+            "architecture": type(model).__name__,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "dtype": dtype,
+            "digest": _digest(folder, name_or_path, revision),
+            **built,
+        },
+    )
+
+
+def _folder(name: str) -> Path | None:
+    """The folder that a name stands for, checked; None for a hub id."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if _HUB_ID.fullmatch(name) is None:
+            raise MeasurementError(f"there is no model folder {name}", accepted="a folder, a hub id, or builtin:NAME")
+        return None
+    if not (folder / "config.json").is_file():
+        raise MeasurementError(f"the folder {name} holds no config.json", accepted="what `save_pretrained` writes")
+    if not weight_files(folder):
+        raise MeasurementError(
+            f"the folder {name} holds no weights",
+            accepted="*.safetensors or pytorch_model*.bin, as `save_pretrained` writes them",
+        )
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise MeasurementError(f"{folder / 'config.json'} is not JSON: {error}") from None
+    if "model_type" not in config:
+        raise MeasurementError(
+            f"{folder / 'config.json'} names no model_type", accepted="what `save_pretrained` writes"
+        )
+    return folder
+
+
+def _from_pretrained(source: str, dtype: torch.dtype, name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Both parts, or a MeasurementError that names what the suite wrote."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=False)
+    except Exception as error:  # OSError, ValueError, KeyError, SafetensorError and more
+        first = str(error).strip().partition("\n")[0]
+        what = f"the model {name} cannot be loaded: {type(error).__name__}: {first}"
+        raise MeasurementError(what, hint="" if Path(source).is_dir() else _GIVE_FOLDER) from error
+    return model, tokenizer
+
+
+def _digest(folder: Path | None, name: str, revision: str | None) -> Mapping[str, str]:
+    """Identity of the files that were loaded; for a hub id those of the local snapshot."""
+    try:
+        return model_digest(folder or Path(snapshot_download(name, revision=revision, local_files_only=True)))
+    except (OSError, ValueError) as error:
+        return {"unavailable": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}
