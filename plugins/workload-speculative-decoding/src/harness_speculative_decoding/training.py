@@ -96,7 +96,7 @@ class Batches:
 
 @torch.inference_mode()
 def perplexity(model: LlamaForCausalLM, stream: Tensor, context: int, batch: int = 16) -> float:
-    """The exponential of the mean negative log-likelihood per token of a token stream, cut into windows of `context`."""
+    """The exponential of the mean negative log-likelihood per token, over windows of `context` tokens."""
     model.eval()  # type: ignore[no-untyped-call]
     rows = len(stream) // context
     parts = list(torch.split(stream[: rows * context].view(rows, context), batch)) if rows else []
