@@ -123,7 +123,7 @@ class _Planner:
         scorers = self._listed(
             suite, (*own, "scorers"), "scorer", suite.scorers if case.scorers is None else case.scorers
         )
-        units = self._units(suite, at, case, spec, scorers) if not missing else {}
+        units = self._units(suite, at, case, spec, scorers) if offer and not missing else {}
         windows = _windows(suite, number, case)
         if len(self.errors) > before:
             return None

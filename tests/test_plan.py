@@ -316,6 +316,11 @@ def test_a_fault_of_thousands_of_points_is_told_once(registry: Registry) -> None
     assert text.count("found 'wrong'") == 1
 
 
+def test_an_unknown_workload_is_one_fault_not_many(registry: Registry) -> None:
+    text = fault(registry, "{workload: ssss, options: {x: 1}, functional_units: {a: {sum: output_tokens}}}")
+    assert text.startswith("s.yaml:3:14: ")
+
+
 def test_faults_of_several_suites_are_told_at_once(registry: Registry) -> None:
     suites = [
         loads(f"suite: s\ncases: [{{workload: no}}, {{workload: sss, options: {{{key}: 1}}}}]", key, {}) for key in "ab"

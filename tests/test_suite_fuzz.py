@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from typing import Any, Literal
@@ -259,11 +258,7 @@ def test_grafted_trees_give_a_plan_or_a_clean_error(text: str) -> None:
     survives(text)
 
 
-soak = pytest.mark.skipif(os.environ.get("HARNESS_SOAK") != "1", reason="full-size fuzzing; HARNESS_SOAK=1 runs it")
-
-
 @pytest.mark.soak
-@soak
 @SOAK
 @given(mutated())
 def test_soak_mutated_text(text: str) -> None:
@@ -271,7 +266,6 @@ def test_soak_mutated_text(text: str) -> None:
 
 
 @pytest.mark.soak
-@soak
 @SOAK
 @given(grafted())
 def test_soak_grafted_trees(text: str) -> None:
