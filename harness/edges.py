@@ -45,13 +45,22 @@ def register(value: float | Cumulative | Unavailable | None) -> Register:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One scope at one edge of a span."""
+    """One scope at one edge of a span; `recent_w` is the power between the register's latest changes, oldest first."""
 
     edge_ns: int
     read_ns: int
     register: Register
-    watts: float | None
+    recent_w: tuple[float, ...]
     tick: Tick | None
+
+    @property
+    def watts(self) -> float | None:
+        """Power drawn last; None before the register has changed twice."""
+        return self.recent_w[-1] if self.recent_w else None
+
+    def at_most_w(self, mean_w: float) -> float:
+        """What may have been drawn in a period not yet shown: the most seen lately, at least the span's mean."""
+        return max((mean_w, *self.recent_w))
 
 
 def span_energy(scope: Scope, opened: Side, closed: Side) -> tuple[Value, float | None, tuple[str, ...]]:
@@ -103,8 +112,8 @@ def _edges(
     scope: Scope, opened: Side, closed: Side, raw: float, first: Cumulative, mean_w: float
 ) -> tuple[float, float, float, list[str]]:
     """Value and bound from what the edges leave open; before gaps and gain."""
-    before_w = max(opened.watts or 0.0, mean_w)
-    after_w = max(closed.watts or 0.0, mean_w)
+    before_w = opened.at_most_w(mean_w)
+    after_w = closed.at_most_w(mean_w)
     late_close = after_w * seconds(max(0, closed.read_ns - closed.edge_ns))
     if not scope.tick_s:
         early_open = before_w * seconds(max(0, opened.edge_ns - opened.read_ns))

@@ -23,15 +23,17 @@ from harness.units import nanoseconds, seconds
 
 TICKS_TO_WAIT: Final = 10
 """A counter that has not moved for so many of its periods is not aligned to."""
+CHANGES_KEPT: Final = 10
+"""So many changes of a register say how much a device draws at its busiest."""
 
 
 @dataclass(slots=True)
 class _Pace:
-    """The last two changes of a register, for the power drawn lately."""
+    """The last change of a register, and the power drawn between its latest changes."""
 
     at_ns: int
     joules: float
-    watts: float | None = None
+    recent_w: tuple[float, ...] = ()
 
 
 @dataclass(slots=True)
@@ -81,7 +83,7 @@ class Channel:
                 # two changes lie at least a tick apart, however soon after each other they were seen
                 elapsed = max(seconds(snapshot.monotonic_ns - pace.at_ns), self.scopes[name].tick_s or 0.0)
                 watts = (joules - pace.joules) / elapsed
-                self.pace[name] = _Pace(snapshot.monotonic_ns, joules, watts)
+                self.pace[name] = _Pace(snapshot.monotonic_ns, joules, (*pace.recent_w[1 - CHANGES_KEPT :], watts))
 
 
 class Edge(NamedTuple):
@@ -327,4 +329,5 @@ def _side(edge: Edge, index: int, scope: str) -> Side:
     read_ns = snapshot.monotonic_ns + snapshot.took_ns
     found = register(snapshot.joules.get(scope))
     pace = edge.paces[index].get(scope)
-    return Side(edge.ns, read_ns, found, pace.watts if pace else None, edge.ticks.get((index, scope)))
+    recent_w = pace.recent_w if pace else ()
+    return Side(edge.ns, read_ns, found, recent_w, edge.ticks.get((index, scope)))

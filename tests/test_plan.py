@@ -32,7 +32,7 @@ from harness.workload import Column, ScorerSpec, WorkloadSpec
 
 
 def no_factory(options: object) -> Any:
-    raise NotImplementedError
+    raise AssertionError("planning makes no plugin")
 
 
 class Inner(Options):

@@ -81,7 +81,7 @@ ENVIRONMENT = {"ABOUT": "about"}
 
 
 def no_factory(options: object) -> Any:
-    raise NotImplementedError
+    raise AssertionError("planning makes no plugin")
 
 
 class Inner(Options):
