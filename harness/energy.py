@@ -54,7 +54,7 @@ class Channel:
     scopes: Mapping[str, Scope]
     missing: Mapping[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    pace: dict[str, _Pace] = field(default_factory=dict)
+    pace: Mapping[str, _Pace] = field(default_factory=dict)
 
     @property
     def ticking(self) -> dict[str, float]:
@@ -63,27 +63,31 @@ class Channel:
 
     def read(self) -> Snapshot:
         """Reads the meter; what it raises becomes Unavailable in every scope. Hold `lock`."""
-        began = now_ns()
         try:
             return self.meter.read()
         except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the trial
             lost = Unavailable(f"{type(error).__name__}: {error}")
-            return Snapshot(began, dict.fromkeys(self.scopes, lost), now_ns() - began)
+            return Snapshot(now_ns(), dict.fromkeys(self.scopes, lost))
 
     def follow(self, snapshot: Snapshot) -> None:
-        """Notes how fast each register moves; done by the sampling thread, never at an edge."""
+        """Notes how fast each register moves; done by the sampling thread, never at an edge.
+
+        The mapping is replaced and never changed, so that an edge keeps it without a copy.
+        """
+        paces = dict(self.pace)
         for name, value in snapshot.joules.items():
             joules = value.joules if isinstance(value, Cumulative) else value
             if isinstance(joules, Unavailable):
                 continue
-            pace = self.pace.get(name)
+            pace = paces.get(name)
             if pace is None:
-                self.pace[name] = _Pace(snapshot.monotonic_ns, joules)
+                paces[name] = _Pace(snapshot.monotonic_ns, joules)
             elif joules != pace.joules and snapshot.monotonic_ns > pace.at_ns:
                 # two changes lie at least a tick apart, however soon after each other they were seen
                 elapsed = max(seconds(snapshot.monotonic_ns - pace.at_ns), self.scopes[name].tick_s or 0.0)
                 watts = (joules - pace.joules) / elapsed
-                self.pace[name] = _Pace(snapshot.monotonic_ns, joules, (*pace.recent_w[1 - CHANGES_KEPT :], watts))
+                paces[name] = _Pace(snapshot.monotonic_ns, joules, (*pace.recent_w[1 - CHANGES_KEPT :], watts))
+        self.pace = paces
 
 
 class Edge(NamedTuple):
@@ -132,13 +136,13 @@ class Meters:
         """An opening edge; `align` waits for each counter's tick first."""
         ticks = self._await_ticks() if align else {}
         snapshots = [self._read(channel) for channel in self.channels]
-        return Edge(now_ns(), snapshots, [channel.pace.copy() for channel in self.channels], ticks)
+        return Edge(now_ns(), snapshots, [channel.pace for channel in self.channels], ticks)
 
     def closing(self, *, align: bool) -> Edge:
         """A closing edge; `align` waits for each counter's next tick afterwards."""
         moment = now_ns()
         snapshots = [self._read(channel) for channel in self.channels]
-        paces = [channel.pace.copy() for channel in self.channels]
+        paces = [channel.pace for channel in self.channels]
         return Edge(moment, snapshots, paces, self._await_ticks() if align else {})
 
     def _read(self, channel: Channel) -> Snapshot:

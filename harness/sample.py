@@ -76,9 +76,8 @@ class Snapshot(NamedTuple):
     took_ns: int = 0
 
 
-def now_ns() -> int:
-    """The monotonic clock every snapshot is stamped with, in nanoseconds."""
-    return time.monotonic_ns()
+now_ns = time.monotonic_ns
+"""The monotonic clock every snapshot is stamped with, in nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True)
