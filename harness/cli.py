@@ -237,9 +237,20 @@ def score(runs: RunFolders) -> None:
 
 
 @app.command()
-def plugins(*, as_json: AsJson = False) -> None:
-    """Lists what the installed plugins offer, and plugins that do not load."""
+def plugins(
+    *,
+    as_json: AsJson = False,
+    probe: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="Ask each backend and meter, with default options, if it works.")
+    ] = True,
+) -> None:
+    """Lists what the installed plugins offer and what works here, and plugins that do not load."""
     registry = _registry()
+    verdicts = {}
+    if probe:
+        from harness.doctor import verdicts as ask
+
+        verdicts = ask(registry)
     rows = [
         {
             "kind": kind,
@@ -248,6 +259,7 @@ def plugins(*, as_json: AsJson = False) -> None:
             "plugin": offer.plugin.name,
             "distribution": offer.plugin.distribution,
             "version": offer.plugin.version,
+            **({"probe": verdicts.get((kind, name))} if probe else {}),
         }
         for kind in ("workload", "backend", "meter", "scorer", "executor", "command")
         for name, offer in sorted(registry.offers(kind).items())
@@ -257,6 +269,8 @@ def plugins(*, as_json: AsJson = False) -> None:
     else:
         for row in rows:
             typer.echo(f"{row['kind']:<9} {row['name']:<18} {row['summary']}  [{row['distribution']} {row['version']}]")
+            if row.get("probe"):
+                typer.echo(f"{'':<29}{row['probe']}")
         for conflict in registry.conflicts:
             typer.echo(f"conflict: {conflict}", err=True)
     if registry.broken:

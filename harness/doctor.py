@@ -132,6 +132,19 @@ def survey(
     return rows
 
 
+def verdicts(registry: Any) -> dict[tuple[str, str], str]:
+    """Per kind and name what a probe with default options says: `reads`, `offered`, or why it is not to be had."""
+    found: dict[tuple[str, str], str] = {}
+    for row in survey(registry, devices_of(registry)):
+        key = ("meter" if row.kind == "impact meter" else row.kind, row.name)
+        reads = row.status in {READS, OFFERED}
+        if reads or key not in found:
+            found[key] = (
+                row.status if reads else row.detail if row.status == NEEDS_OPTIONS else f"{row.status}: {row.detail}"
+            )
+    return found
+
+
 def _origin(offer: Any) -> str:
     return f"{offer.plugin.distribution} {offer.plugin.version}".strip()
 

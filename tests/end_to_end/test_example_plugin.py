@@ -58,6 +58,10 @@ def test_plugins_lists_its_offers(tmp_path: Path) -> None:
     assert {(offer["kind"], offer["name"]) for offer in mine} == OFFERS
     assert {offer["plugin"] for offer in mine} == {"example"}
     assert {offer["version"] for offer in mine} == {importlib.metadata.version(DISTRIBUTION)}
+    probes = {(offer["kind"], offer["name"]): offer["probe"] for offer in listed}
+    assert probes["meter", "example_lamp"] == probes["backend", "host"] == "reads"
+    assert probes["meter", "replay"] == "needs options: file"
+    assert probes["meter", "simulated"].startswith("unavailable: ")
 
 
 def test_a_suite_runs_on_it(tmp_path: Path) -> None:
