@@ -218,7 +218,6 @@ def report(
 @app.command()
 def score(runs: RunFolders) -> None:
     """Scores and costs the stored outputs of runs again; the measurements are not touched."""
-    from harness.record import RECORD, trial_folders
     from harness.run import finish
 
     for folder in runs:
@@ -226,9 +225,7 @@ def score(runs: RunFolders) -> None:
             from harness.errors import UsageError
 
             raise UsageError("this is no run folder", where=str(folder))
-        for trial in trial_folders(folder):
-            (trial / RECORD).unlink(missing_ok=True)
-        fault = finish(folder)
+        fault = finish(folder, again=True)
         if fault:
             from harness.errors import MeasurementError
 

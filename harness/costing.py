@@ -257,15 +257,20 @@ def finish_trial(folder: Path, registry: Registry) -> Record:
     """Scores and costs one trial and writes its record."""
     finished = Coster(record.load_measurement(folder), folder, registry).record()
     record.dump(folder / record.RECORD, finished)
+    (folder / record.FAILURE).unlink(missing_ok=True)
     return finished
 
 
-def main(run: Path) -> int:
-    """Finishes what of a run is not finished; failures are written beside the trial and the others go on."""
+def main(run: Path, *, again: bool = False) -> int:
+    """Finishes what of a run is not finished, or all of it `again`; a trial's failure stands beside it and in the log.
+
+    A record that stands is replaced by a complete new one or not at all.
+    """
     registry = load_plugins()
     failed = 0
     for folder in record.trial_folders(run):
-        if (folder / record.RECORD).exists() or not (folder / record.MEASUREMENT).exists():
+        stands = (folder / record.RECORD).exists()
+        if (stands and not again) or not (folder / record.MEASUREMENT).exists():
             continue
         try:
             finish_trial(folder, registry)
@@ -273,9 +278,10 @@ def main(run: Path) -> int:
             traceback.print_exc()
             failed += 1
             reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
-            record.write_json(folder / record.FAILURE, {"reason": f"scoring or costing: {reason}", "log_tail": []})
+            if not stands:
+                record.write_json(folder / record.FAILURE, {"reason": f"scoring or costing: {reason}", "log_tail": []})
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), again="--again" in sys.argv[2:]))

@@ -199,11 +199,16 @@ class Run:
         record.write_json(path, described)
 
 
-def finish(folder: Path) -> str:
-    """Scores and costs a run's unfinished trials in a child process; returns what went wrong, or an empty string."""
+def finish(folder: Path, *, again: bool = False) -> str:
+    """Scores and costs a run's trials in a child process; returns what went wrong, or an empty string.
+
+    Args:
+        folder: of the run.
+        again: also those that have a record, which is replaced only by a complete new one.
+    """
     with (folder / "costing.log").open("ab") as log:
         child = subprocess.run(
-            [sys.executable, "-m", "harness.costing", str(folder)],
+            [sys.executable, "-m", "harness.costing", str(folder), *(["--again"] if again else [])],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -242,6 +242,17 @@ def test_scoring_again_gives_the_same_record(story: Story) -> None:
     assert load_record(folder) == before
 
 
+def test_scoring_that_fails_leaves_the_record(story: Story) -> None:
+    assert story.run("run", story.suite(trials=1), "--store", story.store).returncode == 0
+    (folder,) = trial_folders(story.only_run)
+    before = load_record(folder)
+    (folder / "items.jsonl").write_text('no JSON\n{}\n', encoding="utf-8")
+    done = story.run("score", story.only_run)
+    assert done.returncode == 3
+    assert "costing.log" in done.stderr
+    assert load_record(folder) == before
+
+
 def test_markdown_report_comes_from_the_records_alone(story: Story) -> None:
     assert story.run("run", story.suite(trials=1), "--store", story.store).returncode == 0
     (story.folder / "story.yaml").unlink()
