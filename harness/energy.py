@@ -44,6 +44,7 @@ class Channel:
         meter: the meter.
         scopes: what it reads.
         missing: what it does not read, and why; `*` for all of it.
+        cross_check: whether it never counts for a scope.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Channel:
     meter: Meter
     scopes: Mapping[str, Scope]
     missing: Mapping[str, str] = field(default_factory=dict)
+    cross_check: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
     pace: dict[str, _Pace] = field(default_factory=dict)
 
@@ -129,15 +131,21 @@ class Meters:
     def opening(self, *, align: bool) -> Edge:
         """An opening edge; `align` waits for each counter's tick first."""
         ticks = self._await_ticks() if align else {}
-        snapshots = [self._read(channel) for channel in self.channels]
+        snapshots = self._read_all(checks_first=True)
         return Edge(now_ns(), snapshots, [channel.pace.copy() for channel in self.channels], ticks)
 
     def closing(self, *, align: bool) -> Edge:
         """A closing edge; `align` waits for each counter's next tick afterwards."""
         moment = now_ns()
-        snapshots = [self._read(channel) for channel in self.channels]
+        snapshots = self._read_all(checks_first=False)
         paces = [channel.pace.copy() for channel in self.channels]
         return Edge(moment, snapshots, paces, self._await_ticks() if align else {})
+
+    def _read_all(self, *, checks_first: bool) -> list[Snapshot]:
+        """One snapshot a channel. Cross-checks are read farther from the work: what they take costs no bound."""
+        order = sorted(self.channels, key=lambda channel: channel.cross_check is not checks_first)
+        found = {id(channel): self._read(channel) for channel in order}
+        return [found[id(channel)] for channel in self.channels]
 
     def _read(self, channel: Channel) -> Snapshot:
         with channel.lock:
@@ -268,6 +276,8 @@ class Meters:
         """Scope -> name of its primary meter: the first listed that reads it; within `auto`, the strongest method."""
         chosen: dict[str, Channel] = {}
         for channel in self.channels:
+            if channel.cross_check:
+                continue
             for name, scope in channel.scopes.items():
                 holder = chosen.get(name)
                 both_auto = holder is not None and not holder.asked and not channel.asked
@@ -278,7 +288,9 @@ class Meters:
     def watts_between(self, before: Edge, after: Edge) -> float | None:
         """Mean power of all primary scopes together; None where one cannot be resolved between the edges."""
         primary = self.primaries()
-        described = {name: ch.scopes[name] for ch in self.channels for name in ch.scopes if primary[name] == ch.name}
+        described = {
+            name: ch.scopes[name] for ch in self.channels for name in ch.scopes if primary.get(name) == ch.name
+        }
         joules = 0.0
         for name in disjoint(described, described):
             index = next(i for i, channel in enumerate(self.channels) if channel.name == primary[name])
