@@ -55,10 +55,6 @@ def _parsed(flag: str, text: str) -> Setting:
     values = parse(f"[{right}\n]", where, {}).data
     if not isinstance(values, list) or not values:
         raise UsageError("there is no value", where=where, accepted="METER.OPTION=VALUE, such as fuel.grid=FRA")
-    try:
-        canonical(values)
-    except (ValueError, TypeError):
-        raise UsageError("a value is not finite", where=where, accepted="finite numbers") from None
     return Setting(meter, tuple(path), tuple(values))
 
 
