@@ -151,7 +151,7 @@ class Ranking:
             f"the order flips: {self._labels[one]} < {self._labels[other]} with {self._name(0)}, "
             f"and {self._labels[other]} < {self._labels[one]} with {self._name(turned)}"
         )
-        ties = [text for each in self._axes() if (text := self._tie(each, gaps))]
+        ties = [tie for each in self._axes() if (tie := self._tie(each, gaps))]
         if ties:
             text += f"; they tie at {ties[0]}, by interpolation between the two nearest combinations"
         methods = points[one].labels | points[other].labels
