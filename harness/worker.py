@@ -95,7 +95,8 @@ def open_meters(
             continue
         scopes = {name: scope for name, scope in opened.items() if isinstance(scope, Scope)}
         missing = {name: scope.reason for name, scope in opened.items() if isinstance(scope, Unavailable)}
-        (reading if scopes else silent).append(Channel(choice.name, not choice.auto, meter, scopes, missing))
+        channel = Channel(choice.name, not choice.auto, meter, scopes, missing, cross_check=spec.cross_check)
+        (reading if scopes else silent).append(channel)
     return reading, silent
 
 
