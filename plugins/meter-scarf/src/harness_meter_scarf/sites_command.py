@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness_meter_scarf.sites import Site, SiteFactor, find, shipped
 
@@ -26,9 +27,14 @@ def sites(
         for site in chosen:
             typer.echo("\n".join(details(site)))
     else:
-        Console().print(table(chosen))
-        typer.echo("H two sources agree or the primary table; M one source; L fallback, design value, area average or")
-        typer.echo("conflict; empty: not known. `harness sites NAME` and `--json` give every factor's source.")
+        made, sources = table(chosen)
+        Console().print(made)
+        typer.echo(
+            "\nH two sources agree or the primary table; M one source; L fallback, design value, area average or"
+        )
+        typer.echo("conflict; w counts withdrawal, not consumption; f world fallback; empty: not known. Sources:")
+        for number, source in enumerate(sources, start=1):
+            typer.echo(f"[{number}] {source}")
 
 
 def to_json(site: Site) -> dict[str, Any]:
@@ -62,24 +68,29 @@ def _factor(factor: SiteFactor | None) -> dict[str, Any] | None:
     }
 
 
-def table(listed: Iterable[Site]) -> Table:
-    """The sites, one a row, each number with its confidence."""
-    made = Table("site", "place", "time zone", "PUE", "WUE L/kWh", "EWIF L/kWh", "stress category", box=None)
+def table(listed: Iterable[Site]) -> tuple[Table, list[str]]:
+    """The sites, one a row, each number with its confidence and the number of its source; and the sources."""
+    made = Table(box=None)
+    for heading in ("site", "PUE", "WUE L/kWh", "EWIF L/kWh", "stress category", "time zone"):
+        made.add_column(heading, no_wrap=True)
+    sources: dict[str, int] = {}
     for site in listed:
-        known = site.category.value
-        category = "" if known is None else f"{known} {site.category.confidence}"
-        cells = (_cell(site.pue), _cell(site.wue_onsite), _cell(site.ewif))
-        made.add_row(site.id, site.name, site.time_zone, *cells, category)
-    return made
+        factors = [_cell(factor, sources) for factor in (site.pue, site.wue_onsite, site.ewif)]
+        known = site.category
+        category = "" if known.value is None else f"{known.value} {known.confidence} {_numbered(known.source, sources)}"
+        made.add_row(Text(site.id), *map(Text, factors), Text(category), Text(site.time_zone))
+    return made, list(sources)
 
 
-def _cell(factor: SiteFactor | None) -> str:
+def _cell(factor: SiteFactor | None, sources: dict[str, int]) -> str:
     if factor is None:
         return ""
-    marks = [factor.confidence]
-    marks += ["withdrawal"] if factor.kind == "withdrawal" else []
-    marks += ["world fallback"] if factor.is_world_fallback else []
-    return " ".join([f"{factor.range.value:g}", *filter(None, marks)])
+    marks = f"{factor.confidence}{'w' * (factor.kind == 'withdrawal')}{'f' * factor.is_world_fallback}"
+    return " ".join(filter(None, (f"{factor.range.value:g}", marks, _numbered(factor.source, sources))))
+
+
+def _numbered(source: str, sources: dict[str, int]) -> str:
+    return f"[{sources.setdefault(source, len(sources) + 1)}]"
 
 
 def details(site: Site) -> list[str]:

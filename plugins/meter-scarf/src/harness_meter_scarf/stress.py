@@ -104,9 +104,7 @@ def of_category(category: int) -> Wsf:
     if category not in BINS:
         raise UsageError(f"{category} is no stress category", accepted=", ".join(map(str, BINS)))
     low, high = BINS[category]
-    flags: tuple[str, ...] = (
-        "category-bounded (province): an interval, no point value; what stands as the value is its lower end",
-    )
+    flags: tuple[str, ...] = ("category-bounded (province): an interval without a point value, shown at its lower end",)
     if category == ARID:
         flags += ("arid, low use: raw is set, not computed",)
     return Wsf(low, low, high, flags)

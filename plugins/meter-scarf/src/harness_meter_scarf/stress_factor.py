@@ -91,9 +91,7 @@ def _monthly(basin: Basin, options: ScarfOptions, weighted: MonthWeights) -> Wsf
         if isinstance(each, Unavailable):
             return each
         found[month] = each
-    placed = [
-        (share, found[month]) for weights in (weighted.traced, weighted.clocked) for month, share in weights.items()
-    ]
+    placed = [(share, found[month]) for month, share in (*weighted.traced.items(), *weighted.clocked.items())]
     value = _mean([(share, wsf.value) for share, wsf in placed])
     low = _mean([(share, wsf.low) for share, wsf in placed])
     high = _mean([(share, _high(wsf)) for share, wsf in placed])
@@ -133,9 +131,8 @@ def _long(basin: Basin, options: ScarfOptions) -> Wsf | Unavailable:
     except UsageError as error:
         return Unavailable(str(error))
     chosen = f"long: {options.scenario}, gamma {options.gamma:g}, t0 {options.t0}, {_years(options)}"
-    return Wsf(
-        value, min(low, value), max(high, value), (*(flag for wsf in found.values() for flag in wsf.flags), chosen)
-    )
+    flags = (*(flag for wsf in found.values() for flag in wsf.flags), chosen)
+    return Wsf(value, min(low, value), max(high, value), flags)
 
 
 def _years(options: ScarfOptions) -> str:
