@@ -7,9 +7,6 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from harness_meter_scarf.sites import Site, SiteFactor, find, shipped
 
@@ -27,14 +24,7 @@ def sites(
         for site in chosen:
             typer.echo("\n".join(details(site)))
     else:
-        made, sources = table(chosen)
-        Console().print(made)
-        typer.echo(
-            "\nH two sources agree or the primary table; M one source; L fallback, design value, area average or"
-        )
-        typer.echo("conflict; w counts withdrawal, not consumption; f world fallback; empty: not known. Sources:")
-        for number, source in enumerate(sources, start=1):
-            typer.echo(f"[{number}] {source}")
+        typer.echo("\n".join(listing(chosen)))
 
 
 def to_json(site: Site) -> dict[str, Any]:
@@ -68,18 +58,24 @@ def _factor(factor: SiteFactor | None) -> dict[str, Any] | None:
     }
 
 
-def table(listed: Iterable[Site]) -> tuple[Table, list[str]]:
-    """The sites, one a row, each number with its confidence and the number of its source; and the sources."""
-    made = Table(box=None)
-    for heading in ("site", "PUE", "WUE L/kWh", "EWIF L/kWh", "stress category", "time zone"):
-        made.add_column(heading, no_wrap=True)
+LEGEND = (
+    "H two sources agree or the primary table; M one source; L fallback, design value, area average or conflict;",
+    "w counts withdrawal, not consumption; f world fallback; empty: not known. Sources:",
+)
+
+
+def listing(listed: Iterable[Site]) -> list[str]:
+    """The sites as lines, each number with its confidence and the number of its source; then the sources."""
     sources: dict[str, int] = {}
+    rows = [("site", "PUE", "WUE L/kWh", "EWIF L/kWh", "stress category")]
     for site in listed:
-        factors = [_cell(factor, sources) for factor in (site.pue, site.wue_onsite, site.ewif)]
+        pue, wue, ewif = (_cell(factor, sources) for factor in (site.pue, site.wue_onsite, site.ewif))
         known = site.category
         category = "" if known.value is None else f"{known.value} {known.confidence} {_numbered(known.source, sources)}"
-        made.add_row(Text(site.id), *map(Text, factors), Text(category), Text(site.time_zone))
-    return made, list(sources)
+        rows.append((site.id, pue, wue, ewif, category))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return [*lines, "", *LEGEND, *(f"[{number}] {source}" for source, number in sources.items())]
 
 
 def _cell(factor: SiteFactor | None, sources: dict[str, int]) -> str:
