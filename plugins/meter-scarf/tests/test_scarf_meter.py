@@ -327,6 +327,19 @@ def test_declared_consumption_stands_for_on_site_water() -> None:
     assert "no meter" in why(impact, "water_offsite_l")
 
 
+def test_a_declared_total_is_weighted_and_not_split() -> None:
+    options = {
+        "site": own(),
+        "declared": {"total_l_per_year": 8760.0, "source": "a test"},
+        "stress": stress(annual=0.2),
+    }
+    impact = apply(options, Unavailable("no meter"))
+    assert amount(impact, "water_l").value == pytest.approx(1.0, rel=TIGHT)
+    assert amount(impact, "awi_adjusted_l").value == pytest.approx(0.2, rel=TIGHT)
+    assert "not split" in why(impact, "water_onsite_l")
+    assert "not split" in why(impact, "water_offsite_l")
+
+
 def test_facility_energy_lowers_on_site_water_with_pue() -> None:
     site = own(pue=declared(1.2, low=1.1, high=1.5))
     onsite = amount(apply({"site": site, "energy": "facility"}), "water_onsite_l")
@@ -368,6 +381,7 @@ def test_facility_energy_lowers_on_site_water_with_pue() -> None:
         ({**BASE, "stress": {"annual": 0.1}}, "source"),
         ({**BASE, "aware": {"cf": declared(200)}}, "0.1 to 100"),
         ({**BASE, "two_basin": {}}, "must be given"),
+        ({**BASE, "declared": {"source": "a test"}}, "one of the two"),
         ({**BASE, "basins": "nowhere.csv"}, "nowhere.csv"),
         ({**BASE, "start": "2025-10-26T02:30"}, "twice"),
         ({**BASE, "start": "2025-03-30T02:30"}, "never"),

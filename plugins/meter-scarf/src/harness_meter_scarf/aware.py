@@ -59,7 +59,7 @@ def of_file(path: Path, location: str) -> Characterisation:
         table.notes.get("source", f"{path.name}, source not stated in the file"),
         table.notes.get("licence", _LICENCE),
         table.notes.get("date", ""),
-        f"sha256:{table.digest}:{location}",
+        f"sha256:{table.digest[:16]}:{location}",
     )
 
 

@@ -130,7 +130,7 @@ def _basin(row: Mapping[str, str], where: str, table: tables.Table, label: str) 
         source=citation or f"{Path(table.name).name}, source not stated in the file",
         licence=table.notes.get("licence", ""),
         date=table.notes.get("date", ""),
-        id=f"sha256:{table.digest}:{label}",
+        id=f"sha256:{table.digest[:16]}:{label}",
         simulated=simulated,
     )
 

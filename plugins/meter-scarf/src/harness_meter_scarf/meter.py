@@ -80,7 +80,7 @@ class ScarfMeter(ImpactMeter):
         energy = self._energy(costed, notes)
         onsite = self._onsite(energy, costed, notes)
         offsite = self._offsite(energy, notes)
-        water = _sum(onsite, offsite)
+        water = self._total(onsite, offsite, costed, notes)
         self._basis(notes)
         basin = place.guarded(lambda: place.basin(self.site, self.options))
         stressed = self._stress(basin, costed, notes)
@@ -114,22 +114,8 @@ class ScarfMeter(ImpactMeter):
         return energy
 
     def _onsite(self, energy: Value, costed: Costed, notes: _Notes) -> Value:
-        declared = self.options.declared
-        if declared is not None:
-            rate = declared.onsite_l_per_year
-            notes.factors.append(
-                Factor(
-                    name="declared_onsite",
-                    value=rate,
-                    unit="L/year",
-                    source=f"declared: {declared.source}",
-                    licence=declared.licence,
-                    date=declared.date,
-                    id=declared.id or f"declared_onsite={rate!r}:{declared.source}",
-                )
-            )
-            notes.flags.append("on-site water: declared yearly consumption x time, not from energy")
-            return Amount.of(rate * costed.duration_s / SECONDS_PER_YEAR, "L", Method.ESTIMATED)
+        if self.options.declared is not None:
+            return self._declared(self.options.declared.onsite_l_per_year, "onsite", costed, notes)
         wue = place.wue_onsite(self.site)
         if isinstance(wue, Unavailable):
             return wue
@@ -143,7 +129,36 @@ class ScarfMeter(ImpactMeter):
         facility_pue = pue.factor.range
         return _guarded(energy, lambda joules: onsite_l(joules, factor, facility_pue))
 
+    def _declared(self, l_per_year: float | None, part: str, costed: Costed, notes: _Notes) -> Value:
+        """Declared yearly consumption x time; `part` is `onsite` or `total`."""
+        given = self.options.declared
+        assert given is not None
+        if l_per_year is None:
+            return Unavailable("a declared total of the facility is not split into on-site and off-site")
+        name = f"declared_{part}"
+        notes.factors.append(
+            Factor(
+                name=name,
+                value=l_per_year,
+                unit="L/year",
+                source=f"declared: {given.source}",
+                licence=given.licence,
+                date=given.date,
+                id=given.id or f"{name}={l_per_year!r}:{given.source}",
+            )
+        )
+        notes.flags.append(f"{part} water: declared yearly consumption x time, not from energy")
+        return Amount.of(l_per_year * costed.duration_s / SECONDS_PER_YEAR, "L", Method.ESTIMATED)
+
+    def _total(self, onsite: Value, offsite: Value, costed: Costed, notes: _Notes) -> Value:
+        declared = self.options.declared
+        if declared is not None and declared.total_l_per_year is not None:
+            return self._declared(declared.total_l_per_year, "total", costed, notes)
+        return _sum(onsite, offsite)
+
     def _offsite(self, energy: Value, notes: _Notes) -> Value:
+        if self.options.declared is not None and self.options.declared.total_l_per_year is not None:
+            return Unavailable("a declared total of the facility is not split into on-site and off-site")
         pue, ewif = place.pue(self.site), place.guarded(lambda: place.ewif(self.site, self.options))
         if isinstance(pue, place.Found):
             notes.found(pue, "pue", "1")
@@ -191,8 +206,9 @@ class ScarfMeter(ImpactMeter):
     def _stress_factor(self, basin: Basin | Category, found: Wsf, name: str) -> Factor:
         """The stress factor for the record; its id tells apart what must not be compared."""
         options = self.options
+        years = f"{options.years} {' '.join(map(str, options.milestones))}"
         basis = {"short": f"t0 {options.t0}", "month": f"month {options.month}", "monthly": "by local month"}.get(
-            options.kind, f"gamma {options.gamma!r}, t0 {options.t0}, {options.milestones}, {options.years}"
+            options.kind, f"gamma {options.gamma!r}, t0 {options.t0}, {years}"
         )
         basis = f"{options.kind}, {options.scenario}, {basis}"
         if isinstance(basin, Category):

@@ -24,9 +24,16 @@ from harness_meter_scarf.stress import BASELINE_YEAR, MILESTONES, NearExhausted,
 
 
 class DeclaredConsumption(Sourced):
-    """Yearly on-site water as an operator reports it, in place of energy times WUE."""
+    """Yearly water as an operator reports it, in place of energy: on-site alone, or a facility's total."""
 
-    onsite_l_per_year: NotNegative = Field(description="litres per year of 365 days")
+    onsite_l_per_year: NotNegative | None = Field(None, description="litres on-site per year of 365 days")
+    total_l_per_year: NotNegative | None = Field(None, description="litres of the facility in all; not split")
+
+    @model_validator(mode="after")
+    def _one(self) -> DeclaredConsumption:
+        if (self.onsite_l_per_year is None) == (self.total_l_per_year is None):
+            raise ValueError("give `onsite_l_per_year` or `total_l_per_year`, one of the two")
+        return self
 
 
 class AwareOptions(Options):

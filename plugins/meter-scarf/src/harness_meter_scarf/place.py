@@ -57,7 +57,7 @@ def site(options: ScarfOptions) -> Site:
         changes["time_zone"] = given.time_zone.value
     if given.pfaf_id is not None:
         changes |= {"pfaf_id": given.pfaf_id.value, "pfaf_source": given.pfaf_id.source}
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return replace(base, **changes) if changes else base  # type: ignore[arg-type]
 
 
 def _declared(given: DeclaredNumber, name: str) -> SiteFactor:
