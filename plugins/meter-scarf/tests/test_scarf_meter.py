@@ -265,6 +265,14 @@ def test_the_highest_category_has_no_upper_end() -> None:
     assert awi.high is None
 
 
+def test_a_category_gives_an_interval_to_water_without_a_bound() -> None:
+    impact = apply(BASE, Amount.of(KWH, "J", Method.ESTIMATED))
+    awi = amount(impact, "awi_adjusted_l")
+    assert (awi.low, awi.high) == pytest.approx((W_FRANKFURT * 0.2, W_FRANKFURT * 0.4), rel=TIGHT)
+    assert any("category's alone" in flag for flag in impact.flags)
+    assert amount(impact, "water_l").low is None
+
+
 def test_an_arid_category_is_one_at_both_ends() -> None:
     wsf = amount(apply({"site": own(), "stress": stress(category=-1)}), "wsf")
     assert (wsf.low, wsf.value, wsf.high) == (1.0, 1.0, 1.0)

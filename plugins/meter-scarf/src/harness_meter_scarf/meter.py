@@ -90,7 +90,7 @@ class ScarfMeter(ImpactMeter):
             "water_offsite_l": offsite,
             "water_l": water,
             "wsf": stressed if isinstance(stressed, Unavailable) else ratio_amount(stressed, made_up=made_up),
-            "awi_adjusted_l": self._awi(water, stressed, made_up=made_up),
+            "awi_adjusted_l": self._awi(water, stressed, notes, made_up=made_up),
             "aware_world_eq_l": self._aware(water, notes),
             "awi_two_basin_adjusted_l": self._two_basin((onsite, offsite), stressed, costed, notes, made_up=made_up),
             "water_embodied_l": self._embodied(costed, notes),
@@ -249,7 +249,7 @@ class ScarfMeter(ImpactMeter):
                 placed[part.month] = placed.get(part.month, 0.0) + share * energy / (whole or 1.0)
         return MonthWeights(*weights)
 
-    def _awi(self, water: Value, stressed: Wsf | Unavailable, *, made_up: bool) -> Value:
+    def _awi(self, water: Value, stressed: Wsf | Unavailable, notes: _Notes, *, made_up: bool) -> Value:
         if not isinstance(water, Amount):
             return Unavailable(f"no water to weight: {_reason(water)}")
         if water.value == 0:
@@ -257,6 +257,8 @@ class ScarfMeter(ImpactMeter):
             return nothing if water.low == water.high == 0 else replace(nothing, low=None, high=None)
         if isinstance(stressed, Unavailable):
             return stressed
+        if not stressed.point and (water.low is None or water.high is None):
+            notes.flags.append("the interval of AWI is the category's alone: the water has no bound of its own")
         awi = adjusted(water, stressed)
         return simulated(awi) if made_up else awi
 

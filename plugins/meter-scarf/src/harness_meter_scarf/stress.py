@@ -62,12 +62,14 @@ class Wsf:
         low: lower end.
         high: upper end; None where there is none.
         flags: what a reader must know.
+        point: whether `value` is an estimate; False where it is nothing but the interval's lower end.
     """
 
     value: float
     low: float
     high: float | None
     flags: tuple[str, ...] = ()
+    point: bool = True
 
 
 def checked_raw(raw: float) -> float:
@@ -107,7 +109,7 @@ def of_category(category: int) -> Wsf:
     flags: tuple[str, ...] = ("category-bounded (province): an interval without a point value, shown at its lower end",)
     if category == ARID:
         flags += ("arid, low use: raw is set, not computed",)
-    return Wsf(low, low, high, flags)
+    return Wsf(low, low, high, flags, point=False)
 
 
 def score(raw: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.errors import UsageError
 from harness.quantity import Unavailable
@@ -45,7 +45,7 @@ def stress_factor(
 
 
 def _flagged(wsf: Wsf, *flags: str) -> Wsf:
-    return Wsf(wsf.value, wsf.low, wsf.high, (*wsf.flags, *flags))
+    return replace(wsf, flags=(*wsf.flags, *flags))
 
 
 def _of_category(category: Category, options: ScarfOptions) -> Wsf | Unavailable:

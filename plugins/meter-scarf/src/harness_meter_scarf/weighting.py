@@ -13,7 +13,13 @@ WORLD: Final = "L world-eq"
 
 
 def adjusted(water: Amount, wsf: Wsf) -> Amount:
-    """`W * WSF`, with the range of both; without an upper end where the factor has none."""
+    """`W * WSF`, with the range of both; without an upper end where the factor has none.
+
+    Where the factor is nothing but an interval and the water has no bound, the interval is the factor's alone.
+    """
+    if not wsf.point:
+        low_end = water.value if water.low is None else water.low
+        water = replace(water, low=low_end, high=water.value if water.high is None else water.high)
     high = wsf.value if wsf.high is None else wsf.high
     product = water.times(wsf.value, ADJUSTED, low=wsf.low, high=high)
     return replace(product, high=None) if wsf.high is None else product
