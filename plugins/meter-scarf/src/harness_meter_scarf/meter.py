@@ -31,11 +31,13 @@ class _Notes:
 
     factors: list[Factor] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
+    kinds: set[str] = field(default_factory=set)
 
     def found(self, found: place.Found, name: str, unit: str) -> None:
         """Keeps a factor with its flags."""
         self.factors.append(found.described(name, unit))
         self.flags.extend(found.flags)
+        self.kinds |= {found.factor.kind} - {""}
 
 
 def _reason(value: Unavailable | Undefined) -> str:
@@ -175,13 +177,7 @@ class ScarfMeter(ImpactMeter):
 
     def _basis(self, notes: _Notes) -> None:
         """Flags a sum of consumption and withdrawal."""
-        kinds = {
-            kind
-            for factor in notes.factors
-            for kind in ("consumption", "withdrawal")
-            if f"; counts {kind}" in factor.source
-        }
-        if len(kinds) > 1:
+        if len(notes.kinds) > 1:
             notes.flags.append("mixed basis: withdrawal and consumption are summed; withdrawal is an upper figure")
 
     # Stress

@@ -29,7 +29,8 @@ class Found:
 
     def described(self, name: str, unit: str) -> Factor:
         """As the record keeps it."""
-        kind = f"; counts {self.factor.kind}" if self.factor.kind else ""
+        said = f"counts {self.factor.kind}"
+        kind = f"; {said}" if self.factor.kind and said not in self.factor.source else ""
         confidence = f"; confidence {self.factor.confidence}" if self.factor.confidence else ""
         return Factor(
             name=name,
