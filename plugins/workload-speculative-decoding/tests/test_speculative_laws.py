@@ -7,10 +7,6 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
-
 from harness_speculative_decoding.laws import (
     Mode,
     acceptance,
@@ -24,6 +20,9 @@ from harness_speculative_decoding.laws import (
     truncate,
 )
 from harness_speculative_decoding.sampling import draw
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
 MODES: tuple[Mode, ...] = ("exact", "paper", "released")
 

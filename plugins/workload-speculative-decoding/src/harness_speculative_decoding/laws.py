@@ -35,7 +35,7 @@ def promoted(logits: Tensor) -> Tensor:
 
 
 def log_law(logits: Tensor, temperature: float) -> Tensor:
-    """log softmax(logits / temperature); at temperature 0 all mass lies on the first most likely token."""
+    """Logarithm of softmax(logits / temperature); at temperature 0 all mass lies on the first most likely token."""
     logits = promoted(logits)
     if temperature == 0:
         chosen = logits.argmax(-1, keepdim=True)
@@ -97,7 +97,8 @@ class Judged(NamedTuple):
 
     Attributes:
         log_ratio: a proposal is kept iff log(uniform) <= min(0, log_ratio); shape (..., positions).
-        log_weight: what a replacement is drawn from before the proposals' mass is taken off, (..., positions, vocabulary).
+        log_weight: what a replacement is drawn from, before the proposals' mass is taken off it; shape (..., positions,
+            vocabulary).
         log_p: the law drawn from where nothing is left to replace with, likewise.
     """
 
@@ -182,7 +183,7 @@ def acceptance(mode: Mode, target: Tensor, aligned: Tensor, sft: Tensor, proposa
 
 
 def tokens_per_round(acceptance: float, draft_tokens: int, *, bonus: bool) -> float:
-    """Expected tokens of a round at a constant acceptance: (1 - a^(K+1)) / (1 - a), or K in the exponent without bonus."""
+    """Expected tokens of a round at constant acceptance a: (1 - a^(K+1)) / (1 - a); without bonus K is the exponent."""
     terms = draft_tokens + 1 if bonus else draft_tokens
     return float(sum(acceptance**power for power in range(terms)))
 
