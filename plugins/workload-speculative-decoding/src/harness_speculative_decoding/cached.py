@@ -85,7 +85,7 @@ def fits_static_cache(model: PreTrainedModel) -> bool:
     layers = DynamicCache(config=model.config).layers
     if any(type(layer) is not DynamicLayer for layer in layers):
         return False
-    size = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator, union-attr]
+    size: int = model.get_input_embeddings().num_embeddings  # type: ignore[assignment]
     rows = [[number % size for number in range(first, first + length)] for first, length in ((1, 5), (3, 3))]
     together = StaticCacheModel(model)
     try:
@@ -142,14 +142,14 @@ class _Layout:
         self.slots: Tensor | None = None
 
 
-class _StaticRows(CacheLayerMixin):
+class _StaticRows(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """Keys and values of a layer, each row at its own length; slots behind a row's end hold what nobody looks at."""
 
     is_sliding = False
     is_croppable = True
 
     def __init__(self, layout: _Layout) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.layout = layout
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -179,7 +179,7 @@ class _StaticRows(CacheLayerMixin):
     def get_seq_length(self) -> int:
         return self.layout.width
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:  # noqa: ARG002 - transformers' signature
         return self.layout.width, 0
 
     def get_max_length(self) -> int:
@@ -202,7 +202,8 @@ class StaticCacheModel(_Wrapped):
     def prefill(self, prompts: Sequence[Sequence[int]], capacity: int) -> None:
         """Reads the prompts in one pass, filled up on the right."""
         self._layout = _Layout(capacity)
-        self._cache = Cache(layers=[_StaticRows(self._layout) for _ in range(self._layers)])
+        self._static = [_StaticRows(self._layout) for _ in range(self._layers)]
+        self._cache = Cache(layers=list(self._static))
         slots = torch.arange(capacity, device=self.device)
         unseen = torch.finfo(self.model.dtype).min
         self._causal = torch.zeros(capacity, capacity, dtype=self.model.dtype, device=self.device)
@@ -253,7 +254,7 @@ class StaticCacheModel(_Wrapped):
     def select(self, rows: Sequence[int]) -> None:
         """Copies the rows that stay."""
         index = torch.tensor(list(rows), device=self.device)
-        for layer in self._cache.layers:
+        for layer in self._static:
             layer.select(index)
         self.lengths = [self.lengths[row] for row in rows]
 
@@ -270,8 +271,8 @@ class DynamicCacheModel(_Wrapped):
         self.lengths = [0]
         if prompts[0]:
             self.extend(padded(prompts, self.device), 1)
-        # Sliding windows and convolutions must keep what a rollback brings back; before the prefill they would keep all.
-        self._cache.activate_past_recording()
+        # Sliding windows and convolutions must keep what a rollback brings back; only now, or they keep all the prompt.
+        self._cache.activate_past_recording()  # type: ignore[no-untyped-call]
 
     def extend(self, tokens: Tensor, keep: int) -> Tensor:
         """Appends the tokens."""

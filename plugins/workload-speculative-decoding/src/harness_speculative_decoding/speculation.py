@@ -7,6 +7,7 @@ read back from the device in a round comes in one piece.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -130,10 +131,10 @@ class _Row:
 
     ids: list[int]
     result: Speculated
+    budget: int
     proposals: Uniforms
     tests: Uniforms
     replacements: Uniforms
-    budget: int = 0
     pending: float | None = None
     replacing: float = 0.0
     ended: bool = False
@@ -222,8 +223,10 @@ class _Rounds:
         self.results: list[Speculated] = []
         self.rows: list[_Row] = []
         for request in requests:
-            streams = (Uniforms(request.seed, purpose) for purpose in ("proposals", "tests", "replacements"))
-            row = _Row(list(request.prompt), Speculated(), *streams, budget=max_new_tokens)
+            proposals, tests, replacements = (
+                Uniforms(request.seed, purpose) for purpose in ("proposals", "tests", "replacements")
+            )
+            row = _Row(list(request.prompt), Speculated(), max_new_tokens, proposals, tests, replacements)
             row.result.prefill_calls = len(models.all) if len(request.prompt) > 1 else 0
             self.rows.append(row)
             self.results.append(row.result)
@@ -380,7 +383,7 @@ class _Rounds:
         self._add(row, token, log_z, verdict.logprob[of_token], verdict.law_logprob[of_token])
 
     def _add(self, row: _Row, token: int, log_z: float, logprob: float, law_logprob: float) -> None:
-        if not (-INFINITY < log_z < INFINITY and law_logprob == law_logprob):
+        if not math.isfinite(log_z) or math.isnan(law_logprob):
             raise SpeculationError("the models' logits leave no token possible, or are not numbers")
         result = row.result
         if self.models.sft is not None and self.rule.temperature > 0:

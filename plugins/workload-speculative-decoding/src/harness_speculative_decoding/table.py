@@ -45,7 +45,7 @@ class TableModel:
         """Logits after the token in slot `last`, (rows,) -> (rows, vocabulary)."""
         found = torch.empty(len(last), self._vocabulary, dtype=self._tables[0].dtype, device=self.device)
         depth = (last + 1 - self._prompt).clamp(max=len(self._tables) - 1)
-        for looked_at in depth.unique().tolist():
+        for looked_at in sorted(set(depth.tolist())):
             rows = (depth == looked_at).nonzero()[:, 0]
             number = torch.zeros(len(rows), dtype=torch.long, device=self.device)
             for back in range(looked_at - 1, -1, -1):
