@@ -208,7 +208,7 @@ class Assisted(Decoding):
         widths = [logit_count(loaded) for loaded in (target, self._draft)]
         if widths[0] != widths[1]:
             raise UsageError(
-                f"the target has {widths[0]} logits, {name} has {widths[1]}: transformers takes them for different tokenizers",
+                f"the target has {widths[0]} logits, {name} has {widths[1]}: different tokenizers to transformers",
                 accepted="workload speculative, which leaves padding of the vocabulary out",
             )
         return target
