@@ -9,7 +9,8 @@ import pytest
 import torch
 from harness_speculative_decoding.decoding import Request
 from harness_speculative_decoding.laws import Mode, acceptance, log_law, tilt, token_law, tokens_per_round
-from harness_speculative_decoding.speculation import Rule, Speculated, SpeculationError, Trio, speculate
+from harness_speculative_decoding.rule import Rule, Speculated, SpeculationError, Trio
+from harness_speculative_decoding.speculation import speculate
 from harness_speculative_decoding.table import TableModel
 from torch import Tensor
 

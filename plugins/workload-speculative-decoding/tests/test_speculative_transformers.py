@@ -19,8 +19,9 @@ from harness_speculative_decoding.cached import (
 )
 from harness_speculative_decoding.decoding import Request
 from harness_speculative_decoding.ensemble import sample_ensemble
+from harness_speculative_decoding.rule import Rule, Trio
 from harness_speculative_decoding.sampling import Sampling
-from harness_speculative_decoding.speculation import Rule, Trio, speculate
+from harness_speculative_decoding.speculation import speculate
 from torch import Tensor
 from transformers import (
     GPT2Config,

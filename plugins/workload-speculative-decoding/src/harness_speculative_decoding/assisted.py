@@ -12,8 +12,8 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 from harness_speculative_decoding.decoding import Request
+from harness_speculative_decoding.rule import Speculated
 from harness_speculative_decoding.sampling import Sampling
-from harness_speculative_decoding.speculation import Speculated
 
 
 class _Stamps(BaseStreamer):

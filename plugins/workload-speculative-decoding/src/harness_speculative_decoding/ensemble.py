@@ -6,16 +6,18 @@ each model.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 
 import torch
+from torch import Tensor
 
 from harness_speculative_decoding.decoding import Request
 from harness_speculative_decoding.laws import log_law, product, promoted, truncate
 from harness_speculative_decoding.randomness import Uniforms
+from harness_speculative_decoding.rule import Speculated, SpeculationError, Trio
 from harness_speculative_decoding.sampling import Sampling, draw
-from harness_speculative_decoding.speculation import Speculated, SpeculationError, Trio
 
 
 @torch.inference_mode()
@@ -50,37 +52,12 @@ def sample_ensemble(
         model.prefill([request.prompt[:-1] for request in requests], _longest(requests) + max_new_tokens)
     rows = list(range(len(requests)))
     last = [request.prompt[-1] for request in requests]
-    wide = torch.float32 if models.target.device.type == "mps" else torch.float64  # MPS has no float64
     while rows:
-        read = torch.tensor(last, device=models.target.device)[:, None]
-        target, aligned, sft = (
-            promoted(model.extend(read, 1)[:, 0]) for model in (models.target, models.draft, models.sft)
-        )
-        if sampling.temperature > 0:
-            tempered = [log_law(logits, sampling.temperature) for logits in (target, aligned, sft)]
-        else:
-            tempered = [target, aligned, sft]
-        shifted = product(*tempered)
-        log_z = shifted.logsumexp(-1)
-        law = truncate(log_law(shifted, 1.0 if sampling.temperature > 0 else 0.0), sampling.top_k, sampling.top_p)
-        numbers = torch.tensor([uniforms[row].take(1)[0] for row in rows], dtype=torch.float64)
-        token = draw(law.exp(), numbers.to(wide).to(law.device))[:, None]
-        logprob = target.gather(-1, token) - target.logsumexp(-1, keepdim=True)
-        parts = (token, log_z[:, None], logprob, law.gather(-1, token))
-        table = torch.cat([part.to(wide) for part in parts], dim=1).tolist()
+        uniform = [uniforms[row].take(1)[0] for row in rows]
+        table = _next(models, torch.tensor(last, device=models.target.device)[:, None], uniform, sampling)
         now = clock()
-        for row, (drawn, row_log_z, row_logprob, row_law) in zip(rows, table, strict=True):
-            if not abs(row_log_z) < float("inf"):
-                raise SpeculationError("the models' logits leave no token possible, or are not numbers")
-            result = results[row]
-            result.tokens.append(int(drawn))
-            result.token_s.append(now)
-            result.logprob += row_logprob
-            result.law_logprob += row_law
-            if sampling.temperature > 0:
-                result.log_z.append(row_log_z)
-            if int(drawn) in eos:
-                result.stopped = "eos"
+        for row, numbers in zip(rows, table, strict=True):
+            _append(results[row], numbers, now, eos, shifted=sampling.temperature > 0)
         going_on = [
             place
             for place, row in enumerate(rows)
@@ -97,5 +74,40 @@ def sample_ensemble(
     return results
 
 
+def _append(result: Speculated, numbers: Sequence[float], now: float, eos: Collection[int], *, shifted: bool) -> None:
+    """Adds what `_next` gave for a row."""
+    drawn, log_z, logprob, law_logprob = numbers
+    if not math.isfinite(log_z):
+        raise SpeculationError("the models' logits leave no token possible, or are not numbers")
+    result.tokens.append(int(drawn))
+    result.token_s.append(now)
+    result.logprob += logprob
+    result.law_logprob += law_logprob
+    if shifted:
+        result.log_z.append(log_z)
+    if int(drawn) in eos:
+        result.stopped = "eos"
+
+
 def _longest(requests: Sequence[Request]) -> int:
     return max(len(request.prompt) for request in requests)
+
+
+def _next(models: Trio, read: Tensor, uniform: Sequence[float], sampling: Sampling) -> list[list[float]]:
+    """Reads one token a row and draws the next: its id, log Z, and its log-probability by the target and by the law."""
+    assert models.sft is not None
+    target, aligned, sft = (
+        promoted(model.extend(read, 1)[:, 0]) for model in (models.target, models.draft, models.sft)
+    )
+    rows = [target, aligned, sft]
+    if sampling.temperature > 0:
+        rows = [log_law(logits, sampling.temperature) for logits in rows]
+    shifted = product(*rows)
+    law = log_law(shifted, 1.0 if sampling.temperature > 0 else 0.0)
+    law = truncate(law, sampling.top_k, sampling.top_p)
+    wide = torch.float32 if law.device.type == "mps" else torch.float64  # MPS has no float64
+    token = draw(law.exp(), torch.tensor(uniform, dtype=torch.float64).to(wide).to(law.device))[:, None]
+    logprob = target.gather(-1, token) - target.logsumexp(-1, keepdim=True)
+    parts = (token, shifted.logsumexp(-1, keepdim=True), logprob, law.gather(-1, token))
+    table: list[list[float]] = torch.cat([part.to(wide) for part in parts], dim=1).tolist()
+    return table
