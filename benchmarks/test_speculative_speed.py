@@ -6,7 +6,8 @@ equal acceptance; target calls per token within 2 % of the formula. On two: `sss
 tokens/s of batch 1.
 
 Models are random Llamas of 12 layers x 384 and 2 layers x 128, and of the built-in sizes, 4 x 128 and 2 x 48. Their
-laws are nearly flat, hence the high acceptance, which is printed. One thread's times are processor times, which other programs on the machine disturb least.
+laws are nearly flat, hence the high acceptance, which is printed. One thread's
+times are processor times, which other programs on the machine disturb least.
 """
 
 from __future__ import annotations
