@@ -255,7 +255,8 @@ class Trial:
         count = self.point.windows.count
         for index in range(count):
             self.phase("window", f"window {index + 1} of {count}", index / count)
-            measure(self._open_window(index, meters, backend), workload.run, meters, backend, ledger)
+            window = self._open_window(index, meters, backend)
+            measure(window, workload.run, meters, backend, ledger, after=workload.after_window)
             quality = dict(workload.validate())
             if quality:
                 validation.append(quality)
