@@ -22,7 +22,7 @@ from harness_disaggregated_serving.simulator.setup import (
     Speculation,
 )
 from harness_disaggregated_serving.simulator.simulate import simulate
-from harness_disaggregated_serving.simulator.tally import SLOS
+from harness_disaggregated_serving.slo import SLOS
 from harness_disaggregated_serving.traffic import BYTES_PER_S_PER_GBIT_S, MODELS
 
 RATES = {Configuration.STANDALONE: 2.0, Configuration.DPD: 0.3, Configuration.SPEC_LOCAL: 2.0, Configuration.DSD: 1.0}

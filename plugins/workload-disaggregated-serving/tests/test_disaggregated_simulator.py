@@ -22,7 +22,8 @@ from harness_disaggregated_serving.simulator.setup import (
     Speculation,
 )
 from harness_disaggregated_serving.simulator.simulate import Outcome, simulate
-from harness_disaggregated_serving.simulator.tally import Sketch, Slo
+from harness_disaggregated_serving.simulator.tally import Sketch
+from harness_disaggregated_serving.slo import Slo
 from harness_disaggregated_serving.traffic import Wire, md1_wait_s, speculative_tpot_s, tokens_per_round
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from harness.quantity import Unavailable
 from harness_disaggregated_serving.arrivals import Request
+from harness_disaggregated_serving.slo import Slo
 
 FLUSH: Final = 8192
 """Values kept as a list before they go into a sketch."""
@@ -56,30 +57,6 @@ class Flight:
     def tpot_s(self) -> float | None:
         """Time per output token after the first; not defined for a single one."""
         return (self.end_s - self.first_s) / (self.output - 1) if self.output > 1 else None
-
-
-@dataclass(frozen=True, slots=True)
-class Slo:
-    """Latency targets; a request is served if both are met. A missing TPOT meets none, as in functional units."""
-
-    ttft_s: float
-    tpot_s: float
-
-    def met(self, flight: Flight) -> bool:
-        """Whether a finished request was served."""
-        tpot = flight.tpot_s
-        return flight.ttft_s <= self.ttft_s and tpot is not None and tpot <= self.tpot_s
-
-
-SLOS: Final = {
-    "longbench": Slo(15.0, 0.15),
-    "sharegpt-13b": Slo(0.25, 0.10),
-    "sharegpt-66b": Slo(2.5, 0.15),
-    "sharegpt-175b": Slo(4.0, 0.20),
-    "humaneval-66b": Slo(0.125, 0.20),
-    "longbench-66b": Slo(15.0, 0.15),
-}
-"""Targets from secondary sources: `longbench` from a later repository of the first author, the others DistServe's."""
 
 
 class Sketch:
@@ -223,7 +200,7 @@ class Tally:
         self.proposed += flight.proposed
         self.accepted += flight.accepted
         self.last_completion_s = max(self.last_completion_s, flight.end_s)
-        if self.slo is not None and self.slo.met(flight):
+        if self.slo is not None and self.slo.met(flight.ttft_s, flight.tpot_s):
             self.served += 1
             self.served_tokens += flight.output
         self._ttft.append(flight.first_s - flight.arrival_s)
