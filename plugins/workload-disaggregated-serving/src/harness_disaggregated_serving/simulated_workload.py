@@ -184,9 +184,7 @@ class Simulated(Workload):
         for number in sorted(set(range(outcome.arrived)) - done):
             window.item(str(number), status="rejected")
         for device in outcome.devices:
-            window.device(
-                f"simulated-{device.role}", role=device.role, busy_s=device.busy_s, reserved_s=device.reserved_s
-            )
+            window.device(device.name, role=device.role, busy_s=device.busy_s, reserved_s=device.reserved_s)
         if window.index >= 0:
             self._keep(outcome)
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.quantity import Unavailable
-from harness.units import kwh
-from harness_disaggregated_serving.carbon import SECONDS_PER_YEAR, Accounting
+from harness.quantity import Unavailable, Undefined
+from harness.units import JOULES_PER_KWH, kwh
+from harness_disaggregated_serving.carbon import SECONDS_PER_YEAR, Accounting, BreakEven, break_even, saving
 from harness_disaggregated_serving.profile_table import ProfileTable
 from harness_disaggregated_serving.scheduler import BASELINE, Candidate, Demand, candidates
 from harness_disaggregated_serving.slo import Slo
@@ -40,6 +40,25 @@ class Range:
         return f"{self.configuration} from {self.low:.4g} to {self.high:.4g}"
 
 
+@dataclass(frozen=True, slots=True)
+class Against:
+    """A configuration against standalone.
+
+    Attributes:
+        even: on which side of which intensity it pays.
+        saving: share of standalone's carbon saved at each of `INTENSITIES`, with its sign.
+    """
+
+    even: BreakEven
+    saving: tuple[float, ...]
+
+    def __str__(self) -> str:
+        side = (
+            self.even.pays.value if self.even.intensity is None else f"{self.even.pays.value} {self.even.intensity:.3g}"
+        )
+        return f"pays {side} ({' / '.join(f'{value:+.1%}' for value in self.saving)})"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """One condition of the sweep.
@@ -52,7 +71,8 @@ class Cell:
         new_years: lifetime of the new device.
         old_years: lifetime of the old one.
         ranges: who wins where, from 0 g/kWh on; empty where no configuration is feasible.
-        saving: the best saving against standalone at the three intensities of `INTENSITIES`, of another configuration.
+        published: the same without `spec-local`, which the published comparison does not have.
+        against: every other feasible configuration against standalone; empty where that is not feasible.
         rejected: configurations that are not feasible, with the reason.
     """
 
@@ -63,7 +83,8 @@ class Cell:
     new_years: float
     old_years: float
     ranges: tuple[Range, ...]
-    saving: tuple[float | None, ...]
+    published: tuple[Range, ...]
+    against: Mapping[str, Against]
     rejected: Mapping[str, str]
 
 
@@ -137,7 +158,7 @@ def _cell(
         accounting=accounting,
     )
     found = candidates(table, demand)
-    lines = {one.configuration: line for one in found if not one.rejected and (line := _line(one)) is not None}
+    lines = {short(one): line for one in found if not one.rejected and (line := _line(one)) is not None}
     return Cell(
         prompt_tokens=size,
         qps=qps,
@@ -146,8 +167,11 @@ def _cell(
         new_years=years[0],
         old_years=years[1],
         ranges=envelope(lines),
-        saving=tuple(_best_saving(lines, intensity) for intensity in INTENSITIES),
-        rejected={one.configuration: one.rejected for one in found if one.rejected},
+        published=envelope({name: line for name, line in lines.items() if name != "spec-local"}),
+        against={name: _against(lines[BASELINE], line) for name, line in lines.items() if name != BASELINE}
+        if BASELINE in lines
+        else {},
+        rejected={short(one): one.rejected for one in found if one.rejected},
     )
 
 
@@ -157,37 +181,45 @@ def _line(one: Candidate) -> tuple[float, float] | None:
     return kwh(one.energy_j), one.cost.embodied_g
 
 
-def _best_saving(lines: Mapping[str, tuple[float, float]], intensity: float) -> float | None:
-    """The best saving of another configuration than standalone; negative where none pays. None without a comparison."""
-    at = {name: slope * intensity + intercept for name, (slope, intercept) in lines.items()}
-    others = [total for name, total in at.items() if name != BASELINE]
-    return 1 - min(others) / at[BASELINE] if others and at.get(BASELINE, 0.0) > 0 else None
+def short(one: Candidate) -> str:
+    """Configuration, and the old device where one is held."""
+    return f"{one.configuration} with {one.old}" if one.old else one.configuration
+
+
+def _against(base: tuple[float, float], other: tuple[float, float]) -> Against:
+    """Both as (kWh, g embodied) of a request."""
+    saved_j, added_g = (base[0] - other[0]) * JOULES_PER_KWH, other[1] - base[1]
+    savings = []
+    for intensity in INTENSITIES:
+        found = saving(base[0] * intensity + base[1], other[0] * intensity + other[1])
+        assert not isinstance(found, Undefined)
+        savings.append(found)
+    return Against(break_even(saved_j, added_g), tuple(savings))
 
 
 def as_text(cells: Sequence[Cell], *, title: str, notes: Sequence[str] = ()) -> str:
-    """A Markdown table: who wins from which intensity on, and the best saving against standalone with its sign."""
+    """A Markdown table: who wins where, and each configuration against standalone, with the saving's sign."""
     grids = " / ".join(f"{intensity:g}" for intensity in INTENSITIES)
-    lines = [
-        f"# {title}",
+    lines = [f"# {title}", "", *(f"- {note}" for note in notes)]
+    lines += [
+        "- wins: the configuration of least carbon, by grid intensity in g/kWh; lifetimes are in years",
+        f"- against standalone: on which side of which intensity it pays, and its saving at {grids} g/kWh",
         "",
-        *(f"- {note}" for note in notes),
-        "",
-        f"| QPS | Gbit/s | accounting | new, old (years) | least carbon at g/kWh | best other, saving at {grids} |",
-        "|---|---|---|---|---|---|",
+        "| QPS | Gbit/s | accounting | new, old | wins | wins, spec-local left out | against standalone |",
+        "|---|---|---|---|---|---|---|",
     ]
     for cell in cells:
-        won = "; ".join(map(str, cell.ranges)) or "none feasible: " + "; ".join(
-            f"{name}: {reason}" for name, reason in cell.rejected.items()
-        )
-        saved = " / ".join("not comparable" if value is None else f"{value:+.1%}" for value in cell.saving)
+        won = ["; ".join(map(str, ranges)) or "none is feasible" for ranges in (cell.ranges, cell.published)]
+        against = "; ".join(f"{name} {found}" for name, found in cell.against.items()) or "not comparable"
         lines.append(
             f"| {cell.qps:g} | {cell.bandwidth * 8 / 1e9:g} | {cell.accounting.value} | "
-            f"{cell.new_years:g}, {cell.old_years:g} | {won} | {saved} |"
+            f"{cell.new_years:g}, {cell.old_years:g} | {won[0]} | {won[1]} | {against} |"
         )
-    reasons = sorted(
-        {(cell.qps, cell.bandwidth * 8 / 1e9, name, reason) for cell in cells for name, reason in cell.rejected.items()}
-    )
+    reasons = {
+        f"- {name} at QPS {cell.qps:g}, {cell.bandwidth * 8 / 1e9:g} Gbit/s: {reason}"
+        for cell in cells
+        for name, reason in cell.rejected.items()
+    }
     if reasons:
-        lines += ["", "Not feasible:", ""]
-        lines += [f"- {name} at QPS {qps:g}, {gbit:g} Gbit/s: {reason}" for qps, gbit, name, reason in reasons]
+        lines += ["", "Not feasible:", "", *sorted(reasons)]
     return "\n".join(lines) + "\n"
