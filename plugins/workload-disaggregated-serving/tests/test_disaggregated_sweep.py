@@ -1,0 +1,149 @@
+"""Workload `greenllm-simulated`, who wins where, table and chart."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from harness_disaggregated_serving import harness_run_finished, harness_workloads
+from harness_disaggregated_serving.simulated_options import SimulatedOptions
+from harness_disaggregated_serving.simulated_workload import PROFILE_ROW, Simulated, probe
+from harness_disaggregated_serving.sweep_command import CHART_FILE, ROW_FILE, TABLE_FILE, write_sweep
+from harness_disaggregated_serving.winners import envelope
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from harness.errors import MeasurementError, UsageError
+from harness.quantity import Unavailable
+
+
+class Pen:
+    """A window that keeps what it is told."""
+
+    index = 0
+
+    def __init__(self) -> None:
+        self.items: list[tuple[str, str, Mapping[str, float | None]]] = []
+        self.devices: list[tuple[str, str, float, float]] = []
+
+    def item(self, item_id: str, *, status: str = "ok", **columns: float | None) -> None:
+        self.items.append((item_id, status, columns))
+
+    def device(self, device: str, *, role: str = "", busy_s: float, reserved_s: float) -> None:
+        self.devices.append((device, role, busy_s, reserved_s))
+
+
+def run(folder: Path, seed: int = 0, **options: Any) -> Pen:
+    folder.mkdir(parents=True, exist_ok=True)
+    workload, pen = Simulated(SimulatedOptions(requests=40, **options)), Pen()
+    workload.prepare(SimpleNamespace(folder=folder, seed=seed))  # type: ignore[arg-type]
+    workload.run(pen)  # type: ignore[arg-type]
+    assert workload.facts()["method"] == "simulated"
+    assert workload.facts()["calibration"] == "uncalibrated"
+    return pen
+
+
+@pytest.mark.parametrize("configuration", ["standalone", "spec-local", "dpd", "dsd"])
+def test_a_cell_fills_declared_columns_and_device_rows(tmp_path: Path, configuration: str) -> None:
+    pen = run(tmp_path, configuration=configuration, qps=0.5)
+    (spec,) = harness_workloads()
+    declared = {column.name for column in spec.columns}
+    assert len(pen.items) == 40
+    for _, status, columns in pen.items:
+        assert status == "ok"
+        assert columns.keys() == declared
+    assert [row[1] for row in pen.devices] == (["new", "old"] if configuration in {"dpd", "dsd"} else ["new"])
+    assert all(0 < busy <= reserved for _, _, busy, reserved in pen.devices)
+    assert json.loads((tmp_path / PROFILE_ROW).read_text())["row"]["method"] == "simulated"
+
+
+def test_trials_differ_and_points_of_a_trial_do_not(tmp_path: Path) -> None:
+    first = run(tmp_path / "a", seed=1, configuration="standalone")
+    other = run(tmp_path / "b", seed=2, configuration="standalone")
+    pair = run(tmp_path / "c", seed=1, configuration="dpd")
+
+    def sizes(pen: Pen) -> list[object]:
+        return sorted((int(name), columns["prompt_tokens"], columns["arrival_s"]) for name, _, columns in pen.items)
+
+    assert sizes(first) == sizes(pair) != sizes(other)
+
+
+def test_a_model_that_does_not_fit_is_a_reason() -> None:
+    options = SimulatedOptions(configuration="dpd", old={"kind": "T4"}, model="llama-2-13b")
+    found = probe(options)
+    assert isinstance(found, Unavailable)
+    assert "old device" in found.reason
+    with pytest.raises(MeasurementError, match="GiB of weights"):
+        Simulated(options).prepare(SimpleNamespace(folder=Path(), seed=0))  # type: ignore[arg-type]
+    assert probe(SimulatedOptions(configuration="dsd", old={"kind": "T4"}, model="llama-2-13b")) is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"new": {"kind": "A100"}},
+        {"old": {"kind": "T4", "embodied": "nothing"}},
+        {"model": "gpt"},
+        {"sizes": "talk"},
+        {"slo": "fast"},
+        {"acceptance": [0.5, 1.5]},
+        {"qps": 0},
+        {"gamme": 3},
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        SimulatedOptions(**options)
+
+
+def test_a_run_gets_table_and_chart(tmp_path: Path) -> None:
+    run(tmp_path / "a", configuration="standalone", qps=0.5)
+    run(tmp_path / "b", configuration="dsd", qps=0.5)
+    run(tmp_path / "c", configuration="dsd", qps=0.5, old={"kind": "T4"})
+    harness_run_finished({}, tmp_path)
+    text = (tmp_path / TABLE_FILE).read_text()
+    assert "simulated" in text.splitlines()[0]
+    assert "dsd with T4 pays" in text
+    assert "| busy |" in text
+    assert "| reserved |" in text
+    ET.fromstring((tmp_path / CHART_FILE).read_text())
+    assert ROW_FILE == PROFILE_ROW
+
+
+def test_a_run_without_rows_is_left_alone(tmp_path: Path) -> None:
+    harness_run_finished({}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UsageError, match="no profile row"):
+        write_sweep(tmp_path)
+
+
+lines = st.dictionaries(
+    st.sampled_from(["standalone", "a", "b", "c"]), st.tuples(st.floats(0.01, 10), st.floats(0, 10)), min_size=1
+)
+
+
+@given(lines, st.floats(0, 1e4))
+def test_envelope_is_the_least_line_everywhere(given_lines: dict[str, tuple[float, float]], x: float) -> None:
+    ranges = envelope(given_lines)
+    assert ranges[0].low == 0
+    assert math.isinf(ranges[-1].high)
+    assert all(one.high == two.low for one, two in pairwise(ranges))
+    winner = next(part.configuration for part in ranges if part.low <= x <= part.high)
+    values = {name: slope * x + intercept for name, (slope, intercept) in given_lines.items()}
+    assert values[winner] <= min(values.values()) * (1 + 1e-6) + 1e-9
+
+
+def test_envelope_by_hand() -> None:
+    found = envelope({"standalone": (0.30, 0.72), "pair": (0.22, 0.90)})
+    assert [(part.configuration, part.low) for part in found] == [("standalone", 0), ("pair", pytest.approx(2.25))]
+    assert str(found[1]) == "pair above 2.25"
+    assert [part.configuration for part in envelope({"a": (1.0, 1.0), "standalone": (1.0, 1.0)})] == ["standalone"]
+    assert envelope({}) == ()
