@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import functional_unit, record
-from harness.errors import HarnessError, PluginError
-from harness.functional_unit import FunctionalUnit, count, per_second, per_unit
+from harness.errors import HarnessError, MeasurementError, PluginError
+from harness.functional_unit import FunctionalUnit, Row, count, finite, per_second, per_unit
 from harness.meter import Costed, EnergyTrace, Factor, Impact, ImpactMeterSpec
 from harness.plan import Choice, Point, order_impacts
 from harness.quantity import Amount, Unavailable, Value, total
@@ -61,10 +61,12 @@ class Coster:
         self.factors: dict[str, Factor] = {}
         self.flags: list[str] = []
         self.scorer_facts: dict[str, Any] = {}
+        self.alternatives: dict[tuple[str, str], list[Value]] = defaultdict(list)
 
     def record(self) -> Record:
         """The finished record; raises HarnessError when a scorer or an impact meter breaks its contract."""
         self._score()
+        self._check_items()
         ordered = self._impact_specs()
         per_window = [self._window(span, ordered) for span in self.measurement.windows]
         totals = self._totals(per_window, ordered)
@@ -82,6 +84,7 @@ class Coster:
             factors=tuple(self.factors.values()),
             scorers=self.scorer_facts,
             flags=tuple(dict.fromkeys(self.flags)),
+            alternatives=self._alternatives(),
         )
 
     # Quality
@@ -90,7 +93,7 @@ class Coster:
         if not self.point.scorers:
             return
         by_key = {key(row): row for row in self.rows}
-        outputs = {key(row): row["output"] for row in record.read_lines(self.folder / record.OUTPUTS)}
+        outputs = self._outputs(by_key)
         for choice in self.point.scorers:
             spec = self.registry.get("scorer", choice.name).spec
             scorer = spec.factory(spec.options.model_validate(dict(choice.options)))
@@ -112,6 +115,30 @@ class Coster:
                     )
                 by_key[name].update({column: functional_unit.finite(value) for column, value in columns.items()})
             self.scorer_facts[choice.name] = {"options": dict(choice.options), **scorer.facts()}
+
+    def _outputs(self, items: Mapping[str, Row]) -> dict[str, object]:
+        """Stored outputs by item; one without its item, or two of one item, are an error."""
+        outputs: dict[str, object] = {}
+        for row in record.read_lines(self.folder / record.OUTPUTS):
+            name = key(row)
+            if name in outputs or name not in items:
+                what = "two outputs" if name in outputs else "an output and no work item"
+                raise MeasurementError(f"item {name!r} has {what}", where=str(self.folder / record.OUTPUTS))
+            outputs[name] = row["output"]
+        return outputs
+
+    def _check_items(self) -> None:
+        """Refuses impossible work items; flags a window that closed before the last item in it was complete."""
+        sums = {str(unit["sum"]) for unit in self.point.functional_units.values()}
+        counts = {"output_tokens", "total_tokens", *(column for column in sums if column.endswith("_tokens"))}
+        functional_unit.check_rows(self.rows, counts)
+        durations = {span.window: span.duration_s for span in self.measurement.windows}
+        late = {
+            row["window"]
+            for row in self.rows
+            if (end_s := finite(row.get("end_s"))) is not None and end_s > durations.get(row["window"], end_s)
+        }
+        self.flags += [f"window {window} closed before its last item was complete" for window in sorted(late)]
 
     # Impacts
 
@@ -167,6 +194,9 @@ class Coster:
         for factor in impact.factors:
             self.factors[factor.id or f"{factor.name}={factor.value}"] = factor
         self.flags += [f"{spec.name}: {flag}" for flag in impact.flags]
+        for reading, named in impact.alternatives.items():
+            for name, value in named.items():
+                self.alternatives[reading, name].append(value)
 
     def _add_energy(self, readings: dict[str, Value], energy: Mapping[str, Value], scopes: Mapping[str, Scope]) -> None:
         """`energy_j` over the scopes that may be summed, and `energy_j:<scope>` for each one read."""
@@ -202,6 +232,14 @@ class Coster:
             totals["power_w"] = functional_unit.mean_power(totals["energy_j"], duration.value)
         return totals
 
+    def _alternatives(self) -> dict[str, dict[str, Value]]:
+        """Sums over the windows; an alternative that one window lacks is none."""
+        found: dict[str, dict[str, Value]] = {}
+        for (reading, name), values in self.alternatives.items():
+            if len(values) == len(self.measurement.windows):
+                found.setdefault(reading, {})[name] = _sum(values)
+        return found
+
     def _unit(self, name: str, unit: FunctionalUnit, totals: Mapping[str, Value], ratios: set[str]) -> UnitResult:
         counted = count(unit, self.rows)
         costs = {
@@ -211,7 +249,19 @@ class Coster:
         }
         duration = totals["duration_s"]
         rate = per_second(name, counted, duration.value) if isinstance(duration, Amount) else duration
-        return UnitResult(unit=str(unit), count=counted, costs=costs, rate=rate)
+        return UnitResult(
+            unit=str(unit),
+            count=counted,
+            costs=costs,
+            rate=rate,
+            shares=functional_unit.shares(counted),
+            sweeps={
+                column.name: functional_unit.sweep(unit, self.rows, column.name, column.bars)
+                for choice in self.point.scorers
+                for column in self.registry.get("scorer", choice.name).spec.columns
+                if any(condition.column == column.name for condition in unit.where)
+            },
+        )
 
     def _columns(self) -> dict[str, dict[str, Value]]:
         spec = self.registry.get("workload", self.point.workload).spec
