@@ -63,7 +63,9 @@ class Vanilla(Workload):
         device = torch_device(context.backend)
         self._device = device_uuid(device)
         self._seed = context.seed
-        self._loaded = load_causal_lm(options.target, device, options.dtype, context.cache, context.progress)
+        self._loaded = load_causal_lm(
+            options.target, device, options.dtype, context.cache, context.progress, options.quantization
+        )
         self._eos = frozenset() if options.ignore_eos else self._loaded.eos()
         tokenizer = self._loaded.tokenizer
         if options.prompts == prompts.BUILTIN:
