@@ -178,7 +178,7 @@ class FuelMeter(ImpactMeter):
             flags.append(f"embodied range: {names[least]} (low) to {names[most]} (high)")
         else:
             flags.append(f"embodied range not known: only table {self.options.table!r} or own rows fit all devices")
-        factors = [_table_factor(self.options.table), *(charge.factor() for charge in chosen.charges)]
+        factors = [_table_factor(chosen), *(charge.factor() for charge in chosen.charges)]
         factors.append(_share_factor("host_embodied_share", inventory.host_share, inventory.share_source))
         return _Part(value, _distinct(factors), tuple(flags))
 
@@ -207,10 +207,16 @@ class FuelMeter(ImpactMeter):
         return [*found, f"profile {fixed.name}: after the paper, constants from secondary sources"]
 
 
-def _table_factor(table: str) -> Factor:
-    """Which embodied table was used, so that results under two of them are told apart."""
-    source = "; ".join(dict.fromkeys(row.source for row in embodied.tables()[table]))
-    return Factor(name="embodied_table", value=None, unit="", source=source, id=f"embodied_table:{table}")
+def _table_factor(chosen: Bill) -> Factor:
+    """Which embodied table was used, so that results under two of them are told apart; own rows are `declared`."""
+    names = "+".join(sorted({charge.row.table for charge in chosen.charges}))
+    return Factor(
+        name="embodied_table",
+        value=None,
+        unit="",
+        source="each figure has its own source",
+        id=f"embodied_table:{names}",
+    )
 
 
 def _share_factor(name: str, share: float, source: str) -> Factor:
