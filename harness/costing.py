@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import functional_unit, record
-from harness.errors import HarnessError, PluginError
-from harness.functional_unit import FunctionalUnit, count, per_second
+from harness.errors import HarnessError, MeasurementError, PluginError
+from harness.functional_unit import FunctionalUnit, Row, count, finite, per_second
 from harness.impacts import Applied, Costs, StoredTrace, Windows, in_order
 from harness.meter import ImpactMeterSpec
 from harness.plan import Point
@@ -50,6 +50,7 @@ class Coster:
     def record(self) -> Record:
         """The finished record; raises HarnessError when a scorer or an impact meter breaks its contract."""
         self._score()
+        late = self._check_items()
         applied = in_order(self._applied())
         costs = Windows(self.measurement, StoredTrace(self.folder, self.measurement)).cost(applied)
         return Record(
@@ -63,7 +64,8 @@ class Coster:
             impacts=tuple({"name": each.spec.name, "options": dict(each.options)} for each in applied),
             factors=costs.factors,
             scorers=self.scorer_facts,
-            flags=costs.flags,
+            flags=(*late, *costs.flags),
+            alternatives=costs.alternatives,
         )
 
     # Quality
@@ -72,7 +74,7 @@ class Coster:
         if not self.point.scorers:
             return
         by_key = {key(row): row for row in self.rows}
-        outputs = {key(row): row["output"] for row in record.read_lines(self.folder / record.OUTPUTS)}
+        outputs = self._outputs(by_key)
         for choice in self.point.scorers:
             spec = self.registry.get("scorer", choice.name).spec
             scorer = spec.factory(spec.options.model_validate(dict(choice.options)))
@@ -95,6 +97,30 @@ class Coster:
                 by_key[name].update({column: functional_unit.finite(value) for column, value in columns.items()})
             self.scorer_facts[choice.name] = {"options": dict(choice.options), **scorer.facts()}
 
+    def _outputs(self, items: Mapping[str, Row]) -> dict[str, object]:
+        """Stored outputs by item; one without its item, or two of one item, are an error."""
+        outputs: dict[str, object] = {}
+        for row in record.read_lines(self.folder / record.OUTPUTS):
+            name = key(row)
+            if name in outputs or name not in items:
+                what = "two outputs" if name in outputs else "an output and no work item"
+                raise MeasurementError(f"item {name!r} has {what}", where=str(self.folder / record.OUTPUTS))
+            outputs[name] = row["output"]
+        return outputs
+
+    def _check_items(self) -> list[str]:
+        """Refuses impossible work items; flags a window that closed before the last item in it was complete."""
+        sums = {str(unit["sum"]) for unit in self.point.functional_units.values()}
+        counts = {"output_tokens", "total_tokens", *(column for column in sums if column.endswith("_tokens"))}
+        functional_unit.check_rows(self.rows, counts)
+        durations = {span.window: span.duration_s for span in self.measurement.windows}
+        late = {
+            row["window"]
+            for row in self.rows
+            if (end_s := finite(row.get("end_s"))) is not None and end_s > durations.get(row["window"], end_s)
+        }
+        return [f"window {window} closed before its last item was complete" for window in sorted(late)]
+
     # Results
 
     def _applied(self) -> list[Applied]:
@@ -110,7 +136,19 @@ class Coster:
         counted = count(unit, self.rows)
         duration = costs.totals["duration_s"]
         rate = per_second(name, counted, duration.value) if isinstance(duration, Amount) else duration
-        return UnitResult(unit=str(unit), count=counted, costs=costs.per_unit(name, counted), rate=rate)
+        return UnitResult(
+            unit=str(unit),
+            count=counted,
+            costs=costs.per_unit(name, counted),
+            rate=rate,
+            shares=functional_unit.shares(counted),
+            sweeps={
+                column.name: functional_unit.sweep(unit, self.rows, column.name, column.bars)
+                for choice in self.point.scorers
+                for column in self.registry.get("scorer", choice.name).spec.columns
+                if any(condition.column == column.name for condition in unit.where)
+            },
+        )
 
     def _columns(self) -> dict[str, dict[str, Value]]:
         spec = self.registry.get("workload", self.point.workload).spec

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from harness.errors import UsageError
+from harness.errors import MeasurementError, UsageError
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value
 
 Row = Mapping[str, object]
@@ -26,6 +26,8 @@ _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
     ">": operator.gt,
     "==": operator.eq,
 }
+_CLOCK_S: Final = 1e-9
+"""Resolution of the clock: two differences of its readings may be rounded so far apart."""
 _CONDITION: Final = re.compile(r"\s*(<=|>=|==|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 
 
@@ -52,6 +54,11 @@ class Where:
         """Whether the row satisfies the condition."""
         number = finite(row.get(self.column))
         return number is not None and _OPERATORS[self.comparison](number, self.limit)
+
+    @property
+    def is_time_limit(self) -> bool:
+        """Whether this is a service-level objective: an upper limit on a time, whose column ends in `_s`."""
+        return self.column.endswith("_s") and self.comparison in {"<", "<="}
 
     def __str__(self) -> str:
         return f"{self.column} {self.comparison} {self.limit:g}"
@@ -87,8 +94,10 @@ class UnitCount:
         achieved: the sum over qualifying items; Unavailable where a needed column was never filled.
         items: measured items of every status.
         qualifying: items that completed and met every condition.
-        failed: items whose status is not `ok`.
-        meeting: per condition, how many items met it alone.
+        failed: items whose status is not `ok`, and those that completed without an output token.
+        meeting: per condition, how many completed items met it alone.
+        in_time: items that completed and met every time limit, whatever their quality; None without a time limit.
+        produced: the sum over all completed items, qualifying or not; None where it is not known.
     """
 
     achieved: float | Unavailable
@@ -96,6 +105,41 @@ class UnitCount:
     qualifying: int
     failed: int
     meeting: Mapping[str, int] = field(default_factory=dict)
+    in_time: int | None = None
+    produced: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """One condition of a functional unit as an axis: what is achieved at any other limit of it, without another run.
+
+    The completed items that meet every other condition, grouped by the swept column; all lists have one length.
+
+    Attributes:
+        column: the swept column.
+        comparison: of the condition.
+        values: distinct finite values of the column, rising.
+        amounts: sum of the unit's column over the items of each value.
+        items: number of those items.
+        bars: limits worth showing: those the scorer declares, else deciles of what was observed; the unit's own too.
+    """
+
+    column: str
+    comparison: str
+    values: tuple[float, ...]
+    amounts: tuple[float, ...]
+    items: tuple[int, ...]
+    bars: tuple[float, ...]
+
+    def achieved(self, limit: float) -> float:
+        """How much of the unit is achieved with another limit in the condition's place."""
+        holds = _OPERATORS[self.comparison]
+        return math.fsum(part for value, part in zip(self.values, self.amounts, strict=True) if holds(value, limit))
+
+    def qualifying(self, limit: float) -> int:
+        """How many items qualify with another limit."""
+        holds = _OPERATORS[self.comparison]
+        return sum(number for value, number in zip(self.values, self.items, strict=True) if holds(value, limit))
 
 
 def finite(value: object) -> float | None:
@@ -105,33 +149,110 @@ def finite(value: object) -> float | None:
     return float(value)
 
 
+def has_completed(row: Row) -> bool:
+    """Whether an item completed; one that says `ok` and returned no output token has failed."""
+    return row.get("status", "ok") == "ok" and finite(row.get("output_tokens")) != 0
+
+
 def count(unit: FunctionalUnit, rows: Iterable[Row]) -> UnitCount:
     """Counts a functional unit over work items.
 
-    An item whose `status` is not `ok` is failed: it adds nothing whatever its columns hold, but stays in `items`.
+    An item that did not complete is failed: it adds nothing whatever its columns hold, but stays in `items`.
     """
     listed = list(rows)
-    completed = [row for row in listed if row.get("status", "ok") == "ok"]
-    meeting = {str(condition): sum(map(condition.holds, completed)) for condition in unit.where}
-    qualifying = [row for row in completed if all(condition.holds(row) for condition in unit.where)]
-    achieved: float | Unavailable
-    if unit.sum == "items":
-        achieved = float(len(qualifying))
-    else:
-        values = [finite(row.get(unit.sum)) for row in qualifying]
-        known = [value for value in values if value is not None]
-        if len(known) < len(values):
-            achieved = Unavailable(
-                f"column {unit.sum!r} is missing in {len(values) - len(known)} of {len(values)} items"
-            )
-        elif any(value < 0 for value in known):
-            achieved = Unavailable(f"column {unit.sum!r} holds a negative count")
-        else:
-            achieved = math.fsum(known)
+    completed = [row for row in listed if has_completed(row)]
+    limits = [condition for condition in unit.where if condition.is_time_limit]
+    qualifying = [row for row in completed if _meets(row, unit.where)]
+    achieved = _sum(unit.sum, qualifying)
     for condition in unit.where:
         if completed and all(finite(row.get(condition.column)) is None for row in completed):
             achieved = Unavailable(f"column {condition.column!r} was never filled, so `{condition}` cannot be judged")
-    return UnitCount(achieved, len(listed), len(qualifying), len(listed) - len(completed), meeting)
+    produced = _sum(unit.sum, completed)
+    return UnitCount(
+        achieved,
+        items=len(listed),
+        qualifying=len(qualifying),
+        failed=len(listed) - len(completed),
+        meeting={str(condition): sum(map(condition.holds, completed)) for condition in unit.where},
+        in_time=sum(_meets(row, limits) for row in completed) if limits else None,
+        produced=produced if isinstance(produced, float) else None,
+    )
+
+
+def _meets(row: Row, conditions: Iterable[Where]) -> bool:
+    return all(condition.holds(row) for condition in conditions)
+
+
+def _sum(column: str, rows: Sequence[Row]) -> float | Unavailable:
+    """The sum of a column over items, or their number."""
+    if column == "items":
+        return float(len(rows))
+    values = [finite(row.get(column)) for row in rows]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return Unavailable(f"column {column!r} is missing in {len(values) - len(known)} of {len(values)} items")
+    if any(value < 0 for value in known):
+        return Unavailable(f"column {column!r} holds a negative count")
+    return math.fsum(known)
+
+
+def sweep(unit: FunctionalUnit, rows: Iterable[Row], column: str, bars: Sequence[float] = ()) -> Sweep | Unavailable:
+    """The unit's condition on a column as an axis.
+
+    Args:
+        unit: has exactly one condition on `column`.
+        rows: work items with that column.
+        column: the one to sweep.
+        bars: limits worth showing; deciles of the observed values where none are given.
+    """
+    swept = [condition for condition in unit.where if condition.column == column]
+    if len(swept) != 1:
+        return Unavailable(f"{len(swept)} conditions on {column!r}: one is swept")
+    others = [condition for condition in unit.where if condition.column != column]
+    grouped: dict[float, list[Row]] = {}
+    for row in rows:
+        value = finite(row.get(column))
+        if value is not None and has_completed(row) and _meets(row, others):
+            grouped.setdefault(value, []).append(row)
+    values = sorted(grouped)
+    amounts = []
+    for value in values:
+        part = _sum(unit.sum, grouped[value])
+        if isinstance(part, Unavailable):
+            return part
+        amounts.append(part)
+    shown = bars or [values[round(tenth * (len(values) - 1) / 10)] for tenth in range(11) if values]
+    return Sweep(
+        column,
+        swept[0].comparison,
+        tuple(values),
+        tuple(amounts),
+        tuple(len(grouped[value]) for value in values),
+        tuple(sorted({swept[0].limit, *shown})),
+    )
+
+
+def check_rows(rows: Iterable[Row], counts: Collection[str] = ("output_tokens", "total_tokens")) -> None:
+    """Refuses work items that no clock and no tokenizer can have written; raises MeasurementError with item and column.
+
+    Refused in a completed item: a fractional or negative count in one of the columns `counts`, and an end that lies
+    before the first token.
+    """
+    for row in filter(has_completed, rows):
+        where = f"item {row.get('item_id')!r}"
+        for column in counts:
+            number = finite(row.get(column))
+            if number is not None and (number < 0 or number != math.floor(number)):
+                raise MeasurementError(
+                    f"{column} is {number:g}", where=where, accepted="a whole number of tokens, at least 0"
+                )
+        latency_s, ttft_s = finite(row.get("latency_s")), finite(row.get("ttft_s"))
+        if latency_s is not None and ttft_s is not None and latency_s < ttft_s - _CLOCK_S:
+            raise MeasurementError(
+                f"latency_s {latency_s:g} is less than ttft_s {ttft_s:g}",
+                where=where,
+                accepted="a completed item lasts at least until its first token",
+            )
 
 
 def why_none(name: str, counted: UnitCount) -> str:
@@ -140,6 +261,8 @@ def why_none(name: str, counted: UnitCount) -> str:
         return f"no {name}: no work item was recorded"
     if counted.failed == counted.items:
         return f"no {name}: all {counted.items} items failed"
+    if counted.qualifying:
+        return f"no {name}: the {counted.qualifying} items that met every condition sum to 0"
     if counted.meeting:
         binding = min(counted.meeting, key=lambda condition: counted.meeting[condition])
         return f"no {name}: {counted.meeting[binding]} of {counted.items} items met `{binding}`"
@@ -171,6 +294,52 @@ def share(part: float, whole: float, of: str) -> Value:
     return Amount.exact(part / whole, "1") if whole > 0 else Undefined(f"there was no {of}")
 
 
+def shares(counted: UnitCount) -> dict[str, Value]:
+    """Shares of all measured items, failed ones among them, in percent.
+
+    `pass_share` met every condition, `slo_attainment` every time limit (quality not asked), `failed` did not complete,
+    and `failing <condition>` fails that condition alone; a failed item fails every one of them.
+    """
+    parts = {"pass_share": counted.qualifying, "failed": counted.failed}
+    if counted.in_time is not None:
+        parts["slo_attainment"] = counted.in_time
+    parts |= {f"failing {condition}": counted.items - met for condition, met in counted.meeting.items()}
+    return {name: _percent(part, counted.items) for name, part in parts.items()}
+
+
+def _percent(part: float, whole: float) -> Value:
+    return Amount.exact(100 * part / whole, "%") if whole > 0 else Undefined("there was no work item")
+
+
+def break_even_share(cost: float, produced: float, rival_per_unit: float) -> float | None:
+    """The share of its produced units that a system must pass to cost as much per unit as its rival.
+
+    Below it the rival is the cheaper one. None where the tie lies outside (0, 1].
+
+    Args:
+        cost: of the whole run.
+        produced: units of the run, qualifying or not.
+        rival_per_unit: what one unit of the rival costs.
+    """
+    tie = cost / (produced * rival_per_unit) if produced > 0 and rival_per_unit > 0 else math.inf
+    return tie if 0 < tie <= 1 else None
+
+
+def tie_ratio(cost: float, rival_cost: float) -> float | None:
+    """The ratio of two runs' achieved units, the first over the second, at which they cost the same per unit."""
+    return cost / rival_cost if cost > 0 and rival_cost > 0 else None
+
+
+def flip_factor(operational_a: float, embodied_a: float, operational_b: float, embodied_b: float) -> float | None:
+    """The common factor on embodied carbon at which two systems tie; None where no positive factor does.
+
+    All four per functional unit, in one unit.
+    """
+    gap = embodied_b - embodied_a
+    factor = (operational_a - operational_b) / gap if gap != 0 else math.inf
+    return factor if 0 < factor < math.inf else None
+
+
 def mean_power(energy: Value, duration_s: float) -> Value:
     """Mean power of a span, in watts."""
     if not isinstance(energy, Amount):
@@ -180,9 +349,7 @@ def mean_power(energy: Value, duration_s: float) -> Value:
 
 def mean_of_column(column: str, rows: Sequence[Row], unit: str) -> Value:
     """The mean of a column over completed items that have a value."""
-    known = [
-        number for row in rows if row.get("status", "ok") == "ok" and (number := finite(row.get(column))) is not None
-    ]
+    known = [number for row in rows if has_completed(row) and (number := finite(row.get(column))) is not None]
     if not known:
         return Unavailable(f"column {column!r} was never filled")
     return Amount.of(math.fsum(known) / len(known), unit, Method.MEASURED)
@@ -190,9 +357,7 @@ def mean_of_column(column: str, rows: Sequence[Row], unit: str) -> Value:
 
 def quantile_of_column(column: str, rows: Sequence[Row], unit: str, level: float) -> Value:
     """A quantile of a column over completed items, linearly interpolated between order statistics."""
-    known = sorted(
-        number for row in rows if row.get("status", "ok") == "ok" and (number := finite(row.get(column))) is not None
-    )
+    known = sorted(number for row in rows if has_completed(row) and (number := finite(row.get(column))) is not None)
     if not known:
         return Unavailable(f"column {column!r} was never filled")
     position = level * (len(known) - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from operator import itemgetter
 from pathlib import Path
@@ -45,12 +45,14 @@ class Costs:
         factors: every factor used, once.
         flags: what a reader must know, each once.
         ratios: readings that are never divided by a functional unit.
+        alternatives: reading -> published alternative to its factors -> the total with it.
     """
 
     totals: dict[str, Value]
     factors: tuple[Factor, ...]
     flags: tuple[str, ...]
     ratios: frozenset[str]
+    alternatives: dict[str, dict[str, Value]]
 
     def per_unit(self, name: str, counted: UnitCount) -> dict[str, Value]:
         """Each reading divided by what was achieved of a functional unit."""
@@ -59,6 +61,31 @@ class Costs:
             for metric, value in self.totals.items()
             if metric not in self.ratios and metric != "power_w"
         }
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What impact meters said beside their readings, over all windows so far."""
+
+    factors: dict[str, Factor] = field(default_factory=dict)
+    flags: dict[str, None] = field(default_factory=dict)
+    alternatives: dict[tuple[str, str], list[Value]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, spec: ImpactMeterSpec, impact: Impact) -> None:
+        """Keeps what one meter said of one window."""
+        self.factors.update({factor.id or f"{factor.name}={factor.value}": factor for factor in impact.factors})
+        self.flags.update(dict.fromkeys(f"{spec.name}: {flag}" for flag in impact.flags))
+        for reading, named in impact.alternatives.items():
+            for name, value in named.items():
+                self.alternatives[reading, name].append(value)
+
+    def sums(self, windows: int) -> dict[str, dict[str, Value]]:
+        """Alternatives summed over the windows; one that a window lacks is none."""
+        found: dict[str, dict[str, Value]] = {}
+        for (reading, name), values in self.alternatives.items():
+            if len(values) == windows:
+                found.setdefault(reading, {})[name] = _sum(values)
+        return found
 
 
 @dataclass(slots=True)
@@ -107,14 +134,17 @@ class Windows:
             PluginError: a meter breaks its contract.
         """
         ratios = frozenset(name for each in applied for name in each.spec.ratios)
-        factors: dict[str, Factor] = {}
-        flags: dict[str, None] = {}
-        per_window = [self._applied(window, applied, factors, flags) for window in self._windows]
-        return Costs(_totals(per_window, ratios, only), tuple(factors.values()), tuple(flags), ratios)
+        kept = _Kept()
+        per_window = [self._applied(window, applied, kept) for window in self._windows]
+        return Costs(
+            _totals(per_window, ratios, only),
+            tuple(kept.factors.values()),
+            tuple(kept.flags),
+            ratios,
+            kept.sums(len(self._windows)),
+        )
 
-    def _applied(
-        self, window: _Window, applied: Sequence[Applied], factors: dict[str, Factor], flags: dict[str, None]
-    ) -> dict[str, Value]:
+    def _applied(self, window: _Window, applied: Sequence[Applied], kept: _Kept) -> dict[str, Value]:
         energy, readings, scopes = dict(window.energy), dict(window.readings), dict(self._scopes)
         for each in applied:
             spec = each.spec
@@ -132,8 +162,7 @@ class Windows:
                 )
             )
             _check(spec, impact)
-            factors.update({factor.id or f"{factor.name}={factor.value}": factor for factor in impact.factors})
-            flags.update(dict.fromkeys(f"{spec.name}: {flag}" for flag in impact.flags))
+            kept.add(spec, impact)
             energy.update(impact.energy)
             scopes.update(impact.scopes)
             if impact.energy:

@@ -168,6 +168,7 @@ class Impact:
         scopes: descriptions of the scopes in `energy`.
         factors: every factor used, with its source.
         flags: what a reader must know (`uniform split`, `incomplete: no cpu energy`).
+        alternatives: reading -> published alternative (another embodied table) -> what the reading would be with it.
     """
 
     readings: Mapping[str, Value] = field(default_factory=dict)
@@ -175,6 +176,7 @@ class Impact:
     scopes: Mapping[str, Scope] = field(default_factory=dict)
     factors: tuple[Factor, ...] = ()
     flags: tuple[str, ...] = ()
+    alternatives: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
 
 
 class ImpactMeter(ABC):

@@ -24,7 +24,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from harness.backend import Device
 from harness.errors import MeasurementError
-from harness.functional_unit import UnitCount
+from harness.functional_unit import Sweep, UnitCount
 from harness.meter import DeviceUse, Factor
 from harness.quantity import Amount, Unavailable, Undefined
 from harness.sample import Scope
@@ -215,12 +215,16 @@ class UnitResult:
         count: how much of it was achieved.
         costs: reading name -> value per unit (`energy_j` -> J/token).
         rate: units per second of window.
+        shares: `pass_share`, `slo_attainment`, `failed`, `failing <condition>`: percent of all measured items.
+        sweeps: column that a scorer filled -> the unit's condition on it as an axis.
     """
 
     unit: str
     count: UnitCount
     costs: Mapping[str, AnyValue]
     rate: AnyValue
+    shares: Mapping[str, AnyValue] = field(default_factory=dict)
+    sweeps: Mapping[str, Sweep | Unavailable] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +240,7 @@ class Record:
         factors: every factor used.
         scorers: what the scorers say of themselves.
         parent: id of the record this one was costed from; empty for the first.
+        alternatives: reading -> published alternative to its factors -> the total with it.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -249,6 +254,7 @@ class Record:
     scorers: Mapping[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     parent: str = ""
+    alternatives: Mapping[str, Mapping[str, AnyValue]] = field(default_factory=dict)
 
 
 _T = TypeVar("_T")

@@ -23,7 +23,7 @@ from harness.meter import ImpactMeterSpec
 from harness.plan import Point
 from harness.point import Choice
 from harness.quantity import Value
-from harness.record import Record, UnitResult
+from harness.record import Record
 from harness.registry import Registry
 from harness.run import PLAN, new_run_id, planned_points
 from harness.settings import Combinations
@@ -158,13 +158,11 @@ def recosted(parent: Record, folder: Path, applied: Sequence[Applied], parent_id
     return replace(
         parent,
         totals=costs.totals,
-        units={
-            name: UnitResult(unit=unit.unit, count=unit.count, costs=costs.per_unit(name, unit.count), rate=unit.rate)
-            for name, unit in parent.units.items()
-        },
+        units={name: replace(unit, costs=costs.per_unit(name, unit.count)) for name, unit in parent.units.items()},
         impacts=tuple({"name": each.spec.name, "options": dict(each.options)} for each in applied),
         factors=costs.factors,
         flags=costs.flags,
+        alternatives=costs.alternatives,
         parent=parent_id,
     )
 

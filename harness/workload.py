@@ -24,12 +24,14 @@ class Column:
         unit: SI symbol, `1` for a count or ratio.
         summary: what it holds.
         higher_is_better: direction, for reports and gates; None for neither.
+        bars: limits that a report sweeps where a functional unit has a condition on the column; deciles if empty.
     """
 
     name: str
     unit: str
     summary: str = ""
     higher_is_better: bool | None = None
+    bars: tuple[float, ...] = ()
 
 
 COMMON_COLUMNS = (

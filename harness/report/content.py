@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from harness.quantity import Amount
-from harness.report import absent, circumstances
+from harness.report import absent, circumstances, ranking
 from harness.report.summary import RATE, PointReport, RunReport, Summary
 from harness.report.tables import Section, Table
 from harness.report.wording import Footnotes, bound, counted, label, spread
@@ -30,6 +30,10 @@ def build(report: RunReport) -> Content:
     sections = [
         *(_unit_section(report, name) for name in report.unit_names),
         _more(report),
+        ranking.shares(report),
+        *ranking.embodied(report),
+        *ranking.sweeps(report),
+        ranking.ties(report),
         _work_items(report),
         absent.section(report),
         circumstances.coverage(report),
@@ -118,6 +122,11 @@ def _compositions(points: Sequence[PointReport], name: str) -> list[str]:
 def _mixed(points: Sequence[PointReport], name: str) -> list[str]:
     """A warning for each metric whose points were obtained in different ways."""
     found = []
+    definitions = sorted({point.definitions[name] for point in points})
+    if len(definitions) > 1:
+        found.append(
+            f"{name} is defined in {len(definitions)} ways ({'; '.join(definitions)}): do not compare these rows."
+        )
     for metric in MAIN:
         labels = {label(summary) for point in points if (summary := point.units[name].get(metric)) and label(summary)}
         if len(labels) > 1:

@@ -5,11 +5,14 @@ import math
 import pytest
 from harness_meter_fuel import harness_meters
 from harness_meter_fuel.embodied import find, same_product, tables
-from harness_meter_fuel.meter import FuelMeter, flip_factor, scope_kind
+from harness_meter_fuel.meter import FuelMeter, scope_kind
 from harness_meter_fuel.options import FuelOptions
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness.backend import Device
+from harness.errors import MeasurementError
 from harness.meter import Costed, EnergyTrace, Impact, ImpactMeterSpec
 from harness.quantity import Amount, Method, Unavailable, Value
 
@@ -145,9 +148,8 @@ def test_v9_series_through_the_meter(tmp_path: object) -> None:
     value = blind.readings["carbon_operational_g"]
     assert isinstance(value, Amount)
     assert (value.low, value.high) == pytest.approx((800, 1200))
-    outside = apply(options, energy, gpu(), duration_s=7201)
-    assert "uncovered" in why(outside, "carbon_operational_g")
-    assert grams(outside, "carbon_embodied_g") > 0
+    with pytest.raises(MeasurementError, match="uncovered"):
+        apply(options, energy, gpu(), duration_s=7201)
 
 
 def test_v10_each_device_counts() -> None:
@@ -199,13 +201,14 @@ def test_an_unread_scope_makes_the_sum_incomplete_and_none_makes_it_unavailable(
 
 
 @pytest.mark.parametrize("duration", [0.0, -1.0, math.nan])
-def test_a_window_without_length_has_no_embodied_carbon(duration: float) -> None:
-    impact = apply({"grid": 518}, {"n0/gpu:a": joules(1)}, gpu(), duration_s=duration)
-    assert "duration" in why(impact, "carbon_embodied_g")
+def test_a_window_without_length_is_refused(duration: float) -> None:
+    with pytest.raises(MeasurementError, match="duration"):
+        apply({"grid": 518}, {"n0/gpu:a": joules(1)}, gpu(), duration_s=duration)
 
 
 def test_negative_energy_is_refused_not_costed() -> None:
-    assert "at least 0" in why(apply({"grid": 518}, {"n0/gpu:a": joules(-1)}, gpu()), "carbon_operational_g")
+    with pytest.raises(MeasurementError, match="at least 0"):
+        apply({"grid": 518}, {"n0/gpu:a": joules(-1)}, gpu())
 
 
 def test_no_device_means_no_embodied_carbon_rather_than_zero() -> None:
@@ -306,18 +309,68 @@ def test_a_gpu_row_is_no_cpu_row() -> None:
     assert find("fuel", "cpu", H100) is None
 
 
-def test_flip_factor() -> None:
-    assert flip_factor(10, 1, 8, 2) == pytest.approx(2)  # 10 + 2*1 == 8 + 2*2
-    assert flip_factor(8, 1, 10, 2) is None
-    assert flip_factor(10, 1, 8, 1) is None
-
-
 @pytest.mark.parametrize(
     ("scope", "kind"),
     [("n0/gpu:a:b", "gpu"), ("n0/cpu-package:0", "cpu"), ("n0/dram:0", "dram"), ("n0/host", "host")],
 )
 def test_scope_kind(scope: str, kind: str) -> None:
     assert scope_kind(scope) == kind
+
+
+# Laws
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"grid": 518, "lifetime": "7y"}, {"grid": "518", "lifetime": "61320h"}),
+        ({"grid": 518, "lifetime": "7y"}, {"grid": {"g_per_kwh": 518.0}, "lifetime": "220752000s"}),
+        ({"grid": 518, "host_energy_share": 0.25}, {"grid": 518, "host_energy_share": "25%"}),
+        ({"grid": 518, "pue": 1.2}, {"grid": 518, "pue": {"value": "1.2", "source": "s"}}),
+    ],
+)
+def test_another_way_to_write_it_changes_no_result(one: dict[str, object], other: dict[str, object]) -> None:
+    energy: dict[str, Value] = {"n0/gpu:a": joules(1e6), "n0/cpu-package:0": joules(1e6)}
+    assert apply(one, energy, gpu()).readings == apply(other, energy, gpu()).readings
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(1, 1e7), st.floats(0, 0.5), st.floats(1, 900), st.floats(0, 0.5), st.floats(1, 3), st.floats(0, 1))
+def test_the_bound_holds_the_value_and_widens_with_each_step(
+    energy: float, width: float, grid: float, grid_width: float, pue: float, share: float
+) -> None:
+    read = Amount.of(energy, "J", Method.COUNTER, low=energy * (1 - width), high=energy * (1 + width))
+    options = {
+        "grid": {"g_per_kwh": grid, "low": grid * (1 - grid_width), "high": grid * (1 + grid_width)},
+        "pue": pue,
+        "host_energy_share": share,
+        "host": {"gpus": 8},
+    }
+    value = apply(options, {"n0/gpu:a": read, "n0/cpu-package:0": read}, gpu()).readings["carbon_operational_g"]
+    assert isinstance(value, Amount)
+    assert value.low is not None
+    assert value.high is not None
+    assert value.low <= value.value <= value.high
+    relative = value.relative_bound
+    assert relative is not None
+    assert relative >= (read.relative_bound or 0.0) * (1 - 1e-9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0, 1e7), st.floats(0, 100), st.floats(0.01, 0.99), st.floats(1, 1e5))
+def test_carbon_is_linear_in_energy_and_splitting_a_window_changes_no_sum(
+    energy: float, factor: float, at: float, duration: float
+) -> None:
+    def found(joules_: float, seconds: float) -> tuple[float, float, float]:
+        impact = apply({"grid": 518}, {"n0/gpu:a": joules(joules_)}, gpu(), duration_s=seconds)
+        names = ("carbon_operational_g", "carbon_embodied_g", "carbon_g")
+        operational, embodied, whole = (grams(impact, name) for name in names)
+        return operational, embodied, whole
+
+    whole = found(energy, duration)
+    assert found(energy * factor, duration)[0] == pytest.approx(whole[0] * factor)
+    parts = zip(found(energy * at, duration * at), found(energy * (1 - at), duration * (1 - at)), strict=True)
+    assert [sum(pair) for pair in parts] == pytest.approx(whole)
 
 
 # Options
@@ -355,6 +408,16 @@ def test_scope_kind(scope: str, kind: str) -> None:
         ({"grid": 1, "embodied": {"cpu": {"kg": 9.98}}}, "source"),
         ({"grid": 1, "embodied": {"cpu": {"kg": 9.98, "source": " "}}}, "source"),
         ({"grid": 1, "embodied": {"cpu": {"kg": -1, "source": "x"}}}, "greater than or equal to 0"),
+        ({"grid": 1, "embodied": {"gpu": {"act": {"area_cm2": 8.14, "node_nm": 6}, "source": "x"}}}, "process node"),
+        ({"grid": 1, "embodied": {"gpu": {"act": {"area_cm2": 8.14}, "source": "x"}}}, "node_nm"),
+        ({"grid": 1, "embodied": {"gpu": {"act": {"memory": {"HBM3": 80}}, "source": "x"}}}, "no memory 'HBM3'"),
+        ({"grid": 1, "embodied": {"gpu": {"act": {"area_cm2": math.nan}, "source": "x"}}}, "finite|equal to 0"),
+        ({"grid": 1, "embodied": {"gpu": {"act": {"fab_yield": 0}, "source": "x"}}}, "greater than 0"),
+        ({"grid": 1, "embodied": {"gpu": {"act": {}, "kg": 1, "source": "x"}}}, "exactly one of kg and act"),
+        ({"grid": 1, "embodied": {"gpu": {"source": "x"}}}, "exactly one of kg and act"),
+        ({"grid": 1, "scopes": ["gup"]}, "Input should be"),
+        ({"grid": 1, "scopes": []}, "at least 1"),
+        ({"profile": "fuel-paper", "scopes": ["gpu"]}, "fixes scopes"),
         ({"grid": 1, "devices": {"cpu": "AMD EPYC 7444"}}, "did you mean 'AMD EPYC 7443'"),
         ({"grid": 1, "host_energy_share": 1.5}, "less than or equal to 1"),
         ({"grid": 1, "host_embodied_share": math.nan}, "share|equal to 0"),
@@ -381,6 +444,7 @@ def test_options_have_a_json_schema() -> None:
         {"grid": {"g_per_kwh": 400, "low": 300, "high": 500}, "embodied": {"cpu": {"kg": 1, "source": "s"}}},
         {"grid": {"country": "USA", "region": "x", "fallback": "country"}, "host": L40_HOST},
         {"profile": "fuel-code", "devices": {"cpu": "AMD EPYC 7443"}, "host_embodied_share": "25%"},
+        {"grid": 1, "scopes": ["gpu"], "embodied": {"gpu": {"act": {"area_cm2": 1, "node_nm": 7}, "source": "s"}}},
     ],
 )
 def test_options_survive_the_record(options: dict[str, object]) -> None:
@@ -392,6 +456,79 @@ def test_seven_years_are_220_752_000_seconds() -> None:
     assert FuelOptions.model_validate({"grid": 518, "lifetime": "7y"}).lifetime == 220_752_000
 
 
-def test_a_market_based_intensity_is_not_called_sci() -> None:
+def test_a_market_based_intensity_gives_carbon_and_no_sci() -> None:
     grid = {"g_per_kwh": 10, "basis": "market", "source": "certificates"}
-    assert flagged(apply({"grid": grid}, {"n0/gpu:a": joules(1)}, gpu()), "not to be called SCI")
+    impact = apply({"grid": grid}, {"n0/gpu:a": joules(3.6e6)}, gpu())
+    assert flagged(impact, "not to be called SCI")
+    assert not flagged(impact, "SCI: hardware")
+    assert "location-based" in why(impact, "sci_g")
+    assert grams(impact, "carbon_operational_g") == pytest.approx(10)
+
+
+def test_the_sci_score_is_fuels_sum_and_says_where_it_differs_from_the_standard() -> None:
+    impact = apply({"grid": 518}, {"n0/gpu:a": joules(210_000)}, gpu())
+    assert grams(impact, "sci_g") == pytest.approx(30.297988693, rel=TIGHT)  # V1 as SCI
+    assert flagged(impact, "not for all the time it was reserved, data-centre overhead not counted")
+    facility = apply({"grid": 518, "pue": 1.2}, {"n0/gpu:a": joules(210_000)}, gpu())
+    assert grams(facility, "sci_g") == pytest.approx(36.26 + 0.081322027, rel=TIGHT)
+    assert not flagged(facility, "overhead not counted")
+
+
+def test_an_incomplete_sum_gives_no_sci() -> None:
+    assert "AMD EPYC" in why(apply({"grid": 1}, {"n0/cpu-package:0": joules(1)}, cpu()), "sci_g")
+
+
+def test_scopes_asked_for_are_charged_alone_and_missing_ones_are_named() -> None:
+    energy: dict[str, Value] = {"n0/gpu:a": joules(3.6e6), "n0/process": joules(3.6e6, Method.ESTIMATED)}
+    impact = apply({"grid": 100, "scopes": ["gpu", "dram"]}, energy, gpu())
+    assert grams(impact, "carbon_operational_g") == pytest.approx(100)
+    assert flagged(impact, "not charged: n0/process")
+    assert flagged(impact, "incomplete: the suite wants dram energy, none was read")
+
+
+def test_every_table_that_fits_is_an_alternative_and_the_chosen_one_is_among_the_factors() -> None:
+    host = {"cpu": "Intel Xeon Platinum 8480+", "cpus": 2, "dram_gb": 1031, "gpus": 8}
+    impact = apply({"grid": 518, "host": host}, {"n0/gpu:a": joules(1)}, gpu(), duration_s=3600)
+    under = impact.alternatives["carbon_embodied_g"]
+    assert set(under) == {"fuel", "ecologits-0.9.1"}
+    assert isinstance(under["fuel"], Amount)
+    assert under["fuel"].value == grams(impact, "carbon_embodied_g")
+    assert "embodied_table:fuel" in {factor.id for factor in impact.factors}
+
+
+def test_the_published_spread_of_embodied_figures_is_about_47() -> None:
+    host = {"cpu": "Intel Xeon Platinum 8480+", "cpus": 2, "dram_gb": 1031, "gpus": 8}
+    hour = 3600.0
+    least = apply({"grid": 1, "host": host}, {"n0/gpu:a": joules(1)}, gpu(), duration_s=hour)
+    own = {
+        "gpu": {"kg": 273, "source": "EcoLogits 0.11.3", "lifetime": "3y"},
+        "cpu": {"kg": 5700, "source": "EcoLogits 0.11.3: server for 8 GPUs", "lifetime": "3y"},
+        "dram": {"kg": 0, "source": "in the server", "lifetime": "3y"},
+    }
+    options = {"grid": 1, "host": {**host, "cpus": 1}, "embodied": own}
+    most = apply(options, {"n0/gpu:a": joules(1)}, gpu(), duration_s=hour)
+    assert grams(least, "carbon_embodied_g") == pytest.approx(0.8, rel=0.02)
+    assert grams(most, "carbon_embodied_g") == pytest.approx(37.5, rel=1e-3)
+    assert grams(most, "carbon_embodied_g") / grams(least, "carbon_embodied_g") == pytest.approx(47, rel=0.02)
+
+
+def test_the_h100_constant_does_not_cost_an_l40() -> None:
+    energy: dict[str, Value] = {"n0/gpu:a": joules(225_600)}
+    impact = apply({"profile": "fuel-paper", "host": L40_HOST}, energy, gpu("NVIDIA L40"))
+    assert grams(impact, "carbon_embodied_g") != pytest.approx(0.110363666, rel=1e-3)
+
+
+def test_fuel_code_says_that_its_energy_is_another_mean() -> None:
+    energy: dict[str, Value] = {name: joules(1) for name in ("n0/gpu:a", "n0/cpu-package:0", "n0/dram:0")}
+    impact = apply({"profile": "fuel-code", "host": L40_HOST}, energy, gpu("NVIDIA L40"))
+    assert flagged(impact, "mean of 200 ms power samples")
+    assert not flagged(apply({"profile": "fuel-paper", "host": L40_HOST}, energy, gpu("NVIDIA L40")), "mean of 200")
+
+
+def test_own_figures_after_act_say_so() -> None:
+    own = {"gpu": {"act": {"area_cm2": 8.14, "node_nm": 5, "memory": {"LPDDR4": 80}}, "source": "die size: maker"}}
+    impact = apply({"grid": 1, "embodied": own}, {"n0/gpu:a": joules(1)}, gpu(), duration_s=600)
+    logic = 8.14 * (583 * 2.75 + (430 + 225) / 2 + 500) / 0.875
+    expected = (logic + 80 * 48 + 150) * 600 / 220_752_000
+    assert grams(impact, "carbon_embodied_g") == pytest.approx(expected, rel=TIGHT)
+    assert any("8.14 cm2 at 5 nm, 80 GB of LPDDR4" in factor.source for factor in impact.factors)

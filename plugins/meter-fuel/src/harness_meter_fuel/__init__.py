@@ -26,6 +26,6 @@ def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
         summary="Carbon from energy: operational (grid intensity, PUE) and embodied (tables), in g",
         factory=_meter,
         needs=("energy_j",),
-        yields={"carbon_operational_g": "g", "carbon_embodied_g": "g", "carbon_g": "g"},
+        yields={"carbon_operational_g": "g", "carbon_embodied_g": "g", "carbon_g": "g", "sci_g": "g"},
         options=FuelOptions,
     )

@@ -147,11 +147,11 @@ def _own(item: Item, options: FuelOptions) -> EmbodiedRow | None:
             return EmbodiedRow(
                 device=device,
                 kind=item.kind,
-                kg=own.kg,
+                kg=own.figure_kg,
                 per="GB" if item.kind == "dram" else "device",
                 lifetime_s=own.lifetime,
                 table="declared",
-                source=f"declared in the suite: {own.source}",
+                source=own.provenance,
             )
     return None
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.errors import HarnessError
 from harness.meter import Costed, Factor, Impact, ImpactMeter
 from harness.quantity import Amount, Unavailable, Undefined, Value, total
 from harness_meter_fuel import embodied
-from harness_meter_fuel.carbon import operational_g
+from harness_meter_fuel.carbon import checked_duration_s, operational_g
 from harness_meter_fuel.grid import Grid
 from harness_meter_fuel.inventory import Bill, bill, host_share, take
 from harness_meter_fuel.options import FuelOptions
@@ -45,9 +43,14 @@ class FuelMeter(ImpactMeter):
         self.options = options
 
     def apply(self, costed: Costed) -> Impact:
-        """Carbon of one window: operational, embodied, and their sum where both are known."""
-        operational = self._guarded(self._operational, costed)
-        hardware = self._guarded(self._embodied, costed)
+        """Carbon of one window: operational, embodied, and their sum where both are known.
+
+        Raises:
+            MeasurementError: energy or duration outside its range, or a series that does not cover the window.
+            UsageError: a factor outside its range.
+        """
+        operational = self._operational(costed)
+        hardware = self._embodied(costed)
         summed: Value
         if isinstance(operational.value, Amount) and isinstance(hardware.value, Amount):
             summed = total([operational.value, hardware.value])
@@ -59,23 +62,32 @@ class FuelMeter(ImpactMeter):
             ]
             summed = Unavailable("; ".join(missing))
         flags = (*operational.flags, *hardware.flags)
+        under = {name: each.grams(costed.duration_s) for name, each in qualifying(costed, self.options).items()}
         return Impact(
             readings={
                 "carbon_operational_g": operational.value,
                 "carbon_embodied_g": hardware.value,
                 "carbon_g": summed,
+                "sci_g": self._sci(summed),
             },
             factors=(*operational.factors, *hardware.factors),
-            flags=(*flags, *self._profile_flags(costed, flags, summed)),
+            flags=(*flags, *self._profile_flags(costed, flags, summed), *self._sci_flags(summed)),
+            alternatives={"carbon_embodied_g": under} if under else {},
         )
 
-    @staticmethod
-    def _guarded(part: Callable[[Costed], _Part], costed: Costed) -> _Part:
-        """A part, or why it is not known: a reading outside its range gives no number and loses no record."""
-        try:
-            return part(costed)
-        except HarnessError as error:
-            return _Part(Unavailable(str(error)))
+    # SCI (ISO/IEC 21031:2024): E * I + M with the window as the time reserved; the core divides by R
+
+    def _sci(self, summed: Value) -> Value:
+        if self.options.grid is not None and self.options.grid.basis == "market":
+            return Unavailable("SCI is location-based: a market-based grid intensity gives no SCI score")
+        return summed
+
+    def _sci_flags(self, summed: Value) -> list[str]:
+        """Where the score differs from the standard's; nothing where there is none."""
+        if not isinstance(self._sci(summed), Amount):
+            return []
+        overhead = "" if self.options.pue is not None else ", data-centre overhead not counted (pue 1)"
+        return [f"SCI: hardware counted for the window, not for all the time it was reserved{overhead}"]
 
     # Operational
 
@@ -85,9 +97,12 @@ class FuelMeter(ImpactMeter):
             return _Part(grid)
         pue, pue_factor = self._pue()
         share, share_factor = self._energy_share(costed)
-        known = {name: value for name, value in costed.energy.items() if isinstance(value, Amount)}
-        missing = {name: value for name, value in costed.energy.items() if not isinstance(value, Amount)}
-        flags = [*grid.flags, *(f"incomplete: no energy of {name} ({_reason(missing[name])})" for name in missing)]
+        charged = {name: value for name, value in costed.energy.items() if self._charges(name)}
+        known = {name: value for name, value in charged.items() if isinstance(value, Amount)}
+        missing = {name: value for name, value in charged.items() if not isinstance(value, Amount)}
+        left = [name for name in costed.energy if name not in charged]
+        flags = [*grid.flags, *(f"not charged: {name}, not among the scopes asked for" for name in left)]
+        flags += [*(f"incomplete: no energy of {name} ({_reason(missing[name])})" for name in missing)]
         if pue != 1.0 and not pue_factor.source.startswith("declared: "):
             flags.append("pue without a source")
         if not known:
@@ -115,6 +130,9 @@ class FuelMeter(ImpactMeter):
                 )
             )
         return _Part(total(grams), (grid.factor, pue_factor, share_factor), tuple(flags))
+
+    def _charges(self, scope: str) -> bool:
+        return self.options.scopes is None or scope_kind(scope) in self.options.scopes
 
     @staticmethod
     def _intensity(grid: Grid, costed: Costed, scope: str) -> tuple[float, float | None, float | None, bool]:
@@ -145,6 +163,7 @@ class FuelMeter(ImpactMeter):
     # Embodied
 
     def _embodied(self, costed: Costed) -> _Part:
+        checked_duration_s(costed.duration_s)
         inventory = take(costed.devices, self.options)
         chosen = bill(inventory, self.options, self.options.table)
         if isinstance(chosen, Unavailable):
@@ -159,7 +178,7 @@ class FuelMeter(ImpactMeter):
             flags.append(f"embodied range: {names[least]} (low) to {names[most]} (high)")
         else:
             flags.append(f"embodied range not known: only table {self.options.table!r} or own rows fit all devices")
-        factors = [charge.factor() for charge in chosen.charges]
+        factors = [_table_factor(chosen), *(charge.factor() for charge in chosen.charges)]
         factors.append(_share_factor("host_embodied_share", inventory.host_share, inventory.share_source))
         return _Part(value, _distinct(factors), tuple(flags))
 
@@ -171,15 +190,33 @@ class FuelMeter(ImpactMeter):
 
     def _profile_flags(self, costed: Costed, flags: Sequence[str], summed: Value) -> list[str]:
         fixed = self.options.fixed
-        if fixed is None:
-            return []
+        wanted = fixed.wanted if fixed else self.options.scopes or ()
+        who = f"profile {fixed.name}" if fixed else "the suite"
         read = {scope_kind(name) for name, value in costed.energy.items() if isinstance(value, Amount)}
-        absent = [kind for kind in fixed.wanted if kind not in read]
-        found = [f"incomplete: profile {fixed.name} wants {kind} energy, none was read" for kind in absent]
+        absent = [kind for kind in wanted if kind not in read]
+        found = [f"incomplete: {who} wants {kind} energy, none was read" for kind in absent]
+        if fixed is None:
+            return found
         doubts = [flag for flag in flags if flag.startswith(("incomplete", "embodied carbon without"))]
         if absent or doubts or not isinstance(summed, Amount):
             return [*found, f"not to be called {fixed.name}"]
-        return [f"profile {fixed.name}: after the paper, constants from secondary sources"]
+        if fixed.name == "fuel-code":
+            found.append(
+                "fuel-code takes the mean of 200 ms power samples x duration for GPU energy: see its method here"
+            )
+        return [*found, f"profile {fixed.name}: after the paper, constants from secondary sources"]
+
+
+def _table_factor(chosen: Bill) -> Factor:
+    """Which embodied table was used, so that results under two of them are told apart; own rows are `declared`."""
+    names = "+".join(sorted({charge.row.table for charge in chosen.charges}))
+    return Factor(
+        name="embodied_table",
+        value=None,
+        unit="",
+        source="each figure has its own source",
+        id=f"embodied_table:{names}",
+    )
 
 
 def _share_factor(name: str, share: float, source: str) -> Factor:
@@ -200,17 +237,3 @@ def qualifying(costed: Costed, options: FuelOptions) -> dict[str, Bill]:
     known = {name: each for name, each in bills.items() if isinstance(each, Bill)}
     own = any(charge.row.table == "declared" for each in known.values() for charge in each.charges)
     return {} if own or len(known) < 2 else known
-
-
-def flip_factor(
-    operational_g_a: float, embodied_g_a: float, operational_g_b: float, embodied_g_b: float
-) -> float | None:
-    """The common factor on embodied carbon at which two systems tie; None where no positive factor does.
-
-    All four per functional unit, in g. To be read next to the spread of the tables, about 47.
-    """
-    gap = embodied_g_b - embodied_g_a
-    if gap == 0:
-        return None
-    factor = (operational_g_a - operational_g_b) / gap
-    return factor if math.isfinite(factor) and factor > 0 else None

@@ -13,7 +13,7 @@ from harness.errors import HarnessError, did_you_mean
 from harness.options import Options, Share
 from harness.quantity import Unavailable
 from harness.units import parse_duration
-from harness_meter_fuel import carbon, embodied
+from harness_meter_fuel import act, carbon, embodied
 from harness_meter_fuel.grid import Grid, resolve
 from harness_meter_fuel.profiles import PROFILES, Profile, ProfileName
 
@@ -142,12 +142,69 @@ def _short_pue(value: object) -> object:
 Pue = Annotated[PueOptions, BeforeValidator(_short_pue, json_schema_input_type=float | PueOptions)]
 
 
-class OwnEmbodied(Options):
-    """An own embodied figure, per device, or per GB for `dram`; without a source it is refused."""
+class ActOptions(Options):
+    """A device as ACT (ISCA 2022) counts it; without `area_cm2` memory and packages alone."""
 
-    kg: float = Field(ge=0, allow_inf_nan=False)
+    area_cm2: float = Field(0.0, ge=0, allow_inf_nan=False, description="logic dies together")
+    node_nm: int | None = Field(None, description="process node of the logic")
+    packages: int = Field(1, ge=0, description="integrated circuits with a package of their own")
+    memory: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict, description="GB by technology; there is none for HBM or GDDR, a stand-in is recorded"
+    )
+    fab_g_per_kwh: float | None = Field(None, ge=0, allow_inf_nan=False, description="instead of Taiwan's")
+    fab_yield: float | None = Field(None, gt=0, le=1, description="of the logic, instead of ACT's default")
+
+    @model_validator(mode="after")
+    def _known(self) -> ActOptions:
+        try:
+            self.kg()
+        except HarnessError as error:
+            raise _refusal(error) from None
+        return self
+
+    def kg(self) -> float:
+        """Embodied carbon in kg; raises UsageError for an unknown node or memory."""
+        return act.device_kg(
+            self.area_cm2,
+            self.node_nm,
+            packages=self.packages,
+            memory=self.memory,
+            fab_g_per_kwh=self.fab_g_per_kwh,
+            fab_yield=self.fab_yield,
+        )
+
+    def __str__(self) -> str:
+        logic = [f"{self.area_cm2:g} cm2 at {self.node_nm} nm"] if self.area_cm2 else []
+        parts = [*logic, *(f"{size:g} GB of {name}" for name, size in self.memory.items())]
+        return f"ACT (ISCA 2022), {', '.join(parts)}, {self.packages} packages"
+
+
+class OwnEmbodied(Options):
+    """An own embodied figure, per device, or per GB for `dram`: a number or ACT's formula, never without a source."""
+
+    kg: float | None = Field(None, ge=0, allow_inf_nan=False)
+    act: ActOptions | None = None
     source: Source
     lifetime: Lifetime | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> OwnEmbodied:
+        if (self.kg is None) == (self.act is None):
+            raise ValueError("give exactly one of kg and act")
+        return self
+
+    @property
+    def figure_kg(self) -> float:
+        """The number, or what ACT's formula gives."""
+        if self.kg is not None:
+            return self.kg
+        assert self.act is not None
+        return self.act.kg()
+
+    @property
+    def provenance(self) -> str:
+        """Where it is from, as the record keeps it."""
+        return f"declared in the suite: {self.source}" + (f"; {self.act}" if self.act else "")
 
 
 class HostOptions(Options):
@@ -174,6 +231,9 @@ class FuelOptions(Options):
         default_factory=dict, description="declared stand-ins: kind, UUID or product name -> product name"
     )
     host: HostOptions = HostOptions()
+    scopes: tuple[Literal["gpu", "cpu", "dram", "host", "module", "process", "declared"], ...] | None = Field(
+        None, min_length=1, description="kinds of energy that are charged; all that are read unless given"
+    )
     host_embodied_share: _UnitShare | None = None
     host_energy_share: _UnitShare | None = None
 
@@ -193,7 +253,7 @@ class FuelOptions(Options):
             if self.grid is None:
                 raise ValueError("profile custom needs `grid`, such as USA, USA/indiana or a number of g/kWh")
             return self
-        free = ("grid", "pue", "lifetime", "embodied_table", "embodied", "host_energy_share")
+        free = ("grid", "pue", "lifetime", "embodied_table", "embodied", "host_energy_share", "scopes")
         changed = [name for name in free if getattr(self, name) not in (None, {})]
         if changed:
             raise ValueError(f"profile {self.profile} fixes {', '.join(changed)}; use profile custom to choose them")

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from harness.errors import MeasurementError
 from harness_speculative_decoding.builder import build, facts_of, recipe_named
 from harness_speculative_decoding.digest import model_digest, weight_files
+from harness_speculative_decoding.quantization import Quantization, quantize
 from harness_speculative_decoding.recipes import PREFIX
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -46,6 +47,7 @@ def load_causal_lm(
     dtype: str,
     cache: Path,
     progress: Callable[[str, float | None], None],
+    quantization: Quantization = "none",
 ) -> Loaded:
     """Loads a model and its tokenizer; code that comes with a model is never run.
 
@@ -55,9 +57,10 @@ def load_causal_lm(
         dtype: one of `DTYPES`.
         cache: where built-in models are kept.
         progress: receives text and the share that is done.
+        quantization: of its linear layers.
 
     Raises:
-        UsageError: no such built-in model.
+        UsageError: no such built-in model, or torchao is not installed.
         MeasurementError: the model cannot be had; says what to do.
     """
     built: dict[str, object] = {}
@@ -72,6 +75,7 @@ def load_causal_lm(
     model, tokenizer = _from_pretrained(str(folder or name_or_path), DTYPES[dtype], name_or_path)
     model.to(device)  # type: ignore[arg-type]
     model.eval()  # type: ignore[no-untyped-call]
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     revision = getattr(model.config, "_commit_hash", None)
     return Loaded(
         model,
@@ -80,8 +84,9 @@ def load_causal_lm(
             "source": name_or_path,
             "revision": revision,
             "architecture": type(model).__name__,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "parameters": parameters,
             "dtype": dtype,
+            **quantize(model, quantization),
             "digest": _digest(folder, name_or_path, revision),
             **built,
         },

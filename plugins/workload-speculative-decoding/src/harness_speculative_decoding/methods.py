@@ -68,7 +68,8 @@ class _Cooperation(Decoding):
     def _load(self, context: TrialContext, device: torch.device) -> Loaded:
         options = self._cooperation
         for name in ("target", *self._drafts()):
-            self._all[name] = self._load_model(getattr(options, name), context, device)
+            quantization = options.quantization if name == "target" else "none"
+            self._all[name] = self._load_model(getattr(options, name), context, device, quantization)
         wrapped = wrap(self._all, options.cache, options.batch)
         if options.role_energy:
             self._traced = {ROLES[name]: Traced(model) for name, model in wrapped.items()}

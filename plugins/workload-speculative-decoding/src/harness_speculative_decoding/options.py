@@ -25,6 +25,7 @@ class DecodingOptions(Options):
         batch: requests decoded together; a step is one batch.
         ignore_eos: go on to `max_new_tokens` after an end token, so that all outputs are equally long.
         dtype: of the weights.
+        quantization: of the target's linear layers, through torchao (extra `quantization`); its dtype computes.
     """
 
     target: Annotated[str, Field(min_length=1)] = "builtin:small"
@@ -37,6 +38,7 @@ class DecodingOptions(Options):
     batch: Annotated[int, Field(ge=1, le=4096)] = 1
     ignore_eos: bool = False
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    quantization: Literal["none", "int8-weight-only", "int8-dynamic"] = "none"
 
 
 class VanillaOptions(DecodingOptions):

@@ -74,6 +74,18 @@ SMALL = Recipe(
 )
 """0.94 million parameters."""
 
+MEDIUM = Recipe(
+    name="medium",
+    hidden_size=80,
+    layers=3,
+    heads=4,
+    intermediate_size=216,
+    steps=400,
+    time_cap_s=120.0,
+    peak_lr=6e-3,
+)
+"""0.31 million parameters, of the same tokenizer as `SMALL`."""
+
 TINY = Recipe(
     name="tiny",
     hidden_size=48,
@@ -86,4 +98,4 @@ TINY = Recipe(
 )
 """0.12 million parameters, of the same tokenizer as `SMALL`."""
 
-RECIPES = {recipe.name: recipe for recipe in (SMALL, TINY)}
+RECIPES = {recipe.name: recipe for recipe in (SMALL, MEDIUM, TINY)}

@@ -84,10 +84,10 @@ class Decoding(Workload):
 
     def _load(self, context: TrialContext, device: torch.device) -> Loaded:
         """Loads what the method needs and returns the model whose tokenizer and context the prompts must fit."""
-        return self._load_model(self._options.target, context, device)
+        return self._load_model(self._options.target, context, device, self._options.quantization)
 
-    def _load_model(self, name: str, context: TrialContext, device: torch.device) -> Loaded:
-        return load_causal_lm(name, device, self._options.dtype, context.cache, context.progress)
+    def _load_model(self, name: str, context: TrialContext, device: torch.device, quantization: str = "none") -> Loaded:
+        return load_causal_lm(name, device, self._options.dtype, context.cache, context.progress, quantization)
 
     @abstractmethod
     def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:

@@ -1,0 +1,117 @@
+"""Int8 weights are int8, outputs stay close to the float model's, and what was done is in the record."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from harness_speculative_decoding.builder import recipe_named
+from harness_speculative_decoding.options import VanillaOptions
+from harness_speculative_decoding.quantization import Quantization, quantize
+from harness_speculative_decoding.recipes import RECIPES
+from pydantic import ValidationError
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from harness.errors import ExitCode, UsageError
+
+torchao = pytest.importorskip("torchao.quantization")
+PROMPT = torch.tensor([[1, 5, 9, 2, 7, 30, 12, 3]])
+
+
+def model(*, tied: bool = True) -> LlamaForCausalLM:
+    torch.manual_seed(3)
+    torch.set_num_threads(1)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        tie_word_embeddings=tied,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def logits(made: LlamaForCausalLM) -> torch.Tensor:
+    with torch.inference_mode():
+        found: torch.Tensor = made(PROMPT).logits
+        return found
+
+
+@pytest.mark.parametrize(("how", "close"), [("int8-weight-only", 0.02), ("int8-dynamic", 0.05)])
+@pytest.mark.parametrize("tied", [True, False])
+def test_outputs_stay_close_and_weights_are_int8(how: Quantization, close: float, tied: bool) -> None:
+    made = model(tied=tied)
+    before, size = logits(made), {name: part.shape for name, part in made.named_parameters()}
+    facts = quantize(made, how)
+    after = logits(made)
+    assert 0 < float((after - before).norm() / before.norm()) < close
+    weight = made.model.layers[0].self_attn.q_proj.weight
+    assert weight.qdata.dtype is torch.int8
+    assert weight.shape == size["model.layers.0.self_attn.q_proj.weight"]
+    assert type(made.model.embed_tokens.weight) is torch.nn.Parameter
+    assert hasattr(made.lm_head.weight, "qdata") is not tied
+    assert facts["quantization"] == how
+    assert facts["quantized_layers"] == 2 * 7 + (not tied)
+    assert str(facts["torchao"])[0].isdigit()
+
+
+def test_int8_weight_only_is_the_rounding_of_each_output_channel() -> None:
+    made = model()
+    weight = made.model.layers[0].mlp.up_proj.weight.detach().clone()
+    quantize(made, "int8-weight-only")
+    found = made.model.layers[0].mlp.up_proj.weight.dequantize()
+    step = weight.abs().amax(dim=1, keepdim=True) / 127.5
+    assert bool(((found - weight).abs() <= step * 1.01).all())
+
+
+def test_none_changes_nothing() -> None:
+    made = model()
+    before = logits(made)
+    assert quantize(made, "none") == {"quantization": "none"}
+    assert torch.equal(logits(made), before)
+
+
+def test_without_torchao_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(UsageError, match=r"\[quantization\]") as caught:
+        quantize(model(), "int8-dynamic")
+    assert caught.value.exit_code is ExitCode.USAGE
+
+
+def test_an_unknown_quantization_is_refused() -> None:
+    with pytest.raises(ValidationError, match="int8-weight-only"):
+        VanillaOptions.model_validate({"quantization": "int4"})
+
+
+def test_there_are_three_sizes_and_the_middle_one_lies_between() -> None:
+    sizes = [_parameters(name) for name in ("tiny", "medium", "small")]
+    assert sizes == sorted(sizes)
+    assert sizes[1] == 314_800
+    assert RECIPES["medium"].vocabulary == RECIPES["small"].vocabulary == RECIPES["tiny"].vocabulary
+
+
+def _parameters(name: str) -> int:
+    recipe = recipe_named(name)
+    layer = 4 * recipe.hidden_size**2 + 3 * recipe.hidden_size * recipe.intermediate_size + 2 * recipe.hidden_size
+    return recipe.vocabulary * recipe.hidden_size + recipe.layers * layer + recipe.hidden_size
+
+
+def test_the_loader_quantizes_and_records_it(tmp_path: Path) -> None:
+    from harness_speculative_decoding.loading import load_causal_lm
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    model().save_pretrained(tmp_path)
+    words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(64)}, unk_token="w0"))
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0").save_pretrained(tmp_path)
+    device = torch.device("cpu")
+    plain = load_causal_lm(str(tmp_path), device, "float32", tmp_path, lambda *_: None)
+    small = load_causal_lm(str(tmp_path), device, "float32", tmp_path, lambda *_: None, "int8-weight-only")
+    assert plain.facts["quantization"] == "none"
+    assert small.facts["quantization"] == "int8-weight-only"
+    assert small.facts["parameters"] == plain.facts["parameters"]
+    assert small.facts["digest"] == plain.facts["digest"]  # of the files that were loaded
