@@ -4,9 +4,9 @@ The loss of a pair is -log sigmoid(margin) with
 
     margin = beta * [(log pi(y+) - log pi_ref(y+)) - (log pi(y-) - log pi_ref(y-))]
 
-(Rafailov et al., arXiv 2305.18290, equation 7), log-probabilities summed over the tokens of the answer alone. `margin` is
-the implicit reward of the chosen answer over that of the rejected one. Where pairs are labelled by a Bradley-Terry model
-of a reward r, the optimum is pi = pi_ref * exp(r / beta) / C: the tilt that reward-shifted sampling carries over.
+(Rafailov et al., arXiv 2305.18290), log-probabilities summed over the tokens of the answer alone. `margin` is the
+implicit reward of the chosen answer over that of the rejected one. Where pairs are labelled by a Bradley-Terry model of
+a reward r, the optimum is pi = pi_ref * exp(r / beta) / C: the tilt that reward-shifted sampling carries over.
 """
 
 from __future__ import annotations
@@ -115,8 +115,11 @@ def log_probabilities(model: PreTrainedModel, rows: Sequence[Row], batch: int) -
 class Parts:
     """The parts of every batch of a training run, in a fixed order that depends on the seed alone.
 
-    Batches are taken from shuffled passes over the pairs, one pass after the other, so that every batch is full. Each is
-    cut into `accumulate` parts of nearly equal size, whose gradients add up to the batch's.
+    Batches are taken from shuffled passes over the pairs, one pass after the other, so that every batch is full. Each
+    is cut into `accumulate` parts of nearly equal size, whose gradients add up to the batch's.
+
+    `state_dict` and `load_state_dict` tell Lightning that a resumed training may begin here in the middle; where is
+    decided by `skip`, from the number of finished steps, because Lightning may have fetched parts ahead.
 
     Args:
         pairs: to train on.
@@ -155,6 +158,13 @@ class Parts:
             if step >= self._skip:
                 yield from self._parts(order[: self._batch])
             order = order[self._batch :]
+
+    def state_dict(self) -> dict[str, int]:
+        """Nothing that `skip` does not say."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Takes nothing over."""
 
     def _parts(self, numbers: Tensor) -> Iterator[Part]:
         whole = [self._pairs[number] for number in numbers.tolist()]

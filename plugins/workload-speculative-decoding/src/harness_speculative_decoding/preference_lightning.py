@@ -1,4 +1,4 @@
-"""Training on answers and on preference pairs for pytorch-lightning; apart because importing Lightning takes seconds."""
+"""Training on answers and on pairs for pytorch-lightning; kept apart because importing Lightning takes seconds."""
 
 from __future__ import annotations
 

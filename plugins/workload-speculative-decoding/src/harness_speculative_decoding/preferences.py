@@ -93,7 +93,7 @@ def _pair(row: Mapping[str, object], where: str) -> Pair:
         if not prompt:
             raise UsageError("field 'prompt' is empty", where=where, accepted=FORMS)
         return Pair(prompt, chosen, rejected)
-    shared = os.path.commonprefix([chosen, rejected])
+    shared = os.path.commonprefix([chosen, rejected])  # noqa: RUF071 - texts, compared character by character
     turn = shared.rfind(ASSISTANT)
     if turn < 0:
         raise UsageError(

@@ -28,7 +28,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class MeanReward:
-    """The mean reward over prompts, its standard error (from the means of the prompts), and how many answers it is of."""
+    """The mean reward, its standard error (from the means of the prompts), and of how many answers it is."""
 
     mean: float
     standard_error: float

@@ -11,7 +11,7 @@ Reward = Callable[[str, str], float]
 """(prompt, answer) -> how good the answer is; higher is better."""
 
 PLAIN_WORD = re.compile(r"[A-Za-z][a-z]*(?:['-][a-z]+)*[,.;:!?]?")
-"""Letters with a capital only in front, parts joined by an apostrophe or hyphen, then at most one mark of punctuation."""
+"""Letters, a capital only in front, parts joined by an apostrophe or hyphen, and at the end one mark at most."""
 
 FEWEST_WORDS = 8
 """A shorter text is judged as if it had so many words, so that falling silent is not a way to win."""
