@@ -1,4 +1,4 @@
-"""Offers decoding and aligning causal language models, and the scorer `prose`. Importing this module imports no torch."""
+"""Offers decoding and aligning language models, and the scorer `prose`. Importing this module imports no torch."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from harness_speculative_decoding.alignment import Settings, Stage, StepReport, dpo, quality, sft
 from harness_speculative_decoding.corpus import Corpus
@@ -38,8 +38,8 @@ def align(recipe: AlignmentRecipe, base: Path, corpus: Corpus, progress: Progres
     """
     start = time.monotonic()
     with fixed_threads() as threads:
-        tokenizer = AutoTokenizer.from_pretrained(base)
-        model = LlamaForCausalLM.from_pretrained(base).eval()
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)
+        model = LlamaForCausalLM.from_pretrained(base)
         writer = _Writer(recipe, model, tokenizer)
         train_stream = token_stream(tokenizer, corpus.train)
         held_out_stream = token_stream(tokenizer, corpus.held_out)
@@ -89,7 +89,7 @@ def align(recipe: AlignmentRecipe, base: Path, corpus: Corpus, progress: Progres
 class _Writer:
     """Answers of the model in the recipe's way; those after the stage differ because the model does."""
 
-    def __init__(self, recipe: AlignmentRecipe, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, recipe: AlignmentRecipe, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
         self._recipe, self._model, self._tokenizer = recipe, model, tokenizer
 
     def __call__(self, prompts: list[tuple[int, ...]], samples: int, seed: int) -> list[list[Answer]]:

@@ -150,7 +150,7 @@ class DraftAlignment(Workload):
         )
 
     def validate(self) -> Mapping[str, float]:
-        """Loss, mean implicit margin and share of positive margins over the held-out pairs, after the last alignment."""
+        """Loss, mean implicit margin and share of positive margins over the held-out pairs, after the last run."""
         if self._aligned is None or self._reference is None:
             return {}
         assert self._data is not None

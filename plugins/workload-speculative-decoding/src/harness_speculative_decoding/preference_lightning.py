@@ -50,8 +50,8 @@ class AnswerTraining(pl.LightningModule):
             loss = dpo_loss(margin).sum()
         loss = loss / part.divisor
         with torch.no_grad():
-            counts = [loss, margin.sum(), (margin > 0).sum(), part.answer.sum(), len(part.answer)]
-            self.sums += torch.tensor([float(count) for count in counts], dtype=torch.float64)
+            sums = torch.stack([loss, margin.sum(), (margin > 0).sum(), part.answer.sum()])
+            self.sums += torch.tensor([*sums.tolist(), len(part.answer)], dtype=torch.float64)
         # Lightning divides by the number of parts; the division by the whole batch is done already.
         return loss * self.settings.accumulate
 

@@ -10,12 +10,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from harness_speculative_decoding.corpus import Corpus
 from harness_speculative_decoding.recipes import PREFIX, Recipe
@@ -30,7 +30,7 @@ class Trained:
     """A trained model with what is worth recording about the run; `extra` holds what only some models have."""
 
     model: LlamaForCausalLM
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: PreTrainedTokenizerBase
     parameters: int
     perplexity: float
     steps: int
@@ -75,10 +75,10 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int, context: int) -> PreT
     )
 
 
-def token_stream(tokenizer: PreTrainedTokenizerFast, documents: Sequence[str]) -> Tensor:
+def token_stream(tokenizer: PreTrainedTokenizerBase, documents: Sequence[str]) -> Tensor:
     """All documents as one row of token ids, each ended by the end token; shape (tokens,)."""
-    end = tokenizer.eos_token_id
-    encoded = tokenizer(list(documents), add_special_tokens=False, verbose=False)["input_ids"]
+    end: Any = tokenizer.eos_token_id
+    encoded: Any = tokenizer(list(documents), add_special_tokens=False, verbose=False)["input_ids"]
     return torch.tensor([token for ids in encoded for token in (*ids, end)], dtype=torch.long)
 
 
