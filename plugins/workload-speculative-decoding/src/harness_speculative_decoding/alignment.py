@@ -248,36 +248,13 @@ def _train(
         return tell(report)
 
     with hints_hidden():
-        import pytorch_lightning as pl
-        from pytorch_lightning.callbacks import ModelCheckpoint
+        from harness_speculative_decoding.preference_lightning import AnswerTraining
 
-        from harness_speculative_decoding.preference_lightning import AnswerTraining, Reports
-
-        # Reports come first, so that an interruption by `tell` leaves no checkpoint of the step it interrupted.
-        callbacks: list[pl.Callback] = [Reports(heard)]
-        if checkpoints is not None:
-            callbacks.append(
-                ModelCheckpoint(
-                    checkpoints,
-                    filename=Path(CHECKPOINT).stem,
-                    every_n_train_steps=checkpoint_every,
-                    enable_version_counter=False,
-                )
-            )
-        trainer = pl.Trainer(
-            accelerator="gpu" if model.device.type == "cuda" else model.device.type,
-            devices=[model.device.index or 0] if model.device.type == "cuda" else 1,
-            precision="bf16-mixed" if precision == "bfloat16" else None,
-            max_epochs=1,
-            max_steps=schedule.steps,
-            accumulate_grad_batches=settings.accumulate,
-            gradient_clip_val=1.0,
-            logger=False,
-            enable_checkpointing=checkpoints is not None,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-            callbacks=callbacks,
-        )
+        # The model stays in eval mode: dropout would blur the ratio of policy and reference.
+        warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start of training.*")
+        # A folder with a checkpoint is how a training is gone on with.
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
+        trainer = _trainer(model.device, settings, schedule, precision, heard, checkpoints, checkpoint_every)
         parts = Parts(
             pairs,
             reference,
@@ -288,14 +265,51 @@ def _train(
             skip=resumed_at,
         )
         device = model.device
-        # The model stays in eval mode: dropout would blur the ratio of policy and reference.
-        warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start of training.*")
-        # A folder with a checkpoint is how a training is gone on with.
-        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
         module = AnswerTraining(model, settings, schedule, beta, identity)
         trainer.fit(module, train_dataloaders=parts, ckpt_path=checkpoint, weights_only=True)
         model.to(device)  # type: ignore[arg-type]  # Lightning takes it off the card
     return Stage(settings, beta, precision, trainer.global_step, resumed_at, tuple(reports), time.monotonic() - start)
+
+
+def _trainer(
+    device: torch.device,
+    settings: Settings,
+    schedule: Schedule,
+    precision: str,
+    tell: Tell,
+    checkpoints: Path | None,
+    checkpoint_every: int,
+) -> Any:
+    """Lightning's trainer for one stage on one device."""
+    import pytorch_lightning as pl
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    from harness_speculative_decoding.preference_lightning import Reports
+
+    callbacks: list[pl.Callback] = [Reports(tell)]
+    if checkpoints is not None:
+        callbacks.append(
+            ModelCheckpoint(
+                checkpoints,
+                filename=Path(CHECKPOINT).stem,
+                every_n_train_steps=checkpoint_every,
+                enable_version_counter=False,
+            )
+        )
+    return pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else device.type,
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        precision="bf16-mixed" if precision == "bfloat16" else None,
+        max_epochs=1,
+        max_steps=schedule.steps,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_checkpointing=checkpoints is not None,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        callbacks=callbacks,
+    )
 
 
 def _precision(model: PreTrainedModel, settings: Settings) -> Literal["float32", "bfloat16"]:
