@@ -1,4 +1,4 @@
-"""Offers decoding workloads, from one model and from several, and a scorer. Importing this module imports no torch."""
+"""Offers decoding with one model and with several, alignment, and a scorer. Importing this module imports no torch."""
 
 from __future__ import annotations
 
@@ -6,11 +6,22 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
-from harness import ScorerSpec, Workload, WorkloadSpec, hookimpl
+from harness import Column, FunctionalUnit, ScorerSpec, Workload, WorkloadSpec, hookimpl
 from harness.options import Options
 from harness_speculative_decoding import method_options as options
 from harness_speculative_decoding.columns import COLUMNS, REWARD_COLUMNS, UNITS
-from harness_speculative_decoding.options import VanillaOptions
+from harness_speculative_decoding.options import DraftAlignmentOptions, VanillaOptions
+
+ALIGNMENT_COLUMNS = (
+    Column("pairs", "1", "preference pairs trained on; 0 in a step of fine-tuning", higher_is_better=True),
+    Column("answers", "1", "answers computed, two of each pair"),
+    Column("tokens", "1", "answer tokens computed"),
+    Column("loss", "1", "mean DPO loss per pair, or loss per answer token in fine-tuning, in nats"),
+    Column("reward_margin", "1", "mean implicit reward of the chosen over the rejected answers, before the step"),
+    Column("reward_accuracy", "1", "share of pairs with a positive margin, before the step"),
+    Column("latency_s", "s", "duration of the optimiser step", higher_is_better=False),
+)
+"""Columns of `draft-alignment`; an item is one optimiser step."""
 
 
 def _made_by(module: str, name: str) -> Callable[[Any], Any]:
@@ -37,7 +48,7 @@ def _workload(name: str, summary: str, given: type[Options], module: str, class_
 
 @hookimpl
 def harness_workloads() -> Iterable[WorkloadSpec]:
-    """One workload a decoding method."""
+    """One workload a decoding method, and the alignment of drafts."""
     methods = "methods"
     return [
         _workload(
@@ -68,6 +79,15 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
         _workload("best-of-n", "the best of n answers by a reward", options.BestOfNOptions, methods, "BestOfN"),
         _workload("rejection", "answers until a reward is reached", options.RejectionOptions, methods, "Rejection"),
         _workload("assisted", "transformers' assisted generation", options.AssistedOptions, methods, "Assisted"),
+        WorkloadSpec(
+            name="draft-alignment",
+            summary="aligning a small draft model: DPO on preference pairs, after fine-tuning if asked for",
+            factory=_made_by("draft_alignment", "DraftAlignment"),
+            columns=ALIGNMENT_COLUMNS,
+            functional_units={"pair": FunctionalUnit.of("pairs"), "answer_token": FunctionalUnit.of("tokens")},
+            options=DraftAlignmentOptions,
+            backends=("torch",),
+        ),
     ]
 
 

@@ -18,7 +18,7 @@ from platformdirs import user_cache_path
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness_speculative_decoding import corpus as prose
 from harness_speculative_decoding.digest import file_digest
-from harness_speculative_decoding.recipes import PREFIX, RECIPES, Recipe, versions
+from harness_speculative_decoding.recipes import PREFIX, RECIPES, AlignmentRecipe, Recipe, versions
 
 FACTS = "recipe.json"
 WEIGHTS = "model.safetensors"
@@ -26,9 +26,10 @@ WAIT_S = 5.0
 """How often a process that waits for another one's build says so."""
 
 Progress = Callable[[str, float | None], None]
+AnyRecipe = Recipe | AlignmentRecipe
 
 
-def recipe_named(name: str) -> Recipe:
+def recipe_named(name: str) -> AnyRecipe:
     """The recipe of `builtin:NAME`; raises UsageError."""
     short = name.removeprefix(PREFIX)
     if short not in RECIPES:
@@ -40,7 +41,7 @@ def recipe_named(name: str) -> Recipe:
     return RECIPES[short]
 
 
-def build(recipe: Recipe, cache: Path, progress: Progress, *, bar: bool = False) -> Path:
+def build(recipe: AnyRecipe, cache: Path, progress: Progress, *, bar: bool = False) -> Path:
     """The folder of a built-in model, trained first if the cache does not hold it.
 
     The folder is what `save_pretrained` writes, and `recipe.json`: recipe, corpus, versions and held-out perplexity.
@@ -78,10 +79,15 @@ def facts_of(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _build_into(folder: Path, recipe: Recipe, corpus: prose.Corpus, progress: Progress, *, bar: bool) -> None:
+def _build_into(folder: Path, recipe: AnyRecipe, corpus: prose.Corpus, progress: Progress, *, bar: bool) -> None:
+    from harness_speculative_decoding.aligned import align
     from harness_speculative_decoding.training import train
 
-    trained = train(recipe, corpus, progress, bar=bar)
+    if isinstance(recipe, AlignmentRecipe):
+        base = build(recipe.base, folder.parent.parent, progress, bar=bar)
+        trained = align(recipe, base, corpus, progress)
+    else:
+        trained = train(recipe, corpus, progress, bar=bar)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         target = Path(temporary, "model")
         trained.model.save_pretrained(target)
@@ -102,6 +108,7 @@ def _build_into(folder: Path, recipe: Recipe, corpus: prose.Corpus, progress: Pr
             "time_cap_struck": trained.time_cap_struck,
             "threads": trained.threads,
             "duration_s": trained.duration_s,
+            **trained.extra,
             "weights_sha256": file_digest(target / WEIGHTS),
         }
         (target / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

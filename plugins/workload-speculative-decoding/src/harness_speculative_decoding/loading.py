@@ -68,7 +68,10 @@ def load_causal_lm(
         folder: Path | None = build(recipe_named(name_or_path), cache, progress)
         assert folder is not None
         facts = facts_of(folder) or {}
-        built = {key: facts.get(key) for key in ("perplexity", "recipe", "corpus", "versions", "time_cap_struck")}
+        built = {
+            key: facts.get(key)
+            for key in ("perplexity", "recipe", "corpus", "versions", "time_cap_struck", "alignment")
+        }
     else:
         folder = model_folder(name_or_path)
     progress(f"loading {name_or_path}", None)

@@ -23,7 +23,7 @@ from harness_speculative_decoding.method_options import (
     SpeculationOptions,
 )
 from harness_speculative_decoding.models import ancestry, check_contexts, logit_count, shared_vocabulary, wrap
-from harness_speculative_decoding.rewards import Reward, reward_named
+from harness_speculative_decoding.reward_models import Reward, reward_named
 from harness_speculative_decoding.rule import Rule, Speculated, SpeculationError, Trio
 from harness_speculative_decoding.selection import Selected, select_best, select_first
 from harness_speculative_decoding.speculation import speculate

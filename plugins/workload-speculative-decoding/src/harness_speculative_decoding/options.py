@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from harness.errors import UsageError
 from harness.options import Options
+from harness_speculative_decoding.rewards import reward_function
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -43,3 +45,60 @@ class DecodingOptions(Options):
 
 class VanillaOptions(DecodingOptions):
     """Options of workload `vanilla`."""
+
+
+class DraftAlignmentOptions(Options):
+    """Options of workload `draft-alignment`.
+
+    Attributes:
+        base: the model to align: `builtin:tiny-sft`, a folder, or a hub id.
+        data: JSON Lines in the form of HH-RLHF; empty to rank the base's own answers instead.
+        reward: name of the reward function that ranks them.
+        prompts: how many prompts to answer, taken from the built-in prose.
+        prompt_tokens: length of such a prompt.
+        samples: answers to each; the best is chosen, the worst rejected.
+        answer_tokens: longest such answer.
+        fine_tune: first fine-tune on the chosen answers; the result is then the reference.
+        beta: of the DPO loss, and so of the tilt that sampling carries over.
+        epochs: passes over the pairs, in each stage.
+        batch: pairs of an optimiser step.
+        accumulate: parts that a batch is computed in; saves memory and changes only rounding.
+        lr: peak learning rate of DPO.
+        sft_lr: peak learning rate of fine-tuning.
+        warm_up_steps: steps of linear warm-up.
+        precision: `auto` computes in bfloat16 under autocast on a GPU that has it; weights are float32.
+        seed: of prompts, answers and order.
+    """
+
+    base: Annotated[str, Field(min_length=1)] = "builtin:tiny-sft"
+    data: str = ""
+    reward: str = "prose"
+    prompts: Count = 512
+    prompt_tokens: Count = 16
+    samples: Annotated[int, Field(ge=2, le=1024)] = 4
+    answer_tokens: Count = 48
+    fine_tune: bool = False
+    beta: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    batch: Count = 32
+    accumulate: Count = 1
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    sft_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5e-4
+    warm_up_steps: Annotated[int, Field(ge=0)] = 5
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    seed: Annotated[int, Field(ge=0)] = 1
+
+    @field_validator("reward")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            reward_function(name)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    @model_validator(mode="after")
+    def _parts_of_a_batch(self) -> DraftAlignmentOptions:
+        if self.accumulate > self.batch:
+            raise ValueError(f"a batch of {self.batch} cannot be computed in {self.accumulate} parts")
+        return self

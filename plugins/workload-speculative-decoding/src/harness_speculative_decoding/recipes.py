@@ -6,10 +6,14 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from typing import Literal
 
 PREFIX = "builtin:"
 BUILD = 1
 """Version of the training code; part of the key under which a model is kept."""
+
+ALIGNMENT_BUILD = 1
+"""The same of the alignment code and its reward functions."""
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "pytorch-lightning")
 """Libraries whose version may change the weights."""
@@ -57,6 +61,48 @@ class Recipe:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlignmentRecipe:
+    """A stage of aligning a built-in model on pairs that it wrote itself and that a reward function ranked.
+
+    Attributes:
+        name: what a suite writes after `builtin:`.
+        stage: `sft` on the chosen answers, or `dpo` on the pairs with the base as the reference.
+        base: the model to begin with; it also writes the answers.
+        beta: of the DPO loss, and so of the tilt; not used by `sft`.
+        prompts: prompts, taken from the training text.
+        prompt_tokens: length of a prompt.
+        samples: answers to each; the best is chosen, the worst rejected.
+        answer_tokens: longest answer.
+        epochs: passes over the pairs.
+        batch: pairs in a step.
+        peak_lr: learning rate after warm-up.
+        warm_up_steps: steps of linear warm-up.
+        reward: name of the reward function.
+        seed: of prompts, answers and order.
+    """
+
+    name: str
+    stage: Literal["sft", "dpo"]
+    base: Recipe | AlignmentRecipe
+    beta: float = 0.1
+    prompts: int
+    prompt_tokens: int
+    samples: int
+    answer_tokens: int
+    epochs: float
+    batch: int
+    peak_lr: float
+    warm_up_steps: int = 5
+    reward: str = "prose"
+    seed: int = 1
+
+    def key(self, corpus_digest: str) -> str:
+        """What names the finished model: recipe, training code, and the base's key."""
+        content = [ALIGNMENT_BUILD, asdict(self), self.base.key(corpus_digest)]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def versions() -> dict[str, str]:
     """Installed versions of `LIBRARIES`."""
     return {name: version(name) for name in LIBRARIES}
@@ -98,4 +144,35 @@ TINY = Recipe(
 )
 """0.12 million parameters, of the same tokenizer as `SMALL`."""
 
-RECIPES = {recipe.name: recipe for recipe in (SMALL, MEDIUM, TINY)}
+TINY_SFT = AlignmentRecipe(
+    name="tiny-sft",
+    stage="sft",
+    base=TINY,
+    prompts=1024,
+    prompt_tokens=16,
+    samples=4,
+    answer_tokens=48,
+    epochs=1.0,
+    batch=32,
+    peak_lr=5e-4,
+)
+"""`TINY`, fine-tuned on the best of its own answers."""
+
+TINY_ALIGNED = AlignmentRecipe(
+    name="tiny-aligned",
+    stage="dpo",
+    base=TINY_SFT,
+    beta=0.1,
+    prompts=2048,
+    prompt_tokens=16,
+    samples=4,
+    answer_tokens=48,
+    epochs=2.0,
+    batch=32,
+    peak_lr=1e-3,
+)
+"""`TINY_SFT`, optimised on pairs of its own answers."""
+
+RECIPES: dict[str, Recipe | AlignmentRecipe] = {
+    recipe.name: recipe for recipe in (SMALL, MEDIUM, TINY, TINY_SFT, TINY_ALIGNED)
+}

@@ -10,7 +10,7 @@ from harness.errors import MeasurementError
 from harness.functional_unit import Row
 from harness.workload import Scorer
 from harness_speculative_decoding.method_options import RewardOptions
-from harness_speculative_decoding.rewards import reward_named
+from harness_speculative_decoding.reward_models import reward_named
 
 
 class RewardScorer(Scorer):

@@ -7,14 +7,15 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from harness_speculative_decoding.corpus import Corpus
 from harness_speculative_decoding.recipes import PREFIX, Recipe
@@ -26,10 +27,10 @@ Progress = Callable[[str, float | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A trained model with what is worth recording about the run."""
+    """A trained model with what is worth recording about the run; `extra` holds what only some models have."""
 
     model: LlamaForCausalLM
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: PreTrainedTokenizerBase
     parameters: int
     perplexity: float
     steps: int
@@ -38,6 +39,19 @@ class Trained:
     threads: int
     time_cap_struck: bool
     duration_s: float
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+
+class Schedule(Protocol):
+    """What the learning rate depends on."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+
+    @property
+    def warm_up_steps(self) -> int:
+        """Steps of linear warm-up."""
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int, context: int) -> PreTrainedTokenizerFast:
@@ -61,10 +75,10 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int, context: int) -> PreT
     )
 
 
-def token_stream(tokenizer: PreTrainedTokenizerFast, documents: Sequence[str]) -> Tensor:
+def token_stream(tokenizer: PreTrainedTokenizerBase, documents: Sequence[str]) -> Tensor:
     """All documents as one row of token ids, each ended by the end token; shape (tokens,)."""
-    end = tokenizer.eos_token_id
-    encoded = tokenizer(list(documents), add_special_tokens=False, verbose=False)["input_ids"]
+    end: Any = tokenizer.eos_token_id
+    encoded: Any = tokenizer(list(documents), add_special_tokens=False, verbose=False)["input_ids"]
     return torch.tensor([token for ids in encoded for token in (*ids, end)], dtype=torch.long)
 
 
@@ -111,11 +125,11 @@ def perplexity(model: LlamaForCausalLM, stream: Tensor, context: int, batch: int
     return math.exp(loss / count)
 
 
-def learning_rate(step: int, recipe: Recipe) -> float:
+def learning_rate(step: int, schedule: Schedule) -> float:
     """Factor on the peak learning rate: linear warm-up, then a cosine down to 0.1."""
-    if step < recipe.warm_up_steps:
-        return (step + 1) / recipe.warm_up_steps
-    part = (step - recipe.warm_up_steps) / max(1, recipe.steps - recipe.warm_up_steps)
+    if step < schedule.warm_up_steps:
+        return (step + 1) / schedule.warm_up_steps
+    part = (step - schedule.warm_up_steps) / max(1, schedule.steps - schedule.warm_up_steps)
     return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, part)))
 
 
@@ -129,20 +143,13 @@ def train(recipe: Recipe, corpus: Corpus, progress: Progress, *, bar: bool = Fal
     tokenizer = train_tokenizer(corpus.train, recipe.vocabulary, recipe.context)
     stream = token_stream(tokenizer, corpus.train)
     held_out = token_stream(tokenizer, corpus.held_out)
-    before = torch.get_num_threads()
-    # Two threads take two thirds of one thread's time at these sizes; more would make the sums depend on the machine.
-    threads = min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     start = time.monotonic()
-    torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            model = LlamaForCausalLM(_config(recipe, tokenizer))
-            steps = _fit(model, Batches(stream, recipe), recipe, progress, bar=bar)
+    with fixed_threads() as threads, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = LlamaForCausalLM(_config(recipe, tokenizer))
+        steps = _fit(model, Batches(stream, recipe), recipe, progress, bar=bar)
         progress(f"held-out perplexity of {PREFIX}{recipe.name}", 1.0)
         quality = perplexity(model, held_out, recipe.context)
-    finally:
-        torch.set_num_threads(before)
     return Trained(
         model=model,
         tokenizer=tokenizer,
@@ -155,6 +162,19 @@ def train(recipe: Recipe, corpus: Corpus, progress: Progress, *, bar: bool = Fal
         time_cap_struck=steps < recipe.steps,
         duration_s=time.monotonic() - start,
     )
+
+
+@contextmanager
+def fixed_threads() -> Iterator[int]:
+    """Sets and yields how many threads a built-in model is trained with; puts the number back."""
+    before = torch.get_num_threads()
+    # Two threads take two thirds of one thread's time at these sizes; more would make the sums depend on the machine.
+    threads = min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    torch.set_num_threads(threads)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
@@ -174,41 +194,43 @@ def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
 
 def _fit(model: LlamaForCausalLM, batches: Batches, recipe: Recipe, progress: Progress, *, bar: bool) -> int:
     """Runs the trainer; returns how many steps were done."""
+    with hints_hidden():
+        import pytorch_lightning as pl
+
+        from harness_speculative_decoding.lightning import LanguageModelling, Report
+
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_steps=recipe.steps,
+            max_time={"seconds": math.ceil(recipe.time_cap_s)},
+            gradient_clip_val=1.0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=bar,
+            callbacks=[Report(progress, f"training {PREFIX}{recipe.name}", recipe.steps)],
+        )
+        trainer.fit(LanguageModelling(model, recipe), train_dataloaders=batches)
+    return trainer.global_step
+
+
+@contextmanager
+def hints_hidden() -> Iterator[None]:
+    """Keeps Lightning's remarks (which card it found, which product to try) out of the log; other warnings stay."""
     with warnings.catch_warnings():
         # What a CUDA card could do for a training run that is meant for the processor.
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         # Lightning 2.6 itself uses a name that torch 2.13 deprecates.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-        import pytorch_lightning as pl
+        import pytorch_lightning  # noqa: F401 - it sets the levels of its loggers when it is first imported
 
-        from harness_speculative_decoding.lightning import LanguageModelling, Report
-
-        with _hints_hidden():
-            trainer = pl.Trainer(
-                accelerator="cpu",
-                devices=1,
-                max_steps=recipe.steps,
-                max_time={"seconds": math.ceil(recipe.time_cap_s)},
-                gradient_clip_val=1.0,
-                logger=False,
-                enable_checkpointing=False,
-                enable_model_summary=False,
-                enable_progress_bar=bar,
-                callbacks=[Report(progress, f"training {PREFIX}{recipe.name}", recipe.steps)],
-            )
-            trainer.fit(LanguageModelling(model, recipe), train_dataloaders=batches)
-    return trainer.global_step
-
-
-@contextmanager
-def _hints_hidden() -> Iterator[None]:
-    """Keeps Lightning's remarks (which card it found, which product to try) out of the log; warnings stay."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

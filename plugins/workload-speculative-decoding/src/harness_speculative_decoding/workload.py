@@ -16,6 +16,7 @@ from harness_speculative_decoding import corpus, prompts
 from harness_speculative_decoding.decoding import Generation, Request, check_request, generate
 from harness_speculative_decoding.loading import Loaded, load_causal_lm
 from harness_speculative_decoding.options import DecodingOptions
+from harness_speculative_decoding.quantization import Quantization
 from harness_speculative_decoding.sampling import Sampling
 
 
@@ -86,7 +87,9 @@ class Decoding(Workload):
         """Loads what the method needs and returns the model whose tokenizer and context the prompts must fit."""
         return self._load_model(self._options.target, context, device, self._options.quantization)
 
-    def _load_model(self, name: str, context: TrialContext, device: torch.device, quantization: str = "none") -> Loaded:
+    def _load_model(
+        self, name: str, context: TrialContext, device: torch.device, quantization: Quantization = "none"
+    ) -> Loaded:
         return load_causal_lm(name, device, self._options.dtype, context.cache, context.progress, quantization)
 
     @abstractmethod

@@ -1,0 +1,134 @@
+"""Workload `draft-alignment` on a model folder and a file of pairs: rows, spans, held-out quality, bad input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from harness_speculative_decoding import harness_workloads
+from harness_speculative_decoding.draft_alignment import DraftAlignment
+from harness_speculative_decoding.options import DraftAlignmentOptions
+from harness_speculative_decoding.training import train_tokenizer
+from pydantic import ValidationError
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from harness.backend import Backend
+from harness.errors import UsageError
+from harness.testing import RecordingWindow, check_offers, trial_context
+
+WORDS = ["yes", "no", "maybe", "never", "always", "often"]
+
+
+class Cpu(Backend):
+    device = torch.device("cpu")
+
+    def open(self) -> tuple[()]:
+        return ()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("base")
+    tokenizer = train_tokenizer([" ".join(WORDS)] * 20, 300, 48)
+    tokenizer.save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=48,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    path = tmp_path / "pairs.jsonl"
+    rows = []
+    for number in range(80):
+        start = f"\n\nHuman: {WORDS[number % 6]} {number}\n\nAssistant:"
+        rows.append({"chosen": f"{start} yes always", "rejected": f"{start} no never"})
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return str(path)
+
+
+def prepared(options: DraftAlignmentOptions, folder: Path) -> DraftAlignment:
+    workload = DraftAlignment(options)
+    workload.prepare(trial_context(folder, Cpu()))
+    return workload
+
+
+def test_every_step_is_an_item_and_every_iteration_does_the_same(base: str, data: str, tmp_path: Path) -> None:
+    options = DraftAlignmentOptions(base=base, data=data, fine_tune=True, batch=16, epochs=2, lr=1e-2, accumulate=3)
+    workload = prepared(options, tmp_path)
+    window = RecordingWindow(iterations=2)
+    workload.run(window)
+    (spec,) = (spec for spec in harness_workloads() if spec.name == "draft-alignment")
+    assert {key for row in window.rows for key in row} - {"item_id", "status", "start_s", "end_s"} <= {
+        column.name for column in spec.columns
+    }
+    facts = workload.facts()
+    pairs = facts["pairs"]
+    assert isinstance(pairs, dict)
+    steps = -(-2 * pairs["train"] // 16)
+    assert pairs["train"] + pairs["held_out"] == 80
+    assert len(window.rows) == 2 * 2 * steps
+    assert window.marks == ["stage:sft", "stage:dpo"] * 2
+    assert sum(row["pairs"] for row in window.rows) == 2 * steps * 16  # type: ignore[misc]
+    half = len(window.rows) // 2
+    for first, second in zip(window.rows[:half], window.rows[half:], strict=True):
+        assert (first["loss"], first["reward_margin"]) == (second["loss"], second["reward_margin"])
+    assert window.uses[0].busy_s > 0
+    quality = workload.validate()
+    assert quality["held_out_reward_margin"] > 0.02
+    assert quality["held_out_reward_accuracy"] == 1.0
+    assert 0 < quality["held_out_loss"] < 0.69
+    json.dumps(facts)
+    assert facts["stages"]["dpo"]["beta"] == 0.1  # type: ignore[index]
+    workload.close()
+    workload.close()
+
+
+def test_a_warm_up_takes_a_few_steps_only(base: str, data: str, tmp_path: Path) -> None:
+    workload = prepared(DraftAlignmentOptions(base=base, data=data, batch=8), tmp_path)
+    window = RecordingWindow(iterations=1, index=-1)
+    workload.run(window)
+    assert [row["item_id"] for row in window.rows] == ["w-1-i0-dpo-1", "w-1-i0-dpo-2"]
+
+
+def test_no_quality_before_the_first_alignment(base: str, data: str, tmp_path: Path) -> None:
+    assert prepared(DraftAlignmentOptions(base=base, data=data), tmp_path).validate() == {}
+
+
+def test_a_bad_row_is_a_usage_error(base: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"prompt": "a", "chosen": "b"}\n', encoding="utf-8")
+    with pytest.raises(UsageError, match=r"bad.jsonl:1: field 'rejected' is missing"):
+        prepared(DraftAlignmentOptions(base=base, data=str(path)), tmp_path)
+
+
+def test_more_parts_than_pairs_in_a_batch_are_refused() -> None:
+    with pytest.raises(ValidationError, match="cannot be computed in 5 parts"):
+        DraftAlignmentOptions(batch=4, accumulate=5)
+
+
+def test_the_offers_are_inert() -> None:
+    check_offers("harness_speculative_decoding")
