@@ -13,6 +13,7 @@ from harness_semantic_segmentation.models.bialignnet import BiAlignNet, FlowAlig
 from harness_semantic_segmentation.models.layers import Outputs
 from torch import Tensor, nn
 
+torch.set_num_threads(1)
 V1 = Switches(backbone="dfnet_v1")
 SMALL = {"classes": 5, "width": 0.25}
 
@@ -62,9 +63,7 @@ def evaluated(model: nn.Module, image: Tensor) -> Tensor:
         (V1, 7, 0.25, 611_594, 240, 129),
     ],
 )
-def test_sizes(
-    switches: Switches, classes: int, width: float, parameters: int, tensors: int, trained: int
-) -> None:
+def test_sizes(switches: Switches, classes: int, width: float, parameters: int, tensors: int, trained: int) -> None:
     with torch.device("meta"):
         model = BiAlignNet(classes, width, switches)
     assert parameter_count(model) == parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+
 from harness_semantic_segmentation.edges import edge_target
 from harness_semantic_segmentation.losses import (
     LossOptions,
@@ -98,7 +98,9 @@ def test_ohem_ignored_pixels_never_count() -> None:
 def test_ohem_below_k_is_plain() -> None:
     outputs, labels, _ = drawn()
     found = ohem_cross_entropy(outputs.logits, labels, keep=10**6)
-    assert float(found) == pytest.approx(float(F.cross_entropy(outputs.logits, labels, ignore_index=255)), rel=1e-6)
+    assert float(found) == pytest.approx(
+        float(torch.nn.functional.cross_entropy(outputs.logits, labels, ignore_index=255)), rel=1e-6
+    )
 
 
 def test_ohem_exactly_k_valid_pixels() -> None:
@@ -134,9 +136,7 @@ def test_nothing_above_the_floor_is_a_zero() -> None:
 def test_another_ignore_label() -> None:
     logits, labels = torch.randn(1, 12, 8, 8), torch.randint(0, 12, (1, 8, 8))
     moved = labels.masked_fill(labels == 11, 255)
-    assert torch.equal(
-        ohem_cross_entropy(logits, labels, keep=4, ignore=11), ohem_cross_entropy(logits, moved, keep=4)
-    )
+    assert torch.equal(ohem_cross_entropy(logits, labels, keep=4, ignore=11), ohem_cross_entropy(logits, moved, keep=4))
 
 
 def test_mining_sends_no_gradient_to_the_edge_head() -> None:

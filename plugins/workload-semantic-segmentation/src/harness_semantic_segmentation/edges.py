@@ -10,8 +10,8 @@ are drawn at once.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 IGNORE = 255
 FRAME = 3
@@ -34,7 +34,7 @@ def edge_target(labels: Tensor, ignore: int = IGNORE) -> Tensor:
     """
     height, width = labels.shape[-2:]
     # Outside the image lies a label of its own: it is no class, and differs from all.
-    padded = F.pad(labels.to(torch.int16), (MARGIN,) * 4, value=-1)
+    padded = functional.pad(labels.to(torch.int16), (MARGIN,) * 4, value=-1)
     inner = (slice(MARGIN - 1, -(MARGIN - 1)),) * 2  # of what is computed: the image and one pixel around
 
     def at(y: int, x: int, of: Tensor) -> Tensor:

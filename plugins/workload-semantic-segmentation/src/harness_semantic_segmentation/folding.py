@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -39,7 +40,7 @@ def _pairs(model: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
             yield module, "conv2", "bn2"
         elif isinstance(module, nn.Sequential):
             names = list(module._modules)  # noqa: SLF001 - torch offers no other way to a child's name
-            for first, second in zip(names, names[1:], strict=False):
+            for first, second in pairwise(names):
                 if isinstance(module.get_submodule(first), nn.Conv2d) and isinstance(
                     module.get_submodule(second), nn.BatchNorm2d
                 ):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from harness_semantic_segmentation.models.layers import Outputs
 
@@ -41,7 +41,7 @@ def ohem_cross_entropy(
     count = int(valid.sum())
     if count == 0:
         return logits.sum() * 0
-    losses = F.cross_entropy(logits, labels, ignore_index=ignore, reduction="none")
+    losses = functional.cross_entropy(logits, labels, ignore_index=ignore, reduction="none")
     if count < keep:
         return losses.sum() / count
     with torch.no_grad():
@@ -72,9 +72,11 @@ def edge_loss(
     positive = target.mean()
     weight = torch.where(target > 0, 1 - positive, positive)
     if form == "double_sigmoid":
-        return F.binary_cross_entropy_with_logits(probability, target, weight)
+        return functional.binary_cross_entropy_with_logits(probability, target, weight)
     with torch.autocast(probability.device.type, enabled=False):
-        return F.binary_cross_entropy(probability.float() if probability.itemsize < 4 else probability, target, weight)
+        return functional.binary_cross_entropy(
+            probability.float() if probability.itemsize < 4 else probability, target, weight
+        )
 
 
 def mined_cross_entropy(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness_semantic_segmentation.folding import fold
@@ -79,7 +78,8 @@ class Predictor(nn.Module):
 
     def class_map(self, image: Tensor) -> Tensor:
         """B x 3 x H x W to the likeliest classes, B x H x W, uint8, on the image's device."""
-        return self(image).argmax(dim=1).to(torch.uint8)
+        logits: Tensor = self(image)
+        return logits.argmax(dim=1).to(torch.uint8)
 
     def _both_ways(self, image: Tensor) -> Tensor:
         logits: Tensor = self.network(image)
@@ -140,7 +140,7 @@ class StripHead(nn.Module):
         """B x C x h x w to B x out x 8h x 8w."""
         conv, scale = self.head.conv_out, self.head.SCALE
         weight, bias = conv.weight.flatten(1), conv.bias
-        batch, channels, height, width = x.shape
+        batch, _, height, width = x.shape
         classes = conv.out_channels // scale**2
         out = x.new_empty(batch, classes, height, scale, width, scale)
         strip = x.new_empty(conv.out_channels, width)

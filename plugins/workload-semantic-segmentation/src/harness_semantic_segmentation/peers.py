@@ -17,7 +17,7 @@ from harness_semantic_segmentation.models.ddsm import resized
 from harness_semantic_segmentation.models.layers import Outputs, size_of
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, ResNetConfig
+    from transformers import PretrainedConfig
 
 ResNetDepth = Literal["18", "50", "101"]
 RESNETS: dict[ResNetDepth, dict[str, Any]] = {
@@ -50,18 +50,18 @@ class Peer(nn.Module):
         return Outputs(logits) if self.training else logits
 
 
-def resnet_config(depth: ResNetDepth) -> ResNetConfig:
+def resnet_config(depth: ResNetDepth) -> Any:
     """ResNet with taps at strides 4, 8, 16 and 32."""
     from transformers import ResNetConfig
 
-    return ResNetConfig(**RESNETS[depth], out_features=["stage1", "stage2", "stage3", "stage4"])
+    return ResNetConfig(**RESNETS[depth], out_features=["stage1", "stage2", "stage3", "stage4"])  # type: ignore[call-arg]  # of its parent
 
 
 def _segformer(size: str) -> Callable[[int], PretrainedConfig]:
     def config(classes: int) -> PretrainedConfig:
         from transformers import SegformerConfig
 
-        return SegformerConfig(num_labels=classes, **SEGFORMERS[size])
+        return SegformerConfig(num_labels=classes, **SEGFORMERS[size])  # type: ignore[call-arg]  # of its parent
 
     return config
 
@@ -69,7 +69,7 @@ def _segformer(size: str) -> Callable[[int], PretrainedConfig]:
 def _upernet(classes: int) -> PretrainedConfig:
     from transformers import UperNetConfig
 
-    return UperNetConfig(
+    return UperNetConfig(  # type: ignore[call-arg]  # of its parent
         backbone_config=resnet_config("18"), hidden_size=128, use_auxiliary_head=False, num_labels=classes
     )
 
@@ -77,7 +77,7 @@ def _upernet(classes: int) -> PretrainedConfig:
 def _mobilenet(classes: int) -> PretrainedConfig:
     from transformers import MobileNetV2Config
 
-    return MobileNetV2Config(num_labels=classes, output_stride=16)
+    return MobileNetV2Config(num_labels=classes, output_stride=16)  # type: ignore[call-arg]  # of its parent
 
 
 CONFIGURATIONS: dict[str, Callable[[int], PretrainedConfig]] = {

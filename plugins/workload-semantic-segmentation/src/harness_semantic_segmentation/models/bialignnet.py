@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 from typing import Literal, get_args, get_type_hints
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from harness_semantic_segmentation.models.dfnet import Backbone, DFNet
 from harness_semantic_segmentation.models.layers import (
@@ -67,7 +67,7 @@ def sampling_grid(height: int, width: int, like: Tensor) -> Tensor:
     """1 x height x width x 2: x and y of every point, from -1 to 1, both ends on the outermost points."""
     x = torch.linspace(-1, 1, width, dtype=like.dtype, device=like.device)
     y = torch.linspace(-1, 1, height, dtype=like.dtype, device=like.device)
-    return torch.stack(torch.broadcast_tensors(x, y[:, None]), dim=-1)[None]
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
 
 
 def warp(source: Tensor, flow: Tensor, grid: Tensor, *, align_corners: bool = False) -> Tensor:
@@ -84,7 +84,7 @@ def warp(source: Tensor, flow: Tensor, grid: Tensor, *, align_corners: bool = Fa
     """
     height, width = size_of(flow)
     moved = grid + torch.stack([flow[:, 0] / width, flow[:, 1] / height], dim=-1)
-    return F.grid_sample(source.to(moved.dtype), moved, align_corners=align_corners).to(source.dtype)
+    return functional.grid_sample(source.to(moved.dtype), moved, align_corners=align_corners).to(source.dtype)
 
 
 class SimpleGate(nn.Module):

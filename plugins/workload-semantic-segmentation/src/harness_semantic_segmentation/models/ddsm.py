@@ -11,8 +11,8 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from harness_semantic_segmentation.models.layers import exact, size_of
 
@@ -24,7 +24,7 @@ Combine = Literal["add", "concat"]
 
 def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear resize of B x C x h x w to `size`, half-pixel centres."""
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 def stencil(like: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def sampling_places(offsets: Tensor) -> Tensor:
     batch, _, height, width = offsets.shape
     x = torch.arange(width, dtype=offsets.dtype, device=offsets.device)
     y = torch.arange(height, dtype=offsets.dtype, device=offsets.device)
-    pixels = torch.stack(torch.broadcast_tensors(x, y[:, None]), dim=-1)
+    pixels = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
     moved = offsets.view(batch, SAMPLES, 2, height, width).permute(1, 0, 3, 4, 2)
     moved = pixels + stencil(offsets)[:, None, None, None] + moved
     return torch.stack([(2 * moved[..., 0] + 1) / width - 1, (2 * moved[..., 1] + 1) / height - 1], dim=-1)
@@ -55,7 +55,7 @@ def sampling_places(offsets: Tensor) -> Tensor:
 
 def sampled(feature: Tensor, places: Tensor) -> Tensor:
     """B x C x H x W of a feature at one sample's places, B x H x W x 2; bilinear, the border is continued."""
-    return F.grid_sample(
+    return functional.grid_sample(
         feature.to(places.dtype), places, mode="bilinear", padding_mode="border", align_corners=False
     ).to(feature.dtype)
 
@@ -172,7 +172,7 @@ class SpatialSampling(nn.Module):
             high = resized(high, size)
             return self.key(torch.cat([low, high], dim=1)), self.value(high)
         of_low, of_high = self.key.weight[:, :channels], self.key.weight[:, channels:]
-        key = F.conv2d(low, of_low, self.key.bias) + resized(F.conv2d(high, of_high), size)
+        key = functional.conv2d(low, of_low, self.key.bias) + resized(functional.conv2d(high, of_high), size)
         return key, resized(self.value(high), size)
 
 
@@ -200,18 +200,18 @@ class ChannelSampling(nn.Module):
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         """B x C x H x W and B x C x h x w to B x C x H x W."""
-        pooled_low = F.adaptive_avg_pool2d(low, self.pool)
-        pooled_high = F.adaptive_avg_pool2d(high, self.pool)
+        pooled_low = functional.adaptive_avg_pool2d(low, self.pool)
+        pooled_high = functional.adaptive_avg_pool2d(high, self.pool)
         query = self.as_grid(self.query(pooled_low)) / self.pool
         key = self.as_grid(self.key(torch.cat([pooled_low, pooled_high], dim=1)))
-        halved = tuple(math.ceil(extent / 2) for extent in size_of(high))
-        value = F.adaptive_avg_pool2d(high, halved)
+        height, width = (math.ceil(extent / 2) for extent in size_of(high))
+        value = functional.adaptive_avg_pool2d(high, (height, width))
         gathered = attention(query, key, self.as_grid(value), self.offsets(key))
-        return resized(gathered.flatten(2).transpose(1, 2).unflatten(2, halved), size_of(low))
+        return resized(gathered.flatten(2).transpose(1, 2).reshape(low.shape[0], -1, height, width), size_of(low))
 
     def as_grid(self, x: Tensor) -> Tensor:
         """B x C x h x w to B x hw x side x side: channels become cells."""
-        return x.flatten(2).transpose(1, 2).unflatten(2, (self.side, self.side))
+        return x.flatten(2).transpose(1, 2).reshape(x.shape[0], -1, self.side, self.side)
 
 
 class DynamicDualSampling(nn.Module):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class Outputs(NamedTuple):
@@ -27,7 +27,7 @@ class Outputs(NamedTuple):
 
 def up(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear resize of B x C x h x w to `size`, corners aligned."""
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+    return functional.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 
 def size_of(x: Tensor) -> tuple[int, int]:
