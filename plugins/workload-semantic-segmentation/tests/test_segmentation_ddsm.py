@@ -138,6 +138,7 @@ def test_spatial_branch_alone_takes_any_channels() -> None:
     assert module(torch.randn(1, 10, 6, 6), torch.randn(1, 10, 3, 3)).shape == (1, 10, 6, 6)
 
 
+@torch.no_grad()
 def test_projecting_first_is_equal() -> None:
     branch = SpatialSampling(16).double()
     nn.init.normal_(branch.offsets.weight, std=0.1)
