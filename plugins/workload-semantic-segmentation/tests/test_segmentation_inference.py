@@ -1,0 +1,311 @@
+"""The optimised path, checkpoints, peers and the catalogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from harness_semantic_segmentation.catalogue import CATALOGUE, build_model, variant
+from harness_semantic_segmentation.checkpoints import authors_state_dict, load_backbone, load_checkpoint
+from harness_semantic_segmentation.counting import count_macs, parameter_count
+from harness_semantic_segmentation.folding import fold
+from harness_semantic_segmentation.models.bialignnet import BiAlignNet, Switches
+from harness_semantic_segmentation.models.dfnet import DFNet
+from harness_semantic_segmentation.models.fpn import FPN, Sampling
+from harness_semantic_segmentation.models.layers import Outputs
+from harness_semantic_segmentation.optimised import InferenceOptions, Predictor
+from harness_semantic_segmentation.peers import CONFIGURATIONS, Peer, peer, pretrained
+from torch import nn
+
+from harness.errors import MeasurementError, UsageError
+
+torch.set_num_threads(1)
+V1 = Switches(backbone="dfnet_v1")
+FAITHFUL = InferenceOptions(faithful=True)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(4)
+
+
+def lived(model: nn.Module) -> nn.Module:
+    """With statistics and scales that folding has to get right."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.3, 0.3)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
+            nn.init.uniform_(module.weight, 0.7, 1.3)
+            nn.init.uniform_(module.bias, -0.3, 0.3)
+    return model
+
+
+NETWORKS = {
+    "v1": lambda: BiAlignNet(5, 0.25, V1),
+    "v2": lambda: BiAlignNet(5, 0.25),
+    "gated_conv": lambda: BiAlignNet(5, 0.25, Switches(gate="gated_conv", grid_align_corners=True)),
+    "no gate, no heads": lambda: BiAlignNet(5, 0.25, Switches(gate="none", heads="none")),
+    "fpn": lambda: FPN(5, 16, "tiny", 0.5),
+    "ddsm": lambda: FPN(5, 16, "tiny", 0.5, Sampling()),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("height", "width"), [(64, 128), (51, 77)])
+def test_optimised_equals_faithful(name: str, height: int, width: int) -> None:
+    model = lived(NETWORKS[name]())
+    faithful, optimised = Predictor(model, FAITHFUL), Predictor(model)
+    for size in ((height, width), (height + 8, width), (height, width)):  # the cached grid follows the size
+        image = torch.randn(2, 3, *size)
+        expected, found = faithful(image), optimised(image)
+        assert found.shape == expected.shape
+        assert float((found - expected).abs().max()) <= 1e-4
+
+
+def test_folding_takes_all_58_of_v2() -> None:
+    assert Predictor(BiAlignNet(), InferenceOptions(channels_last=False)).folded == 58
+
+
+def test_the_norm_before_its_convolution_stays() -> None:
+    model = NETWORKS["gated_conv"]()
+    predictor = Predictor(model)
+    left = [module.num_features for module in predictor.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert left == [32, 32]  # 128 x 0.25, once an alignment; the BN of one channel follows its convolution
+
+
+def test_folding_needs_evaluation_mode() -> None:
+    with pytest.raises(ValueError, match="evaluation mode"):
+        fold(NETWORKS["v1"]())
+
+
+def test_the_network_handed_in_stays_as_it_is() -> None:
+    model = NETWORKS["v1"]()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    Predictor(model)(torch.randn(1, 3, 64, 64))
+    assert model.training
+    assert before.keys() == model.state_dict().keys()
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_cached_grids_are_no_state() -> None:
+    predictor = Predictor(NETWORKS["v1"](), InferenceOptions(fold=False))
+    assert not [key for key in predictor.state_dict() if "grid" in key]
+
+
+def test_flip_average_is_the_mean_of_logits() -> None:
+    model, image = lived(NETWORKS["v1"]()), torch.randn(1, 3, 64, 96)
+    plain = Predictor(model, FAITHFUL)
+    averaged = Predictor(model, InferenceOptions(faithful=True, flip_average=True))
+    assert torch.allclose(averaged(image), (plain(image) + plain(image.flip(-1)).flip(-1)) / 2)
+    assert torch.allclose(averaged(image), averaged(image.flip(-1)).flip(-1), atol=1e-6)
+
+
+def test_class_map() -> None:
+    predictor, image = Predictor(NETWORKS["v1"]()), torch.randn(2, 3, 40, 56)
+    found = predictor.class_map(image)
+    assert found.dtype == torch.uint8
+    assert torch.equal(found.long(), predictor(image).argmax(dim=1))
+
+
+@pytest.mark.parametrize("name", ["v1", "ddsm"])
+def test_bfloat16_agrees_on_classes(name: str) -> None:
+    model, image = lived(NETWORKS[name]()), torch.randn(1, 3, 64, 128)
+    exact = Predictor(model, FAITHFUL).class_map(image)
+    half = Predictor(model, InferenceOptions(dtype="bfloat16")).class_map(image)
+    assert float((exact == half).float().mean()) > 0.9
+
+
+@torch.inference_mode()
+def test_flow_stays_exact_under_autocast() -> None:
+    alignment = NETWORKS["v1"]().align_context
+    context, spatial = torch.randn(1, 32, 4, 4), torch.randn(1, 32, 16, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert alignment.flow(context, spatial, context).dtype == torch.float32
+
+
+# ---- checkpoints
+
+
+@pytest.mark.parametrize(("switches", "tensors"), [(Switches(), 372), (V1, 240)])
+def test_authors_keys(switches: Switches, tensors: int) -> None:
+    with torch.device("meta"):
+        keys = list(authors_state_dict(BiAlignNet(19, 1, switches)))
+    assert len(keys) == tensors
+    stage = "stage3_1.9" if tensors == 372 else "stage4.2"
+    for key in (
+        "backbone.stage1.0.weight",
+        "backbone.stage1.4.running_var",
+        f"backbone.{stage}.conv2.weight",
+        "ppm.stages.3.2.bias",
+        "ppm.bottleneck.0.weight",
+        "sp.conv_out.bn.num_batches_tracked",
+        "conv_out.conv.conv.weight",
+        "conv_out.conv_out.bias",
+        "spatial_out.conv_out.weight",
+        "cxt8_aux.conv_out.bias",
+        "cxt16_aux.conv_out.weight",
+        "spatial2Context.down_h.weight",
+        "context2Spatial.flow_make.weight",
+        "context2Spatial.gate.gate.0.bias",
+    ):
+        assert key in keys
+
+
+def checkpoint(path: Path, model: BiAlignNet, **changes: object) -> Path:
+    state = {f"module.{key}": value for key, value in authors_state_dict(model).items()}
+    state.update(changes)  # type: ignore[arg-type]
+    torch.save({"state_dict": {key: value for key, value in state.items() if value is not None}, "optimizer": {}}, path)
+    return path
+
+
+def test_authors_checkpoint_loads(tmp_path: Path) -> None:
+    source, model = lived(BiAlignNet(5, 0.25)), BiAlignNet(5, 0.25)
+    loaded = load_checkpoint(model, checkpoint(tmp_path / "authors.pth", source))  # type: ignore[arg-type]
+    assert loaded.skipped == ()
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in source.state_dict().items())
+
+
+def test_names_are_crossed_in_the_file_only(tmp_path: Path) -> None:
+    source = BiAlignNet(5, 0.25)
+    assert authors_state_dict(source)["spatial2Context.flow_make.weight"].data_ptr() == (
+        source.align_context.to_flow.weight.data_ptr()
+    )
+
+
+def test_own_state_dict_loads(tmp_path: Path) -> None:
+    source, model = FPN(5, 16, "tiny", 0.5), FPN(5, 16, "tiny", 0.5)
+    torch.save(source.state_dict(), tmp_path / "own.pt")
+    load_checkpoint(model, tmp_path / "own.pt")
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in source.state_dict().items())
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    source, model = BiAlignNet(5, 0.25), BiAlignNet(5, 0.25)
+    changes = {
+        "module.sp.conv1.conv.weight": None,
+        "module.fc.weight": torch.zeros(3),
+        "module.conv_out.conv_out.bias": torch.zeros(7),
+    }
+    path = checkpoint(tmp_path / "bad.pth", source, **changes)
+    before = model.state_dict()["head.conv.conv.weight"].clone()
+    with pytest.raises(UsageError) as raised:
+        load_checkpoint(model, path)
+    text = str(raised.value)
+    for part in (str(path), "1 missing (sp.conv1.conv.weight)", "1 unexpected (fc.weight)", "(7,)", "(320,)"):
+        assert part in text
+    assert torch.equal(before, model.state_dict()["head.conv.conv.weight"])
+    loaded = load_checkpoint(model, path, partial=True)
+    assert (len(loaded.missing), len(loaded.unexpected), len(loaded.mismatched)) == (1, 1, 1)
+    assert not torch.equal(before, model.state_dict()["head.conv.conv.weight"])
+
+
+def test_nothing_fits(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(2)}, tmp_path / "other.pt")
+    with pytest.raises(UsageError, match="no tensor of the file fits"):
+        load_checkpoint(BiAlignNet(5, 0.25), tmp_path / "other.pt", partial=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", None])
+def test_no_checkpoint(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "weights.pth"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"weights\.pth"):
+        load_checkpoint(BiAlignNet(5, 0.25), path)
+
+
+def test_code_in_a_checkpoint_does_not_run(tmp_path: Path) -> None:
+    torch.save({"state_dict": Path("x")}, tmp_path / "evil.pth")
+    with pytest.raises(UsageError, match="no checkpoint of tensors"):
+        load_checkpoint(BiAlignNet(5, 0.25), tmp_path / "evil.pth")
+
+
+def test_no_format_of_gated_conv(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "a.pth", BiAlignNet(5, 0.25))
+    with pytest.raises(UsageError, match="gated_conv"):
+        load_checkpoint(BiAlignNet(5, 0.25, Switches(gate="gated_conv")), path)
+
+
+def test_backbone_weights(tmp_path: Path) -> None:
+    source, backbone = BiAlignNet(5, 0.25), DFNet("dfnet_v2", 0.25)
+    load_backbone(backbone, checkpoint(tmp_path / "a.pth", source))
+    assert all(torch.equal(value, backbone.state_dict()[key]) for key, value in source.backbone.state_dict().items())
+
+
+# ---- peers and catalogue
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "gmacs", "gmacs_full"),
+    [
+        ("segformer-b0", 3_719_027, 17.757, 120.957),
+        ("segformer-b1", 13_682_131, 34.82, 239.13),
+        ("upernet-resnet18", 13_713_363, 45.78, 183.09),
+        ("mobilenetv2-deeplab", 2_525_203, 6.05, 24.18),
+    ],
+)
+def test_sizes_of_peers(name: str, parameters: int, gmacs: float, gmacs_full: float) -> None:
+    with torch.device("meta"):
+        assert parameter_count(peer(name)) == parameters
+    assert count_macs(lambda: peer(name), 512, 1024) / 1e9 == pytest.approx(gmacs, abs=6e-3)
+    assert count_macs(lambda: peer(name), 1024, 2048) / 1e9 == pytest.approx(gmacs_full, abs=6e-3)
+
+
+@pytest.mark.parametrize("name", ["segformer-b0", "mobilenetv2-deeplab"])
+def test_peers_speak_the_same_language(name: str) -> None:
+    model = peer(name, 7)
+    image = torch.randn(2, 3, 70, 90)
+    assert Predictor(model)(image).shape == (2, 7, 70, 90)
+    outputs = model.train()(image)
+    assert isinstance(outputs, Outputs)
+    assert outputs.logits.shape == (2, 7, 70, 90)
+
+
+def test_peer_from_a_folder(tmp_path: Path) -> None:
+    source = peer("mobilenetv2-deeplab", 4)
+    source.model.save_pretrained(tmp_path)  # type: ignore[operator]
+    found = pretrained(str(tmp_path))
+    assert isinstance(found, Peer)
+    assert all(torch.equal(value, found.state_dict()[key]) for key, value in source.state_dict().items())
+
+
+def test_no_such_peer(tmp_path: Path) -> None:
+    with pytest.raises(MeasurementError, match="no model folder"):
+        pretrained(str(tmp_path / "none"))
+    with pytest.raises(MeasurementError, match="no segmentation model"):
+        pretrained(str(tmp_path))
+    with pytest.raises(UsageError, match="segformer-b0"):
+        peer("segformer-b7")
+
+
+def test_catalogue_builds_on_meta() -> None:
+    assert set(CATALOGUE) == {"bialignnet-dfnet1", "bialignnet-dfnet2", "ddsm", "fpn", *CONFIGURATIONS}
+    with torch.device("meta"):
+        assert parameter_count(build_model("bialignnet-dfnet1")) == 9_532_682
+        assert parameter_count(build_model("bialignnet-dfnet1", 7, 0.25)) == 611_594
+        small = build_model("ddsm", 150, 0.25, backbone="tiny", channels=64, branches="spatial")
+    assert isinstance(small, FPN)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("bialignet", {}, "did you mean"),
+        ("bialignnet-dfnet2", {"gates": "none"}, "did you mean 'gate'"),
+        ("bialignnet-dfnet2", {"gate": "open"}, "simple"),
+        ("bialignnet-dfnet2", {"classes": 1}, "2 to 255"),
+        ("bialignnet-dfnet2", {"width": 0.0}, "positive"),
+        ("ddsm", {"channels": 128}, "perfect square"),
+        ("fpn", {"width": 0.5}, "tiny"),
+        ("segformer-b0", {"width": 0.5}, "no width"),
+    ],
+)
+def test_what_cannot_be_built(name: str, arguments: dict[str, object], says: str) -> None:
+    with pytest.raises(UsageError, match=says), torch.device("meta"):
+        build_model(name, **arguments)  # type: ignore[arg-type]
+
+
+def test_variants_are_named() -> None:
+    assert variant("bialignnet-dfnet2", gate="simple") == {}
+    assert variant("bialignnet-dfnet2", gate="none", heads="none") == {"gate": "none", "heads": "none"}
