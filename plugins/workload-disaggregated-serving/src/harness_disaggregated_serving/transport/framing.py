@@ -35,7 +35,7 @@ _CHECK: Final = struct.Struct("!Q")
 HEADER_BYTES: Final = _FIELDS.size + _CHECK.size
 DESCRIPTION_LIMIT: Final = 1 << 20
 """Largest JSON description of a message, in bytes."""
-PART_BYTES: Final = 1 << 19
+PART_BYTES: Final = 1 << 20
 """Largest body of one frame: small enough to be hashed while it is in a core's cache."""
 
 
