@@ -74,6 +74,9 @@ def _load(name: str, dtype: torch.dtype, device: torch.device) -> PreTrainedMode
     return loaded.to(device).eval()  # type: ignore[arg-type] # as above
 
 
+_WEIGHT_SPREAD = 0.2
+
+
 def _seeded(model: SeededModel) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=model.vocabulary,
@@ -83,15 +86,17 @@ def _seeded(model: SeededModel) -> LlamaForCausalLM:
         num_attention_heads=model.heads,
         num_key_value_heads=model.kv_heads,
         max_position_embeddings=model.context,
-        initializer_range=0.2,
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=None,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(model.weights_seed)
-        built = LlamaForCausalLM(config)
+    built = LlamaForCausalLM(config)
+    # Drawn anew from a generator of their own: the global one is shared with whatever else runs in the process.
+    generator = torch.Generator().manual_seed(model.weights_seed)
     with torch.no_grad():
+        for weight in built.parameters():
+            if weight.dim() > 1:
+                weight.normal_(0.0, _WEIGHT_SPREAD, generator=generator)
         for layer in built.model.layers[model.draft_layers :]:
             layer.self_attn.o_proj.weight *= model.eps
             layer.mlp.down_proj.weight *= model.eps

@@ -61,6 +61,7 @@ class Drive:
         self._queue: deque[Outcome] = deque()
         self._budgets: dict[str, KvBudget] = {}
         self._server = "new"
+        self._over = ""
         self.losses: list[tuple[str, str]] = []
 
     def run(self, requests: Sequence[Request]) -> list[Outcome]:
@@ -114,6 +115,9 @@ class Drive:
                 return dict.fromkeys(("new", "old"), whole + self._settings.gamma + 1)
 
     def _arrive(self, outcome: Outcome) -> None:
+        if self._over:
+            self._end(outcome, Status.FAILED, self._over)
+            return
         reason = self._impossible(outcome.request)
         if reason is not None:
             self._end(outcome, Status.REJECTED, reason.reason)
@@ -225,20 +229,17 @@ class Drive:
         under_way = [active.outcome for active in self._active.values()]
         self._active.clear()
         left = [other for other in self._pair.roles if self._pair.holds(other, "target")]
+        reason = f"role {role} was lost: {reason}"
         for outcome in under_way:
-            if not left or outcome.attempts >= self._limits.attempts:
-                self._end(outcome, Status.FAILED, f"role {role} was lost: {reason}")
-        again = [outcome for outcome in under_way if outcome.status is None]
-        waiting = [*again, *self._queue]
+            if outcome.attempts >= self._limits.attempts:
+                self._end(outcome, Status.FAILED, reason)
+        waiting = [*(outcome for outcome in under_way if outcome.status is None), *self._queue]
         self._queue.clear()
-        if not left:
-            # Without a role nothing that comes can be served either; a context of 0 tokens would be the wrong reason.
-            for outcome in waiting:
-                self._end(outcome, Status.FAILED, f"role {role} was lost: {reason}")
-            self._budgets = {}
-            return
-        self._server = left[0]
-        self._configure(replace(self._settings, configuration=Configuration.STANDALONE))
+        if left:
+            self._server = left[0]
+            self._configure(replace(self._settings, configuration=Configuration.STANDALONE))
+        else:
+            self._over = reason
         for outcome in waiting:
             self._arrive(outcome)
 
