@@ -22,13 +22,12 @@ from scipy import stats
 
 from harness.errors import MeasurementError
 from harness_disaggregated_serving.engine import Engine, Running
-from harness_disaggregated_serving.memory import kv_bytes_per_token
 from harness_disaggregated_serving.models import SeededModel, build_target
 from harness_disaggregated_serving.runtime.driving import Drive, Limits, serve
 from harness_disaggregated_serving.runtime.pair import Address, Pair, PairOptions
-from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status, Wire
+from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
 from harness_disaggregated_serving.runtime.role import Role
-from harness_disaggregated_serving.speculation import full_round_bytes, lazy_round_bytes
+from harness_disaggregated_serving.traffic import Wire, draft_bytes_per_round
 from harness_disaggregated_serving.transport import Carrier
 from harness_speculative_decoding.sampling import Sampling, warp
 
@@ -198,7 +197,8 @@ def test_spec_cache_of_300_tokens_crosses_in_2457600_bytes() -> None:
     model = {"layers": 8, "hidden": 128, "heads": 4, "kv_heads": 4, "draft_layers": 1}
     with ThreadPair(PairOptions(model=model, carrier=Carrier.TCP), [Configuration.DPD]) as pair:
         outcome = serve(pair, [Request("r", 0.0, [3] * 300, 2)], Settings(configuration=Configuration.DPD))[0]
-    assert outcome.bytes_sent == 2_457_600 == 300 * kv_bytes_per_token(Engine(build_target(SeededModel(**model), torch.float32, torch.device("cpu"))).shape)  # fmt: skip
+        pair_token_bytes = pair.engine("new", "target")["bytes_per_token"]
+    assert outcome.bytes_sent == 2_457_600 == 300 * pair_token_bytes
 
 
 @pytest.mark.parametrize(("row_dtype", "width"), [("float16", 2), ("float32", 4)])
@@ -207,11 +207,12 @@ def test_dsd_full_rounds_by_formula(pair: Pair, row_dtype: str, width: int) -> N
     settings = Settings(configuration=Configuration.DSD, row_dtype=row_dtype)  # type: ignore[arg-type]
     outcomes = serve(pair, requests(6, seed=7), settings)
     rounds = sum(outcome.rounds for outcome in outcomes)
-    assert full_round_bytes(512, 4, 2) == 4_112
+    round_bytes = draft_bytes_per_round(gamma=4, vocabulary=512, probability_bytes=width)
+    assert round_bytes == {2: 4_112, 4: 8_208}[width]
     for outcome in outcomes:
-        assert outcome.bytes_sent == outcome.rounds * full_round_bytes(512, 4, width)
+        assert outcome.bytes_sent == outcome.rounds * round_bytes
         assert outcome.bytes_returned == 8 * outcome.rounds
-    forth = before["old"]["body_bytes"] + rounds * full_round_bytes(512, 4, width)
+    forth = before["old"]["body_bytes"] + rounds * round_bytes
     back = before["new"]["body_bytes"] + 8 * rounds
     assert (sent_by(pair, "old", forth), sent_by(pair, "new", back)) == (forth, back)
 
@@ -222,7 +223,7 @@ def test_dsd_lean_rounds_by_formula(pair: Pair, wire: Wire) -> None:
     outcomes = serve(pair, requests(6, seed=7), Settings(configuration=Configuration.DSD, wire=wire))
     for outcome in outcomes:
         questions = (outcome.bytes_returned - 8 * outcome.rounds) // 8
-        expected = lazy_round_bytes(4) * outcome.rounds + questions * 512 * 2 if wire is Wire.LAZY else 16 * outcome.rounds
+        expected = 4 * 8 * outcome.rounds + questions * 512 * 2 if wire is Wire.LAZY else 16 * outcome.rounds
         assert outcome.bytes_sent == expected
         assert questions <= outcome.rounds if wire is Wire.LAZY else questions == 0
     expected = before + sum(outcome.bytes_sent for outcome in outcomes)

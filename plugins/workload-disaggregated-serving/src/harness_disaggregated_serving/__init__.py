@@ -1,1 +1,86 @@
-"""Offers the workload `greenllm`: one model served by a pair of devices. Importing this module imports no torch."""
+"""Carbon-aware disaggregated serving, after the published abstracts of GreenLLM with our own carbon model.
+
+Offers workload `greenllm-simulated` and command `greenllm`. Importing this module imports neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness import Column, CommandSpec, FunctionalUnit, Unavailable, Workload, WorkloadSpec, hookimpl
+from harness_disaggregated_serving.simulated_options import SimulatedOptions
+
+REQUEST_COLUMNS = (
+    Column("arrival_s", "s", "scheduled arrival, from the start of the stream"),
+    Column("prompt_tokens", "1", "tokens of the prompt"),
+    Column("output_tokens", "1", "generated tokens", higher_is_better=True),
+    Column("ttft_s", "s", "from arrival to the first token", higher_is_better=False),
+    Column("tpot_s", "s", "(last token - first) / (output tokens - 1)", higher_is_better=False),
+    Column("latency_s", "s", "from arrival to the last token", higher_is_better=False),
+    Column("queue_s", "s", "from arrival to the start of the prefill", higher_is_better=False),
+    Column("transfer_s", "s", "from sending to the last byte's arrival, waits for the link included"),
+    Column("bytes_sent", "B", "to the decoding device (dpd), from draft to target (dsd)", higher_is_better=False),
+    Column("bytes_returned", "B", "from target to draft", higher_is_better=False),
+    Column("rounds", "1", "speculative rounds"),
+    Column("proposed_tokens", "1", "tokens that the draft proposed"),
+    Column("accepted_tokens", "1", "of which the target kept", higher_is_better=True),
+    Column("meets_slo", "1", "1 where both latency targets are met, else 0", higher_is_better=True),
+)
+"""Columns of every serving workload here: one row a request."""
+
+FUNCTIONAL_UNITS = {
+    "token": FunctionalUnit.of("output_tokens"),
+    "good_token": FunctionalUnit.of("output_tokens", {"ttft_s": "<= 15", "tpot_s": "<= 0.15"}),
+    "served_request": FunctionalUnit.of("meets_slo"),
+}
+
+
+def _simulated(options: SimulatedOptions) -> Workload:
+    from harness_disaggregated_serving.simulated_workload import Simulated
+
+    return Simulated(options)
+
+
+def _probe_simulated(options: SimulatedOptions) -> Unavailable | None:
+    from harness_disaggregated_serving.simulated_workload import probe
+
+    return probe(options)
+
+
+@hookimpl
+def harness_workloads() -> Iterable[WorkloadSpec]:
+    """Offers `greenllm-simulated`."""
+    yield WorkloadSpec(
+        name="greenllm-simulated",
+        summary="simulated: disaggregated serving on a pair of device profiles, one cell of the grid",
+        factory=_simulated,
+        columns=REQUEST_COLUMNS,
+        functional_units=FUNCTIONAL_UNITS,
+        options=SimulatedOptions,
+        probe=_probe_simulated,
+    )
+
+
+def _greenllm() -> Any:
+    from harness_disaggregated_serving.sweep_command import app
+
+    return app
+
+
+@hookimpl
+def harness_commands() -> Iterable[CommandSpec]:
+    """Offers `harness greenllm`."""
+    yield CommandSpec(
+        name="greenllm", summary="which serving configuration emits least, from stored profiles", load=_greenllm
+    )
+
+
+@hookimpl
+def harness_run_finished(run: Mapping[str, object], folder: Path) -> None:  # noqa: ARG001 - the hook's signature
+    """Writes table and chart beside the trials of a run that left profile rows."""
+    if any(folder.glob("*/profile_row.json")):
+        from harness_disaggregated_serving.sweep_command import write_sweep
+
+        write_sweep(folder)

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
-from harness_disaggregated_serving.memory import Shape, capacity_for, kv_bytes_per_token
+from harness_disaggregated_serving.memory import capacity_for
+from harness_disaggregated_serving.traffic import ModelShape
 
 _ATTENTION: Final = "joule_rows"
 _UNSUPPORTED: Final = ("sliding_window", "softcap", "s_aux", "position_bias")
@@ -115,13 +116,20 @@ def _attend(query: Tensor, slabs: Tensor, count: int, scaling: float | None, *, 
 AttentionInterface.register(_ATTENTION, _row_attention)
 
 
-def shape_of(model: PreTrainedModel) -> Shape:
+def shape_of(model: PreTrainedModel) -> ModelShape:
     """The shape of a model's cache."""
     config = model.config.get_text_config(decoder=True)
     heads = config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return Shape(config.num_hidden_layers, kv_heads, width, model.dtype.itemsize)
+    return ModelShape(
+        layers=config.num_hidden_layers,
+        kv_heads=kv_heads,
+        head_width=width,
+        element_bytes=model.dtype.itemsize,
+        parameters=float(sum(weight.numel() for weight in model.parameters())),
+        vocabulary=config.vocab_size,
+    )
 
 
 class Engine:
@@ -141,8 +149,8 @@ class Engine:
             raise ValueError(f"{type(model).__name__} has attention of its own that cannot be exchanged")
         self.model = model
         self.shape = shape_of(model)
-        self.bytes_per_token = kv_bytes_per_token(self.shape)
-        self.vocabulary: int = model.config.get_text_config(decoder=True).vocab_size
+        self.bytes_per_token = self.shape.kv_bytes_per_token
+        self.vocabulary = self.shape.vocabulary
         self.weight_bytes = sum(weight.numel() * weight.element_size() for weight in model.parameters())
         self.rows = rows if rows_are_equal(model, rows) else 1
 

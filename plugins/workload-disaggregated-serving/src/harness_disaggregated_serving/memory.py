@@ -1,50 +1,14 @@
-"""Key-value cache arithmetic and admission by memory: what does not fit is a result with a reason."""
+"""Admission by memory: what does not fit is a result with a reason."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from harness.quantity import Unavailable
 
 CAPACITY_STEP: Final = 16
 """Caches hold a multiple of so many tokens, so that every layer's slab begins on a 64-byte boundary."""
-
-
-class ModelShape(Protocol):
-    """What of a model decides the size of its cache."""
-
-    @property
-    def layers(self) -> int:
-        """Layers."""
-
-    @property
-    def kv_heads(self) -> int:
-        """Key-value heads a layer; fewer than query heads in grouped-query attention."""
-
-    @property
-    def head_width(self) -> int:
-        """Width of one head."""
-
-    @property
-    def element_bytes(self) -> int:
-        """Bytes of one element of the cache."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The shape of a model's cache, as `ModelShape` describes it."""
-
-    layers: int
-    kv_heads: int
-    head_width: int
-    element_bytes: int
-
-
-def kv_bytes_per_token(shape: ModelShape) -> int:
-    """Bytes of keys and values that one token takes: 2 x layers x KV heads x head width x bytes an element."""
-    return 2 * shape.layers * shape.kv_heads * shape.head_width * shape.element_bytes
 
 
 def capacity_for(tokens: int) -> int:

@@ -75,13 +75,3 @@ def judge(
             return Verdict(place, None)
         return Verdict(place, pick(residual(target_rows[place], draft_rows[place]), uniforms[-1]))
     return Verdict(len(proposals), pick(target_rows[len(proposals)].double(), uniforms[-1]))
-
-
-def full_round_bytes(vocabulary: int, gamma: int, probability_bytes: int) -> int:
-    """Bytes from draft to target a round with whole rows: gamma x (4 + vocabulary x bytes a probability)."""
-    return gamma * (4 + vocabulary * probability_bytes)
-
-
-def lazy_round_bytes(gamma: int) -> int:
-    """Bytes a round with one probability each; a rejected row is asked for and adds vocabulary x bytes a probability."""
-    return gamma * 8

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from harness_disaggregated_serving.traffic import Wire
 from harness_speculative_decoding.sampling import Sampling
 
 
@@ -26,17 +27,6 @@ class Configuration(StrEnum):
     def roles(self) -> tuple[str, ...]:
         """The roles that it holds a device for."""
         return ("new", "old") if self in {Configuration.DPD, Configuration.DSD} else ("new",)
-
-
-class Wire(StrEnum):
-    """What the draft sends of a round."""
-
-    FULL = "full"
-    """Ids and whole probability rows."""
-    IDS = "ids"
-    """Ids; greedy only, and exact there."""
-    LAZY = "lazy"
-    """Id and one probability each; the row of a rejected proposal is asked for, one more round trip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,9 @@ from torch import Tensor
 from harness_disaggregated_serving.engine import Engine
 from harness_disaggregated_serving.runtime.decoding import Standalone
 from harness_disaggregated_serving.runtime.desk import Desk, Duty, Served, from_wire, prompt_of, to_wire
-from harness_disaggregated_serving.runtime.requests import Settings, Wire
+from harness_disaggregated_serving.runtime.requests import Settings
 from harness_disaggregated_serving.speculation import Verdict, judge, judged_law, pick, residual, wire_row
+from harness_disaggregated_serving.traffic import Wire
 from harness_disaggregated_serving.transport import Message
 from harness_speculative_decoding.sampling import warp
 
