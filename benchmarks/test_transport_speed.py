@@ -13,9 +13,8 @@ import sys
 import time
 
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
-
 from harness_disaggregated_serving.transport import Carrier, Inbox, LinkOptions, Message, listen
+from pytest_benchmark.fixture import BenchmarkFixture
 
 SIZE = 64 * 10**6
 ROUNDS = 15

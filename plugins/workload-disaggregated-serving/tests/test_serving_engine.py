@@ -7,10 +7,6 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from scipy import stats
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, MistralConfig, MistralForCausalLM
-
-from harness.quantity import Unavailable
 from harness_disaggregated_serving.engine import Engine, Running, rows_are_equal, shape_of
 from harness_disaggregated_serving.memory import KvBudget, capacity_for
 from harness_disaggregated_serving.models import FolderModel, SeededModel, build_draft, build_target
@@ -22,6 +18,10 @@ from harness_disaggregated_serving.speculation import (
     residual,
     wire_row,
 )
+from scipy import stats
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+from harness.quantity import Unavailable
 
 CPU = torch.device("cpu")
 SMALL = SeededModel(layers=2, hidden=64, draft_layers=1, context=128)

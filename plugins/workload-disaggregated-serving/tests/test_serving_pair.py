@@ -18,9 +18,6 @@ from contextlib import closing, suppress
 import psutil
 import pytest
 import torch
-from scipy import stats
-
-from harness.errors import MeasurementError
 from harness_disaggregated_serving.engine import Engine, Running
 from harness_disaggregated_serving.models import SeededModel, build_target
 from harness_disaggregated_serving.runtime.driving import Drive, Limits, serve
@@ -30,6 +27,9 @@ from harness_disaggregated_serving.runtime.role import Role
 from harness_disaggregated_serving.traffic import Wire, draft_bytes_per_round
 from harness_disaggregated_serving.transport import Carrier
 from harness_speculative_decoding.sampling import Sampling, warp
+from scipy import stats
+
+from harness.errors import MeasurementError
 
 MODEL = {"layers": 2, "hidden": 64, "draft_layers": 1, "context": 256, "eps": 0.05}
 PER_TOKEN = 2 * 2 * 2 * 16 * 4
@@ -295,7 +295,11 @@ def test_single_tokens_have_no_time_per_output_token(pair: Pair) -> None:
 
 
 def test_what_never_fits_is_rejected_with_its_reason(pair: Pair) -> None:
-    asked = [Request("small", 0.0, [1] * 8, 8), Request("large", 0.0, [1] * 100, 100), Request("long", 0.0, [1] * 250, 9)]
+    asked = [
+        Request("small", 0.0, [1] * 8, 8),
+        Request("large", 0.0, [1] * 100, 100),
+        Request("long", 0.0, [1] * 250, 9),
+    ]
     weights = pair.engine("new", "target")["weight_bytes"]
     limits = Limits(memory_bytes={"new": weights + 100 * PER_TOKEN})
     small, large, long = serve(pair, asked, Settings(), limits)
@@ -322,7 +326,9 @@ def test_emulated_heterogeneity_stretches_the_old_role() -> None:
     assert reports["old"]["busy_s"] > 3 * reports["new"]["busy_s"]
 
 
-def test_a_role_that_never_answers_costs_one_request_its_time_limit(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_role_that_never_answers_costs_one_request_its_time_limit(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Pair, "submit", lambda self, role, request: None)
     began = time.monotonic()
     outcome = serve(pair, [Request("r", 0.0, [1], 3)], Settings(), Limits(request_timeout_s=0.3))[0]
@@ -462,9 +468,7 @@ def test_a_model_that_cannot_be_loaded_says_so() -> None:
         Pair(PairOptions(model={"target": "/nowhere"}), [Configuration.STANDALONE])
 
 
-@pytest.mark.parametrize(
-    "values", [{"prompt": [], "output_tokens": 1}, {"prompt": [1], "output_tokens": 0}]
-)
+@pytest.mark.parametrize("values", [{"prompt": [], "output_tokens": 1}, {"prompt": [1], "output_tokens": 0}])
 def test_empty_requests_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="at least one"):
         Request("r", 0.0, **values)  # type: ignore[arg-type]

@@ -10,9 +10,6 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from harness_disaggregated_serving.transport import (
     AuthenticationFailed,
     Carrier,
@@ -38,6 +35,8 @@ from harness_disaggregated_serving.transport.framing import (
     pack,
     unpack,
 )
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 SECRET = b"a secret of the tests"
 

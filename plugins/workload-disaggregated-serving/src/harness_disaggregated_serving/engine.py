@@ -89,7 +89,9 @@ def _row_attention(
     """Attention in the signature of transformers' attention functions; query (1, heads, rows, width)."""
     found = [name for name in _UNSUPPORTED if settings.get(name) is not None]
     if packed is None or found:
-        raise ValueError(f"row-wise attention has no {', '.join(found) or 'rows: the model was not called by an engine'}")
+        raise ValueError(
+            f"row-wise attention has no {', '.join(found) or 'rows: the model was not called by an engine'}"
+        )
     keys, values = key[0].transpose(0, 1), value[0].transpose(0, 1)
     if isinstance(packed, _Prompt):
         slabs, count = packed.cache.slabs[module.layer_idx], keys.shape[0]

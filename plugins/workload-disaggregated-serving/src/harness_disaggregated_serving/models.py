@@ -2,49 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from pydantic import Field, model_validator
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from harness.options import Options
-
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-
-
-class SeededModel(Options):
-    """A random Llama, and a draft that is its first layers with the same embedding and head.
-
-    The output projections of the layers that the draft lacks are scaled by `eps`: a dial on how often the target agrees
-    with the draft, from always (0) to as rarely as chance has it.
-    """
-
-    layers: Count = 4
-    hidden: Count = 64
-    heads: Count = 4
-    kv_heads: Count = 2
-    vocabulary: Count = 512
-    context: Count = 2048
-    draft_layers: Count = 1
-    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.02
-    weights_seed: int = 0
-
-    @model_validator(mode="after")
-    def _fits(self) -> SeededModel:
-        if self.hidden % (2 * self.heads) or self.heads % self.kv_heads or self.draft_layers > self.layers:
-            raise ValueError(
-                f"hidden {self.hidden} is a multiple of twice the heads ({self.heads}), heads of kv_heads "
-                f"({self.kv_heads}), and draft_layers ({self.draft_layers}) are at most layers ({self.layers})"
-            )
-        return self
-
-
-class FolderModel(Options):
-    """Models saved by `save_pretrained`, or hub ids that are already in the local cache."""
-
-    target: Annotated[str, Field(min_length=1)]
-    draft: str | None = None
+from harness_disaggregated_serving.options import FolderModel, SeededModel
 
 
 def build_target(model: SeededModel | FolderModel, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-
 from harness_speculative_decoding.sampling import draw
+from torch import Tensor
 
 
 def wire_row(law: Tensor, dtype: torch.dtype) -> Tensor:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from harness_speculative_decoding.sampling import Sampling, warp
 from torch import Tensor
 
 from harness_disaggregated_serving.engine import Engine, Running
 from harness_disaggregated_serving.runtime.requests import Settings
 from harness_disaggregated_serving.speculation import pick
 from harness_disaggregated_serving.transport import Link, Message
-from harness_speculative_decoding.sampling import Sampling, warp
 
 _DRAFT_SEED = 0x5DEECE66D
 """Mixed into a request's seed for its draft, whose random numbers must not be those that judge it."""

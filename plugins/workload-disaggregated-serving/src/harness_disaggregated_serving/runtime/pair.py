@@ -150,7 +150,9 @@ class Pair:
     def _watch_start(self, deadline: float, refused: Sequence[str]) -> None:
         for role, process in self._starting.items():
             if process.poll() is not None:
-                raise MeasurementError(f"the process of role {role!r} ended with code {process.returncode} at its start")
+                raise MeasurementError(
+                    f"the process of role {role!r} ended with code {process.returncode} at its start"
+                )
         if time.monotonic() > deadline:
             why = f"; {refused[-1]}" if refused else ""
             raise MeasurementError(f"the pair did not start in {self._options.start_timeout_s:g} s{why}")

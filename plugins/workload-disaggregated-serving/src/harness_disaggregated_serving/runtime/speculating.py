@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from harness_speculative_decoding.sampling import warp
 from torch import Tensor
 
 from harness_disaggregated_serving.engine import Engine
@@ -16,7 +17,6 @@ from harness_disaggregated_serving.runtime.requests import Settings
 from harness_disaggregated_serving.speculation import Verdict, judge, judged_law, pick, residual, wire_row
 from harness_disaggregated_serving.traffic import Wire
 from harness_disaggregated_serving.transport import Message
-from harness_speculative_decoding.sampling import warp
 
 _ASK = -1
 """In place of a verdict's token: the row of the proposal at `kept` is wanted."""
@@ -38,7 +38,7 @@ class Proposal:
 
 
 def propose(engine: Engine, drafts: Sequence[Served], settings: Settings) -> list[Proposal]:
-    """gamma tokens for every request, one at a time; each is drawn from the row that would be sent."""
+    """Gamma tokens for every request, one at a time; each is drawn from the row that would be sent."""
     dtype = getattr(torch, settings.row_dtype)
     rows: list[list[Tensor]] = [[] for _ in drafts]
     chances: list[list[float]] = [[] for _ in drafts]
@@ -84,9 +84,7 @@ class Judgement:
         return [*self.proposal.tokens[: self.verdict.kept], self.verdict.token]
 
 
-def verify(
-    engine: Engine, rounds: Sequence[tuple[Served, Proposal]], settings: Settings
-) -> list[Judgement]:
+def verify(engine: Engine, rounds: Sequence[tuple[Served, Proposal]], settings: Settings) -> list[Judgement]:
     """Computes all proposals of all requests and judges them; tokens are not yet appended."""
     for target, proposal in rounds:
         target.running.tokens += proposal.tokens

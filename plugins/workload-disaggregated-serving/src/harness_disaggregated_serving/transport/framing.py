@@ -92,7 +92,9 @@ def unpack(data: bytes | bytearray | memoryview, expected_sequence: int) -> Head
     except ValueError:
         raise CorruptFrame(f"frames of kind {kind} are not known") from None
     if sequence != expected_sequence:
-        raise CorruptFrame(f"frame {sequence} came where frame {expected_sequence} was due: frames were lost or repeated")
+        raise CorruptFrame(
+            f"frame {sequence} came where frame {expected_sequence} was due: frames were lost or repeated"
+        )
     if length > max(PART_BYTES, DESCRIPTION_LIMIT):
         raise Oversize(f"a frame of {length} bytes; the largest is {max(PART_BYTES, DESCRIPTION_LIMIT)}")
     return Header(known, sequence, length, extent, body_checksum)

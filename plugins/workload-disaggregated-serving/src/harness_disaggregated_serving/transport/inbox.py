@@ -43,7 +43,9 @@ class Inbox:
                 now = time.monotonic()
                 if self._heap and self._heap[0][0] <= now:
                     return heapq.heappop(self._heap)[2]
-                until = [moment for moment in (deadline, self._heap[0][0] if self._heap else None) if moment is not None]
+                until = [
+                    moment for moment in (deadline, self._heap[0][0] if self._heap else None) if moment is not None
+                ]
                 if deadline is not None and now >= deadline:
                     return None
                 self._condition.wait(max(0.0, min(until) - now) if until else None)

@@ -18,7 +18,15 @@ from harness_disaggregated_serving.transport.faults import (
     LinkStalled,
     Oversize,
 )
-from harness_disaggregated_serving.transport.framing import HEADER_BYTES, FrameKind, Header, checksum, pack, unpack, verify
+from harness_disaggregated_serving.transport.framing import (
+    HEADER_BYTES,
+    FrameKind,
+    Header,
+    checksum,
+    pack,
+    unpack,
+    verify,
+)
 
 NONCE_BYTES: Final = 32
 SECRET_BYTES: Final = 16
