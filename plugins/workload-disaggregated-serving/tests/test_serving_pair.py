@@ -337,7 +337,7 @@ def test_a_role_that_never_answers_costs_one_request_its_time_limit(
     assert time.monotonic() - began < 3
 
 
-class Wire_:
+class FaultyWire:
     """A wire between the roles that a test can cut, corrupt or hold."""
 
     def __init__(self) -> None:
@@ -396,7 +396,7 @@ def test_a_bad_wire_costs_the_pair_and_no_request(
     configuration: Configuration, fault: Callable[[bytes], bytes | None]
 ) -> None:
     asked = requests(8, gap_s=0.05, seed=9)
-    with closing(Wire_()) as wire:
+    with closing(FaultyWire()) as wire:
         options = PairOptions(model=MODEL, carrier=Carrier.TCP, timeout_s=0.8, reroute=wire.between)
         with ThreadPair(options, [configuration]) as pair:
             drive = Drive(pair, Settings(configuration=configuration), Limits(), clock=time.monotonic)

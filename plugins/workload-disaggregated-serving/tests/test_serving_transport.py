@@ -221,11 +221,13 @@ def test_an_impostor_that_listens_is_refused() -> None:
 
 
 def test_a_stranger_may_send_a_few_bytes_only() -> None:
-    with closing(listen(SECRET, Inbox(), LinkOptions(timeout_s=1.0))) as listener:
-        with closing(socket.create_connection(listener.address)) as stranger:
-            stranger.sendall(pack(FrameKind.ANSWER, 0, 1 << 19, 0, 0))
-            with pytest.raises(LinkStalled, match="at most 256"):
-                listener.accept(0.5)
+    with (
+        closing(listen(SECRET, Inbox(), LinkOptions(timeout_s=1.0))) as listener,
+        closing(socket.create_connection(listener.address)) as stranger,
+    ):
+        stranger.sendall(pack(FrameKind.ANSWER, 0, 1 << 19, 0, 0))
+        with pytest.raises(LinkStalled, match="at most 256"):
+            listener.accept(0.5)
 
 
 def test_a_silent_stranger_keeps_nobody_waiting() -> None:

@@ -1,11 +1,11 @@
 """One model serving many requests: packed decoding whose results do not depend on what else is in the batch.
 
-How a request's tokens come out bit-equal alone, in every batch and in every configuration, with one model and one dtype:
+How a request's tokens come out bit-equal alone, in every batch and configuration, with one model and one dtype:
 
 - A prompt is computed by itself, in one pass: nothing of another request enters.
-- Every later token is one row of a *tile* of a fixed number of rows; a tile that is not full is filled up with rows whose
-  results are dropped. Matrix products thus always have the same shape, so the library takes the same kernel and the same
-  order of summation for a row, whatever the other rows hold. That the place in the tile makes no difference either is
+- Every later token is one row of a *tile* of a fixed number of rows; a tile that is not full is filled up with rows
+  whose results are dropped. Matrix products thus always have the same shape, so the library takes the same kernel and
+  the same order of summation for a row, whatever the other rows hold. That the place in the tile makes no difference either is
   tried when the engine starts (`rows_are_equal`); where it does, tiles have one row.
 - Attention is computed row by row, over exactly the keys that the row may see: there is no padding whose length could
   change a sum.

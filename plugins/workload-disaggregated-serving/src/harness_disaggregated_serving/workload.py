@@ -136,7 +136,7 @@ class GreenLlm(Workload):
         return named(slo) if isinstance(slo, str) else Slo(slo.ttft, slo.tpot)
 
     def _devices(self, window: Window, before: Mapping[str, Mapping[str, Any]], held_s: float) -> None:
-        """A row per role held. A role that was lost cannot say how long it worked: it has no row, and the facts say so."""
+        """A row per role held; one that was lost cannot say how long it worked and has no row, which the facts tell."""
         assert self._pair is not None
         after = self._pair.reports()
         for role in self._settings.configuration.roles:

@@ -47,7 +47,7 @@ class Settings:
     gamma: int = 4
     wire: Wire = Wire.FULL
     row_dtype: Literal["float16", "float32"] = "float16"
-    first_token: Literal["prefill", "decode"] = "prefill"
+    first_token: Literal["prefill", "decode"] = "prefill"  # noqa: S105 - no password, a token of text
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
 
     def __post_init__(self) -> None:

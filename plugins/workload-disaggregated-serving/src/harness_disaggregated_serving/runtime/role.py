@@ -147,7 +147,7 @@ class Role:
         if self._duty is not None:
             self._duty.drop(message.fields["name"])
 
-    def _report(self, message: Message) -> None:
+    def _report(self, _message: Message) -> None:
         peer = self._desk.peer
         sent = (0, 0) if peer is None else (peer.sent.body_bytes, peer.sent.overhead_bytes)
         self._desk.client.send(

@@ -177,7 +177,7 @@ class Link:
             raise self._fault
 
     def close(self) -> None:
-        """Sends what is queued, as far as the peer takes it within the time limit, and ends the link without a fault."""
+        """Sends what is queued, as far as the peer takes it in time, and ends the link without a fault."""
         self._outgoing.waiting.put(None)
         if threading.current_thread() not in self._threads:
             self._threads[0].join(self._options.timeout_s)

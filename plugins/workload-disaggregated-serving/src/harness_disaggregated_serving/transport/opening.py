@@ -45,7 +45,9 @@ def _agree_on_rings(stream: Stream, carrier: Carrier) -> Rings:
                 rings.writer.close()
                 rings.writer = None
         if carrier is Carrier.RING and (rings.writer is None or rings.reader is None):
-            raise LinkError("the peer shares no memory with this host; take carrier `tcp` or `auto`")
+            raise LinkError(  # noqa: TRY301 - one place gives the rings back, for this fault as for others
+                "the peer shares no memory with this host; take carrier `tcp` or `auto`"
+            )
     except BaseException:
         if rings.writer is not None:
             rings.writer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import secrets
@@ -140,10 +141,8 @@ class Stream:
     def close(self) -> None:
         """Ends the connection; a thread that waits in it wakes up."""
         self.closed = True
-        try:
+        with contextlib.suppress(OSError):  # the peer was faster
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the peer was faster
         self._socket.close()
 
 
