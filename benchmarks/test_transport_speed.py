@@ -1,7 +1,7 @@
 """What the serving transport makes of one host: 64 MB messages between two processes, beside the machine's memcpy.
 
-Goal: the shared ring reaches at least half of the memcpy rate. Both are measured in turn, round by round, so that a busy
-neighbour slows both. TCP over loopback stands beside them.
+Goal: the shared ring reaches at least half of the memcpy rate. Both are measured in turn, round by round, so that a
+busy neighbour slows both. TCP over loopback stands beside them.
 """
 
 from __future__ import annotations

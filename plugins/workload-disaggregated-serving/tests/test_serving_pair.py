@@ -414,7 +414,7 @@ def test_a_bad_wire_costs_the_pair_and_no_request(
 def test_the_new_role_is_lost(configuration: Configuration, survives: bool) -> None:
     asked = requests(6, gap_s=0.1, seed=10)
     with ThreadPair(PairOptions(model=MODEL, timeout_s=1.0), [configuration]) as pair:
-        threading.Timer(0.2, pair._members["new"].process.kill).start()
+        threading.Timer(0.15, pair._members["new"].process.kill).start()
         outcomes = serve(pair, asked, Settings(configuration=configuration))
     if survives:
         assert tokens(outcomes) == greedy_alone(asked)

@@ -1,6 +1,7 @@
 """Carbon-aware disaggregated serving, after the published abstracts of GreenLLM with our own carbon model.
 
-Offers workloads `greenllm` and `greenllm-simulated` and command `greenllm`. Importing this module imports neither torch nor numpy.
+Offers workloads `greenllm` and `greenllm-simulated` and command `greenllm`. Importing this module imports neither
+torch nor numpy.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ How a request's tokens come out bit-equal alone, in every batch and configuratio
 - A prompt is computed by itself, in one pass: nothing of another request enters.
 - Every later token is one row of a *tile* of a fixed number of rows; a tile that is not full is filled up with rows
   whose results are dropped. Matrix products thus always have the same shape, so the library takes the same kernel and
-  the same order of summation for a row, whatever the other rows hold. That the place in the tile makes no difference either is
-  tried when the engine starts (`rows_are_equal`); where it does, tiles have one row.
+  the same order of summation for a row, whatever the other rows hold. That the place in the tile makes no difference
+  either is tried when the engine starts (`rows_are_equal`); where it does, tiles have one row.
 - Attention is computed row by row, over exactly the keys that the row may see: there is no padding whose length could
   change a sum.
 
@@ -190,7 +190,7 @@ class Engine:
             results.append(self._forward(tokens, positions, packed, keep=self.rows)[: len(tile)])
         for sequence in sequences:
             sequence.cache.length = len(sequence.tokens)
-        return list(torch.cat(results).split(counts)) if results else []
+        return list(torch.split(torch.cat(results), counts)) if results else []
 
     def _forward(self, tokens: Sequence[int], positions: Sequence[int], packed: _Prompt | _Tile, keep: int) -> Tensor:
         device = self.model.device

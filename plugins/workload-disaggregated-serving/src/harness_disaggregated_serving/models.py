@@ -13,7 +13,7 @@ def build_target(model: SeededModel | FolderModel, dtype: torch.dtype, device: t
     if isinstance(model, FolderModel):
         return _load(model.target, dtype, device)
     built = _seeded(model)
-    return built.to(device=device, dtype=dtype).eval()  # type: ignore[call-arg] # nn.Module's own, hidden by transformers
+    return built.to(device=device, dtype=dtype).eval()  # type: ignore[call-arg, no-any-return] # nn.Module's own, hidden by transformers
 
 
 def build_draft(model: SeededModel | FolderModel, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
@@ -25,14 +25,14 @@ def build_draft(model: SeededModel | FolderModel, dtype: torch.dtype, device: to
     built = _seeded(model)
     built.model.layers = built.model.layers[: model.draft_layers]
     built.config.num_hidden_layers = model.draft_layers
-    return built.to(device=device, dtype=dtype).eval()  # type: ignore[call-arg] # as above
+    return built.to(device=device, dtype=dtype).eval()  # type: ignore[call-arg, no-any-return] # as above
 
 
 def _load(name: str, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         name, dtype=dtype, local_files_only=True, use_safetensors=True
     )
-    return loaded.to(device).eval()  # type: ignore[arg-type] # as above
+    return loaded.to(device).eval()  # type: ignore[arg-type, no-any-return] # as above
 
 
 _WEIGHT_SPREAD = 0.2

@@ -1,9 +1,10 @@
 """Proposing and judging tokens so that what is kept has the target's law.
 
 The rule of speculative sampling (Leviathan et al. 2023, arXiv 2211.17192; Chen et al. 2023, arXiv 2302.01318): a
-proposal x drawn from q is kept with probability min(1, p(x) / q(x)); at the first rejection the token is drawn from the residual
-max(0, p - q), renormalised; after the last proposal one more token is drawn from p. Each token needs the draft to have
-sampled from the very row that it is judged with: rows are rounded to the wire's precision *before* the draft samples.
+proposal x drawn from q is kept with probability min(1, p(x) / q(x)); at the first rejection the token is drawn from
+the residual max(0, p - q), renormalised; after the last proposal one more token is drawn from p. Each token needs the
+draft to have sampled from the very row that it is judged with: rows are rounded to the wire's precision *before* the
+draft samples.
 """
 
 from __future__ import annotations

@@ -28,10 +28,10 @@ def to_wire(tensor: Tensor) -> memoryview:
         staged = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         tensor = staged.copy_(tensor)
     # numpy has no bfloat16, so that the bytes are viewed before it sees them
-    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
-def from_wire(body: memoryview, dtype: torch.dtype) -> Tensor:
+def from_wire(body: memoryview | bytearray, dtype: torch.dtype) -> Tensor:
     """A tensor of one dimension over received bytes."""
     return torch.frombuffer(body, dtype=dtype)
 

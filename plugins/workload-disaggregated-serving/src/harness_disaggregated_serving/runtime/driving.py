@@ -6,13 +6,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
+from harness.errors import MeasurementError
 from harness.quantity import Unavailable
 from harness_disaggregated_serving.memory import KvBudget
 from harness_disaggregated_serving.runtime.pair import ENGINES, News, Pair
 from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
 from harness_disaggregated_serving.transport import LinkError
+
+_LOSS_TOLD_S: Final = 0.2
+"""The end of a process is told within so long of the end of its links."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +183,7 @@ class Drive:
         if news.kind == "lost":
             self._lose(news.role, news.fields["reason"])
         elif news.kind == "peer-lost":
-            self._lose("old", f"the link between the roles: {news.fields['reason']}")
+            self._lose_link(news.fields["reason"])
         elif news.kind == "tokens":
             for event in news.fields["events"]:
                 self._tokens(*event)
@@ -220,6 +224,14 @@ class Drive:
                     active.outcome, Status.FAILED, f"no token for {self._limits.request_timeout_s:g} s, it was given up"
                 )
 
+    def _lose_link(self, reason: str) -> None:
+        """The link between the roles broke: because one of them did, which is told a moment later, or by itself."""
+        while (news := self._pair.news(_LOSS_TOLD_S)) is not None:
+            self._hear(news)
+            if len(self._pair.roles) < 2:
+                return
+        self._lose("old", f"the link between the roles: {reason}")
+
     def _lose(self, role: str, reason: str) -> None:
         """Goes on without a role: what was under way is begun again on the other one, or fails."""
         if role not in self._pair.roles:
@@ -237,7 +249,10 @@ class Drive:
         self._queue.clear()
         if left:
             self._server = left[0]
-            self._configure(replace(self._settings, configuration=Configuration.STANDALONE))
+            try:
+                self._configure(replace(self._settings, configuration=Configuration.STANDALONE))
+            except (LinkError, MeasurementError) as error:
+                self._over = f"{reason}; then the other one: {error}"
         else:
             self._over = reason
         for outcome in waiting:

@@ -8,11 +8,10 @@ import secrets
 import subprocess
 import sys
 import time
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
-
-import torch
 
 from harness.errors import MeasurementError
 from harness_disaggregated_serving.runtime.requests import Configuration, Request, Settings
@@ -133,7 +132,7 @@ class Pair:
             for role, engines in wanted.items():
                 self._starting[role] = self._spawn(role, sorted(engines, reverse=True), secret, listener.address)
             deadline = time.monotonic() + self._options.start_timeout_s
-            links = []
+            links: list[Link] = []
             while len(links) < len(wanted):
                 self._watch_start(deadline, listener.refused)
                 with contextlib.suppress(LinkError):
@@ -211,10 +210,13 @@ class Pair:
         """Gives every living role its duty; whatever they were doing is forgotten."""
         self.epoch += 1
         for member in self._members.values():
-            member.link.send("configure", {"epoch": self.epoch, "settings": settings.to_json()})
+            fields = {"epoch": self.epoch, "settings": settings.to_json(), "paired": len(self._members) > 1}
+            member.link.send("configure", fields)
         waiting = set(self._members)
         while waiting:
             news = self.news(self._options.timeout_s)
+            if news is not None and news.kind == "peer-lost" and len(self._members) == 1:
+                continue  # what the survivor says about the one that was given up
             if news is None or news.kind in {"lost", "peer-lost"}:
                 why = "silence" if news is None else f"{news.role}: {news.fields['reason']}"
                 raise MeasurementError(f"the pair could not be configured: {why}")
@@ -223,7 +225,7 @@ class Pair:
 
     def submit(self, role: str, request: Request) -> None:
         """Sends a role a request; raises LinkError."""
-        ids = torch.tensor(list(request.prompt), dtype=torch.int32).numpy()
+        ids = array("i", request.prompt)
         fields = {"name": request.name, "output_tokens": request.output_tokens, "seed": request.seed}
         self._members[role].link.send("request", {"epoch": self.epoch, **fields}, [memoryview(ids)])
 

@@ -17,7 +17,8 @@ from typing import Any, Final
 import torch
 
 from harness_disaggregated_serving.engine import Engine
-from harness_disaggregated_serving.models import FolderModel, SeededModel, build_draft, build_target
+from harness_disaggregated_serving.models import build_draft, build_target
+from harness_disaggregated_serving.options import FolderModel, SeededModel
 from harness_disaggregated_serving.runtime.decoding import Decoder, Prefiller, Standalone
 from harness_disaggregated_serving.runtime.desk import Desk, Duty
 from harness_disaggregated_serving.runtime.requests import Configuration, Settings
@@ -138,6 +139,10 @@ class Role:
         desk = self._desk
         desk.settings, desk.epoch = Settings.from_json(message.fields["settings"]), message.fields["epoch"]
         configuration = desk.settings.configuration
+        if desk.peer is not None and not message.fields["paired"]:
+            # The other role is gone for good; what its link may still say must not end the new duty.
+            desk.peer.close()
+            desk.peer = None
         idle = configuration is Configuration.STANDALONE and "target" not in desk.engines
         duty = None if idle else DUTIES.get((configuration, desk.role))
         self._duty = duty(desk) if duty is not None else None
