@@ -234,7 +234,7 @@ class Drive:
 
     def _lose(self, role: str, reason: str) -> None:
         """Goes on without a role: what was under way is begun again on the other one, or fails."""
-        if role not in self._pair.roles:
+        if role not in self._pair.roles or self._over:
             return
         self.losses.append((role, reason))
         self._pair.lose(role)
