@@ -1,6 +1,7 @@
 """Carbon-aware disaggregated serving, after the published abstracts of GreenLLM with our own carbon model.
 
-Offers workload `greenllm-simulated` and command `greenllm`. Importing this module imports neither torch nor numpy.
+Offers workloads `greenllm` and `greenllm-simulated` and command `greenllm`. Importing this module imports neither
+torch nor numpy.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import Column, CommandSpec, FunctionalUnit, Unavailable, Workload, WorkloadSpec, hookimpl
+from harness_disaggregated_serving.options import PairRunOptions
 from harness_disaggregated_serving.simulated_options import SimulatedOptions
 
 REQUEST_COLUMNS = (
@@ -49,9 +51,23 @@ def _probe_simulated(options: SimulatedOptions) -> Unavailable | None:
     return probe(options)
 
 
+def _pair(options: PairRunOptions) -> Workload:
+    from harness_disaggregated_serving.workload import GreenLlm
+
+    return GreenLlm(options)
+
+
 @hookimpl
 def harness_workloads() -> Iterable[WorkloadSpec]:
-    """Offers `greenllm-simulated`."""
+    """Offers `greenllm` and `greenllm-simulated`."""
+    yield WorkloadSpec(
+        name="greenllm",
+        summary="disaggregated serving by a real pair of processes: whole, prefill/decode or draft/verify",
+        factory=_pair,
+        columns=REQUEST_COLUMNS,
+        functional_units=FUNCTIONAL_UNITS,
+        options=PairRunOptions,
+    )
     yield WorkloadSpec(
         name="greenllm-simulated",
         summary="simulated: disaggregated serving on a pair of device profiles, one cell of the grid",

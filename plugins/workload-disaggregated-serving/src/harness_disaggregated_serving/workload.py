@@ -1,0 +1,204 @@
+"""Workload `greenllm`: one window of open-loop requests over a running pair of processes."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness_speculative_decoding.sampling import Sampling
+
+from harness.workload import TrialContext, Window, Workload
+from harness_disaggregated_serving import arrivals
+from harness_disaggregated_serving.lengths import application
+from harness_disaggregated_serving.options import PairRunOptions
+from harness_disaggregated_serving.runtime.driving import Drive, Limits
+from harness_disaggregated_serving.runtime.pair import Pair, PairOptions
+from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
+from harness_disaggregated_serving.slo import Slo, named
+from harness_disaggregated_serving.traffic import BYTES_PER_S_PER_GBIT_S, Wire
+from harness_disaggregated_serving.transport import Carrier
+
+_STATUS = {Status.FINISHED: "ok", Status.REJECTED: "rejected", Status.FAILED: "failed"}
+
+
+def settings_of(options: PairRunOptions) -> Settings:
+    """How the roles work together."""
+    return Settings(
+        configuration=Configuration(options.configuration),
+        gamma=options.gamma,
+        wire=Wire(options.wire),
+        row_dtype=options.row_dtype,
+        first_token=options.first_token,
+        sampling=Sampling(options.temperature),
+    )
+
+
+def pair_options_of(options: PairRunOptions) -> PairOptions:
+    """What the pair is made of."""
+    bandwidth = options.link.bandwidth_gbit_s
+    return PairOptions(
+        model=options.model.model_dump(),
+        dtype=options.dtype,
+        devices={"new": options.new.device, "old": options.old.device},
+        threads=options.threads,
+        slow_down={"new": options.new.slow_down, "old": options.old.slow_down},
+        carrier=Carrier(options.link.carrier),
+        bytes_per_s=None if bandwidth is None else bandwidth * BYTES_PER_S_PER_GBIT_S,
+        latency_s=options.link.latency,
+        timeout_s=options.link.timeout,
+    )
+
+
+def stream_of(options: PairRunOptions, vocabulary: int, seed: int) -> list[Request]:
+    """The requests of a window, the same for every configuration with the same seed; prompts are random ids."""
+    process: dict[str, arrivals.Arrivals] = {
+        "poisson": arrivals.Poisson(options.qps),
+        "constant": arrivals.Constant(options.qps),
+        "all_at_once": arrivals.AllAtOnce(),
+    }
+    drawn = (
+        arrivals.trace(Path(options.trace))
+        if options.trace is not None
+        else arrivals.requests(process[options.arrivals], application(options.sizes), options.requests, seed)
+    )
+    words = random.Random(seed)  # noqa: S311 - prompts, no secrets
+    found = []
+    for number, one in enumerate(drawn):
+        prompt, output = (
+            max(1, math.ceil(count * options.length_scale)) for count in (one.prompt_tokens, one.output_tokens)
+        )
+        ids = [words.randrange(vocabulary) for _ in range(prompt)]
+        found.append(Request(f"r{number}", one.arrival_s, ids, output, words.getrandbits(48)))
+    return found
+
+
+class GreenLlm(Workload):
+    """Requests over a pair. The processes live as long as the trial."""
+
+    def __init__(self, options: PairRunOptions) -> None:
+        self._options = options
+        self._settings = settings_of(options)
+        self._pair: Pair | None = None
+        self._seed = options.seed
+        self._facts: dict[str, object] = {}
+        self._cpu_s: dict[str, float] = {}
+
+    def prepare(self, context: TrialContext) -> None:
+        """Starts the roles and loads their models."""
+        self._seed = self._options.seed + context.seed
+        context.progress("starting the pair", None)
+        self._pair = self._started()
+
+    def _started(self) -> Pair:
+        pair = Pair(pair_options_of(self._options), [self._settings.configuration])
+        engine = pair.engine("new", "target")
+        self._facts = {"carrier": pair.carrier, "rows": engine["rows"], "model": dict(engine)}
+        return pair
+
+    def step(self, window: Window) -> None:
+        """One stream of requests."""
+        self.run(window)
+
+    def run(self, window: Window) -> None:
+        """Serves one stream; a pair that lost a role in an earlier window is started anew."""
+        assert self._pair is not None, "prepare() comes first"
+        if set(self._pair.roles) != set(self._settings.configuration.roles):
+            self._pair.close()
+            self._pair = self._started()
+        before = self._pair.reports()
+        vocabulary = self._pair.engine("new", "target")["vocabulary"]
+        requests = stream_of(self._options, vocabulary, self._seed)
+        limits = Limits(memory_bytes=self._memory(), request_timeout_s=self._options.request_timeout)
+        opened_s = window.now_s()
+        drive = Drive(self._pair, self._settings, limits, lambda: window.now_s() - opened_s)
+        outcomes = drive.run(requests)
+        held_s = window.now_s() - opened_s
+        slo = self._targets()
+        for outcome in outcomes:
+            window.item(
+                outcome.request.name,
+                status=_STATUS[outcome.status or Status.FAILED],
+                **_columns(outcome, slo, opened_s),
+            )
+            window.output(outcome.request.name, {"tokens": outcome.tokens, "reason": outcome.reason})
+        self._devices(window, before, held_s)
+        self._summarise(outcomes, drive)
+
+    def _memory(self) -> dict[str, int]:
+        given = {"new": self._options.new.memory, "old": self._options.old.memory}
+        return {role: memory for role, memory in given.items() if memory is not None}
+
+    def _targets(self) -> Slo:
+        slo = self._options.slo
+        return named(slo) if isinstance(slo, str) else Slo(slo.ttft, slo.tpot)
+
+    def _devices(self, window: Window, before: Mapping[str, Mapping[str, Any]], held_s: float) -> None:
+        """A row per role held; one that was lost cannot say how long it worked and has no row, which the facts tell."""
+        assert self._pair is not None
+        after = self._pair.reports()
+        for role in self._settings.configuration.roles:
+            if role in after and role in before:
+                busy_s = after[role]["busy_s"] - before[role]["busy_s"]
+                self._cpu_s[role] = after[role]["cpu_s"] - before[role]["cpu_s"]
+                window.device(f"pair-{role}", role=role, busy_s=min(busy_s, held_s), reserved_s=held_s)
+
+    def _summarise(self, outcomes: list[Outcome], drive: Drive) -> None:
+        shared = "the roles share one device, and a joule of it cannot be given to one of them"
+        self._facts |= {
+            "configuration": self._settings.configuration.value,
+            "first_token": self._settings.first_token,
+            "wire": self._settings.wire.value,
+            "emulated": {role: getattr(self._options, role).slow_down for role in self._settings.configuration.roles},
+            "shaped": self._options.link.bandwidth_gbit_s is not None or self._options.link.latency > 0,
+            "role_cpu_s": dict(self._cpu_s),
+            "role_energy": {"kind": "unavailable", "reason": shared} if self._shares_a_device() else None,
+            "losses": [list(loss) for loss in drive.losses],
+            "ended": {status.value: sum(outcome.status is status for outcome in outcomes) for status in Status},
+            "reasons": sorted({outcome.reason for outcome in outcomes if outcome.reason}),
+            "retried": sum(outcome.attempts > 1 for outcome in outcomes),
+        }
+
+    def _shares_a_device(self) -> bool:
+        return len(self._settings.configuration.roles) > 1 and self._options.new.device == self._options.old.device
+
+    def facts(self) -> Mapping[str, object]:
+        """What was emulated and shaped, how requests ended, CPU seconds of each role."""
+        return self._facts
+
+    def close(self) -> None:
+        """Ends the processes."""
+        pair, self._pair = self._pair, None
+        if pair is not None:
+            pair.close()
+
+
+def _columns(outcome: Outcome, slo: Slo, opened_s: float) -> dict[str, float | None]:
+    request = outcome.request
+    common: dict[str, float | None] = {
+        "start_s": opened_s + request.arrival_s,
+        "arrival_s": request.arrival_s,
+        "prompt_tokens": len(request.prompt),
+    }
+    if outcome.status is not Status.FINISHED:
+        return {**common, "meets_slo": 0.0}
+    assert outcome.begun_s is not None
+    return {
+        **common,
+        "first_token_s": opened_s + outcome.token_s[0],
+        "end_s": opened_s + outcome.token_s[-1],
+        "output_tokens": len(outcome.tokens),
+        "ttft_s": outcome.ttft_s,
+        "tpot_s": outcome.tpot_s,
+        "latency_s": outcome.token_s[-1] - request.arrival_s,
+        "queue_s": outcome.begun_s - request.arrival_s,
+        "transfer_s": outcome.transfer_s,
+        "bytes_sent": outcome.bytes_sent,
+        "bytes_returned": outcome.bytes_returned,
+        "rounds": outcome.rounds,
+        "proposed_tokens": outcome.proposed,
+        "accepted_tokens": outcome.accepted,
+        "meets_slo": float(slo.met(outcome.ttft_s, outcome.tpot_s)),
+    }
