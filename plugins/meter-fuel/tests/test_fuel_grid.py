@@ -263,3 +263,11 @@ def test_a_malformed_series_is_refused_with_its_line(tmp_path: Path, text: str, 
 def test_a_series_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read"):
         series.read(tmp_path / "none.csv")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pycountry") is None, reason="pycountry comes with codecarbon")
+def test_two_letter_codes_name_the_same_row() -> None:
+    assert codecarbon_tables.country("fr") == codecarbon_tables.country("FRA")
+    assert codecarbon_tables.region("US", "indiana") == codecarbon_tables.region("USA", "indiana")
+    with pytest.raises(UsageError, match="no grid intensity for country 'XX'"):
+        codecarbon_tables.country("XX")

@@ -7,6 +7,7 @@ the country for a name they do not know, these refuse.
 from __future__ import annotations
 
 import csv
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -93,12 +94,24 @@ def _refuse(kind: str, name: str, known: list[str], accepted: str) -> UsageError
     return UsageError(f"no grid intensity for {kind} {name!r}", accepted=accepted, hint=did_you_mean(name, known))
 
 
+@cache
+def alpha_3(code: str) -> str:
+    """The ISO 3166 alpha-3 code of a country's two-letter or three-letter code, upper case.
+
+    The two-letter codes are pycountry's, which codecarbon brings along. A code that is not known stays as it is.
+    """
+    if len(code) != 2 or importlib.util.find_spec("pycountry") is None:
+        return code.upper()
+    found = importlib.import_module("pycountry").countries.get(alpha_2=code.upper())
+    return str(found.alpha_3) if found is not None else code.upper()
+
+
 def country(code: str) -> Row:
-    """The mean of a country by its ISO 3166 alpha-3 code; raises UsageError for one without a row."""
+    """The mean of a country by its ISO 3166 code; raises UsageError for one without a row."""
     table = _json("private_infra/global_energy_mix.json")
-    key = code.upper()
+    key = alpha_3(code)
     if key not in table:
-        accepted = f"one of {len(table)} three-letter country codes such as USA or FRA, or a number of g/kWh"
+        accepted = f"one of {len(table)} country codes such as USA or FRA, or a number of g/kWh"
         raise _refuse("country", code, list(table), accepted)
     entry = table[key]
     year = entry.get("year")
@@ -108,7 +121,7 @@ def country(code: str) -> Row:
 
 def region(code: str, name: str) -> Row:
     """A state, province or bidding zone of USA, CAN, CHN, SWE, NOR or FIN; raises UsageError for one without a row."""
-    key = code.upper()
+    key = alpha_3(code)
     country(key)
     readers = {"USA": _usa, "CAN": _canada, "CHN": _china, "SWE": _nordic, "NOR": _nordic, "FIN": _nordic}
     if key not in readers:

@@ -65,7 +65,7 @@ class GridOptions(Options):
     g_per_kwh: float | None = Field(None, ge=0, allow_inf_nan=False, description="gCO2e/kWh")
     low: float | None = Field(None, ge=0, allow_inf_nan=False, description="lower end of the number's own range")
     high: float | None = Field(None, ge=0, allow_inf_nan=False, description="upper end of it")
-    country: str | None = Field(None, pattern=r"^[A-Za-z]{3}$", description="ISO 3166 alpha-3")
+    country: str | None = Field(None, pattern=r"^[A-Za-z]{2,3}$", description="ISO 3166 alpha-2 or alpha-3")
     cloud: str | None = Field(None, description="only `gcp` has rows")
     region: Source | None = Field(None, description="state, province, bidding zone or cloud region")
     fallback: Literal["country"] | None = Field(None, description="the country's mean for a region without a row")
@@ -117,9 +117,9 @@ def _short_grid(value: object) -> object:
     place, slash, region = value.strip().partition("/")
     if place.lower() in _CLOUDS:
         return {"cloud": place.lower(), "region": region or None}
-    if not re.fullmatch(r"[A-Za-z]{3}", place) or (slash and not region.strip()):
+    if not re.fullmatch(r"[A-Za-z]{2,3}", place) or (slash and not region.strip()):
         raise ValueError(
-            f"{value!r} names no grid; accepted: a number of g/kWh, a three-letter country code such as USA, "
+            f"{value!r} names no grid; accepted: a number of g/kWh, a country code such as USA or FR, "
             "COUNTRY/REGION such as USA/indiana, gcp/REGION, or a mapping"
         )
     return {"country": place.upper(), "region": region.strip() if slash else None}

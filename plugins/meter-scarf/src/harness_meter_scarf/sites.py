@@ -95,10 +95,15 @@ class Site:
 
 
 def find(name: str) -> Site:
-    """A shipped site; raises UsageError with the nearest names for one without a row."""
+    """A shipped site by its id, or by the place alone where one operator has it (`ireland` for `aws-ireland`).
+
+    Raises:
+        UsageError: there is no such row; names the nearest.
+    """
     known = shipped()
-    if name in known:
-        return known[name]
+    placed = [site for site in known if site.partition("-")[2] == name]
+    if name in known or len(placed) == 1:
+        return known[name if name in known else placed[0]]
     inside = [site for site in known if name.lower() in site]
     hint = f"did you mean {' or '.join(map(repr, inside[:4]))}?" if name and inside else did_you_mean(name, known)
     raise UsageError(
