@@ -280,19 +280,52 @@ def gate(
 @app.command()
 def score(runs: RunFolders) -> None:
     """Scores and costs the stored outputs of runs again; the measurements are not touched."""
-    from harness.run import finish
+    from harness.run import finish, refuse_recosted
 
     for folder in runs:
         if not folder.is_dir():
             from harness.errors import UsageError
 
             raise UsageError("this is no run folder", where=str(folder))
+        refuse_recosted(folder)
         fault = finish(folder, again=True)
         if fault:
             from harness.errors import MeasurementError
 
             raise MeasurementError(fault)
         typer.echo(f"scored: {folder}")
+
+
+@app.command()
+def recost(
+    runs: RunFolders,
+    *,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="METER.OPTION=VALUE", help="Option of an impact meter.")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None, typer.Option(metavar="METER.OPTION=A,B,1..9", help="Options side by side, in one table.")
+    ] = None,
+    store: Store = DEFAULT_STORE,
+    form: Annotated[str, typer.Option("--format", help="Of the table: terminal, csv, md or json.")] = "terminal",
+    output: Annotated[Path | None, typer.Option(help="File for the table.", show_default=False)] = None,
+) -> None:
+    """Costs finished runs again with other factors: new records, or one table of a sweep; nothing is measured."""
+    from harness import recost_command as command
+    from harness.errors import UsageError
+
+    registry = _registry()
+    wanted = command.combinations(settings or [], sweep or [], registry)
+    if sweep:
+        for line in command.write_table(runs, wanted, registry, form, output):
+            typer.echo(line, err=output is None)
+        return
+    if output is not None or form != "terminal":
+        raise UsageError("--format and --output are for the table of a sweep", accepted="--sweep")
+    folders = command.write_records(runs, wanted, registry, store, ["harness", *sys.argv[1:]])
+    _render(folders)
+    for folder in folders:
+        typer.echo(f"records: {folder}")
 
 
 @app.command()

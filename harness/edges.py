@@ -58,9 +58,14 @@ class Side:
         """Power drawn last; None before the register has changed twice."""
         return self.recent_w[-1] if self.recent_w else None
 
-    def at_most_w(self, mean_w: float) -> float:
-        """What may have been drawn in a period not yet shown: the most seen lately, at least the span's mean."""
-        return max((mean_w, *self.recent_w))
+    def at_most_w(self, mean_w: float, limit_w: float | None) -> float:
+        """What may have been drawn in a period not yet shown: the most seen lately, at least the span's mean.
+
+        Sampled about once a period, a register may be seen to move by two periods in the time of one: what was seen is
+        up to twice the truth, and is held to what the device can draw.
+        """
+        seen_w = max(self.recent_w, default=0.0)
+        return max(mean_w, seen_w if limit_w is None else min(seen_w, limit_w))
 
 
 def span_energy(scope: Scope, opened: Side, closed: Side) -> tuple[Value, float | None, tuple[str, ...]]:
@@ -112,8 +117,8 @@ def _edges(
     scope: Scope, opened: Side, closed: Side, raw: float, first: Cumulative, mean_w: float
 ) -> tuple[float, float, float, list[str]]:
     """Value and bound from what the edges leave open; before gaps and gain."""
-    before_w = opened.at_most_w(mean_w)
-    after_w = closed.at_most_w(mean_w)
+    before_w = opened.at_most_w(mean_w, scope.max_power_w)
+    after_w = closed.at_most_w(mean_w, scope.max_power_w)
     late_close = after_w * seconds(max(0, closed.read_ns - closed.edge_ns))
     if not scope.tick_s:
         early_open = before_w * seconds(max(0, opened.edge_ns - opened.read_ns))

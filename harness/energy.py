@@ -46,6 +46,7 @@ class Channel:
         meter: the meter.
         scopes: what it reads.
         missing: what it does not read, and why; `*` for all of it.
+        cross_check: whether it never counts for a scope.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Channel:
     meter: Meter
     scopes: Mapping[str, Scope]
     missing: Mapping[str, str] = field(default_factory=dict)
+    cross_check: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
     pace: Mapping[str, _Pace] = field(default_factory=dict)
 
@@ -116,6 +118,11 @@ class Meters:
 
     def __init__(self, channels: Iterable[Channel], log: IO[str] | None = None) -> None:
         self.channels = list(channels)
+        # Cross-checks are read farther from the work, so that what they take widens no bound.
+        checks = [index for index, channel in enumerate(self.channels) if channel.cross_check]
+        others = [index for index, channel in enumerate(self.channels) if not channel.cross_check]
+        self._inwards = [*checks, *others] if checks else []
+        self._outwards = [*others, *checks] if checks else []
         self._log = log
         self._log_lock = threading.Lock()
         self._unwritten: deque[tuple[str, Snapshot]] = deque()
@@ -135,15 +142,22 @@ class Meters:
     def opening(self, *, align: bool) -> Edge:
         """An opening edge; `align` waits for each counter's tick first."""
         ticks = self._await_ticks() if align else {}
-        snapshots = [self._read(channel) for channel in self.channels]
+        snapshots = self._read_all(self._inwards)
         return Edge(now_ns(), snapshots, [channel.pace for channel in self.channels], ticks)
 
     def closing(self, *, align: bool) -> Edge:
         """A closing edge; `align` waits for each counter's next tick afterwards."""
         moment = now_ns()
-        snapshots = [self._read(channel) for channel in self.channels]
+        snapshots = self._read_all(self._outwards)
         paces = [channel.pace for channel in self.channels]
         return Edge(moment, snapshots, paces, self._await_ticks() if align else {})
+
+    def _read_all(self, order: Sequence[int]) -> list[Snapshot]:
+        """One snapshot a channel, taken in this order."""
+        if not order:
+            return [self._read(channel) for channel in self.channels]
+        found = {index: self._read(self.channels[index]) for index in order}
+        return [found[index] for index in range(len(self.channels))]
 
     def _read(self, channel: Channel) -> Snapshot:
         with channel.lock:
@@ -274,6 +288,8 @@ class Meters:
         """Scope -> name of its primary meter: the first listed that reads it; within `auto`, the strongest method."""
         chosen: dict[str, Channel] = {}
         for channel in self.channels:
+            if channel.cross_check:
+                continue
             for name, scope in channel.scopes.items():
                 holder = chosen.get(name)
                 both_auto = holder is not None and not holder.asked and not channel.asked
@@ -284,7 +300,9 @@ class Meters:
     def watts_between(self, before: Edge, after: Edge) -> float | None:
         """Mean power of all primary scopes together; None where one cannot be resolved between the edges."""
         primary = self.primaries()
-        described = {name: ch.scopes[name] for ch in self.channels for name in ch.scopes if primary[name] == ch.name}
+        described = {
+            name: ch.scopes[name] for ch in self.channels for name in ch.scopes if primary.get(name) == ch.name
+        }
         joules = 0.0
         for name in disjoint(described, described):
             index = next(i for i, channel in enumerate(self.channels) if channel.name == primary[name])

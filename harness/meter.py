@@ -69,6 +69,7 @@ class MeterSpec:
         factory: options -> Meter.
         options: model of the options.
         auto: whether `auto` tries it. Meters that estimate say False: nobody gets an estimate without asking.
+        cross_check: its readings are only held against those of other meters: they never count.
     """
 
     name: str
@@ -76,6 +77,7 @@ class MeterSpec:
     factory: Callable[[Any], Meter]
     options: type[Options] = NoOptions
     auto: bool = False
+    cross_check: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

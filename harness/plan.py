@@ -189,14 +189,15 @@ class _Planner:
         )
 
     def _meters(self, suite: Suite, path: Keys, named: Sequence[Named]) -> tuple[Choice, ...]:
-        """The choices with `auto` expanded; impact meters alone imply it, since they need energy."""
+        """The choices with `auto` expanded; impact meters and cross-checks alone imply it, since they need energy."""
         for number, each in enumerate(named):
             if each.name == AUTO and each.options:
                 self.errors.append(suite.document.error((*path, number), "'auto' takes no options"))
         listed = self._listed(suite, path, "meter", named)
         offers = self.registry.meters
         impacts = [offers[each.name].spec for each in listed if each.name in offers]
-        if listed and len(impacts) == len(listed) and all(isinstance(spec, ImpactMeterSpec) for spec in impacts):
+        needy = [isinstance(spec, ImpactMeterSpec) or spec.cross_check for spec in impacts]
+        if listed and len(needy) == len(listed) and all(needy):
             listed = (Choice(AUTO), *listed)
         try:
             order_impacts([spec for spec in impacts if isinstance(spec, ImpactMeterSpec)])

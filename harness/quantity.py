@@ -85,9 +85,9 @@ class Amount:
             raise ValueError(f"an amount is finite, not {self.value} {self.unit}")
         if not self.composition:
             raise ValueError("an amount names at least one method")
-        total = math.fsum(self.composition.values())
-        scale = max(abs(self.value), math.fsum(map(abs, self.composition.values())))
-        if abs(total - self.value) > 1e-9 * scale:
+        parts = self.composition.values()
+        total = next(iter(parts)) if len(parts) == 1 else math.fsum(parts)
+        if total != self.value and abs(total - self.value) > 1e-9 * max(abs(self.value), math.fsum(map(abs, parts))):
             raise ValueError(f"composition sums to {total}, the value is {self.value} {self.unit}")
         slack = 1e-12 * abs(self.value)
         if self.low is not None and not self.low <= self.value + slack:
@@ -110,6 +110,8 @@ class Amount:
     @property
     def label(self) -> Method:
         """The weakest method in the composition; methods that contributed nothing do not count if others did."""
+        if len(self.composition) == 1:
+            return next(iter(self.composition))
         contributing = [method for method, part in self.composition.items() if part != 0]
         return max(contributing or self.composition, key=lambda method: method.weakness)
 
@@ -154,6 +156,8 @@ Value: TypeAlias = Amount | Unavailable | Undefined
 def total(amounts: Iterable[Amount]) -> Amount:
     """The sum of amounts of one unit: compositions add, bounds add linearly, one unknown bound makes it unknown."""
     listed = list(amounts)
+    if len(listed) == 1:
+        return listed[0]
     units = {amount.unit for amount in listed}
     if len(units) != 1:
         raise ValueError(f"a total needs amounts of one unit, found {sorted(units) or 'none'}")

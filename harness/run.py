@@ -260,14 +260,33 @@ def create(
 
 def reopen(folder: Path) -> tuple[list[Point], int]:
     """The points and the seed of an earlier run, for `--resume`."""
+    points = planned_points(folder)
+    refuse_recosted(folder)
     try:
-        points = [Point.from_json(raw) for raw in json.loads((folder / PLAN).read_text(encoding="utf-8"))]
         seed = int(json.loads((folder / record.RUN).read_text(encoding="utf-8"))["seed"])
     except FileNotFoundError as error:
+        raise UsageError("this is no run folder", where=str(folder), accepted="a folder with run.json") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise MeasurementError(f"the run's description cannot be read: {error}", where=str(folder)) from error
+    return points, seed
+
+
+def planned_points(folder: Path) -> list[Point]:
+    """The points that a run was planned with."""
+    try:
+        return [Point.from_json(raw) for raw in json.loads((folder / PLAN).read_text(encoding="utf-8"))]
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError("this is no run folder", where=str(folder), accepted="a folder with plan.json") from error
     except (ValueError, KeyError, TypeError) as error:
         raise MeasurementError(f"the plan cannot be read: {error}", where=str(folder)) from error
-    return points, seed
+
+
+def refuse_recosted(folder: Path) -> None:
+    """Raises UsageError for a run that was costed again: what was measured for it lies in the run it came from."""
+    path = folder / record.RUN
+    parent = json.loads(path.read_text(encoding="utf-8")).get("parent") if path.exists() else None
+    if parent:
+        raise UsageError(f"this run was costed again from {parent}", where=str(folder), hint="name that one")
 
 
 def unchanged(points: Sequence[Point], planned: Sequence[Point]) -> bool:

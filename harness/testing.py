@@ -274,6 +274,7 @@ def check_workload(
         window = RecordingWindow(iterations)
         workload.run(window)
         backend.synchronize()
+        workload.after_window(window)
         json.dumps(dict(workload.facts()), allow_nan=False)
     finally:
         workload.close()

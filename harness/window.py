@@ -171,9 +171,18 @@ def shortness(meters: Meters, duration_s: float, iterations: int) -> tuple[str, 
 
 
 def measure(
-    window: OpenWindow, work: Callable[[OpenWindow], None], meters: Meters, backend: Backend, ledger: Ledger
+    window: OpenWindow,
+    work: Callable[[OpenWindow], None],
+    meters: Meters,
+    backend: Backend,
+    ledger: Ledger,
+    *,
+    after: Callable[[OpenWindow], None] = lambda _window: None,
 ) -> Span:
-    """Runs one measured window and writes its rows, readings and span to the ledger."""
+    """Runs one measured window and writes its rows, readings and span to the ledger.
+
+    What `after` marks is kept with the window but lies outside of its span, its duration and its energy.
+    """
     backend.synchronize()
     opened = meters.opening(align=True)
     window.restart_clock(opened.ns)
@@ -181,6 +190,7 @@ def measure(
     backend.synchronize()
     closed = meters.closing(align=True)
     window.finish_iteration()
+    after(window)
     span = Span(
         name="window",
         window=window.index,

@@ -95,7 +95,8 @@ def open_meters(
             continue
         scopes = {name: scope for name, scope in opened.items() if isinstance(scope, Scope)}
         missing = {name: scope.reason for name, scope in opened.items() if isinstance(scope, Unavailable)}
-        (reading if scopes else silent).append(Channel(choice.name, not choice.auto, meter, scopes, missing))
+        channel = Channel(choice.name, not choice.auto, meter, scopes, missing, cross_check=spec.cross_check)
+        (reading if scopes else silent).append(channel)
     return reading, silent
 
 
@@ -254,7 +255,8 @@ class Trial:
         count = self.point.windows.count
         for index in range(count):
             self.phase("window", f"window {index + 1} of {count}", index / count)
-            measure(self._open_window(index, meters, backend), workload.run, meters, backend, ledger)
+            window = self._open_window(index, meters, backend)
+            measure(window, workload.run, meters, backend, ledger, after=workload.after_window)
             quality = dict(workload.validate())
             if quality:
                 validation.append(quality)

@@ -106,6 +106,9 @@ class Workload(ABC):
         while window.wants_more():
             self.step(window)
 
+    def after_window(self, window: Window) -> None:  # noqa: B027 - most work is measured whole
+        """What is measured apart, after a measured window has closed: only `mark` may be used of the window."""
+
     def validate(self) -> Mapping[str, float]:
         """Quality between windows, outside the measured time (training)."""
         return {}

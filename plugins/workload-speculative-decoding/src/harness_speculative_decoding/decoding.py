@@ -95,6 +95,8 @@ def generate(
     for request in requests:
         check_request(model, request.prompt, max_new_tokens)
     batch = _Batch(model, requests, max_new_tokens)
+    if cached:
+        batch.prefill()
     generations = [Generation() for _ in requests]
     sums = torch.zeros(len(requests), dtype=batch.uniform.dtype, device=batch.device)
     running = torch.ones_like(sums)
@@ -146,16 +148,25 @@ class _Batch:
         if self._mask is not None:
             self._mask = torch.cat([self._mask, torch.ones_like(tokens)[:, None]], dim=1)
 
+    def prefill(self) -> None:
+        """Reads the prompts but for their last token, so that every generated token takes one pass of its own."""
+        if self._ids.shape[1] > 1:
+            self._read(self._ids.shape[1] - 1, cached=True)
+
     def logits(self, *, cached: bool) -> Tensor:
         """Logits of the next token, shape (batch, vocabulary), from the tokens that the cache has not seen."""
+        return self._read(self._ids.shape[1], cached=cached)
+
+    def _read(self, end: int, *, cached: bool) -> Tensor:
         first = self._fed if cached else 0
         arguments: dict[str, Any] = dict(self._extra)
         if self._mask is not None:
-            positions = (self._mask.cumsum(1) - 1).clamp(min=0)
-            arguments |= {"attention_mask": self._mask, "position_ids": positions[:, first:]}
+            mask = self._mask[:, :end]
+            positions = (mask.cumsum(1) - 1).clamp(min=0)
+            arguments |= {"attention_mask": mask, "position_ids": positions[:, first:]}
         cache = self._cache if cached else None
-        output = self._model(input_ids=self._ids[:, first:], past_key_values=cache, use_cache=cached, **arguments)
-        self._fed = self._ids.shape[1]
+        output = self._model(input_ids=self._ids[:, first:end], past_key_values=cache, use_cache=cached, **arguments)
+        self._fed = end
         return output.logits[:, -1]  # type: ignore[no-any-return]
 
 

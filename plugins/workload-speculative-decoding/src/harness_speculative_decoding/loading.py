@@ -67,7 +67,7 @@ def load_causal_lm(
         facts = facts_of(folder) or {}
         built = {key: facts.get(key) for key in ("perplexity", "recipe", "corpus", "versions", "time_cap_struck")}
     else:
-        folder = _folder(name_or_path)
+        folder = model_folder(name_or_path)
     progress(f"loading {name_or_path}", None)
     model, tokenizer = _from_pretrained(str(folder or name_or_path), DTYPES[dtype], name_or_path)
     model.to(device)  # type: ignore[arg-type]
@@ -88,7 +88,7 @@ def load_causal_lm(
     )
 
 
-def _folder(name: str) -> Path | None:
+def model_folder(name: str) -> Path | None:
     """The folder that a name stands for, checked; None for a hub id."""
     folder = Path(name).expanduser()
     if not folder.is_dir():

@@ -11,8 +11,8 @@ from harness.options import Options
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
-class VanillaOptions(Options):
-    """Options of workload `vanilla`.
+class DecodingOptions(Options):
+    """Options of every decoding workload here.
 
     Attributes:
         target: `builtin:small`, `builtin:tiny`, a folder, or a hub id.
@@ -37,3 +37,7 @@ class VanillaOptions(Options):
     batch: Annotated[int, Field(ge=1, le=4096)] = 1
     ignore_eos: bool = False
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+
+
+class VanillaOptions(DecodingOptions):
+    """Options of workload `vanilla`."""

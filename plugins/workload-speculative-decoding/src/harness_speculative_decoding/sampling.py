@@ -72,7 +72,8 @@ def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     cumulative = probabilities.to(uniform.dtype).cumsum(-1)
     whole = cumulative[:, -1]
     level = torch.minimum(uniform * whole, torch.nextafter(whole, torch.zeros_like(whole)))
-    return torch.searchsorted(cumulative, level[:, None], right=True)[:, 0]
+    found = torch.searchsorted(cumulative, level[:, None], right=True)[:, 0]
+    return found.clamp_(max=probabilities.shape[-1] - 1)  # only where they are no numbers, which callers find out
 
 
 def log_probability(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
-"""Workload `vanilla`: autoregressive sampling from one causal language model."""
+"""What the decoding workloads share, and `vanilla`: autoregressive sampling from one causal language model."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from harness.workload import TrialContext, Window, Workload
 from harness_speculative_decoding import corpus, prompts
 from harness_speculative_decoding.decoding import Generation, Request, check_request, generate
 from harness_speculative_decoding.loading import Loaded, load_causal_lm
-from harness_speculative_decoding.options import VanillaOptions
+from harness_speculative_decoding.options import DecodingOptions
 from harness_speculative_decoding.sampling import Sampling
 
 
@@ -43,10 +44,10 @@ def request_seed(trial: int, window: int, request: int) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8]) >> 1
 
 
-class Vanilla(Workload):
-    """One step decodes one batch of prompts; each request is a work item."""
+class Decoding(Workload):
+    """One step decodes one batch of prompts; each request is a work item. A method says what it loads and decodes."""
 
-    def __init__(self, options: VanillaOptions) -> None:
+    def __init__(self, options: DecodingOptions) -> None:
         self._options = options
         self._sampling = Sampling(options.temperature, options.top_k, options.top_p)
         self._loaded: Loaded | None = None
@@ -63,7 +64,7 @@ class Vanilla(Workload):
         device = torch_device(context.backend)
         self._device = device_uuid(device)
         self._seed = context.seed
-        self._loaded = load_causal_lm(options.target, device, options.dtype, context.cache, context.progress)
+        self._loaded = self._load(context, device)
         self._eos = frozenset() if options.ignore_eos else self._loaded.eos()
         tokenizer = self._loaded.tokenizer
         if options.prompts == prompts.BUILTIN:
@@ -80,6 +81,22 @@ class Vanilla(Workload):
                     f"prompt {number} of {options.prompts!r}: {error}",
                     accepted="a shorter prompt, or smaller `prompt_tokens` and `max_new_tokens`",
                 ) from None
+
+    def _load(self, context: TrialContext, device: torch.device) -> Loaded:
+        """Loads what the method needs and returns the model whose tokenizer and context the prompts must fit."""
+        return self._load_model(self._options.target, context, device)
+
+    def _load_model(self, name: str, context: TrialContext, device: torch.device) -> Loaded:
+        return load_causal_lm(name, device, self._options.dtype, context.cache, context.progress)
+
+    @abstractmethod
+    def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
+        """Decodes a batch; one result a request."""
+
+    def _columns(self, prompt: Sequence[int], generation: Generation) -> Mapping[str, float | None]:
+        """What the method took: calls and counts; absent where it has no such thing."""
+        tokens = len(generation.tokens)
+        return {"prefill_calls": float(len(prompt) > 1), "target_calls": tokens, "tokens_per_target_call": 1.0}
 
     def run(self, window: Window) -> None:
         """The whole window, then how long the device worked in it."""
@@ -99,14 +116,7 @@ class Vanilla(Workload):
             for number, prompt in zip(numbers, chosen, strict=True)
         ]
         start_s = window.now_s()
-        generations = generate(
-            self._loaded.model,
-            requests,
-            sampling=self._sampling,
-            max_new_tokens=self._options.max_new_tokens,
-            eos=self._eos,
-            clock=window.now_s,
-        )
+        generations = self._decode(requests, window)
         self._busy_s += window.now_s() - start_s
         for number, prompt, generation in zip(numbers, chosen, generations, strict=True):
             self._record(window, f"w{window.index}-r{number}", prompt, generation, start_s)
@@ -117,19 +127,19 @@ class Vanilla(Workload):
         assert self._loaded is not None
         first_s, end_s = generation.token_s[0], generation.token_s[-1]
         output_tokens = len(generation.tokens)
-        window.item(
-            item_id,
-            start_s=start_s,
-            first_token_s=first_s,
-            end_s=end_s,
-            prompt_tokens=len(prompt.ids),
-            output_tokens=output_tokens,
-            total_tokens=len(prompt.ids) + output_tokens,
-            ttft_s=first_s - start_s,
-            tpot_s=(end_s - first_s) / max(1, output_tokens - 1),
-            latency_s=end_s - start_s,
-            logprob=generation.logprob,
-        )
+        columns: dict[str, float | None] = {
+            "start_s": start_s,
+            "first_token_s": first_s,
+            "end_s": end_s,
+            "prompt_tokens": len(prompt.ids),
+            "output_tokens": output_tokens,
+            "total_tokens": len(prompt.ids) + output_tokens,
+            "ttft_s": first_s - start_s,
+            "tpot_s": (end_s - first_s) / max(1, output_tokens - 1),
+            "latency_s": end_s - start_s,
+            "logprob": generation.logprob,
+        }
+        window.item(item_id, status="ok", **(columns | dict(self._columns(prompt.ids, generation))))
         text = self._loaded.tokenizer.decode(generation.tokens, skip_special_tokens=True)
         window.output(item_id, {"prompt": prompt.text, "text": text, "tokens": generation.tokens})
 
@@ -150,3 +160,18 @@ class Vanilla(Workload):
     def close(self) -> None:
         """Lets go of the model."""
         self._loaded = None
+
+
+class Vanilla(Decoding):
+    """Samples from one model."""
+
+    def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
+        assert self._loaded is not None, "prepare() comes first"
+        return generate(
+            self._loaded.model,
+            requests,
+            sampling=self._sampling,
+            max_new_tokens=self._options.max_new_tokens,
+            eos=self._eos,
+            clock=window.now_s,
+        )

@@ -1,0 +1,201 @@
+"""Decoding speed: ours beside transformers' own, same models, same law, interleaved.
+
+Goals on one thread: `speculative` (K = 4) at least 1.3 times the tokens/s of `generate(assistant_model=...)`,
+better 1.5; `vanilla` not slower than `generate`; `sss` at most 1.35 times the time of plain speculative sampling at
+equal acceptance; target calls per token within 2 % of the formula. On two: `sss` with batch 8 at least 3 times the
+tokens/s of batch 1.
+
+Models are random Llamas of 12 layers x 384 and 2 layers x 128, and of the built-in sizes, 4 x 128 and 2 x 48. Their
+laws are nearly flat, hence the high acceptance, which is printed. One thread's
+times are processor times, which other programs on the machine disturb least.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+import torch
+from harness_speculative_decoding.cached import cached_model
+from harness_speculative_decoding.decoding import Request, generate
+from harness_speculative_decoding.laws import tokens_per_round
+from harness_speculative_decoding.rule import Rule, Speculated, Trio
+from harness_speculative_decoding.sampling import Sampling
+from harness_speculative_decoding.speculation import speculate
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+K, NEW, ROUNDS, VOCABULARY = 4, 128, 3, 1024
+PAIRS = {"12x384": ((12, 384), (2, 128)), "4x128": ((4, 128), (2, 48))}
+PROMPT = list(range(7, 39))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def llama(layers: int, width: int, seed: int) -> PreTrainedModel:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=max(2, width // 64),
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    return LlamaForCausalLM(config).eval()  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module", params=PAIRS)
+def pair(request: pytest.FixtureRequest) -> tuple[PreTrainedModel, PreTrainedModel]:
+    target, draft = PAIRS[request.param]
+    return llama(*target, 1), llama(*draft, 2)
+
+
+@pytest.fixture
+def target(pair: tuple[PreTrainedModel, PreTrainedModel]) -> PreTrainedModel:
+    return pair[0]
+
+
+@pytest.fixture
+def draft(pair: tuple[PreTrainedModel, PreTrainedModel]) -> PreTrainedModel:
+    return pair[1]
+
+
+def seconds(
+    candidates: Mapping[str, Callable[[int], object]],
+    clock: Callable[[], float] = time.process_time,
+    rounds: int = ROUNDS,
+) -> dict[str, float]:
+    """Median seconds of each candidate, interleaved; the first round only warms up."""
+    spent: dict[str, list[float]] = {name: [] for name in candidates}
+    for number in range(rounds + 1):
+        for name, run in candidates.items():
+            began = clock()
+            run(number)
+            spent[name].append(clock() - began)
+    return {name: statistics.median(values[1:]) for name, values in spent.items()}
+
+
+def tell(benchmark: Any, **numbers: float) -> None:
+    rounded = {name: round(value, 3) for name, value in numbers.items()}
+    benchmark.extra_info.update(rounded)
+    print("\n", rounded)
+
+
+def test_speculative_against_assisted_generation(
+    benchmark: Any, target: PreTrainedModel, draft: PreTrainedModel
+) -> None:
+    ours = Trio(cached_model(target), cached_model(draft))
+    made: list[Speculated] = []
+    settings = draft.generation_config
+    settings.num_assistant_tokens = K
+    settings.num_assistant_tokens_schedule = "constant"
+    settings.assistant_confidence_threshold = 0.0
+    prompt = torch.tensor([PROMPT])
+
+    def speculative(number: int) -> None:
+        made.extend(speculate(ours, [Request(PROMPT, number)], rule=Rule(draft_tokens=K), max_new_tokens=NEW))
+
+    def assisted(number: int) -> None:
+        torch.manual_seed(number)
+        target.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            assistant_model=draft,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            max_new_tokens=NEW,
+            min_new_tokens=NEW,
+        )
+
+    found = seconds({"speculative": speculative, "assisted": assisted})
+    rounds, tokens = sum(one.rounds for one in made), sum(len(one.tokens) for one in made)
+    share = sum(one.accepted for one in made) / sum(one.judged for one in made)
+    tell(
+        benchmark,
+        assisted_over_speculative=found["assisted"] / found["speculative"],
+        speculative_tokens_per_s=NEW / found["speculative"],
+        acceptance=share,
+        calls_over_formula=rounds / tokens * tokens_per_round(share, K, bonus=True),
+    )
+    benchmark.pedantic(speculative, args=(0,), rounds=1)
+
+
+def test_vanilla_against_generate(benchmark: Any, target: PreTrainedModel) -> None:
+    prompt = torch.tensor([PROMPT])
+
+    def vanilla(number: int) -> None:
+        generate(target, [Request(PROMPT, number)], sampling=Sampling(), max_new_tokens=NEW)
+
+    def theirs(number: int) -> None:
+        torch.manual_seed(number)
+        target.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            max_new_tokens=NEW,
+            min_new_tokens=NEW,
+        )
+
+    found = seconds({"vanilla": vanilla, "generate": theirs})
+    tell(
+        benchmark,
+        generate_over_vanilla=found["generate"] / found["vanilla"],
+        vanilla_tokens_per_s=NEW / found["vanilla"],
+    )
+    benchmark.pedantic(vanilla, args=(0,), rounds=1)
+
+
+def test_sss_against_plain_speculation(benchmark: Any, target: PreTrainedModel, draft: PreTrainedModel) -> None:
+    def wrapped() -> Any:
+        return cached_model(draft)
+
+    plain, shifted = Trio(cached_model(target), wrapped()), Trio(cached_model(target), wrapped(), wrapped())
+    made: dict[str, list[Speculated]] = {"speculative": [], "sss": []}
+
+    def run(name: str, models: Trio) -> Callable[[int], None]:
+        def decode(number: int) -> None:
+            made[name] += speculate(models, [Request(PROMPT, number)], rule=Rule(draft_tokens=K), max_new_tokens=NEW)
+
+        return decode
+
+    candidates = {"speculative": run("speculative", plain), "sss": run("sss", shifted)}
+    found = seconds(candidates)
+    assert [one.tokens for one in made["sss"]] == [one.tokens for one in made["speculative"]]  # Z = 1: the same law
+    tell(benchmark, sss_over_speculative=found["sss"] / found["speculative"])
+    benchmark.pedantic(candidates["sss"], args=(0,), rounds=1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batch_8_against_batch_1(benchmark: Any, target: PreTrainedModel, draft: PreTrainedModel, threads: int) -> None:
+    torch.set_num_threads(threads)
+    models = Trio(cached_model(target), cached_model(draft), cached_model(draft))
+
+    def decode(batch: int) -> Callable[[int], object]:
+        def run(number: int) -> object:
+            requests = [Request(PROMPT, 100 * number + row) for row in range(batch)]
+            return speculate(models, requests, rule=Rule(draft_tokens=K), max_new_tokens=NEW)
+
+        return run
+
+    clock = time.process_time if threads == 1 else time.perf_counter
+    found = seconds({"one": decode(1), "eight": decode(8)}, clock)
+    tell(benchmark, batch_8_over_1_tokens_per_s=8 * found["one"] / found["eight"])
+    benchmark.pedantic(decode(8), args=(0,), rounds=1)

@@ -1,0 +1,177 @@
+"""What a suite may write under `scarf:`; the short form is `scarf: {site: aws-ohio}`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from harness.errors import HarnessError, UsageError
+from harness.options import Duration, Options, Share
+from harness_meter_scarf import aware, basins, sites
+from harness_meter_scarf.months import local_instant
+from harness_meter_scarf.place_options import (
+    DeclaredNumber,
+    NotNegative,
+    SiteOption,
+    Source,
+    Sourced,
+    StressOptions,
+    refusal,
+)
+from harness_meter_scarf.stress import BASELINE_YEAR, MILESTONES, NearExhausted, Scenario, weights
+
+
+class DeclaredConsumption(Sourced):
+    """Yearly water as an operator reports it, in place of energy: on-site alone, or a facility's total."""
+
+    onsite_l_per_year: NotNegative | None = Field(None, description="litres on-site per year of 365 days")
+    total_l_per_year: NotNegative | None = Field(None, description="litres of the facility in all; not split")
+
+    @model_validator(mode="after")
+    def _one(self) -> DeclaredConsumption:
+        if (self.onsite_l_per_year is None) == (self.total_l_per_year is None):
+            raise ValueError("give `onsite_l_per_year` or `total_l_per_year`, one of the two")
+        return self
+
+
+class AwareOptions(Options):
+    """Where the AWARE 2.0 factor comes from: a number, a CSV file, or the package `edges`."""
+
+    cf: DeclaredNumber | None = Field(None, description="L world-eq per L, 0.1 to 100")
+    file: Path | None = Field(None, description="CSV file: location, cf")
+    location: Source | None = Field(None, description="place in the file or package; the site's country by default")
+    method: str = Field("AWARE 2.0_Country_all_yearly.json", description="file of the package `edges`")
+
+    @model_validator(mode="after")
+    def _one(self) -> AwareOptions:
+        if self.cf is not None and self.file is not None:
+            raise ValueError("give `cf` or `file`, one of the two")
+        if self.cf is not None:
+            try:
+                for value in (self.cf.range().low, self.cf.value, self.cf.range().high):
+                    aware.checked(value)
+            except UsageError as error:
+                raise refusal(error) from None
+        return self
+
+
+def _short_aware(value: object) -> object:
+    if value is True:
+        return {}
+    return None if value is False else value
+
+
+class TwoBasinOptions(Options):
+    """Extension, not SCARF: the basin of the power plants, which never defaults to the site's."""
+
+    basin: Source | None = Field(None, description="site or pfaf_id in the file of `basins`")
+    stress: StressOptions | None = None
+
+    @model_validator(mode="after")
+    def _given(self) -> TwoBasinOptions:
+        if (self.basin is None) == (self.stress is None):
+            raise ValueError("the plants' basin must be given: `basin`, or `stress`, one of the two")
+        return self
+
+
+class EmbodiedOptions(Sourced):
+    """Extension, not SCARF: water to make the device, after the GSF Software Water Intensity specification 0.1.0."""
+
+    water_l: NotNegative = Field(description="TW: water to make the device")
+    lifetime: Annotated[Duration, Field(gt=0)] = Field(description="EL: expected life, such as 43800h")
+    reserved: Annotated[Share, Field(ge=0, le=1)] = Field(1.0, description="RR / ToR: share of its resources")
+
+
+class ScarfOptions(Options):
+    """Options of the impact meter `scarf`."""
+
+    site: SiteOption = Field(description="a shipped site, or a mapping")
+    energy: Literal["it", "facility"] = Field("it", description="what the energy readings cover")
+    declared: DeclaredConsumption | None = None
+    mode: Literal["short", "monthly", "long"] = "short"
+    month: Annotated[int, Field(ge=1, le=12)] | None = Field(None, description="its stress for all of the work")
+    start: str | None = Field(None, description="cost as if the work had begun then, local time of the site")
+    gamma: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = Field(0.03, description="discount rate of `long`")
+    scenario: Scenario = "bau"
+    t0: int = BASELINE_YEAR
+    milestones: tuple[int, ...] = MILESTONES
+    years: Literal["milestones", "yearly"] = "milestones"
+    before_t0: bool = Field(default=False, description="accept milestones before t0")
+    missing: Literal["strict", "fallback"] = "strict"
+    near_exhausted: NearExhausted = "refuse"
+    accept_conflict: bool = Field(default=False, description="use a category that its sources contradict")
+    basins: Path | None = Field(None, description="CSV file of `scarf-aqueduct`, or `made-up`")
+    stress: StressOptions | None = Field(None, description="declared stress in place of `basins`")
+    aware: Annotated[AwareOptions | None, BeforeValidator(_short_aware, json_schema_input_type=bool | AwareOptions)] = (
+        None
+    )
+    two_basin: TwoBasinOptions | None = None
+    embodied: EmbodiedOptions | None = None
+    placement: Literal["actual", "hypothetical"] = "actual"
+
+    @field_validator("month", "t0", mode="before")
+    @classmethod
+    def _whole(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError(f"found {value}; accepted: a whole number")  # noqa: TRY004 - pydantic's contract
+        return value
+
+    @property
+    def kind(self) -> Literal["short", "month", "monthly", "long"]:
+        """The form of the stress factor: `month` is one month for all of the work."""
+        return "month" if self.month is not None else self.mode
+
+    @property
+    def time_zone(self) -> str:
+        """The site's IANA zone; empty where the place is not stated."""
+        if self.site.time_zone is not None:
+            return self.site.time_zone.value
+        return sites.find(self.site.row).time_zone if self.site.row is not None else ""
+
+    @model_validator(mode="after")
+    def _time(self) -> ScarfOptions:
+        if self.mode == "long" and self.month is not None:
+            raise ValueError("there are no monthly projections: `month` does not go with mode long")
+        if self.month is not None and self.start is not None:
+            raise ValueError("give `month` or `start`, one of the two")
+        try:
+            if self.start is not None:
+                self.start_utc_s()
+            if self.mode == "long":
+                weights(self.milestones, self.gamma, self.t0, before_t0=self.before_t0)
+        except UsageError as error:
+            raise refusal(error) from None
+        if self.mode == "long" and self.years == "yearly" and min(self.milestones) < self.t0:
+            raise ValueError("`years: yearly` starts at t0: milestones before it do not go with it")
+        return self
+
+    @model_validator(mode="after")
+    def _basin(self) -> ScarfOptions:
+        """A malformed or missing file is refused before the run."""
+        if self.stress is not None and self.basins is not None:
+            raise ValueError("give `stress` or `basins`, one of the two")
+        if self.two_basin is not None and self.two_basin.basin is not None and self.basins is None:
+            raise ValueError("`two_basin: {basin: ...}` needs the file of `basins`")
+        try:
+            loaded = basins.load(self.basins) if self.basins is not None else None
+            if loaded is not None and self.two_basin is not None and self.two_basin.basin is not None:
+                loaded.find(self.two_basin.basin)
+            if self.aware is not None and self.aware.file is not None:
+                aware.of_file(self.aware.file, self.aware_location)
+        except HarnessError as error:
+            raise refusal(error) from None
+        return self
+
+    @property
+    def aware_location(self) -> str:
+        """The place whose AWARE factor is asked for."""
+        if self.aware is not None and self.aware.location is not None:
+            return self.aware.location
+        return sites.find(self.site.row).country if self.site.row is not None else ""
+
+    def start_utc_s(self) -> float:
+        """`start` as an instant; raises UsageError where it has neither an offset nor the site a time zone."""
+        assert self.start is not None
+        return local_instant(self.start, self.time_zone)
