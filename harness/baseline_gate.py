@@ -1,4 +1,4 @@
-"""`harness gate SUITE --baseline NAME`: judges a run by a stored baseline, and says how much weaker that is than pairs."""
+"""`harness gate SUITE --baseline NAME`: judges a run by a stored baseline, which is much weaker than pairs."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def judge_against_baseline(
         alpha: error rate of each bound, and of all cells together by Holm.
 
     Raises:
-        UsageError: a rule fits no point.
+        UsageError: a rule fits no point, or nothing can be judged.
         MeasurementError: the trials come from different runners.
     """
     odd = differing(baseline.fingerprint, same_runner(points, baseline.keys), baseline.keys)
@@ -122,6 +122,8 @@ def judge_against_baseline(
         of_suite = [point for point in here if point.suite == suite.suite]
         for rule in suite.gate:
             samples += _rule(rule, of_suite, kept, direction or {})
+    if not samples:
+        raise UsageError("no rule judges a point that the run and the baseline share", hint="; ".join(notes[1:]))
     judged = _judge(samples, alpha)
     return BaselineResult(
         verdict=build_verdict(judged),
@@ -298,7 +300,8 @@ def lines(result: BaselineResult) -> Iterator[str]:
     from harness.gate_command import change
 
     head = "NOT COMPARABLE" if result.differing else str(result.verdict).upper()
-    yield f"{head}: baseline {result.baseline}, saved {result.saved_utc}; each bound at an error rate of {result.alpha:g}"
+    yield f"{head}: baseline {result.baseline}, saved {result.saved_utc}"
+    yield f"each bound at an error rate of {result.alpha:g}, for the noise between trials alone"
     for key, (base, now) in result.differing.items():
         yield f"  {key}: {base!r} in the baseline, {now!r} here"
     for judged in result.judged:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from harness import baseline_command, compare_command, history_command
 from harness.errors import ExitCode, HarnessError
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ app = typer.Typer(
     help="Measures what machine-learning work costs in time, energy, carbon and water, per functional unit. "
     "Plugins may add commands: `harness plugins` lists them.",
 )
+
+app.add_typer(baseline_command.app, name="baseline")
+app.command()(compare_command.compare)
+app.command()(history_command.history)
 
 _STATE = {"traceback": False}
 
