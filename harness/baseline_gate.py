@@ -12,10 +12,11 @@ from harness.errors import UsageError
 from harness.gate import Result, gateable
 from harness.metric import Metric
 from harness.quantity import Amount
-from harness.statistics import ALPHA, Effect, effect, holm, p_worse
+from harness.statistics import ALPHA, effect, p_worse
 from harness.suite import GateRule, Suite
 from harness.trials import PointTrials, describe, differing, factor_ids, methods_of, rests_on_factors, same_runner
 from harness.unpaired import least_p, p_above, shift
+from harness.unpaired_verdict import Seen, decide
 from harness.verdict import Cell, Judged, Verdict, margin
 from harness.verdict import build as build_verdict
 
@@ -68,15 +69,6 @@ class BaselineResult:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Samples:
-    """A cell with the values of both sides on its own scale, positive is worse; empty for a limit or a missing cell."""
-
-    cell: Cell
-    base: tuple[float, ...] = ()
-    head: tuple[float, ...] = ()
-
-
 def judge_against_baseline(
     baseline: Baseline,
     suites: Sequence[Suite],
@@ -117,14 +109,14 @@ def judge_against_baseline(
             alpha=alpha,
             notes=notes,
         )
-    samples: list[_Samples] = []
+    seen: list[Seen] = []
     for suite in suites:
         of_suite = [point for point in here if point.suite == suite.suite]
         for rule in suite.gate:
-            samples += _rule(rule, of_suite, kept, direction or {})
-    if not samples:
+            seen += _rule(rule, of_suite, kept, direction or {}, alpha)
+    if not seen:
         raise UsageError("no rule judges a point that the run and the baseline share", hint="; ".join(notes[1:]))
-    judged = _judge(samples, alpha)
+    judged = decide(seen, alpha)
     return BaselineResult(
         verdict=build_verdict(judged),
         baseline=baseline.name,
@@ -132,7 +124,7 @@ def judge_against_baseline(
         judged=judged,
         trials=trials,
         alpha=alpha,
-        notes=[*notes, *_too_few(samples, alpha)],
+        notes=[*notes, *_too_few(seen, trials, alpha)],
     )
 
 
@@ -145,13 +137,11 @@ def _unmatched(baseline: Baseline, points: Sequence[PointTrials], names: set[str
     ]
 
 
-def _too_few(samples: Sequence[_Samples], alpha: float) -> list[str]:
+def _too_few(seen: Sequence[Seen], trials: Mapping[str, tuple[int, int]], alpha: float) -> list[str]:
     """Says it where so few trials can fail no build of so many cells."""
-    compared = [each for each in samples if each.base]
-    least = min((least_p(len(each.base), len(each.head)) for each in compared), default=0.0)
-    if least <= alpha / max(len(samples), 1):
+    if min((least_p(*counts) for counts in trials.values()), default=0.0) <= alpha / max(len(seen), 1):
         return []
-    return [f"so few trials cannot fail a build of {len(samples)} cells at an error rate of {alpha:g}; more can"]
+    return [f"so few trials cannot fail a build of {len(seen)} cells at an error rate of {alpha:g}; more can"]
 
 
 # Cells
@@ -162,9 +152,10 @@ def _rule(
     points: Sequence[PointTrials],
     kept: Mapping[tuple[str, str], KeptPoint],
     direction: Mapping[str, bool | None],
-) -> list[_Samples]:
+    alpha: float,
+) -> list[Seen]:
     metric = Metric(rule.metric, rule.per)
-    made: list[_Samples] = []
+    made: list[Seen] = []
     unknown: UsageError | None = None
     for point in points:
         try:
@@ -174,10 +165,10 @@ def _rule(
             continue
         base = kept.get((point.suite, point.label))
         if rule.worse_by_at_most is not None and base is not None:
-            made.append(_comparison(point, base, metric, rule, direction))
+            made.append(_comparison(point, base, metric, rule, direction, alpha))
         for bound, sign in ((rule.at_least, -1.0), (rule.at_most, 1.0)):
             if bound is not None:
-                made.append(_Samples(_limit(point, metric, float(bound), sign)))
+                made.append(_limit(point, metric, float(bound), sign, alpha))
     if unknown is not None and not made:
         raise unknown
     return made
@@ -189,16 +180,18 @@ def _comparison(
     metric: Metric,
     rule: GateRule,
     direction: Mapping[str, bool | None],
-) -> _Samples:
+    alpha: float,
+) -> Seen:
     name = f"{point.name}: {metric}"
     before, why = _stored(base, metric)
     now, why_now = _measured(point, metric)
     why = why or why_now or _incomparable(point, base, metric, before, now)
     if why:
-        return _Samples(Cell(name=name, missing=why))
+        return Seen(Cell(name=name, missing=why))
     sign = -1.0 if _higher_is_better(rule, metric, direction) else 1.0
-    values = [tuple(sign * math.log(amount.value) for amount in side) for side in (before, now)]
-    return _Samples(Cell(name=name, margin=margin(rule.worse_by_at_most or 0.0)), *values)
+    first, second = ([sign * math.log(amount.value) for amount in side] for side in (before, now))
+    cell = Cell(name=name, margin=margin(rule.worse_by_at_most or 0.0))
+    return Seen(cell, shift(first, second, alpha), p_above(first, second, cell.margin))
 
 
 def _higher_is_better(rule: GateRule, metric: Metric, direction: Mapping[str, bool | None]) -> bool:
@@ -251,48 +244,14 @@ def _incomparable(
     return ""
 
 
-def _limit(point: PointTrials, metric: Metric, bound: float, sign: float) -> Cell:
+def _limit(point: PointTrials, metric: Metric, bound: float, sign: float, alpha: float) -> Seen:
     """Head's own distances beyond a floor (sign -1) or a ceiling (sign +1)."""
     name = f"{point.name}: {metric} {'<=' if sign > 0 else '>='} {bound:g}"
     now, why = _measured(point, metric)
     if why:
-        return Cell(name=name, missing=why)
-    return Cell(name=name, differences=tuple(sign * (amount.value - bound) for amount in now), limit=True)
-
-
-# Verdicts
-
-
-def _judge(samples: Sequence[_Samples], alpha: float) -> list[Judged]:
-    """The rules of `verdict.judge`, with the two-sample bound in place of the paired one."""
-    found: dict[str, Judged] = {}
-    for each in samples:
-        cell = each.cell
-        if cell.name in found:
-            raise UsageError(f"two rules judge {cell.name!r}", accepted="one rule a metric and functional unit")
-        if cell.missing:
-            found[cell.name] = Judged(cell=cell, verdict=Verdict.INVALID, reason=cell.missing)
-        elif cell.limit:
-            seen, p_value = effect(cell.differences, alpha), p_worse(cell.differences, 0.0)
-            found[cell.name] = _alone(cell, seen, p_value, kept=seen.high <= 0)
-        else:
-            seen, p_value = shift(each.base, each.head, alpha), p_above(each.base, each.head, cell.margin)
-            found[cell.name] = _alone(cell, seen, p_value, kept=seen.high < cell.margin)
-    p_values = {name: judged.p_worse for name, judged in found.items() if judged.p_worse is not None}
-    for name in holm(p_values, alpha):
-        was = found[name]
-        found[name] = Judged(cell=was.cell, verdict=Verdict.REGRESSED, effect=was.effect, p_worse=was.p_worse)
-    return list(found.values())
-
-
-def _alone(cell: Cell, seen: Effect, p_value: float, *, kept: bool) -> Judged:
-    """What a cell says for itself; whether it regressed is for all cells together to say."""
-    verdict, reason = Verdict.INCONCLUSIVE, "the interval holds the tolerance"
-    if kept:
-        verdict, reason = (Verdict.IMPROVED if seen.high < 0 and not cell.limit else Verdict.PASS), ""
-    elif seen.high == math.inf:
-        reason = f"{seen.n} trials are too few for a bound at an error rate of {seen.alpha:g}"
-    return Judged(cell=cell, verdict=verdict, effect=seen, p_worse=p_value, reason=reason)
+        return Seen(Cell(name=name, missing=why))
+    beyond = tuple(sign * (amount.value - bound) for amount in now)
+    return Seen(Cell(name=name, differences=beyond, limit=True), effect(beyond, alpha), p_worse(beyond, 0.0))
 
 
 def lines(result: BaselineResult) -> Iterator[str]:

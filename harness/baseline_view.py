@@ -27,7 +27,7 @@ def _row(kept: KeptMetric) -> list[str]:
     found = summarise(kept.values)
     if not isinstance(found.value, Amount):
         return [str(kept.metric), "-", "", "", "", found.value.reason]
-    unit = found.value.unit
+    unit = "" if found.value.unit == "1" else found.value.unit
     return [
         str(kept.metric),
         si(found.value.value, unit),

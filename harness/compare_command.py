@@ -106,7 +106,10 @@ def _change(value: float, unit: str) -> str:
 def _sides(each: Compared) -> list[str]:
     from harness.units import si
 
-    return [si(s.value.value, s.value.unit) if s.value.kind == "amount" else "-" for s in (each.first, each.second)]
+    values = [side.value for side in (each.first, each.second)]
+    return [
+        si(value.value, "" if value.unit == "1" else value.unit) if value.kind == "amount" else "-" for value in values
+    ]
 
 
 def _method(summary: Summary) -> str:

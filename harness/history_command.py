@@ -52,7 +52,7 @@ def section(series: Series, min_size: int) -> Section:
 
     key, entries = series.key, series.entries
     values = [entry.value for entry in entries]
-    unit = key.unit
+    unit = "" if key.unit == "1" else key.unit
     described = [*key.cards, *(f"driver {driver}" for driver in key.drivers), *key.methods, *key.factors]
     rows = [
         [
