@@ -26,6 +26,14 @@ cases:
 QUIET = ("-p", "no:cacheprovider", "--harness-store=records")
 
 
+@pytest.fixture(autouse=True)
+def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting for another run's device, and no cache but the test's own."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 def test_points_pass_fail_and_skip(pytester: pytest.Pytester) -> None:
     pytester.makefile(".yaml", items=SUITE)
     pytester.makepyfile("def test_beside():\n    assert False\n")
@@ -33,9 +41,10 @@ def test_points_pass_fail_and_skip(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(passed=1, failed=1, skipped=1)  # the test beside it is not collected
     text = result.stdout.str()
     assert "requires 1 GPU" in text
-    failure = text.partition("crash=True")[2]
+    failure = text.partition("_ spin · crash=true _")[2]
     assert "-t000: " in failure
-    assert "Traceback" not in failure.partition("short test summary")[0].partition("-t000")[0]
+    assert "spin was told to crash" in failure
+    assert "suite_items.py" not in text
     runs = list(Path(pytester.path / "records").iterdir())
     assert len(runs) == 1
 

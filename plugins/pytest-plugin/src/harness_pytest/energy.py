@@ -226,8 +226,8 @@ class EnergyBenchmark:
         if options.get("setup") or options.get("teardown"):
             missing = Unavailable("a set-up or teardown in each round would be part of the window")
             self._benchmark.extra_info |= {
-                **_described("energy", "j", missing, 1),
-                **_described("carbon", "g", missing, 1),
+                **_described("energy_j", missing, 1),
+                **_described("carbon_g", missing, 1),
             }
         else:
             self._add(target, args, kwargs or {})
