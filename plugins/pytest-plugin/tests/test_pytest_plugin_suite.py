@@ -34,6 +34,7 @@ def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 def test_points_pass_fail_and_skip(pytester: pytest.Pytester) -> None:
     pytester.makefile(".yaml", items=SUITE)
     pytester.makepyfile("def test_beside():\n    assert False\n")
