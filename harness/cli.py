@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from harness import baseline_command, compare_command, history_command
 from harness.errors import ExitCode, HarnessError
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ app = typer.Typer(
     help="Measures what machine-learning work costs in time, energy, carbon and water, per functional unit. "
     "Plugins may add commands: `harness plugins` lists them.",
 )
+
+app.add_typer(baseline_command.app, name="baseline")
+app.command()(compare_command.compare)
+app.command()(history_command.history)
 
 _STATE = {"traceback": False}
 
@@ -213,6 +218,68 @@ def report(
             typer.echo(markdown(folder))
     else:
         raise UsageError(f"{form!r} is no format of a report", accepted="terminal, md")
+
+
+@app.command()
+def gate(
+    suites: SuiteFiles,
+    *,
+    base: Annotated[str | None, typer.Option(help="Revision to compare with.", show_default=False)] = None,
+    head: Annotated[str, typer.Option(help="Revision to be judged.")] = "HEAD",
+    base_python: Annotated[
+        str | None, typer.Option(help="Interpreter of an installed base, in place of --base.", show_default=False)
+    ] = None,
+    head_python: Annotated[
+        str | None, typer.Option(help="Interpreter of an installed head; this one if not named.", show_default=False)
+    ] = None,
+    install: Annotated[
+        str | None,
+        typer.Option(
+            help="Shell command that installs a revision: {python}, {environment}, {worktree} and {revision} are "
+            "filled in; it leaves an interpreter at {environment}/bin/python.",
+            show_default=False,
+        ),
+    ] = None,
+    pairs: Annotated[int, typer.Option(help="Pairs of trials at most; looked at after a third, two thirds, all.")] = 36,
+    budget: Annotated[
+        float | None, typer.Option(help="Minutes; no new round begins later.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the order inside pairs.")] = 0,
+    store: Store = DEFAULT_STORE,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write JSON.", show_default=False)] = None,
+) -> None:
+    """Measures base and head in interleaved pairs and fails when head is worse than the suites' rules allow."""
+    from harness import gate_command as gates
+    from harness.progress import Progress
+    from harness.sides import INSTALL
+
+    gates.load(suites)
+    with (
+        Progress() as progress,
+        gates.sides(
+            base=base,
+            head=head,
+            base_python=base_python,
+            head_python=head_python,
+            install=install or INSTALL,
+            tell=lambda text: progress.tell({"type": "progress", "phase": text}),
+        ) as made,
+    ):
+        result, folder = gates.run(
+            made,
+            suites,
+            store,
+            _registry(),
+            pairs=pairs,
+            budget_s=None if budget is None else 60 * budget,
+            seed=seed,
+            watcher=progress.tell,
+        )
+    for line in gates.lines(result, folder):
+        typer.echo(line)
+    if json_file is not None:
+        gates.write_json(json_file, folder)
+    raise typer.Exit(int(result.verdict.exit_code))
 
 
 @app.command()

@@ -66,9 +66,16 @@ def device_locks(devices: tuple[str, ...], listener: Listener) -> Iterator[None]
 
 
 class LocalExecutor(Executor):
-    """Starts `python -m harness.worker` in a process group of its own and ends the whole group when it must."""
+    """Starts `python -m harness.worker` in a process group of its own and ends the whole group when it must.
 
-    def __init__(self) -> None:
+    Args:
+        python: the interpreter that the worker runs on; this one unless another environment is to be measured.
+        working: the folder it runs in; this process's own by default.
+    """
+
+    def __init__(self, python: str = sys.executable, working: Path | None = None) -> None:
+        self._python = python
+        self._working = working
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, job: Job, listener: Listener) -> Outcome:
@@ -82,7 +89,8 @@ class LocalExecutor(Executor):
         with log_path.open("ab") as log, os.fdopen(receive, "rb", buffering=0) as pipe:
             try:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "harness.worker", str(job.folder)],
+                    [self._python, "-m", "harness.worker", str(job.folder.resolve())],
+                    cwd=self._working,
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,

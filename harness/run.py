@@ -137,29 +137,10 @@ class Run:
         if (folder / record.MEASUREMENT).exists():
             self.tally.kept += 1
             return
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         point = due.point
-        record.write_json(
-            folder / "job.json",
-            {
-                "run": self.folder.name,
-                "trial_id": due.trial_id,
-                "trial": due.trial,
-                "node": "n0",
-                "cache": str(user_cache_path("joule-harness", ensure_exists=True)),
-                "point": point.to_json(),
-            },
-        )
+        job = prepare(self.folder, due)
         news = {"run": self.folder.name, "point": point.id, "trial": due.trial, "workload": point.workload}
         self._tell("harness_trial_started", trial=news)
-        job = Job(
-            trial_id=due.trial_id,
-            folder=folder,
-            devices=tuple(str(device["uuid"]) for device in point.devices),
-            timeout_s=point.limits.trial_s,
-            silence_s=point.limits.silence_s,
-        )
         outcome = self.executor.run(job, self.watcher)
         status = self._judge(due, folder, outcome)
         self._tell("harness_trial_finished", trial={**news, "status": status, "reason": outcome.reason}, folder=folder)
@@ -199,6 +180,31 @@ class Run:
         record.write_json(path, described)
 
 
+def prepare(run: Path, due: Scheduled) -> Job:
+    """Makes the folder of a trial, empty but for what its worker reads, and the job to hand to an executor."""
+    folder = run / due.trial_id
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    record.write_json(
+        folder / "job.json",
+        {
+            "run": run.name,
+            "trial_id": due.trial_id,
+            "trial": due.trial,
+            "node": "n0",
+            "cache": str(user_cache_path("joule-harness", ensure_exists=True)),
+            "point": due.point.to_json(),
+        },
+    )
+    return Job(
+        trial_id=due.trial_id,
+        folder=folder,
+        devices=tuple(str(device["uuid"]) for device in due.point.devices),
+        timeout_s=due.point.limits.trial_s,
+        silence_s=due.point.limits.silence_s,
+    )
+
+
 def finish(folder: Path, *, again: bool = False) -> str:
     """Scores and costs a run's trials in a child process; returns what went wrong, or an empty string.
 
@@ -217,10 +223,18 @@ def finish(folder: Path, *, again: bool = False) -> str:
     return f"scoring or costing failed, see {folder / 'costing.log'}" if child.returncode else ""
 
 
-def create(store: Path, plan: Plan, suite_files: Sequence[str], command: Sequence[str], seed: int) -> Path:
-    """Makes the folder of a new run, with its plan and its description."""
+def create(
+    store: Path,
+    plan: Plan,
+    suite_files: Sequence[str],
+    command: Sequence[str],
+    seed: int,
+    *,
+    name: str = "",
+) -> Path:
+    """Makes the folder of a new run, with its plan and its description; without a name it gets a unique one."""
     suites = [point.suite for point in plan.points] or [skipped.point.suite for skipped in plan.skipped] or ["empty"]
-    folder = store / new_run_id(suites)
+    folder = store / (name or new_run_id(suites))
     folder.mkdir(parents=True)
     record.write_json(folder / PLAN, [point.to_json() for point in plan.points])
     record.write_json(

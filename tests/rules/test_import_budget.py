@@ -80,6 +80,9 @@ def test_offers_import_no_framework_and_no_driver(path: Path, module: str) -> No
 
 def test_every_plugin_has_an_entry_point() -> None:
     folders = {path.parent for path, _ in entry_points()}
+    for file in ROOT.glob("plugins/*/pyproject.toml"):  # a plugin of pytest offers the harness nothing
+        if "pytest11" in tomllib.loads(file.read_text())["project"].get("entry-points", {}):
+            folders.add(file.parent)
     assert {folder for folder in (ROOT / "plugins").iterdir() if (folder / "pyproject.toml").exists()} <= folders
 
 

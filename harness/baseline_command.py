@@ -1,0 +1,94 @@
+"""`harness baseline save|list|show|rm`: the command line of stored baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Keeps what runs measured as baselines for `harness gate`."
+)
+
+Name = Annotated[str, typer.Argument(help="Name of the baseline.", show_default=False)]
+Store = Annotated[Path, typer.Option(help="Folder that holds `baselines/`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+
+STORE = Path("reports")
+
+
+@app.command()
+def save(
+    name: Name,
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
+    *,
+    keys: Annotated[
+        list[str] | None,
+        typer.Option("--key", help="What the runner must agree in later, in place of the usual keys; may be repeated."),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a baseline of this name.")] = False,
+    store: Store = STORE,
+) -> None:
+    """Saves the trials of finished runs as a baseline; several runs on several days make a better one."""
+    from harness import baseline
+    from harness.trials import RUNNER_KEYS
+
+    made = baseline.build(name, runs, keys or RUNNER_KEYS)
+    path = baseline.save(store, made, replace=replace)
+    typer.echo(f"baseline {name}: {len(made.points)} points, {made.trials} trials: {path}")
+    for point in made.points:
+        if point.left_out:
+            typer.echo(f"left out: {point.left_out} trials of {point.suite}: {point.label} are not valid", err=True)
+
+
+@app.command("list")
+def list_(*, store: Store = STORE, as_json: AsJson = False) -> None:
+    """Lists the stored baselines."""
+    import json
+
+    from harness import baseline
+
+    found = [baseline.load(store, name) for name in baseline.names(store)]
+    if as_json:
+        rows = [
+            {"name": each.name, "saved_utc": each.saved_utc, "points": len(each.points), "trials": each.trials}
+            for each in found
+        ]
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for each in found:
+        typer.echo(f"{each.name:<24} {each.saved_utc}  {len(each.points)} points, {each.trials} trials")
+    if not found:
+        typer.echo(f"no baseline is saved under {store / baseline.FOLDER}")
+
+
+@app.command()
+def show(name: Name, *, store: Store = STORE, as_json: AsJson = False) -> None:
+    """Shows a baseline: where it comes from, and each metric with its trials."""
+    import json
+
+    from rich.console import Console
+
+    from harness import baseline, record
+    from harness.baseline_view import section
+    from harness.report.terminal import print_section
+
+    found = baseline.load(store, name)
+    if as_json:
+        typer.echo(json.dumps(record.adapter(baseline.Baseline).dump_python(found, mode="json"), indent=1))
+        return
+    typer.echo(f"{found.name}: saved {found.saved_utc} from {', '.join(found.runs)}")
+    for key in found.keys:
+        typer.echo(f"  {key}: {json.dumps(found.fingerprint.get(key))}")
+    console = Console()
+    for point in found.points:
+        print_section(console, section(point))
+
+
+@app.command()
+def rm(name: Name, *, store: Store = STORE) -> None:
+    """Deletes a baseline."""
+    from harness import baseline
+
+    typer.echo(f"removed: {baseline.remove(store, name)}")
