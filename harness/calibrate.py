@@ -129,6 +129,7 @@ class CellReport:
 
     Attributes:
         name: of the cell.
+        pairs: of each job.
         margin: the tolerance on the logarithmic scale.
         alarms: jobs that the rule fails at the tolerance.
         alarms_at_0: likewise at tolerance 0, where the rate must agree with the nominal one.
@@ -141,6 +142,7 @@ class CellReport:
     """
 
     name: str
+    pairs: int
     margin: float
     alarms: Rate
     alarms_at_0: Rate
@@ -156,20 +158,20 @@ class CellReport:
         """The same at the tolerance: the bound of every look moves along with the effect, so it is a sum."""
         return self.margin + self.mde_0
 
-    def pairs_needed(self, pairs: int) -> int | None:
-        """About how many pairs this tolerance takes, as errors fall with the root of their number; None for none."""
-        least = self._least()
+    @property
+    def pairs_needed(self) -> int | None:
+        """About how many pairs the tolerance takes; None where no number would do.
+
+        It may lie neither below `mde_0` nor below twice the standard error; both fall with the root of the pairs.
+        """
+        least = max(self.mde_0, 2 * self.standard_error)
         if self.margin <= 0 or not math.isfinite(least):
             return None
-        return math.ceil(pairs * max(1.0, (least / self.margin) ** 2))
+        return math.ceil(self.pairs * (least / self.margin) ** 2)
 
-    @property
-    def weak(self) -> bool:
-        """Whether the tolerance is below what can be told from nothing."""
-        return self.margin < self._least()
-
-    def _least(self) -> float:
-        return max(self.mde_0, 2 * self.standard_error)
+    def weak(self, pairs: int) -> bool:
+        """Whether the tolerance is below what so many pairs can tell from nothing."""
+        return self.pairs_needed is None or self.pairs_needed > pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +288,7 @@ def _cell(name: str, margin: float, samples: Sequence[Sample], pairs: int, cells
     estimates = [effect(sample.differences).estimate for sample in samples]
     return CellReport(
         name=name,
+        pairs=pairs,
         margin=margin,
         alarms=alarms(margin),
         alarms_at_0=alarms(0.0),

@@ -121,8 +121,11 @@ def lines(found: Report, path: Path) -> Iterator[str]:
             f"    correlation of base and head in a pair {_number(cell.neighbours)}, of one pair and the next "
             f"{_number(cell.serial)}"
         )
-        if cell.weak:
-            yield "    the gate refuses this tolerance: it is below what this runner can tell from nothing"
+        if cell.weak(cell.pairs):
+            enough = (
+                "no number of pairs would do" if cell.pairs_needed is None else f"about {cell.pairs_needed} pairs do"
+            )
+            yield f"    the gate refuses this tolerance: it is below what this runner can tell from nothing; {enough}"
     if found.control is not None:
         low, high = found.control
         yield f"  control stays within {math.expm1(low):+.1%} and {math.expm1(high):+.1%}"

@@ -172,6 +172,8 @@ def looks_for(pairs: int, cells: int = 1) -> list[tuple[int, float]]:
             lies below 2^-pairs.
     """
     least = fewest_pairs(ALPHA / max(1, cells))
+    while 2.0**-least > look_sizes(least)[-1][1] / max(1, cells):  # where early looks spend a share, less is left
+        least += 1
     if pairs < least:
         of = f"{cells} cells" if cells > 1 else "one cell"
         raise UsageError(

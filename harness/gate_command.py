@@ -152,14 +152,14 @@ def calibrated(store: Path, matched: Matched, suites: Sequence[str], pairs: int)
 
 def refuse_weak(found: Report, pairs: int) -> None:
     """Raises UsageError for tolerances that lie below what this runner can tell from nothing."""
-    weak = [cell for cell in found.cells if cell.weak]
+    weak = [cell for cell in found.cells if cell.weak(pairs)]
     if not weak:
         return
-    needed = [cell.pairs_needed(pairs) for cell in weak]
+    needed = [cell.pairs_needed for cell in weak]
     enough = max((number for number in needed if number is not None), default=None)
     texts = [
-        f"{cell.name}: {math.expm1(cell.margin):.2g} is below what this runner shows: "
-        f"{math.expm1(cell.mde_0):.1%} at 80 % power, twice the standard error {math.expm1(2 * cell.standard_error):.1%}"
+        f"{cell.name}: a tolerance of {math.expm1(cell.margin):.1%} is below what {cell.pairs} pairs show here "
+        f"({math.expm1(cell.mde_0):.1%} in 80 % of jobs, standard error {math.expm1(cell.standard_error):.1%})"
         for cell in weak
     ]
     raise UsageError(

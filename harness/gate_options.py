@@ -12,42 +12,51 @@ SuiteFiles = Annotated[list[Path], typer.Argument(help="Suite files.", show_defa
 Store = Annotated[Path, typer.Option(help="Folder that runs are kept in.")]
 Seed = Annotated[int, typer.Option(help="Seed of the order of points and inside pairs.")]
 
+Base = Annotated[str | None, typer.Option(help="Revision to compare with.", show_default=False)]
+Head = Annotated[str, typer.Option(help="Revision to be judged.")]
+BasePython = Annotated[
+    str | None, typer.Option(help="Interpreter of an installed base, in place of --base.", show_default=False)
+]
+HeadPython = Annotated[
+    str | None, typer.Option(help="Interpreter of an installed head; this one if not named.", show_default=False)
+]
+Install = Annotated[
+    str | None,
+    typer.Option(
+        help="Shell command that installs a revision: {python}, {environment}, {worktree} and {revision} are "
+        "filled in; it leaves an interpreter at {environment}/bin/python.",
+        show_default=False,
+    ),
+]
+PairsAtMost = Annotated[int, typer.Option(help="Pairs of trials at most; looked at after a third, two thirds, all.")]
+Budget = Annotated[float | None, typer.Option(help="Minutes; no new round begins later.", min=0, show_default=False)]
+AllowWeak = Annotated[
+    bool, typer.Option("--allow-weak", help="Measure although the calibration says that the tolerance is too small.")
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write JSON.", show_default=False)]
+JUnitFile = Annotated[Path | None, typer.Option(help="Also write JUnit XML.", show_default=False)]
+SummaryFile = Annotated[
+    Path | None,
+    typer.Option(help="Also write Markdown; it is appended to $GITHUB_STEP_SUMMARY anyway.", show_default=False),
+]
+
 
 def gate(
     suites: SuiteFiles,
     *,
-    base: Annotated[str | None, typer.Option(help="Revision to compare with.", show_default=False)] = None,
-    head: Annotated[str, typer.Option(help="Revision to be judged.")] = "HEAD",
-    base_python: Annotated[
-        str | None, typer.Option(help="Interpreter of an installed base, in place of --base.", show_default=False)
-    ] = None,
-    head_python: Annotated[
-        str | None, typer.Option(help="Interpreter of an installed head; this one if not named.", show_default=False)
-    ] = None,
-    install: Annotated[
-        str | None,
-        typer.Option(
-            help="Shell command that installs a revision: {python}, {environment}, {worktree} and {revision} are "
-            "filled in; it leaves an interpreter at {environment}/bin/python.",
-            show_default=False,
-        ),
-    ] = None,
-    pairs: Annotated[int, typer.Option(help="Pairs of trials at most; looked at after a third, two thirds, all.")] = 36,
-    budget: Annotated[
-        float | None, typer.Option(help="Minutes; no new round begins later.", min=0, show_default=False)
-    ] = None,
+    base: Base = None,
+    head: Head = "HEAD",
+    base_python: BasePython = None,
+    head_python: HeadPython = None,
+    install: Install = None,
+    pairs: PairsAtMost = 36,
+    budget: Budget = None,
     seed: Seed = 0,
     store: Store = Path("reports"),
-    allow_weak: Annotated[
-        bool,
-        typer.Option("--allow-weak", help="Measure although the calibration says that the tolerance is too small."),
-    ] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write JSON.", show_default=False)] = None,
-    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML.", show_default=False)] = None,
-    summary: Annotated[
-        Path | None,
-        typer.Option(help="Also write Markdown; it is appended to $GITHUB_STEP_SUMMARY anyway.", show_default=False),
-    ] = None,
+    allow_weak: AllowWeak = False,
+    json_file: JsonFile = None,
+    junit: JUnitFile = None,
+    summary: SummaryFile = None,
 ) -> None:
     """Measures base and head in interleaved pairs and fails when head is worse than the suites' rules allow."""
     from harness import gate_command as gates

@@ -246,7 +246,7 @@ def test_scoring_that_fails_leaves_the_record(story: Story) -> None:
     assert story.run("run", story.suite(trials=1), "--store", story.store).returncode == 0
     (folder,) = trial_folders(story.only_run)
     before = load_record(folder)
-    (folder / "items.jsonl").write_text('no JSON\n{}\n', encoding="utf-8")
+    (folder / "items.jsonl").write_text("no JSON\n{}\n", encoding="utf-8")
     done = story.run("score", story.only_run)
     assert done.returncode == 3
     assert "costing.log" in done.stderr
