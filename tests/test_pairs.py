@@ -1,4 +1,4 @@
-"""Pairs: a pair is redone whole, at most three times, counted; its order is random; no trial is left out for its value."""
+"""Pairs: redone whole, at most three times, counted; measured in random order; no trial left out for its value."""
 
 from __future__ import annotations
 
