@@ -1,6 +1,6 @@
 """How often the gate is wrong, simulated: false alarms and power of the paired rule under declared noise.
 
-    python benchmarks/gate_power.py [--jobs 4000] [--seed 1] [--markdown]
+    python benchmarks/gate_power.py [--jobs 4000] [--seed 1] [--write docs/gate.md]
 
 Noise of a job, as in the profiles below: log-normal with standard deviation `s`; drift that both sides of a pair share,
 a linear trend of N(0, g) at the ends plus an AR(1) with coefficient 0.8 and innovation 0.4 g; spikes with probability
@@ -16,6 +16,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.statistics import ALPHA, look_sizes, wilson
 from harness.verdict import Cell, Verdict, judge, margin, needs_more
@@ -120,20 +121,63 @@ def row(rule: Rule, jobs: int, seed: int) -> list[str]:
     return cells
 
 
+def stored_alarms(profile: str, hosts: float, alert: float, jobs: int, seed: int) -> int:
+    """Jobs without a change in which one run exceeds a stored one of another job by `alert`.
+
+    Args:
+        profile: noise of a trial.
+        hosts: standard deviation of the host's own factor, which differs from job to job.
+        alert: relative.
+        jobs: how many.
+        seed: of the generator.
+    """
+    generator = random.Random(f"stored:{seed}:{profile}")
+    noise = PROFILES[profile]
+
+    def run() -> float:
+        drift = generator.gauss(0.0, noise.g) + generator.gauss(0.0, 0.4 * noise.g / math.sqrt(1 - 0.8**2))
+        spike = generator.expovariate(1 / noise.m) if generator.random() < noise.p else 0.0
+        return generator.gauss(0.0, hosts) + drift + generator.gauss(0.0, noise.s) + math.log1p(spike)
+
+    return sum(run() - run() > math.log1p(alert) for _ in range(jobs))
+
+
+def stored(jobs: int, seed: int) -> str:
+    """What a stored baseline is worth, in a sentence."""
+    shared, dedicated = (stored_alarms(*of, jobs, seed) / jobs for of in (("ci", 0.15, 0.10), ("gpu", 0.01, 0.10)))
+    return (
+        f"One run against one stored run, alert at +10 %, nothing changed: {shared:.0%} false alarms on `ci` with "
+        f"hosts that differ by 15 %, {dedicated:.1%} on `gpu` with 1 %."
+    )
+
+
 HEAD = ["regressed / pass, the rest inconclusive", "no change", "effect = tolerance", "twice the tolerance"]
+BEGIN, END = "<!-- from benchmarks/gate_power.py -->\n", "<!-- end -->"
+
+
+def table(jobs: int, seed: int) -> str:
+    """All rules as a Markdown table."""
+    rows = [HEAD, ["---"] * len(HEAD), *(row(rule, jobs, seed) for rule in RULES)]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
 
 
 def main() -> None:
-    """Prints the table."""
+    """Prints the table, or writes it between its marks in a document."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--write", type=Path, help="document that holds the table between two marks")
     arguments = parser.parse_args()
-    out = sys.stdout
-    out.write("| " + " | ".join(HEAD) + " |\n|---|---|---|---|\n")
-    for rule in RULES:
-        out.write("| " + " | ".join(row(rule, arguments.jobs, arguments.seed)) + " |\n")
-        out.flush()
+    made = f"{table(arguments.jobs, arguments.seed)}\n{arguments.jobs} simulated jobs a cell, seed {arguments.seed}. "
+    made += stored(arguments.jobs, arguments.seed) + "\n"
+    if arguments.write is None:
+        sys.stdout.write(made)
+        return
+    before, mark, rest = arguments.write.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not mark or not end:
+        parser.error(f"{arguments.write} has no marks for the table")
+    arguments.write.write_text(before + mark + made + end + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

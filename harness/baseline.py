@@ -18,8 +18,8 @@ from typing import Any, Final
 from pydantic import ConfigDict, ValidationError
 
 from harness import record
+from harness.cells import gateable
 from harness.errors import MeasurementError, UsageError, did_you_mean
-from harness.gate import gateable
 from harness.metric import Metric
 from harness.quantity import Amount
 from harness.record import AnyValue, Record

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from harness.baseline import Baseline, KeptPoint
+from harness.cells import gateable
 from harness.errors import UsageError
-from harness.gate import Result, gateable
+from harness.gate import Result
 from harness.metric import Metric
 from harness.quantity import Amount
 from harness.statistics import ALPHA, effect, p_worse
@@ -256,7 +257,7 @@ def _limit(point: PointTrials, metric: Metric, bound: float, sign: float, alpha:
 
 def lines(result: BaselineResult) -> Iterator[str]:
     """The result for a terminal: the verdict, then each cell with its interval first, then what it is worth."""
-    from harness.gate_command import change
+    from harness.gate_output import change
 
     head = "NOT COMPARABLE" if result.differing else str(result.verdict).upper()
     yield f"{head}: baseline {result.baseline}, saved {result.saved_utc}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from harness import baseline_command, compare_command, history_command
+from harness import baseline_command, compare_command, gate_options, history_command
 from harness.errors import ExitCode, HarnessError
 
 if TYPE_CHECKING:
@@ -96,33 +96,25 @@ def _registry() -> Registry:
 
 
 def _plan(suites: list[Path], registry: Registry) -> Plan:
-    from dataclasses import replace
-
-    from harness.plan import Skipped, expand
-    from harness.probe import Prober
+    from harness.probe import plan_probed
     from harness.suite import load
 
-    prober = Prober()
-    planned = expand([load(path) for path in suites], registry, prober.backend)
-    reasons = prober.workloads(planned.points, registry)
-    return replace(
-        planned,
-        points=[point for point in planned.points if point.id not in reasons],
-        skipped=[
-            *planned.skipped,
-            *(Skipped(point, reasons[point.id]) for point in planned.points if point.id in reasons),
-        ],
-    )
+    return plan_probed([load(path) for path in suites], registry)
 
 
 @app.command()
 def plan(suites: SuiteFiles, *, as_json: AsJson = False) -> None:
     """Shows what a run would do: points, trials, and what is skipped and why."""
-    planned = _plan(suites, _registry())
+    registry = _registry()
+    planned = _plan(suites, registry)
     if as_json:
         content = {
             "points": [point.to_json() for point in planned.points],
             "skipped": [{"label": skipped.point.label, "reason": skipped.reason} for skipped in planned.skipped],
+            "directions": registry.directions(
+                [("workload", point.workload) for point in planned.points]
+                + [("scorer", scorer.name) for point in planned.points for scorer in point.scorers]
+            ),
         }
         typer.echo(json.dumps(content, indent=1, default=str))
         return
@@ -220,66 +212,8 @@ def report(
         raise UsageError(f"{form!r} is no format of a report", accepted="terminal, md")
 
 
-@app.command()
-def gate(
-    suites: SuiteFiles,
-    *,
-    base: Annotated[str | None, typer.Option(help="Revision to compare with.", show_default=False)] = None,
-    head: Annotated[str, typer.Option(help="Revision to be judged.")] = "HEAD",
-    base_python: Annotated[
-        str | None, typer.Option(help="Interpreter of an installed base, in place of --base.", show_default=False)
-    ] = None,
-    head_python: Annotated[
-        str | None, typer.Option(help="Interpreter of an installed head; this one if not named.", show_default=False)
-    ] = None,
-    install: Annotated[
-        str | None,
-        typer.Option(
-            help="Shell command that installs a revision: {python}, {environment}, {worktree} and {revision} are "
-            "filled in; it leaves an interpreter at {environment}/bin/python.",
-            show_default=False,
-        ),
-    ] = None,
-    pairs: Annotated[int, typer.Option(help="Pairs of trials at most; looked at after a third, two thirds, all.")] = 36,
-    budget: Annotated[
-        float | None, typer.Option(help="Minutes; no new round begins later.", show_default=False)
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the order inside pairs.")] = 0,
-    store: Store = DEFAULT_STORE,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write JSON.", show_default=False)] = None,
-) -> None:
-    """Measures base and head in interleaved pairs and fails when head is worse than the suites' rules allow."""
-    from harness import gate_command as gates
-    from harness.progress import Progress
-    from harness.sides import INSTALL
-
-    gates.load(suites)
-    with (
-        Progress() as progress,
-        gates.sides(
-            base=base,
-            head=head,
-            base_python=base_python,
-            head_python=head_python,
-            install=install or INSTALL,
-            tell=lambda text: progress.tell({"type": "progress", "phase": text}),
-        ) as made,
-    ):
-        result, folder = gates.run(
-            made,
-            suites,
-            store,
-            _registry(),
-            pairs=pairs,
-            budget_s=None if budget is None else 60 * budget,
-            seed=seed,
-            watcher=progress.tell,
-        )
-    for line in gates.lines(result, folder):
-        typer.echo(line)
-    if json_file is not None:
-        gates.write_json(json_file, folder)
-    raise typer.Exit(int(result.verdict.exit_code))
+app.command()(gate_options.gate)
+app.command()(gate_options.calibrate)
 
 
 @app.command()

@@ -1,26 +1,29 @@
-"""`harness gate`: the command line of the gate; what it measures and decides lies in `gate`, `pairs` and `sides`."""
+"""What `harness gate` does with its arguments; what it measures and decides lies in `gate`, `pairs` and `sides`."""
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from harness import record, suite
-from harness.errors import UsageError
+from harness.calibrate import Report, report
+from harness.calibration_store import find, revision, runner_of
+from harness.cells import Rules
+from harness.errors import MeasurementError, UsageError
 from harness.gate import Gate, Result, looks_for, to_json
-from harness.pairs import Pairs
+from harness.metric import Metric
+from harness.pairs import Pairs, Series
 from harness.plan import Point
-from harness.registry import Registry
 from harness.run import Watcher, new_run_id
-from harness.sides import BASE, HEAD, Side, Tell, installed, revisions, same_points
+from harness.sides import BASE, HEAD, Planned, Side, Tell, installed, revisions, same_points
 from harness.suite import Suite
-from harness.verdict import Judged, Verdict
+from harness.verdict import margin
 
 CONTROL: Final = """\
 suite: control
@@ -28,14 +31,13 @@ backend: {name: host}
 meters: []
 trials: 1
 windows: {count: 1, min_seconds: 1}
-warm_up: {max_seconds: 1}
+warm_up: {max_seconds: 1, tolerance: 20%}
 cases:
   - workload: spin
     options: {iterations: 20000}
     functional_units: {item: {sum: items}}
 """
-"""Measured in every round on both sides; no change can touch it, so if it moves the runner did."""
-CONTROL_LABEL: Final = "control: spin"
+"""Measured in every round under both names, on base's environment; if it moves, the runner did."""
 GATE: Final = "gate.json"
 
 
@@ -65,108 +67,173 @@ def sides(
         yield made
 
 
-def points_of(made: Mapping[str, Side], files: Sequence[Path]) -> tuple[list[tuple[Point, Point]], list[str]]:
-    """Points of both sides, matched, and what a reader must know about the rest."""
-    matched: list[tuple[Point, Point]] = []
-    notes: list[str] = []
-    for file in files:
-        base, base_skipped = made[BASE].plan(file)
-        head, head_skipped = made[HEAD].plan(file)
-        pairs, odd = same_points(base, head)
-        matched += pairs
-        notes += [f"{label}: only one side has it" for label in odd]
-        notes += [f"{label}: skipped: {reason}" for label, reason in {**base_skipped, **head_skipped}.items()]
-    return matched, notes
-
-
 def load(files: Sequence[Path]) -> list[Suite]:
-    """The suites, each with rules to judge by; raises UsageError where one has none."""
-    loaded = [suite.load(file) for file in files]
+    """The suites; raises UsageError where one has no rules, judges a metric twice, or shares its name."""
+    loaded = suite.load_all(files)
     for each in loaded:
         if not each.gate:
             raise UsageError("the suite has no `gate:` section", where=each.file, accepted="a list of rules")
+        judged = [(rule.metric, rule.per, rule.at_least, rule.at_most) for rule in each.gate]
+        for index, one in enumerate(judged):
+            if one in judged[:index]:
+                raise each.document.error(("gate", index), f"{Metric(one[0], one[1])} is judged twice")
+        if sum(other.suite == each.suite for other in loaded) > 1:
+            raise UsageError(f"two suites are named {each.suite!r}", where=each.file, accepted="a name for each")
     return loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """What both sides plan.
+
+    Attributes:
+        points: matched, base first.
+        control: the control workload's point.
+        rules: what is judged.
+        notes: what a reader must know about points that are not compared.
+    """
+
+    points: list[tuple[Point, Point]]
+    control: list[Point]
+    rules: Rules
+    notes: list[str]
+
+
+def match(made: Mapping[str, Side], loaded: Sequence[Suite], files: Sequence[Path], control: Path) -> Matched:
+    """Plans suites on both sides and matches their points.
+
+    Raises:
+        UsageError: the suites are wrong on both sides, or there is no point in common.
+        MeasurementError: one side cannot plan what the other one can.
+    """
+    control.write_text(CONTROL, encoding="utf-8")
+    base = made[BASE].plan([*files, control])
+    try:
+        head = made[HEAD].plan(files)
+    except UsageError as error:
+        raise MeasurementError(f"head cannot plan what base can: {error.message}", where=error.where) from None
+    points, odd = same_points([point for point in base.points if point.suite != "control"], head.points)
+    notes = [f"{label}: only one side has it" for label in odd]
+    notes += [f"{label}: skipped: {reason}" for label, reason in {**base.skipped, **head.skipped}.items()]
+    if not points:
+        raise MeasurementError("base and head have no point in common", hint="; ".join(notes))
+    rules = Rules({each.suite: each.gate for each in loaded}, _directions(base, head))
+    return Matched(points, [point for point in base.points if point.suite == "control"], rules, notes)
+
+
+def _directions(base: Planned, head: Planned) -> dict[str, bool | None]:
+    """Column -> whether higher is better; head may not turn a direction that base declares."""
+    declared = {name: known for name, known in base.directions.items() if known is not None}
+    return {**head.directions, **declared}
+
+
+def margins(matched: Matched) -> dict[str, float]:
+    """Cell -> tolerance on the logarithmic scale, of every comparison that there can be."""
+    found = {}
+    for base, head in matched.points:
+        for rule in matched.rules.by_suite[head.suite]:
+            if rule.worse_by_at_most is not None and (rule.per is None or rule.per in head.functional_units):
+                series = Series(f"{head.suite}: {head.label}", {BASE: base, HEAD: head})
+                found[f"{series.label}: {Metric(rule.metric, rule.per)}"] = margin(rule.worse_by_at_most)
+    return found
+
+
+def calibrated(store: Path, matched: Matched, suites: Sequence[str], pairs: int) -> tuple[Report | None, str]:
+    """What the runner's calibration says of this gate, or why none holds."""
+    points = [base for base, _ in matched.points]
+    wanted = revision(points, matched.rules.by_suite)
+    calibration, why = find(store, suites, runner_of(points), wanted, pairs)
+    if calibration is None:
+        return None, why
+    known = {name: limit for name, limit in margins(matched).items() if name in calibration.cells}
+    found = report(calibration, known)
+    return found, found.broken
+
+
+def refuse_weak(found: Report, pairs: int) -> None:
+    """Raises UsageError for tolerances that lie below what this runner can tell from nothing."""
+    weak = [cell for cell in found.cells if cell.weak(pairs)]
+    if not weak:
+        return
+    needed = [cell.pairs_needed for cell in weak]
+    enough = max((number for number in needed if number is not None), default=None)
+    texts = [
+        f"{cell.name}: a tolerance of {math.expm1(cell.margin):.1%} is below what {cell.pairs} pairs show here "
+        f"({math.expm1(cell.mde_0):.1%} in 80 % of jobs, standard error {math.expm1(cell.standard_error):.1%})"
+        for cell in weak
+    ]
+    raise UsageError(
+        "; ".join(texts),
+        accepted="a larger tolerance" + ("" if None in needed or enough is None else f", or about {enough} pairs"),
+        hint="--allow-weak measures all the same",
+    )
 
 
 def run(
     made: Mapping[str, Side],
     files: Sequence[Path],
     store: Path,
-    registry: Registry,
     *,
     pairs: int,
     budget_s: float | None,
     seed: int,
     watcher: Watcher,
+    allow_weak: bool = False,
 ) -> tuple[Result, Path]:
     """Measures both sides and judges them; returns the result and the folder that holds all of it.
 
     Raises:
-        UsageError: no rule, too few pairs, an unknown metric, or no point that both sides have.
-        MeasurementError: scoring or costing failed.
+        UsageError: no rule, too few pairs, an unknown metric, or a tolerance that the calibration refuses.
+        MeasurementError: one side cannot plan, no point is common, or scoring or costing failed.
     """
     started = time.monotonic()
     loaded = load(files)
-    looks = looks_for(pairs)
+    looks_for(pairs)
     folder = store / new_run_id(["gate", *(each.suite for each in loaded)])
-    matched, notes = points_of(made, files)
-    if not matched:
-        raise UsageError("base and head have no point in common", hint="; ".join(notes))
     folder.mkdir(parents=True)
-    control = folder / "control.yaml"
-    control.write_text(CONTROL, encoding="utf-8")
-    matched += points_of(made, [control])[0]
+    matched = match(made, loaded, files, folder / "control.yaml")
+    looks = looks_for(pairs, matched.rules.most_cells(head for _, head in matched.points))
+    found, why = calibrated(store, matched, [each.suite for each in loaded], pairs)
+    if found is not None and not allow_weak:
+        refuse_weak(found, pairs)
+    required = any(each.calibration == "required" for each in loaded)
     result = Gate(
-        rules={each.suite: each.gate for each in loaded},
-        pairs=Pairs(folder, made, matched, seed=seed, watcher=watcher, command=["harness", *sys.argv[1:]]),
+        rules=matched.rules,
+        pairs=Pairs(
+            folder,
+            made,
+            matched.points,
+            control=matched.control,
+            seed=seed,
+            watcher=watcher,
+            rounds=pairs,
+            command=["harness", *sys.argv[1:]],
+        ),
         looks=looks,
         deadline_s=math.inf if budget_s is None else started + budget_s,
-        control=CONTROL_LABEL,
-        direction=directions(registry),
-        notes=notes,
+        control_bounds=found.control if found else None,
+        uncalibrated=why if required else "",
+        notes=[*matched.notes, *_about(found, why, required=required)],
     ).run()
-    revision = {name: side.revision for name, side in made.items()}
-    record.write_json(
-        folder / GATE, {**to_json(result), "revisions": revision, "suites": [each.file for each in loaded]}
-    )
+    content = {
+        **to_json(result),
+        "revisions": {name: side.revision for name, side in made.items()},
+        "suites": [each.file for each in loaded],
+    }
+    record.write_json(folder / GATE, content)
     return result, folder
 
 
-def directions(registry: Registry) -> dict[str, bool | None]:
-    """Column -> whether higher is better, as workloads and scorers declare it."""
-    specs = [offer.spec for kind in ("workload", "scorer") for offer in registry.offers(kind).values()]
-    return {column.name: column.higher_is_better for spec in specs for column in spec.columns}
-
-
-def lines(result: Result, folder: Path) -> Iterator[str]:
-    """The result for a terminal: the verdict, then each cell with its interval first."""
-    yield f"{str(result.verdict).upper()}" + (f": {result.reason}" if result.reason else "")
-    n, alpha = result.looks[-1]
-    yield f"{n} pairs, each bound at an error rate of {alpha:g}; look {len(result.looks)}"
-    for judged in result.judged:
-        yield f"  {judged.verdict!s:<13} {judged.cell.name}: {change(judged)}"
-    if result.control is not None:
-        yield f"  control moved by {result.control:+.1%}"
-    for note in result.notes:
-        yield f"  note: {note}"
-    yield f"records: {folder}"
-
-
-def change(judged: Judged) -> str:
-    """What a cell found, in words: the change with its interval and what is allowed."""
-    found = judged.effect
-    if found is None:
-        return judged.reason
-    why = f" ({judged.reason})" if judged.verdict is Verdict.INCONCLUSIVE else ""
-    if judged.cell.limit:
-        return f"{found.estimate:+.4g} beyond the limit, from {found.low:+.4g} to {found.high:+.4g}{why}"
-    estimate, low, high = found.ratio
-    allowed = math.expm1(judged.cell.margin)
-    upper = "unknown" if high == math.inf else f"{high:+.1%}"
-    return f"worse by {estimate:+.1%}, from {low:+.1%} to {upper}; allowed {allowed:+.1%}{why}"
-
-
-def write_json(path: Path, folder: Path) -> None:
-    """Copies the gate's JSON to where the user wants it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(json.loads((folder / GATE).read_text(encoding="utf-8")), indent=1), encoding="utf-8")
+def _about(found: Report | None, why: str, *, required: bool) -> list[str]:
+    """What the calibration says, for the notes."""
+    notes = []
+    if why:
+        notes.append(f"not calibrated ({'so a pass does not count' if required else 'the suite asks for none'}): {why}")
+    if found is not None:
+        notes.append(f"calibrated: without a change {found.alarms} jobs failed and {found.clean} passed")
+        notes += [
+            f"{cell.name}: finds +{math.expm1(cell.mde):.1%} in 80 % of jobs, and +{math.expm1(cell.mde_0):.1%} at "
+            "tolerance 0"
+            for cell in found.cells
+        ]
+    return notes

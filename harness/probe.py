@@ -9,13 +9,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from harness.backend import Device
-from harness.plan import Choice, Point
+from harness.plan import Choice, Plan, Point, Skipped, expand
 from harness.quantity import Unavailable
 from harness.registry import Registry, load_plugins
+from harness.suite import Suite
 
 PROBE_SECONDS: Final = 120.0
 _MARK: Final = "harness-probe:"
@@ -52,6 +53,21 @@ class Prober:
         if "unavailable" in answer:
             return {point.id: str(answer["unavailable"]) for point in asked}
         return {str(key): str(reason) for key, reason in answer["reasons"].items()}
+
+
+def plan_probed(suites: Sequence[Suite], registry: Registry) -> Plan:
+    """The plan of suites on this machine: points whose workload says that it cannot run here are skipped."""
+    prober = Prober()
+    planned = expand(suites, registry, prober.backend)
+    reasons = prober.workloads(planned.points, registry)
+    return replace(
+        planned,
+        points=[point for point in planned.points if point.id not in reasons],
+        skipped=[
+            *planned.skipped,
+            *(Skipped(point, reasons[point.id]) for point in planned.points if point.id in reasons),
+        ],
+    )
 
 
 def _ask(question: dict[str, Any]) -> dict[str, Any]:

@@ -189,7 +189,7 @@ def _seen(name: str, base: Times | str, head: Times | str, allowed: float, alpha
 
 def lines(result: Result) -> Iterator[str]:
     """The result for a terminal: the verdict, each benchmark with its interval first, and what it is worth."""
-    from harness.gate_command import change
+    from harness.gate_output import change
 
     yield str(result.verdict).upper() + (f": {result.reason}" if result.reason else "")
     for judged in result.judged:

@@ -216,6 +216,19 @@ class Registry:
             hint = "not usable: " + "; ".join(map(str, self.broken))
         raise UsageError(f"there is no {kind} {_short(name)}", accepted=", ".join(sorted(named)) or "none", hint=hint)
 
+    def directions(self, named: Iterable[tuple[str, str]]) -> dict[str, bool | None]:
+        """Column -> whether higher is better, of workloads and scorers; None where nobody says, or two disagree.
+
+        Args:
+            named: kind and name of the offers to ask.
+        """
+        found: dict[str, bool | None] = {}
+        for kind, name in sorted(set(named)):
+            for column in self.get(kind, name).spec.columns:
+                said = column.higher_is_better
+                found[column.name] = said if found.get(column.name, said) == said else None
+        return found
+
     def versions(self) -> dict[str, str]:
         """Distribution -> version, of every plugin in use: for the record."""
         return {info.distribution: info.version for info in self.plugins}

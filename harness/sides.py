@@ -14,15 +14,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 from harness.errors import ExitCode, MeasurementError, UsageError
 from harness.plan import Point
+from harness.point import canonical
 
 BASE: Final = "base"
 HEAD: Final = "head"
@@ -30,7 +32,48 @@ HEAD: Final = "head"
 INSTALL: Final = "{python} -m venv {environment} && {environment}/bin/python -m pip install --quiet {worktree}"
 """How a revision is installed where nothing else is said; the environment must contain the harness afterwards."""
 
+_ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 Tell = Callable[[str], None]
+
+
+def run_whole(
+    command: Sequence[str | Path], folder: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end; when this process is interrupted, ends it with every process that it started."""
+    process = subprocess.Popen(
+        list(map(str, command)),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **(environment or {})},
+    )
+    try:
+        out, err = process.communicate()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What one side plans.
+
+    Attributes:
+        points: that run here.
+        skipped: label -> why it does not run here.
+        directions: column -> whether higher is better, as this side's plugins declare it; None where they do not.
+    """
+
+    points: Sequence[Point]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    directions: Mapping[str, bool | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +99,21 @@ class Side:
             UsageError: it says that the suite or an option is wrong.
             MeasurementError: it failed otherwise.
         """
-        done = subprocess.run(
-            [self.python, "-m", "harness", *map(str, arguments)],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        done = run_whole([self.python, "-m", "harness", *arguments], self.folder)
         if done.returncode == ExitCode.OK:
             return done.stdout
         said = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
         kind = UsageError if done.returncode == ExitCode.USAGE else MeasurementError
         raise kind(f"{self.name}: {said.splitlines()[-1].removeprefix('error: ')}", where=self.revision)
 
-    def plan(self, suite: Path) -> tuple[list[Point], dict[str, str]]:
-        """Its points of a suite, and the labels of skipped ones with their reasons."""
-        content = json.loads(self.harness("plan", suite.resolve(), "--json"))
-        return [Point.from_json(point) for point in content["points"]], {
-            f"{skipped['label']}": str(skipped["reason"]) for skipped in content["skipped"]
-        }
+    def plan(self, suites: Sequence[Path]) -> Planned:
+        """Its points of suites; raises as `harness` does."""
+        content = json.loads(self.harness("plan", *(suite.resolve() for suite in suites), "--json"))
+        return Planned(
+            [Point.from_json(point) for point in content["points"]],
+            {str(skipped["label"]): str(skipped["reason"]) for skipped in content["skipped"]},
+            dict(content.get("directions", {})),
+        )
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -95,17 +133,29 @@ def installed(name: str, python: str | Path) -> Side:
 
 
 @contextmanager
-def terminated_is_interrupted() -> Iterator[None]:
-    """Makes SIGTERM end the comparison as Ctrl-C does, so that worktrees and environments are removed."""
+def interrupted_once() -> Iterator[Callable[[], None]]:
+    """Makes SIGTERM and SIGHUP end the work as Ctrl-C does; yields what shuts all three out while things are removed.
+
+    A runner that cancels a job sends SIGINT and, seconds later, SIGTERM: the second may not stop the removing.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.getsignal(number) for number in _ENDINGS}
+
+    def shut_out() -> None:
+        for number in _ENDINGS:
+            signal.signal(number, signal.SIG_IGN)
+
+    for number in _ENDINGS:
+        if before[number] is not signal.SIG_IGN:  # nohup stays nohup
+            signal.signal(number, interrupt)
     try:
-        yield
+        yield shut_out
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -128,15 +178,15 @@ def revisions(
     """
     top = Path(git(repository, "rev-parse", "--show-toplevel"))
     commits = {name: git(top, "rev-parse", "--verify", f"{ref}^{{commit}}") for name, ref in wanted.items()}
-    with ExitStack() as stack:
+    with interrupted_once() as shut_out, ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="harness-gate-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        stack.enter_context(terminated_is_interrupted())
+        stack.callback(shut_out)
         made: dict[str, tuple[str, Path]] = {}
         for commit in dict.fromkeys(commits.values()):
             worktree, target = folder / f"tree-{commit[:12]}", folder / f"env-{commit[:12]}"
             tell(f"checking out {commit[:12]}")
-            stack.callback(_remove_worktree, top, worktree)
+            stack.callback(_remove_worktree, top, worktree, shut_out)
             git(top, "worktree", "add", "--detach", "--quiet", str(worktree), commit)
             tell(f"installing {commit[:12]}")
             _install(install, worktree, target, commit, environment or {})
@@ -144,7 +194,8 @@ def revisions(
         yield {name: Side(name, *made[commit], commit) for name, commit in commits.items()}
 
 
-def _remove_worktree(top: Path, worktree: Path) -> None:
+def _remove_worktree(top: Path, worktree: Path, shut_out: Callable[[], None]) -> None:
+    shut_out()
     with contextlib.suppress(UsageError):
         git(top, "worktree", "remove", "--force", str(worktree))
     with contextlib.suppress(UsageError):
@@ -164,28 +215,40 @@ def _install(template: str, worktree: Path, environment: Path, revision: str, va
         raise UsageError(
             f"the install command does not fill in: {error}", accepted=", ".join(f"{{{name}}}" for name in fields)
         ) from None
-    done = subprocess.run(
-        ["/bin/sh", "-c", command],
-        cwd=worktree,
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, **variables},
-    )
+    done = run_whole(["/bin/sh", "-c", command], worktree, variables)
     if done.returncode:
         tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-12:])
         raise MeasurementError(f"installing {revision[:12]} failed with exit code {done.returncode}:\n{tail}")
     if not (environment / "bin" / "python").exists():
         raise MeasurementError(f"the install command left no {environment / 'bin' / 'python'}")
+    found = run_whole([environment / "bin" / "python", "-c", "import harness.worker"], worktree)
+    if found.returncode:
+        last = (found.stderr.strip() or f"exit code {found.returncode}").splitlines()[-1]
+        raise MeasurementError(
+            f"the environment of {revision[:12]} has no working harness: {last}",
+            hint="the project requires joule-harness, or --install adds it",
+        )
 
 
 def same_points(base: Sequence[Point], head: Sequence[Point]) -> tuple[list[tuple[Point, Point]], list[str]]:
-    """Points of both sides matched by suite and label, and the labels that only one side has."""
+    """Points of both sides matched by their place in the suite, and the labels that only one side has.
 
-    def by_label(points: Sequence[Point]) -> dict[tuple[str, str], Point]:
-        return {(point.suite, point.label): point for point in points}
+    A place is a suite, a case and the values of its matrix: a new default of a plugin's option changes a point's id
+    and not its place. Labels come out unique.
+    """
 
-    ours, theirs = by_label(base), by_label(head)
-    odd: list[Any] = sorted(ours.keys() ^ theirs.keys())
-    return [(ours[key], theirs[key]) for key in ours if key in theirs], [label for _, label in odd]
+    def by_place(points: Sequence[Point]) -> dict[str, Point]:
+        return {canonical([point.suite, point.case, dict(point.matrix)]): point for point in points}
+
+    ours, theirs = by_place(base), by_place(head)
+    often = Counter((point.suite, point.label) for point in ours.values())
+
+    def named(point: Point) -> Point:
+        unique = often[point.suite, point.label] < 2
+        return point if unique else replace(point, label=f"{point.label} (case {point.case + 1})")
+
+    odd = {**ours, **theirs}
+    return (
+        [(named(ours[place]), named(theirs[place])) for place in ours if place in theirs],
+        [odd[place].label for place in sorted(ours.keys() ^ theirs.keys())],
+    )

@@ -168,4 +168,4 @@ def look_sizes(pairs: int, alphas: Sequence[float] = LOOK_ALPHAS) -> list[tuple[
     """
     steps = [(-(-pairs * (index + 1) // len(alphas)), alpha) for index, alpha in enumerate(alphas)]
     kept = [(n, alpha) for n, alpha in steps[:-1] if n >= fewest_pairs(alpha) and n < pairs]
-    return [*kept, (pairs, sum(alphas) - sum(alpha for _, alpha in kept))]
+    return [*kept, (pairs, math.fsum([*alphas, *(-alpha for _, alpha in kept)]))]

@@ -53,12 +53,14 @@ class Cell:
         name: point, metric and functional unit, for people; unique in a build.
         differences: one a pair, positive is worse: logarithms of ratios, or for a limit the distance beyond it.
         margin: the largest difference that is still allowed; log(1 + tolerance), or 0 for a limit.
+        levels: per pair the mean logarithm of base and head, from which drift shows; empty for a limit.
         missing: why it cannot be judged; empty where it can.
         limit: whether the rule is an absolute floor or ceiling rather than a comparison.
     """
 
     name: str
     differences: tuple[float, ...] = ()
+    levels: tuple[float, ...] = ()
     margin: float = 0.0
     missing: str = ""
     limit: bool = False
@@ -103,9 +105,11 @@ def judge(cells: Iterable[Cell], alpha: float) -> list[Judged]:
     for cell in cells:
         if cell.name in judged:
             raise ValueError(f"two cells are named {cell.name!r}")
-        if cell.missing or not cell.differences:
-            reason = cell.missing or "there is no pair"
-            judged[cell.name] = Judged(cell=cell, verdict=Verdict.INVALID, reason=reason)
+        if cell.missing:
+            judged[cell.name] = Judged(cell=cell, verdict=Verdict.INVALID, reason=cell.missing)
+            continue
+        if not cell.differences:
+            judged[cell.name] = Judged(cell=cell, verdict=Verdict.INCONCLUSIVE, reason="no pair was measured")
             continue
         found = effect(cell.differences, alpha)
         p_values[cell.name] = p_worse(cell.differences, cell.margin)
