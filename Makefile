@@ -45,11 +45,12 @@ test: $(STAMP) ## run every test
 soak: $(STAMP) ## run the full-size fuzzing and soaks, which `make test` leaves out
 	$(BIN)/pytest -m soak $(ARGS)
 
-lint: $(STAMP) ## ruff, mypy --strict and the import rules
+lint: $(STAMP) ## ruff, mypy --strict, the import rules, and that docs/ is what the code says
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports
+	$(BIN)/python docs/build.py --check
 
 bench: $(VENV)/.stamp-peers ## benchmark the harness itself, beside codecarbon and zeus
 	$(BIN)/pytest benchmarks --benchmark-only -s $(ARGS)
@@ -59,7 +60,9 @@ $(VENV)/.stamp-peers: $(STAMP)
 	$(PIP) -c constraints.txt codecarbon zeus
 	@touch $@
 
-docs: $(STAMP) ## check that README and CONTRIBUTING say what the code does
+docs: $(STAMP) ## write docs/ and the README's terminal session anew, then check what README and CONTRIBUTING say
+	$(BIN)/python docs/build.py
+	$(BIN)/python docs/build.py --session
 	$(BIN)/pytest tests/rules/test_documents.py $(ARGS)
 
 gpu-check: $(STAMP) ## say what can be measured here, then run what needs a CUDA device (ARGS=--dry-run lists the steps)

@@ -274,38 +274,45 @@ def plugins(
     probe: Annotated[
         bool, typer.Option("--probe/--no-probe", help="Ask each backend and meter, with default options, if it works.")
     ] = True,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Hold an offer, or all of a distribution, to its contract.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Lists what the installed plugins offer and what works here, and plugins that do not load."""
-    registry = _registry()
-    verdicts = {}
-    if probe:
-        from harness.doctor import verdicts as ask
+    from harness import plugins_command as command
 
-        verdicts = ask(registry)
-    rows = [
-        {
-            "kind": kind,
-            "name": name,
-            "summary": offer.spec.summary,
-            "plugin": offer.plugin.name,
-            "distribution": offer.plugin.distribution,
-            "version": offer.plugin.version,
-            **({"probe": verdicts.get((kind, name))} if probe else {}),
-        }
-        for kind in ("workload", "backend", "meter", "scorer", "executor", "command")
-        for name, offer in sorted(registry.offers(kind).items())
-    ]
+    registry = _registry()
+    if check is not None:
+        said, code = command.check(registry, check, as_json=as_json)
+        typer.echo("\n".join(said))
+        raise typer.Exit(int(code))
+    rows = command.listed(registry, probe=probe)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
     else:
-        for row in rows:
-            typer.echo(f"{row['kind']:<9} {row['name']:<18} {row['summary']}  [{row['distribution']} {row['version']}]")
-            if row.get("probe"):
-                typer.echo(f"{'':<29}{row['probe']}")
+        for line in command.lines(rows):
+            typer.echo(line)
         for conflict in registry.conflicts:
             typer.echo(f"conflict: {conflict}", err=True)
     if registry.broken:
         raise typer.Exit(int(ExitCode.MEASUREMENT))
+
+
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="workload, backend, meter or executor.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="What suites will call it.", show_default=False)],
+    *,
+    folder: Annotated[Path, typer.Option(help="Where the package's folder is made.")] = Path(),
+) -> None:
+    """Writes the package of a first plugin, with its test."""
+    from harness import new_command as command
+
+    for line in command.new(kind, name, folder, _registry()):
+        typer.echo(line)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -169,6 +170,37 @@ def joules(snapshot: Snapshot, scope: str) -> float:
 def test_the_first_plugins_project_file_is_toml() -> None:
     (text,) = blocks(CONTRIBUTING, "toml")
     assert tomllib.loads(text) == {"project": {"entry-points": {"harness": {"lamp": "my_lamp"}}}}
+
+
+def test_the_ten_minutes_can_be_lived_through(tmp_path: Path) -> None:
+    """Every command of the section in order, in an empty folder; pip without a network, into a folder of its own."""
+    section = CONTRIBUTING.partition("\n## A first plugin in ten minutes\n")[2].partition("\n### ")[0]
+    lived = [words for block in blocks(section, "sh") for words in commands(block)]
+    assert [words[0] for words in lived] == ["harness", "pip", "pytest", "harness", "harness"]
+    site = tmp_path / "site"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]), "PIP_NO_INDEX": "1"}
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(site)]
+    starts = {"harness": ["-m", "harness"], "pip": install, "pytest": ["-m", "pytest", "-q", "-p", "no:cacheprovider"]}
+    said = ""
+    for words in lived:
+        rest = [word for word in words[1:] if word not in {"install", "-e"}] if words[0] == "pip" else words[1:]
+        done = subprocess.run(
+            [sys.executable, *starts[words[0]], *rest],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        listed = "--no-probe" in words  # another plugin of this environment may be broken, which is exit code 3
+        assert listed or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        said = done.stdout
+        assert not listed or "lamp" in said
+    assert "holds" in said
+    assert "broken" not in said
+    (text,) = blocks(section, "yaml")
+    assert loads(text).cases[0].workload == "spin"
 
 
 def test_one_version() -> None:

@@ -47,12 +47,12 @@ def opened(fake_nvml, clock):
 
         def after(duration_s):
             """Reads as often as the meter asks to be read."""
-            end_ns = clock.ns + round(duration_s * 1e9)
+            end_ns = clock() + round(duration_s * 1e9)
             while True:
-                pause_s = min(1 / meter.sample_hz, (end_ns - clock.ns) / 1e9)
+                pause_s = min(1 / meter.sample_hz, (end_ns - clock()) / 1e9)
                 clock.sleep(max(pause_s, 0))
                 snapshot = meter.read()
-                if clock.ns >= end_ns:
+                if clock() >= end_ns:
                     return snapshot.joules
 
         return meter, found, after

@@ -1,0 +1,25 @@
+"""Fakes and contract checks for plugin authors.
+
+A check raises AssertionError with a sentence that says which promise was broken, or collects what holds in `Promises`.
+Nothing here needs pytest; `harness.pytest_plugin` makes fixtures of the fakes.
+"""
+
+from harness.testing.fakes import FakeClock as FakeClock
+from harness.testing.fakes import PowercapTree as PowercapTree
+from harness.testing.machines import check_backend as check_backend
+from harness.testing.machines import check_executor as check_executor
+from harness.testing.meters import check_impact_meter as check_impact_meter
+from harness.testing.meters import check_meter as check_meter
+from harness.testing.meters import made_up as made_up
+from harness.testing.nvml import FakeCard as FakeCard
+from harness.testing.nvml import FakeNvml as FakeNvml
+from harness.testing.offers import HEAVY_MODULES as HEAVY_MODULES
+from harness.testing.offers import check_offers as check_offers
+from harness.testing.promises import NotTriedError as NotTriedError
+from harness.testing.promises import Promise as Promise
+from harness.testing.promises import Promises as Promises
+from harness.testing.workloads import RecordingWindow as RecordingWindow
+from harness.testing.workloads import check_determinism as check_determinism
+from harness.testing.workloads import check_scorer as check_scorer
+from harness.testing.workloads import check_workload as check_workload
+from harness.testing.workloads import trial_context as trial_context

@@ -1,0 +1,105 @@
+"""The reference under `docs/` is what the code says, and suites keep to the schema that they name."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from harness.suite_yaml import parse
+
+ROOT = Path(__file__).parents[2]
+SUITES = sorted(ROOT.glob("suites/*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def build() -> ModuleType:
+    spec = spec_from_file_location("docs_build", ROOT / "docs/build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def pages(build: ModuleType) -> dict[str, str]:
+    made: dict[str, str] = build.pages()
+    return made
+
+
+def test_no_page_is_stale(pages: dict[str, str]) -> None:
+    stale = [name for name, text in pages.items() if (ROOT / "docs" / name).read_text(encoding="utf-8") != text]
+    assert stale == [], "`make docs` writes them anew"
+
+
+def test_every_generated_page_is_made(build: ModuleType, pages: dict[str, str]) -> None:
+    """A page whose subject is gone does not stay behind."""
+    marked = [
+        path.name for path in (ROOT / "docs").glob("*.md") if path.read_text(encoding="utf-8").startswith(build.NOTE)
+    ]
+    assert set(marked) == {name for name in pages if name.endswith(".md")}
+
+
+def test_a_stale_page_fails_the_check(tmp_path: Path, build: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "FOLDER", tmp_path)
+    monkeypatch.setattr(build, "pages", lambda: {"a.md": "new\n", "b.md": "b\n"})
+    (tmp_path / "a.md").write_text("old\n", encoding="utf-8")
+    (tmp_path / "b.md").write_text("b\n", encoding="utf-8")
+    assert build.stale() == ["a.md"]
+
+
+def test_pages_hold_no_machine(pages: dict[str, str]) -> None:
+    for name, text in pages.items():
+        for sign in (" at 0x", str(ROOT), "/tmp/", "/home/"):
+            assert sign not in text, f"{name} holds {sign!r}"
+
+
+def test_pages_name_every_offer(build: ModuleType, pages: dict[str, str]) -> None:
+    registry = build.own_plugins()
+    for page, kinds in {
+        "workloads.md": ("workload", "scorer"),
+        "meters.md": ("meter",),
+        "backends.md": ("backend", "executor"),
+        "commands.md": ("command",),
+    }.items():
+        for kind in kinds:
+            for name, offer in registry.offers(kind).items():
+                assert name in pages[page]
+                assert offer.spec.summary in pages[page]
+
+
+@pytest.mark.parametrize("suite", SUITES, ids=lambda path: path.name)
+def test_suites_keep_to_the_schema_that_they_name(suite: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    text = suite.read_text(encoding="utf-8")
+    assert text.startswith("# yaml-language-server: $schema=../docs/suite.schema.json\n")
+    schema = json.loads((ROOT / "docs/suite.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(parse(text, suite.name, {}).data)
+
+
+def test_the_schema_refuses_an_unknown_key() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((ROOT / "docs/suite.schema.json").read_text(encoding="utf-8"))
+    checker = jsonschema.Draft202012Validator(schema)
+    good = {"suite": "a", "backend": "host", "cases": [{"workload": "spin", "options": {"iterations": 5}}]}
+    assert checker.is_valid(good)
+    assert not checker.is_valid({**good, "trails": 3})
+    assert not checker.is_valid({**good, "cases": [{"workload": "spin", "options": {"iteration": 5}}]})
+
+
+def test_the_script_checks_from_anywhere(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs/build.py"), "--check"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
