@@ -199,20 +199,18 @@ def _render(folders: list[Path]) -> None:
 def report(
     runs: RunFolders,
     *,
-    form: Annotated[str, typer.Option("--format", help="terminal or md.")] = "terminal",
+    form: Annotated[str, typer.Option("--format", help="terminal, html, md, json or csv.")] = "terminal",
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; a page goes into the run's folder.", show_default=False)
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Shows runs again, from their records alone."""
-    from harness.errors import UsageError
+    """Shows runs, side by side where there are several, or a gate's verdict, from their records alone."""
+    from harness import report_command as command
 
-    if form == "terminal":
-        _render(runs)
-    elif form == "md":
-        from harness.report import markdown
-
-        for folder in runs:
-            typer.echo(markdown(folder))
-    else:
-        raise UsageError(f"{form!r} is no format of a report", accepted="terminal, md")
+    written = command.report(runs, form, output, show=show)
+    if written is not None:
+        typer.echo(f"report: {written}")
 
 
 @app.command()
