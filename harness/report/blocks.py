@@ -16,10 +16,17 @@ from harness.units import si
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A drawing with what it shows; many of them are folded away."""
+    """A drawing with what it shows.
+
+    Attributes:
+        svg: the element.
+        caption: what it shows, in words.
+        legend: (class of the style sheet, name) of its colours; empty where the block's legend holds.
+    """
 
     svg: str
     caption: str
+    legend: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ class Block:
         intro: how to read it.
         results: tables of results.
         charts: drawings.
-        legend: (class of the style sheet, name) of the colours in the drawings.
+        legend: colours of all drawings.
         sections: tables, items and paragraphs as the other layouts show them; their titles are headings below.
         pictures: images.
         folded: whether the charts are folded away behind their number.

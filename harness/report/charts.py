@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.quantity import Amount, Method
-from harness.report.svg import Drawing, Scale
 from harness.report.summary import Summary
+from harness.report.svg import Drawing, Scale
 from harness.report.wording import bound, label, spread
 from harness.units import si
 
@@ -218,7 +218,7 @@ def power(series: Sequence[tuple[int, Sequence[tuple[float, float, float]]]], ti
     x = Scale(0.0, max(ends, default=1.0), LEFT, WIDTH - RIGHT)
     y = Scale.over(watts, height - 24, 10, zero=True)
     _x_axis(drawing, x, height - 24, "s", 10)
-    for tick in y.ticks(3):
+    for tick in y.ticks(6):
         drawing.line((LEFT, y(tick), WIDTH - RIGHT, y(tick)), "grid")
         drawing.text(LEFT - 5, y(tick) + 4, si(tick, "W"), "tick", "end")
     for colour, steps in series:

@@ -37,9 +37,7 @@ def combined(reports: Sequence[RunReport], names: Sequence[str]) -> RunReport:
         skipped += [(f"{name}: {label}", reason) for label, reason in report.skipped]
         failures += [replace(failure, where=f"{name}: {failure.where}") for failure in report.failures]
     run = {"run": ", ".join(str(report.run.get("run", report.folder.name)) for report in reports)}
-    return RunReport(
-        folder=Path(), run=run, points=tuple(points), skipped=tuple(skipped), failures=tuple(failures)
-    )
+    return RunReport(folder=Path(), run=run, points=tuple(points), skipped=tuple(skipped), failures=tuple(failures))
 
 
 @dataclass(frozen=True)

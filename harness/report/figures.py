@@ -21,7 +21,7 @@ class Figure:
         run: name of the run.
         point: label of the point.
         point_id: of the point.
-        metric: `rate`, a cost (`energy_j`), a total, a share (`pass_share`), or a column with its statistic (`ttft_s p95`).
+        metric: `rate`, a cost (`energy_j`), a total, a share (`pass_share`), or a column and statistic (`ttft_s p95`).
         unit: SI symbol, with the functional unit where it is a cost of one (`J/token`).
         per: `token` or another functional unit; `window time` for totals over all windows; `item` for work items.
         value: the median over the trials that have a value; None where it is missing.

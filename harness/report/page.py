@@ -82,20 +82,24 @@ def _blocks(runs: Runs) -> Iterator[Block]:
     yield from pictures.units(runs)
     if (changes := comparison.section(runs.reports, runs.names)) is not None:
         yield _plain("differences", [changes])
-    found = [content.further(report), ranking.shares(report), *ranking.embodied(report), *ranking.sweeps(report)]
-    found += [ranking.ties(report), content.work_items(report)]
     yield from _present(pictures.planes(runs))
-    if sections := [section for section in found if section is not None]:
-        yield Block(anchor="further", title="Further results", sections=sections)
     yield from _present(pictures.joules(runs))
     yield from _present(pictures.traces(runs))
     yield from _present(pictures.distributions(runs))
     yield from _present(pictures.workload_images(runs))
+    found = [content.further(report), ranking.shares(report), *ranking.embodied(report), *ranking.sweeps(report)]
+    found += [ranking.ties(report), content.work_items(report)]
+    if sections := [section for section in found if section is not None]:
+        yield Block(anchor="further", title="Further results", sections=sections)
     covered = [circumstances.coverage(report), circumstances.checks(report)]
     if sections := [section for section in covered if section is not None]:
         drawn = pictures.meters(runs)
-        intro = "" if drawn else "No second meter read what a primary one reads: there is nothing to check them against."
-        yield Block(anchor="meters", title="The meters and their agreement", intro=intro, charts=drawn, sections=sections)
+        intro = (
+            "" if drawn else "No second meter read what a primary one reads: there is nothing to check them against."
+        )
+        yield Block(
+            anchor="meters", title="The meters and their agreement", intro=intro, charts=drawn, sections=sections
+        )
     for anchor, section in (
         ("missing", absent.section(report)),
         ("conditions", circumstances.conditions(report)),
@@ -172,4 +176,3 @@ def _described(runs: Runs) -> Iterator[Item]:
         text = json.dumps(told, indent=1, default=str)
         cut = text[:FACTS_LETTERS] + ("\n… cut: the record has all of it" if len(text) > FACTS_LETTERS else "")
         yield Item(point.label, f"point {point.id}", cut.splitlines())
-

@@ -17,7 +17,8 @@ from harness.report.comparison import Runs
 from harness.report.content import HEADINGS, MAIN, mixed, ordered
 from harness.report.sidecars import IMAGES_BYTES, Image, Steps, durations, images, power_steps
 from harness.report.summary import RATE, PointReport, RunReport, Summary, cross_checks
-from harness.report.wording import counted, listed
+from harness.report.wording import counted, label, listed
+from harness.units import si
 
 COSTS: Final = ("energy_j", "carbon_g", "carbon_operational_g", "water_l")
 """What is drawn against latency and quality, where a run has it."""
@@ -64,20 +65,42 @@ def units(runs: Runs) -> Iterator[Block]:
             rows,
             notes,
         )
-        drawn = [
-            Chart(charts.intervals(dots, unit, f"{metric} per {name}", zero=True), f"{metric} per {name}")
-            for metric in metrics
-            if metric in {"energy_j", RATE} and (found := _dots(points, name, metric)) is not None
-            for dots, unit in [found]
-        ]
+        drawn = []
+        for metric in metrics:
+            if metric in {"energy_j", RATE} and (found := _dots(points, name, metric)) is not None:
+                what = headings[metric].format(name)
+                drawn.append(Chart(charts.intervals(*found, what, zero=True), what))
         yield Block(
             anchor=f"unit-{name}",
             title=f"Per {name}",
-            intro=f"{name}: {definition}." if definition != name else "",
+            intro=" ".join(
+                [*([f"{name}: {definition}."] if definition != name else []), *_headline(points, name, number)]
+            ),
             results=[table],
             charts=drawn,
             folded=len(points) > FOLD,
         )
+
+
+def _headline(points: Sequence[PointReport], name: str, number: Mapping[str, int]) -> Iterator[str]:
+    """The point of least energy per unit, and how many others its trials overlap with; nothing where none compare."""
+    found = {
+        point.label: (summary, summary.value.value)
+        for point in points
+        if point.valid
+        and (summary := point.units[name].get("energy_j")) is not None
+        and isinstance(summary.value, Amount)
+    }
+    if len(found) < 2 or len({summary.label for summary, _ in found.values()}) > 1:
+        return
+    best = min(found, key=lambda label: found[label][1])
+    summary, value = found[best]
+    yield f"Least energy: #{number[best]} {best}, {si(value, 'J')} per {name}, {label(summary)}."
+    ends = [other.spread for other, _ in found.values()]
+    if summary.spread is not None and None not in ends:
+        most = summary.spread[1]
+        touching = sum(other.spread is not None and other.spread[0] <= most for other, _ in found.values()) - 1
+        yield f"Its trials overlap with those of {touching} of {counted(len(found) - 1, 'other point')}."
 
 
 def _marks(point: PointReport) -> list[str]:
@@ -132,7 +155,9 @@ def _has(summary: Summary | None) -> bool:
 
 def _axes(report: RunReport, name: str) -> list[tuple[str, str, bool]]:
     """(column or rate, statistic, whether more is better): one latency, the rate where there is none, all qualities."""
-    filled = [column for column in _columns(report) if any(_has(p.columns.get(column, {}).get("p50")) for p in report.points)]
+    filled = [
+        column for column in _columns(report) if any(_has(p.columns.get(column, {}).get("p50")) for p in report.points)
+    ]
     times = [column for column in TIMES if column in filled]
     floors = [
         column
@@ -187,9 +212,7 @@ def _plane(
     if len(pairs) < 2:
         return None
     methods = sorted({y.method.value for _, _, y in pairs if y.method})
-    best = (
-        charts.front([(x, y) for _, x, y in pairs], more_is_better=more_is_better) if len(methods) == 1 else set()
-    )
+    best = charts.front([(x, y) for _, x, y in pairs], more_is_better=more_is_better) if len(methods) == 1 else set()
     spots = [Spot(number[label], x, y, at in best) for at, (label, x, y) in enumerate(pairs)]
     what = f"{name}/s" if column == RATE else f"{column} ({statistic})"
     better = "more is better" if more_is_better else "less is better"
@@ -199,7 +222,9 @@ def _plane(
     else:
         says = f"No front is drawn: the costs were obtained in different ways ({', '.join(methods)})."
     title = f"{metric} per {name} against {what}"
-    drawing = charts.plane(spots, ((f"{what}, {better}", symbols[0]), (f"{metric} per {name}", symbols[1])), title, says)
+    drawing = charts.plane(
+        spots, ((f"{what}, {better}", symbols[0]), (f"{metric} per {name}", symbols[1])), title, says
+    )
     return Chart(drawing, f"{title}. {says}")
 
 
@@ -216,14 +241,11 @@ def joules(runs: Runs) -> Block | None:
         "Water: on-site and off-site": _totals(report, "", ("water_onsite_l", "water_offsite_l")),
     }
     drawn: list[Chart] = []
-    legend: list[tuple[str, str]] = []
     for title, rows in kinds.items():
-        if not rows:
-            continue
-        names = list(dict.fromkeys(name for shares in rows.values() for name in shares))
-        key = ", ".join(f"{name}" for name in names)
-        drawn.append(Chart(charts.parts(rows, names, title), f"{title}, percent of each point's total: {key}."))
-        legend += [(f"fill{number % 8}", name) for number, name in enumerate(names)]
+        if rows:
+            names = list(dict.fromkeys(name for shares in rows.values() for name in shares))
+            legend = [(f"fill{number % 8}", name) for number, name in enumerate(names)]
+            drawn.append(Chart(charts.parts(rows, names, title), f"{title}, percent of each point's total.", legend))
     if not drawn:
         return None
     return Block(
@@ -231,7 +253,6 @@ def joules(runs: Runs) -> Block | None:
         title="Where each joule went",
         intro="Shares of the medians over trials. Scopes that contain each other are never added up; spans may nest.",
         charts=drawn,
-        legend=legend,
         folded=len(report.points) > FOLD,
     )
 
@@ -312,7 +333,9 @@ def distributions(runs: Runs) -> Block | None:
         for column, values in durations(folders, columns).items():
             rows[column].append((f"#{number} {point.label} ({counted(len(values), 'item')})", values))
     drawn = [
-        Chart(charts.ridges(found, "s", f"Distribution of {column}"), f"{column} of completed items, all trials together.")
+        Chart(
+            charts.ridges(found, "s", f"Distribution of {column}"), f"{column} of completed items, all trials together."
+        )
         for column, found in rows.items()
         if found
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,7 +61,7 @@ def _steps(rows: Sequence[tuple[int, float]], start: int, end: int) -> Steps:
     kept.append((end, edges[1]))
     return [
         (seconds(a - start), seconds(b - start), (after - before) / seconds(b - a))
-        for (a, before), (b, after) in zip(kept, kept[1:], strict=False)
+        for (a, before), (b, after) in itertools.pairwise(kept)
     ]
 
 

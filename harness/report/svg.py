@@ -65,12 +65,15 @@ def _round(value: float) -> str:
 def _shape(x: float, y: float, method: Method | None) -> str:
     centre = f"M{_round(x)} {_round(y)}"
     weakness = 0 if method is None else method.weakness
-    return centre + (
-        "m-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z",
-        "m0 -6l6 10h-12z",
-        "m-4.5 -4.5h9v9h-9z",
-        "m0 -6.5l6.5 6.5l-6.5 6.5l-6.5 -6.5z",
-    )[weakness]
+    return (
+        centre
+        + (
+            "m-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z",
+            "m0 -6l6 10h-12z",
+            "m-4.5 -4.5h9v9h-9z",
+            "m0 -6.5l6.5 6.5l-6.5 6.5l-6.5 -6.5z",
+        )[weakness]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +113,17 @@ class Scale:
             share = (value - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
-    def ticks(self, wanted: int = 5) -> list[float]:
+    def ticks(self, wanted: int = 7) -> list[float]:
         """Round values inside the scale."""
         if self.logarithmic:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            steps = (1, 2, 5) if len(decades) <= 3 else (1,)
-            found = [step * 10.0**decade for decade in decades for step in steps]
-            inside = [value for value in found if self.low <= value <= self.high]
-            return inside[:: max(1, len(inside) // (wanted + 1))]
+            inside: list[float] = []
+            for steps in ((1, 2, 5), (1, 3), (1,)):
+                found = [step * 10.0**decade for decade in decades for step in steps]
+                inside = [value for value in found if self.low <= value <= self.high]
+                if len(inside) <= wanted:
+                    break
+            return inside[:: 1 + len(inside) // (wanted + 1)]
         raw = (self.high - self.low) / wanted
         power = 10.0 ** math.floor(math.log10(raw))
         step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)

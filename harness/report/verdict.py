@@ -11,10 +11,10 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import MeasurementError
-from harness.report.charts import Dot, intervals
 from harness.report.blocks import Block, Chart
-from harness.report.wording import counted
+from harness.report.charts import Dot, intervals
 from harness.report.tables import Item, Section, Table
+from harness.report.wording import counted
 
 GATE: Final = "gate.json"
 SIDES: Final = ("base", "head")
@@ -134,7 +134,9 @@ def section(gate: Gate) -> Section:
         items.append(Item("control", f"moved by {gate.control_change * 100:+.2f} % between the sides"))
     items += [Item("note", note) for note in gate.notes]
     told = [gate.reason] if gate.reason else []
-    told.append("Worse by: change of head against base, positive where it is worse; distances beyond a limit are plain.")
+    told.append(
+        "Worse by: change of head against base, positive where it is worse; distances beyond a limit are plain."
+    )
     return Section(f"Verdict: {gate.verdict or 'none'}", Table(columns, rows), items, told)
 
 
