@@ -29,8 +29,9 @@ class Drawing:
 
     def add(self, tag: str, style: str = "", tip: str = "", text: str = "", **attributes: float | str) -> None:
         """Draws an element; a tip is shown when it is pointed at. `_` in an attribute's name stands for `-`."""
-        found = {name.replace("_", "-"): _number(value) for name, value in attributes.items()}
-        element = ET.SubElement(self._root, tag, {**({"class": style} if style else {}), **found})
+        element = ET.SubElement(self._root, tag, {"class": style} if style else {})
+        for name, value in attributes.items():
+            element.set(name.replace("_", "-"), value if isinstance(value, str) else _round(value))
         if text:
             element.text = clean(text)
         if tip:
@@ -52,10 +53,6 @@ class Drawing:
     def markup(self) -> str:
         """The element as text, safe inside HTML."""
         return ET.tostring(self._root, encoding="unicode", short_empty_elements=True)
-
-
-def _number(value: float | str) -> str:
-    return clean(value) if isinstance(value, str) else _round(value)
 
 
 def _round(value: float) -> str:
