@@ -15,7 +15,7 @@ from harness import record
 from harness.functional_unit import UnitCount, per_unit
 from harness.quantity import Amount, Method
 from harness.record import Measurement, MeterReport, Reading, Record, Span, UnitResult, WarmUp
-from harness.report_command import report
+from harness.report.output import write
 from harness.sample import Scope
 
 GOALS_S = {10: 2.0, 1000: 10.0}
@@ -91,7 +91,7 @@ def write_run(folder: Path, points: int, trials: int) -> None:
 @pytest.mark.parametrize(("points", "trials"), [(10, 3), (1000, 1)])
 def test_page(benchmark: BenchmarkFixture, tmp_path: Path, points: int, trials: int) -> None:
     write_run(tmp_path / "run", points, trials)
-    written = benchmark.pedantic(lambda: report([tmp_path / "run"], "html", None, show=False), rounds=2)
+    written = benchmark.pedantic(lambda: write([tmp_path / "run"], "html", None, show=False), rounds=2)
     assert written is not None
     goal = GOALS_S[points]
     median = benchmark.stats.stats.median

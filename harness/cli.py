@@ -12,6 +12,9 @@ import typer
 from typer.core import TyperGroup
 
 from harness.errors import ExitCode, HarnessError
+from harness.export_command import export
+from harness.query_command import query
+from harness.report_command import report
 
 if TYPE_CHECKING:
     from harness.plan import Plan
@@ -195,22 +198,9 @@ def _render(folders: list[Path]) -> None:
         render_terminal(console, folder)
 
 
-@app.command()
-def report(
-    runs: RunFolders,
-    *,
-    form: Annotated[str, typer.Option("--format", help="terminal, html, md, json or csv.")] = "terminal",
-    output: Annotated[
-        Path | None, typer.Option(help="File to write; a page goes into the run's folder.", show_default=False)
-    ] = None,
-    show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-) -> None:
-    """Shows runs, side by side where there are several, or a gate's verdict, from their records alone."""
-    from harness import report_command as command
-
-    written = command.report(runs, form, output, show=show)
-    if written is not None:
-        typer.echo(f"report: {written}")
+app.command()(report)
+app.command()(query)
+app.command()(export)
 
 
 @app.command()

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Final
 
 from harness.quantity import Amount, Unavailable
@@ -47,7 +48,7 @@ class Figure:
     low: float | None
     high: float | None
     label: str
-    composition: Mapping[str, float]
+    composition: dict[str, float]
     least: float | None
     greatest: float | None
     n: int
@@ -148,11 +149,11 @@ def compact(rows: Iterable[Figure]) -> dict[str, Any]:
     def index(text: str) -> int:
         return texts.setdefault(text, len(texts))
 
+    fields_of = attrgetter(*COLUMNS)
     packed = []
     for figure in rows:
-        values = _values(figure)
-        values["composition"] = json.dumps(figure.composition)
-        packed.append([index(value) if isinstance(value, str) else value for value in values.values()])
+        values = [json.dumps(value) if isinstance(value, dict) else value for value in fields_of(figure)]
+        packed.append([index(value) if isinstance(value, str) else value for value in values])
     return {"columns": list(COLUMNS), "texts": list(texts), "rows": packed}
 
 

@@ -18,6 +18,7 @@ from harness.report.wording import clean, counted
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from markupsafe import Markup
 
 FACTS_LETTERS: Final = 6000
 """Longer descriptions are cut; the record has all of it."""
@@ -67,7 +68,15 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["lines"] = _lines
     return environment.get_template("page.html")
+
+
+def _lines(text: str) -> Markup:
+    """A cell of several lines; a macro would take most of the time of a long table."""
+    from markupsafe import Markup, escape
+
+    return Markup("<br>").join(escape(clean(line)) for line in text.split("\n"))
 
 
 def _header(runs: Runs, number: int) -> tuple[str, list[tuple[str, str]]]:

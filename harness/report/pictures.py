@@ -24,6 +24,8 @@ COSTS: Final = ("energy_j", "carbon_g", "carbon_operational_g", "water_l")
 """What is drawn against latency and quality, where a run has it."""
 FOLD: Final = 24
 """More charts than these, or more rows in one, are folded away."""
+MANY, FINE, COARSE = 100, 80, 24
+"""Beyond so many points a trace is drawn in fewer steps, which keeps the page small."""
 TIMES: Final = ("latency_s", "ttft_s", "tpot_s")
 """Columns that are latencies, first the one that is preferred as an axis."""
 QUALITIES: Final = ("quality", "reward", "miou", "accuracy", "score")
@@ -300,15 +302,16 @@ def traces(runs: Runs) -> Block | None:
     """The power trace of every window of a point in one chart."""
     drawn = []
     scopes: dict[str, int] = {}
+    steps_most = FINE if len(runs.whole.points) <= MANY else COARSE
     for number, point in enumerate(runs.whole.points, start=1):
         series: list[tuple[int, Steps]] = []
         for finished in point.records:
-            for scope, windows in power_steps(runs.folder(finished), finished).items():
+            for scope, windows in power_steps(runs.folder(finished), finished, steps_most).items():
                 colour = scopes.setdefault(scope, len(scopes))
                 series += [(colour, steps) for steps in windows]
         if series:
-            most = max(watts for _, steps in series for *_, watts in steps)
-            says = f"{counted(len(series), 'trace')}, at most {most:.4g} W"
+            peak = max(watts for _, steps in series for *_, watts in steps)
+            says = f"{counted(len(series), 'trace')}, at most {peak:.4g} W"
             title = f"#{number} {point.label}"
             drawn.append(Chart(charts.power(series, f"Power of {title}", says), f"{title}: {says}."))
     if not drawn:

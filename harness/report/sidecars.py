@@ -16,8 +16,6 @@ from harness.functional_unit import finite, has_completed
 from harness.record import Record
 from harness.units import seconds
 
-STEPS: Final = 80
-"""A window's trace is drawn in at most so many steps; each is the exact mean power of its interval."""
 LEAST_STEP_S: Final = 0.02
 """Shorter intervals say more about when the meter was read than about power."""
 IMAGE_BYTES: Final = 256 * 1024
@@ -28,8 +26,11 @@ Steps = list[tuple[float, float, float]]
 """Start and end in seconds since the window began, and mean watts in between."""
 
 
-def power_steps(folder: Path, finished: Record) -> dict[str, list[Steps]]:
-    """Per scope with a primary meter: the power trace of each window."""
+def power_steps(folder: Path, finished: Record, most: int = 80) -> dict[str, list[Steps]]:
+    """Per scope with a primary meter: the power trace of each window.
+
+    A trace has at most so many steps; each is the exact mean power of its interval.
+    """
     measurement = finished.measurement
     primary = {(reading.meter, reading.scope) for reading in measurement.readings if reading.primary}
     samples: dict[str, list[tuple[int, float]]] = defaultdict(list)
@@ -40,20 +41,20 @@ def power_steps(folder: Path, finished: Record) -> dict[str, list[Steps]]:
     found: dict[str, list[Steps]] = {}
     for scope, rows in samples.items():
         rows.sort()
-        windows = [_steps(rows, span.start_ns, span.end_ns) for span in measurement.windows]
+        windows = [_steps(rows, span.start_ns, span.end_ns, most) for span in measurement.windows]
         if any(windows):
             found[scope] = [steps for steps in windows if steps]
     return found
 
 
-def _steps(rows: Sequence[tuple[int, float]], start: int, end: int) -> Steps:
+def _steps(rows: Sequence[tuple[int, float]], start: int, end: int, most: int) -> Steps:
     """Mean power between samples of cumulative joules, thinned; the edges are interpolated."""
     at = [moment for moment, _ in rows]
     edges = [_at(rows, at, start), _at(rows, at, end)]
     if edges[0] is None or edges[1] is None or end <= start:
         return []
     inside = rows[bisect_left(at, start) : bisect_left(at, end)]
-    least = max((end - start) / STEPS, LEAST_STEP_S * 1e9)
+    least = max((end - start) / most, LEAST_STEP_S * 1e9)
     kept = [(start, edges[0])]
     for moment, joules in inside:
         if moment - kept[-1][0] >= least and end - moment >= least:
