@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
 
@@ -152,9 +153,14 @@ def compact(rows: Iterable[Figure]) -> dict[str, Any]:
     fields_of = attrgetter(*COLUMNS)
     packed = []
     for figure in rows:
-        values = [json.dumps(value) if isinstance(value, dict) else value for value in fields_of(figure)]
+        values = [_shares(tuple(value.items())) if isinstance(value, dict) else value for value in fields_of(figure)]
         packed.append([index(value) if isinstance(value, str) else value for value in values])
     return {"columns": list(COLUMNS), "texts": list(texts), "rows": packed}
+
+
+@lru_cache
+def _shares(items: tuple[tuple[str, float], ...]) -> str:
+    return json.dumps(dict(items))
 
 
 def _values(figure: Figure) -> dict[str, Any]:

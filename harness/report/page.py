@@ -76,6 +76,8 @@ def _lines(text: str) -> Markup:
     """A cell of several lines; a macro would take most of the time of a long table."""
     from markupsafe import Markup, escape
 
+    if "\n" not in text:
+        return escape(clean(text))
     return Markup("<br>").join(escape(clean(line)) for line in text.split("\n"))
 
 
