@@ -1,6 +1,6 @@
 """What a page takes: 1,000 points under 10 s, 10 points under 2 s, from reading the records to the file.
 
-Time of the processor, which is what it takes where nothing else runs: a page is made in one thread, its files are cached.
+Time of the processor: a page is made in one thread from cached files, so that this is what it takes on a quiet machine.
 The records are made up: three trials for 10 points, one for 1,000; two windows, two scopes, a trace at 10 Hz, 50 items.
 """
 

@@ -165,13 +165,12 @@ def _verdicts(cells: Sequence[Cell]) -> dict[str, None]:
 
 
 def _dot(cell: Cell) -> Dot:
-    estimate = (cell.estimate or 0.0) * 100
-    low, high = (estimate if end is None else end * 100 for end in (cell.low, cell.high))
     return Dot(
         name=f"{cell.name}: {cell.verdict}",
-        value=estimate,
+        value=(cell.estimate or 0.0) * 100,
         bound=None,
-        spread=(low, high),
+        # An end that is not bounded has no place on the axis; the table says so.
+        spread=None if cell.low is None or cell.high is None else (cell.low * 100, cell.high * 100),
         method=None,
         tip=f"{cell.name}: {cell.verdict}, {cell.number(cell.estimate)}, "
         f"{cell.number(cell.low)} to {cell.number(cell.high)}",
