@@ -13,6 +13,9 @@ from typer.core import TyperGroup
 
 from harness import baseline_command, compare_command, gate_options, history_command
 from harness.errors import ExitCode, HarnessError
+from harness.export_command import export
+from harness.query_command import query
+from harness.report_command import report
 
 if TYPE_CHECKING:
     from harness.plan import Plan
@@ -192,24 +195,9 @@ def _render(folders: list[Path]) -> None:
         render_terminal(console, folder)
 
 
-@app.command()
-def report(
-    runs: RunFolders,
-    *,
-    form: Annotated[str, typer.Option("--format", help="terminal or md.")] = "terminal",
-) -> None:
-    """Shows runs again, from their records alone."""
-    from harness.errors import UsageError
-
-    if form == "terminal":
-        _render(runs)
-    elif form == "md":
-        from harness.report import markdown
-
-        for folder in runs:
-            typer.echo(markdown(folder))
-    else:
-        raise UsageError(f"{form!r} is no format of a report", accepted="terminal, md")
+app.command()(report)
+app.command()(query)
+app.command()(export)
 
 
 app.command()(gate_options.gate)

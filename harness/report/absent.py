@@ -10,6 +10,10 @@ from harness.report.summary import PointReport, RunReport
 from harness.report.tables import Item, Section
 from harness.report.wording import listed
 
+EMPTY = "never filled by the workload or a scorer"
+"""Reason of a column without a value; one reason for all columns, so that they make one item."""
+NAMES = 40
+"""So many names of one reason are listed."""
 LOG_LINES = 8
 """So many last lines of a failed worker's log are shown."""
 
@@ -53,7 +57,7 @@ def _missing(report: RunReport) -> Iterator[Item]:
     for reason, names in what.items():
         points = list(where[reason])
         suffix = "" if len(points) == len(report.points) else f" [at {listed(points)}]"
-        yield Item(listed(list(names), 4), reason + suffix)
+        yield Item(listed(list(names), NAMES if reason == EMPTY else 4), reason + suffix)
 
 
 def _lacks(point: PointReport) -> Iterator[tuple[str, str]]:
@@ -69,7 +73,8 @@ def _lacks(point: PointReport) -> Iterator[tuple[str, str]]:
         for column, statistics in finished.columns.items():
             for value in statistics.values():
                 if not isinstance(value, Amount):
-                    yield f"column {column}", value.reason
+                    empty = value.reason == f"column {column!r} was never filled"
+                    yield f"column {column}", EMPTY if empty else value.reason
 
 
 def _meters(finished: Record) -> Iterator[tuple[str, str]]:

@@ -164,7 +164,9 @@ def factors(report: RunReport) -> Section | None:
     rows = [
         [
             factor.name,
-            "a range or series" if factor.value is None else f"{factor.value:g} {factor.unit}",
+            "a range or series"
+            if factor.value is None
+            else f"{factor.value:g} {factor.unit if factor.unit != '1' else ''}".rstrip(),
             factor.source or "NO SOURCE",
             factor.licence or "not stated",
             factor.date or "not stated",

@@ -14,6 +14,12 @@ from harness.units import si
 
 MAIN = (RATE, "energy_j", "carbon_operational_g", "carbon_embodied_g")
 """Metrics of the first table of a functional unit."""
+HEADINGS = {
+    RATE: "{}/s",
+    "energy_j": "J/{}",
+    "carbon_operational_g": "gCO2e/{} operational",
+    "carbon_embodied_g": "gCO2e/{} embodied",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +35,12 @@ def build(report: RunReport) -> Content:
     """All sections of a report; those with nothing to say are left out."""
     sections = [
         *(_unit_section(report, name) for name in report.unit_names),
-        _more(report),
+        further(report),
         ranking.shares(report),
         *ranking.embodied(report),
         *ranking.sweeps(report),
         ranking.ties(report),
-        _work_items(report),
+        work_items(report),
         absent.section(report),
         circumstances.coverage(report),
         circumstances.checks(report),
@@ -48,7 +54,7 @@ def build(report: RunReport) -> Content:
     )
 
 
-def _base_unit(value: Amount, name: str) -> str:
+def base_unit(value: Amount, name: str) -> str:
     """The unit without the functional unit, which stands in the heading: `J` of `J/token`, `/s` of `token/s`."""
     return value.unit.removesuffix(f"/{name}") if value.unit.endswith(f"/{name}") else value.unit.removeprefix(name)
 
@@ -60,7 +66,7 @@ def cell(summary: Summary | None, name: str, notes: Footnotes) -> str:
     value = summary.value
     if not isinstance(value, Amount):
         return f"{value.kind} {notes.mark(value.reason)}"
-    unit = _base_unit(value, name)
+    unit = base_unit(value, name)
     lines = [si(value.value, unit), label(summary), bound(summary, unit), spread(summary, unit)]
     if summary.n < summary.trials:
         reasons = " ".join(notes.mark(reason) for reason in summary.missing)
@@ -73,7 +79,7 @@ def _title(point: PointReport) -> str:
     return "\n".join([point.label, *marks])
 
 
-def _ordered(points: Iterable[PointReport], name: str) -> list[PointReport]:
+def ordered(points: Iterable[PointReport], name: str) -> list[PointReport]:
     """Points in the order of the plan; those that lack a main metric last, the more they lack the later."""
 
     def lacking(point: PointReport) -> int:
@@ -84,19 +90,22 @@ def _ordered(points: Iterable[PointReport], name: str) -> list[PointReport]:
 
 
 def _unit_section(report: RunReport, name: str) -> Section:
-    points = _ordered(report.points, name)
+    points = ordered(report.points, name)
     notes = Footnotes()
+    metrics = [metric for metric in MAIN if any(metric in point.units[name] for point in points)]
     rows = [
         [
             _title(point),
             str(len(point.records)),
-            *(cell(point.units[name].get(metric), name, notes) for metric in MAIN),
+            *(cell(point.units[name].get(metric), name, notes) for metric in metrics),
         ]
         for point in points
     ]
-    columns = ["point", "n", f"{name}/s", f"J/{name}", f"gCO2e/{name} operational", f"gCO2e/{name} embodied"]
+    columns = ["point", "n", *(HEADINGS[metric].format(name) for metric in metrics)]
     definition = points[0].definitions[name]
-    paragraphs = [*notes.texts(), *_compositions(points, name), *_mixed(points, name)]
+    paragraphs = [*notes.texts(), *_compositions(points, name), *mixed(points, name)]
+    if lacking := [metric for metric in MAIN if metric not in metrics]:
+        paragraphs.append(f"Not among the results of any point: {', '.join(lacking)} (no meter of the suite gives it).")
     if any(point.short for point in points):
         paragraphs.append("short: the windows are shorter than an energy result needs; never gated.")
     if not all(point.valid for point in points):
@@ -119,7 +128,7 @@ def _compositions(points: Sequence[PointReport], name: str) -> list[str]:
     ]
 
 
-def _mixed(points: Sequence[PointReport], name: str) -> list[str]:
+def mixed(points: Sequence[PointReport], name: str) -> list[str]:
     """A warning for each metric whose points were obtained in different ways."""
     found = []
     definitions = sorted({point.definitions[name] for point in points})
@@ -139,12 +148,12 @@ def _row(summary: Summary, name: str, notes: Footnotes) -> list[str]:
     value = summary.value
     if not isinstance(value, Amount):
         return [f"{value.kind} {notes.mark(value.reason)}", "", "", "", f"0 of {summary.trials}"]
-    unit = _base_unit(value, name) if name else "" if value.unit == "1" else value.unit
+    unit = base_unit(value, name) if name else "" if value.unit == "1" else value.unit
     n = str(summary.n) if summary.n == summary.trials else f"{summary.n} of {summary.trials}"
     return [si(value.value, unit), label(summary), bound(summary, unit), spread(summary, unit), n]
 
 
-def _more(report: RunReport) -> Section | None:
+def further(report: RunReport) -> Section | None:
     """Costs per unit that the first tables do not show: water, total carbon, ..."""
     notes = Footnotes()
     rows = [
@@ -158,7 +167,7 @@ def _more(report: RunReport) -> Section | None:
     return Section("Further costs", Table(columns, rows), paragraphs=notes.texts()) if rows else None
 
 
-def _work_items(report: RunReport) -> Section | None:
+def work_items(report: RunReport) -> Section | None:
     """What the workload and the scorers wrote for each item."""
     notes = Footnotes()
     statistics = list(dict.fromkeys(s for p in report.points for column in p.columns.values() for s in column))

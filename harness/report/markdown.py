@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.report.content import build
-from harness.report.summary import load
+from harness.report.summary import RunReport, load
 from harness.report.tables import Item, Section, Table
 from harness.report.wording import clean
 
@@ -17,12 +17,22 @@ _SPECIAL: Final = re.compile(r"([\\`*_\[\]|~#$])")
 
 def markdown(run_folder: Path) -> str:
     """A run's report in GitHub's Markdown, every text escaped. Raises MeasurementError as `load` does."""
-    content = build(load(run_folder))
+    return text(load(run_folder))
+
+
+def text(report: RunReport) -> str:
+    """A report in GitHub's Markdown."""
+    content = build(report)
     lines = [f"# {escape(content.title)}", ""]
     lines += [f"- **{escape(name)}**: {escape(text)}" for name, text in content.header]
     for section in content.sections:
         lines += ["", *_section(section)]
     return "\n".join(lines) + "\n"
+
+
+def section_text(section: Section) -> str:
+    """One section in GitHub's Markdown."""
+    return "\n".join(_section(section)) + "\n"
 
 
 def escape(text: str) -> str:

@@ -11,14 +11,19 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from harness.report.content import build
-from harness.report.summary import load
+from harness.report.summary import RunReport, load
 from harness.report.tables import Section, Table
 from harness.report.wording import clean
 
 
 def render_terminal(console: Console, run_folder: Path) -> None:
-    """Prints a run's report; nothing in it is taken for markup. Raises MeasurementError as `load` does."""
-    content = build(load(run_folder))
+    """Prints a run's report. Raises MeasurementError as `load` does."""
+    print_report(console, load(run_folder))
+
+
+def print_report(console: Console, report: RunReport) -> None:
+    """Prints a report; nothing in it is taken for markup."""
+    content = build(report)
     console.print(plain(content.title, "bold"))
     header = Grid.grid(padding=(0, 2))
     header.add_column(no_wrap=True)

@@ -13,8 +13,11 @@ UNKNOWN_BOUND = "[bound not known]"
 
 def clean(text: object) -> str:
     """Text without control characters, so that a label or a log can neither colour nor move the terminal."""
+    whole = str(text)
+    if whole.isprintable():
+        return whole
     return "".join(
-        char if char.isprintable() else " " if char in "\t\r\n" else "\N{REPLACEMENT CHARACTER}" for char in str(text)
+        char if char.isprintable() else " " if char in "\t\r\n" else "\N{REPLACEMENT CHARACTER}" for char in whole
     )
 
 

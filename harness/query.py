@@ -1,0 +1,269 @@
+"""History in SQL: views over the JSON records of a store, read by DuckDB; nothing is written and nothing is copied.
+
+`harness query` shows `VIEWS` with what their columns mean. A value that is missing is NULL and has its `reason`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from harness import record
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_LARGEST: Final = 1 << 30
+"""Bytes of one record that DuckDB may read at once."""
+
+
+class Column(NamedTuple):
+    """A column of a view: the expression that gives it, its type, what it means."""
+
+    expression: str
+    kind: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A view over the files of one kind.
+
+    Attributes:
+        name: as SQL names it.
+        summary: what a row is.
+        files: name of the files it reads.
+        reads: column of the JSON document -> type.
+        selects: name of a column -> column.
+        source: what is selected from, with `{files}` for the documents.
+        lines: whether a file holds a document a line.
+    """
+
+    name: str
+    summary: str
+    files: str
+    reads: Mapping[str, str]
+    selects: Mapping[str, Column]
+    source: str = "{files}"
+    lines: bool = False
+
+
+_RUN: Final = {
+    "run": Column("parse_path(filename)[-2]", "VARCHAR", "name of the run's folder"),
+}
+_TRIAL: Final = {
+    "run": Column("parse_path(filename)[-3]", "VARCHAR", "name of the run's folder"),
+    "trial_id": Column("parse_path(filename)[-2]", "VARCHAR", "name of the trial's folder"),
+}
+_POINT: Final = {
+    "point": Column("measurement->'point'->>'label'", "VARCHAR", "label of the point"),
+    "trial": Column("(measurement->>'trial')::BIGINT", "BIGINT", "number of the trial"),
+}
+
+
+def _amount(value: str) -> dict[str, Column]:
+    """The columns of a value that may be missing."""
+    return {
+        "value": Column(f"({value}->>'value')::DOUBLE", "DOUBLE", "the number; NULL where it is missing"),
+        "unit": Column(f"{value}->>'unit'", "VARCHAR", "SI symbol"),
+        "low": Column(f"({value}->>'low')::DOUBLE", "DOUBLE", "lower end of the instrument's bound"),
+        "high": Column(f"({value}->>'high')::DOUBLE", "DOUBLE", "upper end"),
+        "composition": Column(f"{value}->'composition'", "JSON", "how much came from which method"),
+        "reason": Column(f"{value}->>'reason'", "VARCHAR", "why there is no number"),
+    }
+
+
+_RECORD: Final = {"measurement": "JSON", "totals": "JSON", "units": "JSON", "factors": "JSON", "flags": "JSON"}
+
+VIEWS: Final = (
+    View(
+        "runs",
+        "one run: what was asked, when",
+        record.RUN,
+        dict.fromkeys(("started_utc", "finished_utc", "status", "command", "suite_files", "seed"), "JSON"),
+        _RUN
+        | {
+            "started_utc": Column("(started_utc->>'$')::TIMESTAMP", "TIMESTAMP", "when it began, UTC"),
+            "finished_utc": Column("(finished_utc->>'$')::TIMESTAMP", "TIMESTAMP", "when it ended; NULL if not"),
+            "status": Column("status->>'$'", "VARCHAR", "how it ended"),
+            "command": Column("command", "JSON", "the command line"),
+            "suite_files": Column("suite_files", "JSON", "suites"),
+            "seed": Column("(seed->>'$')::BIGINT", "BIGINT", "of the order of trials"),
+        },
+    ),
+    View(
+        "trials",
+        "one finished trial",
+        record.RECORD,
+        _RECORD,
+        _TRIAL
+        | _POINT
+        | {
+            "suite": Column("measurement->'point'->>'suite'", "VARCHAR", "suite of the point"),
+            "workload": Column("measurement->'point'->>'workload'", "VARCHAR", "name of the workload"),
+            "options": Column("measurement->'point'->'options'", "JSON", "of the workload"),
+            "started_utc": Column("(measurement->>'started_utc')::TIMESTAMP", "TIMESTAMP", "when it began, UTC"),
+            "cpu": Column("measurement->'environment'->>'cpu'", "VARCHAR", "processor"),
+            "duration_s": Column("(totals->'duration_s'->>'value')::DOUBLE", "DOUBLE", "length of its windows"),
+            "energy_j": Column(
+                "(totals->'energy_j'->>'value')::DOUBLE",
+                "DOUBLE",
+                "energy of its windows; NULL: see `units`",
+            ),
+            "invalid": Column(
+                "list_contains(measurement->>'$.conditions[*].fails', 'true')",
+                "BOOLEAN",
+                "whether a condition makes it not valid",
+            ),
+            "flags": Column("flags", "JSON", "what the harness flagged"),
+        },
+    ),
+    View(
+        "readings",
+        "energy of one scope by one meter over one span",
+        record.RECORD,
+        _RECORD,
+        _TRIAL
+        | _POINT
+        | {
+            "span": Column("reading->>'span'", "VARCHAR", "`window`, `role:draft`, ..."),
+            "window": Column("(reading->>'window')::BIGINT", "BIGINT", "index of the window"),
+            "meter": Column("reading->>'meter'", "VARCHAR", "name of the meter"),
+            "scope": Column("reading->>'scope'", "VARCHAR", "what the joules were spent in"),
+            "is_primary": Column(
+                "(reading->>'primary')::BOOLEAN",
+                "BOOLEAN",
+                "whether it counts; the others are cross-checks",
+            ),
+            **_amount("(reading->'value')"),
+            "coverage": Column("(reading->>'coverage')::DOUBLE", "DOUBLE", "share of the span with valid data"),
+        },
+        "(SELECT *, unnest((measurement->'readings')::JSON[]) AS reading FROM {files})",
+    ),
+    View(
+        "items",
+        "one work item of a finished trial; all columns of the workload stand in `item`",
+        record.ITEMS,
+        {"json": "JSON"},
+        _TRIAL
+        | {
+            "item_id": Column("json->>'item_id'", "VARCHAR", "within its window"),
+            "window": Column("(json->>'window')::BIGINT", "BIGINT", "index of the window"),
+            "status": Column("json->>'status'", "VARCHAR", "`ok`, ..."),
+            "latency_s": Column("(json->>'latency_s')::DOUBLE", "DOUBLE", "duration"),
+            "item": Column("json", "JSON", "the whole row: (item->>'output_tokens')::DOUBLE"),
+        },
+        lines=True,
+    ),
+    View(
+        "units",
+        "one cost, or the rate, of one functional unit in one trial",
+        record.RECORD,
+        _RECORD,
+        _TRIAL
+        | _POINT
+        | {
+            "per": Column("per", "VARCHAR", "the functional unit"),
+            "metric": Column("metric", "VARCHAR", "`rate`, `energy_j`, `carbon_g`, ..."),
+            "achieved": Column("TRY_CAST(result->'count'->>'achieved' AS DOUBLE)", "DOUBLE", "how many units"),
+            **_amount("worth"),
+        },
+        "(SELECT *, CASE metric WHEN 'rate' THEN result->'rate' ELSE result->'costs'->metric END AS worth FROM "
+        "(SELECT *, unnest(list_prepend('rate', json_keys(result->'costs'))) AS metric FROM "
+        "(SELECT *, units->per AS result FROM (SELECT *, unnest(json_keys(units)) AS per FROM {files}))))",
+    ),
+    View(
+        "factors",
+        "one factor that turned energy into an impact, in one trial",
+        record.RECORD,
+        _RECORD,
+        _TRIAL
+        | {
+            name: Column(f"factor->>'{name}'", "VARCHAR", meaning)
+            for name, meaning in (
+                ("name", "what it is"),
+                ("unit", "SI symbol"),
+                ("source", "where it comes from"),
+                ("licence", "under which terms"),
+                ("date", "of the figure"),
+                ("id", "of the factor"),
+            )
+        }
+        | {"value": Column("(factor->>'value')::DOUBLE", "DOUBLE", "NULL for a range or a series")},
+        "(SELECT *, unnest(factors::JSON[]) AS factor FROM {files})",
+    ),
+)
+
+
+def connect(store: Path) -> DuckDBPyConnection:
+    """A database in memory with the views of a store, which reads nothing else and reaches no network.
+
+    Raises:
+        UsageError: duckdb is missing, or there is no such store.
+    """
+    try:
+        import duckdb
+    except ImportError:
+        raise UsageError("a query needs duckdb", accepted="pip install 'joule-harness[report]'") from None
+    if not store.is_dir():
+        raise UsageError("there is no such store", where=str(store), accepted="a folder that runs are kept in")
+    store = store.resolve()
+    database = duckdb.connect(":memory:")
+    database.execute("SET allowed_directories = ?", [[str(store)]])
+    database.execute("SET enable_external_access = false")
+    for view in VIEWS:
+        database.execute(_definition(view, _files(store, view.files)))
+    database.execute("SET lock_configuration = true")
+    return database
+
+
+def _files(store: Path, name: str) -> list[Path]:
+    """Files of a kind; of trials, only those that have a record: a running one's last line may be half written."""
+    if name == record.RUN:
+        return sorted(store.glob(f"*/{name}"))
+    return sorted(path for path in store.glob(f"*/*/{name}") if (path.parent / record.RECORD).exists())
+
+
+def _definition(view: View, files: Sequence[Path]) -> str:
+    if not files:
+        nothing = ", ".join(f'NULL::{kind} AS "{name}"' for name, (_, kind, _) in view.selects.items())
+        return f'CREATE VIEW "{view.name}" AS SELECT {nothing} WHERE false'
+    listed = ", ".join(_quoted(path) for path in files)
+    if view.lines:
+        reader = f"read_ndjson_objects([{listed}], filename = true)"
+    else:
+        columns = ", ".join(f"{name}: '{kind}'" for name, kind in view.reads.items())
+        reader = (
+            f"read_json([{listed}], columns = {{{columns}}}, format = 'unstructured', filename = true, "
+            f"maximum_object_size = {_LARGEST})"
+        )
+    found = ", ".join(f'{expression} AS "{name}"' for name, (expression, _, _) in view.selects.items())
+    return f'CREATE VIEW "{view.name}" AS SELECT {found} FROM {view.source.format(files=reader)}'  # noqa: S608 - quoted
+
+
+def _quoted(path: Path) -> str:
+    """A path as a string of SQL in which no letter is a pattern."""
+    plain = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
+    return "'" + plain.replace("'", "''") + "'"
+
+
+def ask(store: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Columns and rows of a query; raises UsageError where it is no query."""
+    database = connect(store)
+    import duckdb
+
+    try:
+        answer = database.execute(sql)
+        return [column[0] for column in answer.description or ()], answer.fetchall()
+    except duckdb.Error as error:
+        raise UsageError(str(error).strip(), where="the query", accepted=f"SQL over {names()}") from None
+    finally:
+        database.close()
+
+
+def names() -> str:
+    """The views, as text."""
+    return ", ".join(view.name for view in VIEWS)
