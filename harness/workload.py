@@ -86,8 +86,8 @@ class Window(Protocol):
     def output(self, item_id: str, value: object) -> None:
         """Keeps what the item produced (a JSON value), for scoring after the windows."""
 
-    def device(self, device: str, *, role: str = "", busy_s: float, reserved_s: float) -> None:
-        """Records how long a device served a role."""
+    def device(self, device: str, *, role: str = "", busy_s: float, reserved_s: float, stands_for: str = "") -> None:
+        """Records how long a device served a role; `stands_for` names the product that it only pretends to be."""
 
     def mark(self, name: str) -> AbstractContextManager[None]:
         """Opens a nested span (`steady`, `role:draft`) whose energy is read apart."""
@@ -98,6 +98,10 @@ class Workload(ABC):
 
     def prepare(self, context: TrialContext) -> None:  # noqa: B027 - small workloads load nothing
         """Loads models and data. Not measured."""
+
+    def processes(self) -> Mapping[str, int]:
+        """Process ids by role, asked once after `prepare`; a meter that reads processes gives each its own scope."""
+        return {}
 
     @abstractmethod
     def step(self, window: Window) -> None:

@@ -20,7 +20,7 @@ import pytest
 import torch
 from harness_disaggregated_serving.engine import Engine, Running
 from harness_disaggregated_serving.models import SeededModel, build_target
-from harness_disaggregated_serving.runtime.driving import Drive, Limits, serve
+from harness_disaggregated_serving.runtime.driving import Drive, Limits, _Active, serve
 from harness_disaggregated_serving.runtime.pair import Address, Pair, PairOptions
 from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
 from harness_disaggregated_serving.runtime.role import Role
@@ -162,6 +162,17 @@ def test_high_and_zero_acceptance(eps: float) -> None:
     assert tokens(outcomes) == expected
     share = sum(outcome.accepted for outcome in outcomes) / sum(outcome.proposed for outcome in outcomes)
     assert share == 1.0 if eps == 0.0 else share < 0.6
+
+
+def test_tokens_that_overtake_others_wait_for_them(pair: Pair) -> None:
+    drive = Drive(pair, Settings(configuration=Configuration.DPD), Limits(), clock=lambda: 1.0)
+    outcome = Outcome(Request("r", 0.0, [1], 3))
+    drive._active["r"] = _Active(outcome, 0.0, {})
+    drive._tokens("r", 1, [8])
+    assert outcome.tokens == []
+    drive._tokens("r", 0, [7])
+    drive._tokens("r", 2, [9])
+    assert (outcome.tokens, outcome.status) == ([7, 8, 9], Status.FINISHED)
 
 
 def test_sampled_tokens_do_not_depend_on_the_company(pair: Pair) -> None:

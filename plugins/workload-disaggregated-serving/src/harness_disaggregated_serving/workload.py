@@ -85,6 +85,7 @@ class GreenLlm(Workload):
         self._seed = options.seed
         self._facts: dict[str, object] = {}
         self._cpu_s: dict[str, float] = {}
+        self._held: dict[str, str] = {}
 
     def prepare(self, context: TrialContext) -> None:
         """Starts the roles and loads their models."""
@@ -95,8 +96,18 @@ class GreenLlm(Workload):
     def _started(self) -> Pair:
         pair = Pair(pair_options_of(self._options), [self._settings.configuration])
         engine = pair.engine("new", "target")
+        self._held = {role: self._device(role, pair.device(role)) for role in pair.roles}
         self._facts = {"carrier": pair.carrier, "rows": engine["rows"], "model": dict(engine)}
         return pair
+
+    def _device(self, role: str, uuid: str) -> str:
+        kind = getattr(self._options, role).kind
+        return f"{role}:{kind or uuid}" if uuid == "cpu" else uuid
+
+    def processes(self) -> Mapping[str, int]:
+        """A process a role, which a meter of processes reads apart."""
+        assert self._pair is not None, "prepare() comes first"
+        return {role: self._pair.pid(role) for role in self._pair.roles}
 
     def step(self, window: Window) -> None:
         """One stream of requests."""
@@ -136,17 +147,23 @@ class GreenLlm(Workload):
         return named(slo) if isinstance(slo, str) else Slo(slo.ttft, slo.tpot)
 
     def _devices(self, window: Window, before: Mapping[str, Mapping[str, Any]], held_s: float) -> None:
-        """A row per role held; one that was lost cannot say how long it worked and has no row, which the facts tell."""
+        """A row per role held; a role that was lost was busy for as long as it told last, and stays reserved."""
         assert self._pair is not None
         after = self._pair.reports()
-        for role in self._settings.configuration.roles:
-            if role in after and role in before:
-                busy_s = after[role]["busy_s"] - before[role]["busy_s"]
+        for role, device in self._held.items():
+            told_s = self._pair.busy_s[role]
+            busy_s = told_s - before[role]["busy_s"] if role in before else 0.0
+            if role in after:
                 self._cpu_s[role] = after[role]["cpu_s"] - before[role]["cpu_s"]
-                window.device(f"pair-{role}", role=role, busy_s=min(busy_s, held_s), reserved_s=held_s)
+            window.device(
+                device,
+                role=role,
+                busy_s=min(max(busy_s, 0.0), held_s),
+                reserved_s=held_s,
+                stands_for=getattr(self._options, role).kind or "",
+            )
 
     def _summarise(self, outcomes: list[Outcome], drive: Drive) -> None:
-        shared = "the roles share one device, and a joule of it cannot be given to one of them"
         self._facts |= {
             "configuration": self._settings.configuration.value,
             "first_token": self._settings.first_token,
@@ -154,15 +171,12 @@ class GreenLlm(Workload):
             "emulated": {role: getattr(self._options, role).slow_down for role in self._settings.configuration.roles},
             "shaped": self._options.link.bandwidth_gbit_s is not None or self._options.link.latency > 0,
             "role_cpu_s": dict(self._cpu_s),
-            "role_energy": {"kind": "unavailable", "reason": shared} if self._shares_a_device() else None,
+            "devices": dict(self._held),
             "losses": [list(loss) for loss in drive.losses],
             "ended": {status.value: sum(outcome.status is status for outcome in outcomes) for status in Status},
             "reasons": sorted({outcome.reason for outcome in outcomes if outcome.reason}),
             "retried": sum(outcome.attempts > 1 for outcome in outcomes),
         }
-
-    def _shares_a_device(self) -> bool:
-        return len(self._settings.configuration.roles) > 1 and self._options.new.device == self._options.old.device
 
     def facts(self) -> Mapping[str, object]:
         """What was emulated and shaped, how requests ended, CPU seconds of each role."""

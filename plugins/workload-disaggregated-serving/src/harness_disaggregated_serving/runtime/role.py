@@ -65,7 +65,9 @@ class Role:
 
     def run(self) -> None:
         """Serves until the client says end or is gone."""
-        self._desk.client.send("hello", {"role": self._desk.role, "pid": os.getpid(), "engines": self._described()})
+        self._desk.client.send(
+            "hello", {"role": self._desk.role, "pid": os.getpid(), "device": self._uuid(), "engines": self._described()}
+        )
         while not self._ended:
             busy = self._duty is not None and self._duty.has_work()
             arrival = self._inbox.get(0 if busy else None)
@@ -78,6 +80,14 @@ class Role:
                     self._lose_peer(arrival.content)
             elif self._duty is not None:
                 self._guarded(self._duty.iterate)
+
+    def _uuid(self) -> str:
+        """Of the device, as its driver reports it."""
+        device = torch.device(self._job["device"])
+        if device.type != "cuda":
+            return device.type
+        raw = str(torch.cuda.get_device_properties(device).uuid)
+        return raw if raw.startswith(("GPU-", "MIG-")) else f"GPU-{raw}"
 
     def _described(self) -> dict[str, dict[str, int | None]]:
         return {
