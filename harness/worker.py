@@ -126,7 +126,7 @@ class Trial:
             raise PluginError(f"workload {spec.name!r} made a {type(workload).__name__}, not a Workload")
         try:
             self.phase("open")
-            devices = tuple(backend.open())
+            devices = (*backend.open(), *workload.devices())
             seed = self.point.seed * 1_000_003 + int(self.job["trial"])
             backend.seed(seed)
             return self._measured(backend, workload, devices, seed)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.backend import Backend
+from harness.backend import Backend, Device
 from harness.functional_unit import FunctionalUnit, Row
 from harness.options import NoOptions, Options
 from harness.quantity import Unavailable
@@ -98,6 +98,10 @@ class Workload(ABC):
 
     def prepare(self, context: TrialContext) -> None:  # noqa: B027 - small workloads load nothing
         """Loads models and data. Not measured."""
+
+    def devices(self) -> Sequence[Device]:
+        """Devices that do the work beside the backend's, such as a server's; meters open with them too."""
+        return ()
 
     def processes(self) -> Mapping[str, int]:
         """Process ids by role, asked once after `prepare`; a meter that reads processes gives each its own scope."""
