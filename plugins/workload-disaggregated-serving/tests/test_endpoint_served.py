@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from harness.builtin.host import BACKEND as HOST
 from harness.testing import check_workload
 
 START_S = 180.0
+PROGRAM = "import importlib.metadata as m; m.entry_points(group='console_scripts')['transformers'].load()()"
 
 
 def build_model(folder: Path) -> None:
@@ -53,17 +53,15 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, int]]:
-    program = Path(sys.executable).parent / "transformers"
-    if not program.exists() and shutil.which("transformers") is None:
-        pytest.skip("the command `transformers` is not installed")
     folder = tmp_path_factory.mktemp("served")
     model = folder / "model"
     build_model(model)
     port = free_port()
-    log = (folder / "log").open("w")
-    command = [str(program), "serve", str(model), "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-c", PROGRAM, "serve", str(model), "--device", "cpu"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, start_new_session=True)
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, start_new_session=True)
     try:
         deadline = time.monotonic() + START_S
         while True:
@@ -80,7 +78,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str,
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        log.close()
 
 
 @pytest.mark.slow

@@ -96,7 +96,8 @@ class GreenLlm(Workload):
     def _started(self) -> Pair:
         pair = Pair(pair_options_of(self._options), [self._settings.configuration])
         engine = pair.engine("new", "target")
-        self._held = {role: self._device(role, pair.device(role)) for role in pair.roles}
+        roles = self._settings.configuration.roles
+        self._held = {role: self._device(role, pair.device(role)) for role in roles}
         self._facts = {"carrier": pair.carrier, "rows": engine["rows"], "model": dict(engine)}
         return pair
 
