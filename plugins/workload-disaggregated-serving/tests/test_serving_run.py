@@ -57,6 +57,17 @@ def test_a_role_on_a_gpu_stands_for_nothing_else() -> None:
         PairRunOptions.model_validate({"new": {"kind": "T5"}})
 
 
+def test_a_gpu_that_is_not_there_is_a_reason() -> None:
+    spec = next(each for each in harness_disaggregated_serving.harness_workloads() if each.name == "greenllm")
+    assert spec.probe is not None
+    wanted = PairRunOptions.model_validate({"configuration": "dpd", "old": {"device": "cuda:99"}})
+    reason = spec.probe(wanted)
+    assert reason is not None
+    assert "role old asks for cuda:99" in reason.reason
+    alone = wanted.model_copy(update={"configuration": "standalone"})
+    assert spec.probe(alone) is None  # which holds no old device
+
+
 @pytest.mark.slow
 def test_the_workload_keeps_its_contract(tmp_path: Path) -> None:
     spec = next(each for each in harness_disaggregated_serving.harness_workloads() if each.name == "greenllm")

@@ -65,6 +65,14 @@ def _pair(options: PairRunOptions) -> Workload:
     return GreenLlm(options)
 
 
+def _probe_pair(options: PairRunOptions) -> Unavailable | None:
+    if {options.new.device, options.old.device} == {"cpu"}:
+        return None  # nothing to ask a framework for
+    from harness_disaggregated_serving.workload import probe
+
+    return probe(options)
+
+
 def _endpoint(options: EndpointOptions) -> Workload:
     from harness_disaggregated_serving.endpoint_workload import ServeEndpoint
 
@@ -81,6 +89,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
         columns=REQUEST_COLUMNS,
         functional_units=FUNCTIONAL_UNITS,
         options=PairRunOptions,
+        probe=_probe_pair,
     )
     yield WorkloadSpec(
         name="greenllm-simulated",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness_speculative_decoding.sampling import Sampling
 
+from harness.backend import Device
+from harness.quantity import Unavailable
 from harness.workload import TrialContext, Window, Workload
 from harness_disaggregated_serving import arrivals
+from harness_disaggregated_serving.gpus import gpu, missing
 from harness_disaggregated_serving.lengths import application
 from harness_disaggregated_serving.options import PairRunOptions
 from harness_disaggregated_serving.runtime.driving import Drive, Limits
@@ -75,6 +78,13 @@ def stream_of(options: PairRunOptions, vocabulary: int, seed: int) -> list[Reque
     return found
 
 
+def probe(options: PairRunOptions) -> Unavailable | None:
+    """Why the roles cannot have their devices here."""
+    roles = Configuration(options.configuration).roles
+    found = (missing(role, getattr(options, role).device) for role in roles)
+    return next((reason for reason in found if reason is not None), None)
+
+
 class GreenLlm(Workload):
     """Requests over a pair. The processes live as long as the trial."""
 
@@ -104,6 +114,11 @@ class GreenLlm(Workload):
     def _device(self, role: str, uuid: str) -> str:
         kind = getattr(self._options, role).kind
         return f"{role}:{kind or uuid}" if uuid == "cpu" else uuid
+
+    def devices(self) -> Sequence[Device]:
+        """The GPUs of the roles that the configuration holds, each once; meters read no other."""
+        names = dict.fromkeys(getattr(self._options, role).device for role in self._settings.configuration.roles)
+        return [gpu(name) for name in names if name.startswith("cuda")]
 
     def processes(self) -> Mapping[str, int]:
         """A process a role, which a meter of processes reads apart."""

@@ -17,6 +17,7 @@ from typing import Any, Final
 import torch
 
 from harness_disaggregated_serving.engine import Engine
+from harness_disaggregated_serving.gpus import gpu
 from harness_disaggregated_serving.models import build_draft, build_target
 from harness_disaggregated_serving.options import FolderModel, SeededModel
 from harness_disaggregated_serving.runtime.decoding import Decoder, Prefiller, Standalone
@@ -84,10 +85,7 @@ class Role:
     def _uuid(self) -> str:
         """Of the device, as its driver reports it."""
         device = torch.device(self._job["device"])
-        if device.type != "cuda":
-            return device.type
-        raw = str(torch.cuda.get_device_properties(device).uuid)
-        return raw if raw.startswith(("GPU-", "MIG-")) else f"GPU-{raw}"
+        return gpu(self._job["device"]).uuid if device.type == "cuda" else device.type
 
     def _described(self) -> dict[str, dict[str, int | None]]:
         return {
