@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from harness.backend import Backend, Device
 from harness.functional_unit import FunctionalUnit, Row
 from harness.options import NoOptions, Options
-from harness.quantity import Unavailable
+from harness.quantity import Method, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Column:
         summary: what it holds.
         higher_is_better: direction, for reports and gates; None for neither.
         bars: limits that a report sweeps where a functional unit has a condition on the column; deciles if empty.
+        method: how its values are obtained; `simulated` where no machine did the work they speak of.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Column:
     summary: str = ""
     higher_is_better: bool | None = None
     bars: tuple[float, ...] = ()
+    method: Method = Method.MEASURED
 
 
 COMMON_COLUMNS = (

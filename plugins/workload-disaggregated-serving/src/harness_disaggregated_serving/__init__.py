@@ -7,10 +7,11 @@ imports neither torch nor numpy.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import Column, CommandSpec, FunctionalUnit, Unavailable, Workload, WorkloadSpec, hookimpl
+from harness import Column, CommandSpec, FunctionalUnit, Method, Unavailable, Workload, WorkloadSpec, hookimpl
 from harness_disaggregated_serving.endpoint_options import EndpointOptions
 from harness_disaggregated_serving.options import PairRunOptions
 from harness_disaggregated_serving.simulated_options import SimulatedOptions
@@ -95,7 +96,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
         name="greenllm-simulated",
         summary="simulated: disaggregated serving on a pair of device profiles, one cell of the grid",
         factory=_simulated,
-        columns=REQUEST_COLUMNS,
+        columns=tuple(replace(column, method=Method.SIMULATED) for column in REQUEST_COLUMNS),
         functional_units=FUNCTIONAL_UNITS,
         options=SimulatedOptions,
         probe=_probe_simulated,
