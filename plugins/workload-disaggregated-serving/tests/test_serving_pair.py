@@ -248,7 +248,7 @@ def test_ids_are_for_greedy_decoding_only() -> None:
 
 @pytest.mark.parametrize(
     ("configuration", "wire"),
-    [(Configuration.DSD, Wire.FULL), (Configuration.DSD, Wire.LAZY)],
+    [(Configuration.DSD, Wire.FULL), pytest.param(Configuration.DSD, Wire.LAZY, marks=pytest.mark.slow)],
 )
 def test_sampled_speculation_keeps_the_targets_law(configuration: Configuration, wire: Wire) -> None:
     """The second and third token over many requests, against the target's exact two-step law."""
