@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from harness.functional_unit import FunctionalUnit, Row, count, finite, per_seco
 from harness.impacts import Applied, Costs, StoredTrace, Windows, in_order
 from harness.meter import ImpactMeterSpec
 from harness.plan import Point
-from harness.quantity import Amount, Value
+from harness.quantity import Amount, Method, Value
 from harness.record import Measurement, Record, UnitResult
 from harness.registry import Registry, load_plugins
 
@@ -156,14 +157,22 @@ class Coster:
         columns = [*spec.columns, *(column for scorer in scorers for column in scorer.columns)]
         return {
             column.name: {
-                "mean": functional_unit.mean_of_column(column.name, self.rows, column.unit),
-                **{
-                    label: functional_unit.quantile_of_column(column.name, self.rows, column.unit, level)
-                    for label, level in STATISTICS.items()
-                },
+                label: _obtained(value, column.method)
+                for label, value in {
+                    "mean": functional_unit.mean_of_column(column.name, self.rows, column.unit),
+                    **{
+                        label: functional_unit.quantile_of_column(column.name, self.rows, column.unit, level)
+                        for label, level in STATISTICS.items()
+                    },
+                }.items()
             }
             for column in columns
         }
+
+
+def _obtained(value: Value, method: Method) -> Value:
+    """The value with the method of its column."""
+    return replace(value, composition={method: value.value}) if isinstance(value, Amount) else value
 
 
 def finish_trial(folder: Path, registry: Registry) -> Record:

@@ -174,6 +174,21 @@ class Meters:
                     found.update({(index, scope): tick for scope, tick in _await_tick(channel).items()})
         return found
 
+    def attach(self, processes: Mapping[str, int]) -> list[str]:
+        """Lets every meter read the work's processes, by role; what a meter raises costs its new scopes only."""
+        faults = []
+        for channel in self.channels if processes else ():
+            with channel.lock:
+                try:
+                    found = channel.meter.attach(processes)
+                except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the trial
+                    faults.append(f"meter {channel.name!r} did not attach: {type(error).__name__}: {error}")
+                    continue
+                read = {name: scope for name, scope in found.items() if isinstance(scope, Scope)}
+                missing = {name: scope.reason for name, scope in found.items() if isinstance(scope, Unavailable)}
+                channel.scopes, channel.missing = {**channel.scopes, **read}, {**channel.missing, **missing}
+        return faults
+
     # Sampling
 
     def start(self) -> None:

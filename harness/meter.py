@@ -42,6 +42,10 @@ class Meter(ABC):
     def open(self, context: MeterContext) -> Mapping[str, Scope | Unavailable] | Unavailable:
         """Starts counting from zero; says per scope what will be read, or why it will not."""
 
+    def attach(self, processes: Mapping[str, int]) -> Mapping[str, Scope | Unavailable]:  # noqa: ARG002 - most read none
+        """Starts to read the work's processes too, by role; says per new scope what will be read. After `open`."""
+        return {}
+
     @abstractmethod
     def read(self) -> Snapshot:
         """Reads every scope now. A failed read is Unavailable for that scope, never 0 and never the old value."""
@@ -112,12 +116,14 @@ class DeviceUse:
         role: `target`, `draft`, `prefill`, ...; empty where there is one role.
         busy_s: seconds of work.
         reserved_s: seconds it could serve nobody else; at least `busy_s`.
+        stands_for: product that a declared device pretends to be; empty for a device that is what it is.
     """
 
     device: str
     role: str = ""
     busy_s: float
     reserved_s: float
+    stands_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)

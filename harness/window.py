@@ -118,11 +118,13 @@ class OpenWindow:
         """Keeps what the item produced."""
         self.outputs.append((item_id, value))
 
-    def device(self, device: str, *, role: str = "", busy_s: float, reserved_s: float) -> None:
+    def device(self, device: str, *, role: str = "", busy_s: float, reserved_s: float, stands_for: str = "") -> None:
         """Records how long a device served a role."""
         if not 0 <= busy_s <= reserved_s * (1 + 1e-9):
             raise PluginError(f"device {device!r} was busy for {busy_s} s of {reserved_s} s reserved")
-        self.uses.append(DeviceUse(device=device, role=role, busy_s=busy_s, reserved_s=reserved_s))
+        self.uses.append(
+            DeviceUse(device=device, role=role, busy_s=busy_s, reserved_s=reserved_s, stands_for=stands_for)
+        )
 
     @contextmanager
     def mark(self, name: str) -> Iterator[None]:

@@ -126,7 +126,7 @@ class Trial:
             raise PluginError(f"workload {spec.name!r} made a {type(workload).__name__}, not a Workload")
         try:
             self.phase("open")
-            devices = tuple(backend.open())
+            devices = (*backend.open(), *workload.devices())
             seed = self.point.seed * 1_000_003 + int(self.job["trial"])
             backend.seed(seed)
             return self._measured(backend, workload, devices, seed)
@@ -156,13 +156,14 @@ class Trial:
                 self._idle("idle", meters, backend, ledger)
                 self.phase("prepare")
                 workload.prepare(context)
+                faults += meters.attach(workload.processes())
                 self._idle("loaded_idle", meters, backend, ledger)
                 warm_up = self._warm_up(workload, meters, backend)
                 validation = self._windows(workload, meters, backend, ledger)
                 conditions = meters.conditions()
                 facts = [dict(channel.meter.facts()) for channel in reading]
             finally:
-                faults = meters.close()
+                faults += meters.close()
         return record.Measurement(
             run=self.job["run"],
             trial_id=self.job["trial_id"],

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.backend import Backend
+from harness.backend import Backend, Device
 from harness.functional_unit import FunctionalUnit, Row
 from harness.options import NoOptions, Options
-from harness.quantity import Unavailable
+from harness.quantity import Method, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Column:
         summary: what it holds.
         higher_is_better: direction, for reports and gates; None for neither.
         bars: limits that a report sweeps where a functional unit has a condition on the column; deciles if empty.
+        method: how its values are obtained; `simulated` where no machine did the work they speak of.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Column:
     summary: str = ""
     higher_is_better: bool | None = None
     bars: tuple[float, ...] = ()
+    method: Method = Method.MEASURED
 
 
 COMMON_COLUMNS = (
@@ -86,8 +88,8 @@ class Window(Protocol):
     def output(self, item_id: str, value: object) -> None:
         """Keeps what the item produced (a JSON value), for scoring after the windows."""
 
-    def device(self, device: str, *, role: str = "", busy_s: float, reserved_s: float) -> None:
-        """Records how long a device served a role."""
+    def device(self, device: str, *, role: str = "", busy_s: float, reserved_s: float, stands_for: str = "") -> None:
+        """Records how long a device served a role; `stands_for` names the product that it only pretends to be."""
 
     def mark(self, name: str) -> AbstractContextManager[None]:
         """Opens a nested span (`steady`, `role:draft`) whose energy is read apart."""
@@ -98,6 +100,14 @@ class Workload(ABC):
 
     def prepare(self, context: TrialContext) -> None:  # noqa: B027 - small workloads load nothing
         """Loads models and data. Not measured."""
+
+    def devices(self) -> Sequence[Device]:
+        """Devices that do the work beside the backend's, such as a server's; meters open with them too."""
+        return ()
+
+    def processes(self) -> Mapping[str, int]:
+        """Process ids by role, asked once after `prepare`; a meter that reads processes gives each its own scope."""
+        return {}
 
     @abstractmethod
     def step(self, window: Window) -> None:

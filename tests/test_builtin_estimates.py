@@ -19,6 +19,7 @@ from harness.builtin.spin import spin
 from harness.builtin.tdp import CpuSeconds, TdpMeter, TdpOptions, normalised, package_power, table_watts
 from harness.meter import Costed, DeviceUse, MeterContext
 from harness.quantity import Amount, Method, Unavailable
+from harness.sample import disjoint
 from harness.testing import FakeClock, check_meter
 
 PROCESS = "n0/process"
@@ -59,6 +60,32 @@ def test_cpu_time_that_falls_is_a_gap_and_never_negative():
         clock.advance(1)
         state = meter.read().joules[PROCESS]
     assert (state.joules, state.resets, state.gap_s) == (pytest.approx(40), 1, 1)
+
+
+def test_processes_of_roles_are_read_apart_and_within_the_works_own():
+    spent, clock = {1: 5.0, 2: 100.0}, FakeClock()
+    meter = CpuTimeMeter(CpuTimeOptions(watts_per_core=10), lambda pid: spent.get(pid, Unavailable("gone")), clock)
+    meter.open(MeterContext(pid=1))
+    found = meter.attach({"new": 2, "old": 3})
+    assert found["n0/process:new"].method is Method.ESTIMATED
+    assert found["n0/process:new"].within == meter._packages  # process 2 is no child of process 1
+    assert found["n0/process:old"] == Unavailable("gone")
+    spent[2] = 101.5
+    clock.advance(1)
+    assert meter.read().joules["n0/process:new"].joules == pytest.approx(15)
+    del spent[2]
+    clock.advance(1)
+    assert meter.read().joules["n0/process:new"] == Unavailable("gone")
+
+
+def test_a_child_of_the_work_lies_within_its_scope():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        meter = CpuTimeMeter(CpuTimeOptions(watts_per_core=10))
+        scopes = {**meter.open(MeterContext()), **meter.attach({"old": child.pid})}
+        assert disjoint(scopes, scopes) == [PROCESS]
+    finally:
+        child.communicate()
 
 
 def test_watts_per_core_must_be_declared():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import psutil
@@ -14,7 +15,7 @@ from harness.counter import CounterTrack
 from harness.meter import Meter, MeterContext, MeterSpec
 from harness.options import Options
 from harness.quantity import Method, Unavailable
-from harness.sample import Scope, Snapshot, now_ns
+from harness.sample import Cumulative, Scope, Snapshot, now_ns
 
 ATTEMPTS: Final = 3
 """How often a process tree that changes while it is read is read again."""
@@ -67,8 +68,25 @@ def tree_cpu_s(pid: int) -> float | Unavailable:
     return Unavailable(f"the processes under {pid} come and go faster than they can be read")
 
 
+@dataclass(slots=True)
+class _Tree:
+    """A process tree that is read: its root and its register."""
+
+    pid: int
+    track: CounterTrack
+
+
+def _is_below(pid: int, root: int) -> bool:
+    try:
+        return any(parent.pid == root for parent in psutil.Process(pid).parents())
+    except psutil.Error:
+        return False
+
+
 class CpuTimeMeter(Meter):
-    """Estimates joules in scope `process`; without a bound, since the declared power has none.
+    """Estimates joules in scope `process`, and in `process:<role>` for each process that the workload names.
+
+    Without a bound, since the declared power has none.
 
     Args:
         options: the declared power.
@@ -86,46 +104,60 @@ class CpuTimeMeter(Meter):
         self._read_cpu_s = read_cpu_s
         self._clock = clock
         self._scope = ""
-        self._pid = 0
-        self._track = CounterTrack()
+        self._packages: tuple[str, ...] = ()
+        self._trees: dict[str, _Tree] = {}
 
     def open(self, context: MeterContext) -> Mapping[str, Scope | Unavailable] | Unavailable:
         """Starts from the CPU time spent so far."""
         self._scope = f"{context.node}/process"
-        self._pid = context.pid or os.getpid()
+        self._packages = tuple(f"{context.node}/cpu-package:{package}" for package in topology())
+        self._trees = {}
+        opened = self._follow(self._scope, context.pid or os.getpid(), self._packages)
+        return opened if isinstance(opened, Unavailable) else {self._scope: opened}
+
+    def attach(self, processes: Mapping[str, int]) -> Mapping[str, Scope | Unavailable]:
+        """A scope for each role; one inside the work's own process tree lies within scope `process`."""
+        found: dict[str, Scope | Unavailable] = {}
+        work = self._trees[self._scope].pid
+        for role, pid in processes.items():
+            inside = _is_below(pid, work)
+            name = f"{self._scope}:{role}"
+            found[name] = self._follow(name, pid, (self._scope, *self._packages) if inside else self._packages)
+        return found
+
+    def _follow(self, name: str, pid: int, within: tuple[str, ...]) -> Scope | Unavailable:
         most_w = self._watts * (psutil.cpu_count() or 1)
-        self._track = CounterTrack(max_power_w=most_w)
-        spent = self._read_cpu_s(self._pid)
+        spent = self._read_cpu_s(pid)
         if isinstance(spent, Unavailable):
-            self._scope = ""
-            return Unavailable(spent.reason)
-        self._track.update(self._clock(), spent * self._watts)
-        scope = Scope(
+            return spent
+        tree = self._trees[name] = _Tree(pid, CounterTrack(max_power_w=most_w))
+        tree.track.update(self._clock(), spent * self._watts)
+        return Scope(
             method=Method.ESTIMATED,
-            within=tuple(f"{context.node}/cpu-package:{package}" for package in topology()),
+            within=within,
             tick_s=clock_tick_s(),
             max_power_w=most_w,
             note=f"model: CPU time of the process tree x {self._watts:g} W per core, declared",
         )
-        return {self._scope: scope}
 
     def read(self) -> Snapshot:
-        """Reads the CPU time of the tree."""
-        now = self._clock()
-        if not self._scope:
-            return Snapshot(now, {})
-        spent = self._read_cpu_s(self._pid)
-        state = self._track.update(now, None if isinstance(spent, Unavailable) else spent * self._watts)
-        value = spent if isinstance(spent, Unavailable) else state
-        return Snapshot(now, {self._scope: value}, self._clock() - now)
+        """Reads the CPU time of every tree."""
+        began = self._clock()
+        joules: dict[str, float | Cumulative | Unavailable] = {}
+        for name, tree in self._trees.items():
+            spent = self._read_cpu_s(tree.pid)
+            state = tree.track.update(self._clock(), None if isinstance(spent, Unavailable) else spent * self._watts)
+            joules[name] = spent if isinstance(spent, Unavailable) else state
+        return Snapshot(began, joules, self._clock() - began)
 
     def facts(self) -> Mapping[str, object]:
         """The model behind the estimate."""
-        return {"model": "cpu time x declared power", "watts_per_core": self._watts, "pid": self._pid}
+        pids = {name: tree.pid for name, tree in self._trees.items()}
+        return {"model": "cpu time x declared power", "watts_per_core": self._watts, "pids": pids}
 
     def close(self) -> None:
         """Nothing is held."""
-        self._scope = ""
+        self._trees = {}
 
 
 METER: Final = MeterSpec(

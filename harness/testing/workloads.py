@@ -60,9 +60,11 @@ class RecordingWindow:
         """Keeps what an item produced."""
         self.outputs[item_id] = value
 
-    def device(self, device: str, *, role: str = "", busy_s: float, reserved_s: float) -> None:
+    def device(self, device: str, *, role: str = "", busy_s: float, reserved_s: float, stands_for: str = "") -> None:
         """Keeps a device row."""
-        self.uses.append(DeviceUse(device=device, role=role, busy_s=busy_s, reserved_s=reserved_s))
+        self.uses.append(
+            DeviceUse(device=device, role=role, busy_s=busy_s, reserved_s=reserved_s, stands_for=stands_for)
+        )
 
     @contextmanager
     def mark(self, name: str) -> Iterator[None]:

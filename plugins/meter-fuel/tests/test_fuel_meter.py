@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from harness.backend import Device
 from harness.errors import MeasurementError
-from harness.meter import Costed, EnergyTrace, Impact, ImpactMeterSpec
+from harness.meter import Costed, DeviceUse, EnergyTrace, Impact, ImpactMeterSpec
 from harness.quantity import Amount, Method, Unavailable, Value
 
 H100 = "NVIDIA H100 80GB HBM3"
@@ -532,3 +532,29 @@ def test_own_figures_after_act_say_so() -> None:
     expected = (logic + 80 * 48 + 150) * 600 / 220_752_000
     assert grams(impact, "carbon_embodied_g") == pytest.approx(expected, rel=TIGHT)
     assert any("8.14 cm2 at 5 nm, 80 GB of LPDDR4" in factor.source for factor in impact.factors)
+
+
+def test_rows_that_stand_for_products_are_charged_in_this_machines_place() -> None:
+    uses = (
+        DeviceUse(device="new:A100", role="new", busy_s=1, reserved_s=2, stands_for="A100-40GB"),
+        DeviceUse(device="old:T4", role="old", busy_s=1, reserved_s=2, stands_for="T4"),
+    )
+    costed = Costed(
+        duration_s=3600.0,
+        start_utc_s=0.0,
+        energy={"n0/declared:new:A100": joules(3600, Method.SIMULATED)},
+        readings={},
+        devices=(cpu("a processor that no table has"),),
+        uses=uses,
+    )
+    own = {
+        "A100-40GB": {"kg": 31.536, "lifetime": "5y", "source": "a test"},
+        "T4": {"kg": 7.884, "lifetime": "5y", "source": "a test"},
+    }
+    impact = FuelMeter(FuelOptions.model_validate({"grid": 100, "embodied": own})).apply(costed)
+    assert grams(impact, "carbon_embodied_g") == pytest.approx(0.25e-3 * 3600)
+    value = impact.readings["carbon_embodied_g"]
+    assert isinstance(value, Amount)
+    assert value.label is Method.SIMULATED
+    assert flagged(impact, "declared device 'old:T4' costed as 'T4'")
+    assert flagged(impact, "this machine not charged")

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness.errors import MeasurementError, UsageError
-from harness.quantity import Unavailable
+from harness.quantity import Method, Unavailable
 
 
 class Pen:
@@ -54,8 +54,9 @@ def run(folder: Path, seed: int = 0, **options: Any) -> Pen:
 @pytest.mark.parametrize("configuration", ["standalone", "spec-local", "dpd", "dsd"])
 def test_a_cell_fills_declared_columns_and_device_rows(tmp_path: Path, configuration: str) -> None:
     pen = run(tmp_path, configuration=configuration, qps=0.5)
-    (spec,) = harness_workloads()
+    spec = next(each for each in harness_workloads() if each.name == "greenllm-simulated")
     declared = {column.name for column in spec.columns}
+    assert {column.method for column in spec.columns} == {Method.SIMULATED}
     assert len(pen.items) == 40
     for _, status, columns in pen.items:
         assert status == "ok"

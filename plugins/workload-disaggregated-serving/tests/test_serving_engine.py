@@ -220,7 +220,7 @@ def test_spec_residual_lies_on_the_first_token() -> None:
 
 def test_spec_acceptance_and_law() -> None:
     chance = random.Random(1)
-    counts, kept, rounds = [0, 0, 0], 0, 20_000
+    counts, kept, rounds = [0, 0, 0], 0, 6_000
     for _ in range(rounds):
         proposal = pick(Q, chance.random())
         verdict = judge(
@@ -230,7 +230,7 @@ def test_spec_acceptance_and_law() -> None:
         token = proposal if verdict.kept else verdict.token
         assert token is not None
         counts[token] += 1
-    assert kept / rounds == pytest.approx(0.7, abs=0.015)
+    assert kept / rounds == pytest.approx(0.7, abs=0.025)
     assert stats.chisquare(counts, [rounds * float(chance_of) for chance_of in P]).pvalue > 1e-4
 
 

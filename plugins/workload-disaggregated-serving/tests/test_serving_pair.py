@@ -20,7 +20,7 @@ import pytest
 import torch
 from harness_disaggregated_serving.engine import Engine, Running
 from harness_disaggregated_serving.models import SeededModel, build_target
-from harness_disaggregated_serving.runtime.driving import Drive, Limits, serve
+from harness_disaggregated_serving.runtime.driving import Drive, Limits, _Active, serve
 from harness_disaggregated_serving.runtime.pair import Address, Pair, PairOptions
 from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
 from harness_disaggregated_serving.runtime.role import Role
@@ -164,6 +164,17 @@ def test_high_and_zero_acceptance(eps: float) -> None:
     assert share == 1.0 if eps == 0.0 else share < 0.6
 
 
+def test_tokens_that_overtake_others_wait_for_them(pair: Pair) -> None:
+    drive = Drive(pair, Settings(configuration=Configuration.DPD), Limits(), clock=lambda: 1.0)
+    outcome = Outcome(Request("r", 0.0, [1], 3))
+    drive._active["r"] = _Active(outcome, 0.0, {})
+    drive._tokens("r", 1, [8])
+    assert outcome.tokens == []
+    drive._tokens("r", 0, [7])
+    drive._tokens("r", 2, [9])
+    assert (outcome.tokens, outcome.status) == ([7, 8, 9], Status.FINISHED)
+
+
 def test_sampled_tokens_do_not_depend_on_the_company(pair: Pair) -> None:
     settings = Settings(sampling=Sampling(1.0))
     crowd = requests(8, gap_s=0.0, seed=4)
@@ -237,7 +248,7 @@ def test_ids_are_for_greedy_decoding_only() -> None:
 
 @pytest.mark.parametrize(
     ("configuration", "wire"),
-    [(Configuration.DSD, Wire.FULL), (Configuration.DSD, Wire.LAZY)],
+    [(Configuration.DSD, Wire.FULL), pytest.param(Configuration.DSD, Wire.LAZY, marks=pytest.mark.slow)],
 )
 def test_sampled_speculation_keeps_the_targets_law(configuration: Configuration, wire: Wire) -> None:
     """The second and third token over many requests, against the target's exact two-step law."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from harness.backend import Device
-from harness.meter import Factor
+from harness.meter import DeviceUse, Factor
 from harness.quantity import Amount, Unavailable, total
 from harness_meter_fuel import embodied
 from harness_meter_fuel.carbon import GRAMS_PER_KG, embodied_g
@@ -35,13 +35,17 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """All hardware charged, the share of the host, where that comes from, and what a reader must know."""
+    """All hardware charged, the share of the host, where that comes from, and what a reader must know.
+
+    `declared` where the devices only stand for others: what is charged to them is simulated.
+    """
 
     items: tuple[Item, ...]
     accelerators: int
     host_share: float
     share_source: str
     flags: tuple[str, ...] = ()
+    declared: bool = False
 
 
 def _physical(devices: Iterable[Device]) -> list[Device]:
@@ -72,8 +76,22 @@ def host_share(options: FuelOptions, accelerators: int, declared: float | None) 
     return 1.0, "whole host: no GPU used" if not accelerators else "whole host: number of its GPUs not declared"
 
 
-def take(devices: Iterable[Device], options: FuelOptions) -> Inventory:
-    """The hardware that took part, from the trial's devices and the declared host."""
+def _stood_for(uses: Iterable[DeviceUse]) -> Inventory | None:
+    """Declared devices that stand for products, where the workload's rows name some; without this machine's host."""
+    products = {use.device: use.stands_for for use in uses if use.stands_for}
+    if not products:
+        return None
+    items = tuple(Item("gpu", product, 1.0) for product in products.values())
+    flags = tuple(f"declared device {name!r} costed as {product!r}" for name, product in products.items())
+    host = "embodied carbon of this machine not charged: its processes stand for other devices"
+    return Inventory(items, len(items), 1.0, "no host declared", (*flags, host), declared=True)
+
+
+def take(devices: Iterable[Device], options: FuelOptions, uses: Iterable[DeviceUse] = ()) -> Inventory:
+    """The hardware that took part: the trial's devices and the declared host, or what the work's rows stand for."""
+    declared = _stood_for(uses)
+    if declared is not None:
+        return declared
     listed = list(devices)
     flags: list[str] = []
     accelerators = _physical(listed)

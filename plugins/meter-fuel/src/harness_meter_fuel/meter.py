@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.meter import Costed, Factor, Impact, ImpactMeter
-from harness.quantity import Amount, Unavailable, Undefined, Value, total
+from harness.quantity import Amount, Method, Unavailable, Undefined, Value, total
 from harness_meter_fuel import embodied
 from harness_meter_fuel.carbon import checked_duration_s, operational_g
 from harness_meter_fuel.grid import Grid
@@ -156,7 +156,7 @@ class FuelMeter(ImpactMeter):
         if self.options.fixed is not None:
             share, source = self.options.fixed.host_energy_share, self.options.fixed.source
         else:
-            accelerators = take(costed.devices, self.options).accelerators
+            accelerators = take(costed.devices, self.options, costed.uses).accelerators
             share, source = host_share(self.options, accelerators, self.options.host_energy_share)
         return share, _share_factor("host_energy_share", share, source)
 
@@ -164,11 +164,13 @@ class FuelMeter(ImpactMeter):
 
     def _embodied(self, costed: Costed) -> _Part:
         checked_duration_s(costed.duration_s)
-        inventory = take(costed.devices, self.options)
+        inventory = take(costed.devices, self.options, costed.uses)
         chosen = bill(inventory, self.options, self.options.table)
         if isinstance(chosen, Unavailable):
             return _Part(chosen, (), inventory.flags)
         value = chosen.grams(costed.duration_s)
+        if inventory.declared:
+            value = Amount.of(value.value, value.unit, Method.SIMULATED)
         spread = self._spread(costed)
         flags = list(inventory.flags)
         if spread:
@@ -232,7 +234,7 @@ def qualifying(costed: Costed, options: FuelOptions) -> dict[str, Bill]:
 
     Own rows belong to no table, so with one in use there is no range to give.
     """
-    inventory = take(costed.devices, options)
+    inventory = take(costed.devices, options, costed.uses)
     bills = {name: bill(inventory, options, name) for name in embodied.tables()}
     known = {name: each for name, each in bills.items() if isinstance(each, Bill)}
     own = any(charge.row.table == "declared" for each in known.values() for charge in each.charges)

@@ -1,16 +1,18 @@
 """Carbon-aware disaggregated serving, after the published abstracts of GreenLLM with our own carbon model.
 
-Offers workloads `greenllm` and `greenllm-simulated` and command `greenllm`. Importing this module imports neither
-torch nor numpy.
+Offers workloads `greenllm`, `greenllm-simulated`, `serve-endpoint` and command `greenllm`. Importing this module
+imports neither torch nor numpy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import Column, CommandSpec, FunctionalUnit, Unavailable, Workload, WorkloadSpec, hookimpl
+from harness import Column, CommandSpec, FunctionalUnit, Method, Unavailable, Workload, WorkloadSpec, hookimpl
+from harness_disaggregated_serving.endpoint_options import EndpointOptions
 from harness_disaggregated_serving.options import PairRunOptions
 from harness_disaggregated_serving.simulated_options import SimulatedOptions
 
@@ -31,6 +33,13 @@ REQUEST_COLUMNS = (
     Column("meets_slo", "1", "1 where both latency targets are met, else 0", higher_is_better=True),
 )
 """Columns of every serving workload here: one row a request."""
+
+ENDPOINT_COLUMNS = tuple(
+    column
+    for column in REQUEST_COLUMNS
+    if column.name not in {"transfer_s", "bytes_sent", "bytes_returned", "rounds", "proposed_tokens", "accepted_tokens"}
+)
+"""Columns of `serve-endpoint`: what crosses an engine's own links is not seen from outside."""
 
 FUNCTIONAL_UNITS = {
     "token": FunctionalUnit.of("output_tokens"),
@@ -57,9 +66,23 @@ def _pair(options: PairRunOptions) -> Workload:
     return GreenLlm(options)
 
 
+def _probe_pair(options: PairRunOptions) -> Unavailable | None:
+    if {options.new.device, options.old.device} == {"cpu"}:
+        return None  # nothing to ask a framework for
+    from harness_disaggregated_serving.workload import probe
+
+    return probe(options)
+
+
+def _endpoint(options: EndpointOptions) -> Workload:
+    from harness_disaggregated_serving.endpoint_workload import ServeEndpoint
+
+    return ServeEndpoint(options)
+
+
 @hookimpl
 def harness_workloads() -> Iterable[WorkloadSpec]:
-    """Offers `greenllm` and `greenllm-simulated`."""
+    """Offers `greenllm`, `greenllm-simulated` and `serve-endpoint`."""
     yield WorkloadSpec(
         name="greenllm",
         summary="disaggregated serving by a real pair of processes: whole, prefill/decode or draft/verify",
@@ -67,15 +90,25 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
         columns=REQUEST_COLUMNS,
         functional_units=FUNCTIONAL_UNITS,
         options=PairRunOptions,
+        probe=_probe_pair,
     )
     yield WorkloadSpec(
         name="greenllm-simulated",
         summary="simulated: disaggregated serving on a pair of device profiles, one cell of the grid",
         factory=_simulated,
-        columns=REQUEST_COLUMNS,
+        columns=tuple(replace(column, method=Method.SIMULATED) for column in REQUEST_COLUMNS),
         functional_units=FUNCTIONAL_UNITS,
         options=SimulatedOptions,
         probe=_probe_simulated,
+    )
+
+    yield WorkloadSpec(
+        name="serve-endpoint",
+        summary="requests to any server of the OpenAI API, streamed, open loop",
+        factory=_endpoint,
+        columns=ENDPOINT_COLUMNS,
+        functional_units=FUNCTIONAL_UNITS,
+        options=EndpointOptions,
     )
 
 
@@ -95,8 +128,14 @@ def harness_commands() -> Iterable[CommandSpec]:
 
 @hookimpl
 def harness_run_finished(run: Mapping[str, object], folder: Path) -> None:  # noqa: ARG001 - the hook's signature
-    """Writes table and chart beside the trials of a run that left profile rows."""
+    """Writes tables and chart beside the trials of a run that left profile rows or ran a pair."""
     if any(folder.glob("*/profile_row.json")):
         from harness_disaggregated_serving.sweep_command import write_sweep
 
         write_sweep(folder)
+    if any(folder.glob("*/record.json")):
+        import sys
+
+        from harness_disaggregated_serving.comparison import write_table
+
+        sys.stderr.write(write_table(folder) or "")

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from harness.options import Duration, Options, Size
 from harness_disaggregated_serving.lengths import APPLICATIONS
+from harness_disaggregated_serving.profiles import profiles
 from harness_disaggregated_serving.simulated_options import SloOptions
 from harness_disaggregated_serving.slo import SLOS
 
@@ -53,13 +54,23 @@ class RoleOptions(Options):
 
     Attributes:
         device: torch device of its process: `cpu`, `cuda:0`.
+        kind: packaged profile of a device that the process only stands for; what is charged to it is simulated.
         slow_down: emulated: each step takes so many times its own duration.
         memory: usable memory for weights and caches; no limit if not given.
     """
 
     device: str = "cpu"
+    kind: str | None = None
     slow_down: Annotated[float, Field(ge=1, le=1000)] = 1.0
     memory: Annotated[Size, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> RoleOptions:
+        if self.kind is not None and self.kind not in profiles():
+            raise ValueError(f"no profile of device {self.kind!r}; accepted: {', '.join(profiles())}")
+        if self.kind is not None and self.device != "cpu":
+            raise ValueError(f"a role on {self.device} is what it is: `kind` is for processes that stand for a device")
+        return self
 
 
 class PairLinkOptions(Options):

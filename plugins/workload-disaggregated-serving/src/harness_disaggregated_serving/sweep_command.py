@@ -1,4 +1,4 @@
-"""`harness greenllm sweep RUN`: for which intensities and lifetimes each configuration of a stored run wins."""
+"""`harness greenllm sweep RUN` and `harness greenllm table RUN`: what stored runs say about configurations."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from harness.errors import UsageError
+from harness_disaggregated_serving import comparison
 from harness_disaggregated_serving.profile_table import ProfileTable, read_rows
 from harness_disaggregated_serving.slo import named
 from harness_disaggregated_serving.winners import YEARS, as_text, sweep
@@ -74,3 +75,12 @@ def sweep_command(
     text, chart = write_sweep(run, slo)
     typer.echo(text.read_text(encoding="utf-8"))
     typer.echo(f"chart: {chart}")
+
+
+@app.command("table")
+def table_command(run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)]) -> None:
+    """Prints attainment, energy by role, carbon and saving of each configuration, and writes greenllm-table.md."""
+    text = comparison.write_table(run) if run.is_dir() else None
+    if text is None:
+        raise UsageError(f"{run} holds no finished trial of workload greenllm", accepted="the folder of such a run")
+    typer.echo(text, nl=False)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness_speculative_decoding.sampling import Sampling
 
+from harness.backend import Device
+from harness.quantity import Unavailable
 from harness.workload import TrialContext, Window, Workload
 from harness_disaggregated_serving import arrivals
+from harness_disaggregated_serving.gpus import gpu, missing
 from harness_disaggregated_serving.lengths import application
 from harness_disaggregated_serving.options import PairRunOptions
 from harness_disaggregated_serving.runtime.driving import Drive, Limits
@@ -75,6 +78,13 @@ def stream_of(options: PairRunOptions, vocabulary: int, seed: int) -> list[Reque
     return found
 
 
+def probe(options: PairRunOptions) -> Unavailable | None:
+    """Why the roles cannot have their devices here."""
+    roles = Configuration(options.configuration).roles
+    found = (missing(role, getattr(options, role).device) for role in roles)
+    return next((reason for reason in found if reason is not None), None)
+
+
 class GreenLlm(Workload):
     """Requests over a pair. The processes live as long as the trial."""
 
@@ -85,6 +95,7 @@ class GreenLlm(Workload):
         self._seed = options.seed
         self._facts: dict[str, object] = {}
         self._cpu_s: dict[str, float] = {}
+        self._held: dict[str, str] = {}
 
     def prepare(self, context: TrialContext) -> None:
         """Starts the roles and loads their models."""
@@ -95,8 +106,24 @@ class GreenLlm(Workload):
     def _started(self) -> Pair:
         pair = Pair(pair_options_of(self._options), [self._settings.configuration])
         engine = pair.engine("new", "target")
+        roles = self._settings.configuration.roles
+        self._held = {role: self._device(role, pair.device(role)) for role in roles}
         self._facts = {"carrier": pair.carrier, "rows": engine["rows"], "model": dict(engine)}
         return pair
+
+    def _device(self, role: str, uuid: str) -> str:
+        kind = getattr(self._options, role).kind
+        return f"{role}:{kind or uuid}" if uuid == "cpu" else uuid
+
+    def devices(self) -> Sequence[Device]:
+        """The GPUs of the roles that the configuration holds, each once; meters read no other."""
+        names = dict.fromkeys(getattr(self._options, role).device for role in self._settings.configuration.roles)
+        return [gpu(name) for name in names if name.startswith("cuda")]
+
+    def processes(self) -> Mapping[str, int]:
+        """A process a role, which a meter of processes reads apart."""
+        assert self._pair is not None, "prepare() comes first"
+        return {role: self._pair.pid(role) for role in self._pair.roles}
 
     def step(self, window: Window) -> None:
         """One stream of requests."""
@@ -136,17 +163,23 @@ class GreenLlm(Workload):
         return named(slo) if isinstance(slo, str) else Slo(slo.ttft, slo.tpot)
 
     def _devices(self, window: Window, before: Mapping[str, Mapping[str, Any]], held_s: float) -> None:
-        """A row per role held; one that was lost cannot say how long it worked and has no row, which the facts tell."""
+        """A row per role held; a role that was lost was busy for as long as it told last, and stays reserved."""
         assert self._pair is not None
         after = self._pair.reports()
-        for role in self._settings.configuration.roles:
-            if role in after and role in before:
-                busy_s = after[role]["busy_s"] - before[role]["busy_s"]
+        for role, device in self._held.items():
+            told_s = self._pair.busy_s[role]
+            busy_s = told_s - before[role]["busy_s"] if role in before else 0.0
+            if role in after:
                 self._cpu_s[role] = after[role]["cpu_s"] - before[role]["cpu_s"]
-                window.device(f"pair-{role}", role=role, busy_s=min(busy_s, held_s), reserved_s=held_s)
+            window.device(
+                device,
+                role=role,
+                busy_s=min(max(busy_s, 0.0), held_s),
+                reserved_s=held_s,
+                stands_for=getattr(self._options, role).kind or "",
+            )
 
     def _summarise(self, outcomes: list[Outcome], drive: Drive) -> None:
-        shared = "the roles share one device, and a joule of it cannot be given to one of them"
         self._facts |= {
             "configuration": self._settings.configuration.value,
             "first_token": self._settings.first_token,
@@ -154,15 +187,12 @@ class GreenLlm(Workload):
             "emulated": {role: getattr(self._options, role).slow_down for role in self._settings.configuration.roles},
             "shaped": self._options.link.bandwidth_gbit_s is not None or self._options.link.latency > 0,
             "role_cpu_s": dict(self._cpu_s),
-            "role_energy": {"kind": "unavailable", "reason": shared} if self._shares_a_device() else None,
+            "devices": dict(self._held),
             "losses": [list(loss) for loss in drive.losses],
             "ended": {status.value: sum(outcome.status is status for outcome in outcomes) for status in Status},
             "reasons": sorted({outcome.reason for outcome in outcomes if outcome.reason}),
             "retried": sum(outcome.attempts > 1 for outcome in outcomes),
         }
-
-    def _shares_a_device(self) -> bool:
-        return len(self._settings.configuration.roles) > 1 and self._options.new.device == self._options.old.device
 
     def facts(self) -> Mapping[str, object]:
         """What was emulated and shaped, how requests ended, CPU seconds of each role."""

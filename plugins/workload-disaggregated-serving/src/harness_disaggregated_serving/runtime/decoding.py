@@ -55,7 +55,7 @@ class Standalone(Duty):
         """Tells the client new tokens and keeps the requests that want more."""
         for served, token in drawn:
             served.running.tokens.append(token)
-        self.desk.tell("tokens", events=[[served.name, [token]] for served, token in drawn])
+        self.desk.tell("tokens", events=[[served.name, served.generated - 1, [token]] for served, token in drawn])
         new = [served for served, _ in drawn if served.generated == 1]
         self.running = [s for s in [*self.running, *new] if s.generated < s.output_tokens]
 
@@ -82,7 +82,7 @@ class Prefiller(Standalone):
         for served, token in drawn:
             fields = self._fields.pop(served.name)
             if self.desk.settings.first_token == "prefill":  # noqa: S105 - no password
-                self.desk.tell("tokens", events=[[served.name, [token]]])
+                self.desk.tell("tokens", events=[[served.name, 0, [token]]])
                 if served.output_tokens == 1:
                     continue
             prompt = list(served.running.tokens)

@@ -93,8 +93,8 @@ class Desk:
         self.busy_s += time.monotonic() - began
 
     def tell(self, kind: str, **fields: Any) -> None:
-        """Sends the client a message of the current epoch."""
-        self.client.send(kind, {"epoch": self.epoch, **fields})
+        """Sends the client a message of the current epoch, with the busy time so far."""
+        self.client.send(kind, {"epoch": self.epoch, "busy_s": self.busy_s, **fields})
 
     def to_peer(self, kind: str, fields: Mapping[str, Any], pieces: Sequence[memoryview] = ()) -> None:
         """Sends the other role a message of the current epoch; its loss is told by the link itself."""

@@ -41,6 +41,7 @@ class _Active:
     outcome: Outcome
     heard_s: float
     holds: dict[str, int]
+    ahead: dict[int, Sequence[int]] = field(default_factory=dict)
 
 
 class Drive:
@@ -197,14 +198,17 @@ class Drive:
                 active.outcome.bytes_sent += news.fields["bytes"]
                 self._give_back({"new": active.holds.pop("new")})
 
-    def _tokens(self, name: str, tokens: Sequence[int], *round_: Any) -> None:
+    def _tokens(self, name: str, position: int, tokens: Sequence[int], *round_: Any) -> None:
+        """Takes a request's tokens in their order: those of one role can overtake those of the other on its link."""
         active = self._active.get(name)
         if active is None:
             return
         outcome, now = active.outcome, self._clock()
         active.heard_s = now
-        outcome.tokens += tokens
-        outcome.token_s += [now] * len(tokens)
+        active.ahead[position] = tokens
+        while (due := active.ahead.pop(len(outcome.tokens), None)) is not None:
+            outcome.tokens += due
+            outcome.token_s += [now] * len(due)
         if round_:
             proposed, kept, sent, returned = round_
             outcome.rounds += 1

@@ -76,6 +76,7 @@ class _Member:
     link: Link
     engines: Mapping[str, Mapping[str, int]]
     pid: int
+    device: str
 
 
 class Pair:
@@ -96,6 +97,8 @@ class Pair:
         self._starting: dict[str, subprocess.Popen[bytes]] = {}
         self.epoch = 0
         self.carrier: str | None = None
+        self.busy_s: dict[str, float] = {}
+        """Busy seconds of each role since its start, as it told last: all that is known of one that was lost."""
         wanted: dict[str, set[str]] = {}
         for configuration in configurations:
             for role, engines in ENGINES[configuration].items():
@@ -116,6 +119,10 @@ class Pair:
     def pid(self, role: str) -> int:
         """Process id of a role."""
         return self._members[role].pid
+
+    def device(self, role: str) -> str:
+        """UUID of a role's device; `cpu` for a processor."""
+        return self._members[role].device
 
     def engine(self, role: str, name: str) -> Mapping[str, int]:
         """What a role said about a model it holds: bytes a token, weight bytes, vocabulary, context."""
@@ -144,7 +151,9 @@ class Pair:
             fields = arrival.content.fields
             role = fields["role"]
             arrival.link.name = role
-            self._members[role] = _Member(self._starting.pop(role), arrival.link, fields["engines"], fields["pid"])
+            self._members[role] = _Member(
+                self._starting.pop(role), arrival.link, fields["engines"], fields["pid"], fields["device"]
+            )
 
     def _watch_start(self, deadline: float, refused: Sequence[str]) -> None:
         for role, process in self._starting.items():
@@ -262,6 +271,7 @@ class Pair:
                 continue
             if not isinstance(arrival.content, Message):
                 return News(role, "lost", {"reason": self._why(role, arrival.content)})
+            self.busy_s[role] = arrival.content.fields.get("busy_s", self.busy_s.get(role, 0.0))
             if arrival.content.kind == "broken":
                 return News(role, "lost", arrival.content.fields)
             if arrival.content.fields.get("epoch", self.epoch) == self.epoch:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import torch
 
 from harness_disaggregated_serving.engine import Engine
+from harness_disaggregated_serving.gpus import gpu
 from harness_disaggregated_serving.models import build_draft, build_target
 from harness_disaggregated_serving.options import FolderModel, SeededModel
 from harness_disaggregated_serving.runtime.decoding import Decoder, Prefiller, Standalone
@@ -65,7 +66,9 @@ class Role:
 
     def run(self) -> None:
         """Serves until the client says end or is gone."""
-        self._desk.client.send("hello", {"role": self._desk.role, "pid": os.getpid(), "engines": self._described()})
+        self._desk.client.send(
+            "hello", {"role": self._desk.role, "pid": os.getpid(), "device": self._uuid(), "engines": self._described()}
+        )
         while not self._ended:
             busy = self._duty is not None and self._duty.has_work()
             arrival = self._inbox.get(0 if busy else None)
@@ -78,6 +81,11 @@ class Role:
                     self._lose_peer(arrival.content)
             elif self._duty is not None:
                 self._guarded(self._duty.iterate)
+
+    def _uuid(self) -> str:
+        """Of the device, as its driver reports it."""
+        device = torch.device(self._job["device"])
+        return gpu(self._job["device"]).uuid if device.type == "cuda" else device.type
 
     def _described(self) -> dict[str, dict[str, int | None]]:
         return {

@@ -103,14 +103,14 @@ def settle(served: Served, kept: Sequence[int], token: int, base: int) -> None:
     served.running.tokens.append(token)
 
 
-def _accept(judgement: Judgement) -> list[int]:
-    """Appends a verdict to the target's sequence; the tokens that the request still wanted."""
+def _accept(judgement: Judgement) -> tuple[int, list[int]]:
+    """Appends a verdict to the target's sequence; how many tokens it had, and those that the request still wanted."""
     served, tokens = judgement.target, judgement.tokens()
+    before = served.generated
     served.running.tokens += tokens
     # The rows of kept proposals are in the cache beyond its length: they were computed and stay valid.
     served.running.cache.length += len(tokens) - 1
-    wanted = served.output_tokens - (served.generated - len(tokens))
-    return tokens[:wanted]
+    return before, tokens[: served.output_tokens - before]
 
 
 class SpecLocal(Standalone):
@@ -153,7 +153,7 @@ class SpecLocal(Standalone):
         for judgement, draft, base in zip(judged, drafts, bases, strict=True):
             *kept, token = judgement.tokens()
             settle(draft, kept, token, base)
-            events.append([draft.name, _accept(judgement), settings.gamma, judgement.verdict.kept, 0, 0])
+            events.append([draft.name, *_accept(judgement), settings.gamma, judgement.verdict.kept, 0, 0])
         self.desk.tell("tokens", events=events)
         self.running = [served for served in self.running if served.generated < served.output_tokens]
         going = {served.name for served in [*self.running, *self.waiting]}
@@ -238,8 +238,7 @@ class Verifier(Standalone):
                 continue
             questions = int(self.desk.settings.wire is Wire.LAZY and verdict.kept < len(judgement.proposal.tokens))
             returned = 8 * (1 + questions)
-            tokens = _accept(judgement)
-            events.append([name, tokens, len(judgement.proposal.tokens), verdict.kept, size, returned])
+            events.append([name, *_accept(judgement), len(judgement.proposal.tokens), verdict.kept, size, returned])
         if answers:
             self.desk.to_peer("verdicts", {"names": answers}, [to_wire(torch.tensor(numbers, dtype=torch.int32))])
         if events:

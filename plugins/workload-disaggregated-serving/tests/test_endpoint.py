@@ -1,0 +1,317 @@
+"""The client of `serve-endpoint` against a loopback server that replays streams as engines send them, and faults."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import harness_disaggregated_serving
+import httpx
+import pytest
+from harness_disaggregated_serving.endpoint import Answer, Asking, Policy
+from harness_disaggregated_serving.endpoint_options import EndpointOptions
+from pydantic import ValidationError
+
+from harness.builtin.host import BACKEND as HOST
+from harness.errors import MeasurementError
+from harness.testing import RecordingWindow, check_workload, trial_context
+
+Piece = str | float
+"""A piece of a body, or seconds of silence."""
+
+
+def event(content: object) -> str:
+    return f"data: {json.dumps(content)}\n\n"
+
+
+def chat(**delta: str) -> dict[str, Any]:
+    return {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+
+
+def usage(prompt: int, output: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
+
+
+# Forms as the engines' documentation shows them: vLLM sends its usage in a last event without choices and then [DONE];
+# llama.cpp puts it beside its timings; transformers serve sends no [DONE] at all.
+VLLM: list[Piece] = [
+    event(chat(role="assistant", content="")),
+    event(chat(content="Hel")), 0.05, event(chat(content="lo there")),
+    event({"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "length"}]}),
+    event({"choices": [], "usage": usage(9, 5)}),
+    "data: [DONE]\n\n",
+]  # fmt: skip
+LLAMA_CPP: list[Piece] = [
+    ": keep-alive\r\n\r\n",
+    "data: " + json.dumps({"choices": [{"text": "a", "finish_reason": None}]}) + "\r\n\r\n", 0.05,
+    "data: " + json.dumps({"choices": [{"text": "b", "finish_reason": None}]}) + "\r\n\r\n",
+    "data: " + json.dumps(
+        {"choices": [{"text": "", "finish_reason": "stop"}], "usage": usage(7, 8), "timings": {"predicted_n": 8}}
+    ) + "\r\n\r\n",
+    "data: [DONE]\r\n\r\n",
+]  # fmt: skip
+NO_DONE: list[Piece] = [
+    event({"choices": [{"text": "x", "finish_reason": None}]}),
+    event({"choices": [{"text": "", "finish_reason": "length"}], "usage": usage(3, 4)}),
+]
+NO_USAGE: list[Piece] = [*VLLM[:-2], "data: [DONE]\n\n"]
+
+
+class Replay:
+    """A server that answers the n-th request with the n-th script, the last one for ever."""
+
+    def __init__(self) -> None:
+        self.scripts: list[tuple[int, dict[str, str], list[Piece]]] = []
+        self.seen: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.seen.append((self.path, dict(self.headers), body))
+                status, headers, pieces = outer.scripts[min(len(outer.seen), len(outer.scripts)) - 1]
+                self.send_response(status)
+                for name, value in {"Content-Type": "text/event-stream", **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                for piece in pieces:
+                    if isinstance(piece, str):
+                        self.wfile.write(piece.encode())
+                        self.wfile.flush()
+                    else:
+                        time.sleep(piece)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def answers(self, pieces: list[Piece], status: int = 200, **headers: str) -> None:
+        self.scripts.append((status, {name.replace("_", "-"): value for name, value in headers.items()}, pieces))
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def replay() -> Iterator[Replay]:
+    server = Replay()
+    yield server
+    server.close()
+
+
+def ask(
+    url: str, *, retries: int = 2, silence_s: float = 2.0, timeout_s: float = 5.0, secret: str = "", api: str = "chat"
+) -> Answer:
+    async def run() -> Answer:
+        async with httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(silence_s), trust_env=False) as client:
+            policy = Policy(
+                api=api,  # type: ignore[arg-type]
+                request_timeout_s=timeout_s,
+                retries=retries,
+                retry_wait_s=0.01,
+                secret=secret,
+            )
+            return await Asking(client, {"model": "m"}, policy, time.monotonic).run()
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("pieces", "api", "counts", "text"),
+    [
+        (VLLM, "chat", (9, 5), "Hello there"),
+        (LLAMA_CPP, "completions", (7, 8), "ab"),
+        (NO_DONE, "completions", (3, 4), "x"),
+    ],
+)
+def test_streams_of_engines(replay: Replay, pieces: list[Piece], api: str, counts: tuple[int, int], text: str) -> None:
+    replay.answers(pieces)
+    found = ask(replay.url, api=api)
+    assert (found.finished, found.reason, found.retries) == (True, "", 0)
+    assert ((found.prompt_tokens, found.output_tokens), found.text) == (counts, text)
+    assert replay.seen[0][0] == ("/v1/chat/completions" if api == "chat" else "/v1/completions")
+
+
+def test_times_are_of_text_and_tokens_are_of_usage(replay: Replay) -> None:
+    """Two chunks of text held five tokens: the gap between them is four tokens' time, not one's."""
+    replay.answers(VLLM)
+    found = ask(replay.url)
+    assert found.first_s is not None
+    assert found.last_s is not None
+    gap_s = found.last_s - found.first_s
+    assert gap_s >= 0.04
+    assert found.tpot_s == pytest.approx(gap_s / 4)
+
+
+def test_without_usage_there_are_no_counts(replay: Replay) -> None:
+    replay.answers(NO_USAGE)
+    found = ask(replay.url)
+    assert (found.finished, found.output_tokens, found.tpot_s) == (True, None, None)
+
+
+@pytest.mark.parametrize("cut", [VLLM[:3], [*VLLM[:3], 'data: {"choices": [{"del']])
+def test_a_truncated_stream_has_failed(replay: Replay, cut: list[Piece]) -> None:
+    replay.answers(cut)
+    found = ask(replay.url)
+    assert not found.finished
+    assert "ended before" in found.reason or "cut off" in found.reason
+    assert len(replay.seen) == 1  # text had come: asking again would hide what the first attempt cost
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_refusal_that_passes_is_a_counted_retry(replay: Replay, status: int) -> None:
+    replay.answers(["slow down"], status, Retry_After="0")
+    replay.answers(VLLM)
+    found = ask(replay.url)
+    assert (found.finished, found.retries, found.output_tokens) == (True, 1, 5)
+
+
+def test_refusals_come_to_an_end(replay: Replay) -> None:
+    replay.answers(["busy"], 429)
+    found = ask(replay.url, retries=2)
+    assert (found.finished, found.rejected, found.retries, len(replay.seen)) == (False, False, 2, 3)
+    assert found.reason == "status 429: busy"
+
+
+def test_a_bad_request_is_rejected_at_once_and_a_key_never_repeated(replay: Replay) -> None:
+    replay.answers(["no such model for key s3cret"], 400)
+    found = ask(replay.url, secret="s3cret")
+    assert (found.rejected, len(replay.seen)) == (True, 1)
+    assert found.reason == "status 400: no such model for key ***"
+
+
+@pytest.mark.parametrize(("before", "attempts"), [([], 2), (VLLM[:2], 1)])
+def test_a_stalled_server_is_given_up(replay: Replay, before: list[Piece], attempts: int) -> None:
+    replay.answers([*before, 3.0])
+    began = time.monotonic()
+    found = ask(replay.url, retries=1, silence_s=0.2)
+    assert time.monotonic() - began < 2.5
+    assert (found.finished, len(replay.seen)) == (False, attempts)
+    assert "silent" in found.reason
+
+
+def test_a_server_that_drips_is_given_up(replay: Replay) -> None:
+    replay.answers([piece for _ in range(40) for piece in (event(chat(content="x")), 0.1)])
+    began = time.monotonic()
+    found = ask(replay.url, timeout_s=0.5)
+    assert time.monotonic() - began < 2
+    assert found.reason == "not finished in 0.5 s"
+
+
+def test_an_error_in_the_stream_is_the_reason(replay: Replay) -> None:
+    replay.answers([VLLM[0], event({"error": {"message": "out of memory"}})])
+    assert "out of memory" in ask(replay.url).reason
+
+
+def spec() -> Any:
+    return next(each for each in harness_disaggregated_serving.harness_workloads() if each.name == "serve-endpoint")
+
+
+def options(url: str, **given: object) -> dict[str, object]:
+    return {
+        "url": url, "model": "m", "qps": 100, "requests": 6, "length_scale": 0.05, "retry_wait": "10ms", **given,
+    }  # fmt: skip
+
+
+def served(url: str, folder: Path, **given: object) -> tuple[RecordingWindow, Any]:
+    workload = spec().factory(EndpointOptions.model_validate(options(url, **given)))
+    workload.prepare(trial_context(folder, HOST.factory(HOST.options())))
+    window = RecordingWindow(1)
+    workload.run(window)
+    return window, workload.facts()
+
+
+def test_the_workload_keeps_its_contract(replay: Replay, tmp_path: Path) -> None:
+    replay.answers(LLAMA_CPP)
+    window = check_workload(spec(), options(replay.url), HOST.factory(HOST.options()), tmp_path)
+    assert [row["output_tokens"] for row in window.rows] == [8] * 6
+    for row in window.rows:
+        assert row["first_token_s"] == pytest.approx(row["start_s"] + row["ttft_s"])  # type: ignore[operator]
+    body = replay.seen[0][2]
+    assert body["stream_options"] == {"include_usage": True}
+    assert len(body["prompt"].split()) >= 1
+
+
+def test_arrivals_do_not_wait_for_answers(replay: Replay, tmp_path: Path) -> None:
+    """Six answers of half a second each, all at once: an open loop has them in about one answer's time."""
+    replay.answers([0.5, *NO_DONE])
+    began = time.monotonic()
+    window, _ = served(replay.url, tmp_path, arrivals="all_at_once")
+    assert time.monotonic() - began < 2.5
+    assert all(row["ttft_s"] >= 0.45 for row in window.rows)  # type: ignore[operator]
+
+
+def test_every_request_ends_and_is_counted(replay: Replay, tmp_path: Path) -> None:
+    for script in (VLLM, VLLM[:3], NO_USAGE):
+        replay.answers(script)
+    replay.answers(["no"], 400)
+    window, facts = served(replay.url, tmp_path, api="chat")
+    assert sum(facts["ended"].values()) == len(window.rows) == 6
+    assert facts["ended"] == {"finished": 2, "rejected": 3, "failed": 1}
+    assert facts["without_usage"] == 1
+    without = [row for row in window.rows if row["status"] == "ok" and row["output_tokens"] is None]
+    assert [row["meets_slo"] for row in without] == [None]
+
+
+def test_the_key_is_sent_and_never_kept(replay: Replay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "s3cret")
+    replay.answers(["bad key s3cret"], 401)
+    window, facts = served(replay.url, tmp_path, api_key_env="MY_KEY")
+    assert replay.seen[0][1]["Authorization"] == "Bearer s3cret"
+    assert facts["key_sent"] is True
+    assert "s3cret" not in json.dumps([facts, window.rows, window.outputs])
+
+
+def test_no_server_is_an_error_with_its_address(tmp_path: Path) -> None:
+    with pytest.raises(MeasurementError, match=r"no answer from http://127\.0\.0\.1:1/v1"):
+        served("http://127.0.0.1:1/v1", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"url": "ftp://x/v1"},
+        {"url": "https://me:pass@x/v1"},
+        {"url": "https://x/v1?key=1"},
+        {"extra": {"stream": False}},
+        {"sizes": "novels"},
+        {"api_key_env": "sk-123"},
+    ],
+)
+def test_bad_options_are_refused(given: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        EndpointOptions.model_validate({**options("http://127.0.0.1:1/v1"), **given})
+
+
+def test_certificates_are_verified(tmp_path: Path) -> None:
+    from harness_disaggregated_serving.endpoint_workload import ServeEndpoint
+
+    workload = ServeEndpoint(EndpointOptions.model_validate(options("https://127.0.0.1:1/v1")))
+    client = workload._client()
+    context = client._transport._pool._ssl_context  # type: ignore[attr-defined]
+    assert context.check_hostname
+    assert context.verify_mode.name == "CERT_REQUIRED"
+
+
+def test_the_servers_process_and_gpus_are_named_to_meters() -> None:
+    given = options("http://127.0.0.1:1/v1", server={"pid": 42, "gpus": {"GPU-7": "NVIDIA L4"}})
+    workload = spec().factory(EndpointOptions.model_validate(given))
+    assert dict(workload.processes()) == {"server": 42}
+    assert [(device.uuid, device.name) for device in workload.devices()] == [("GPU-7", "NVIDIA L4")]
