@@ -79,7 +79,7 @@ class SegmentationTask(pl.LightningModule):
         """Sets the learning rate and the generators of this step."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
-        torch.manual_seed((self.recipe.seed * PRIME + self.steps_done) * PRIME + self.global_rank)
+        torch.manual_seed(step_seed(self.recipe, self.steps_done, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The total loss, in float32 whatever the network computes in."""
@@ -120,6 +120,11 @@ class SegmentationTask(pl.LightningModule):
             raise UsageError(f"another network: {str(error).splitlines()[0]}", where=str(path)) from None
         self.optimizer.load_state_dict(optimizer)
         self.steps_done = int(step)
+
+
+def step_seed(recipe: Recipe, step: int, rank: int = 0) -> int:
+    """Of the generators that dropout draws from, in one step of one process."""
+    return ((recipe.seed * PRIME + step) * PRIME + rank) % 2**63
 
 
 class SegmentationData(pl.LightningDataModule):
