@@ -123,7 +123,7 @@ class Workload(ABC):
         return False
 
     def why_zero(self) -> Mapping[str, str]:
-        """Column -> why it sums to 0, for those where the workload can say it (`mIoU 0.45 not reached in 240 steps`)."""
+        """Column -> why it sums to 0, where the workload can say it (`mIoU 0.45 not reached in 240 steps`)."""
         return {}
 
     def facts(self) -> Mapping[str, object]:

@@ -266,12 +266,12 @@ def test_camvid_faults(tmp_path: Path) -> None:
 def test_light_augmentation_only_crops_and_flips() -> None:
     sample = Scenes(1, 64, 96)[0]
     assert sample.labels is not None
-    pixels, labels = augment(
-        sample.image, sample.labels, Augmentation.light((64, 96)), np.random.default_rng(1)
-    )
+    pixels, labels = augment(sample.image, sample.labels, Augmentation.light((64, 96)), np.random.default_rng(1))
     plain = network_input(sample.image)
     assert torch.equal(pixels, plain) or torch.equal(pixels, plain.flip(-1))
-    assert torch.equal(labels.flip(-1) if torch.equal(pixels, plain.flip(-1)) else labels, torch.from_numpy(sample.labels).long())
+    assert torch.equal(
+        labels.flip(-1) if torch.equal(pixels, plain.flip(-1)) else labels, torch.from_numpy(sample.labels).long()
+    )
 
 
 def test_image_and_labels_move_together() -> None:

@@ -174,6 +174,7 @@ fit(task, Examples(data, recipe.augmentation, recipe.seed), tell=tell, checkpoin
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_losses(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.pt"
     killed = subprocess.run(

@@ -10,7 +10,6 @@ from typing import Any
 import harness_semantic_segmentation as plugin
 import numpy as np
 import pytest
-import torch
 from harness_backend_torch import TorchOptions
 from harness_backend_torch.backend import TorchBackend
 from harness_semantic_segmentation.data import IGNORE
@@ -122,7 +121,9 @@ def test_training_keeps_its_contract(tmp_path: Path) -> None:
     assert (tmp_path / "trial" / "checkpoint.pt").exists()
 
 
-def trained(backend: TorchBackend, folder: Path, windows: list[int], **options: Any) -> tuple[Training, list[RecordingWindow]]:
+def trained(
+    backend: TorchBackend, folder: Path, windows: list[int], **options: Any
+) -> tuple[Training, list[RecordingWindow]]:
     chosen = {"steps": 4, "images": 4, "batch": 2, "validation_images": 1, **SMALL, **options}
     workload = Training(spec("segmentation-training").options.model_validate(chosen))
     workload.prepare(trial_context(folder, backend))
@@ -171,7 +172,7 @@ def test_a_target_not_reached_says_how_far_it_came(backend: TorchBackend, tmp_pa
 def test_joules_to_target_are_not_known_after_a_resume(backend: TorchBackend, tmp_path: Path) -> None:
     trained(backend, tmp_path / "a", [2])
     checkpoint = str(tmp_path / "a" / "trial" / "checkpoint.pt")
-    workload, windows = trained(backend, tmp_path / "b", [1], target_miou=1e-6, resume=checkpoint)
+    _, windows = trained(backend, tmp_path / "b", [1], target_miou=1e-6, resume=checkpoint)
     assert [row["item_id"] for row in windows[0].rows] == ["step-3"]
     assert windows[0].rows[0]["target_reached"] is None
     with pytest.raises(UsageError, match="another steps"):

@@ -100,7 +100,9 @@ def _lines(base: Path, part: str) -> list[Pair]:
     found = next((file for file in candidates if file.is_file()), None)
     if found is None:
         inside = ", ".join(sorted(child.name for child in base.iterdir())[:8]) or "nothing"
-        raise UsageError(f"there is no {part}/ and no list; the folder holds {inside}", where=str(base), accepted=LAYOUTS)
+        raise UsageError(
+            f"there is no {part}/ and no list; the folder holds {inside}", where=str(base), accepted=LAYOUTS
+        )
     pairs = []
     for number, line in enumerate(found.read_text(encoding="utf-8").splitlines(), start=1):
         words = line.split()

@@ -26,8 +26,15 @@ INFERENCE_COLUMNS = (
     Column("megapixels", "1", "pixels of the frame, in millions"),
     Column("forward_passes", "1", "passes through the network for the frame"),
     Column("macs", "1", "multiply-accumulates of convolutions and matrix products for the frame; 2 x MAC are FLOPs"),
-    Column("latency_s", "s", "from the frame in host memory to its class map there; single_stream only", False),
-    Column("miou", "1", "mean IoU of all frames of the window", True, (0.3, 0.5, 0.6, 0.7, 0.75, 0.8)),
+    Column(
+        "latency_s",
+        "s",
+        "from the frame in host memory to its class map there; single_stream only",
+        higher_is_better=False,
+    ),
+    Column(
+        "miou", "1", "mean IoU of all frames of the window", higher_is_better=True, bars=(0.3, 0.5, 0.6, 0.7, 0.75, 0.8)
+    ),
     Column("image_miou", "1", "mean IoU of the frame", higher_is_better=True),
     Column("boundary_f", "1", "F-score of the frame's class boundaries", higher_is_better=True),
 )

@@ -81,7 +81,9 @@ def existing(folder: Path, layouts: str) -> Path:
         parent = parent.parent
     inside = sorted(child.name for child in parent.iterdir())
     raise UsageError(
-        f"there is no folder {folder}; {parent} holds {listed(inside) or 'nothing'}", where=str(folder), accepted=layouts
+        f"there is no folder {folder}; {parent} holds {listed(inside) or 'nothing'}",
+        where=str(folder),
+        accepted=layouts,
     )
 
 

@@ -169,7 +169,9 @@ class Inference(Workload):
             return
         first = list(self._maps)[: self._options.pictures]
         frames = [self._frames[number] for number in first]
-        same = [number for number, frame in zip(first, frames, strict=True) if frame.image.shape == frames[0].image.shape]
+        same = [
+            number for number, frame in zip(first, frames, strict=True) if frame.image.shape == frames[0].image.shape
+        ]
         rows = [(self._frames[number].image, self._frames[number].labels, self._maps[number]) for number in same]
         write_grid(self._context.folder / PICTURES, rows, self._classes)
         self._facts["pictures"] = [PICTURES]

@@ -75,13 +75,13 @@ class SegmentationTask(pl.LightningModule):
         """The same optimizer in every fit; the schedule is set before each step."""
         return self.optimizer
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning passes both
         """Sets the learning rate and the generators of this step."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         torch.manual_seed(step_seed(self.recipe, self.steps_done, self.global_rank))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, _index: int) -> Tensor:
         """The total loss, in float32 whatever the network computes in."""
         outputs = Outputs(*(None if each is None else each.float() for each in self.network(batch.images)))  # type: ignore[arg-type]  # logits are never None
         return self.criterion(outputs, batch.labels, batch.edges).total  # type: ignore[no-any-return]
@@ -99,20 +99,20 @@ class SegmentationTask(pl.LightningModule):
         write_whole(path, buffer.getvalue())
 
     def load(self, path: Path) -> None:
-        """Continues from a file of `save`; raises UsageError that names the file where it is none or another recipe's."""
+        """Continues from a file of `save`; raises UsageError where it is none, or of another recipe or network."""
         try:
             found: Any = torch.load(path, map_location="cpu", weights_only=True)
             state, optimizer, step, recipe = (found[key] for key in ("state_dict", "optimizer", "step", "recipe"))
         except FileNotFoundError:
             raise UsageError("there is no such checkpoint", where=str(path)) from None
         except Exception as error:  # noqa: BLE001 - torch raises many kinds; all of them mean that the file is not one
-            raise UsageError(
-                f"this is no checkpoint of a training: {type(error).__name__}", where=str(path)
-            ) from None
+            raise UsageError(f"this is no checkpoint of a training: {type(error).__name__}", where=str(path)) from None
         differing = [key for key, value in asdict(self.recipe).items() if recipe.get(key) != value]
         if differing:
             raise UsageError(
-                f"this training has another {', '.join(differing)}", where=str(path), accepted="the recipe it began with"
+                f"this training has another {', '.join(differing)}",
+                where=str(path),
+                accepted="the recipe it began with",
             )
         try:
             self.network.load_state_dict(state)
@@ -165,6 +165,7 @@ class EveryStep(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """One step is done."""
+        del batch, batch_idx
         task = pl_module
         assert isinstance(task, SegmentationTask)
         rate = task.rate

@@ -118,7 +118,5 @@ def batches(
     examples: Examples, first: int, last: int, batch: int, workers: int = 0, rank: int = 0, ranks: int = 1
 ) -> DataLoader[Batch]:
     """The batches of steps `first` to `last` (left out), for one of several processes that share every step."""
-    positions = [
-        (step * ranks + rank) * batch + number for step in range(first, last) for number in range(batch)
-    ]
+    positions = [(step * ranks + rank) * batch + number for step in range(first, last) for number in range(batch)]
     return DataLoader(examples, batch_size=batch, sampler=positions, num_workers=workers, drop_last=True)

@@ -106,13 +106,13 @@ def weighted(
     peer = pretrained(options.weights)
     found = int(peer.model.config.num_labels)
     if found != classes:
-        raise UsageError(f"{options.weights} knows {found} classes", accepted=f"the {classes} classes of {options.data}")
+        raise UsageError(
+            f"{options.weights} knows {found} classes", accepted=f"the {classes} classes of {options.data}"
+        )
     return peer
 
 
-def trained_weights(
-    options: SegmentationInferenceOptions, cache: Path, device: torch.device, tell: Tell
-) -> Path:
+def trained_weights(options: SegmentationInferenceOptions, cache: Path, device: torch.device, tell: Tell) -> Path:
     """A checkpoint of a short training on synthetic scenes, made where the cache has none."""
     from harness_semantic_segmentation.lightning import SegmentationTask, StepReport, fit
     from harness_semantic_segmentation.loading import Examples

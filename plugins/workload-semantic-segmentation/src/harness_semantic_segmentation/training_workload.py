@@ -76,9 +76,7 @@ class Training(Workload):
             centroids = class_centroids(
                 self._data, lambda number: context.progress(f"labels of image {number + 1} of {count}", number / count)
             )
-        self._examples = Examples(
-            self._data, recipe.augmentation, recipe.seed, centroids, share=recipe.class_uniform
-        )
+        self._examples = Examples(self._data, recipe.augmentation, recipe.seed, centroids, share=recipe.class_uniform)
         self._task = self._new_task()
         if options.resume:
             self._task.load(Path(options.resume).expanduser())

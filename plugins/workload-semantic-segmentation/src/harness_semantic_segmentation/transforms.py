@@ -113,7 +113,9 @@ def cropped(pixels: Tensor, top: int, left: int, size: tuple[int, int], fill: in
     height, width = pixels.shape[-2:]
     out = pixels.new_full((*pixels.shape[:-2], *size), fill)
     rows, columns = slice(max(0, top), min(height, top + size[0])), slice(max(0, left), min(width, left + size[1]))
-    out[..., rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = pixels[..., rows, columns]
+    out[..., rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = pixels[
+        ..., rows, columns
+    ]
     return out
 
 
@@ -144,7 +146,9 @@ def hue_turned(pixels: Tensor, turns: float) -> Tensor:
     red, green, blue = pixels
     width = chroma.clamp(min=1e-8)
     sector = torch.where(
-        value == red, (green - blue) / width, torch.where(value == green, 2 + (blue - red) / width, 4 + (red - green) / width)
+        value == red,
+        (green - blue) / width,
+        torch.where(value == green, 2 + (blue - red) / width, 4 + (red - green) / width),
     )
     sector = sector + 6 * turns
     channels = [value - chroma * shape(sector, first) for first in (5, 3, 1)]

@@ -26,7 +26,7 @@ class SegmentationOptions(Options):
 
     model: str = "bialignnet-dfnet1"
     width: Annotated[float, Field(gt=0, le=8)] = 1.0
-    choices: dict[str, Any] = {}
+    choices: dict[str, Any] = Field(default_factory=dict)
     data: Literal["scenes", "cityscapes", "camvid"] = "scenes"
     root: str = ""
     size: tuple[Side, Side] = (128, 256)
