@@ -52,7 +52,7 @@ def read_labels(path: Path) -> Bytes:
     """Class numbers (trainIds) of a file of labelIds; every other label is 255. A labelId beyond 33 is an error."""
     label_ids = read_index(path)
     check_labels(label_ids, LARGEST_ID + 1, str(path))
-    return TO_TRAIN[label_ids]  # type: ignore[no-any-return]
+    return TO_TRAIN[label_ids]
 
 
 def cityscapes(root: str | Path, split: Literal["train", "val", "test"] = "train") -> ImageFiles:

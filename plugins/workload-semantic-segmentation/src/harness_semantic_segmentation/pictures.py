@@ -28,7 +28,9 @@ def palette(classes: int) -> Bytes:
 
 def error_map(predicted: Bytes, labels: Bytes) -> Bytes:
     """H x W x 3: red where the prediction is wrong, black where labels are ignored."""
-    picture = np.where((predicted == labels)[..., None], np.uint8(RIGHT), np.uint8(WRONG))
+    picture = np.where(
+        (predicted == labels)[..., None], np.array(RIGHT, dtype=np.uint8), np.array(WRONG, dtype=np.uint8)
+    )
     picture[labels == IGNORE] = LEFT_OUT
     return picture
 

@@ -1,11 +1,13 @@
-"""PNG files, strictly: a file of another kind is an error that names it, never converted in silence."""
+"""PNG files, strictly: a file of another kind is an error that names it, never converted in silence.
+
+Pillow is imported when a file is read or written: synthetic scenes need neither.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from harness.errors import UsageError
 from harness_semantic_segmentation.data import Bytes
@@ -26,12 +28,14 @@ def read_index(path: Path) -> Bytes:
 
 
 def _read(path: Path, modes: tuple[str, ...], accepted: str) -> Bytes:
+    from PIL import Image
+
     try:
         with Image.open(path) as image:
             mode, found = image.mode, np.array(image)
     except FileNotFoundError:
         raise UsageError("there is no such file", where=str(path)) from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise UsageError(f"this is no readable image: {error}", where=str(path), accepted=accepted) from None
     if mode not in modes or found.dtype != np.uint8:
         raise UsageError(f"an image of mode {mode}", where=str(path), accepted=accepted)
@@ -40,5 +44,7 @@ def _read(path: Path, modes: tuple[str, ...], accepted: str) -> Bytes:
 
 def write(path: Path, pixels: Bytes) -> None:
     """Writes H x W (greyscale) or H x W x 3 (colour); the folder is made where there is none."""
+    from PIL import Image
+
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, format="PNG")

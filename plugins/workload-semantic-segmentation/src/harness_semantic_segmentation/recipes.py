@@ -78,7 +78,7 @@ def learning_rate(recipe: Recipe, step: int, images: int, ranks: int = 1) -> flo
         UsageError: a schedule by epochs over less than two of them: its last epoch has learning rate 0.
     """
     if recipe.interval == "step":
-        return recipe.learning_rate * max(0.0, 1 - step / recipe.steps) ** recipe.power
+        return float(recipe.learning_rate * max(0.0, 1 - step / recipe.steps) ** recipe.power)
     a_step = recipe.batch * ranks
     epochs = -(-recipe.steps * a_step // images)
     if epochs < 2:
@@ -87,7 +87,7 @@ def learning_rate(recipe: Recipe, step: int, images: int, ranks: int = 1) -> flo
             accepted="at least 2 epochs, or a schedule by steps",
         )
     epoch = step * a_step // images
-    return recipe.learning_rate * max(0.0, 1 - (epoch + 1) / epochs) ** recipe.power
+    return float(recipe.learning_rate * max(0.0, 1 - (epoch + 1) / epochs) ** recipe.power)
 
 
 def build_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

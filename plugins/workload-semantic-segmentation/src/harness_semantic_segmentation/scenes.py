@@ -112,7 +112,7 @@ def layout(height: int, width: int, generator: np.random.Generator, objects: str
     for _ in range(draw(2, 5)):
         _vehicle(labels, horizon, generator)
     for _ in range(draw(3, 7)):
-        _pole(labels, horizon, draw(thinnest, thickest + 1), generator)
+        _pole(labels, horizon, int(draw(thinnest, thickest + 1)), generator)
     return labels
 
 
@@ -140,7 +140,8 @@ def paint(labels: Bytes, generator: np.random.Generator) -> Bytes:
     """H x W labels to an H x W x 3 image: class colour, shading from top to bottom, gain of the whole, noise."""
     colours = BASES + generator.normal(0, JITTER, BASES.shape).astype(np.float32)
     image: NDArray[np.float32] = colours[labels]
-    shade = np.linspace(*generator.uniform(0.85, 1.15, 2), labels.shape[0], dtype=np.float32)
+    first, last = (float(end) for end in generator.uniform(0.85, 1.15, 2))
+    shade = np.linspace(first, last, labels.shape[0], dtype=np.float32)
     image = image * shade[:, None, None] * np.float32(generator.uniform(0.85, 1.15))
     image += NOISE * generator.standard_normal(image.shape, dtype=np.float32)
     return image.clip(0, 255).astype(np.uint8)
