@@ -157,6 +157,7 @@ def test_windows_continue_each_other_and_the_warm_up_takes_a_copy(backend: Torch
 def test_the_target_ends_the_trial(backend: TorchBackend, tmp_path: Path) -> None:
     workload, windows = trained(backend, tmp_path, [2, 1, 1], target_miou=1e-6)
     assert len(windows) == 1
+    assert not workload.why_zero()
     unit = spec("segmentation-training").functional_units["target"]
     assert count(unit, windows[0].rows).achieved == 1
     assert [row["target_reached"] for row in windows[0].rows] == [0, 1]

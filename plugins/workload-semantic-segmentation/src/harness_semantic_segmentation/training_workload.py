@@ -162,7 +162,7 @@ class Training(Workload):
     def why_zero(self) -> Mapping[str, str]:
         """Target, steps done and the best mean IoU."""
         target = self._options.target_miou
-        if target is None or self._task is None:
+        if target is None or self._task is None or self._reached:
             return {}
         best = "none known" if self._best is None else f"{self._best:.2f}"
         return {"target_reached": f"mIoU {target:g} not reached in {self._task.steps_done} steps, best {best}"}
