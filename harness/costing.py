@@ -134,7 +134,7 @@ class Coster:
         return found
 
     def _unit(self, name: str, unit: FunctionalUnit, costs: Costs) -> UnitResult:
-        counted = count(unit, self.rows)
+        counted = replace(count(unit, self.rows), why_zero=self.measurement.why_zero.get(unit.sum, ""))
         duration = costs.totals["duration_s"]
         rate = per_second(name, counted, duration.value) if isinstance(duration, Amount) else duration
         return UnitResult(

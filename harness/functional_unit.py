@@ -98,6 +98,7 @@ class UnitCount:
         meeting: per condition, how many completed items met it alone.
         in_time: items that completed and met every time limit, whatever their quality; None without a time limit.
         produced: the sum over all completed items, qualifying or not; None where it is not known.
+        why_zero: what the workload says of a sum of 0; empty where it says nothing.
     """
 
     achieved: float | Unavailable
@@ -107,6 +108,7 @@ class UnitCount:
     meeting: Mapping[str, int] = field(default_factory=dict)
     in_time: int | None = None
     produced: float | None = None
+    why_zero: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +263,8 @@ def why_none(name: str, counted: UnitCount) -> str:
         return f"no {name}: no work item was recorded"
     if counted.failed == counted.items:
         return f"no {name}: all {counted.items} items failed"
+    if counted.qualifying and counted.why_zero:
+        return f"no {name}: {counted.why_zero}"
     if counted.qualifying:
         return f"no {name}: the {counted.qualifying} items that met every condition sum to 0"
     if counted.meeting:

@@ -179,6 +179,7 @@ class Measurement:
     meters: tuple[MeterReport, ...]
     conditions: tuple[SeenCondition, ...]
     validation: tuple[Mapping[str, float], ...] = ()
+    why_zero: Mapping[str, str] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
 
     @property

@@ -185,6 +185,7 @@ class Trial:
             ),
             conditions=tuple(self._judged(seen) for seen in conditions),
             validation=tuple(validation),
+            why_zero=dict(workload.why_zero()),
             flags=(*faults, *(() if warm_up.converged else ("warm-up not converged",))),
         )
 
@@ -261,6 +262,8 @@ class Trial:
             quality = dict(workload.validate())
             if quality:
                 validation.append(quality)
+            if workload.finished():
+                break
         return validation
 
 

@@ -119,10 +119,21 @@ class Workload(ABC):
             self.step(window)
 
     def after_window(self, window: Window) -> None:  # noqa: B027 - most work is measured whole
-        """What is measured apart, after a measured window has closed: only `mark` may be used of the window."""
+        """What is measured apart or judged, after a measured window has closed; its time and energy are not charged.
+
+        Of the window, `mark`, `item` and `output` may be used: rows may wait here for their quality.
+        """
 
     def validate(self) -> Mapping[str, float]:
         """Quality between windows, outside the measured time (training)."""
+        return {}
+
+    def finished(self) -> bool:
+        """Whether no further window is wanted, asked after each: training that reached its target ends its trial."""
+        return False
+
+    def why_zero(self) -> Mapping[str, str]:
+        """Column -> why it sums to 0, where the workload can say it (`mIoU 0.45 not reached in 240 steps`)."""
         return {}
 
     def facts(self) -> Mapping[str, object]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
-from harness import CommandSpec, hookimpl
+from harness import CommandSpec, Workload, WorkloadSpec, hookimpl
+from harness_semantic_segmentation import columns
+from harness_semantic_segmentation.workload_options import SegmentationInferenceOptions, TrainingOptions
 
 
 def _list_models() -> Callable[..., None]:
@@ -21,3 +24,40 @@ def harness_commands() -> Iterable[CommandSpec]:
         summary="List segmentation networks with parameters and MACs, counted here",
         load=_list_models,
     )
+
+
+def _training(options: Any) -> Workload:
+    from harness_semantic_segmentation.training_workload import Training
+
+    return Training(options)
+
+
+def _inference(options: Any) -> Workload:
+    from harness_semantic_segmentation.inference_workload import Inference
+
+    return Inference(options)
+
+
+@hookimpl
+def harness_workloads() -> Iterable[WorkloadSpec]:
+    """Training and inference of segmentation networks."""
+    return [
+        WorkloadSpec(
+            name="segmentation-training",
+            summary="training of a segmentation network, per optimizer step, image, epoch, or to a target mIoU",
+            factory=_training,
+            columns=columns.TRAINING_COLUMNS,
+            functional_units=columns.TRAINING_UNITS,
+            options=TrainingOptions,
+            backends=("torch",),
+        ),
+        WorkloadSpec(
+            name="segmentation-inference",
+            summary="segmentation of frames one at a time or in batches, per image and megapixel",
+            factory=_inference,
+            columns=columns.INFERENCE_COLUMNS,
+            functional_units=columns.INFERENCE_UNITS,
+            options=SegmentationInferenceOptions,
+            backends=("torch",),
+        ),
+    ]

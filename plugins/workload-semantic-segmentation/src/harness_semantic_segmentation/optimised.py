@@ -58,7 +58,7 @@ class Predictor(nn.Module):
         self.folded = 0
         self.network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
         if not options.faithful:
-            _rewrite(self.network)
+            self.network = _rewritten(self.network)
             self.folded = fold(self.network) if options.fold else 0
             if options.channels_last:
                 self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -153,14 +153,32 @@ class StripHead(nn.Module):
         return out.view(batch, classes, height * scale, width * scale)
 
 
-def _rewrite(network: nn.Module) -> None:
-    """Puts equal and cheaper parts into a network of this package; other networks stay as they are."""
-    if isinstance(network, BiAlignNet):
-        network.edge_head = network.aux8 = network.aux16 = None
+class Evaluation(nn.Module):
+    """What BiAlignNet computes in evaluation mode, from its own parts; a feature map is freed when it has been used."""
+
+    def __init__(self, network: BiAlignNet) -> None:
+        super().__init__()
         grid = CachedGrid()
-        network.align_context = CachedAlignment(network.align_context, grid)  # type: ignore[assignment]
-        network.align_spatial = CachedAlignment(network.align_spatial, grid)  # type: ignore[assignment]
-        network.head = StripHead(network.head)  # type: ignore[assignment]
+        self.backbone, self.pyramid, self.spatial_path = network.backbone, network.pyramid, network.spatial_path
+        self.align_context = CachedAlignment(network.align_context, grid)
+        self.align_spatial = CachedAlignment(network.align_spatial, grid)
+        self.head = StripHead(network.head)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """As `BiAlignNet` in evaluation mode."""
+        return self.head(self.aligned(image), size_of(image))  # type: ignore[no-any-return]
+
+    def aligned(self, image: Tensor) -> Tensor:
+        """Both warped features, concatenated: B x 2C x H/8 x W/8."""
+        context = self.pyramid(self.backbone(image).f32)
+        spatial = self.spatial_path(image)
+        parts = [self.align_context(context, spatial, context), self.align_spatial(spatial, spatial, context)]
+        return torch.cat(parts, dim=1)
+
+
+def _rewritten(network: nn.Module) -> nn.Module:
+    """Puts equal and cheaper parts into a network of this package; other networks stay as they are."""
     for module in network.modules():
         if isinstance(module, SpatialSampling):
             module.project_first = True
+    return Evaluation(network).eval() if isinstance(network, BiAlignNet) else network
