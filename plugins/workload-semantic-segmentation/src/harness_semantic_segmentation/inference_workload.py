@@ -119,7 +119,7 @@ class Inference(Workload):
         assert self._predictor is not None, "prepare() comes first"
         frames = torch.stack([torch.from_numpy(image) for image in images]).to(self._device)
         pixels: Tensor = normalised(frames.permute(0, 3, 1, 2).float().div(255))
-        return self._predictor.class_map(pixels).cpu().numpy()  # type: ignore[no-any-return]  # waits for the device
+        return self._predictor.class_map(pixels).cpu().numpy()  # waits for the device
 
     def _row(self, number: int, start_s: float, end_s: float) -> dict[str, float | None]:
         height, width = self._frames[number].image.shape[:2]
@@ -138,7 +138,8 @@ class Inference(Workload):
         """Judges the class maps and writes the rows."""
         quality, self._quality = self._judged()
         for turn, (number, row) in enumerate(self._rows):
-            window.item(f"frame-{turn}-{self._frames[number].name}", **row, **quality.get(number, {}))
+            columns = {**row, **quality.get(number, {})}
+            window.item(f"frame-{turn}-{self._frames[number].name}", status="ok", **columns)
         self._draw()
 
     def _judged(self) -> tuple[dict[int, dict[str, float | None]], dict[str, float]]:

@@ -42,6 +42,12 @@ class Peer(nn.Module):
         super().__init__()
         self.model = model
 
+    @property
+    def classes(self) -> int:
+        """Channels of the logits."""
+        config: Any = self.model.config
+        return int(config.num_labels)
+
     def forward(self, image: Tensor) -> Tensor | Outputs:
         """B x 3 x H x W to logits B x classes x H x W; in training mode to `Outputs`."""
         logits: Tensor = self.model(pixel_values=image).logits

@@ -104,7 +104,7 @@ def weighted(
             load_checkpoint(model, Path(options.weights).expanduser())
         return model
     peer = pretrained(options.weights)
-    found = int(peer.model.config.num_labels)
+    found = peer.classes
     if found != classes:
         raise UsageError(
             f"{options.weights} knows {found} classes", accepted=f"the {classes} classes of {options.data}"

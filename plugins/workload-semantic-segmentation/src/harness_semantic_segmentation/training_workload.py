@@ -140,7 +140,7 @@ class Training(Workload):
         for number, row in enumerate(self._rows, start=1):
             now = float(reached and number == len(self._rows))
             hit = None if target is None or self._options.resume else now
-            window.item(f"step-{first + number}", **row, miou=miou, target_reached=hit)
+            window.item(f"step-{first + number}", status="ok", **row, miou=miou, target_reached=hit)
         self._reached = self._reached or reached
         self._task.save(self._context.folder / CHECKPOINT)
 
