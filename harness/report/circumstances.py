@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from harness.meter import Factor
@@ -46,6 +46,9 @@ def header(report: RunReport) -> list[tuple[str, str]]:
     ]
     lines += [("machine", text) for text in dict.fromkeys(_machine(r.measurement.environment) for r in report.records)]
     lines += [("devices", text) for text in dict.fromkeys(map(_devices, report.records))]
+    lines += [
+        ("models", text) for text in dict.fromkeys(t for r in report.records for t in _models(r.measurement.workload))
+    ]
     lines.append(("records", str(report.folder)))
     return [(name, text) for name, text in lines if text]
 
@@ -75,6 +78,18 @@ def _devices(finished: Record) -> str:
     backend = measurement.backend.get("name")
     devices = ", ".join(f"{device.name} ({device.kind} {device.uuid})" for device in measurement.devices)
     return f"{devices} by backend {backend}" if backend and devices else devices
+
+
+def _models(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Models that a workload says it ran: mappings with a `source` and a number of `parameters`, however deep."""
+    if "source" in facts and isinstance(facts.get("parameters"), int):
+        text = f"{facts['source']}: {facts['parameters']:,} parameters"
+        if isinstance(facts.get("perplexity"), float):
+            text += f", held-out perplexity {facts['perplexity']:.1f} per token"
+        yield text + (", its training was cut short by the time cap" if facts.get("time_cap_struck") else "")
+    for value in facts.values():
+        if isinstance(value, Mapping):
+            yield from _models(value)
 
 
 def coverage(report: RunReport) -> Section | None:
