@@ -22,7 +22,7 @@ EXAMPLE := tests/example_plugin
 EDITABLE := -e '.[dev]' $(patsubst %/pyproject.toml,-e %,$(PLUGIN_FILES)) -e $(EXAMPLE)
 SOURCES := harness $(wildcard plugins/*/src) $(EXAMPLE)/src
 
-.PHONY: help setup demo test soak lint bench docs gpu-check clean
+.PHONY: help setup demo test slow soak lint bench docs gpu-check clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
@@ -39,8 +39,11 @@ $(STAMP): pyproject.toml constraints.txt $(PLUGIN_FILES) $(EXAMPLE)/pyproject.to
 demo: $(STAMP) ## measure real decoding on this machine and show the table
 	$(BIN)/harness run suites/quickstart.yaml
 
-test: $(STAMP) ## run every test
+test: $(STAMP) ## run every test but the heavy ones
 	$(BIN)/pytest $(ARGS)
+
+slow: $(STAMP) ## run the heavy end-to-end tests: whole gates, killed processes, long trainings
+	$(BIN)/pytest -m slow $(ARGS)
 
 soak: $(STAMP) ## run the full-size fuzzing and soaks, which `make test` leaves out
 	$(BIN)/pytest -m soak $(ARGS)

@@ -384,7 +384,7 @@ def test_carbon_is_linear_in_energy_and_splitting_a_window_changes_no_sum(
         ({"grid": math.nan}, "finite"),
         ({"grid": math.inf}, "finite"),
         ({"grid": True}, "no grid"),
-        ({"grid": "us"}, "names no grid"),
+        ({"grid": "u"}, "names no grid"),
         ({"grid": ""}, "names no grid"),
         ({"grid": "USA/"}, "names no grid"),
         ({"grid": "gcp"}, "needs a `region`"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.meter import Costed, Factor, Impact, ImpactMeter
@@ -10,7 +10,7 @@ from harness.quantity import Amount, Method, Unavailable, Undefined, Value, tota
 from harness_meter_fuel import embodied
 from harness_meter_fuel.carbon import checked_duration_s, operational_g
 from harness_meter_fuel.grid import Grid
-from harness_meter_fuel.inventory import Bill, bill, host_share, take
+from harness_meter_fuel.inventory import Bill, Inventory, bill, host_share, take
 from harness_meter_fuel.options import FuelOptions
 
 _HOST_PARTS = ("cpu", "dram")
@@ -24,6 +24,15 @@ class _Part:
     value: Value
     factors: tuple[Factor, ...] = ()
     flags: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class _Hardware:
+    """What took part, and its bill under the chosen table and under each one that qualifies: fixed over windows."""
+
+    inventory: Inventory
+    chosen: Bill | Unavailable
+    qualifying: Mapping[str, Bill]
 
 
 def scope_kind(scope: str) -> str:
@@ -41,6 +50,16 @@ class FuelMeter(ImpactMeter):
 
     def __init__(self, options: FuelOptions) -> None:
         self.options = options
+        self._known: dict[tuple[object, ...], _Hardware] = {}
+
+    def _hardware(self, costed: Costed) -> _Hardware:
+        """The hardware of a window; costing many windows of the same devices bills it once."""
+        key = (costed.devices, *((use.device, use.stands_for) for use in costed.uses))
+        if key not in self._known:
+            inventory = take(costed.devices, self.options, costed.uses)
+            chosen = bill(inventory, self.options, self.options.table)
+            self._known = {key: _Hardware(inventory, chosen, qualifying(inventory, self.options))}
+        return self._known[key]
 
     def apply(self, costed: Costed) -> Impact:
         """Carbon of one window: operational, embodied, and their sum where both are known.
@@ -62,7 +81,8 @@ class FuelMeter(ImpactMeter):
             ]
             summed = Unavailable("; ".join(missing))
         flags = (*operational.flags, *hardware.flags)
-        under = {name: each.grams(costed.duration_s) for name, each in qualifying(costed, self.options).items()}
+        tables = self._hardware(costed).qualifying
+        under = {name: each.grams(costed.duration_s) for name, each in tables.items()}
         return Impact(
             readings={
                 "carbon_operational_g": operational.value,
@@ -156,7 +176,7 @@ class FuelMeter(ImpactMeter):
         if self.options.fixed is not None:
             share, source = self.options.fixed.host_energy_share, self.options.fixed.source
         else:
-            accelerators = take(costed.devices, self.options, costed.uses).accelerators
+            accelerators = self._hardware(costed).inventory.accelerators
             share, source = host_share(self.options, accelerators, self.options.host_energy_share)
         return share, _share_factor("host_energy_share", share, source)
 
@@ -164,14 +184,15 @@ class FuelMeter(ImpactMeter):
 
     def _embodied(self, costed: Costed) -> _Part:
         checked_duration_s(costed.duration_s)
-        inventory = take(costed.devices, self.options, costed.uses)
-        chosen = bill(inventory, self.options, self.options.table)
+        known = self._hardware(costed)
+        inventory, chosen = known.inventory, known.chosen
         if isinstance(chosen, Unavailable):
             return _Part(chosen, (), inventory.flags)
         value = chosen.grams(costed.duration_s)
         if inventory.declared:
             value = Amount.of(value.value, value.unit, Method.SIMULATED)
-        spread = self._spread(costed)
+        # Grams per table that has a row for every device, where there are at least two and no own row is used.
+        spread = {name: each.grams(costed.duration_s).value for name, each in known.qualifying.items()}
         flags = list(inventory.flags)
         if spread:
             least, most = (min(spread.values()), max(spread.values()))
@@ -183,10 +204,6 @@ class FuelMeter(ImpactMeter):
         factors = [_table_factor(chosen), *(charge.factor() for charge in chosen.charges)]
         factors.append(_share_factor("host_embodied_share", inventory.host_share, inventory.share_source))
         return _Part(value, _distinct(factors), tuple(flags))
-
-    def _spread(self, costed: Costed) -> dict[str, float]:
-        """Grams per table that has a row for every device, where there are at least two and no own row is used."""
-        return {name: each.grams(costed.duration_s).value for name, each in qualifying(costed, self.options).items()}
 
     # Profile
 
@@ -229,12 +246,11 @@ def _distinct(factors: Iterable[Factor]) -> tuple[Factor, ...]:
     return tuple({factor.id: factor for factor in factors}.values())
 
 
-def qualifying(costed: Costed, options: FuelOptions) -> dict[str, Bill]:
-    """The bill under each table that has a row for every device of the window, from two tables on; else empty.
+def qualifying(inventory: Inventory, options: FuelOptions) -> dict[str, Bill]:
+    """The bill under each table that has a row for every device, from two tables on; else empty.
 
     Own rows belong to no table, so with one in use there is no range to give.
     """
-    inventory = take(costed.devices, options, costed.uses)
     bills = {name: bill(inventory, options, name) for name in embodied.tables()}
     known = {name: each for name, each in bills.items() if isinstance(each, Bill)}
     own = any(charge.row.table == "declared" for each in known.values() for charge in each.charges)
