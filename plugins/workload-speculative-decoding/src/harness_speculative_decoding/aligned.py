@@ -27,7 +27,9 @@ HELD_OUT_SEED = 2**40
 """Far from the seeds of the answers that are trained on."""
 
 
-def align(recipe: AlignmentRecipe, base: Path, corpus: Corpus, progress: Progress) -> Trained:
+def align(
+    recipe: AlignmentRecipe, base: Path, corpus: Corpus, progress: Progress, *, base_capped: bool = False
+) -> Trained:
     """Runs a recipe's stage; the same recipe, base, corpus and versions give the same weights.
 
     Args:
@@ -35,6 +37,8 @@ def align(recipe: AlignmentRecipe, base: Path, corpus: Corpus, progress: Progres
         base: folder of the model to begin with.
         corpus: prompts come from its training text; reward and margins are judged on its held-out text.
         progress: receives text and the share that is done.
+        base_capped: whether the base's training, or that of the base's own base, was ended by its cap on processor
+            time; the result then says so of itself, since it is no better founded.
     """
     start = time.monotonic()
     with fixed_threads() as threads:
@@ -66,7 +70,7 @@ def align(recipe: AlignmentRecipe, base: Path, corpus: Corpus, progress: Progres
         train_tokens=sum(report.tokens for report in stage.reports),
         held_out_tokens=len(held_out_stream),
         threads=threads,
-        time_cap_struck=False,
+        time_cap_struck=base_capped,
         duration_s=time.monotonic() - start,
         extra={
             "alignment": {
