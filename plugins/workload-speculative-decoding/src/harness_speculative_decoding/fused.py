@@ -79,6 +79,7 @@ class FusedPass:
         self._layers = [_Weights(layer) for layer in inner.layers]
         self._scale = inner.layers[0].self_attn.scaling
         self._angles: tuple[Tensor, Tensor] | None = None
+        model.register_state_dict_post_hook(_saved_apart)
 
     def is_of(self, model: PreTrainedModel) -> bool:
         """Whether the model still uses these weights: moving it to a device or a number type gives it others."""
@@ -149,6 +150,14 @@ class FusedPass:
             return functional.rms_norm(stream, weight.shape, weight, self._eps)
         normed: Tensor = norm(stream)
         return normed
+
+
+def _saved_apart(module: nn.Module, state: dict[str, Any], *_: object) -> None:
+    """Gives a saved model weights of its own, as file formats want them."""
+    del module
+    for name, value in state.items():
+        if isinstance(value, Tensor) and not value.is_contiguous():
+            state[name] = value.contiguous()
 
 
 class _Weights:
