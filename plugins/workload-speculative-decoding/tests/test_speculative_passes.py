@@ -250,3 +250,19 @@ def test_bfloat16_on_the_device_stays_near_float64() -> None:
         rough.prefill([[]], 8)
         found = rough.extend(ids.to("cuda"), 5).double().cpu().log_softmax(-1)
         assert float((found - exact(ids).logits.log_softmax(-1)).abs().max()) < 0.3
+
+
+@pytest.mark.parametrize("rule", [{}, {"mode": "paper", "bonus": True}, {"temperature": 0.0}, {"top_k": 3}])
+def test_a_bonus_pass_made_ahead_changes_no_token(rule: dict[str, Any]) -> None:
+    models = [llama(seed, hidden_size=16, intermediate_size=16) for seed in (1, 2, 3)]
+    requests = [Request([1, 2, 3][: 1 + seed % 3], seed) for seed in range(6)]
+    settings: dict[str, Any] = {"rule": Rule(draft_tokens=2, **rule), "max_new_tokens": 17, "eos": (5,)}
+    found = {}
+    for ahead in (True, False):
+        found[ahead] = speculate(Trio(*map(cached_model, models)), requests, **settings, ahead=ahead)
+    for early, late in zip(found[True], found[False], strict=True):
+        assert early.tokens == late.tokens
+        assert early.log_z == pytest.approx(late.log_z, abs=1e-12)
+        assert early.law_logprob == pytest.approx(late.law_logprob, abs=1e-9)
+        assert early.draft_calls >= late.draft_calls
+        assert (early.rounds, early.accepted, early.target_calls) == (late.rounds, late.accepted, late.target_calls)
