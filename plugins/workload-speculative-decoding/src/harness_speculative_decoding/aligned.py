@@ -37,8 +37,7 @@ def align(
         base: folder of the model to begin with.
         corpus: prompts come from its training text; reward and margins are judged on its held-out text.
         progress: receives text and the share that is done.
-        base_capped: whether the base's training, or that of the base's own base, was ended by its cap on processor
-            time; the result then says so of itself, since it is no better founded.
+        base_capped: whether a cap on processor time ended the base's training; the result then says so, too.
     """
     start = time.monotonic()
     with fixed_threads() as threads:
@@ -60,7 +59,6 @@ def align(
         after = writer(judged, HELD_OUT_SAMPLES, HELD_OUT_SEED)
         size = model.config.max_position_embeddings
         held_out_perplexity = perplexity(model, held_out_stream, size)
-    first, last = stage.reports[0], stage.reports[-1]
     return Trained(
         model=model,
         tokenizer=tokenizer,
@@ -82,8 +80,8 @@ def align(
                 "reward_of_training_answers": asdict(mean_reward(written)),
                 "held_out_reward_before": asdict(mean_reward(before)),
                 "held_out_reward_after": asdict(mean_reward(after)),
-                "first_step": asdict(first),
-                "last_step": asdict(last),
+                "first_step": asdict(stage.reports[0]),
+                "last_step": asdict(stage.reports[-1]),
                 "held_out_pairs": None if stage.beta is None else asdict(quality(policy, reference, stage.beta)),
             }
         },

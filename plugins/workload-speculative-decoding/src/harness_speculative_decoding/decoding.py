@@ -94,16 +94,7 @@ def generate(
     Raises:
         ValueError: for a prompt that is empty or too long.
     """
-    if isinstance(model, PreTrainedModel):
-        for request in requests:
-            check_request(model, request.prompt, max_new_tokens)
-    elif not all(request.prompt for request in requests):
-        raise ValueError("the prompt has no token")
-    batch: _Batch | _Wrapped
-    if isinstance(model, PreTrainedModel):
-        batch = _Batch(model, requests, max_new_tokens, cached=cached)
-    else:
-        batch = _Wrapped(model, requests, max_new_tokens)
+    batch = _begun(model, requests, max_new_tokens, cached=cached)
     wide = torch.float32 if batch.device.type == "mps" else torch.float64  # MPS has no float64
     uniform = _uniform(requests, max_new_tokens).to(wide).to(batch.device)
     generations = [Generation() for _ in requests]
@@ -130,13 +121,23 @@ def generate(
     return generations
 
 
+def _begun(
+    model: PreTrainedModel | CausalModel, requests: Sequence[Request], max_new_tokens: int, *, cached: bool
+) -> _Batch | _Wrapped:
+    """The batch with its prompts checked and read."""
+    if isinstance(model, PreTrainedModel):
+        for request in requests:
+            check_request(model, request.prompt, max_new_tokens)
+        return _Batch(model, requests, cached=cached)
+    if not all(request.prompt for request in requests):
+        raise ValueError("the prompt has no token")
+    return _Wrapped(model, requests, max_new_tokens)
+
+
 class _Batch:
     """Token ids of a batch, its padding and its cache, for any model of transformers."""
 
-    def __init__(
-        self, model: PreTrainedModel, requests: Sequence[Request], max_new_tokens: int, *, cached: bool
-    ) -> None:
-        del max_new_tokens  # this cache grows
+    def __init__(self, model: PreTrainedModel, requests: Sequence[Request], *, cached: bool) -> None:
         self.device = model.device
         self._model = model
         lengths = [len(request.prompt) for request in requests]
