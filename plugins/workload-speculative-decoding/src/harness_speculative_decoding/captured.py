@@ -36,7 +36,7 @@ class CapturedPass:
 
     def __init__(self, run: Pass, tokens: Tensor, ends: Tensor) -> None:
         self._tokens, self._ends = tokens.clone(), ends.clone()
-        aside = torch.cuda.Stream()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(WARM_UPS):

@@ -73,18 +73,17 @@ class FusedPass:
         self._kv_heads = config.num_key_value_heads
         self._eps = config.rms_norm_eps
         self._embedding: Tensor = inner.embed_tokens.weight
-        self._head: Tensor = model.lm_head.weight  # type: ignore[union-attr, assignment]
+        self._head: Tensor = model.lm_head.weight
         self._rotary: Callable[..., tuple[Tensor, Tensor]] = inner.rotary_emb
         self._norm = inner.norm
         self._layers = [_Weights(layer) for layer in inner.layers]
         self._scale = inner.layers[0].self_attn.scaling
         self._angles: tuple[Tensor, Tensor] | None = None
-        model.register_state_dict_post_hook(_saved_apart)
+        model.register_state_dict_post_hook(_saved_apart)  # type: ignore[no-untyped-call]
 
     def is_of(self, model: PreTrainedModel) -> bool:
         """Whether the model still uses these weights: moving it to a device or a number type gives it others."""
-        weight: Tensor = model.model.layers[0].self_attn.q_proj.weight  # type: ignore[union-attr, index, assignment]
-        return self._layers[0].qkv.holds(weight)
+        return self._layers[0].qkv.holds(model.model.layers[0].self_attn.q_proj.weight)
 
     @torch.inference_mode()
     def prepare(self, capacity: int) -> None:
@@ -181,12 +180,12 @@ class _Product:
         widths = [linear.out_features for linear in linears]
         with torch.inference_mode(mode=False), torch.no_grad():  # these weights may be trained later
             self._matrix = torch.cat([linear.weight.t() for linear in linears], 1).contiguous()
-            for linear, part in zip(linears, self._matrix.split(widths, 1), strict=True):
+            for linear, part in zip(linears, torch.split(self._matrix, widths, 1), strict=True):
                 linear.weight.data = part.t()
-            biases = [linear.bias for linear in linears]
+            biases: list[Tensor] = [linear.bias for linear in linears]
             self._bias = None if biases[0] is None else torch.cat(biases)
             if self._bias is not None:
-                for linear, part in zip(linears, self._bias.split(widths), strict=True):
+                for linear, part in zip(linears, torch.split(self._bias, widths), strict=True):
                     linear.bias.data = part
 
     def holds(self, weight: Tensor) -> bool:
