@@ -99,8 +99,12 @@ def _number(summary: Summary | None) -> float | None:
 def _shown(summary: Summary | None, unit: str) -> str:
     if summary is None or not isinstance(summary.value, Amount):
         return "unavailable"
-    ends = "" if summary.spread is None else f"\n{si(summary.spread[0], unit)} to {si(summary.spread[1], unit)}"
-    return si(summary.value.value, unit) + ends
+
+    def written(number: float) -> str:
+        return si(number, unit) if unit else f"{number:.4g}"
+
+    ends = "" if summary.spread is None else f"\n{written(summary.spread[0])} to {written(summary.spread[1])}"
+    return written(summary.value.value) + ends
 
 
 def _incomparable(points: Sequence[PointReport], name: str, metric: str) -> str:

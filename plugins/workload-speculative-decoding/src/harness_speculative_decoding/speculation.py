@@ -253,9 +253,10 @@ class _Rounds:
             token = draw(weights, replacing)
         tokens = torch.cat([draft.tokens, token[:, None]], dim=1)
         at_tokens = torch.cat([torch.arange(count, device=self.device).expand(len(self.rows), -1), at[:, None]], dim=1)
-        chosen = torch.gather(target_logits, 1, at_tokens[..., None].expand(-1, -1, target_logits.shape[-1]))
-        logprob = chosen.gather(-1, tokens[..., None])[..., 0] - chosen.logsumexp(-1)
-        law_logprob = log_p[rows[:, None], at_tokens, tokens]
+        place = rows[:, None], at_tokens
+        # At temperature 1 the target's rows are its own log-probabilities already.
+        own = target if rule.temperature == 1 else target_logits.log_softmax(-1)
+        logprob, law_logprob = own[(*place, tokens)], log_p[(*place, tokens)]
         parts = [kept[:, None], empty[:, None], tokens, log_z, logprob, law_logprob]
         table = torch.cat([part.to(self.wide) for part in parts], dim=1).tolist()
         return [_read_back(numbers, count, log_z.shape[1]) for numbers in table]
