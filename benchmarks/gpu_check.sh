@@ -212,6 +212,7 @@ for suite in "${suites[@]}"; do
   step $((240 / ${#suites[@]})) "suite-$(basename "$suite" .yaml)" "$python" -m harness.cli run "$suite" --store "$store"
 done
 step 90 gpu-tests "$python" -m pytest -q -rs -m gpu -p no:cacheprovider --continue-on-collection-errors
+step 90 decoding-bandwidth "$python" -m pytest -q -s -m gpu -p no:cacheprovider benchmarks/test_speculative_speed.py
 step 90 self-test "$python" -m harness.cli doctor --self-test
 write_report
 

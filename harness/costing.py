@@ -22,6 +22,7 @@ from harness.plan import Point
 from harness.quantity import Amount, Method, Value
 from harness.record import Measurement, Record, UnitResult
 from harness.registry import Registry, load_plugins
+from harness.workload import Column
 
 STATISTICS = {"p50": 0.5, "p95": 0.95}
 
@@ -67,6 +68,9 @@ class Coster:
             scorers=self.scorer_facts,
             flags=(*late, *costs.flags),
             alternatives=costs.alternatives,
+            qualities={
+                column.name: column.higher_is_better for column in self._scored() if column.higher_is_better is not None
+            },
         )
 
     # Quality
@@ -145,16 +149,20 @@ class Coster:
             shares=functional_unit.shares(counted),
             sweeps={
                 column.name: functional_unit.sweep(unit, self.rows, column.name, column.bars)
-                for choice in self.point.scorers
-                for column in self.registry.get("scorer", choice.name).spec.columns
+                for column in self._scored()
                 if any(condition.column == column.name for condition in unit.where)
             },
         )
 
+    def _scored(self) -> list[Column]:
+        """Columns that the scorers fill."""
+        return [
+            column for choice in self.point.scorers for column in self.registry.get("scorer", choice.name).spec.columns
+        ]
+
     def _columns(self) -> dict[str, dict[str, Value]]:
         spec = self.registry.get("workload", self.point.workload).spec
-        scorers = [self.registry.get("scorer", choice.name).spec for choice in self.point.scorers]
-        columns = [*spec.columns, *(column for scorer in scorers for column in scorer.columns)]
+        columns = [*spec.columns, *self._scored()]
         return {
             column.name: {
                 label: _obtained(value, column.method)

@@ -242,6 +242,7 @@ class Record:
         scorers: what the scorers say of themselves.
         parent: id of the record this one was costed from; empty for the first.
         alternatives: reading -> published alternative to its factors -> the total with it.
+        qualities: column that a scorer filled and that has a direction -> whether higher is better.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -256,6 +257,7 @@ class Record:
     flags: tuple[str, ...] = ()
     parent: str = ""
     alternatives: Mapping[str, Mapping[str, AnyValue]] = field(default_factory=dict)
+    qualities: Mapping[str, bool] = field(default_factory=dict)
 
 
 _T = TypeVar("_T")

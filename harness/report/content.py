@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from harness.quantity import Amount
-from harness.report import absent, circumstances, ranking
+from harness.report import absent, circumstances, pareto, ranking
 from harness.report.summary import RATE, PointReport, RunReport, Summary
 from harness.report.tables import Section, Table
 from harness.report.wording import Footnotes, bound, counted, label, spread
@@ -35,6 +35,7 @@ def build(report: RunReport) -> Content:
     """All sections of a report; those with nothing to say are left out."""
     sections = [
         *(_unit_section(report, name) for name in report.unit_names),
+        *pareto.sections(report),
         further(report),
         ranking.shares(report),
         *ranking.embodied(report),

@@ -65,7 +65,7 @@ class Promises:
             if self.strict:
                 raise
             own_words = isinstance(error, AssertionError) and str(error)
-            state, detail = BROKEN, str(error) if own_words else f"{type(error).__name__}: {error}"
+            state, detail = BROKEN, str(error).partition("\n")[0] if own_words else f"{type(error).__name__}: {error}"
         self._keep(sentence, state, detail)
 
     def skip(self, sentence: str, reason: str) -> None:

@@ -195,6 +195,7 @@ def test_no_pair_is_refused() -> None:
         dpo(tiny(), [], Settings(), beta=0.1)
 
 
+@pytest.mark.slow
 def test_the_optimum_of_dpo_is_the_tilt_of_the_reference() -> None:
     """Nine answers of two tokens; labels in Bradley-Terry proportion; the policy becomes pi_ref * exp(r / beta) / C."""
     beta, copies = 0.5, 20

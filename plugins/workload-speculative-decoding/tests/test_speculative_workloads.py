@@ -31,7 +31,7 @@ from harness.backend import Backend, Device
 from harness.testing import RecordingWindow, check_offers, check_workload, trial_context
 
 WORDS = ["<eos>", "the", "cat", "sat", "on", "a", "mat", "dog", "ran", "."]
-SPECS = {spec.name: spec for spec in plugin.harness_workloads()}
+SPECS = {spec.name: spec for spec in plugin.harness_workloads() if spec.name != "draft-alignment"}
 THREE = ("sss", "ensemble")
 
 
@@ -103,7 +103,7 @@ def options(name: str, suite: Mapping[str, Any], **more: Any) -> dict[str, Any]:
 def test_offers_are_inert() -> None:
     assert check_offers("harness_speculative_decoding") == [
         *(f"workloads:{name}" for name in ("vanilla", "sss", "draft-only", "ensemble", "speculative")),
-        *(f"workloads:{name}" for name in ("best-of-n", "rejection", "assisted")),
+        *(f"workloads:{name}" for name in ("best-of-n", "rejection", "assisted", "draft-alignment")),
         "scorers:reward",
     ]
 
@@ -154,13 +154,13 @@ def test_energy_by_role_repeats_each_models_passes_after_the_window(
     workload.prepare(trial_context(tmp_path, Cpu()))
     passes: dict[str, int] = {}
     for role, traced in workload._traced.items():
-        extend = traced._model.extend
+        extend = traced.model.extend
 
         def counting(*arguments: Any, role: str = role, extend: Any = extend) -> Any:
             passes[role] = passes.get(role, 0) + 1
             return extend(*arguments)
 
-        traced._model.extend = counting
+        traced.model.extend = counting
     window = RecordingWindow(3)
     workload.run(window)
     assert window.marks == []

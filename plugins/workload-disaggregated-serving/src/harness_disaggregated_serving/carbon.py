@@ -168,12 +168,13 @@ def break_even(energy_saved_j: float, embodied_added_g: float) -> BreakEven:
     Energy saved and embodied carbon added: it pays above. Energy wasted and embodied carbon saved (possible under
     `busy` accounting only): it pays below, and a dirtier grid turns the saving into a loss.
     """
-    if energy_saved_j == 0:
+    saved_kwh = kwh(energy_saved_j)
+    if saved_kwh == 0:
         if embodied_added_g == 0:
             return BreakEven(Pays.EQUAL)
         return BreakEven(Pays.ALWAYS if embodied_added_g < 0 else Pays.NEVER)
-    intensity = embodied_added_g / kwh(energy_saved_j)
-    if energy_saved_j > 0:
+    intensity = embodied_added_g / saved_kwh
+    if saved_kwh > 0:
         return BreakEven(Pays.ABOVE, intensity) if embodied_added_g > 0 else BreakEven(Pays.ALWAYS)
     return BreakEven(Pays.BELOW, intensity) if embodied_added_g < 0 else BreakEven(Pays.NEVER)
 

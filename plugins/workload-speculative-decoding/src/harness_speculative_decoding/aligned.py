@@ -27,7 +27,9 @@ HELD_OUT_SEED = 2**40
 """Far from the seeds of the answers that are trained on."""
 
 
-def align(recipe: AlignmentRecipe, base: Path, corpus: Corpus, progress: Progress) -> Trained:
+def align(
+    recipe: AlignmentRecipe, base: Path, corpus: Corpus, progress: Progress, *, base_capped: bool = False
+) -> Trained:
     """Runs a recipe's stage; the same recipe, base, corpus and versions give the same weights.
 
     Args:
@@ -35,6 +37,7 @@ def align(recipe: AlignmentRecipe, base: Path, corpus: Corpus, progress: Progres
         base: folder of the model to begin with.
         corpus: prompts come from its training text; reward and margins are judged on its held-out text.
         progress: receives text and the share that is done.
+        base_capped: whether a cap on processor time ended the base's training; the result then says so, too.
     """
     start = time.monotonic()
     with fixed_threads() as threads:
@@ -56,7 +59,6 @@ def align(recipe: AlignmentRecipe, base: Path, corpus: Corpus, progress: Progres
         after = writer(judged, HELD_OUT_SAMPLES, HELD_OUT_SEED)
         size = model.config.max_position_embeddings
         held_out_perplexity = perplexity(model, held_out_stream, size)
-    first, last = stage.reports[0], stage.reports[-1]
     return Trained(
         model=model,
         tokenizer=tokenizer,
@@ -66,7 +68,7 @@ def align(recipe: AlignmentRecipe, base: Path, corpus: Corpus, progress: Progres
         train_tokens=sum(report.tokens for report in stage.reports),
         held_out_tokens=len(held_out_stream),
         threads=threads,
-        time_cap_struck=False,
+        time_cap_struck=base_capped,
         duration_s=time.monotonic() - start,
         extra={
             "alignment": {
@@ -78,8 +80,8 @@ def align(recipe: AlignmentRecipe, base: Path, corpus: Corpus, progress: Progres
                 "reward_of_training_answers": asdict(mean_reward(written)),
                 "held_out_reward_before": asdict(mean_reward(before)),
                 "held_out_reward_after": asdict(mean_reward(after)),
-                "first_step": asdict(first),
-                "last_step": asdict(last),
+                "first_step": asdict(stage.reports[0]),
+                "last_step": asdict(stage.reports[-1]),
                 "held_out_pairs": None if stage.beta is None else asdict(quality(policy, reference, stage.beta)),
             }
         },

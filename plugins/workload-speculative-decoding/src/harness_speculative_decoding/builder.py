@@ -85,7 +85,8 @@ def _build_into(folder: Path, recipe: AnyRecipe, corpus: prose.Corpus, progress:
 
     if isinstance(recipe, AlignmentRecipe):
         base = build(recipe.base, folder.parent.parent, progress, bar=bar)
-        trained = align(recipe, base, corpus, progress)
+        capped = bool((facts_of(base) or {}).get("time_cap_struck"))
+        trained = align(recipe, base, corpus, progress, base_capped=capped)
     else:
         trained = train(recipe, corpus, progress, bar=bar)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
@@ -126,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for recipe in [recipe_named(name) for name in asked.names]:
             folder = build(recipe, asked.cache, lambda _text, _done: None, bar=True)
             facts = facts_of(folder) or {}
-            capped = ", ended by the time cap" if facts["time_cap_struck"] else ""
+            capped = ", ended by the cap on processor time" if facts["time_cap_struck"] else ""
             sys.stdout.write(
                 f"{PREFIX}{recipe.name}: {facts['parameters']:,} parameters, held-out perplexity "
                 f"{facts['perplexity']:.1f} per token, {facts['steps']} steps in {facts['duration_s']:.0f} s{capped}\n"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from harness_speculative_decoding.cached import CausalModel
 from harness_speculative_decoding.sampling import Sampling, draw, log_probability, warp
 
 
@@ -66,7 +67,7 @@ def check_request(model: PreTrainedModel, prompt: Sequence[int], max_new_tokens:
 
 @torch.inference_mode()
 def generate(
-    model: PreTrainedModel,
+    model: PreTrainedModel | CausalModel,
     requests: Sequence[Request],
     *,
     sampling: Sampling,
@@ -77,32 +78,31 @@ def generate(
 ) -> list[Generation]:
     """Samples from a causal language model for a batch of requests, all begun together.
 
-    Prompts of different lengths are padded on the left and masked. A request that has ended keeps its row of the batch
-    until all have.
+    Prompts of different lengths are padded on the left and masked, or keep their own places in a wrapped model. A
+    request that has ended keeps its row of the batch until all have.
 
     Args:
-        model: in eval mode.
+        model: in eval mode; or wrapped by `cached_model`, with a cache that is allocated once.
         requests: the batch.
         sampling: the law.
         max_new_tokens: limit of each request.
         eos: token ids that end a request.
-        cached: False computes the whole sequence anew for every token: slow, for checking the cache.
+        cached: False computes the whole sequence anew for every token: slow, for checking the cache. A wrapped model
+            decides for itself.
         clock: seconds; read after each step's tokens have reached the host.
 
     Raises:
         ValueError: for a prompt that is empty or too long.
     """
-    for request in requests:
-        check_request(model, request.prompt, max_new_tokens)
-    batch = _Batch(model, requests, max_new_tokens)
-    if cached:
-        batch.prefill()
+    batch = _begun(model, requests, max_new_tokens, cached=cached)
+    wide = torch.float32 if batch.device.type == "mps" else torch.float64  # MPS has no float64
+    uniform = _uniform(requests, max_new_tokens).to(wide).to(batch.device)
     generations = [Generation() for _ in requests]
-    sums = torch.zeros(len(requests), dtype=batch.uniform.dtype, device=batch.device)
+    sums = torch.zeros(len(requests), dtype=wide, device=batch.device)
     running = torch.ones_like(sums)
     for step in range(max_new_tokens):
-        logits = batch.logits(cached=cached)
-        tokens = draw(warp(logits, sampling), batch.uniform[:, step])
+        logits = batch.logits()
+        tokens = draw(warp(logits, sampling), uniform[:, step])
         sums += log_probability(logits, tokens) * running
         on_host: list[int] = tokens.tolist()
         now = clock()
@@ -121,10 +121,23 @@ def generate(
     return generations
 
 
-class _Batch:
-    """Token ids of a batch, its padding, its cache and its random numbers."""
+def _begun(
+    model: PreTrainedModel | CausalModel, requests: Sequence[Request], max_new_tokens: int, *, cached: bool
+) -> _Batch | _Wrapped:
+    """The batch with its prompts checked and read."""
+    if isinstance(model, PreTrainedModel):
+        for request in requests:
+            check_request(model, request.prompt, max_new_tokens)
+        return _Batch(model, requests, cached=cached)
+    if not all(request.prompt for request in requests):
+        raise ValueError("the prompt has no token")
+    return _Wrapped(model, requests, max_new_tokens)
 
-    def __init__(self, model: PreTrainedModel, requests: Sequence[Request], max_new_tokens: int) -> None:
+
+class _Batch:
+    """Token ids of a batch, its padding and its cache, for any model of transformers."""
+
+    def __init__(self, model: PreTrainedModel, requests: Sequence[Request], *, cached: bool) -> None:
         self.device = model.device
         self._model = model
         lengths = [len(request.prompt) for request in requests]
@@ -132,15 +145,16 @@ class _Batch:
         rows = [[0] * (width - len(request.prompt)) + list(request.prompt) for request in requests]
         self._ids = torch.tensor(rows, device=self.device)
         self._fed = 0
-        self._cache = DynamicCache(config=model.config)
+        self._cache = DynamicCache(config=model.config) if cached else None
         # Without padding no mask is given: the models' fast paths for causal attention want none.
         self._mask: Tensor | None = None
         if min(lengths) < width:
             padding = width - torch.tensor(lengths, device=self.device)
             self._mask = (torch.arange(width, device=self.device) >= padding[:, None]).long()
         self._extra = _last_logits_only(model)
-        wide = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
-        self.uniform = _uniform(requests, max_new_tokens).to(wide).to(self.device)
+        # The prompts but for their last token, so that every generated token takes one pass of its own.
+        if cached and width > 1:
+            self._read(width - 1)
 
     def append(self, tokens: Tensor) -> None:
         """Appends one token to every row."""
@@ -148,26 +162,42 @@ class _Batch:
         if self._mask is not None:
             self._mask = torch.cat([self._mask, torch.ones_like(tokens)[:, None]], dim=1)
 
-    def prefill(self) -> None:
-        """Reads the prompts but for their last token, so that every generated token takes one pass of its own."""
-        if self._ids.shape[1] > 1:
-            self._read(self._ids.shape[1] - 1, cached=True)
-
-    def logits(self, *, cached: bool) -> Tensor:
+    def logits(self) -> Tensor:
         """Logits of the next token, shape (batch, vocabulary), from the tokens that the cache has not seen."""
-        return self._read(self._ids.shape[1], cached=cached)
+        return self._read(self._ids.shape[1])
 
-    def _read(self, end: int, *, cached: bool) -> Tensor:
+    def _read(self, end: int) -> Tensor:
+        cached = self._cache is not None
         first = self._fed if cached else 0
         arguments: dict[str, Any] = dict(self._extra)
         if self._mask is not None:
             mask = self._mask[:, :end]
             positions = (mask.cumsum(1) - 1).clamp(min=0)
             arguments |= {"attention_mask": mask, "position_ids": positions[:, first:]}
-        cache = self._cache if cached else None
-        output = self._model(input_ids=self._ids[:, first:end], past_key_values=cache, use_cache=cached, **arguments)
+        output = self._model(
+            input_ids=self._ids[:, first:end], past_key_values=self._cache, use_cache=cached, **arguments
+        )
         self._fed = end
         return output.logits[:, -1]  # type: ignore[no-any-return]
+
+
+class _Wrapped:
+    """The same of a model that keeps its own cache, each row at its own length."""
+
+    def __init__(self, model: CausalModel, requests: Sequence[Request], max_new_tokens: int) -> None:
+        self.device = model.device
+        self._model = model
+        longest = max(len(request.prompt) for request in requests)
+        model.prefill([request.prompt[:-1] for request in requests], longest + max_new_tokens)
+        self._last = torch.tensor([[request.prompt[-1]] for request in requests], device=self.device)
+
+    def append(self, tokens: Tensor) -> None:
+        """Appends one token to every row."""
+        self._last = tokens[:, None]
+
+    def logits(self) -> Tensor:
+        """Logits of the next token, shape (batch, vocabulary)."""
+        return self._model.extend(self._last, 1)[:, 0]
 
 
 def _uniform(requests: Sequence[Request], count: int) -> Tensor:

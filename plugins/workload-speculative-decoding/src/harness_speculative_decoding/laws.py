@@ -81,8 +81,8 @@ class Tilt(NamedTuple):
 
 def product(target: Tensor, aligned: Tensor, sft: Tensor) -> Tensor:
     """log(target * aligned / sft); a token that is impossible in any of the three is impossible in the product."""
-    impossible = (target == -INFINITY) | (aligned == -INFINITY) | (sft == -INFINITY)
-    return torch.where(impossible, -INFINITY, target + aligned - sft)
+    # Where target or aligned is -inf and sft is not, so is the sum; only minus an infinity must not be evaluated.
+    return torch.where(sft == -INFINITY, -INFINITY, target + aligned - sft)
 
 
 def tilt(target: Tensor, aligned: Tensor, sft: Tensor) -> Tilt:

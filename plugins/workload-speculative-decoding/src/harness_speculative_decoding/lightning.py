@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -57,3 +58,30 @@ class Report(pl.Callback):
         done = trainer.global_step
         if done % 10 == 0 or done == self._steps:
             self._progress(f"{self._text}: step {done} of {self._steps}", done / self._steps)
+
+
+class ProcessorTimeCap(pl.Callback):
+    """Ends a training after so many seconds of processor time; at least one step is done.
+
+    Args:
+        cap_s: processor seconds of this process, all threads together.
+        clock: processor seconds so far.
+    """
+
+    def __init__(self, cap_s: float, clock: Callable[[], float] = time.process_time) -> None:
+        self._cap_s = cap_s
+        self._clock = clock
+        self._began_s = clock()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Counts from here."""
+        del trainer, pl_module
+        self._began_s = self._clock()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Asks the trainer to stop where the time is spent."""
+        del pl_module, outputs, batch, batch_idx
+        if self._clock() - self._began_s >= self._cap_s:
+            trainer.should_stop = True

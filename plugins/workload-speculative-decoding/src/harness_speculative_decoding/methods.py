@@ -10,7 +10,7 @@ import torch
 from harness.errors import MeasurementError, UsageError
 from harness.workload import TrialContext, Window
 from harness_speculative_decoding.assisted import assisted
-from harness_speculative_decoding.decoding import Generation, Request, generate
+from harness_speculative_decoding.decoding import Generation, Request
 from harness_speculative_decoding.ensemble import sample_ensemble
 from harness_speculative_decoding.loading import Loaded
 from harness_speculative_decoding.method_options import (
@@ -22,13 +22,20 @@ from harness_speculative_decoding.method_options import (
     RejectionOptions,
     SpeculationOptions,
 )
-from harness_speculative_decoding.models import ancestry, check_contexts, logit_count, shared_vocabulary, wrap
+from harness_speculative_decoding.models import (
+    ancestry,
+    check_contexts,
+    logit_count,
+    pass_facts,
+    shared_vocabulary,
+    wrap,
+)
 from harness_speculative_decoding.reward_models import Reward, reward_named
 from harness_speculative_decoding.rule import Rule, Speculated, SpeculationError, Trio
 from harness_speculative_decoding.selection import Selected, select_best, select_first
 from harness_speculative_decoding.speculation import speculate
 from harness_speculative_decoding.trace import Traced
-from harness_speculative_decoding.workload import Decoding, Vanilla
+from harness_speculative_decoding.workload import Alone, Decoding, Vanilla
 
 ROLES = {"target": "target", "draft_aligned": "draft", "draft_sft": "sft"}
 """Option that names a model, and the role in which its energy is read."""
@@ -70,7 +77,7 @@ class _Cooperation(Decoding):
         for name in ("target", *self._drafts()):
             quantization = options.quantization if name == "target" else "none"
             self._all[name] = self._load_model(getattr(options, name), context, device, quantization)
-        wrapped = wrap(self._all, options.cache, options.batch)
+        wrapped = wrap(self._all, options.cache, options.batch, fused=options.fused, compiled=options.compile)
         if options.role_energy:
             self._traced = {ROLES[name]: Traced(model) for name, model in wrapped.items()}
             wrapped = dict(zip(wrapped, self._traced.values(), strict=True))
@@ -113,10 +120,12 @@ class _Cooperation(Decoding):
         return {
             **facts,
             **drafts,
-            "cache": self._cooperation.cache,
             "ancestry_doubts": self._ancestry,
             "role_energy": [f"role:{role}" for role in self._traced] if self._traced else unavailable,
         }
+
+    def _passes(self) -> Mapping[str, object]:
+        return {name: pass_facts(model) for name, model in zip(self._all, self.models.all, strict=True)}
 
     def close(self) -> None:
         """Lets go of the models."""
@@ -254,7 +263,7 @@ class Assisted(Decoding):
         self._draft = None
 
 
-class BestOfN(Decoding):
+class BestOfN(Alone):
     """Samples each prompt n times and keeps the answer with the highest reward."""
 
     def __init__(self, options: BestOfNOptions) -> None:
@@ -265,17 +274,6 @@ class BestOfN(Decoding):
     def _load(self, context: TrialContext, device: torch.device) -> Loaded:
         self._reward = reward_named(self._selection.reward, device)
         return super()._load(context, device)
-
-    def _answers(self, requests: Sequence[Request], window: Window) -> list[Generation]:
-        assert self._loaded is not None, "prepare() comes first"
-        return generate(
-            self._loaded.model,
-            requests,
-            sampling=self._sampling,
-            max_new_tokens=self._options.max_new_tokens,
-            eos=self._eos,
-            clock=window.now_s,
-        )
 
     def _rewards(self, requests: Sequence[Request], answers: Sequence[Generation]) -> list[float]:
         assert self._loaded is not None and self._reward is not None, "prepare() comes first"  # noqa: PT018
@@ -292,7 +290,7 @@ class BestOfN(Decoding):
 
     def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
         return select_best(
-            requests, self._selection.n, lambda batch: self._answers(batch, window), self._rewards, window.now_s
+            requests, self._selection.n, lambda batch: self._generate(batch, window), self._rewards, window.now_s
         )
 
     def _columns(self, prompt: Sequence[int], generation: Generation) -> Mapping[str, float | None]:
@@ -323,7 +321,7 @@ class Rejection(BestOfN):
             requests,
             self._selection.n,
             self._threshold,
-            lambda batch: self._answers(batch, window),
+            lambda batch: self._generate(batch, window),
             self._rewards,
             window.now_s,
         )

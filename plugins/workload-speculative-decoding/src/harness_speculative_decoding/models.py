@@ -6,10 +6,21 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
+from transformers import PreTrainedModel
+
 from harness.errors import UsageError
-from harness_speculative_decoding.cached import CacheKind, CausalModel, cached_model
+from harness_speculative_decoding.cached import (
+    CacheKind,
+    CausalModel,
+    CompileWish,
+    DynamicCacheModel,
+    StaticCacheModel,
+    cached_model,
+)
+from harness_speculative_decoding.captured import FixedShapeModel
 from harness_speculative_decoding.decoding import check_request
 from harness_speculative_decoding.loading import Loaded
+from harness_speculative_decoding.trace import Traced
 
 
 def vocabulary_of(loaded: Loaded) -> dict[str, int]:
@@ -70,13 +81,17 @@ def ancestry(sft: Loaded, aligned: Loaded) -> list[str]:
     return reasons
 
 
-def wrap(models: Mapping[str, Loaded], kind: CacheKind, batch: int) -> dict[str, CausalModel]:
+def wrap(
+    models: Mapping[str, Loaded], kind: CacheKind, batch: int, *, fused: bool = True, compiled: CompileWish = "auto"
+) -> dict[str, CausalModel]:
     """Each model with a cache that can be rolled back.
 
     Args:
         models: by the option that names them.
         kind: of cache.
         batch: requests decoded together; more than one need the static cache.
+        fused: as in `cached_model`.
+        compiled: likewise.
 
     Raises:
         UsageError: vocabularies that differ, a recurrent state, a cache that does not fit.
@@ -85,13 +100,35 @@ def wrap(models: Mapping[str, Loaded], kind: CacheKind, batch: int) -> dict[str,
     wrapped: dict[str, CausalModel] = {}
     for name, loaded in models.items():
         try:
-            wrapped[name] = cached_model(loaded.model, kind, vocabulary)
+            wrapped[name] = cached_model(loaded.model, kind, vocabulary, fused=fused, compiled=compiled)
             if batch > 1:
                 wrapped[name].prefill([(0,), (0,)], 2)
         except ValueError as error:
             accepted = "`batch: 1`" if "one request at a time" in str(error) else "`cache: auto`, or another model"
             raise UsageError(f"{name}: {error}", accepted=accepted) from None
     return wrapped
+
+
+def wrap_alone(loaded: Loaded, *, fused: bool = True, compiled: CompileWish = "auto") -> CausalModel | PreTrainedModel:
+    """A model that decodes by itself: with a static cache where it fits, or as it is; nothing need be rolled back."""
+    try:
+        wrapped = cached_model(loaded.model, fused=fused, compiled=compiled)
+    except ValueError:  # a recurrent state
+        return loaded.model
+    return wrapped if isinstance(wrapped, StaticCacheModel) else loaded.model
+
+
+def pass_facts(model: object) -> dict[str, object]:
+    """How a model's passes are made, for the record."""
+    if isinstance(model, Traced):
+        model = model.model
+    if not isinstance(model, StaticCacheModel):
+        cache = "dynamic" if isinstance(model, PreTrainedModel | DynamicCacheModel) else "none"
+        return {"cache": cache, "fused": False, "graphs": {"unavailable": "passes over a static cache only"}}
+    if not isinstance(model, FixedShapeModel):
+        return {"cache": "static", "fused": model.is_fused, "graphs": {"unavailable": "the option compile says no"}}
+    graphs = {"unavailable": model.eager_because} if model.eager_because else model.graphs
+    return {"cache": "static, fixed shapes", "fused": model.is_fused, "graphs": graphs}
 
 
 def check_contexts(models: Mapping[str, Loaded], prompts: Sequence[Sequence[int]], new_tokens: int) -> None:

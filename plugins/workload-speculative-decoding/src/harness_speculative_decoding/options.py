@@ -28,6 +28,9 @@ class DecodingOptions(Options):
         ignore_eos: go on to `max_new_tokens` after an end token, so that all outputs are equally long.
         dtype: of the weights.
         quantization: of the target's linear layers, through torchao (extra `quantization`); its dtype computes.
+        fused: passes of Llama-like models skip transformers' modules where the logits stay the same.
+        compile: passes of fixed shapes, captured as CUDA graphs: `auto` on a CUDA device, `on`, or `off`. Where they
+            cannot be captured, the same passes run eagerly, and the record says why. Needs the static cache.
     """
 
     target: Annotated[str, Field(min_length=1)] = "builtin:small"
@@ -41,6 +44,8 @@ class DecodingOptions(Options):
     ignore_eos: bool = False
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     quantization: Literal["none", "int8-weight-only", "int8-dynamic"] = "none"
+    fused: bool = True
+    compile: Literal["auto", "on", "off"] = "auto"
 
 
 class VanillaOptions(DecodingOptions):

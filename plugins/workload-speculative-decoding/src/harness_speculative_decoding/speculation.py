@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from harness_speculative_decoding.decoding import Request
-from harness_speculative_decoding.laws import INFINITY, judge, log_law, product, promoted, replacement, truncate
+from harness_speculative_decoding.laws import INFINITY, Judged, judge, log_law, product, promoted, replacement, truncate
 from harness_speculative_decoding.randomness import Uniforms
 from harness_speculative_decoding.rule import Rule, Speculated, SpeculationError, Trio
 from harness_speculative_decoding.sampling import draw
@@ -43,7 +43,7 @@ class _Row:
 
 @dataclass(slots=True)
 class _Draft:
-    """Proposals of a round: ids (rows, k), and the rows that they were drawn from and come from, (rows, k, V)."""
+    """Proposals of a round: ids (rows, k), the rows they were drawn from, (rows, k, V), and come from, k or k + 1."""
 
     tokens: Tensor
     proposal: Tensor
@@ -80,6 +80,7 @@ def speculate(
     max_new_tokens: int,
     eos: Collection[int] = (),
     clock: Callable[[], float] = time.monotonic,
+    ahead: bool | None = None,
 ) -> list[Speculated]:
     """Decodes a batch of requests, all begun together; the tokens of each are those that it would get alone.
 
@@ -90,6 +91,9 @@ def speculate(
         max_new_tokens: limit of each request.
         eos: token ids that end a request.
         clock: seconds; read after each round's tokens have reached the host.
+        ahead: whether the aligned draft's pass behind the last proposal, which a bonus token needs, is made before it
+            is known whether there will be one: a pass more in most rounds, and never a second look at the device. By
+            default where looking costs more than a pass, on anything but a CPU. The tokens are the same.
 
     Raises:
         ValueError: an empty prompt, no token to make, or a mode that needs an SFT draft and has none.
@@ -99,7 +103,7 @@ def speculate(
         raise ValueError(f"mode {rule.mode} needs an SFT draft")
     if max_new_tokens < 1 or not requests or not all(request.prompt for request in requests):
         raise ValueError("there is a request, each prompt has a token, and at least one new token is asked for")
-    return _Rounds(models, requests, rule, max_new_tokens, frozenset(eos), clock).run()
+    return _Rounds(models, requests, rule, max_new_tokens, frozenset(eos), clock, ahead=ahead).run()
 
 
 class _Rounds:
@@ -113,9 +117,13 @@ class _Rounds:
         max_new_tokens: int,
         eos: frozenset[int],
         clock: Callable[[], float],
+        *,
+        ahead: bool | None,
     ) -> None:
         self.models, self.rule, self.eos, self.clock = models, rule, eos, clock
         self.device = models.target.device
+        wanted = self.device.type != "cpu" if ahead is None else ahead
+        self.ahead = wanted and rule.takes_bonus and models.sft is not None
         self.wide = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
         self.results: list[Speculated] = []
         self.rows: list[_Row] = []
@@ -195,6 +203,9 @@ class _Rounds:
                 ended = [before or token in self.eos for before, token in zip(ended, drawn.tolist(), strict=True)]
                 if all(ended):
                     break
+        if self.ahead:
+            logits = promoted(model.extend(read, 1)[:, 0])
+            aligned.append(self._rows_of(logits))
         return _Draft(torch.stack(tokens, 1), torch.stack(proposals, 1), torch.stack(aligned, 1))
 
     # Tests and replacement, on the device
@@ -218,13 +229,18 @@ class _Rounds:
         target = self._rows_of(target_logits)
         if sft_logits is None:
             log_p = truncate(log_law(target_logits, rule.temperature), rule.top_k, rule.top_p)
-            log_z = torch.zeros_like(log_p[:, :count, 0])
+            log_z = torch.zeros_like(log_p[..., 0])
             judged = judge("exact", draft.tokens, draft.proposal, log_p[:, :count], target[:, :count])
-            judged = judged._replace(log_weight=log_p, log_p=log_p)  # with the row of the bonus
         else:
-            sft = self._rows_of(sft_logits)[:, :count]
-            log_p, log_z = self._law(target[:, :count], draft.aligned, sft)
-            judged = judge(rule.judged_by, draft.tokens, draft.proposal, log_p, target[:, :count], sft)
+            sft = self._rows_of(sft_logits)
+            known = draft.aligned.shape[1]
+            log_p, log_z = self._law(target[:, :known], draft.aligned, sft[:, :known])
+            judged = judge(
+                rule.judged_by, draft.tokens, draft.proposal, log_p[:, :count], target[:, :count], sft[:, :count]
+            )
+        if log_p.shape[1] > count:  # the row of the bonus
+            both = (torch.cat([part, log_p[:, count:]], 1) for part in (judged.log_weight, judged.log_p))
+            judged = Judged(judged.log_ratio, *both)
         passed = tests.log() <= judged.log_ratio.clamp(max=0)
         kept = passed.long().cumprod(1).sum(1)
         rows = torch.arange(len(self.rows), device=self.device)
@@ -237,12 +253,13 @@ class _Rounds:
             token = draw(weights, replacing)
         tokens = torch.cat([draft.tokens, token[:, None]], dim=1)
         at_tokens = torch.cat([torch.arange(count, device=self.device).expand(len(self.rows), -1), at[:, None]], dim=1)
-        chosen = torch.gather(target_logits, 1, at_tokens[..., None].expand(-1, -1, target_logits.shape[-1]))
-        logprob = chosen.gather(-1, tokens[..., None])[..., 0] - chosen.logsumexp(-1)
-        law_logprob = log_p[rows[:, None], at_tokens, tokens]
+        place = rows[:, None], at_tokens
+        # At temperature 1 the target's rows are its own log-probabilities already.
+        own = target if rule.temperature == 1 else target_logits.log_softmax(-1)
+        logprob, law_logprob = own[(*place, tokens)], log_p[(*place, tokens)]
         parts = [kept[:, None], empty[:, None], tokens, log_z, logprob, law_logprob]
         table = torch.cat([part.to(self.wide) for part in parts], dim=1).tolist()
-        return [_read_back(numbers, count) for numbers in table]
+        return [_read_back(numbers, count, log_z.shape[1]) for numbers in table]
 
     # Back on the host
 
@@ -257,7 +274,7 @@ class _Rounds:
         result.rounds += 1
         result.target_calls += 1
         result.sft_calls += self.models.sft is not None
-        result.draft_calls += limit
+        result.draft_calls += limit + self.ahead
         result.proposed += limit
         result.accepted += kept
         result.judged += min(kept + 1, limit)
@@ -268,7 +285,7 @@ class _Rounds:
             result.zero_residuals += verdict.empty
             self._append(row, verdict.token, verdict, kept, -1)
         elif self.rule.takes_bonus and not row.ended and row.room > 0:
-            if self.models.sft is None:
+            if self.models.sft is None or self.ahead:
                 self._append(row, verdict.token, verdict, kept, -1)
             else:
                 row.pending = row.replacing
@@ -331,10 +348,10 @@ class _Rounds:
                     model.select(going_on)
 
 
-def _read_back(numbers: list[float], count: int) -> _Verdict:
-    """Takes apart one row of what a round reads back; `count` proposals."""
+def _read_back(numbers: list[float], count: int, known: int) -> _Verdict:
+    """Takes apart one row of what a round reads back: `count` proposals, log Z at `known` positions."""
     kept, empty = int(numbers[0]), bool(numbers[1])
     tokens = [int(number) for number in numbers[2 : count + 3]]
     rest = numbers[count + 3 :]
-    log_z, logprob, law = rest[:count], rest[count : 2 * count + 1], rest[2 * count + 1 :]
+    log_z, logprob, law = rest[:known], rest[known : known + count + 1], rest[known + count + 1 :]
     return _Verdict(kept, tokens[-1], empty, tokens[:-1], log_z, logprob, law)

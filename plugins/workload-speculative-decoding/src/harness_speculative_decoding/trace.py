@@ -18,38 +18,38 @@ class Traced:
     """
 
     def __init__(self, model: CausalModel) -> None:
-        self._model = model
+        self.model = model
         self.device = model.device
         self._calls: list[tuple[str, tuple[object, ...]]] = []
 
     @property
     def lengths(self) -> list[int]:
         """Tokens read so far, a row."""
-        return self._model.lengths
+        return self.model.lengths
 
     @lengths.setter
     def lengths(self, lengths: list[int]) -> None:
-        self._model.lengths = lengths
+        self.model.lengths = lengths
 
     def prefill(self, prompts: Sequence[Sequence[int]], capacity: int) -> None:
         """Begins anew."""
         self._calls.append(("prefill", (prompts, capacity)))
-        self._model.prefill(prompts, capacity)
+        self.model.prefill(prompts, capacity)
 
     def extend(self, tokens: Tensor, keep: int) -> Tensor:
         """Reads tokens."""
         self._calls.append(("extend", (tokens, keep)))
-        return self._model.extend(tokens, keep)
+        return self.model.extend(tokens, keep)
 
     def drop(self, counts: Sequence[int]) -> None:
         """Forgets tokens."""
         self._calls.append(("drop", (counts,)))
-        self._model.drop(counts)
+        self.model.drop(counts)
 
     def select(self, rows: Sequence[int]) -> None:
         """Keeps rows."""
         self._calls.append(("select", (rows,)))
-        self._model.select(rows)
+        self.model.select(rows)
 
     def forget(self) -> None:
         """Lets go of the trace."""
@@ -60,6 +60,6 @@ class Traced:
         """Makes all passes again in their order, and returns how many there were, those over prompts included."""
         passes = 0
         for name, arguments in self._calls:
-            getattr(self._model, name)(*arguments)
+            getattr(self.model, name)(*arguments)
             passes += name in {"prefill", "extend"}
         return passes

@@ -136,8 +136,8 @@ def learning_rate(step: int, schedule: Schedule) -> float:
 def train(recipe: Recipe, corpus: Corpus, progress: Progress, *, bar: bool = False) -> Trained:
     """Trains the recipe's tokenizer and model; the same recipe, corpus and versions give the same weights.
 
-    The global random state and the number of threads are put back. Where the time cap strikes, the result depends on
-    the machine's speed, and `time_cap_struck` says so.
+    The global random state and the number of threads are put back. Where the cap on processor time strikes, the
+    result depends on the machine's speed, and `time_cap_struck` says so.
     """
     progress(f"training the tokenizer of {PREFIX}{recipe.name}", 0.0)
     tokenizer = train_tokenizer(corpus.train, recipe.vocabulary, recipe.context)
@@ -197,19 +197,21 @@ def _fit(model: LlamaForCausalLM, batches: Batches, recipe: Recipe, progress: Pr
     with hints_hidden():
         import pytorch_lightning as pl
 
-        from harness_speculative_decoding.lightning import LanguageModelling, Report
+        from harness_speculative_decoding.lightning import LanguageModelling, ProcessorTimeCap, Report
 
         trainer = pl.Trainer(
             accelerator="cpu",
             devices=1,
             max_steps=recipe.steps,
-            max_time={"seconds": math.ceil(recipe.time_cap_s)},
             gradient_clip_val=1.0,
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=bar,
-            callbacks=[Report(progress, f"training {PREFIX}{recipe.name}", recipe.steps)],
+            callbacks=[
+                Report(progress, f"training {PREFIX}{recipe.name}", recipe.steps),
+                ProcessorTimeCap(recipe.cpu_cap_s),
+            ],
         )
         trainer.fit(LanguageModelling(model, recipe), train_dataloaders=batches)
     return trainer.global_step

@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from harness.backend import Backend
 from harness.errors import MeasurementError, UsageError
 from harness.workload import TrialContext, Window, Workload
 from harness_speculative_decoding import corpus, prompts
+from harness_speculative_decoding.cached import CausalModel
 from harness_speculative_decoding.decoding import Generation, Request, check_request, generate
 from harness_speculative_decoding.loading import Loaded, load_causal_lm
+from harness_speculative_decoding.models import pass_facts, wrap_alone
 from harness_speculative_decoding.options import DecodingOptions
 from harness_speculative_decoding.quantization import Quantization
 from harness_speculative_decoding.sampling import Sampling
@@ -157,24 +160,54 @@ class Decoding(Workload):
                 "count": len(self._prompts),
                 "sha256": prompts.digest(self._prompts),
             },
+            "passes": self._passes(),
             "threads": torch.get_num_threads(),
         }
+
+    def _passes(self) -> Mapping[str, object]:
+        """How each model's passes are made."""
+        return {"target": {"cache": "transformers'"}}
 
     def close(self) -> None:
         """Lets go of the model."""
         self._loaded = None
 
 
-class Vanilla(Decoding):
-    """Samples from one model."""
+class Alone(Decoding):
+    """One model decodes by itself, on the same kind of passes as the methods that need several."""
 
-    def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
-        assert self._loaded is not None, "prepare() comes first"
+    def __init__(self, options: DecodingOptions) -> None:
+        super().__init__(options)
+        self._model: CausalModel | PreTrainedModel | None = None
+
+    def prepare(self, context: TrialContext) -> None:
+        """Also chooses the cache."""
+        super().prepare(context)
+        assert self._loaded is not None
+        self._model = wrap_alone(self._loaded, fused=self._options.fused, compiled=self._options.compile)
+
+    def _generate(self, requests: Sequence[Request], window: Window) -> list[Generation]:
+        assert self._model is not None, "prepare() comes first"
         return generate(
-            self._loaded.model,
+            self._model,
             requests,
             sampling=self._sampling,
             max_new_tokens=self._options.max_new_tokens,
             eos=self._eos,
             clock=window.now_s,
         )
+
+    def _passes(self) -> Mapping[str, object]:
+        return {"target": pass_facts(self._model)}
+
+    def close(self) -> None:
+        """Lets go of the model."""
+        super().close()
+        self._model = None
+
+
+class Vanilla(Alone):
+    """Samples from one model."""
+
+    def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
+        return self._generate(requests, window)
