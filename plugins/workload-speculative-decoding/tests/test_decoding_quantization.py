@@ -115,3 +115,15 @@ def test_the_loader_quantizes_and_records_it(tmp_path: Path) -> None:
     assert small.facts["quantization"] == "int8-weight-only"
     assert small.facts["parameters"] == plain.facts["parameters"]
     assert small.facts["digest"] == plain.facts["digest"]  # of the files that were loaded
+
+
+def test_without_torchao_the_point_is_skipped_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    import harness_speculative_decoding as plugin
+
+    (spec,) = [each for each in plugin.harness_workloads() if each.name == "vanilla"]
+    assert spec.probe is not None
+    monkeypatch.setattr(plugin, "find_spec", lambda _name: None)
+    reason = spec.probe(spec.options(quantization="int8-dynamic"))
+    assert reason is not None
+    assert "[quantization]" in reason.reason
+    assert spec.probe(spec.options()) is None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
-from harness import Column, FunctionalUnit, ScorerSpec, Workload, WorkloadSpec, hookimpl
+from harness import Column, FunctionalUnit, ScorerSpec, Unavailable, Workload, WorkloadSpec, hookimpl
 from harness.options import Options
 from harness_speculative_decoding import method_options as options
 from harness_speculative_decoding.columns import COLUMNS, REWARD_COLUMNS, UNITS
-from harness_speculative_decoding.options import DraftAlignmentOptions, VanillaOptions
+from harness_speculative_decoding.options import DecodingOptions, DraftAlignmentOptions, VanillaOptions
 
 ALIGNMENT_COLUMNS = (
     Column("pairs", "1", "preference pairs trained on; 0 in a step of fine-tuning", higher_is_better=True),
@@ -33,6 +34,15 @@ def _made_by(module: str, name: str) -> Callable[[Any], Any]:
     return make
 
 
+def _cannot_run(given: DecodingOptions) -> Unavailable | None:
+    """Why a decoding workload cannot run here, as far as that shows without loading a model."""
+    if given.quantization != "none" and find_spec("torchao") is None:
+        return Unavailable(
+            "quantization needs torchao: pip install 'joule-harness-workload-speculative-decoding[quantization]'"
+        )
+    return None
+
+
 def _workload(name: str, summary: str, given: type[Options], module: str, class_name: str) -> WorkloadSpec:
     factory: Callable[[Any], Workload] = _made_by(module, class_name)
     return WorkloadSpec(
@@ -43,6 +53,7 @@ def _workload(name: str, summary: str, given: type[Options], module: str, class_
         functional_units=UNITS,
         options=given,
         backends=("torch",),
+        probe=_cannot_run,
     )
 
 
