@@ -258,11 +258,11 @@ def test_a_bonus_pass_made_ahead_changes_no_token(rule: dict[str, Any]) -> None:
     requests = [Request([1, 2, 3][: 1 + seed % 3], seed) for seed in range(6)]
     settings: dict[str, Any] = {"rule": Rule(draft_tokens=2, **rule), "max_new_tokens": 17, "eos": (5,)}
     found = {}
-    for ahead in (True, False):
+    for ahead in (True, False, None):
         found[ahead] = speculate(Trio(*map(cached_model, models)), requests, **settings, ahead=ahead)
-    for early, late in zip(found[True], found[False], strict=True):
-        assert early.tokens == late.tokens
+    for early, late, by_habit in zip(found[True], found[False], found[None], strict=True):
+        assert early.tokens == late.tokens == by_habit.tokens
         assert early.log_z == pytest.approx(late.log_z, abs=1e-12)
         assert early.law_logprob == pytest.approx(late.law_logprob, abs=1e-9)
-        assert early.draft_calls >= late.draft_calls
+        assert early.draft_calls >= by_habit.draft_calls >= late.draft_calls
         assert (early.rounds, early.accepted, early.target_calls) == (late.rounds, late.accepted, late.target_calls)

@@ -74,8 +74,8 @@ def trio(models: Any, kind: CacheKind, *, sft: bool = True) -> Trio:
 @pytest.mark.parametrize("k", [1, 2, 4, 7])
 @pytest.mark.parametrize("sft", [True, False])
 def test_c5_caches_do_not_change_a_token(models: Any, k: int, sft: bool) -> None:
-    for seed in range(3):
-        request = [Request(PROMPT[: 1 + seed], seed)]
+    for seed in range(2):
+        request = [Request(PROMPT[: 1 + 2 * seed], seed)]
         found = {
             kind: speculate(trio(models, kind, sft=sft), request, rule=Rule(draft_tokens=k), max_new_tokens=25)[0]
             for kind in ("none", "dynamic", "static")

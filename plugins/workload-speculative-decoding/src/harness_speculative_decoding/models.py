@@ -37,16 +37,19 @@ def tokenizer_digest(loaded: Loaded) -> str:
 def shared_vocabulary(models: Mapping[str, Loaded]) -> int:
     """How many ids all models know; ids above are padding in one of them and must not come.
 
+    Tokens whose ids some model has no logit for cannot come either and are not compared: a tokenizer may add some.
+
     Args:
         models: by the option that names them.
 
     Raises:
         UsageError: two models number their tokens differently.
     """
+    width = min(map(logit_count, models.values()))
     (first, reference), *others = models.items()
-    known = vocabulary_of(reference)
+    known = {token: number for token, number in vocabulary_of(reference).items() if number < width}
     for name, other in others:
-        found = vocabulary_of(other)
+        found = {token: number for token, number in vocabulary_of(other).items() if number < width}
         if found != known:
             odd = min(known.items() ^ found.items(), key=lambda item: item[1])
             raise UsageError(
@@ -54,7 +57,7 @@ def shared_vocabulary(models: Mapping[str, Loaded]) -> int:
                 f"token {odd[1]} ({odd[0]!r}) is not the same in both",
                 accepted="models that share a tokenizer, ids included",
             )
-    return min(max(known.values()) + 1, *(logit_count(loaded) for loaded in models.values()))
+    return max(known.values()) + 1
 
 
 def logit_count(loaded: Loaded) -> int:

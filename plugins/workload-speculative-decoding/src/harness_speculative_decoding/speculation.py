@@ -32,6 +32,7 @@ class _Row:
     proposals: Uniforms
     tests: Uniforms
     replacements: Uniforms
+    full: int = 0
     pending: float | None = None
     replacing: float = 0.0
     ended: bool = False
@@ -39,6 +40,11 @@ class _Row:
     @property
     def room(self) -> int:
         return self.budget - len(self.result.tokens)
+
+    @property
+    def expects_bonus(self) -> bool:
+        """Whether most rounds so far ended in one."""
+        return 2 * self.full > self.result.rounds
 
 
 @dataclass(slots=True)
@@ -92,8 +98,9 @@ def speculate(
         eos: token ids that end a request.
         clock: seconds; read after each round's tokens have reached the host.
         ahead: whether the aligned draft's pass behind the last proposal, which a bonus token needs, is made before it
-            is known whether there will be one: a pass more in most rounds, and never a second look at the device. By
-            default where looking costs more than a pass, on anything but a CPU. The tokens are the same.
+            is known whether there will be one: never a second look at the device, and a pass too many where there is
+            none. By default always on anything but a CPU, and there once most rounds of a request end in a bonus. The
+            tokens are the same.
 
     Raises:
         ValueError: an empty prompt, no token to make, or a mode that needs an SFT draft and has none.
@@ -122,8 +129,9 @@ class _Rounds:
     ) -> None:
         self.models, self.rule, self.eos, self.clock = models, rule, eos, clock
         self.device = models.target.device
-        wanted = self.device.type != "cpu" if ahead is None else ahead
-        self.ahead = wanted and rule.takes_bonus and models.sft is not None
+        self.always = self.device.type != "cpu" if ahead is None else ahead
+        self.may_be_ahead = rule.takes_bonus and models.sft is not None and ahead is not False
+        self.ahead = False
         self.wide = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no float64
         self.results: list[Speculated] = []
         self.rows: list[_Row] = []
@@ -148,6 +156,7 @@ class _Rounds:
     def _round(self) -> None:
         budgets = [min(self.rule.draft_tokens, row.room) for row in self.rows]
         width = max(budgets)
+        self.ahead = self.may_be_ahead and any(map(self._is_ahead, self.rows))
         uniform = self._uniforms(budgets, width)
         draft = self._draft(uniform[:, :width])
         drafted = draft.tokens.shape[1]
@@ -163,6 +172,10 @@ class _Rounds:
             assert sft is not None  # without one the bonus is drawn in the same pass
             self._bonus(draft.tokens[:, -1:], target[:, -1], sft[:, -1])
         self._close_round()
+
+    def _is_ahead(self, row: _Row) -> bool:
+        """Whether a request would make its bonus pass ahead if it were alone."""
+        return self.may_be_ahead and (self.always or row.expects_bonus)
 
     # Proposals
 
@@ -265,7 +278,7 @@ class _Rounds:
 
     def _settle(self, row: _Row, verdict: _Verdict, budget: int) -> None:
         """Appends what a row keeps and counts what it took."""
-        result = row.result
+        result, was_ahead = row.result, self._is_ahead(row)
         limit = min(budget, len(verdict.drafted))
         stop = next((number for number, token in enumerate(verdict.drafted[:limit]) if token in self.eos), None)
         if stop is not None:
@@ -274,7 +287,7 @@ class _Rounds:
         result.rounds += 1
         result.target_calls += 1
         result.sft_calls += self.models.sft is not None
-        result.draft_calls += limit + self.ahead
+        result.draft_calls += limit + was_ahead
         result.proposed += limit
         result.accepted += kept
         result.judged += min(kept + 1, limit)
@@ -285,7 +298,9 @@ class _Rounds:
             result.zero_residuals += verdict.empty
             self._append(row, verdict.token, verdict, kept, -1)
         elif self.rule.takes_bonus and not row.ended and row.room > 0:
+            row.full += 1
             if self.models.sft is None or self.ahead:
+                result.draft_calls += self.ahead and not was_ahead
                 self._append(row, verdict.token, verdict, kept, -1)
             else:
                 row.pending = row.replacing
