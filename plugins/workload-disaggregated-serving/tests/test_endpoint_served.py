@@ -20,6 +20,9 @@ import pytest
 from harness.builtin.host import BACKEND as HOST
 from harness.testing import check_workload
 
+for _needed in ("fastapi", "uvicorn", "openai"):
+    pytest.importorskip(_needed, reason="`transformers serve` needs the extra transformers[serving]")
+
 START_S = 180.0
 PROGRAM = """
 import importlib.metadata, importlib.util
