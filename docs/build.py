@@ -28,7 +28,8 @@ from harness.errors import ExitCode
 from harness.meter import ImpactMeterSpec
 from harness.quantity import Method
 from harness.registry import KINDS, Offer, Registry
-from harness.suite import Suite, json_schema
+from harness.suite import Suite
+from harness.suite_schema import json_schema
 from harness.workload import COMMON_COLUMNS
 
 ROOT = Path(__file__).parents[1]

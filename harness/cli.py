@@ -18,8 +18,12 @@ from harness.query_command import query
 from harness.report_command import report
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from harness.executor_choice import Chosen
     from harness.plan import Plan
     from harness.registry import Registry
+    from harness.suite import Suite
 
 DEFAULT_STORE = Path("reports")
 
@@ -98,18 +102,22 @@ def _registry() -> Registry:
     return registry
 
 
-def _plan(suites: list[Path], registry: Registry) -> Plan:
+def _plan(suites: Sequence[Suite], registry: Registry, executors: Mapping[str, Chosen]) -> Plan:
     from harness.probe import plan_probed
-    from harness.suite import load
 
-    return plan_probed([load(path) for path in suites], registry)
+    remote = [suite for suite, chosen in executors.items() if chosen.spec(registry).remote]
+    return plan_probed(suites, registry, remote=remote)
 
 
 @app.command()
 def plan(suites: SuiteFiles, *, as_json: AsJson = False) -> None:
     """Shows what a run would do: points, trials, and what is skipped and why."""
+    from harness.executor_choice import choose
+    from harness.suite import load_all
+
     registry = _registry()
-    planned = _plan(suites, registry)
+    loaded = load_all(suites)
+    planned = _plan(loaded, registry, choose(loaded, registry))
     if as_json:
         content = {
             "points": [point.to_json() for point in planned.points],
@@ -142,39 +150,46 @@ def run(
     resume: Annotated[
         Path | None, typer.Option(help="Run folder to go on with; only what is missing is run.", show_default=False)
     ] = None,
-    executor: Annotated[str, typer.Option(help="Where trials run.")] = "local",
+    executor: Annotated[
+        str, typer.Option(metavar="NAME", help="Where trials run, whatever the suites say; else local.")
+    ] = "",
+    executor_option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the executor; may be repeated.")
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Trials side by side, of workloads that model their hardware; others run alone.")
+    ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the order of trials.")] = 0,
 ) -> None:
     """Measures the points of suites and prints the report."""
     from harness import run as runs
     from harness.errors import UsageError
+    from harness.executor_choice import choose
     from harness.progress import Progress
+    from harness.suite import load_all
 
     registry = _registry()
-    spec = registry.get("executor", executor).spec
-    planned = _plan(suites, registry) if suites else None
+    loaded = load_all(suites or [])
+    executors = choose(loaded, registry, name=executor, settings=executor_option or [], jobs=jobs)
+    planned = _plan(loaded, registry, executors) if suites else None
     if resume is not None:
         points, seed = runs.reopen(resume)
         if planned is not None and not runs.unchanged(points, planned.points):
             raise UsageError("the suites plan other points than the run to be resumed", where=str(resume))
         folder = resume
+        executors = runs.executors_of(resume, registry) | executors
     elif planned is not None:
         points = planned.points
-        folder = runs.create(store, planned, [str(path) for path in suites or ()], ["harness", *sys.argv[1:]], seed)
+        command = ["harness", *sys.argv[1:]]
+        folder = runs.create(store, planned, [str(path) for path in suites or ()], command, seed, executors=executors)
         for skipped in planned.skipped:
             typer.echo(f"skipped: {skipped.point.suite}: {skipped.point.label}: {skipped.reason}", err=True)
     else:
         raise UsageError("nothing to run", accepted="suite files, or --resume with a run folder")
     with Progress() as progress:
-        work = runs.Run(
-            folder,
-            points,
-            seed,
-            registry=registry,
-            executor=spec.factory(spec.options()),
-            watcher=progress.tell,
-        )
-        tally = work.execute()
+        tally = runs.start(folder, points, seed, executors, registry, progress.tell).execute()
+    for each in tally.skipped:
+        typer.echo(f"skipped: {each['label']}: {each['reason']}", err=True)
     if not points:
         typer.echo("every point was skipped: nothing was measured")
     elif tally.measured or tally.kept:
@@ -306,7 +321,7 @@ def new(
 @app.command()
 def schema() -> None:
     """Prints the JSON Schema of suites, the installed plugins' options included."""
-    from harness.suite import json_schema
+    from harness.suite_schema import json_schema
 
     typer.echo(json.dumps(json_schema(_registry()), indent=1))
 

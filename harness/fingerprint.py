@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import psutil
 
+from harness.executor import FACTS
+
 PACKAGES: Final = (
     "joule-harness",
     "torch",
@@ -110,8 +112,18 @@ def environment() -> dict[str, Any]:
         "implementation": sys.implementation.name,
         "packages": packages(),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "executor": executor(),
         "load_1min": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
+
+
+def executor() -> dict[str, Any]:
+    """What the executor of this trial wants kept: its name, and the job and node it got; empty outside of a trial."""
+    try:
+        facts = json.loads(os.environ.get(FACTS, "{}"))
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def digest(value: Mapping[str, object] | list[object] | str, length: int = 12) -> str:

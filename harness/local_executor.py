@@ -1,4 +1,7 @@
-"""The executor `local`: one fresh worker process after another on this machine, one at a time per device."""
+"""The executor `local`: one fresh worker process after another on this machine, one at a time per device.
+
+Executors whose trials run elsewhere use it there: it locks the devices, passes messages on and ends the worker.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from filelock import FileLock, Timeout
 
 from harness import record
-from harness.executor import Executor, Job, Listener, Outcome
-from harness.worker import MESSAGES
+from harness.executor import MESSAGES, Executor, Job, Listener, Outcome
 
 LOG_TAIL_LINES: Final = 12
 LOG_LIMIT_BYTES: Final = 16 * 2**20
@@ -65,22 +68,55 @@ def device_locks(devices: tuple[str, ...], listener: Listener) -> Iterator[None]
         yield
 
 
+class _Turns:
+    """Lets trials that measure a device run alone, and the others side by side."""
+
+    def __init__(self) -> None:
+        self._free = threading.Condition()
+        self._running = 0
+        self._waiting_alone = 0
+
+    @contextmanager
+    def turn(self, *, alone: bool) -> Iterator[None]:
+        with self._free:
+            self._waiting_alone += alone
+            self._free.wait_for(lambda: not self._running if alone else self._running >= 0 and not self._waiting_alone)
+            self._waiting_alone -= alone
+            self._running = -1 if alone else self._running + 1
+        try:
+            yield
+        finally:
+            with self._free:
+                self._running = 0 if alone else self._running - 1
+                self._free.notify_all()
+
+
 class LocalExecutor(Executor):
     """Starts `python -m harness.worker` in a process group of its own and ends the whole group when it must.
 
     Args:
         python: the interpreter that the worker runs on; this one unless another environment is to be measured.
         working: the folder it runs in; this process's own by default.
+        jobs: how many trials that measure no device run side by side; one that does always runs alone.
     """
 
-    def __init__(self, python: str = sys.executable, working: Path | None = None) -> None:
+    def __init__(self, python: str = sys.executable, working: Path | None = None, jobs: int = 1) -> None:
         self._python = python
         self._working = working
-        self._process: subprocess.Popen[bytes] | None = None
+        self._jobs = jobs
+        self._turns = _Turns()
+        self._lock = threading.Lock()
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._closed = False
+
+    @property
+    def at_once(self) -> int:
+        """As many as were asked for."""
+        return self._jobs
 
     def run(self, job: Job, listener: Listener) -> Outcome:
         """Runs one trial to its end."""
-        with device_locks(job.devices, listener):
+        with self._turns.turn(alone=job.measured), device_locks(job.devices if job.measured else (), listener):
             return self._run(job, listener)
 
     def _run(self, job: Job, listener: Listener) -> Outcome:
@@ -88,26 +124,35 @@ class LocalExecutor(Executor):
         receive, send = os.pipe()
         with log_path.open("ab") as log, os.fdopen(receive, "rb", buffering=0) as pipe:
             try:
-                process = subprocess.Popen(
-                    [self._python, "-m", "harness.worker", str(job.folder.resolve())],
-                    cwd=self._working,
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=(send,),
-                    env={**os.environ, **job.environment, MESSAGES: str(send), "PYTHONUNBUFFERED": "1"},
-                    start_new_session=True,
-                )
+                process = self._start(job, log, send)
             finally:
                 os.close(send)
-            self._process = process
+            if process is None:
+                return Outcome(ok=False, reason="the executor was closed")
             try:
                 reason = self._listen(process, pipe, job, listener, log_path)
             finally:
-                self.close()
+                self._end(process)
         if reason or not (job.folder / record.MEASUREMENT).exists():
             return Outcome(ok=False, reason=reason or "the worker wrote no measurement", log_tail=tail(log_path))
         return Outcome(ok=True)
+
+    def _start(self, job: Job, log: IO[bytes], send: int) -> subprocess.Popen[bytes] | None:
+        with self._lock:
+            if self._closed:
+                return None
+            process = subprocess.Popen(
+                [self._python, "-m", "harness.worker", str(job.folder.resolve())],
+                cwd=self._working,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=(send,),
+                env={**os.environ, **job.environment, MESSAGES: str(send), "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+            )
+            self._processes.add(process)
+            return process
 
     def _listen(
         self,
@@ -152,16 +197,23 @@ class LocalExecutor(Executor):
         return f"the worker ended with exit code {code}" if code else ""
 
     def close(self) -> None:
-        """Ends the worker and every process of its group."""
-        process, self._process = self._process, None
-        if process is None:
-            return
+        """Ends every worker and all processes of their groups, and lets none start afterwards."""
+        with self._lock:
+            self._closed = True
+            running = list(self._processes)
+        for process in running:
+            self._end(process)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """Ends a worker and every process of its group."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(BrokenPipeError, OSError):
             if process.stdin is not None:
                 process.stdin.close()
         process.wait()
+        with self._lock:
+            self._processes.discard(process)
 
 
 def _pass_on(line: bytes, listener: Listener) -> str:

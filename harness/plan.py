@@ -246,7 +246,7 @@ class _Planner:
                     self.errors.append(suite.document.error(where, message, accepted=accepted, hint=hint, key=True))
         return {name: {"sum": unit.sum, "where": dict(unit.where)} for name, unit in case.functional_units.items()}
 
-    def _machine(self, backend: Choice, requires: Mapping[str, int]) -> tuple[tuple[Mapping[str, Any], ...], str]:
+    def _machine(self, backend: Choice, requires: Mapping[str, Any]) -> tuple[tuple[Mapping[str, Any], ...], str]:
         """The devices of a backend, and why they do not do."""
         if self.probes is None:
             return (), ""
@@ -350,7 +350,7 @@ def _missing(suite: Suite, number: int, case: Case) -> str:
     """The first unset environment variable that all points of a case need; empty if there is none."""
     for path, name in suite.document.unset.items():
         if path[0] != "cases":
-            overridden = path[0] in CHOICE_KEYS and getattr(case, str(path[0])) is not None
+            overridden = path[0] in CHOICE_KEYS and getattr(case, str(path[0]), None) is not None
             concerns = path[0] != "description" and not overridden
         else:
             concerns = path[1] == number and path[2] not in FREE_KEYS

@@ -72,7 +72,7 @@ class Point:
     idle_seconds: float = 0.0
     limits: Limits = field(default_factory=Limits)
     functional_units: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    requires: Mapping[str, int] = field(default_factory=dict)
+    requires: Mapping[str, Any] = field(default_factory=dict)
     power_cap: str = "unexpected"
     devices: tuple[Mapping[str, Any], ...] = ()
 
@@ -172,21 +172,35 @@ def _cycle(waiting: Sequence[ImpactMeterSpec]) -> list[str]:
         path.append(spec)
 
 
-def unmet(devices: Sequence[Device], requires: Mapping[str, int]) -> str:
-    """Why the devices do not meet what a case requires; empty if they do."""
+def unmet(devices: Sequence[Device], requires: Mapping[str, Any]) -> str:
+    """Why this machine and its devices do not meet what a case requires; empty if they do."""
+    for words in ("labels", "resources"):
+        if requires.get(words):
+            return f"requires {words} {', '.join(sorted(requires[words]))}, which only a cluster has"
+    cores = psutil.cpu_count(logical=True) or 1
+    if requires.get("cpu", 0) > cores:
+        return f"requires {requires['cpu']} processors, the host has {cores}"
     gpus = [device for device in devices if device.kind == "gpu"]
+    model = requires.get("accelerator", "")
+    if model:
+        others = ", ".join(device.name for device in gpus) or "no GPU"
+        gpus = [device for device in gpus if model.casefold() in device.name.casefold()]
+        if not gpus:
+            return f"requires the accelerator {model}, the backend has {others}"
     wanted = requires.get("gpu", 0)
     if len(gpus) < wanted:
         return f"requires {wanted} GPU, the backend has {len(gpus)}"
     memory = requires.get("memory")
-    if memory is None:
-        return ""
-    if wanted:
+    return "" if memory is None else _too_little(memory, gpus if wanted or model else None)
+
+
+def _too_little(memory: int, gpus: Sequence[Device] | None) -> str:
+    if gpus is None:
+        found, what = psutil.virtual_memory().total, "the host"
+    else:
         sizes = [device.memory_bytes for device in gpus]
         known = [size for size in sizes if size is not None]
         if len(known) < len(sizes):
             return "requires GPU memory, and a GPU does not say how much it has"
         found, what = min(known), "the smallest GPU"
-    else:
-        found, what = psutil.virtual_memory().total, "the host"
     return "" if found >= memory else f"requires {memory / 1e9:g} GB of memory, {what} has {found / 1e9:.1f} GB"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final
 
@@ -55,16 +55,26 @@ class Prober:
         return {str(key): str(reason) for key, reason in answer["reasons"].items()}
 
 
-def plan_probed(suites: Sequence[Suite], registry: Registry) -> Plan:
-    """The plan of suites on this machine: points whose workload says that it cannot run here are skipped."""
+def plan_probed(suites: Sequence[Suite], registry: Registry, *, remote: Collection[str] = ()) -> Plan:
+    """The plan of suites on this machine: points whose workload says that it cannot run here are skipped.
+
+    Args:
+        suites: as loaded.
+        registry: the plugins.
+        remote: names of suites whose points run on other machines, so that this one is not asked.
+    """
     prober = Prober()
-    planned = expand(suites, registry, prober.backend)
+    here = [suite for suite in suites if suite.suite not in remote]
+    there = [suite for suite in suites if suite.suite in remote]
+    elsewhere = expand(there, registry) if there else Plan([], [])
+    planned = expand(here, registry, prober.backend) if here or not there else Plan([], [])
     reasons = prober.workloads(planned.points, registry)
     return replace(
         planned,
-        points=[point for point in planned.points if point.id not in reasons],
+        points=[*(point for point in planned.points if point.id not in reasons), *elsewhere.points],
         skipped=[
             *planned.skipped,
+            *elsewhere.skipped,
             *(Skipped(point, reasons[point.id]) for point in planned.points if point.id in reasons),
         ],
     )

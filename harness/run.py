@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import platform
-import random
 import secrets
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,28 +20,19 @@ from platformdirs import user_cache_path
 from harness import record
 from harness.errors import ExitCode, MeasurementError, UsageError
 from harness.executor import Executor, Job, Outcome
+from harness.executor_choice import Chosen, stored
 from harness.fingerprint import digest
 from harness.plan import Plan, Point
+from harness.point import canonical
 from harness.registry import Registry
+from harness.schedule import Scheduled, schedule
+from harness.side_by_side import SideBySide
 
 PLAN = "plan.json"
 """The points of a run, as planned: what `--resume` goes by."""
 
 Watcher = Callable[[Mapping[str, object]], None]
 """Told what happens: `trial` (started), `progress`, `waiting`, `finished`, `note`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scheduled:
-    """One trial of one point."""
-
-    point: Point
-    trial: int
-
-    @property
-    def trial_id(self) -> str:
-        """Unique in its run, the same after a resume."""
-        return f"{self.point.id}-t{self.trial:03d}"
 
 
 @dataclass(slots=True)
@@ -52,6 +43,7 @@ class Tally:
     kept: int = 0
     failed: list[str] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
     interrupted: bool = False
 
     @property
@@ -60,18 +52,6 @@ class Tally:
         if self.interrupted:
             return ExitCode.INTERRUPTED
         return ExitCode.MEASUREMENT if self.failed or self.invalid else ExitCode.OK
-
-
-def schedule(points: Sequence[Point], seed: int) -> list[Scheduled]:
-    """Every trial of every point: rounds of one trial a point, each round in random order, the same for one seed."""
-    generator = random.Random(seed)  # noqa: S311 - an order, not a secret
-    rounds = max((point.trials for point in points), default=0)
-    order = []
-    for trial in range(rounds):
-        due = [Scheduled(point, trial) for point in points if trial < point.trials]
-        generator.shuffle(due)
-        order += due
-    return order
 
 
 def new_run_id(suites: Iterable[str], now: datetime | None = None) -> str:
@@ -90,7 +70,8 @@ class Run:
         seed: of the order of trials.
         registry: the plugins.
         executor: where trials run.
-        watcher: is told what happens.
+        watcher: is told what happens; from one thread at a time.
+        elsewhere: suite's name -> the executor of its points, where that is another.
     """
 
     def __init__(
@@ -102,26 +83,37 @@ class Run:
         registry: Registry,
         executor: Executor,
         watcher: Watcher,
+        elsewhere: Mapping[str, Executor] | None = None,
     ) -> None:
         self.folder = folder
         self.points = list(points)
         self.seed = seed
         self.registry = registry
         self.executor = executor
-        self.watcher = watcher
+        self.elsewhere = dict(elsewhere or {})
         self.tally = Tally()
+        self._watcher = watcher
+        self._lock = threading.RLock()
+        self._prepared: dict[str, Job] = {}
+        self._stopping = threading.Event()
+
+    def watcher(self, event: Mapping[str, object]) -> None:
+        """Tells what happens, also while trials run side by side."""
+        with self._lock:
+            self._watcher(event)
 
     def execute(self) -> Tally:
-        """Runs what is missing, finishes the records, writes `run.json`. Ctrl-C ends the worker and keeps the rest."""
-        order = schedule(self.points, self.seed)
+        """Runs what is missing, finishes the records, writes `run.json`. Ctrl-C ends the workers and keeps the rest."""
+        order = list(enumerate(schedule(self.points, self.seed)))
+        executors = list({id(each): each for each in (self.executor, *self.elsewhere.values())}.values())
         try:
-            for number, due in enumerate(order):
-                self.watcher({"type": "trial", "number": number, "of": len(order), "label": due.point.label})
-                self._trial(due)
+            for executor in executors:
+                self._run_on(executor, [each for each in order if self._executor_of(each[1]) is executor], len(order))
         except KeyboardInterrupt:
             self.tally.interrupted = True
         finally:
-            self.executor.close()
+            for executor in executors:
+                executor.close()
         self._finish()
         self._close_run_file()
         for fault in self.registry.tell(
@@ -132,20 +124,70 @@ class Run:
             self.watcher({"type": "note", "text": fault})
         return self.tally
 
-    def _trial(self, due: Scheduled) -> None:
-        folder = self.folder / due.trial_id
-        if (folder / record.MEASUREMENT).exists():
-            self.tally.kept += 1
+    def _executor_of(self, due: Scheduled) -> Executor:
+        return self.elsewhere.get(due.point.suite, self.executor)
+
+    def _run_on(self, executor: Executor, order: Sequence[tuple[int, Scheduled]], total: int) -> None:
+        """Runs the missing trials of an executor, so many side by side as it takes."""
+        missing = [each for each in order if not (self.folder / each[1].trial_id / record.MEASUREMENT).exists()]
+        self.tally.kept += len(order) - len(missing)
+        if not missing:
             return
+        executor.begin(self._job(due) for _, due in missing)
+        waiting = iter(missing)
+        side_by_side = max(1, min(executor.at_once, len(missing)))
+        if side_by_side == 1:
+            for number, due in waiting:
+                self._trial(executor, number, total, due)
+        else:
+            call = lambda each: self._trial(executor, each[0], total, each[1])  # noqa: E731 - a name for the line's sake
+            SideBySide(call, waiting, executor, self._stopping).run(side_by_side)
+
+    def _job(self, due: Scheduled) -> Job:
+        """The job of a trial, whose folder is made once."""
+        with self._lock:
+            job = self._prepared.get(due.trial_id)
+        if job is None:
+            modelled = self.registry.get("workload", due.point.workload).spec.modelled
+            job = prepare(self.folder, due, measured=not modelled)
+            with self._lock:
+                self._prepared[due.trial_id] = job
+        return job
+
+    def _trial(self, executor: Executor, number: int, total: int, due: Scheduled) -> None:
         point = due.point
-        job = prepare(self.folder, due)
+        job = self._job(due)
+        with self._lock:
+            self._prepared.pop(due.trial_id, None)
+        self.watcher({"type": "trial", "number": number, "of": total, "label": point.label})
         news = {"run": self.folder.name, "point": point.id, "trial": due.trial, "workload": point.workload}
         self._tell("harness_trial_started", trial=news)
-        outcome = self.executor.run(job, self.watcher)
-        status = self._judge(due, folder, outcome)
-        self._tell("harness_trial_finished", trial={**news, "status": status, "reason": outcome.reason}, folder=folder)
+        outcome = self._outcome(executor, job)
+        if not outcome.ok and self._stopping.is_set():
+            return
+        with self._lock:
+            status = self._judge(due, job.folder, outcome)
+        news = {**news, "status": status, "reason": outcome.reason}
+        self._tell("harness_trial_finished", trial=news, folder=job.folder)
+
+    def _outcome(self, executor: Executor, job: Job) -> Outcome:
+        """What an executor says of a trial; whatever it raises or returns instead is the trial's failure."""
+        try:
+            outcome: object = executor.run(job, self.watcher)
+        except Exception as error:  # noqa: BLE001 - a plugin's fault costs its own trial only
+            return Outcome(ok=False, reason=f"the executor {type(executor).__name__} raised {error!r}")
+        if not isinstance(outcome, Outcome):
+            said = f"the executor {type(executor).__name__} returned a {type(outcome).__name__}, not an Outcome"
+            return Outcome(ok=False, reason=said)
+        if outcome.ok and not (job.folder / record.MEASUREMENT).exists():
+            return Outcome(ok=False, reason=f"the executor {type(executor).__name__} brought no measurement")
+        return outcome
 
     def _judge(self, due: Scheduled, folder: Path, outcome: Outcome) -> str:
+        if outcome.skipped:
+            self.tally.skipped.append({"label": f"{due.point.label}, trial {due.trial}", "reason": outcome.reason})
+            shutil.rmtree(folder, ignore_errors=True)
+            return "skipped"
         if not outcome.ok:
             self.tally.failed.append(f"{due.point.label}, trial {due.trial}: {outcome.reason}")
             record.write_json(
@@ -162,7 +204,9 @@ class Run:
         return "invalid" if measurement.invalid else "measured"
 
     def _tell(self, hook: str, **news: Any) -> None:
-        for fault in self.registry.tell(hook, **news):
+        with self._lock:
+            faults = self.registry.tell(hook, **news)
+        for fault in faults:
             self.watcher({"type": "note", "text": fault})
 
     def _finish(self) -> None:
@@ -176,11 +220,33 @@ class Run:
         path = self.folder / record.RUN
         described = json.loads(path.read_text(encoding="utf-8"))
         described["finished_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
+        described["skipped"] += self.tally.skipped
         described["status"] = "interrupted" if self.tally.interrupted else "failed" if self.tally.exit_code else "ok"
         record.write_json(path, described)
 
 
-def prepare(run: Path, due: Scheduled) -> Job:
+def start(
+    folder: Path,
+    points: Sequence[Point],
+    seed: int,
+    executors: Mapping[str, Chosen],
+    registry: Registry,
+    watcher: Watcher,
+) -> Run:
+    """A run whose points go to the executors of their suites: one of each kind, shared by the suites that agree."""
+    made: dict[str, Executor] = {}
+    local = Chosen()
+    chosen = {suite: executors.get(suite, local) for suite in dict.fromkeys(point.suite for point in points)}
+    for each in chosen.values():
+        key = canonical(each.to_json())
+        if key not in made:
+            made[key] = each.make(registry)
+    own = {suite: made[canonical(each.to_json())] for suite, each in chosen.items()}
+    first = next(iter(own.values()), None) or local.make(registry)
+    return Run(folder, points, seed, registry=registry, executor=first, watcher=watcher, elsewhere=own)
+
+
+def prepare(run: Path, due: Scheduled, *, measured: bool = True) -> Job:
     """Makes the folder of a trial, empty but for what its worker reads, and the job to hand to an executor."""
     folder = run / due.trial_id
     shutil.rmtree(folder, ignore_errors=True)
@@ -202,6 +268,9 @@ def prepare(run: Path, due: Scheduled) -> Job:
         devices=tuple(str(device["uuid"]) for device in due.point.devices),
         timeout_s=due.point.limits.trial_s,
         silence_s=due.point.limits.silence_s,
+        label=due.point.label,
+        requires=due.point.requires,
+        measured=measured,
     )
 
 
@@ -231,8 +300,19 @@ def create(
     seed: int,
     *,
     name: str = "",
+    executors: Mapping[str, Chosen] | None = None,
 ) -> Path:
-    """Makes the folder of a new run, with its plan and its description; without a name it gets a unique one."""
+    """Makes the folder of a new run, with its plan and its description.
+
+    Args:
+        store: folder of runs.
+        plan: what is to be run.
+        suite_files: as the user named them.
+        command: the command line.
+        seed: of the order of trials.
+        name: of the folder; without one it gets a unique one.
+        executors: suite's name -> where its points run; `local` where it is not named.
+    """
     suites = [point.suite for point in plan.points] or [skipped.point.suite for skipped in plan.skipped] or ["empty"]
     folder = store / (name or new_run_id(suites))
     folder.mkdir(parents=True)
@@ -251,7 +331,7 @@ def create(
                 for point in plan.points
             ],
             "skipped": [{"label": skipped.point.label, "reason": skipped.reason} for skipped in plan.skipped],
-            "executor": "local",
+            "executors": {suite: chosen.to_json() for suite, chosen in (executors or {}).items()},
             "status": "running",
         },
     )
@@ -269,6 +349,11 @@ def reopen(folder: Path) -> tuple[list[Point], int]:
     except (ValueError, KeyError, TypeError) as error:
         raise MeasurementError(f"the run's description cannot be read: {error}", where=str(folder)) from error
     return points, seed
+
+
+def executors_of(folder: Path, registry: Registry) -> dict[str, Chosen]:
+    """Suite's name -> where its points ran, of an earlier run."""
+    return stored(json.loads((folder / record.RUN).read_text(encoding="utf-8")).get("executors"), registry)
 
 
 def planned_points(folder: Path) -> list[Point]:

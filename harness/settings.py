@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
 from harness.errors import PluginError, UsageError, did_you_mean
 from harness.impacts import Applied, in_order
 from harness.meter import ImpactMeterSpec
+from harness.options import Options
 from harness.point import canonical
 from harness.registry import Registry
 from harness.suite_faults import accepted_keys, real_path
@@ -39,6 +40,18 @@ class Setting:
     def key(self) -> str:
         """As the user wrote it: `fuel.grid`."""
         return ".".join((self.meter, *self.path))
+
+
+class OptionsOf(Protocol):
+    """An offer that takes options."""
+
+    @property
+    def name(self) -> str:
+        """Of the offer."""
+
+    @property
+    def options(self) -> type[Options]:
+        """Their model."""
 
 
 def shown(value: object) -> str:
@@ -190,7 +203,7 @@ class Combinations:
             valid = spec.options.model_validate(options)
             dumped = valid.model_dump(mode="json", by_alias=True)
         except ValidationError as error:
-            raise next(_refusals(error, spec, options, where)) from None
+            raise next(refusals(error, spec, options, where)) from None
         except Exception as error:
             plugin = str(self._registry.get("meter", name).plugin)
             raise PluginError(
@@ -199,9 +212,15 @@ class Combinations:
         return Applied(spec, dumped, spec.factory(valid))
 
 
-def _refusals(
-    error: ValidationError, spec: ImpactMeterSpec, options: Mapping[str, Any], where: str
-) -> Iterator[UsageError]:
+def refusals(error: ValidationError, spec: OptionsOf, options: Mapping[str, Any], where: str) -> Iterator[UsageError]:
+    """What pydantic found wrong with options that do not come from a file.
+
+    Args:
+        error: what it found.
+        spec: the offer whose options they are.
+        options: as given.
+        where: what the user wrote.
+    """
     for found in error.errors(include_url=False):
         loc, said = tuple(found["loc"]), str(found["msg"])
         place = ".".join(map(str, (spec.name, *real_path(options, loc))))

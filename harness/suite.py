@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -28,13 +29,12 @@ from harness import suite_yaml
 from harness.errors import UsageError
 from harness.functional_unit import Where
 from harness.options import Duration, Share, Size
-from harness.registry import Registry
 from harness.suite_faults import faults, real_path
 from harness.suite_yaml import Document, Keys, raise_all, short
 
 FREE_KEYS: Final = frozenset({"options", "matrix", "include", "exclude"})
 """Keys of a case whose values belong to the workload."""
-CHOICE_KEYS: Final = frozenset({"backend", "meters", "scorers"})
+CHOICE_KEYS: Final = frozenset({"backend", "executor", "meters", "scorers"})
 """Keys that name plugins."""
 _TEXT_KEYS: Final = frozenset({"suite", "cases", "description", "workload", "name"})
 
@@ -55,6 +55,7 @@ def _condition(text: str) -> str:
     return text
 
 
+Whole = Annotated[int, BeforeValidator(_no_bool)]
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=LIMIT_TRIALS)]
 Seconds = Annotated[Duration, Field(le=31_536_000.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=100)]
@@ -72,7 +73,7 @@ class Named:
     """A plugin's name with its options as written.
 
     Attributes:
-        name: of a backend, meter or scorer.
+        name: of a backend, meter, scorer or executor.
         options: not yet validated.
         keys: where the options stand, from the place of the choice.
     """
@@ -82,12 +83,12 @@ class Named:
     keys: Keys = ()
 
 
-def _backend(value: object) -> Named:
+def _named(value: object) -> Named:
     if isinstance(value, str):
         return Named(value)
     if isinstance(value, dict) and isinstance(value.get("name"), str):
         return Named(value["name"], {key: option for key, option in value.items() if key != "name"})
-    raise ValueError(f"found {short(value)}; accepted: a name, or a mapping with 'name' and the backend's options")
+    raise ValueError(f"found {short(value)}; accepted: a name, or a mapping with 'name' and its options")
 
 
 def _listed(value: object) -> Named:
@@ -100,7 +101,7 @@ def _listed(value: object) -> Named:
     raise ValueError(f"found {short(value)}; accepted: a name, or one name with a mapping of its options")
 
 
-BackendChoice = Annotated[Named, PlainValidator(_backend), WithJsonSchema({})]
+NamedChoice = Annotated[Named, PlainValidator(_named), WithJsonSchema({})]
 ListedChoice = Annotated[Named, PlainValidator(_listed), WithJsonSchema({})]
 
 
@@ -150,10 +151,22 @@ class Unit(Strict):
 
 
 class Requires(Strict):
-    """What a machine must have; unmet, the points are skipped."""
+    """What a machine must have; unmet, the points are skipped.
 
-    gpu: Annotated[int, BeforeValidator(_no_bool), Field(ge=0)] | None = None
+    `memory` is that of the smallest GPU where GPUs are required, else the host's. `accelerator` is part of a GPU's
+    name, in any case of letters. `labels` and `resources` are a cluster's own words; this machine alone has none.
+    """
+
+    gpu: Annotated[int, BeforeValidator(_no_bool)] | None = Field(
+        None, ge=0, validation_alias=AliasChoices("gpu", "gpus")
+    )
+    accelerator: Annotated[str, Field(min_length=1)] | None = None
+    cpu: Annotated[int, BeforeValidator(_no_bool)] | None = Field(
+        None, ge=1, validation_alias=AliasChoices("cpu", "cpus")
+    )
     memory: Size | None = None
+    labels: dict[str, str] | None = None
+    resources: dict[str, Annotated[float, Field(gt=0)]] | None = None
 
 
 Values = Annotated[list[Any], Field(min_length=1)]
@@ -166,7 +179,7 @@ class Case(Strict):
     name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     requires: Requires = Requires()
     options: dict[str, Any] = {}
-    backend: BackendChoice | None = None
+    backend: NamedChoice | None = None
     meters: list[ListedChoice] | None = None
     scorers: list[ListedChoice] | None = None
     matrix: dict[str, Values] = {}
@@ -199,7 +212,7 @@ class Suite(Strict):
 
     suite: Name
     description: str = ""
-    backend: BackendChoice = Named("host")
+    backend: NamedChoice = Named("host")
     meters: list[ListedChoice] = [Named("auto")]
     scorers: list[ListedChoice] = []
     trials: Count = 3
@@ -212,6 +225,7 @@ class Suite(Strict):
     gate: list[GateRule] = []
     calibration: Literal["required", "optional"] = "required"
     power_cap: Literal["expected", "unexpected"] = "unexpected"
+    executor: NamedChoice | None = None
 
     _document: Document = PrivateAttr(default_factory=lambda: Document("-"))
 
@@ -276,98 +290,3 @@ def _without_unset(document: Document) -> dict[str, Any]:
         if isinstance(owner, dict) and keys[0] not in FREE_KEYS | CHOICE_KEYS | _TEXT_KEYS:
             owner.pop(keys[0], None)
     return data
-
-
-# The schema for editors
-
-
-def json_schema(registry: Registry) -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of suites, with the options of every installed plugin."""
-    schema = Suite.model_json_schema()
-    definitions: dict[str, Any] = {name: _with_variables(each) for name, each in schema["$defs"].items()}
-    properties = _with_variables(schema["properties"])
-    definitions["Variable"] = {"type": "string", "pattern": suite_yaml.ENVIRONMENT.pattern}
-    for kind in ("workload", "backend", "meter", "scorer"):
-        for name, offer in registry.offers(kind).items():
-            definitions[f"{kind}.{name}"] = _options_schema(offer.spec, f"{kind}.{name}", definitions)
-    case = definitions["Case"]
-    for each in (properties, case["properties"]):
-        each["backend"] = _backend_schema(registry, definitions)
-        each["meters"] = _list_schema(registry, "meter", ["auto"])
-        each["scorers"] = _list_schema(registry, "scorer", [])
-    names = list(registry.workloads)
-    case["properties"]["workload"] = {"anyOf": [{"enum": names}, _VARIABLE]}
-    case["allOf"] = [_case_schema(name, definitions[f"workload.{name}"]["properties"]) for name in names]
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "A suite of joule-harness",
-        **{key: value for key, value in schema.items() if key not in {"$defs", "properties", "title"}},
-        "properties": properties,
-        "$defs": definitions,
-    }
-
-
-_WORDS: Final = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
-"""What pydantic writes for a limit on a parsed value, as JSON Schema calls it."""
-_VARIABLE: Final = {"$ref": "#/$defs/Variable"}
-
-
-def _with_variables(schema: Any) -> Any:
-    """The same schema, where every number, switch or fixed word may also be `${env:NAME}`."""
-    if isinstance(schema, list):
-        return [_with_variables(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    inner = {
-        _WORDS.get(key, key) if isinstance(value, int | float) else key: (
-            value if key in {"default", "const", "enum", "examples"} else _with_variables(value)
-        )
-        for key, value in schema.items()
-    }
-    fixed = inner.get("type") in ("integer", "number", "boolean") or "const" in inner or "enum" in inner
-    return {"anyOf": [inner, _VARIABLE]} if fixed else inner
-
-
-def _options_schema(spec: Any, prefix: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    try:
-        schema = spec.options.model_json_schema(ref_template=f"#/$defs/{prefix}.{{model}}")
-    except Exception:  # noqa: BLE001 - a plugin's field may have no JSON Schema
-        schema = {"type": "object", "properties": {name: {} for name in spec.options.model_fields}}
-    for name, each in schema.pop("$defs", {}).items():
-        definitions[f"{prefix}.{name}"] = _with_variables(each)
-    properties = {name: _with_variables(each) for name, each in schema.get("properties", {}).items()}
-    return {**schema, "description": spec.summary, "properties": properties}
-
-
-def _backend_schema(registry: Registry, definitions: Mapping[str, Any]) -> dict[str, Any]:
-    forms: list[Any] = [{"enum": list(registry.backends)}, _VARIABLE]
-    for name in registry.backends:
-        options = definitions[f"backend.{name}"]
-        properties = {**options["properties"], "name": {"const": name}}
-        forms.append({**options, "properties": properties, "required": ["name", *options.get("required", ())]})
-    return {"anyOf": forms}
-
-
-def _list_schema(registry: Registry, kind: str, words: list[str]) -> dict[str, Any]:
-    names = list(registry.offers(kind))
-    options = {name: {"anyOf": [{"$ref": f"#/$defs/{kind}.{name}"}, {"type": "null"}]} for name in names}
-    mapping = {
-        "type": "object",
-        "properties": options,
-        "additionalProperties": False,
-        "minProperties": 1,
-        "maxProperties": 1,
-    }
-    return {"type": "array", "items": {"anyOf": [{"enum": [*words, *names]}, mapping, _VARIABLE]}}
-
-
-def _case_schema(workload: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a workload's name means for the keys that hold its options; the matrix may give what is required."""
-    one = {"type": "object", "properties": options, "additionalProperties": False}
-    many = {name: {"type": "array", "items": each} for name, each in options.items()}
-    matrix = {"type": "object", "properties": many, "additionalProperties": False}
-    listed = {"type": "array", "items": one}
-    return {
-        "if": {"properties": {"workload": {"const": workload}}, "required": ["workload"]},
-        "then": {"properties": {"options": one, "matrix": matrix, "include": listed, "exclude": listed}},
-    }

@@ -26,6 +26,7 @@ from harness import fingerprint, record
 from harness.backend import Backend, Device
 from harness.energy import Channel, Edge, Meters
 from harness.errors import HarnessError, MeasurementError, PluginError, UsageError
+from harness.executor import MESSAGES
 from harness.meter import MeterContext, MeterSpec
 from harness.plan import Choice, Point
 from harness.quantity import Unavailable
@@ -34,8 +35,6 @@ from harness.sample import Scope
 from harness.window import Ledger, OpenWindow, measure, rest
 from harness.workload import COMMON_COLUMNS, TrialContext, Workload, WorkloadSpec
 
-MESSAGES = "HARNESS_MESSAGES"
-"""Environment variable that names the file descriptor for messages."""
 STABLE_OVER = 5
 """The warm-up looks at the variation of so many last iterations."""
 

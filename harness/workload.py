@@ -157,6 +157,7 @@ class WorkloadSpec:
         options: model of the options.
         backends: names of the backends it runs on; empty for any.
         probe: options -> why it cannot run here, or None; runs in a process of its own.
+        modelled: its numbers come from a model of the hardware: trials may run side by side.
     """
 
     name: str
@@ -167,6 +168,7 @@ class WorkloadSpec:
     options: type[Options] = NoOptions
     backends: tuple[str, ...] = ()
     probe: Callable[[Any], Unavailable | None] | None = None
+    modelled: bool = False
 
 
 class Scorer(ABC):

@@ -17,7 +17,8 @@ from harness.meter import MeterSpec
 from harness.options import Duration, Options
 from harness.quantity import Unavailable
 from harness.registry import Registry
-from harness.suite import json_schema, load, load_all, loads
+from harness.suite import load, load_all, loads
+from harness.suite_schema import json_schema
 from harness.suite_yaml import LIMIT_BYTES, SuiteError, parse
 from harness.workload import WorkloadSpec
 
@@ -84,7 +85,12 @@ def test_what_is_not_written_has_the_documented_defaults() -> None:
         ("500ms", "-3", "s.yaml:6:34", "at windows.min_seconds: "),
         ("500ms", "5, max_seconds: 1", "s.yaml:6:10", "max_seconds 1 is less than min_seconds 5"),
         ("trial: 2h", "trial: 0", "s.yaml:8:17", "at limits.trial: found 0; accepted: greater than 0"),
-        ("memory: 40GB", "memry: 40GB", "s.yaml:11:24", "accepted: gpu, memory (did you mean 'memory'?)"),
+        (
+            "memory: 40GB",
+            "memry: 40GB",
+            "s.yaml:11:24",
+            "accepted: accelerator, cpu, gpu, labels, memory, resources (did you mean 'memory'?)",
+        ),
         ("sss", "[sss]", "s.yaml:10:15", "at cases[0].workload: found ['sss']"),
         ("workload: sss", "name: x", "s.yaml:10:5", "at cases[0]: the key 'workload' is missing"),
         ("[2, 4, 8]", "[]", "s.yaml:13:28", "at cases[0].matrix.draft_tokens: found []"),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from harness.backend import BackendSpec
-from harness.executor import Executor, ExecutorSpec
+from harness.executor import ExecutorSpec
 from harness.hookspecs import hookimpl
 from harness.meter import ImpactMeterSpec, MeterSpec
 from harness.workload import WorkloadSpec
@@ -38,18 +37,7 @@ def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
 
 @hookimpl
 def harness_executors() -> Iterable[ExecutorSpec]:
-    """Offers the local executor, the only one that gates."""
-    return [
-        ExecutorSpec(
-            name="local",
-            summary="one worker process after another on this machine",
-            factory=_local_executor,
-            gates=True,
-        )
-    ]
+    """Offers the local executor."""
+    from harness.builtin import local
 
-
-def _local_executor(_options: Any) -> Executor:
-    from harness.local_executor import LocalExecutor
-
-    return LocalExecutor()
+    return [local.EXECUTOR]

@@ -1,0 +1,128 @@
+"""Which executor runs the points of each suite: the command line's, else the suite's, else `local`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from harness.errors import PluginError, UsageError
+from harness.executor import Executor, ExecutorSpec
+from harness.registry import Registry
+from harness.settings import refusals
+from harness.suite import Named, Suite
+from harness.suite_faults import faults, real_path
+from harness.suite_yaml import Keys, parse, raise_all, unset_in
+
+LOCAL: Final = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """An executor and its options, validated, as JSON values."""
+
+    name: str = LOCAL
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def spec(self, registry: Registry) -> ExecutorSpec:
+        """The offer; raises UsageError where no plugin has that name."""
+        spec: ExecutorSpec = registry.get("executor", self.name).spec
+        return spec
+
+    def make(self, registry: Registry) -> Executor:
+        """An executor; raises PluginError where the plugin makes something else."""
+        spec = self.spec(registry)
+        made: object = spec.factory(spec.options.model_validate(dict(self.options)))
+        if not isinstance(made, Executor):
+            where = str(registry.get("executor", self.name).plugin)
+            raise PluginError(f"executor {self.name!r} made a {type(made).__name__}, not an Executor", where=where)
+        return made
+
+    def to_json(self) -> dict[str, Any]:
+        """As `run.json` keeps it."""
+        return {"name": self.name, "options": dict(self.options)}
+
+
+def choose(
+    suites: Sequence[Suite], registry: Registry, *, name: str = "", settings: Sequence[str] = (), jobs: int = 1
+) -> dict[str, Chosen]:
+    """Suite's name -> its executor.
+
+    Args:
+        suites: as loaded.
+        registry: the plugins.
+        name: of `--executor`; empty for what each suite says.
+        settings: of `--executor-option`: `KEY=VALUE`, over what a suite says of the same executor.
+        jobs: of `--jobs`, an option of the executor `local`.
+
+    Raises:
+        UsageError: an executor or an option that is not known or not accepted.
+    """
+    over = _settings(settings, jobs)
+    said = [f"--executor-option {text}" for text in settings] + ([f"--jobs {jobs}"] if jobs > 1 else [])
+    found = {}
+    for suite in suites:
+        own = suite.executor
+        chosen = name or (own.name if own else LOCAL)
+        if own is not None and chosen == own.name:
+            if next(unset_in([own.name, dict(own.options)]), None):
+                found[suite.suite] = Chosen()  # none of its points is run
+                continue
+            written = _of_suite(suite, own, registry) | over
+        else:
+            written = over
+        found[suite.suite] = validated(chosen, written, registry, said)
+    return found
+
+
+def validated(name: str, options: Mapping[str, Any], registry: Registry, said: Sequence[str] = ()) -> Chosen:
+    """An executor with checked options.
+
+    Args:
+        name: of the executor.
+        options: as written.
+        registry: the plugins.
+        said: what the user wrote for them, for the message.
+    """
+    spec: ExecutorSpec = registry.get("executor", name).spec
+    try:
+        valid = spec.options.model_validate(dict(options))
+    except ValidationError as error:
+        where = " ".join(said) or f"executor {name}"
+        raise next(refusals(error, spec, options, where)) from None
+    return Chosen(name, valid.model_dump(mode="json", by_alias=True))
+
+
+def stored(raw: object, registry: Registry) -> dict[str, Chosen]:
+    """Suite's name -> its executor, as `run.json` of an earlier run keeps it."""
+    if not isinstance(raw, Mapping):
+        return {}
+    return {str(suite): validated(each["name"], each["options"], registry) for suite, each in raw.items()}
+
+
+def _of_suite(suite: Suite, named: Named, registry: Registry) -> dict[str, Any]:
+    """The options that a suite gives its executor; raises UsageError at their place in the file."""
+    document = suite.document
+    try:
+        spec: ExecutorSpec = registry.get("executor", named.name).spec
+    except UsageError as error:
+        raise document.error(("executor",), error.message, accepted=error.accepted, hint=error.hint) from None
+    base: Keys = ("executor", *named.keys)
+    try:
+        spec.options.model_validate(dict(named.options))
+    except ValidationError as error:
+        raise_all(faults(error, spec.options, document, lambda loc: base + real_path(document.at(base), loc)))
+    return dict(named.options)
+
+
+def _settings(texts: Sequence[str], jobs: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"jobs": jobs} if jobs > 1 else {}
+    for text in texts:
+        where = f"--executor-option {text}"
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise UsageError("no option and value", where=where, accepted="KEY=VALUE, such as jobs=4")
+        found[key.strip()] = parse(value or "''", where, {}).data
+    return found
