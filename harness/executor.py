@@ -100,7 +100,6 @@ class ExecutorSpec:
         summary: one line for `harness plugins`.
         factory: options -> Executor.
         options: model of the options.
-        gates: whether its trials are controlled enough for `harness gate`.
         remote: trials run on other machines: no backend is asked here, and `requires` is the executor's business.
     """
 
@@ -108,5 +107,4 @@ class ExecutorSpec:
     summary: str
     factory: Callable[[Any], Executor]
     options: type[Options] = NoOptions
-    gates: bool = False
     remote: bool = False

@@ -16,6 +16,7 @@ from harness.calibrate import Report, report
 from harness.calibration_store import find, revision, runner_of
 from harness.cells import Rules
 from harness.errors import MeasurementError, UsageError
+from harness.executor_choice import LOCAL
 from harness.gate import Gate, Result, looks_for, to_json
 from harness.metric import Metric
 from harness.pairs import Pairs, Series
@@ -68,11 +69,21 @@ def sides(
 
 
 def load(files: Sequence[Path]) -> list[Suite]:
-    """The suites; raises UsageError where one has no rules, judges a metric twice, or shares its name."""
+    """The suites; raises UsageError where one has no rules, judges a metric twice, shares its name, or runs elsewhere.
+
+    Only the executor `local` gates: pairs of trials compare two versions on one machine, one beside the other.
+    """
     loaded = suite.load_all(files)
     for each in loaded:
         if not each.gate:
             raise UsageError("the suite has no `gate:` section", where=each.file, accepted="a list of rules")
+        if each.executor is not None and each.executor.name != LOCAL:
+            raise each.document.error(
+                ("executor",),
+                f"the executor {each.executor.name!r} does not gate",
+                accepted=LOCAL,
+                hint="leave it out of the suite and name it where it is to be used: harness run --executor",
+            )
         judged = [(rule.metric, rule.per, rule.at_least, rule.at_most) for rule in each.gate]
         for index, one in enumerate(judged):
             if one in judged[:index]:

@@ -29,5 +29,4 @@ EXECUTOR = ExecutorSpec(
     summary="one worker process after another on this machine",
     factory=_make,
     options=LocalOptions,
-    gates=True,
 )
