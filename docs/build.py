@@ -211,7 +211,7 @@ def machines(registry: Registry) -> str:
         text += head(name, offer).replace("## ", "## Backend ") + options(offer.spec.options)
     for name, offer in registry.executors.items():
         text += head(name, offer).replace("## ", "## Executor ")
-        text += "Its trials may be gated.\n\n" if offer.spec.gates else "Its trials are not gated.\n\n"
+        text += "Its trials run on other machines and cannot be gated.\n\n" if offer.spec.remote else ""
         text += options(offer.spec.options)
     return text
 
