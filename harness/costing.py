@@ -1,15 +1,18 @@
 """From measurements to records: quality, impacts, cost per functional unit. Runs after the work, in its own process.
 
-Started as `python -m harness.costing RUN_FOLDER`; it finishes every trial that has a measurement and no record, and can
-be repeated: the measurement and its side-cars are never changed.
+Started as `python -m harness.costing RUN_FOLDER [--again] [--part K/N]`; it finishes every trial, or every N-th from
+the K-th on, that has a measurement and no record, and can be repeated: the measurement and its side-cars are never
+changed.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -191,14 +194,14 @@ def finish_trial(folder: Path, registry: Registry) -> Record:
     return finished
 
 
-def main(run: Path, *, again: bool = False) -> int:
+def main(run: Path, *, again: bool = False, part: int = 0, parts: int = 1) -> int:
     """Finishes what of a run is not finished, or all of it `again`; a trial's failure stands beside it and in the log.
 
     A record that stands is replaced by a complete new one or not at all.
     """
     registry = load_plugins()
     failed = 0
-    for folder in record.trial_folders(run):
+    for folder in islice(record.trial_folders(run), part, None, parts):
         stands = (folder / record.RECORD).exists()
         if (stands and not again) or not (folder / record.MEASUREMENT).exists():
             continue
@@ -214,4 +217,10 @@ def main(run: Path, *, again: bool = False) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), again="--again" in sys.argv[2:]))
+    asked = argparse.ArgumentParser()
+    asked.add_argument("run", type=Path)
+    asked.add_argument("--again", action="store_true")
+    asked.add_argument("--part", default="0/1")
+    said = asked.parse_args()
+    at, _, of = said.part.partition("/")
+    sys.exit(main(said.run, again=said.again, part=int(at), parts=int(of)))

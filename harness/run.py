@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import secrets
 import shutil
@@ -13,12 +14,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from platformdirs import user_cache_path
 
 from harness import record
-from harness.errors import ExitCode, MeasurementError, UsageError
+from harness.errors import ExitCode, HarnessError, MeasurementError, UsageError
 from harness.executor import Executor, Job, Outcome
 from harness.executor_choice import Chosen, stored
 from harness.fingerprint import digest
@@ -30,6 +31,9 @@ from harness.side_by_side import SideBySide
 
 PLAN = "plan.json"
 """The points of a run, as planned: what `--resume` goes by."""
+
+_SHARE: Final = 100
+"""Trials that are worth a process of their own for costing."""
 
 Watcher = Callable[[Mapping[str, object]], None]
 """Told what happens: `trial` (started), `progress`, `waiting`, `finished`, `note`."""
@@ -275,21 +279,42 @@ def prepare(run: Path, due: Scheduled, *, measured: bool = True) -> Job:
 
 
 def finish(folder: Path, *, again: bool = False) -> str:
-    """Scores and costs a run's trials in a child process; returns what went wrong, or an empty string.
+    """Scores and costs a run's trials in child processes; returns what went wrong, or an empty string.
+
+    Many trials that no scorer judges are shared out among the processors; a scorer's model is loaded once.
 
     Args:
         folder: of the run.
         again: also those that have a record, which is replaced only by a complete new one.
     """
+    trials = sum(1 for _ in folder.glob(f"*/{record.MEASUREMENT}"))
+    parts = 1 if trials < 2 * _SHARE or _scored(folder) else min(trials // _SHARE, os.cpu_count() or 1)
+    flags = ["--again"] if again else []
     with (folder / "costing.log").open("ab") as log:
-        child = subprocess.run(
-            [sys.executable, "-m", "harness.costing", str(folder), *(["--again"] if again else [])],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    return f"scoring or costing failed, see {folder / 'costing.log'}" if child.returncode else ""
+        children = [
+            subprocess.Popen(
+                [sys.executable, "-m", "harness.costing", str(folder), *flags, "--part", f"{part}/{parts}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            for part in range(parts)
+        ]
+        try:
+            failed = [child.wait() for child in children]
+        finally:
+            for child in children:
+                child.kill()
+                child.wait()
+    return f"scoring or costing failed, see {folder / 'costing.log'}" if any(failed) else ""
+
+
+def _scored(folder: Path) -> bool:
+    """Whether a point of a run has a scorer; True where the plan cannot be read."""
+    try:
+        return any(point.scorers for point in planned_points(folder))
+    except HarnessError:
+        return True
 
 
 def create(
