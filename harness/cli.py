@@ -150,6 +150,9 @@ def run(
     resume: Annotated[
         Path | None, typer.Option(help="Run folder to go on with; only what is missing is run.", show_default=False)
     ] = None,
+    changed: Annotated[
+        str, typer.Option(help="If suites plan other points than --resume: refuse, keep its plan, or begin a new run.")
+    ] = "refuse",
     executor: Annotated[
         str, typer.Option(metavar="NAME", help="Where trials run, whatever the suites say; else local.")
     ] = "",
@@ -163,20 +166,20 @@ def run(
 ) -> None:
     """Measures the points of suites and prints the report."""
     from harness import run as runs
+    from harness.driving import driven
     from harness.errors import UsageError
     from harness.executor_choice import choose
     from harness.progress import Progress
+    from harness.resume import resumed
     from harness.suite import load_all
 
     registry = _registry()
     loaded = load_all(suites or [])
     executors = choose(loaded, registry, name=executor, settings=executor_option or [], jobs=jobs)
     planned = _plan(loaded, registry, executors) if suites else None
-    if resume is not None:
-        points, seed = runs.reopen(resume)
-        if planned is not None and not runs.unchanged(points, planned.points):
-            raise UsageError("the suites plan other points than the run to be resumed", where=str(resume))
-        folder = resume
+    earlier = resumed(resume, planned, changed) if resume is not None else None
+    if resume is not None and earlier is not None:
+        (points, seed), folder = earlier, resume
         executors = runs.executors_of(resume, registry) | executors
     elif planned is not None:
         points = planned.points
@@ -186,7 +189,7 @@ def run(
             typer.echo(f"skipped: {skipped.point.suite}: {skipped.point.label}: {skipped.reason}", err=True)
     else:
         raise UsageError("nothing to run", accepted="suite files, or --resume with a run folder")
-    with Progress() as progress:
+    with driven(folder), Progress() as progress:
         tally = runs.start(folder, points, seed, executors, registry, progress.tell).execute()
     for each in tally.skipped:
         typer.echo(f"skipped: {each['label']}: {each['reason']}", err=True)
@@ -333,11 +336,20 @@ def doctor(
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Also make the card of each meter that reads.")
     ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Look at locks, workers, store, clock, disk and memory instead.")
+    ] = False,
+    store: Store = DEFAULT_STORE,
 ) -> None:
     """Shows what can be measured on this machine, how, and why the rest cannot."""
     from rich.console import Console
 
     from harness import doctor as doctors
+
+    if deep:
+        from harness import deep_doctor
+
+        raise typer.Exit(deep_doctor.command(store, as_json=as_json))
 
     registry = _registry()
     rows = doctors.survey(registry, doctors.devices_of(registry))

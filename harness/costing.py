@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from harness import functional_unit, record
+from harness import functional_unit, record, side_cars
 from harness.errors import HarnessError, MeasurementError, PluginError
 from harness.functional_unit import FunctionalUnit, Row, count, finite, per_second
 from harness.impacts import Applied, Costs, StoredTrace, Windows, in_order
@@ -188,7 +188,9 @@ def _obtained(value: Value, method: Method) -> Value:
 
 def finish_trial(folder: Path, registry: Registry) -> Record:
     """Scores and costs one trial and writes its record."""
-    finished = Coster(record.load_measurement(folder), folder, registry).record()
+    measurement = record.load_measurement(folder)
+    side_cars.check(folder, measurement)
+    finished = Coster(measurement, folder, registry).record()
     record.dump(folder / record.RECORD, finished)
     (folder / record.FAILURE).unlink(missing_ok=True)
     return finished

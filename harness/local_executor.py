@@ -23,6 +23,7 @@ from typing import IO, Final
 from filelock import FileLock, Timeout
 
 from harness import record
+from harness.errors import MeasurementError
 from harness.executor import MESSAGES, Executor, Job, Listener, Outcome
 
 LOG_TAIL_LINES: Final = 12
@@ -44,11 +45,28 @@ def tail(path: Path, lines: int = LOG_TAIL_LINES) -> tuple[str, ...]:
     return tuple(text.splitlines()[-lines:])
 
 
+def lock_folder_path() -> Path:
+    """Where the device locks of this user lie, shared by all runs on this machine."""
+    return Path(tempfile.gettempdir()) / f"joule-harness-{os.getuid()}"
+
+
+def _lock_folder() -> Path:
+    """The folder of the locks, made if need be; refused where somebody else made it first in a shared place."""
+    folder = lock_folder_path()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise MeasurementError(
+            "the folder of the device locks belongs to somebody else",
+            where=str(folder),
+            hint="set TMPDIR to a folder of your own",
+        )
+    return folder
+
+
 @contextmanager
 def device_locks(devices: tuple[str, ...], listener: Listener) -> Iterator[None]:
     """Holds one lock per device, shared by all runs of this user on this machine; names the holder while waiting."""
-    folder = Path(tempfile.gettempdir()) / f"joule-harness-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = _lock_folder()
     with ExitStack() as stack:
         for device in sorted(set(devices)):
             name = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in device)

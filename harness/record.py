@@ -13,6 +13,7 @@ One folder a trial, all of a run in one folder:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -157,7 +158,10 @@ class WindowUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What one trial's worker saw; everything later is computed from it and its side-cars."""
+    """What one trial's worker saw; everything later is computed from it and its side-cars.
+
+    `side_cars` holds the bytes of each side-car, as they lay on the disk before this was written.
+    """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -181,6 +185,7 @@ class Measurement:
     validation: tuple[Mapping[str, float], ...] = ()
     why_zero: Mapping[str, str] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    side_cars: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def windows(self) -> tuple[Span, ...]:
@@ -272,18 +277,44 @@ def adapter(kind: type[_T]) -> TypeAdapter[_T]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all: temporary name, fsync, rename, fsync of the folder."""
+    """Writes a file whole or not at all: temporary name, fsync, rename, fsync of the folder.
+
+    Raises:
+        MeasurementError: it cannot be written, a full disk for one; the file that stood there still stands.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)  # noqa: PTH105 - the tests of power loss see every call by its name in `os`
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise MeasurementError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Returns when the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, each on the disk when this returns; FileExistsError where it is there."""
+    missing = [each for each in folder.parents if not each.exists()]
+    for each in [*reversed(missing), folder]:
+        each.mkdir(exist_ok=each is not folder)
+        sync_folder(each.parent)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -337,7 +368,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a JSON Lines side-car. A torn last line (its writer was killed) ends the file; any other is an error."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         torn: int | None = None
         for number, line in enumerate(stream, start=1):
             if torn is not None:

@@ -254,7 +254,7 @@ def prepare(run: Path, due: Scheduled, *, measured: bool = True) -> Job:
     """Makes the folder of a trial, empty but for what its worker reads, and the job to hand to an executor."""
     folder = run / due.trial_id
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    record.make_folder(folder)
     record.write_json(
         folder / "job.json",
         {
@@ -340,7 +340,7 @@ def create(
     """
     suites = [point.suite for point in plan.points] or [skipped.point.suite for skipped in plan.skipped] or ["empty"]
     folder = store / (name or new_run_id(suites))
-    folder.mkdir(parents=True)
+    record.make_folder(folder)
     record.write_json(folder / PLAN, [point.to_json() for point in plan.points])
     record.write_json(
         folder / record.RUN,
@@ -397,8 +397,3 @@ def refuse_recosted(folder: Path) -> None:
     parent = json.loads(path.read_text(encoding="utf-8")).get("parent") if path.exists() else None
     if parent:
         raise UsageError(f"this run was costed again from {parent}", where=str(folder), hint="name that one")
-
-
-def unchanged(points: Sequence[Point], planned: Sequence[Point]) -> bool:
-    """Whether a plan holds the same points as an earlier one."""
-    return sorted(point.id for point in points) == sorted(point.id for point in planned)

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from harness import fingerprint, record
+from harness import fingerprint, record, side_cars
 from harness.backend import Backend, Device
 from harness.energy import Channel, Edge, Meters
 from harness.errors import HarnessError, MeasurementError, PluginError, UsageError
@@ -146,7 +146,8 @@ class Trial:
         )
         meter_context = MeterContext(node=self.job["node"], devices=devices, pid=os.getpid())
         reading, silent = open_meters(self.point.meters, self.registry, meter_context)
-        with self._side_cars() as (items, outputs, energy):
+        with self._side_cars() as streams:
+            items, outputs, energy = streams
             ledger = Ledger(items, outputs, self.columns)
             meters = Meters(reading, energy)
             meters.start()
@@ -163,6 +164,7 @@ class Trial:
                 facts = [dict(channel.meter.facts()) for channel in reading]
             finally:
                 faults += meters.close()
+            written = side_cars.sizes(streams)
         return record.Measurement(
             run=self.job["run"],
             trial_id=self.job["trial_id"],
@@ -186,6 +188,7 @@ class Trial:
             validation=tuple(validation),
             why_zero=dict(workload.why_zero()),
             flags=(*faults, *(() if warm_up.converged else ("warm-up not converged",))),
+            side_cars=written,
         )
 
     @contextlib.contextmanager

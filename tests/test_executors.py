@@ -175,6 +175,7 @@ class Stand(Executor):
             return said  # type: ignore[return-value]
         described = json.loads(self.measurement)
         described |= {"trial_id": job.trial_id, "run": job.folder.parent.name, "trial": int(job.trial_id[-3:])}
+        described["side_cars"] = {}
         record.write_json(job.folder / record.MEASUREMENT, described)
         listener({"type": "progress", "phase": "window", "text": job.trial_id, "done": 1.0})
         return Outcome(ok=True)

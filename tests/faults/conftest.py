@@ -1,0 +1,163 @@
+"""A place where runs go wrong: a store, an environment with a plugin of the test, real drivers and workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from harness import record
+
+SUITE = """\
+suite: {name}
+backend: {backend}
+meters: [{meters}]
+trials: {trials}
+windows: {{count: 1, min_seconds: {seconds}}}
+warm_up: {{max_seconds: 1, max_iterations: 0, min_iterations: 0}}
+limits: {limits}
+cases:
+  - workload: {workload}
+    options: {{{options}}}
+    matrix: {{{matrix}}}
+"""
+
+
+class Bench:
+    """Runs `harness` in a folder of its own.
+
+    Attributes:
+        folder: everything lies in it.
+        store: where runs go.
+        environment: of every process.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = folder / "store"
+        self.site = folder / "site"
+        for name in ("site", "tmp"):
+            (folder / name).mkdir()
+        self.environment = {
+            **os.environ,
+            "TMPDIR": str(folder / "tmp"),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            "PYTHONPATH": str(self.site),
+            "COLUMNS": "250",
+        }
+
+    def plugin(self, code: str, name: str = "faulty") -> None:
+        """Installs a plugin of one module."""
+        (self.site / f"{name}.py").write_text(textwrap.dedent(code), encoding="utf-8")
+        packaged = self.site / f"{name}-1.0.dist-info"
+        packaged.mkdir(exist_ok=True)
+        (packaged / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
+        (packaged / "entry_points.txt").write_text(f"[harness]\n{name} = {name}\n", encoding="utf-8")
+
+    def suite(self, **changes: object) -> Path:
+        values: dict[str, object] = {
+            "name": "bad-day",
+            "backend": "host",
+            "meters": "tdp: {watts: 100}",
+            "trials": 1,
+            "seconds": 0.02,
+            "limits": "{trial: 60s, silence: 30s}",
+            "workload": "spin",
+            "options": "iterations: 2000",
+            "matrix": "",
+        }
+        path = self.folder / "suite.yaml"
+        path.write_text(SUITE.format(**{**values, **changes}), encoding="utf-8")
+        return path
+
+    def command(self, *arguments: object) -> list[str]:
+        return [sys.executable, "-m", "harness", *map(str, arguments)]
+
+    def run(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments), env={**self.environment, **environment}, capture_output=True, text=True,
+            timeout=180, check=False,
+        )  # fmt: skip
+
+    def start(self, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*arguments), env={**self.environment, **environment}, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    @property
+    def only_run(self) -> Path:
+        (folder,) = (path for path in self.store.iterdir() if path.is_dir())
+        return folder
+
+    def measured(self) -> dict[str, int]:
+        """Trial id -> when its measurement was written, in ns: proves that a resume left it alone."""
+        return {path.parent.name: path.stat().st_mtime_ns for path in self.only_run.glob("*/measurement.json")}
+
+    def planned(self) -> set[str]:
+        """The trial ids that the run was planned with."""
+        return {
+            f"{point['id']}-t{trial:03d}"
+            for point in json.loads((self.only_run / "plan.json").read_text(encoding="utf-8"))
+            for trial in range(point["trials"])
+        }
+
+    def resume(self) -> None:
+        """Goes on with the run: exactly what was missing is measured, and every trial has its record."""
+        before = self.measured()
+        done = self.run("run", "--resume", self.only_run)
+        assert done.returncode == 0, done.stdout + done.stderr
+        after = self.measured()
+        assert before.items() <= after.items(), "a finished trial was measured again"
+        assert set(after) == self.planned()
+        finished = [kept.measurement.trial_id for kept in record.records_of(self.only_run)]
+        assert sorted(finished) == sorted(self.planned())
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    yield Bench(tmp_path)
+    left = [process for process in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(_words(process))]
+    for process in left:
+        process.kill()
+    assert not left, "a process outlived its run"
+
+
+def _words(process: psutil.Process) -> list[str]:
+    words: list[str] = process.info["cmdline"] or []
+    return words
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., Any]:
+    def wait(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = condition()
+            if found:
+                return found
+            time.sleep(0.01)
+        raise AssertionError("waited in vain")
+
+    return wait
+
+
+@pytest.fixture
+def workers_of() -> Callable[[subprocess.Popen[str]], list[psutil.Process]]:
+    def workers(driver: subprocess.Popen[str]) -> list[psutil.Process]:
+        try:
+            children = psutil.Process(driver.pid).children(recursive=True)
+            return [child for child in children if "harness.worker" in child.cmdline()]
+        except psutil.Error:
+            return []
+
+    return workers
