@@ -149,6 +149,7 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of the order of trials.")] = 0,
 ) -> None:
     """Measures the points of suites and prints the report."""
+    from harness import guard
     from harness import run as runs
     from harness.driving import driven
     from harness.errors import UsageError
@@ -156,7 +157,7 @@ def run(
     from harness.resume import resumed
 
     registry = _registry()
-    spec = registry.get("executor", executor).spec
+    offer = registry.get("executor", executor)
     planned = _plan(suites, registry) if suites else None
     earlier = resumed(resume, planned, changed) if resume is not None else None
     if resume is not None and earlier is not None:
@@ -174,7 +175,7 @@ def run(
             points,
             seed,
             registry=registry,
-            executor=spec.factory(spec.options()),
+            executor=guard.executor(offer),
             watcher=progress.tell,
         )
         tally = work.execute()

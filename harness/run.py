@@ -24,6 +24,8 @@ from harness.fingerprint import digest
 from harness.plan import Plan, Point
 from harness.registry import Registry
 
+FULL_BYTES = 1 << 20
+"""A disk with less room than this is the likely reason for whatever went wrong on it."""
 PLAN = "plan.json"
 """The points of a run, as planned: what `--resume` goes by."""
 
@@ -220,7 +222,8 @@ def finish(folder: Path, *, again: bool = False) -> str:
             stderr=subprocess.STDOUT,
             check=False,
         )
-    return f"scoring or costing failed, see {folder / 'costing.log'}" if child.returncode else ""
+    full = "; the disk is full" if shutil.disk_usage(folder).free < FULL_BYTES else ""
+    return f"scoring or costing failed, see {folder / 'costing.log'}{full}" if child.returncode else ""
 
 
 def create(
