@@ -25,7 +25,8 @@ from harness.executor import Executor, Job, Listener, Outcome
 from harness.local_executor import LocalExecutor
 from harness.plan import expand
 from harness.registry import load_plugins
-from harness.run import Run, create, finish
+from harness.run import Run, finish
+from harness.run_folder import create
 from harness.suite import loads
 
 SUITE = """\

@@ -20,7 +20,7 @@ from harness.functional_unit import UnitCount
 from harness.point import Choice, Point
 from harness.quantity import Amount, Method
 from harness.record import Measurement, MeterReport, Reading, Record, Span, UnitResult, WarmUp
-from harness.run import PLAN
+from harness.run_folder import PLAN
 from harness.sample import Scope
 
 GOAL_S = 60.0

@@ -16,7 +16,8 @@ from harness.errors import MeasurementError, UsageError
 from harness.gate import Gate, control_cell, looks_for
 from harness.gate_command import Matched, load, margins, match
 from harness.pairs import Pairs
-from harness.run import Watcher, new_run_id
+from harness.run import Watcher
+from harness.run_folder import new_run_id
 from harness.sides import BASE, HEAD, Side, installed
 
 

@@ -166,6 +166,7 @@ def run(
 ) -> None:
     """Measures the points of suites and prints the report."""
     from harness import run as runs
+    from harness import run_folder
     from harness.driving import driven
     from harness.errors import UsageError
     from harness.executor_choice import choose
@@ -180,11 +181,13 @@ def run(
     earlier = resumed(resume, planned, changed) if resume is not None else None
     if resume is not None and earlier is not None:
         (points, seed), folder = earlier, resume
-        executors = runs.executors_of(resume, registry) | executors
+        executors = run_folder.executors_of(resume, registry) | executors
     elif planned is not None:
         points = planned.points
         command = ["harness", *sys.argv[1:]]
-        folder = runs.create(store, planned, [str(path) for path in suites or ()], command, seed, executors=executors)
+        folder = run_folder.create(
+            store, planned, [str(path) for path in suites or ()], command, seed, executors=executors
+        )
         for skipped in planned.skipped:
             typer.echo(f"skipped: {skipped.point.suite}: {skipped.point.label}: {skipped.reason}", err=True)
     else:
@@ -225,7 +228,8 @@ app.command()(gate_options.calibrate)
 @app.command()
 def score(runs: RunFolders) -> None:
     """Scores and costs the stored outputs of runs again; the measurements are not touched."""
-    from harness.run import finish, refuse_recosted
+    from harness.run import finish
+    from harness.run_folder import refuse_recosted
 
     for folder in runs:
         if not folder.is_dir():

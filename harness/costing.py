@@ -19,13 +19,14 @@ from typing import Any
 from harness import functional_unit, record, side_cars
 from harness.errors import HarnessError, MeasurementError, PluginError
 from harness.functional_unit import FunctionalUnit, Row, count, finite, per_second
+from harness.guard import expect, json_mapping, made, naming, title
 from harness.impacts import Applied, Costs, StoredTrace, Windows, in_order
-from harness.meter import ImpactMeterSpec
+from harness.meter import ImpactMeter, ImpactMeterSpec
 from harness.plan import Point
 from harness.quantity import Amount, Method, Value
 from harness.record import Measurement, Record, UnitResult
 from harness.registry import Registry, load_plugins
-from harness.workload import Column
+from harness.workload import Column, Scorer
 
 STATISTICS = {"p50": 0.5, "p95": 0.95}
 
@@ -84,12 +85,14 @@ class Coster:
         by_key = {key(row): row for row in self.rows}
         outputs = self._outputs(by_key)
         for choice in self.point.scorers:
-            spec = self.registry.get("scorer", choice.name).spec
-            scorer = spec.factory(spec.options.model_validate(dict(choice.options)))
+            offer = self.registry.get("scorer", choice.name)
+            spec, plugin = offer.spec, title("scorer", choice.name, offer)
+            scorer: Scorer = made(offer, "scorer", spec.options.model_validate(dict(choice.options)), Scorer)
             asked = [
                 ({**row, "item_id": name}, outputs.get(name)) for name, row in by_key.items() if row["status"] == "ok"
             ]
-            scores = scorer.score(asked)
+            with naming(plugin, "score"):
+                scores = expect(scorer.score(asked), Mapping, plugin, "score")
             wanted = {str(row["item_id"]) for row, _ in asked}
             if scores.keys() != wanted:
                 odd = sorted(scores.keys() ^ wanted)[:3]
@@ -98,12 +101,16 @@ class Coster:
                 )
             declared = {column.name for column in spec.columns}
             for name, columns in scores.items():
+                expect(columns, Mapping, plugin, "score")
                 if not columns.keys() <= declared:
                     raise PluginError(
                         f"scorer {choice.name!r} filled undeclared columns {sorted(columns.keys() - declared)}"
                     )
                 by_key[name].update({column: functional_unit.finite(value) for column, value in columns.items()})
-            self.scorer_facts[choice.name] = {"options": dict(choice.options), **scorer.facts()}
+            self.scorer_facts[choice.name] = {
+                "options": dict(choice.options),
+                **json_mapping(scorer.facts(), plugin, "facts"),
+            }
 
     def _outputs(self, items: Mapping[str, Row]) -> dict[str, object]:
         """Stored outputs by item; one without its item, or two of one item, are an error."""
@@ -134,9 +141,12 @@ class Coster:
     def _applied(self) -> list[Applied]:
         found = []
         for choice in self.point.meters:
-            spec = self.registry.get("meter", choice.name).spec
+            offer = self.registry.get("meter", choice.name)
+            spec = offer.spec
             if isinstance(spec, ImpactMeterSpec):
-                meter = spec.factory(spec.options.model_validate(dict(choice.options)))
+                meter: ImpactMeter = made(
+                    offer, "meter", spec.options.model_validate(dict(choice.options)), ImpactMeter
+                )
                 found.append(Applied(spec, choice.options, meter))
         return found
 

@@ -24,10 +24,10 @@ from platformdirs import user_cache_path
 from rich.console import Console
 
 from harness.errors import ExitCode
-from harness.leftovers import store_findings
 from harness.local_executor import lock_folder_path
 from harness.report.tables import Item, Section
 from harness.report.terminal import print_section
+from harness.store_findings import store_findings
 from harness.units import si
 
 State = Literal["well", "wrong", "not known"]

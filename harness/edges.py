@@ -6,6 +6,7 @@ within -u*P1 .. +u*P0; a counter aligned to its tick at both edges leaves only t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,10 +38,17 @@ class Tick:
 
 
 def register(value: float | Cumulative | Unavailable | None) -> Register:
-    """What a snapshot says of a scope, in its full form."""
+    """What a snapshot says of a scope, in its full form; what is no number of joules is Unavailable."""
     if value is None:
         return Unavailable("the meter left this scope out")
-    return value if isinstance(value, Cumulative | Unavailable) else Cumulative(value)
+    if isinstance(value, Unavailable):
+        return value
+    found = value if isinstance(value, Cumulative) else Cumulative(value)
+    try:
+        known = math.isfinite(found.joules)
+    except TypeError:
+        known = False
+    return found if known else Unavailable(f"the meter gave {found.joules!r:.60}, which is no number of joules")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Final, NamedTuple
 
@@ -66,7 +66,11 @@ class Channel:
     def read(self) -> Snapshot:
         """Reads the meter; what it raises becomes Unavailable in every scope. Hold `lock`."""
         try:
-            return self.meter.read()
+            found: object = self.meter.read()
+            if isinstance(found, Snapshot) and isinstance(found.joules, Mapping):
+                return found
+            lost = Unavailable(f"meter {self.name!r} gave {found!r:.60}, which is no Snapshot")
+            return Snapshot(now_ns(), dict.fromkeys(self.scopes, lost))
         except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the trial
             lost = Unavailable(f"{type(error).__name__}: {error}")
             return Snapshot(now_ns(), dict.fromkeys(self.scopes, lost))
@@ -78,9 +82,10 @@ class Channel:
         """
         paces = dict(self.pace)
         for name, value in snapshot.joules.items():
-            joules = value.joules if isinstance(value, Cumulative) else value
-            if isinstance(joules, Unavailable):
+            known = register(value)
+            if isinstance(known, Unavailable) or name not in self.scopes:
                 continue
+            joules = known.joules
             pace = paces.get(name)
             if pace is None:
                 paces[name] = _Pace(snapshot.monotonic_ns, joules)
@@ -114,9 +119,16 @@ class Meters:
     Args:
         channels: opened meters.
         log: receives cumulative joules as JSON Lines; None keeps no trace.
+        watch: is told, after every wait of the sampling thread, until when it meant to wait (monotonic seconds).
     """
 
-    def __init__(self, channels: Iterable[Channel], log: IO[str] | None = None) -> None:
+    def __init__(
+        self,
+        channels: Iterable[Channel],
+        log: IO[str] | None = None,
+        watch: Callable[[float], None] = lambda _due_s: None,
+    ) -> None:
+        self._watch = watch
         self.channels = list(channels)
         # Cross-checks are read farther from the work, so that what they take widens no bound.
         checks = [index for index, channel in enumerate(self.channels) if channel.cross_check]
@@ -180,12 +192,10 @@ class Meters:
         for channel in self.channels if processes else ():
             with channel.lock:
                 try:
-                    found = channel.meter.attach(processes)
+                    read, missing = sorted_scopes(channel.name, channel.meter.attach(processes))
                 except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the trial
                     faults.append(f"meter {channel.name!r} did not attach: {type(error).__name__}: {error}")
                     continue
-                read = {name: scope for name, scope in found.items() if isinstance(scope, Scope)}
-                missing = {name: scope.reason for name, scope in found.items() if isinstance(scope, Unavailable)}
                 channel.scopes, channel.missing = {**channel.scopes, **read}, {**channel.missing, **missing}
         return faults
 
@@ -239,18 +249,18 @@ class Meters:
                 for channel in watched:
                     self._look(channel)
                 self._flush()
-            pause = min([*due, second]) - time.monotonic()
+            until = min([*due, second])
+            pause = until - time.monotonic()
             if pause > 0:
                 self._stop.wait(pause)
+                self._watch(until)
 
     def _look(self, channel: Channel) -> None:
         try:
-            found = channel.meter.conditions()
+            for condition in channel.meter.conditions():
+                self._see(condition.kind, condition.scope, condition.detail, fails=condition.fails)
         except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the trial
             self._see("conditions_unreadable", channel.name, f"{type(error).__name__}: {error}", fails=False)
-            return
-        for condition in found:
-            self._see(condition.kind, condition.scope, condition.detail, fails=condition.fails)
 
     def _see(self, kind: str, scope: str, detail: str, *, fails: bool) -> None:
         key = (kind, scope, detail)
@@ -280,7 +290,7 @@ class Meters:
         while self._unwritten:
             name, snapshot = self._unwritten.popleft()
             joules = {
-                scope: None if isinstance(value, Unavailable) else getattr(value, "joules", value)
+                scope: None if isinstance(known := register(value), Unavailable) else known.joules
                 for scope, value in snapshot.joules.items()
             }
             self._write({"t": snapshot.monotonic_ns, "m": name, "j": joules})
@@ -331,6 +341,19 @@ class Meters:
             joules += last.joules - first.joules
         elapsed = seconds(after.ns - before.ns)
         return joules / elapsed if described and elapsed > 0 else None
+
+
+def sorted_scopes(name: str, found: object) -> tuple[dict[str, Scope], dict[str, str]]:
+    """What a meter said of its scopes: those that it reads, and why it does not read the others."""
+    if not isinstance(found, Mapping):
+        raise TypeError(f"meter {name!r} gave {found!r:.60}; accepted: a mapping of scopes")
+    read = {str(scope): said for scope, said in found.items() if isinstance(said, Scope)}
+    missing = {
+        str(scope): said.reason if isinstance(said, Unavailable) else f"meter {name!r} gave {said!r:.60}, no Scope"
+        for scope, said in found.items()
+        if not isinstance(said, Scope)
+    }
+    return read, missing
 
 
 def _await_tick(channel: Channel) -> dict[str, Tick]:

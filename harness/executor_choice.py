@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from harness.errors import PluginError, UsageError
+from harness.errors import UsageError
 from harness.executor import Executor, ExecutorSpec
+from harness.guard import GuardedExecutor, made, naming, title
 from harness.registry import Registry
 from harness.settings import refusals
 from harness.suite import Named, Suite
@@ -32,13 +33,12 @@ class Chosen:
         return spec
 
     def make(self, registry: Registry) -> Executor:
-        """An executor; raises PluginError where the plugin makes something else."""
-        spec = self.spec(registry)
-        made: object = spec.factory(spec.options.model_validate(dict(self.options)))
-        if not isinstance(made, Executor):
-            where = str(registry.get("executor", self.name).plugin)
-            raise PluginError(f"executor {self.name!r} made a {type(made).__name__}, not an Executor", where=where)
-        return made
+        """An executor whose faults name its plugin; raises PluginError where it makes something else."""
+        offer = registry.get("executor", self.name)
+        plugin = title("executor", self.name, offer)
+        with naming(plugin, "options"):
+            options = offer.spec.options.model_validate(dict(self.options))
+        return GuardedExecutor(made(offer, "executor", options, Executor), plugin)
 
     def to_json(self) -> dict[str, Any]:
         """As `run.json` keeps it."""

@@ -21,7 +21,8 @@ from harness.gate import Gate, Result, looks_for, to_json
 from harness.metric import Metric
 from harness.pairs import Pairs, Series
 from harness.plan import Point
-from harness.run import Watcher, new_run_id
+from harness.run import Watcher
+from harness.run_folder import new_run_id
 from harness.sides import BASE, HEAD, Planned, Side, Tell, installed, revisions, same_points
 from harness.suite import Suite
 from harness.verdict import margin

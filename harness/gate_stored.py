@@ -14,7 +14,8 @@ from harness.local_executor import LocalExecutor
 from harness.plan import Point
 from harness.probe import plan_probed
 from harness.registry import Registry
-from harness.run import Run, Watcher, create
+from harness.run import Run, Watcher
+from harness.run_folder import create
 
 
 def against_baseline(

@@ -13,9 +13,10 @@ from typing import Any
 from harness import functional_unit, record
 from harness.errors import PluginError
 from harness.functional_unit import UnitCount, per_unit
+from harness.guard import expect, naming
 from harness.meter import Costed, DeviceUse, EnergyTrace, Factor, Impact, ImpactMeter, ImpactMeterSpec
 from harness.point import order_impacts
-from harness.quantity import Amount, Unavailable, Value, total
+from harness.quantity import Amount, Unavailable, Undefined, Value, total
 from harness.record import Measurement, Span
 from harness.sample import Scope, disjoint
 from harness.units import seconds
@@ -149,19 +150,20 @@ class Windows:
         for each in applied:
             spec = each.spec
             summed = disjoint([name for name in energy if name in scopes], scopes)
-            impact = each.meter.apply(
-                Costed(
-                    duration_s=window.span.duration_s,
-                    start_utc_s=window.span.start_utc_s,
-                    energy={name: energy[name] for name in summed},
-                    readings=dict(readings),
-                    devices=self._measurement.devices,
-                    uses=window.uses,
-                    trace=self._trace,
-                    environment=self._measurement.environment,
-                )
+            costed = Costed(
+                duration_s=window.span.duration_s,
+                start_utc_s=window.span.start_utc_s,
+                energy={name: energy[name] for name in summed},
+                readings=dict(readings),
+                devices=self._measurement.devices,
+                uses=window.uses,
+                trace=self._trace,
+                environment=self._measurement.environment,
             )
-            _check(spec, impact)
+            plugin = f"meter {spec.name!r}"
+            with naming(plugin, "apply"):
+                impact = expect(each.meter.apply(costed), Impact, plugin, "apply")
+                _check(spec, impact)
             kept.add(spec, impact)
             energy.update(impact.energy)
             scopes.update(impact.scopes)
@@ -177,6 +179,11 @@ def _check(spec: ImpactMeterSpec, impact: Impact) -> None:
     undeclared = impact.readings.keys() - spec.yields.keys()
     if undeclared:
         raise PluginError(f"meter {spec.name!r} yielded undeclared readings {sorted(undeclared)}")
+    for name, value in {**impact.readings, **impact.energy}.items():
+        if not isinstance(value, Amount | Unavailable | Undefined):
+            raise PluginError(
+                f"meter {spec.name!r} gave {value!r:.60} for {name}", accepted="an Amount, or Unavailable"
+            )
 
 
 def _add_energy(readings: dict[str, Value], energy: Mapping[str, Value], scopes: Mapping[str, Scope]) -> None:

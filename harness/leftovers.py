@@ -1,112 +1,97 @@
-"""Looks through a store for what a killed process, a full disk or a lost machine left behind."""
+"""Processes that a trial started and did not end: found wherever they went, ended, and named."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import contextlib
+import ctypes
+import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final
 
 import psutil
 
-from harness import record, side_cars
-from harness.driving import is_driven
-from harness.errors import MeasurementError
-from harness.plan import Point
-from harness.run import PLAN
-
-SHOWN: Final = 20
-"""So many findings of one kind are told one by one."""
-
-
-class StoreFinding(NamedTuple):
-    """What was found in a store: what, `well` or `wrong`, detail, remedy."""
-
-    what: str
-    state: Literal["well", "wrong"]
-    detail: str
-    remedy: str = ""
+MARK: Final = "HARNESS_TRIAL"
+"""Environment variable that a worker and its children carry: the trial's folder."""
+_SET_CHILD_SUBREAPER: Final = 36
+"""prctl(2), Linux 3.4."""
+_TRACKER: Final = "multiprocessing.resource_tracker"
+"""Python's own child; it ends by itself with its parent."""
+_WAIT_S: Final = 3.0
 
 
-def store_findings(store: Path) -> Iterator[StoreFinding]:
-    """What is wrong in the runs of a store; a run that is going on may be unfinished."""
-    if not store.is_dir():
-        yield StoreFinding(str(store), "well", "no store yet")
-        return
-    runs = trials = wrong = 0
-    for folder in sorted(path for path in store.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        if not _is_run(folder):
+def adopt_orphans() -> None:
+    """Makes this process the parent of every descendant that loses its own, whatever session it moved to."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_descendants() -> list[str]:
+    """Ends what this process has left running; names of what nobody would have ended."""
+    try:
+        found = psutil.Process().children(recursive=True)
+    except psutil.Error:
+        return []
+    return _end(found, expected=_daemons())
+
+
+def end_of_trial(worker: int, mark: str) -> list[str]:
+    """Ends the descendants of a worker that did not end well, and every process that carries its trial's mark.
+
+    Args:
+        worker: process id of the worker, alive or dead; it is not ended here.
+        mark: of its trial.
+    """
+    found: dict[int, psutil.Process] = {}
+    with contextlib.suppress(psutil.Error):
+        found.update({each.pid: each for each in psutil.Process(worker).children(recursive=True)})
+    found.update({each.pid: each for each in marked(mark)})
+    found.pop(worker, None)
+    return _end(found.values(), expected=set())
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Processes that carry a trial's mark."""
+    return [process for process in psutil.process_iter() if mark_of(process) == mark]
+
+
+def mark_of(process: psutil.Process) -> str:
+    """The trial that a process belongs to; empty for none, or where it is not ours to read."""
+    try:
+        return process.environ().get(MARK, "")
+    except (psutil.Error, OSError):
+        return ""
+
+
+def _daemons() -> set[int]:
+    """Children that Python itself ends at exit, such as those that load data."""
+    module: Any = sys.modules.get("multiprocessing.process")
+    return {child.pid for child in module.active_children() if child.daemon} if module else set()
+
+
+def _end(processes: Iterable[psutil.Process], expected: set[int]) -> list[str]:
+    named = []
+    ended = []
+    for process in processes:
+        try:
+            command = process.cmdline()
+            if any(_TRACKER in word for word in command) or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if process.pid not in expected:
+                named.append(process.name())
+            process.kill()
+            ended.append(process)
+        except psutil.Error:
             continue
-        runs += 1
-        trials += sum(1 for _ in record.trial_folders(folder))
-        for finding in _run(folder, going_on=is_driven(folder)):
-            wrong += 1
-            if wrong <= SHOWN:
-                yield finding
-    if wrong > SHOWN:
-        yield StoreFinding(str(store), "wrong", f"and {wrong - SHOWN} more", "look again when these are done")
-    if not wrong:
-        yield StoreFinding(str(store), "well", f"{runs} runs, {trials} trials, all readable")
+    psutil.wait_procs(ended, timeout=_WAIT_S)
+    return named
 
 
-def _is_run(folder: Path) -> bool:
-    """Whether a folder of the store is a run's, or what is left of one; baselines and pages are not."""
-    if (folder / record.RUN).exists() or (folder / PLAN).exists():
-        return True
-    return any(path.name in {record.MEASUREMENT, "job.json"} for path in folder.glob("*/*"))
-
-
-def _run(folder: Path, *, going_on: bool) -> Iterator[StoreFinding]:
-    for path in sorted(folder.rglob(".*")):
-        yield from _temporary(path)
+def kernel_kills() -> int:
+    """How many processes the kernel has ended for want of memory since it started; 0 where it does not say."""
     try:
-        described = json.loads((folder / record.RUN).read_bytes())
-        status = dict(described).get("status")
-    except (OSError, ValueError, TypeError) as error:
-        yield StoreFinding(
-            str(folder), "wrong", f"run.json cannot be read: {_said(error)}", "the run never began: delete the folder"
-        )
-        return
-    try:
-        if (folder / PLAN).exists():
-            for raw in json.loads((folder / PLAN).read_bytes()):
-                Point.from_json(raw)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        remedy = "its records stand; it cannot be resumed: begin a new run"
-        yield StoreFinding(str(folder / PLAN), "wrong", f"cannot be read: {_said(error)}", remedy)
-    for trial in sorted(path for path in folder.iterdir() if path.is_dir()):
-        yield from _trial(trial, going_on=going_on)
-    if status == "running" and not going_on:
-        remedy = f"harness run --resume {folder}"
-        yield StoreFinding(str(folder), "wrong", "ended before it was finished, or runs on another machine", remedy)
-
-
-def _trial(folder: Path, *, going_on: bool) -> Iterator[StoreFinding]:
-    measured, finished = folder / record.MEASUREMENT, folder / record.RECORD
-    try:
-        if finished.exists():
-            record.load_record(folder)
-        if measured.exists():
-            side_cars.check(folder, record.load_measurement(folder))
-    except (MeasurementError, OSError) as error:
-        remedy = f"restore the file, or delete {folder} and resume the run"
-        yield StoreFinding(str(folder), "wrong", str(error), remedy)
-        return
-    if going_on:
-        return
-    if measured.exists() and not finished.exists() and not (folder / record.FAILURE).exists():
-        yield StoreFinding(str(folder), "wrong", "measured and not costed", f"harness score {folder.parent}")
-    elif (folder / "job.json").exists() and not measured.exists() and not (folder / record.FAILURE).exists():
-        remedy = f"harness run --resume {folder.parent}"
-        yield StoreFinding(str(folder), "wrong", "begun and not finished", remedy)
-
-
-def _temporary(path: Path) -> Iterator[StoreFinding]:
-    """A temporary file whose writer is gone: `.name.PID`, as `record.write_atomically` names them."""
-    pid = path.name.rpartition(".")[2]
-    if path.is_file() and path.name.count(".") > 1 and pid.isdigit() and not psutil.pid_exists(int(pid)):
-        yield StoreFinding(str(path), "wrong", "half-written, by a process that is gone", "delete it: it is no record")
-
-
-def _said(error: Exception) -> str:
-    return "there is none" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
+        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

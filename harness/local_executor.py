@@ -25,10 +25,12 @@ from filelock import FileLock, Timeout
 from harness import record
 from harness.errors import MeasurementError
 from harness.executor import MESSAGES, Executor, Job, Listener, Outcome
+from harness.leftovers import MARK, end_of_trial, kernel_kills
 
 LOG_TAIL_LINES: Final = 12
 LOG_LIMIT_BYTES: Final = 16 * 2**20
 """A worker that writes more into its log is ended: it would fill the disk."""
+MESSAGE_LIMIT_BYTES: Final = 2**20
 _POLL_S: Final = 0.5
 _GRACE_S: Final = 3.0
 
@@ -140,6 +142,7 @@ class LocalExecutor(Executor):
     def _run(self, job: Job, listener: Listener) -> Outcome:
         log_path = job.folder / record.LOG
         receive, send = os.pipe()
+        kills = kernel_kills()
         with log_path.open("ab") as log, os.fdopen(receive, "rb", buffering=0) as pipe:
             try:
                 process = self._start(job, log, send)
@@ -149,6 +152,8 @@ class LocalExecutor(Executor):
                 return Outcome(ok=False, reason="the executor was closed")
             try:
                 reason = self._listen(process, pipe, job, listener, log_path)
+                if reason:
+                    reason += _aftermath(process.pid, str(job.folder.resolve()), kills)
             finally:
                 self._end(process)
         if reason or not (job.folder / record.MEASUREMENT).exists():
@@ -166,7 +171,13 @@ class LocalExecutor(Executor):
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=(send,),
-                env={**os.environ, **job.environment, MESSAGES: str(send), "PYTHONUNBUFFERED": "1"},
+                env={
+                    **os.environ,
+                    **job.environment,
+                    MESSAGES: str(send),
+                    MARK: str(job.folder.resolve()),
+                    "PYTHONUNBUFFERED": "1",
+                },
                 start_new_session=True,
             )
             self._processes.add(process)
@@ -202,8 +213,8 @@ class LocalExecutor(Executor):
                     return f"the trial took longer than its limit of {job.timeout_s:g} s"
                 if now - heard > job.silence_s:
                     return f"the worker was silent for {job.silence_s:g} s"
-                if log_path.stat().st_size > LOG_LIMIT_BYTES:
-                    return f"the worker wrote more than {LOG_LIMIT_BYTES // 2**20} MiB into its log"
+                if flooded := _flooded(log_path, buffered):
+                    return flooded
         try:
             code = process.wait(timeout=_GRACE_S)
         except subprocess.TimeoutExpired:
@@ -232,6 +243,22 @@ class LocalExecutor(Executor):
         process.wait()
         with self._lock:
             self._processes.discard(process)
+
+
+def _flooded(log_path: Path, buffered: bytes) -> str:
+    """What of a worker grew too long; an empty string if nothing did."""
+    if log_path.stat().st_size > LOG_LIMIT_BYTES:
+        return f"the worker wrote more than {LOG_LIMIT_BYTES // 2**20} MiB into its log"
+    if len(buffered) > MESSAGE_LIMIT_BYTES:
+        return f"the worker sent a message of more than {MESSAGE_LIMIT_BYTES // 2**20} MiB"
+    return ""
+
+
+def _aftermath(worker: int, mark: str, kills: int) -> str:
+    """Ends what a failed worker left running, and says so; says when the kernel was short of memory."""
+    left = end_of_trial(worker, mark)
+    said = f"; it left {', '.join(sorted(set(left)))} running, which was ended" if left else ""
+    return said + ("; the kernel ended a process for want of memory meanwhile" if kernel_kills() > kills else "")
 
 
 def _pass_on(line: bytes, listener: Listener) -> str:

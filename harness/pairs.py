@@ -19,7 +19,8 @@ from harness.executor import Executor
 from harness.local_executor import LocalExecutor
 from harness.plan import Plan, Point
 from harness.record import Measurement, Record
-from harness.run import Watcher, create, prepare
+from harness.run import Watcher, prepare
+from harness.run_folder import create
 from harness.schedule import Scheduled
 from harness.sides import BASE, HEAD, Side, run_whole
 

@@ -109,7 +109,10 @@ def _answer(question: dict[str, Any], registry: Registry) -> dict[str, Any]:
     reasons = {}
     for asked in question["workloads"]:
         spec = registry.get("workload", asked["name"]).spec
-        reason = spec.probe(spec.options.model_validate(asked["options"]))
+        try:
+            reason = spec.probe(spec.options.model_validate(asked["options"]))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - one plugin's fault skips its own points only
+            reason = Unavailable(f"the probe of workload {asked['name']!r} failed: {type(error).__name__}: {error}")
         if isinstance(reason, Unavailable):
             reasons[asked["id"]] = reason.reason
     return {"reasons": reasons}

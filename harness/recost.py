@@ -25,7 +25,7 @@ from harness.point import Choice
 from harness.quantity import Value
 from harness.record import Record
 from harness.registry import Registry
-from harness.run import PLAN, new_run_id, planned_points
+from harness.run_folder import PLAN, new_run_id, planned_points
 from harness.settings import Combinations
 
 KEPT_FILES: Final = (record.MEASUREMENT, record.ITEMS, record.ENERGY, record.FAILURE)

@@ -6,7 +6,9 @@ than a spec is listed in `Registry.broken`, offers nothing, and the others work.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -20,6 +22,7 @@ from harness.errors import PluginError, UsageError, did_you_mean
 from harness.executor import ExecutorSpec
 from harness.hookspecs import PROJECT_NAME, CommandSpec
 from harness.meter import ImpactMeterSpec, MeterSpec
+from harness.offer_check import check_spec
 from harness.workload import ScorerSpec, WorkloadSpec
 
 KINDS: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
@@ -107,7 +110,8 @@ class Registry:
     def _add(self, info: PluginInfo, load: Callable[[], object]) -> bool:
         module: object = None
         try:
-            module = load()
+            with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints must not get between lines of JSON
+                module = load()
             self._manager.register(module, name=f"{info.distribution}:{info.name}")
             self._check_hook_names(module)
             offered = [(kind, spec) for kind in KINDS for spec in self._gather(kind, module)]
@@ -147,6 +151,7 @@ class Registry:
                     raise PluginError(
                         f"{hook} offered the name {_short(name)}", accepted="letters, digits, '.', '_' and '-'"
                     )
+                check_spec(spec, hook)
                 specs.append(spec)
         return specs
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from harness.errors import UsageError
 from harness.plan import Plan, Point
-from harness.run import reopen
+from harness.run_folder import reopen
 
 REFUSE: Final = "refuse"
 KEEP: Final = "keep"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import secrets
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,19 +18,18 @@ from typing import Any, Final
 from platformdirs import user_cache_path
 
 from harness import record
-from harness.errors import ExitCode, HarnessError, MeasurementError, UsageError
+from harness.errors import ExitCode, HarnessError
 from harness.executor import Executor, Job, Outcome
-from harness.executor_choice import Chosen, stored
-from harness.fingerprint import digest
-from harness.plan import Plan, Point
+from harness.executor_choice import Chosen
+from harness.plan import Point
 from harness.point import canonical
 from harness.registry import Registry
+from harness.run_folder import planned_points
 from harness.schedule import Scheduled, schedule
 from harness.side_by_side import SideBySide
 
-PLAN = "plan.json"
-"""The points of a run, as planned: what `--resume` goes by."""
-
+FULL_BYTES = 1 << 20
+"""A disk with less room than this is the likely reason for whatever went wrong on it."""
 _SHARE: Final = 100
 """Trials that are worth a process of their own for costing."""
 
@@ -56,13 +54,6 @@ class Tally:
         if self.interrupted:
             return ExitCode.INTERRUPTED
         return ExitCode.MEASUREMENT if self.failed or self.invalid else ExitCode.OK
-
-
-def new_run_id(suites: Iterable[str], now: datetime | None = None) -> str:
-    """A name that sorts by time and is unique across machines."""
-    stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%S")
-    names = "+".join(dict.fromkeys(suites))[:60]
-    return f"{stamp}-{names}-{digest(platform.node(), 4)}{secrets.token_hex(2)}"
 
 
 class Run:
@@ -117,7 +108,8 @@ class Run:
             self.tally.interrupted = True
         finally:
             for executor in executors:
-                executor.close()
+                with self._telling():
+                    executor.close()
         self._finish()
         self._close_run_file()
         for fault in self.registry.tell(
@@ -128,6 +120,14 @@ class Run:
             self.watcher({"type": "note", "text": fault})
         return self.tally
 
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """An executor that cannot begin or end is a failure of the run; what else it holds goes on."""
+        try:
+            yield
+        except HarnessError as error:
+            self.tally.failed.append(str(error))
+
     def _executor_of(self, due: Scheduled) -> Executor:
         return self.elsewhere.get(due.point.suite, self.executor)
 
@@ -137,10 +137,12 @@ class Run:
         self.tally.kept += len(order) - len(missing)
         if not missing:
             return
-        executor.begin(self._job(due) for _, due in missing)
-        waiting = iter(missing)
-        side_by_side = max(1, min(executor.at_once, len(missing)))
-        if side_by_side == 1:
+        side_by_side = 0
+        with self._telling():
+            executor.begin(self._job(due) for _, due in missing)
+            side_by_side = min(executor.at_once, len(missing))
+        waiting = iter(missing if side_by_side else ())
+        if side_by_side <= 1:
             for number, due in waiting:
                 self._trial(executor, number, total, due)
         else:
@@ -175,16 +177,9 @@ class Run:
         self._tell("harness_trial_finished", trial=news, folder=job.folder)
 
     def _outcome(self, executor: Executor, job: Job) -> Outcome:
-        """What an executor says of a trial; whatever it raises or returns instead is the trial's failure."""
-        try:
-            outcome: object = executor.run(job, self.watcher)
-        except Exception as error:  # noqa: BLE001 - a plugin's fault costs its own trial only
-            return Outcome(ok=False, reason=f"the executor {type(executor).__name__} raised {error!r}")
-        if not isinstance(outcome, Outcome):
-            said = f"the executor {type(executor).__name__} returned a {type(outcome).__name__}, not an Outcome"
-            return Outcome(ok=False, reason=said)
+        outcome = executor.run(job, self.watcher)
         if outcome.ok and not (job.folder / record.MEASUREMENT).exists():
-            return Outcome(ok=False, reason=f"the executor {type(executor).__name__} brought no measurement")
+            return Outcome(ok=False, reason="the executor said that it was measured and brought no measurement")
         return outcome
 
     def _judge(self, due: Scheduled, folder: Path, outcome: Outcome) -> str:
@@ -306,7 +301,8 @@ def finish(folder: Path, *, again: bool = False) -> str:
             for child in children:
                 child.kill()
                 child.wait()
-    return f"scoring or costing failed, see {folder / 'costing.log'}" if any(failed) else ""
+    full = "; the disk is full" if shutil.disk_usage(folder).free < FULL_BYTES else ""
+    return f"scoring or costing failed, see {folder / 'costing.log'}{full}" if any(failed) else ""
 
 
 def _scored(folder: Path) -> bool:
@@ -315,85 +311,3 @@ def _scored(folder: Path) -> bool:
         return any(point.scorers for point in planned_points(folder))
     except HarnessError:
         return True
-
-
-def create(
-    store: Path,
-    plan: Plan,
-    suite_files: Sequence[str],
-    command: Sequence[str],
-    seed: int,
-    *,
-    name: str = "",
-    executors: Mapping[str, Chosen] | None = None,
-) -> Path:
-    """Makes the folder of a new run, with its plan and its description.
-
-    Args:
-        store: folder of runs.
-        plan: what is to be run.
-        suite_files: as the user named them.
-        command: the command line.
-        seed: of the order of trials.
-        name: of the folder; without one it gets a unique one.
-        executors: suite's name -> where its points run; `local` where it is not named.
-    """
-    suites = [point.suite for point in plan.points] or [skipped.point.suite for skipped in plan.skipped] or ["empty"]
-    folder = store / (name or new_run_id(suites))
-    record.make_folder(folder)
-    record.write_json(folder / PLAN, [point.to_json() for point in plan.points])
-    record.write_json(
-        folder / record.RUN,
-        {
-            "run": folder.name,
-            "suite_files": list(suite_files),
-            "command": list(command),
-            "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-            "finished_utc": None,
-            "seed": seed,
-            "points": [
-                {"id": point.id, "label": point.label, "suite": point.suite, "trials": point.trials}
-                for point in plan.points
-            ],
-            "skipped": [{"label": skipped.point.label, "reason": skipped.reason} for skipped in plan.skipped],
-            "executors": {suite: chosen.to_json() for suite, chosen in (executors or {}).items()},
-            "status": "running",
-        },
-    )
-    return folder
-
-
-def reopen(folder: Path) -> tuple[list[Point], int]:
-    """The points and the seed of an earlier run, for `--resume`."""
-    points = planned_points(folder)
-    refuse_recosted(folder)
-    try:
-        seed = int(json.loads((folder / record.RUN).read_text(encoding="utf-8"))["seed"])
-    except FileNotFoundError as error:
-        raise UsageError("this is no run folder", where=str(folder), accepted="a folder with run.json") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise MeasurementError(f"the run's description cannot be read: {error}", where=str(folder)) from error
-    return points, seed
-
-
-def executors_of(folder: Path, registry: Registry) -> dict[str, Chosen]:
-    """Suite's name -> where its points ran, of an earlier run."""
-    return stored(json.loads((folder / record.RUN).read_text(encoding="utf-8")).get("executors"), registry)
-
-
-def planned_points(folder: Path) -> list[Point]:
-    """The points that a run was planned with."""
-    try:
-        return [Point.from_json(raw) for raw in json.loads((folder / PLAN).read_text(encoding="utf-8"))]
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError("this is no run folder", where=str(folder), accepted="a folder with plan.json") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise MeasurementError(f"the plan cannot be read: {error}", where=str(folder)) from error
-
-
-def refuse_recosted(folder: Path) -> None:
-    """Raises UsageError for a run that was costed again: what was measured for it lies in the run it came from."""
-    path = folder / record.RUN
-    parent = json.loads(path.read_text(encoding="utf-8")).get("parent") if path.exists() else None
-    if parent:
-        raise UsageError(f"this run was costed again from {parent}", where=str(folder), hint="name that one")

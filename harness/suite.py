@@ -135,12 +135,13 @@ class WarmUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """When a trial is ended: after `trial_s` in all, or `silence_s` without a word."""
+    """When a trial is ended: after `trial_s` in all, `silence_s` without a word, or above `memory_bytes`."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     trial_s: Annotated[Seconds, Field(validation_alias="trial", gt=0)] = 3600.0
     silence_s: Annotated[Seconds, Field(validation_alias="silence", gt=0)] = 600.0
+    memory_bytes: Annotated[Size | None, Field(validation_alias="memory")] = None
 
 
 class Unit(Strict):

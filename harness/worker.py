@@ -22,19 +22,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from harness import fingerprint, record, side_cars
+import psutil
+
+from harness import fingerprint, leftovers, record, side_cars
 from harness.backend import Backend, Device
-from harness.energy import Channel, Edge, Meters
-from harness.errors import HarnessError, MeasurementError, PluginError, UsageError
+from harness.energy import Channel, Edge, Meters, sorted_scopes
+from harness.errors import HarnessError, MeasurementError, UsageError
 from harness.executor import MESSAGES
-from harness.meter import MeterContext, MeterSpec
+from harness.guard import devices as checked_devices
+from harness.guard import expect, json_mapping, made, naming, title
+from harness.interruptions import Interruptions
+from harness.meter import Meter, MeterContext, MeterSpec
 from harness.plan import Choice, Point
 from harness.quantity import Unavailable
 from harness.registry import Registry, load_plugins
 from harness.sample import Scope
+from harness.units import si
 from harness.window import Ledger, OpenWindow, measure, rest
 from harness.workload import COMMON_COLUMNS, TrialContext, Workload, WorkloadSpec
 
+LIMIT_REASON = 4000
+"""Characters of a failure's reason."""
 STABLE_OVER = 5
 """The warm-up looks at the variation of so many last iterations."""
 
@@ -45,6 +53,8 @@ class Messenger:
     def __init__(self) -> None:
         number = os.environ.pop(MESSAGES, "")
         self._stream: IO[str] | None = os.fdopen(int(number), "w", buffering=1) if number else None
+        if number:
+            os.set_inheritable(int(number), False)  # noqa: FBT003 - what the work starts cannot write into it
         self._lock = threading.Lock()
 
     def send(self, message: str, /, **content: object) -> None:
@@ -62,6 +72,7 @@ def watch_parent() -> None:
         with contextlib.suppress(OSError):
             while os.read(0, 4096):
                 pass
+        leftovers.end_descendants()
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
     threading.Thread(target=wait, name="harness-parent-watch", daemon=True).start()
@@ -69,8 +80,9 @@ def watch_parent() -> None:
 
 def build_backend(choice: Choice, registry: Registry) -> Backend:
     """The backend that a point names, not yet opened."""
-    spec = registry.get("backend", choice.name).spec
-    backend: Backend = spec.factory(spec.options.model_validate(dict(choice.options)))
+    offer = registry.get("backend", choice.name)
+    options = offer.spec.options.model_validate(dict(choice.options))
+    backend: Backend = made(offer, "backend", options, Backend)
     return backend
 
 
@@ -81,19 +93,20 @@ def open_meters(
     reading: list[Channel] = []
     silent: list[Channel] = []
     for choice in choices:
-        spec = registry.get("meter", choice.name).spec
+        offer = registry.get("meter", choice.name)
+        spec = offer.spec
         if not isinstance(spec, MeterSpec):
             continue
-        meter = spec.factory(spec.options.model_validate(dict(choice.options)))
+        meter: Meter = made(offer, "meter", spec.options.model_validate(dict(choice.options)), Meter)
+        scopes: dict[str, Scope] = {}
         try:
             opened = meter.open(context)
+            if isinstance(opened, Unavailable):
+                missing = {"*": opened.reason}
+            else:
+                scopes, missing = sorted_scopes(choice.name, opened)
         except Exception as error:  # noqa: BLE001 - a plugin's fault costs its own readings only
-            opened = Unavailable(f"{type(error).__name__}: {error}")
-        if isinstance(opened, Unavailable):
-            silent.append(Channel(choice.name, not choice.auto, meter, {}, {"*": opened.reason}))
-            continue
-        scopes = {name: scope for name, scope in opened.items() if isinstance(scope, Scope)}
-        missing = {name: scope.reason for name, scope in opened.items() if isinstance(scope, Unavailable)}
+            missing = {"*": f"{type(error).__name__}: {error}"}
         channel = Channel(choice.name, not choice.auto, meter, scopes, missing, cross_check=spec.cross_check)
         (reading if scopes else silent).append(channel)
     return reading, silent
@@ -109,7 +122,11 @@ class Trial:
         self.messenger = messenger
         self.point = Point.from_json(job["point"])
         self.started_utc = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self.spec: WorkloadSpec = registry.get("workload", self.point.workload).spec
+        self.offer = registry.get("workload", self.point.workload)
+        self.spec: WorkloadSpec = self.offer.spec
+        self.workload = title("workload", self.spec.name, self.offer)
+        self.backend = title("backend", self.point.backend.name, registry.get("backend", self.point.backend.name))
+        self.interruptions = Interruptions()
         self.columns = {column.name for column in (*self.spec.columns, *COMMON_COLUMNS)}
 
     def phase(self, name: str, text: str = "", done: float | None = None) -> None:
@@ -119,19 +136,21 @@ class Trial:
     def run(self) -> record.Measurement:
         """Runs the trial; raises what backend, workload or core raise."""
         backend = build_backend(self.point.backend, self.registry)
-        spec = self.spec
-        workload = spec.factory(spec.options.model_validate(dict(self.point.options)))
-        if not isinstance(workload, Workload):
-            raise PluginError(f"workload {spec.name!r} made a {type(workload).__name__}, not a Workload")
+        options = self.spec.options.model_validate(dict(self.point.options))
+        workload: Workload = made(self.offer, "workload", options, Workload)
         try:
             self.phase("open")
-            devices = (*backend.open(), *workload.devices())
             seed = self.point.seed * 1_000_003 + int(self.job["trial"])
-            backend.seed(seed)
-            return self._measured(backend, workload, devices, seed)
+            with naming(self.backend, "open"):
+                found = checked_devices(backend.open(), self.backend, "open")
+                backend.seed(seed)
+            with naming(self.workload, "devices"):
+                found += checked_devices(workload.devices(), self.workload, "devices")
+            measured = self._measured(backend, workload, found, seed)
         finally:
-            workload.close()
-            backend.close()
+            faults = [*closed(workload, self.workload), *closed(backend, self.backend)]
+        faults += [f"left {name!r} running, which was ended" for name in leftovers.end_descendants()]
+        return replace(measured, flags=(*measured.flags, *faults))
 
     def _measured(
         self, backend: Backend, workload: Workload, devices: tuple[Device, ...], seed: int
@@ -149,19 +168,20 @@ class Trial:
         with self._side_cars() as streams:
             items, outputs, energy = streams
             ledger = Ledger(items, outputs, self.columns)
-            meters = Meters(reading, energy)
+            meters = Meters(reading, energy, self._watch)
             meters.start()
             faults: list[str] = []
             try:
                 self._idle("idle", meters, backend, ledger)
                 self.phase("prepare")
-                workload.prepare(context)
-                faults += meters.attach(workload.processes())
+                with naming(self.workload, "prepare"):
+                    workload.prepare(context)
+                    faults += meters.attach(expect(workload.processes(), Mapping, self.workload, "processes"))
                 self._idle("loaded_idle", meters, backend, ledger)
                 warm_up = self._warm_up(workload, meters, backend)
                 validation = self._windows(workload, meters, backend, ledger)
-                conditions = meters.conditions()
-                facts = [dict(channel.meter.facts()) for channel in reading]
+                conditions = (*meters.conditions(), *self.interruptions.conditions(ledger.spans))
+                facts = [json_mapping(ch.meter.facts(), f"meter {ch.name!r}", "facts") for ch in reading]
             finally:
                 faults += meters.close()
             written = side_cars.sizes(streams)
@@ -172,10 +192,13 @@ class Trial:
             point=self.job["point"],
             started_utc=self.started_utc,
             environment=fingerprint.environment(),
-            backend={"name": self.point.backend.name, **backend.fingerprint()},
+            backend={
+                "name": self.point.backend.name,
+                **json_mapping(backend.fingerprint(), self.backend, "fingerprint"),
+            },
             devices=devices,
             plugins=self.registry.versions(),
-            workload=dict(workload.facts()),
+            workload=json_mapping(workload.facts(), self.workload, "facts"),
             warm_up=warm_up,
             spans=tuple(ledger.spans),
             readings=tuple(ledger.readings),
@@ -186,7 +209,7 @@ class Trial:
             ),
             conditions=tuple(self._judged(seen) for seen in conditions),
             validation=tuple(validation),
-            why_zero=dict(workload.why_zero()),
+            why_zero=json_mapping(workload.why_zero(), self.workload, "why_zero"),
             flags=(*faults, *(() if warm_up.converged else ("warm-up not converged",))),
             side_cars=written,
         )
@@ -199,6 +222,15 @@ class Trial:
                 stack.enter_context((self.folder / name).open("w", encoding="utf-8")) for name in names
             )
             yield first, second, third
+
+    def _watch(self, due_s: float) -> None:
+        """Looks, from the sampling thread, at what disturbs a measurement; ends a worker that outgrew its limit."""
+        self.interruptions.look(due_s)
+        limit = self.point.limits.memory_bytes
+        if limit is not None and (used := psutil.Process().memory_info().rss) > limit:
+            reason = f"the worker used {si(float(used), 'B')} of memory; its limit is {si(float(limit), 'B')}"
+            self.messenger.send("failed", kind="failed", reason=reason)
+            os._exit(1)
 
     def _judged(self, seen: record.SeenCondition) -> record.SeenCondition:
         """A software power cap fails the trial unless the suite expects it."""
@@ -236,8 +268,9 @@ class Trial:
             self.phase("warm-up", f"iteration {len(durations) + 1}")
             window = self._open_window(-1, meters, backend)
             before: Edge = meters.opening(align=False)
-            workload.run(window)
-            backend.synchronize()
+            with naming(self.workload, "warm-up"):
+                workload.run(window)
+                backend.synchronize()
             after = meters.closing(align=False)
             durations.append((after.ns - before.ns) * 1e-9)
             powers.append(meters.watts_between(before, after))
@@ -260,13 +293,26 @@ class Trial:
         for index in range(count):
             self.phase("window", f"window {index + 1} of {count}", index / count)
             window = self._open_window(index, meters, backend)
-            measure(window, workload.run, meters, backend, ledger, after=workload.after_window)
-            quality = dict(workload.validate())
+            with naming(self.workload, f"window {index + 1}"):
+                measure(window, workload.run, meters, backend, ledger, after=workload.after_window)
+                said = expect(workload.validate(), Mapping, self.workload, "validate")
+                quality = {str(name): float(value) for name, value in said.items()}
+                finished = workload.finished()
             if quality:
                 validation.append(quality)
-            if workload.finished():
+            if finished:
                 break
         return validation
+
+
+def closed(opened: Workload | Backend, plugin: str) -> list[str]:
+    """Closes what a plugin opened; what that raises costs no measurement and hides no earlier fault."""
+    try:
+        with naming(plugin, "close"):
+            opened.close()
+    except (HarnessError, MemoryError) as error:
+        return [str(error)]
+    return []
 
 
 def _variation(values: list[Any]) -> float | None:
@@ -280,24 +326,24 @@ def _variation(values: list[Any]) -> float | None:
 def main(folder: Path) -> int:
     """Runs the trial of a folder; the exit code says whether `measurement.json` was written."""
     messenger = Messenger()
+    leftovers.adopt_orphans()
     watch_parent()
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     messenger.send("progress", phase="start", text="", done=None)
     try:
         trial = Trial(folder, job, load_plugins(), messenger)
+        trial.interruptions.watch_signals()
         measurement = trial.run()
         record.dump(folder / record.MEASUREMENT, measurement)
-    except (HarnessError, ValueError, OSError) as error:
-        traceback.print_exc()
-        kind = "usage" if isinstance(error, UsageError) else "failed"
-        messenger.send("failed", kind=kind, reason=str(error) if isinstance(error, HarnessError) else repr(error))
-        return 1
     except MemoryError:
         messenger.send("failed", kind="failed", reason="out of memory")
         return 1
-    except Exception as error:  # noqa: BLE001 - whatever a plugin raises is this trial's failure
-        traceback.print_exc()
-        messenger.send("failed", kind="failed", reason=f"{type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises is this trial's failure
+        kind = "usage" if isinstance(error, UsageError) else "failed"
+        reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+        messenger.send("failed", kind=kind, reason=reason[:LIMIT_REASON])
+        with contextlib.suppress(OSError):  # the log may lie on the disk that is full
+            traceback.print_exc()
         return 1
     messenger.send("done", invalid=list(measurement.invalid))
     return 0

@@ -17,8 +17,8 @@ from filelock import FileLock
 
 from harness import deep_doctor as deep
 from harness.driving import driven
-from harness.leftovers import store_findings
 from harness.local_executor import lock_folder_path
+from harness.store_findings import store_findings
 
 StoredRun = Callable[..., Path]
 SANE = {"wall": 1_800_000_000.0, "monotonic": 100.0, "boot": 100.0}

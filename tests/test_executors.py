@@ -14,9 +14,10 @@ from pydantic import PositiveInt
 
 from harness import gate_command, record
 from harness.backend import Device
-from harness.errors import ExitCode, UsageError
+from harness.errors import ExitCode, MeasurementError, UsageError
 from harness.executor import Executor, ExecutorSpec, Job, Outcome
 from harness.executor_choice import LOCAL, Chosen, choose
+from harness.guard import GuardedExecutor
 from harness.hookspecs import hookimpl
 from harness.local_executor import LocalExecutor, device_locks
 from harness.options import Options
@@ -24,7 +25,8 @@ from harness.plan import expand
 from harness.point import unmet
 from harness.probe import plan_probed
 from harness.registry import Registry, load_plugins
-from harness.run import Run, create, executors_of, start
+from harness.run import Run, start
+from harness.run_folder import create, executors_of
 from harness.suite import Suite, loads
 
 SPIN = """\
@@ -200,7 +202,8 @@ def run_on(executor: Executor, store: Path, trials: int) -> Run:
     registry = load_plugins()
     plan = expand([suite(trials=trials)], registry)
     folder = create(store, plan, ["s.yaml"], ["harness"], 0)
-    return Run(folder, plan.points, 0, registry=registry, executor=executor, watcher=lambda _event: None)
+    guarded = GuardedExecutor(executor, "executor 'stand' of somewhere 1.0")
+    return Run(folder, plan.points, 0, registry=registry, executor=guarded, watcher=lambda _event: None)
 
 
 def test_so_many_run_at_once_each_once_and_begin_is_told_of_all(measured: bytes, tmp_path: Path) -> None:
@@ -229,10 +232,46 @@ def test_what_an_executor_does_wrong_is_the_failure_of_that_trial(
     tally = work.execute()
     assert tally.measured == 1
     told = " ".join(tally.failed)
-    for said in ("raised RuntimeError('the cluster is gone')", "returned a str", "brought no measurement", "lost"):
+    for said in (
+        "of somewhere 1.0, run: RuntimeError: the cluster is gone",
+        "it gave 'done'",
+        "brought no measurement",
+        "lost",
+    ):
         assert said in told
     assert tally.exit_code is ExitCode.MEASUREMENT
     assert sum((folder / record.FAILURE).exists() for folder in record.trial_folders(work.folder)) == 4
+
+
+def test_an_executor_that_cannot_begin_fails_the_run_and_the_others_go_on(measured: bytes, tmp_path: Path) -> None:
+    class Down(Stand):
+        def begin(self, jobs: Iterable[Job]) -> None:
+            raise MeasurementError("there is no cluster", where="far:6379")
+
+        def close(self) -> None:
+            raise RuntimeError("nothing to close")
+
+    suites = [suite("near", trials=2), suite("far", trials=3)]
+    plan = expand(suites, load_plugins())
+    folder = create(tmp_path, plan, [], [], 0)
+    stands = {
+        name: GuardedExecutor(kind(measured, 2, lambda _job: None), name)
+        for name, kind in {"near": Stand, "far": Down}.items()
+    }
+    tally = Run(
+        folder,
+        plan.points,
+        0,
+        registry=load_plugins(),
+        executor=stands["far"],
+        watcher=lambda _event: None,
+        elsewhere=stands,
+    ).execute()
+    assert tally.measured == 2
+    assert tally.exit_code is ExitCode.MEASUREMENT
+    assert [text for text in tally.failed if "far:6379: there is no cluster" in text]
+    assert [text for text in tally.failed if "far, close: RuntimeError: nothing to close" in text]
+    assert json.loads((folder / record.RUN).read_text())["status"] == "failed"
 
 
 def test_ctrl_c_ends_all_and_what_was_under_way_has_not_failed(measured: bytes, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from harness.record import Measurement, MeterReport, Reading, Record, Span, Unit
 from harness.recost import columns_of, points_of, rows
 from harness.recost_command import combinations, write_records, write_table
 from harness.registry import Registry
-from harness.run import PLAN, reopen
+from harness.run_folder import PLAN, reopen
 from harness.sample import Scope
 from harness.settings import parse_set, parse_sweep
 

@@ -100,7 +100,8 @@ def _measure(executor: Executor, store: Path) -> None:
     """One trial of `spin` through the steps of `harness run`."""
     from harness.plan import expand
     from harness.registry import load_plugins
-    from harness.run import Run, create
+    from harness.run import Run
+    from harness.run_folder import create
     from harness.suite import loads
 
     registry = load_plugins()

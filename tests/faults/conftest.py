@@ -161,3 +161,65 @@ def workers_of() -> Callable[[subprocess.Popen[str]], list[psutil.Process]]:
             return []
 
     return workers
+
+
+class Said:
+    """Stands for the worker's messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, object]] = []
+
+    def send(self, message: str, /, **content: object) -> None:
+        self.messages.append({"type": message, **content})
+
+    @property
+    def reason(self) -> str:
+        """Why the trial failed; empty if it did not."""
+        return next((str(said["reason"]) for said in self.messages if said["type"] == "failed"), "")
+
+
+Trial = tuple[Path, Said]
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Trial]:
+    """Runs a trial in this process, with a plugin object beside the built-in ones: its folder, and what it said."""
+    from harness import builtin, costing, leftovers, worker
+    from harness.plan import Choice, Plan, Point
+    from harness.registry import Registry
+    from harness.run import prepare
+    from harness.run_folder import create
+    from harness.schedule import Scheduled
+    from harness.suite import WarmUp, Windows
+
+    registry = Registry()
+    registry.register(builtin, "builtin", distribution="joule-harness", version="0")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(leftovers, "adopt_orphans", lambda: None)
+    monkeypatch.setattr(leftovers, "end_descendants", list)
+    monkeypatch.setattr(worker, "watch_parent", lambda: None)
+    for module in (worker, costing):
+        monkeypatch.setattr(module, "load_plugins", lambda: registry)
+
+    def run(plugin: object = None, *, store: Path | None = None, cost: bool = False, **changes: Any) -> Trial:
+        if plugin is not None:
+            assert registry.register(plugin, "faulty", distribution="faulty-plugin", version="1.0"), registry.broken
+        values: dict[str, Any] = {
+            "id": "0123456789ab", "suite": "s", "label": "a point", "workload": "spin",
+            "options": {"iterations": 1000}, "backend": Choice("host"), "meters": (Choice("tdp", {"watts": 100}),),
+            "trials": 1, "windows": Windows(count=1, min_seconds=0.0),
+            "warm_up": WarmUp(max_seconds=1.0, max_iterations=0, min_iterations=0),
+            "functional_units": {"operation": {"sum": "operations", "where": {}}},
+        }  # fmt: skip
+        values["meters"] = changes.pop("meters", values["meters"])
+        point = Point(**{**values, **changes})
+        said = Said()
+        monkeypatch.setattr(worker, "Messenger", lambda: said)
+        folder = create(store or tmp_path / "store", Plan([point], []), [], [], 0, name="run")
+        trial = prepare(folder, Scheduled(point, 0)).folder
+        worker.main(trial)
+        if cost:
+            costing.main(folder)
+        return trial, said
+
+    return run

@@ -16,7 +16,7 @@ from harness.errors import UsageError
 from harness.plan import Plan, Skipped
 from harness.point import Choice, Point
 from harness.resume import differences, resumed
-from harness.run import create
+from harness.run_folder import create
 
 Workers = Callable[[subprocess.Popen[str]], list[psutil.Process]]
 

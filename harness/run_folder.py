@@ -1,0 +1,109 @@
+"""The folder of a run: made with its plan, read again to go on with it or to score it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness import record
+from harness.errors import MeasurementError, UsageError
+from harness.executor_choice import Chosen, stored
+from harness.fingerprint import digest
+from harness.plan import Plan, Point
+from harness.registry import Registry
+
+PLAN = "plan.json"
+"""The points of a run, as planned: what `--resume` goes by."""
+
+
+def new_run_id(suites: Iterable[str], now: datetime | None = None) -> str:
+    """A name that sorts by time and is unique across machines."""
+    stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%S")
+    names = "+".join(dict.fromkeys(suites))[:60]
+    return f"{stamp}-{names}-{digest(platform.node(), 4)}{secrets.token_hex(2)}"
+
+
+def create(
+    store: Path,
+    plan: Plan,
+    suite_files: Sequence[str],
+    command: Sequence[str],
+    seed: int,
+    *,
+    name: str = "",
+    executors: Mapping[str, Chosen] | None = None,
+) -> Path:
+    """Makes the folder of a new run, with its plan and its description.
+
+    Args:
+        store: folder of runs.
+        plan: what is to be run.
+        suite_files: as the user named them.
+        command: the command line.
+        seed: of the order of trials.
+        name: of the folder; without one it gets a unique one.
+        executors: suite's name -> where its points run; `local` where it is not named.
+    """
+    suites = [point.suite for point in plan.points] or [skipped.point.suite for skipped in plan.skipped] or ["empty"]
+    folder = store / (name or new_run_id(suites))
+    record.make_folder(folder)
+    record.write_json(folder / PLAN, [point.to_json() for point in plan.points])
+    record.write_json(
+        folder / record.RUN,
+        {
+            "run": folder.name,
+            "suite_files": list(suite_files),
+            "command": list(command),
+            "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "finished_utc": None,
+            "seed": seed,
+            "points": [
+                {"id": point.id, "label": point.label, "suite": point.suite, "trials": point.trials}
+                for point in plan.points
+            ],
+            "skipped": [{"label": skipped.point.label, "reason": skipped.reason} for skipped in plan.skipped],
+            "executors": {suite: chosen.to_json() for suite, chosen in (executors or {}).items()},
+            "status": "running",
+        },
+    )
+    return folder
+
+
+def reopen(folder: Path) -> tuple[list[Point], int]:
+    """The points and the seed of an earlier run, for `--resume`."""
+    points = planned_points(folder)
+    refuse_recosted(folder)
+    try:
+        seed = int(json.loads((folder / record.RUN).read_text(encoding="utf-8"))["seed"])
+    except FileNotFoundError as error:
+        raise UsageError("this is no run folder", where=str(folder), accepted="a folder with run.json") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise MeasurementError(f"the run's description cannot be read: {error}", where=str(folder)) from error
+    return points, seed
+
+
+def executors_of(folder: Path, registry: Registry) -> dict[str, Chosen]:
+    """Suite's name -> where its points ran, of an earlier run."""
+    return stored(json.loads((folder / record.RUN).read_text(encoding="utf-8")).get("executors"), registry)
+
+
+def planned_points(folder: Path) -> list[Point]:
+    """The points that a run was planned with."""
+    try:
+        return [Point.from_json(raw) for raw in json.loads((folder / PLAN).read_text(encoding="utf-8"))]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError("this is no run folder", where=str(folder), accepted="a folder with plan.json") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise MeasurementError(f"the plan cannot be read: {error}", where=str(folder)) from error
+
+
+def refuse_recosted(folder: Path) -> None:
+    """Raises UsageError for a run that was costed again: what was measured for it lies in the run it came from."""
+    path = folder / record.RUN
+    parent = json.loads(path.read_text(encoding="utf-8")).get("parent") if path.exists() else None
+    if parent:
+        raise UsageError(f"this run was costed again from {parent}", where=str(folder), hint="name that one")
