@@ -1,0 +1,72 @@
+"""Options of the executor `slurm`: what `sbatch` is asked for besides what a case requires."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Self
+
+from pydantic import Field, PositiveInt, field_validator, model_validator
+
+from harness.options import Duration, Options
+
+Word = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f\x7f]+$", max_length=200)]
+"""One word on a line of a batch script: a line break in it would begin a line of shell."""
+Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=1000)]
+
+TAKEN: Final = frozenset(
+    {
+        "array", "comment", "constraint", "cpus-per-task", "error", "exclusive", "export", "gres", "job-name",
+        "licenses", "mem", "no-requeue", "nodes", "ntasks", "open-mode", "output", "partition", "account", "qos",
+        "requeue", "signal", "time", "wait", "wrap",
+    }
+)  # fmt: skip
+"""Options of sbatch that this executor sets itself."""
+
+
+class SlurmOptions(Options):
+    """Options of the executor `slurm`.
+
+    Attributes:
+        partition: of the cluster; its default one without it.
+        account: that the jobs are charged to.
+        qos: quality of service.
+        constraint: features that every node must have, as sbatch writes them (`fast&ib`).
+        time: limit of each job; the partition's default without it.
+        grace: how long before that limit a trial is ended, so that it can say why; Slurm may be a minute early.
+        exclusive: a whole node per trial; without it, for trials that measure a device and not for modelled ones.
+        requeue: whether a trial runs again from its start after a node failed or a more important job took it.
+        at_most: how many elements of one array run at once.
+        queue: how long a trial may wait in the queue before it fails; for ever without it.
+        licenses: names among a case's `resources` that are licences; the others are generic resources (gres).
+        python: interpreter on the nodes; this one's path without it.
+        poll: the longest time between two looks at the queue.
+        extra: further options of sbatch, by their long names.
+    """
+
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    constraint: Word | None = None
+    time: Annotated[Duration, Field(gt=0)] | None = None
+    grace: Annotated[Duration, Field(gt=0, le=65535)] = 60.0
+    exclusive: bool | None = None
+    requeue: bool = True
+    at_most: PositiveInt | None = None
+    queue: Annotated[Duration, Field(gt=0)] | None = None
+    licenses: tuple[Word, ...] = ()
+    python: Line | None = None
+    poll: Annotated[Duration, Field(ge=1)] = 10.0
+    extra: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")], bool | int | Line] = Field({})
+
+    @field_validator("extra")
+    @classmethod
+    def _not_taken(cls, extra: dict[str, bool | int | str]) -> dict[str, bool | int | str]:
+        taken = sorted(TAKEN & extra.keys())
+        if taken:
+            raise ValueError(f"{', '.join(taken)} is set by the executor; accepted: other long options of sbatch")
+        return extra
+
+    @model_validator(mode="after")
+    def _time_to_run(self) -> Self:
+        if self.time is not None and self.grace >= self.time:
+            raise ValueError(f"a grace of {self.grace:g} s leaves nothing of {self.time:g} s; accepted: less than time")
+        return self
