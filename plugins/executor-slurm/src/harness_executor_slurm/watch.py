@@ -272,7 +272,7 @@ def why(row: Row, said: Mapping[str, str], run: Path) -> str:
     if state in _BY_STATE:
         return _BY_STATE[state].format(node=node)
     if code in {f"{UNSEEN}:0", _CANNOT_WRITE}:
-        return f"node {node} does not see the store: {run} must lie on a file system that the nodes share"
+        return f"node {node} does not see the store: {run.resolve()} must lie on a file system that the nodes share"
     if code == f"{SUPERSEDED}:0":
         return "the trial was handed to another job"
     if code in {"126:0", "127:0"}:
