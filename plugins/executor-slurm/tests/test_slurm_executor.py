@@ -83,7 +83,7 @@ def test_so_many_are_waited_for_at_once_and_no_more(fake_slurm, tmp_path, monkey
 def test_a_refusal_is_asked_for_once_and_told_to_every_trial(fake_slurm, tmp_path):
     (fake_slurm / "sbatch.error").write_text("sbatch: error: Batch job submission failed: Invalid qos specification\n")
     executor = quick()
-    many = jobs(tmp_path)
+    many = jobs(tmp_path, 2)
     executor.begin(many)
     outcomes = [executor.run(job, lambda _message: None) for job in many]
     executor.close()
@@ -162,6 +162,7 @@ def test_a_submission_that_ends_in_an_error_is_cancelled_by_name(fake_slurm, tmp
     assert any("--name=harness-run" in line for line in calls(fake_slurm, "scancel"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing_on_the_queue(fake_slurm, drive, tmp_path, until):
     (tmp_path / "three.yaml").write_text(SUITE % 60)
     driver = drive("three.yaml")

@@ -100,6 +100,21 @@ def test_a_thousand_elements_cost_one_question_and_no_file(queue, tmp_path, monk
     assert all(each.outcome is None for each in many)
 
 
+def test_journals_are_read_in_turns(queue, tmp_path, monkeypatch):
+    many = [element(tmp_path, f"7_{index}") for index in range(5)]
+    made = followed(*many)
+    queue.rows = {each.id: Row("RUNNING", "None", "n1") for each in many}
+    monkeypatch.setattr(watch, "READ_AT_ONCE", 2)
+    read: list[str] = []
+    monkeypatch.setattr(made, "_read", lambda each: read.append(each.id))
+    for _ in range(3):
+        look(made)
+    assert read[:5] == [each.id for each in many]
+    queue.rows["7_4"] = Row("COMPLETED", "None", "n1")
+    look(made)
+    assert "7_4" in read[6:], "what is over does not wait for its turn"
+
+
 def test_the_queue_is_asked_less_often_while_nothing_happens(queue, tmp_path):
     one = element(tmp_path)
     made = followed(one, poll_s=10.0)

@@ -21,8 +21,8 @@ from harness_executor_slurm.submission import FOLDER, job_name, submit
 from harness_executor_slurm.watch import FOLLOW_S, Element, Watch
 
 AT_ONCE: Final = 1000
-"""Trials waited for at once. A waiting thread costs some 30 kB and no work; the elements of the arrays that are beyond
-go on all the same, and are looked at when their turn comes."""
+"""Trials waited for at once. A waiting thread costs some 20 kB and no work; elements of arrays that are beyond run all
+the same, and are looked at when their turn comes."""
 GONE_S: Final = 20.0
 """How long jobs that were cancelled are waited for."""
 SEEN_S: Final = 60.0

@@ -11,6 +11,8 @@ from harness.options import Duration, Options
 Word = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f\x7f]+$", max_length=200)]
 """One word on a line of a batch script: a line break in it would begin a line of shell."""
 Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=1000)]
+Flag = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+Limit = Annotated[Duration, Field(gt=0)]
 
 TAKEN: Final = frozenset(
     {
@@ -23,39 +25,36 @@ TAKEN: Final = frozenset(
 
 
 class SlurmOptions(Options):
-    """Options of the executor `slurm`.
+    """Options of the executor `slurm`."""
 
-    Attributes:
-        partition: of the cluster; its default one without it.
-        account: that the jobs are charged to.
-        qos: quality of service.
-        constraint: features that every node must have, as sbatch writes them (`fast&ib`).
-        time: limit of each job; the partition's default without it.
-        grace: how long before that limit a trial is ended, so that it can say why; Slurm may be a minute early.
-        exclusive: a whole node per trial; without it, for trials that measure a device and not for modelled ones.
-        requeue: whether a trial runs again from its start after a node failed or a more important job took it.
-        at_most: how many elements of one array run at once.
-        queue: how long a trial may wait in the queue before it fails; for ever without it.
-        licenses: names among a case's `resources` that are licences; the others are generic resources (gres).
-        python: interpreter on the nodes; this one's path without it.
-        poll: the longest time between two looks at the queue.
-        extra: further options of sbatch, by their long names.
-    """
-
-    partition: Word | None = None
-    account: Word | None = None
-    qos: Word | None = None
-    constraint: Word | None = None
-    time: Annotated[Duration, Field(gt=0)] | None = None
-    grace: Annotated[Duration, Field(gt=0, le=65535)] = 60.0
-    exclusive: bool | None = None
-    requeue: bool = True
-    at_most: PositiveInt | None = None
-    queue: Annotated[Duration, Field(gt=0)] | None = None
-    licenses: tuple[Word, ...] = ()
-    python: Line | None = None
-    poll: Annotated[Duration, Field(ge=1)] = 10.0
-    extra: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")], bool | int | Line] = Field({})
+    partition: Word | None = Field(None, description="of the cluster; its default one without it")
+    account: Word | None = Field(None, description="that the jobs are charged to")
+    qos: Word | None = Field(None, description="quality of service")
+    constraint: Word | None = Field(
+        None, description="features that every node must have, as sbatch writes them (`fast&ib`)"
+    )
+    time: Limit | None = Field(None, description="limit of each job; the partition's default without it")
+    grace: Annotated[Limit, Field(le=65_535)] = Field(
+        60.0, description="how long before that limit a trial is ended, to say why; Slurm may be a minute early"
+    )
+    exclusive: bool | None = Field(
+        None,
+        description="a whole node per trial; without it, for trials that measure a device and not for modelled ones",
+    )
+    requeue: bool = Field(
+        default=True,
+        description="whether a trial runs again from its start after its node failed or another job took it",
+    )
+    at_most: PositiveInt | None = Field(None, description="how many elements of one array run at once")
+    queue: Limit | None = Field(
+        None, description="how long a trial may wait in the queue before it fails; for ever without it"
+    )
+    licenses: tuple[Word, ...] = Field(
+        (), description="names among a case's `resources` that are licences; the others are generic resources (gres)"
+    )
+    python: Line | None = Field(None, description="interpreter on the nodes; the path of this one without it")
+    poll: Annotated[Duration, Field(ge=1)] = Field(10.0, description="the longest time between two looks at the queue")
+    extra: dict[Flag, bool | int | Line] = Field({}, description="further options of sbatch, by their long names")
 
     @field_validator("extra")
     @classmethod

@@ -5,10 +5,11 @@ A trial ends when its node says so in the journal, or when Slurm says that the j
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ from harness_executor_slurm.node import SUPERSEDED, TIME_LIMIT, UNSEEN
 
 FOLLOW_S: Final = 1.0
 """How often journals are read."""
+READ_AT_ONCE: Final = 200
+"""Journals read each time, those first that were not read for longest: a shared file system is others' as well."""
 SETTLE_S: Final = 5.0
 """How long a job must be over, and its journal silent, before that is taken for the end."""
 LOST_S: Final = 3600.0
@@ -67,6 +70,7 @@ class Element:
         self.outcome: Outcome | None = None
         self.follower = journal.Follower(job.folder)
         self.submitted = time.monotonic()
+        self.read = 0.0
         self.over: float | None = None
         self.stuck = 0
         self._changed = threading.Condition()
@@ -158,10 +162,9 @@ class Watch:
             self._asked = now
             for name, elements in under_way.items():
                 self._ask(name, elements)
+        self._read_some([each for elements in under_way.values() for each in elements])
         for name, elements in under_way.items():
             for element in elements:
-                if element.row.state in _ON_NODE or element.over is not None:
-                    self._read(element)
                 if element.over is not None and time.monotonic() - element.over >= SETTLE_S:
                     element.end(conclusion(element))
                 if element.outcome is not None:
@@ -224,6 +227,14 @@ class Watch:
             return  # tried again at the next look
         for element, outcome in ended.items():
             element.end(outcome)
+
+    def _read_some(self, elements: Sequence[Element]) -> None:
+        """Reads the journals of those that are over, and of some that run."""
+        over = [each for each in elements if each.over is not None]
+        running = [each for each in elements if each.over is None and each.row.state in _ON_NODE]
+        for element in [*over, *heapq.nsmallest(READ_AT_ONCE, running, key=lambda each: each.read)]:
+            element.read = time.monotonic()
+            self._read(element)
 
     def _read(self, element: Element) -> None:
         for entry in element.follower.read():
