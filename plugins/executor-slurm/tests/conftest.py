@@ -62,6 +62,12 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=SEARCH)
 
 
+def version() -> tuple[int, int]:
+    said = subprocess.run([str(program("slurmd")), "-V"], capture_output=True, text=True, check=True).stdout
+    year, month = said.split()[1].split(".")[:2]
+    return int(year), int(month)
+
+
 def free_ports(count: int) -> list[int]:
     with_ports = [socket.socket() for _ in range(count)]
     try:
@@ -91,6 +97,8 @@ class Cluster:
         facts = {"host": socket.gethostname().split(".")[0], "user": getpass.getuser(), "ports": free_ports(3)}
         (root / "slurm.conf").write_text(CONFIGURATION.format(root=root, **facts))
         (root / "gres.conf").write_text(DEVICES)
+        if version() >= (23, 11):  # later ones want control groups even where no plugin of theirs is named
+            (root / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
         places = {"key-file": key, "socket": root / "munge.socket", "pid-file": root / "munged.pid"}
         places |= {"log-file": root / "munged.log", "seed-file": root / "munge.seed"}
         self._run("munged", "-F", "--force", *(f"--{name}={place}" for name, place in places.items()))
