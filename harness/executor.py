@@ -76,6 +76,12 @@ class Executor(ABC):
         """How many trials may be under way: `run` is called from so many threads. Asked after `begin`."""
         return 1
 
+    def recover(self, folder: Path, listener: Listener) -> None:  # noqa: B027 - a worker here ends with its driver
+        """Told of a run's folder before it is known which trials are missing: no trial of it may run afterwards.
+
+        An executor whose trials outlive a driver that was killed ends them here, or waits until they have ended.
+        """
+
     def begin(self, jobs: Iterable[Job]) -> None:  # noqa: B027 - most wait for each trial
         """Told once, before the first `run`, of every trial to come, in order; made one by one as it is read.
 

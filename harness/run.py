@@ -103,6 +103,8 @@ class Run:
         executors = list({id(each): each for each in (self.executor, *self.elsewhere.values())}.values())
         try:
             for executor in executors:
+                executor.recover(self.folder, self.watcher)
+            for executor in executors:
                 self._run_on(executor, [each for each in order if self._executor_of(each[1]) is executor], len(order))
         except KeyboardInterrupt:
             self.tally.interrupted = True
