@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic_core import to_jsonable_python
@@ -88,6 +89,11 @@ class GuardedExecutor(Executor):
         """As the executor says; 1 where it says nothing of use."""
         with naming(self._plugin, "at_once"):
             return max(1, expect(self._executor.at_once, int, self._plugin, "at_once"))
+
+    def recover(self, folder: Path, listener: Listener) -> None:
+        """Told of a run's folder; PluginError names the plugin that failed at it."""
+        with naming(self._plugin, "recover"):
+            self._executor.recover(folder, listener)
 
     def begin(self, jobs: Iterable[Job]) -> None:
         """Told of every trial to come; PluginError names the plugin that failed at it."""

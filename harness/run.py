@@ -8,8 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,15 +102,12 @@ class Run:
         executors = list({id(each): each for each in (self.executor, *self.elsewhere.values())}.values())
         try:
             for executor in executors:
-                executor.recover(self.folder, self.watcher)
-            for executor in executors:
                 self._run_on(executor, [each for each in order if self._executor_of(each[1]) is executor], len(order))
         except KeyboardInterrupt:
             self.tally.interrupted = True
         finally:
             for executor in executors:
-                with self._telling():
-                    executor.close()
+                self._told(executor.close)
         self._finish()
         self._close_run_file()
         for fault in self.registry.tell(
@@ -122,28 +118,30 @@ class Run:
             self.watcher({"type": "note", "text": fault})
         return self.tally
 
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """An executor that cannot begin or end is a failure of the run; what else it holds goes on."""
+    def _told(self, act: Callable[[], None]) -> bool:
+        """Whether an executor did it; one that cannot begin or end is a failure of the run, and the others go on."""
         try:
-            yield
+            act()
         except HarnessError as error:
             self.tally.failed.append(str(error))
+            return False
+        return True
 
     def _executor_of(self, due: Scheduled) -> Executor:
         return self.elsewhere.get(due.point.suite, self.executor)
 
     def _run_on(self, executor: Executor, order: Sequence[tuple[int, Scheduled]], total: int) -> None:
         """Runs the missing trials of an executor, so many side by side as it takes."""
+        if not self._told(lambda: executor.recover(self.folder, self.watcher)):
+            return
         missing = [each for each in order if not (self.folder / each[1].trial_id / record.MEASUREMENT).exists()]
         self.tally.kept += len(order) - len(missing)
         if not missing:
             return
-        side_by_side = 0
-        with self._telling():
-            executor.begin(self._job(due) for _, due in missing)
-            side_by_side = min(executor.at_once, len(missing))
-        waiting = iter(missing if side_by_side else ())
+        if not self._told(lambda: executor.begin(self._job(due) for _, due in missing)):
+            return
+        side_by_side = min(executor.at_once, len(missing))
+        waiting = iter(missing)
         if side_by_side <= 1:
             for number, due in waiting:
                 self._trial(executor, number, total, due)
