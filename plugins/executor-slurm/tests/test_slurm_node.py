@@ -16,7 +16,8 @@ from harness_executor_slurm.node import SUPERSEDED, TIME_LIMIT, UNSEEN
 from harness import record
 from harness.plan import expand
 from harness.registry import load_plugins
-from harness.run import create, prepare
+from harness.run import prepare
+from harness.run_folder import create
 from harness.schedule import schedule
 from harness.suite import loads
 

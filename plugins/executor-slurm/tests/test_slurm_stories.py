@@ -190,7 +190,8 @@ def test_the_time_limit_ends_the_trial_and_says_so(slurm, tmp_path):
     suite = write(tmp_path, trials=1, seconds=100)
     from harness.plan import expand
     from harness.registry import load_plugins
-    from harness.run import Run, create
+    from harness.run import Run
+    from harness.run_folder import create
     from harness.suite import load_all
 
     registry = load_plugins()
