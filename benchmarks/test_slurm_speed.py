@@ -1,4 +1,4 @@
-"""What following a thousand Slurm jobs costs the driver, without Slurm: one answer of the queue, journals on this disk."""
+"""What following a thousand Slurm jobs costs the driver: one answer of the queue, journals on this disk."""
 
 from __future__ import annotations
 

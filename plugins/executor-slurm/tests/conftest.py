@@ -231,7 +231,7 @@ class Driver:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def wait(self, seconds: float = 90) -> int:
+    def wait(self, seconds: float = 150) -> int:
         try:
             return self._process.wait(timeout=seconds)
         finally:

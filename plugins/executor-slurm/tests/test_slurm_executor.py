@@ -175,6 +175,7 @@ def test_ctrl_c_leaves_nothing_on_the_queue(fake_slurm, drive, tmp_path, until):
     assert not driver.measured()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_waits_for_what_still_runs_and_takes_the_rest_off_the_queue(fake_slurm, drive, tmp_path, until):
     (tmp_path / "three.yaml").write_text(SUITE % 1.5)
     driver = drive("three.yaml")

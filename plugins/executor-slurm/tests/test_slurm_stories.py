@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -98,6 +99,22 @@ def test_what_slurm_refuses_is_said_with_what_there_is(slurm, drive, tmp_path, o
     assert driver.wait() == code, driver.said
     assert said in driver.said
     assert "the cluster offers" in driver.said
+    assert slurm.quiet()
+
+
+@pytest.mark.parametrize("what", ["list", "folder"])
+def test_a_store_that_a_node_does_not_see_is_named(slurm, drive, tmp_path, until, what):
+    """The node finds no list of trials, or no folder for its log, as where the store is not shared."""
+    driver = drive(write(tmp_path, trials=1, options="extra: {begin: now+5}"))
+    until(lambda: slurm.ask("squeue", "-h").strip())
+    folder = driver.run / "slurm"
+    if what == "folder":
+        shutil.rmtree(folder)
+    else:
+        next(folder.glob("*.json")).unlink()
+    assert driver.wait() == 3
+    assert "does not see the store" in driver.said
+    assert f"{driver.run} must lie on a file system that the nodes share" in driver.said
     assert slurm.quiet()
 
 

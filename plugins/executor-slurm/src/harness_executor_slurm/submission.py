@@ -110,7 +110,7 @@ def submit(run: Path, jobs: Sequence[Job], request: Request, options: SlurmOptio
     try:
         job_id = script.submit_command(command, len(jobs))
     except (FailedJobError, FailedSubmissionError, OSError) as error:
-        said = plain(str(error))
+        said = plain(str(error)) or "it gave no reason"
         never = any(each in said.casefold() for each in _NEVER)
         asked = any(jobs[0].requires.values())
         raise RefusalError(f"sbatch refuses the job: {said}", skipped=never and asked) from None
