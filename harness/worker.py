@@ -26,10 +26,10 @@ import psutil
 
 from harness import fingerprint, leftovers, record, side_cars
 from harness.backend import Backend, Device
-from harness.energy import Channel, Edge, Meters, sorted_scopes
+from harness.energy import Channel, Edge, Meters
 from harness.errors import HarnessError, MeasurementError, UsageError
 from harness.guard import devices as checked_devices
-from harness.guard import expect, json_mapping, made, naming, title
+from harness.guard import expect, json_mapping, made, naming, sorted_scopes, title
 from harness.interruptions import Interruptions
 from harness.meter import Meter, MeterContext, MeterSpec
 from harness.plan import Choice, Point
