@@ -23,6 +23,7 @@ from harness.executor import Executor, Job, Outcome
 from harness.fingerprint import digest
 from harness.plan import Plan, Point
 from harness.registry import Registry
+from harness.secrecy import redacted, redacted_command
 
 FULL_BYTES = 1 << 20
 """A disk with less room than this is the likely reason for whatever went wrong on it."""
@@ -244,8 +245,8 @@ def create(
         folder / record.RUN,
         {
             "run": folder.name,
-            "suite_files": list(suite_files),
-            "command": list(command),
+            "suite_files": [redacted(name) for name in suite_files],
+            "command": redacted_command(list(command)),
             "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
             "finished_utc": None,
             "seed": seed,
@@ -269,7 +270,7 @@ def reopen(folder: Path) -> tuple[list[Point], int]:
         seed = int(json.loads((folder / record.RUN).read_text(encoding="utf-8"))["seed"])
     except FileNotFoundError as error:
         raise UsageError("this is no run folder", where=str(folder), accepted="a folder with run.json") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise MeasurementError(f"the run's description cannot be read: {error}", where=str(folder)) from error
     return points, seed
 
@@ -280,13 +281,16 @@ def planned_points(folder: Path) -> list[Point]:
         return [Point.from_json(raw) for raw in json.loads((folder / PLAN).read_text(encoding="utf-8"))]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError("this is no run folder", where=str(folder), accepted="a folder with plan.json") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise MeasurementError(f"the plan cannot be read: {error}", where=str(folder)) from error
 
 
 def refuse_recosted(folder: Path) -> None:
     """Raises UsageError for a run that was costed again: what was measured for it lies in the run it came from."""
     path = folder / record.RUN
-    parent = json.loads(path.read_text(encoding="utf-8")).get("parent") if path.exists() else None
+    try:
+        parent = json.loads(path.read_text(encoding="utf-8")).get("parent") if path.exists() else None
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise MeasurementError(f"the run's description cannot be read: {error}", where=str(folder)) from error
     if parent:
         raise UsageError(f"this run was costed again from {parent}", where=str(folder), hint="name that one")

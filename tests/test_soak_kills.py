@@ -1,4 +1,4 @@
-"""Many points of `spin` while workers and drivers are killed at random: none lost, none twice, the driver stays small."""
+"""Points of `spin` while workers and drivers are killed at random: none lost, none twice, the driver stays small."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SETTLED: Final = 5
 SUITE = """\
 suite: soak-{lane}
 backend: host
-meters: [cpu_time: {{watts: 100}}]
+meters: [cpu_time: {{watts_per_core: 10}}]
 trials: 1
 windows: {{count: 1, min_seconds: 0}}
 warm_up: {{max_seconds: 1, max_iterations: 0, min_iterations: 0}}
