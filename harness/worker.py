@@ -186,6 +186,8 @@ class Trial:
             finally:
                 faults += meters.close()
             written = side_cars.sizes(streams)
+        described = {"name": self.point.backend.name}
+        described |= json_mapping(backend.fingerprint(), self.backend, "fingerprint")
         return record.Measurement(
             run=self.job["run"],
             trial_id=self.job["trial_id"],
@@ -193,10 +195,7 @@ class Trial:
             point=self.job["point"],
             started_utc=self.started_utc,
             environment=fingerprint.environment(),
-            backend={
-                "name": self.point.backend.name,
-                **json_mapping(backend.fingerprint(), self.backend, "fingerprint"),
-            },
+            backend=described,
             devices=devices,
             plugins=self.registry.versions(),
             workload=json_mapping(workload.facts(), self.workload, "facts"),

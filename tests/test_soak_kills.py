@@ -71,6 +71,7 @@ class Lane:
         values = ", ".join(str(100 + each) for each in range(points))
         self.suite.write_text(SUITE.format(lane=number, points=values), encoding="utf-8")
         self.generator = random.Random(number)
+        self.points = points
         self.kills = kills
         self.killed: list[str] = []
         self.first_seen: dict[str, tuple[int, int]] = {}
@@ -101,7 +102,7 @@ class Lane:
         while driver.poll() is None:
             time.sleep(0.02)
             done = self.look()
-            if done - at_start >= SETTLED:
+            if done - at_start >= SETTLED and done < self.points:  # after the last trial it makes the report
                 sizes.append(_size(driver.pid))
             if done >= due and len(self.killed) < self.kills:
                 due = done + self.generator.randint(2, 8)
