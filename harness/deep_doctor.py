@@ -24,6 +24,7 @@ from platformdirs import user_cache_path
 from rich.console import Console
 
 from harness.errors import ExitCode
+from harness.leftovers import mark_of
 from harness.local_executor import lock_folder_path
 from harness.report.tables import Item, Section
 from harness.report.terminal import print_section
@@ -77,6 +78,7 @@ def examine(store: Path) -> list[Finding]:
     return [
         *lock_findings(lock_folder_path()),
         *worker_findings(running_workers()),
+        *stray_findings(),
         *(Finding("store", *found) for found in store_findings(store)),
         *clock_findings(),
         *disk_findings({"store": store, "temporary files": Path(tempfile.gettempdir()), "cache": _cache()}),
@@ -168,6 +170,20 @@ def worker_findings(workers: Iterable[tuple[str, psutil.Process]]) -> Iterator[F
         else:
             count += 1
     yield Finding("workers", "workers", "well", f"{count} at work" if count else "none at work")
+
+
+def stray_findings() -> Iterator[Finding]:
+    """Processes that a trial started and that outlived its worker: they take from what is measured next."""
+    for process in psutil.process_iter():
+        if not (mark := mark_of(process)):
+            continue
+        try:
+            family = [process, *process.parents()]
+            if not any(WORKER in each.cmdline()[1:-1] for each in family):
+                detail = f"{process.name()} was started by the trial {mark}, which is over"
+                yield Finding("workers", f"process {process.pid}", "wrong", detail, f"kill -KILL {process.pid}")
+        except psutil.Error:
+            continue
 
 
 def _orphan(process: psutil.Process) -> bool:

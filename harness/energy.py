@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import IO, Final, NamedTuple
 
 from harness.edges import Side, Tick, register, span_energy
+from harness.errors import MeasurementError
+from harness.guard import sorted_scopes
 from harness.meter import Meter
 from harness.quantity import Unavailable, Value
 from harness.record import SeenCondition
@@ -140,6 +142,7 @@ class Meters:
         self._unwritten: deque[tuple[str, Snapshot]] = deque()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._lost: Exception | None = None
         self._seen: dict[tuple[str, str, str], SeenCondition] = {}
         self.anchor_ns = now_ns()
         self.anchor_utc_s = time.time()
@@ -203,27 +206,37 @@ class Meters:
 
     def start(self) -> None:
         """Starts the sampling thread."""
-        self._thread = threading.Thread(target=self._sample, name="harness-sampler", daemon=True)
+        self._thread = threading.Thread(target=self._keep_sampling, name="harness-sampler", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the sampling thread. May be called twice."""
+        """Ends the sampling thread; raises MeasurementError if it had ended by itself. May be called twice."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        if self._lost is not None:
+            raise MeasurementError(f"the sampling of meters ended early: {self._lost}") from self._lost
         self._flush()
 
     def close(self) -> list[str]:
         """Ends sampling and closes the meters in reverse order; what they raise is returned as text."""
-        self.stop()
         faults = []
-        for channel in reversed(self.channels):
-            try:
-                channel.meter.close()
-            except Exception as error:  # noqa: BLE001 - the other meters must be closed too
-                faults.append(f"meter {channel.name!r} did not close: {type(error).__name__}: {error}")
+        try:
+            self.stop()
+        finally:
+            for channel in reversed(self.channels):
+                try:
+                    channel.meter.close()
+                except Exception as error:  # noqa: BLE001 - the other meters must be closed too
+                    faults.append(f"meter {channel.name!r} did not close: {type(error).__name__}: {error}")
         return faults
+
+    def _keep_sampling(self) -> None:
+        try:
+            self._sample()
+        except Exception as error:  # noqa: BLE001 - told when sampling is stopped: nobody sees what a thread raises
+            self._lost = error
 
     def _sample(self) -> None:
         channels = [channel for channel in self.channels if channel.scopes]
@@ -341,19 +354,6 @@ class Meters:
             joules += last.joules - first.joules
         elapsed = seconds(after.ns - before.ns)
         return joules / elapsed if described and elapsed > 0 else None
-
-
-def sorted_scopes(name: str, found: object) -> tuple[dict[str, Scope], dict[str, str]]:
-    """What a meter said of its scopes: those that it reads, and why it does not read the others."""
-    if not isinstance(found, Mapping):
-        raise TypeError(f"meter {name!r} gave {found!r:.60}; accepted: a mapping of scopes")
-    read = {str(scope): said for scope, said in found.items() if isinstance(said, Scope)}
-    missing = {
-        str(scope): said.reason if isinstance(said, Unavailable) else f"meter {name!r} gave {said!r:.60}, no Scope"
-        for scope, said in found.items()
-        if not isinstance(said, Scope)
-    }
-    return read, missing
 
 
 def _await_tick(channel: Channel) -> dict[str, Tick]:

@@ -12,7 +12,9 @@ from pydantic_core import to_jsonable_python
 from harness.backend import Device
 from harness.errors import HarnessError, PluginError
 from harness.executor import Executor, Job, Listener, Outcome
+from harness.quantity import Unavailable
 from harness.registry import Offer
+from harness.sample import Scope
 
 _T = TypeVar("_T")
 
@@ -70,6 +72,19 @@ def made(offer: Offer, kind: str, options: Any, role: Any) -> Any:
     plugin = title(kind, offer.spec.name, offer)
     with naming(plugin, "factory"):
         return expect(offer.spec.factory(options), role, plugin, "factory")
+
+
+def sorted_scopes(name: str, found: object) -> tuple[dict[str, Scope], dict[str, str]]:
+    """What a meter said of its scopes: those that it reads, and why it does not read the others."""
+    if not isinstance(found, Mapping):
+        raise TypeError(f"meter {name!r} gave {found!r:.60}; accepted: a mapping of scopes")
+    read = {str(scope): said for scope, said in found.items() if isinstance(said, Scope)}
+    missing = {
+        str(scope): said.reason if isinstance(said, Unavailable) else f"meter {name!r} gave {said!r:.60}, no Scope"
+        for scope, said in found.items()
+        if not isinstance(said, Scope)
+    }
+    return read, missing
 
 
 class GuardedExecutor(Executor):

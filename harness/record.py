@@ -375,7 +375,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 raise MeasurementError("this line is not JSON", where=f"{path}:{torn}")
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 torn = number
                 continue
             yield row

@@ -26,6 +26,7 @@ from harness.quantity import Value
 from harness.record import Record
 from harness.registry import Registry
 from harness.run_folder import PLAN, new_run_id, planned_points
+from harness.secrecy import redacted_command
 from harness.settings import Combinations
 
 KEPT_FILES: Final = (record.MEASUREMENT, record.ITEMS, record.ENERGY, record.FAILURE)
@@ -218,7 +219,7 @@ def _write_run(
         "run": name,
         "parent": run.name,
         "settings": {setting.key: setting.values[0] for setting in combinations.fixed},
-        "command": list(command),
+        "command": redacted_command(list(command)),
         "recosted_utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     record.write_json(folder / record.RUN, described)

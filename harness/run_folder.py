@@ -15,6 +15,7 @@ from harness.executor_choice import Chosen, stored
 from harness.fingerprint import digest
 from harness.plan import Plan, Point
 from harness.registry import Registry
+from harness.secrecy import redacted, redacted_command
 
 PLAN = "plan.json"
 """The points of a run, as planned: what `--resume` goes by."""
@@ -56,8 +57,8 @@ def create(
         folder / record.RUN,
         {
             "run": folder.name,
-            "suite_files": list(suite_files),
-            "command": list(command),
+            "suite_files": [redacted(name) for name in suite_files],
+            "command": redacted_command(list(command)),
             "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
             "finished_utc": None,
             "seed": seed,
@@ -81,7 +82,7 @@ def reopen(folder: Path) -> tuple[list[Point], int]:
         seed = int(json.loads((folder / record.RUN).read_text(encoding="utf-8"))["seed"])
     except FileNotFoundError as error:
         raise UsageError("this is no run folder", where=str(folder), accepted="a folder with run.json") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise MeasurementError(f"the run's description cannot be read: {error}", where=str(folder)) from error
     return points, seed
 
@@ -97,13 +98,16 @@ def planned_points(folder: Path) -> list[Point]:
         return [Point.from_json(raw) for raw in json.loads((folder / PLAN).read_text(encoding="utf-8"))]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError("this is no run folder", where=str(folder), accepted="a folder with plan.json") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise MeasurementError(f"the plan cannot be read: {error}", where=str(folder)) from error
 
 
 def refuse_recosted(folder: Path) -> None:
     """Raises UsageError for a run that was costed again: what was measured for it lies in the run it came from."""
     path = folder / record.RUN
-    parent = json.loads(path.read_text(encoding="utf-8")).get("parent") if path.exists() else None
+    try:
+        parent = json.loads(path.read_text(encoding="utf-8")).get("parent") if path.exists() else None
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise MeasurementError(f"the run's description cannot be read: {error}", where=str(folder)) from error
     if parent:
         raise UsageError(f"this run was costed again from {parent}", where=str(folder), hint="name that one")

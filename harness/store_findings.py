@@ -62,7 +62,7 @@ def _run(folder: Path, *, going_on: bool) -> Iterator[StoreFinding]:
     try:
         described = json.loads((folder / record.RUN).read_bytes())
         status = dict(described).get("status")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         yield StoreFinding(
             str(folder), "wrong", f"run.json cannot be read: {_said(error)}", "the run never began: delete the folder"
         )
@@ -71,7 +71,7 @@ def _run(folder: Path, *, going_on: bool) -> Iterator[StoreFinding]:
         if (folder / PLAN).exists():
             for raw in json.loads((folder / PLAN).read_bytes()):
                 Point.from_json(raw)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         remedy = "its records stand; it cannot be resumed: begin a new run"
         yield StoreFinding(str(folder / PLAN), "wrong", f"cannot be read: {_said(error)}", remedy)
     for trial in sorted(path for path in folder.iterdir() if path.is_dir()):

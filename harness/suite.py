@@ -29,6 +29,7 @@ from harness import suite_yaml
 from harness.errors import UsageError
 from harness.functional_unit import Where
 from harness.options import Duration, Share, Size
+from harness.secrecy import refuse_secrets
 from harness.suite_faults import faults, real_path
 from harness.suite_yaml import Document, Keys, raise_all, short
 
@@ -270,6 +271,8 @@ def loads(text: str, file: str = "<text>", environment: Mapping[str, str] | None
 def _suite(document: Document) -> Suite:
     if not isinstance(document.data, dict):
         raise document.error((), f"found {short(document.data)}", accepted="a mapping with 'suite' and 'cases'")
+    if secrets := refuse_secrets(document):
+        raise_all(secrets)
     try:
         suite = Suite.model_validate(_without_unset(document))
     except ValidationError as error:

@@ -26,11 +26,11 @@ import psutil
 
 from harness import fingerprint, leftovers, record, side_cars
 from harness.backend import Backend, Device
-from harness.energy import Channel, Edge, Meters, sorted_scopes
+from harness.energy import Channel, Edge, Meters
 from harness.errors import HarnessError, MeasurementError, UsageError
 from harness.executor import MESSAGES
 from harness.guard import devices as checked_devices
-from harness.guard import expect, json_mapping, made, naming, title
+from harness.guard import expect, json_mapping, made, naming, sorted_scopes, title
 from harness.interruptions import Interruptions
 from harness.meter import Meter, MeterContext, MeterSpec
 from harness.plan import Choice, Point
@@ -185,6 +185,8 @@ class Trial:
             finally:
                 faults += meters.close()
             written = side_cars.sizes(streams)
+        described = {"name": self.point.backend.name}
+        described |= json_mapping(backend.fingerprint(), self.backend, "fingerprint")
         return record.Measurement(
             run=self.job["run"],
             trial_id=self.job["trial_id"],
@@ -192,10 +194,7 @@ class Trial:
             point=self.job["point"],
             started_utc=self.started_utc,
             environment=fingerprint.environment(),
-            backend={
-                "name": self.point.backend.name,
-                **json_mapping(backend.fingerprint(), self.backend, "fingerprint"),
-            },
+            backend=described,
             devices=devices,
             plugins=self.registry.versions(),
             workload=json_mapping(workload.facts(), self.workload, "facts"),

@@ -102,6 +102,22 @@ def test_a_worker_whose_driver_is_gone_is_wrong(
     assert orphan.remedy == f"kill -KILL {worker.pid}"
 
 
+def test_a_process_that_outlived_its_trial_is_wrong() -> None:
+    environment = {**os.environ, "HARNESS_TRIAL": "/runs/a/t000"}
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment)
+    try:
+        deadline = time.monotonic() + 10
+        while not (found := list(deep.stray_findings())) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        (stray,) = [each for each in found if each.what == f"process {child.pid}"]
+    finally:
+        child.kill()
+        child.wait()
+    assert stray.state == "wrong"
+    assert "started by the trial /runs/a/t000, which is over" in stray.detail
+    assert stray.remedy == f"kill -KILL {child.pid}"
+
+
 # Store
 
 
@@ -193,7 +209,14 @@ def test_the_exit_code_says_whether_all_is_well(
     run = stored_run("r1", {"a": [1.0]})
     if store == "broken":
         (trial_of(run) / "record.json").write_text("{")
-    for other in ("lock_findings", "worker_findings", "clock_findings", "disk_findings", "memory_findings"):
+    for other in (
+        "lock_findings",
+        "worker_findings",
+        "stray_findings",
+        "clock_findings",
+        "disk_findings",
+        "memory_findings",
+    ):
         monkeypatch.setattr(deep, other, lambda *_: [])
     assert deep.command(tmp_path / "store", as_json=True) == (3 if store == "broken" else 0)
     said = json.loads(capsys.readouterr().out)

@@ -7,7 +7,8 @@ import shutil
 from harness import Executor, Outcome, record
 from harness.plan import expand
 from harness.registry import load_plugins
-from harness.run import Run, create
+from harness.run import Run
+from harness.run_folder import create
 from harness.suite import loads
 
 SUITE = """

@@ -47,7 +47,7 @@ class Disk:
     def note(self, kind: str, path: Any, more: Any = None) -> None:
         self.calls += 1
         if self.fail_at is not None and self.calls - 1 >= self.fail_at and self.error is not None:
-            raise self.error
+            raise OSError(*self.error.args)  # a new one each time: one exception in its own context has no end
         self.ops.append(Op(kind, str(path), more))
 
     def mine(self, path: Any) -> bool:

@@ -30,7 +30,7 @@ def build_draft(model: SeededModel | FolderModel, dtype: torch.dtype, device: to
 
 def _load(name: str, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        name, dtype=dtype, local_files_only=True, use_safetensors=True
+        name, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
     )
     return loaded.to(device).eval()  # type: ignore[arg-type, no-any-return] # as above
 

@@ -123,7 +123,8 @@ def pretrained(source: str) -> Peer:
     try:
         return Peer(
             _auto_class().from_pretrained(
-                str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source
+                str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source,
+                trust_remote_code=False,
             )
         )
     except (OSError, ValueError) as error:

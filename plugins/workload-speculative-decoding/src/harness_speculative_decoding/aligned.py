@@ -41,7 +41,7 @@ def align(
     """
     start = time.monotonic()
     with fixed_threads() as threads:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
         model = LlamaForCausalLM.from_pretrained(base)
         writer = _Writer(recipe, model, tokenizer)
         train_stream = token_stream(tokenizer, corpus.train)
