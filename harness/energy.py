@@ -118,11 +118,7 @@ class Meters:
 
     def __init__(self, channels: Iterable[Channel], log: IO[str] | None = None) -> None:
         self.channels = list(channels)
-        # Cross-checks are read farther from the work, so that what they take widens no bound.
-        checks = [index for index, channel in enumerate(self.channels) if channel.cross_check]
-        others = [index for index, channel in enumerate(self.channels) if not channel.cross_check]
-        self._inwards = [*checks, *others] if checks else []
-        self._outwards = [*others, *checks] if checks else []
+        self._order()
         self._log = log
         self._log_lock = threading.Lock()
         self._unwritten: deque[tuple[str, Snapshot]] = deque()
@@ -132,6 +128,22 @@ class Meters:
         self.anchor_ns = now_ns()
         self.anchor_utc_s = time.time()
         self._write({"anchor": {"monotonic_ns": self.anchor_ns, "utc_s": self.anchor_utc_s}})
+
+    def _order(self) -> None:
+        # Cross-checks are read farther from the work, so that what they take widens no bound.
+        checks = [index for index, channel in enumerate(self.channels) if channel.cross_check]
+        others = [index for index, channel in enumerate(self.channels) if not channel.cross_check]
+        self._inwards = [*checks, *others] if checks else []
+        self._outwards = [*others, *checks] if checks else []
+
+    def add(self, channels: Sequence[Channel]) -> None:
+        """Reads more meters from now on; between two spans only, since the edges of one name the same channels."""
+        if channels:
+            self.stop()
+            self._stop.clear()
+            self.channels += channels
+            self._order()
+            self.start()
 
     def utc_s(self, ns: int) -> float:
         """Wall clock of a monotonic time, by the one anchor."""

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,8 @@ from harness import fingerprint, record
 from harness.backend import Backend, Device
 from harness.energy import Channel, Edge, Meters
 from harness.errors import HarnessError, MeasurementError, PluginError, UsageError
-from harness.meter import MeterContext, MeterSpec
+from harness.meter import MeterContext, MeterSpec, Node
+from harness.node_meters import open_on
 from harness.plan import Choice, Point
 from harness.quantity import Unavailable
 from harness.registry import Registry, load_plugins
@@ -157,10 +158,14 @@ class Trial:
                 self.phase("prepare")
                 workload.prepare(context)
                 faults += meters.attach(workload.processes())
+                nodes = workload.nodes()
+                silent += self._open_on(nodes, meters)
+                devices = tuple(dict.fromkeys([*devices, *(device for node in nodes for device in node.devices)]))
                 self._idle("loaded_idle", meters, backend, ledger)
                 warm_up = self._warm_up(workload, meters, backend)
                 validation = self._windows(workload, meters, backend, ledger)
                 conditions = meters.conditions()
+                reading = meters.channels
                 facts = [dict(channel.meter.facts()) for channel in reading]
             finally:
                 faults += meters.close()
@@ -188,6 +193,13 @@ class Trial:
             why_zero=dict(workload.why_zero()),
             flags=(*faults, *(() if warm_up.converged else ("warm-up not converged",))),
         )
+
+    def _open_on(self, nodes: Sequence[Node], meters: Meters) -> list[Channel]:
+        """Reads the meters of other nodes too; returns those that do not read."""
+        known = [scope for channel in meters.channels for scope in channel.scopes]
+        reading, silent = open_on(nodes, self.point.meters, self.job["node"], known)
+        meters.add(reading)
+        return silent
 
     @contextlib.contextmanager
     def _side_cars(self) -> Iterator[tuple[IO[str], IO[str], IO[str]]]:
