@@ -6,6 +6,7 @@ that what is compared is who waits for whom, to the last digit and on any machin
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import statistics
 from array import array
@@ -16,11 +17,13 @@ from typing import Any
 import pytest
 import torch
 from harness_disaggregated_serving import arrivals
+from harness_disaggregated_serving.calibration import calibrate
 from harness_disaggregated_serving.engine import Engine, Running
 from harness_disaggregated_serving.models import build_target
 from harness_disaggregated_serving.options import SeededModel
 from harness_disaggregated_serving.runtime.desk import Desk
-from harness_disaggregated_serving.runtime.requests import Configuration, Settings
+from harness_disaggregated_serving.runtime.observing import decode_points, dispatch_s, prefill_points, transfer_points
+from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
 from harness_disaggregated_serving.runtime.role import DUTIES, Role
 from harness_disaggregated_serving.simulator import setup as simulated
 from harness_disaggregated_serving.simulator.costs import DecodeCost, PhaseCosts, PrefillCost
@@ -121,10 +124,11 @@ def on_the_runtime(configuration: Configuration, asked: list[arrivals.Request]) 
     new, peer = serve("new", configuration, [ask(number, one) for number, one in enumerate(asked)])
     if configuration is Configuration.STANDALONE:
         return token_times(new)
-    caches = [
-        (now, Message(kind, fields, memoryview(bytearray(size)), 0.0)) for now, kind, fields, size in peer.messages
-    ]
-    return token_times(new, serve("old", configuration, caches)[0])
+    return token_times(new, serve("old", configuration, caches(peer))[0])
+
+
+def caches(sent: Said) -> list[tuple[float, Message]]:
+    return [(now, Message(kind, fields, memoryview(bytearray(size)), 0.0)) for now, kind, fields, size in sent.messages]
 
 
 def stream(utilisation: float) -> list[arrivals.Request]:
@@ -168,6 +172,43 @@ def test_every_request_of_the_runtime_has_the_times_of_the_simulator(
     assert [len(measured[number]) for number in range(COUNT)] == [one.output_tokens for one in asked]
     assert [measured[number][0] for number in range(COUNT)] == pytest.approx([row.first_s for row in rows], rel=1e-9)
     assert [measured[number][-1] for number in range(COUNT)] == pytest.approx([row.end_s for row in rows], rel=1e-9)
+
+
+def outcomes_of(configuration: Configuration, asked: list[arrivals.Request], late_s: float) -> list[Outcome]:
+    """The stream as its client would see it, every request reaching the device so late."""
+    shifted = [one._replace(arrival_s=one.arrival_s + late_s) for one in asked]
+    new, peer = serve("new", configuration, [ask(number, one) for number, one in enumerate(shifted)])
+    links = [new]
+    if configuration is Configuration.DPD:
+        links.append(serve("old", configuration, caches(peer))[0])
+    begun = {int(fields["name"]): now for now, kind, fields, _ in new.messages if kind == "begun"}
+    times = token_times(*links)
+    found = []
+    for number, one in enumerate(asked):
+        request = Request(str(number), one.arrival_s, [1] * one.prompt_tokens, one.output_tokens)
+        outcome = Outcome(request, Status.FINISHED, attempts=1, begun_s=begun[number], token_s=times[number])
+        outcome.bytes_sent, outcome.transfer_s = 1000 * one.prompt_tokens, 1e-6 * one.prompt_tokens
+        found.append(outcome)
+    return found
+
+
+@pytest.mark.parametrize("configuration", [Configuration.STANDALONE, Configuration.DPD])
+def test_a_streams_own_times_give_the_service_times_back(configuration: Configuration) -> None:
+    shared = configuration is Configuration.STANDALONE
+    outcomes = outcomes_of(configuration, stream(0.7), late_s=0.003)
+    fitted = calibrate(prefill_points(outcomes), decode_points(outcomes, shared=shared), transfer_points(outcomes))
+    for found, known in ((fitted.costs.prefill, COSTS.prefill), (fitted.costs.decode, COSTS.decode)):
+        assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(known), rel=0.02)
+    assert fitted.link is not None
+    assert fitted.link.bandwidth == pytest.approx(1e9, rel=1e-6)
+    assert dispatch_s(outcomes, shared=shared) == pytest.approx(0.003)
+    assert max(error.worst for error in fitted.errors.values()) < 0.01
+
+
+def test_a_device_that_was_never_idle_tells_no_dispatch() -> None:
+    outcomes = outcomes_of(Configuration.STANDALONE, [arrivals.Request(0.0, 5, 5)] * 3, late_s=0.0)
+    with pytest.raises(ValueError, match="found the device at work"):
+        dispatch_s(outcomes, shared=True)
 
 
 def test_prompts_first_is_another_system() -> None:
