@@ -56,13 +56,18 @@ def decode_points(outcomes: Sequence[Outcome], *, shared: bool) -> list[DecodePo
 
 
 def pooled(steps: Sequence[DecodePoint]) -> list[DecodePoint]:
-    """Means over steps of one batch size and neighbouring contexts. The cost is linear in both: its mean is theirs."""
+    """Means over steps of one batch size and neighbouring contexts; fewer than half a cell of them are left out.
+
+    The cost is linear in both, so that its mean is that of the cell's means.
+    """
     cells = []
     ordered = sorted(steps, key=lambda step: (step.batch, step.context_tokens))
     for batch, group in groupby(ordered, key=lambda step: step.batch):
         same = list(group)
         for start in range(0, len(same), POOLED):
             cell = same[start : start + POOLED]
+            if len(cell) < POOLED / 2:
+                continue
             context = round(statistics.fmean(step.context_tokens for step in cell))
             cells.append(DecodePoint(batch, context, statistics.fmean(step.seconds for step in cell)))
     return cells
