@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from harness.energy import Channel, Meters
+from harness.channel import Channel
+from harness.energy import Meters
 from harness.meter import Meter, MeterContext
 from harness.quantity import Method
 from harness.sample import Scope, Snapshot, now_ns

@@ -27,10 +27,11 @@ _HOMES = {
         "Meter",
         "MeterContext",
         "MeterSpec",
+        "Node",
     ),
     "harness.options": ("Duration", "NoOptions", "Options", "Share", "Size"),
     "harness.quantity": ("Amount", "Method", "Unavailable", "Undefined", "Value"),
-    "harness.sample": ("Condition", "Cumulative", "Scope", "Snapshot", "now_ns"),
+    "harness.sample": ("Condition", "Cumulative", "Scope", "Snapshot", "clock_id", "now_ns"),
     "harness.workload": (
         "Column",
         "Scorer",
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from harness.meter import Meter as Meter
     from harness.meter import MeterContext as MeterContext
     from harness.meter import MeterSpec as MeterSpec
+    from harness.meter import Node as Node
     from harness.options import Duration as Duration
     from harness.options import NoOptions as NoOptions
     from harness.options import Options as Options
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
     from harness.sample import Cumulative as Cumulative
     from harness.sample import Scope as Scope
     from harness.sample import Snapshot as Snapshot
+    from harness.sample import clock_id as clock_id
     from harness.sample import now_ns as now_ns
     from harness.workload import Column as Column
     from harness.workload import Scorer as Scorer

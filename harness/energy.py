@@ -11,92 +11,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import IO, Final, NamedTuple
 
+from harness.channel import Channel, Pace
 from harness.edges import Side, Tick, register, span_energy
 from harness.errors import MeasurementError
 from harness.guard import sorted_scopes
 from harness.meter import Meter
 from harness.quantity import Unavailable, Value
 from harness.record import SeenCondition
-from harness.sample import Cumulative, Scope, Snapshot, disjoint, now_ns
+from harness.sample import Cumulative, Snapshot, disjoint, now_ns
 from harness.units import nanoseconds, seconds
 
 TICKS_TO_WAIT: Final = 10
 """A counter that has not moved for so many of its periods is not aligned to."""
-CHANGES_KEPT: Final = 10
-"""So many changes of a register say how much a device draws at its busiest."""
-
-
-@dataclass(slots=True)
-class _Pace:
-    """The last change of a register, and the power drawn between its latest changes."""
-
-    at_ns: int
-    joules: float
-    recent_w: tuple[float, ...] = ()
-
-
-@dataclass(slots=True)
-class Channel:
-    """One opened meter.
-
-    Attributes:
-        name: of the meter.
-        asked: whether the suite named it, rather than `auto`.
-        meter: the meter.
-        scopes: what it reads.
-        missing: what it does not read, and why; `*` for all of it.
-        cross_check: whether it never counts for a scope.
-    """
-
-    name: str
-    asked: bool
-    meter: Meter
-    scopes: Mapping[str, Scope]
-    missing: Mapping[str, str] = field(default_factory=dict)
-    cross_check: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    pace: Mapping[str, _Pace] = field(default_factory=dict)
-
-    @property
-    def ticking(self) -> dict[str, float]:
-        """Update period in seconds of each scope that has one."""
-        return {name: scope.tick_s for name, scope in self.scopes.items() if scope.tick_s}
-
-    def read(self) -> Snapshot:
-        """Reads the meter; what it raises becomes Unavailable in every scope. Hold `lock`."""
-        try:
-            found: object = self.meter.read()
-            if isinstance(found, Snapshot) and isinstance(found.joules, Mapping):
-                return found
-            lost = Unavailable(f"meter {self.name!r} gave {found!r:.60}, which is no Snapshot")
-            return Snapshot(now_ns(), dict.fromkeys(self.scopes, lost))
-        except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the trial
-            lost = Unavailable(f"{type(error).__name__}: {error}")
-            return Snapshot(now_ns(), dict.fromkeys(self.scopes, lost))
-
-    def follow(self, snapshot: Snapshot) -> None:
-        """Notes how fast each register moves; done by the sampling thread, never at an edge.
-
-        The mapping is replaced and never changed, so that an edge keeps it without a copy.
-        """
-        paces = dict(self.pace)
-        for name, value in snapshot.joules.items():
-            known = register(value)
-            if isinstance(known, Unavailable) or name not in self.scopes:
-                continue
-            joules = known.joules
-            pace = paces.get(name)
-            if pace is None:
-                paces[name] = _Pace(snapshot.monotonic_ns, joules)
-            elif joules != pace.joules and snapshot.monotonic_ns > pace.at_ns:
-                # two changes lie at least a tick apart, however soon after each other they were seen
-                elapsed = max(seconds(snapshot.monotonic_ns - pace.at_ns), self.scopes[name].tick_s or 0.0)
-                watts = (joules - pace.joules) / elapsed
-                paces[name] = _Pace(snapshot.monotonic_ns, joules, (*pace.recent_w[1 - CHANGES_KEPT :], watts))
-        self.pace = paces
 
 
 class Edge(NamedTuple):
@@ -111,7 +39,7 @@ class Edge(NamedTuple):
 
     ns: int
     snapshots: Sequence[Snapshot]
-    paces: Sequence[Mapping[str, _Pace]]
+    paces: Sequence[Mapping[str, Pace]]
     ticks: Mapping[tuple[int, str], Tick]
 
 
@@ -132,11 +60,7 @@ class Meters:
     ) -> None:
         self._watch = watch
         self.channels = list(channels)
-        # Cross-checks are read farther from the work, so that what they take widens no bound.
-        checks = [index for index, channel in enumerate(self.channels) if channel.cross_check]
-        others = [index for index, channel in enumerate(self.channels) if not channel.cross_check]
-        self._inwards = [*checks, *others] if checks else []
-        self._outwards = [*others, *checks] if checks else []
+        self._order()
         self._log = log
         self._log_lock = threading.Lock()
         self._unwritten: deque[tuple[str, Snapshot]] = deque()
@@ -147,6 +71,22 @@ class Meters:
         self.anchor_ns = now_ns()
         self.anchor_utc_s = time.time()
         self._write({"anchor": {"monotonic_ns": self.anchor_ns, "utc_s": self.anchor_utc_s}})
+
+    def _order(self) -> None:
+        # Cross-checks are read farther from the work, so that what they take widens no bound.
+        checks = [index for index, channel in enumerate(self.channels) if channel.cross_check]
+        others = [index for index, channel in enumerate(self.channels) if not channel.cross_check]
+        self._inwards = [*checks, *others] if checks else []
+        self._outwards = [*others, *checks] if checks else []
+
+    def add(self, channels: Sequence[Channel]) -> None:
+        """Reads more meters from now on; between two spans only, since the edges of one name the same channels."""
+        if channels:
+            self.stop()
+            self._stop.clear()
+            self.channels += channels
+            self._order()
+            self.start()
 
     def utc_s(self, ns: int) -> float:
         """Wall clock of a monotonic time, by the one anchor."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from harness.backend import Device
 from harness.options import NoOptions, Options
@@ -26,6 +26,32 @@ class MeterContext:
     node: str = "n0"
     devices: tuple[Device, ...] = ()
     pid: int = 0
+
+
+Answer = TypeVar("Answer")
+
+
+class Node(Protocol):
+    """A machine of a cluster that does part of the work; the core opens the suite's meters there.
+
+    They are read at the edges of this trial's windows, by messages that this machine's clock brackets: of the node's
+    own clock nothing is used, and how long a message takes widens the bounds.
+    """
+
+    @property
+    def name(self) -> str:
+        """Prefix of its scopes: `n1`, `n2`, ...; `n0` where it is the node that the trial itself runs on."""
+
+    @property
+    def devices(self) -> Sequence[Device]:
+        """What it took of that node's devices."""
+
+    @property
+    def processes(self) -> Mapping[str, int]:
+        """Its processes by role; ids as that node counts them."""
+
+    def call(self, function: Callable[..., Answer], *arguments: object) -> Answer:
+        """Runs a function of an installed module in a process of that node; raises what it raises, and never hangs."""
 
 
 class Meter(ABC):

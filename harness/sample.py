@@ -6,10 +6,13 @@ A scope names what a joule was spent in: `n0/gpu:<uuid>`, `n0/module:<uuid>`, `n
 
 from __future__ import annotations
 
+import functools
+import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from harness.quantity import Method, Unavailable
 
@@ -78,6 +81,20 @@ class Snapshot(NamedTuple):
 
 now_ns = time.monotonic_ns
 """The monotonic clock every snapshot is stamped with, in nanoseconds."""
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+"""Linux draws it anew at every start, `random(4)`; all containers of a machine read the same one."""
+
+
+@functools.cache
+def clock_id() -> str:
+    """Identity of this machine since it started: processes with the same one share `now_ns` and the same hardware."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        import psutil
+
+        return f"{socket.gethostname()}@{psutil.boot_time():.0f}"
 
 
 @dataclass(frozen=True, slots=True)

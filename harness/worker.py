@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,13 +26,16 @@ import psutil
 
 from harness import fingerprint, leftovers, record, side_cars
 from harness.backend import Backend, Device
-from harness.energy import Channel, Edge, Meters
+from harness.channel import Channel
+from harness.energy import Edge, Meters
 from harness.errors import HarnessError, MeasurementError, UsageError
 from harness.executor import MESSAGES
 from harness.guard import devices as checked_devices
 from harness.guard import expect, json_mapping, made, naming, sorted_scopes, title
 from harness.interruptions import Interruptions
+from harness.local_executor import device_locks
 from harness.meter import Meter, MeterContext, MeterSpec
+from harness.node_meters import open_on
 from harness.plan import Choice, Point
 from harness.quantity import Unavailable
 from harness.registry import Registry, load_plugins
@@ -133,6 +136,9 @@ class Trial:
         """Tells the parent what is going on."""
         self.messenger.send("progress", phase=name, text=text, done=done)
 
+    def _waiting(self, message: Mapping[str, object]) -> None:
+        self.messenger.send("waiting", device=message["device"], holder=message["holder"])
+
     def run(self) -> record.Measurement:
         """Runs the trial; raises what backend, workload or core raise."""
         backend = build_backend(self.point.backend, self.registry)
@@ -145,8 +151,10 @@ class Trial:
                 found = checked_devices(backend.open(), self.backend, "open")
                 backend.seed(seed)
             with naming(self.workload, "devices"):
-                found += checked_devices(workload.devices(), self.workload, "devices")
-            measured = self._measured(backend, workload, found, seed)
+                more = checked_devices(workload.devices(), self.workload, "devices")
+            held = {str(device["uuid"]) for device in self.point.devices} | {device.uuid for device in found}
+            with device_locks(tuple({device.uuid for device in more} - held), self._waiting):
+                measured = self._measured(backend, workload, (*found, *more), seed)
         finally:
             faults = [*closed(workload, self.workload), *closed(backend, self.backend)]
         faults += [f"left {name!r} running, which was ended" for name in leftovers.end_descendants()]
@@ -174,14 +182,14 @@ class Trial:
             try:
                 self._idle("idle", meters, backend, ledger)
                 self.phase("prepare")
-                with naming(self.workload, "prepare"):
-                    workload.prepare(context)
-                    faults += meters.attach(expect(workload.processes(), Mapping, self.workload, "processes"))
+                faults, others, lost = self._prepare(workload, context, meters)
+                devices = tuple(dict.fromkeys([*devices, *others]))
+                silent += lost
                 self._idle("loaded_idle", meters, backend, ledger)
                 warm_up = self._warm_up(workload, meters, backend)
                 validation = self._windows(workload, meters, backend, ledger)
                 conditions = (*meters.conditions(), *self.interruptions.conditions(ledger.spans))
-                facts = [json_mapping(ch.meter.facts(), f"meter {ch.name!r}", "facts") for ch in reading]
+                reports = self._reports(meters.channels, silent)
             finally:
                 faults += meters.close()
             written = side_cars.sizes(streams)
@@ -202,15 +210,34 @@ class Trial:
             spans=tuple(ledger.spans),
             readings=tuple(ledger.readings),
             uses=tuple(ledger.uses),
-            meters=tuple(
-                record.MeterReport(name=ch.name, asked=ch.asked, scopes=ch.scopes, missing=ch.missing, facts=fact)
-                for ch, fact in zip([*reading, *silent], [*facts, *({} for _ in silent)], strict=True)
-            ),
+            meters=reports,
             conditions=tuple(self._judged(seen) for seen in conditions),
             validation=tuple(validation),
             why_zero=json_mapping(workload.why_zero(), self.workload, "why_zero"),
             flags=(*faults, *(() if warm_up.converged else ("warm-up not converged",))),
             side_cars=written,
+        )
+
+    def _prepare(
+        self, workload: Workload, context: TrialContext, meters: Meters
+    ) -> tuple[list[str], list[Device], list[Channel]]:
+        """Loads the work; faults of meters, devices of other nodes, and the meters there that do not read."""
+        with naming(self.workload, "prepare"):
+            workload.prepare(context)
+            faults = meters.attach(expect(workload.processes(), Mapping, self.workload, "processes"))
+        with naming(self.workload, "nodes"):
+            nodes = list(workload.nodes())
+        known = [scope for channel in meters.channels for scope in channel.scopes]
+        reading, silent = open_on(nodes, self.point.meters, self.job["node"], known)
+        meters.add(reading)
+        return list(faults), [device for node in nodes for device in node.devices], silent
+
+    @staticmethod
+    def _reports(reading: Sequence[Channel], silent: Sequence[Channel]) -> tuple[record.MeterReport, ...]:
+        facts = [json_mapping(ch.meter.facts(), f"meter {ch.name!r}", "facts") for ch in reading]
+        return tuple(
+            record.MeterReport(name=ch.name, asked=ch.asked, scopes=ch.scopes, missing=ch.missing, facts=fact)
+            for ch, fact in zip([*reading, *silent], [*facts, *({} for _ in silent)], strict=True)
         )
 
     @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from harness.backend import Backend, Device
 from harness.functional_unit import FunctionalUnit, Row
+from harness.meter import Node
 from harness.options import NoOptions, Options
 from harness.quantity import Method, Unavailable
 
@@ -108,6 +109,10 @@ class Workload(ABC):
     def processes(self) -> Mapping[str, int]:
         """Process ids by role, asked once after `prepare`; a meter that reads processes gives each its own scope."""
         return {}
+
+    def nodes(self) -> Sequence[Node]:
+        """Nodes of a cluster that do part of the work, asked once after `prepare`; meters are opened there too."""
+        return ()
 
     @abstractmethod
     def step(self, window: Window) -> None:

@@ -11,7 +11,8 @@ import pytest
 from harness import energy, window
 from harness.backend import Backend, Device
 from harness.builtin.simulated import SimulatedAccelerator, SimulatedMeter, attach, detach
-from harness.energy import Channel, Meters
+from harness.channel import Channel
+from harness.energy import Meters
 from harness.meter import MeterContext
 from harness.quantity import Amount, Unavailable
 from harness.sample import Scope

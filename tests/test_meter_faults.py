@@ -14,7 +14,8 @@ from harness.builtin.rapl import RaplMeter, RaplOptions
 from harness.builtin.replay import ReplayMeter, ReplayOptions
 from harness.builtin.simulated import SimulatedBackend, SimulatedMeter, SimulatedOptions
 from harness.builtin.tdp import CpuSeconds, TdpMeter, TdpOptions
-from harness.energy import Channel, Meters
+from harness.channel import Channel
+from harness.energy import Meters
 from harness.meter import MeterContext
 from harness.quantity import Amount, Unavailable
 from harness.sample import Scope

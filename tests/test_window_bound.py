@@ -12,7 +12,8 @@ import pytest
 from harness import energy
 from harness.backend import Device
 from harness.builtin.simulated import SimulatedAccelerator, SimulatedMeter, attach, detach
-from harness.energy import Channel, Meters
+from harness.channel import Channel
+from harness.energy import Meters
 from harness.meter import Meter, MeterContext
 from harness.quantity import Amount, Method, Unavailable, Value
 from harness.sample import Cumulative, Scope, Snapshot

@@ -18,7 +18,8 @@ from harness_meter_codecarbon.tracker import Sink, Source, Totals, arguments, nv
 from pydantic import ValidationError
 
 from harness.backend import Device
-from harness.energy import Channel, Meters
+from harness.channel import Channel
+from harness.energy import Meters
 from harness.meter import MeterContext
 from harness.quantity import Amount, Method, Unavailable
 from harness.registry import load_plugins

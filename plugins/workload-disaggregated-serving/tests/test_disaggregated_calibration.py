@@ -11,6 +11,7 @@ from harness_disaggregated_serving.calibration import (
     TransferPoint,
     calibrate,
     not_negative,
+    unbiased,
 )
 from harness_disaggregated_serving.simulator.costs import DecodeCost, PrefillCost
 from hypothesis import given, settings
@@ -73,11 +74,28 @@ def test_no_coefficient_is_negative_and_none_fits_better(seed: int, noise: float
     def loss(coefficients: np.ndarray) -> float:
         return float((((factors @ coefficients) / seconds - 1) ** 2).sum())
 
-    found = not_negative(factors, seconds)
+    found = not_negative(factors, seconds, seconds)
     assert (found >= 0).all()
     for _ in range(30):
         other = np.maximum(0, found * (1 + 0.2 * draw.uniform(-1, 1, 3)) + 0.01 * draw.uniform(-1, 1, 3))
         assert loss(found) <= loss(other) + 1e-9
+
+
+def test_noise_does_not_pull_the_fit_below_the_mean() -> None:
+    draw = np.random.default_rng(5)
+    factors = np.column_stack([np.ones(4000), draw.uniform(1, 100, 4000)])
+    true = factors @ np.array([0.02, 3e-4])
+    noisy = true * draw.gamma(9, 1 / 9, 4000)  # mean 1, deviation 1/3
+    assert (factors @ unbiased(factors, noisy)).sum() == pytest.approx(true.sum(), rel=0.02)
+    assert (factors @ not_negative(factors, noisy, noisy)).sum() < 0.9 * true.sum()
+
+
+def test_both_halves_span_the_sizes() -> None:
+    prefills = [PrefillPoint((n,), PREFILL.seconds(n, n * n)) for n in (8, 16, 32, 64, 96, 128, 192, 256, 320, 384)]
+    _, decodes, _ = points(0.0)
+    assert calibrate(prefills[::-1], decodes) == calibrate(prefills, decodes)
+    bent = [PrefillPoint(one.prompt_tokens, one.seconds * (1 + 0.1 * (one.prompt_tokens[0] > 60))) for one in prefills]
+    assert calibrate(bent, decodes).errors["prefill"].median < 0.05
 
 
 def test_too_few_or_impossible_cells_are_refused() -> None:

@@ -115,7 +115,7 @@ def test_single_token_has_no_tpot_and_is_not_sent() -> None:
     assert isinstance(outcome.tpot.quantile(0.5), Unavailable)
 
 
-@pytest.mark.parametrize("batching", list(Batching))
+@pytest.mark.parametrize("batching", [Batching.NONE, Batching.ITERATION])
 def test_rounds_in_closed_form_where_every_proposal_is_kept(batching: Batching) -> None:
     speculation = Speculation(acceptance=(1.0,) * 4, vocabulary=32_000)
     link = Link(bandwidth=125e6, rtt_s=0.0005)
@@ -178,7 +178,9 @@ class Naive:
     made: int = 0
 
 
-def by_single_steps(stream: Sequence[Request], costs: PhaseCosts, max_batch: int, capacity: int) -> list[Naive]:
+def by_single_steps(
+    stream: Sequence[Request], costs: PhaseCosts, max_batch: int, capacity: int, *, alternating: bool = False
+) -> list[Naive]:
     waiting = [Naive(*request) for request in stream]
     every, running, now = list(waiting), [], 0.0
     while waiting or running:
@@ -187,7 +189,7 @@ def by_single_steps(stream: Sequence[Request], costs: PhaseCosts, max_batch: int
         batch: list[Naive] = []
         while waiting and waiting[0].arrival <= now and len(running) + len(batch) < max_batch:
             held = sum(one.prompt + one.output for one in [*running, *batch, waiting[0]])
-            if held > capacity:
+            if held > capacity or (batch and alternating):
                 break
             batch.append(waiting.pop(0))
         if batch:
@@ -195,14 +197,20 @@ def by_single_steps(stream: Sequence[Request], costs: PhaseCosts, max_batch: int
             for one in batch:
                 one.first, one.made = now, 1
             running += batch
-        else:
+            running = _without_ended(running, now)
+        if running and (alternating or not batch):
             now += costs.decode.seconds(1, len(running), sum(one.prompt + one.made for one in running))
             for one in running:
                 one.made += 1
-        for one in [one for one in running if one.made == one.output]:
-            one.end = now
-            running.remove(one)
+            running = _without_ended(running, now)
     return every
+
+
+def _without_ended(running: list[Naive], now: float) -> list[Naive]:
+    for one in running:
+        if one.made == one.output:
+            one.end = now
+    return [one for one in running if one.made < one.output]
 
 
 lengths = st.tuples(st.floats(0, 0.5), st.integers(1, 60), st.integers(1, 40))
@@ -215,17 +223,24 @@ lengths = st.tuples(st.floats(0, 0.5), st.integers(1, 60), st.integers(1, 40))
     st.sampled_from([0.0, 1e-4, 2e-3]),
     st.integers(1, 8),
     st.sampled_from([100, 150, 400, 10**9]),
+    st.booleans(),
 )
 def test_closed_form_decoding_equals_single_steps(
-    rows: list[tuple[float, int, int]], per_context: float, per_sequence: float, max_batch: int, capacity: int
+    rows: list[tuple[float, int, int]],
+    per_context: float,
+    per_sequence: float,
+    max_batch: int,
+    capacity: int,
+    alternating: bool,
 ) -> None:
     times = np.cumsum([row[0] for row in rows]).tolist()
     stream = [Request(time, row[1], row[2]) for time, row in zip(times, rows, strict=True)]
     costs = PhaseCosts(PrefillCost(0.013, 0.0007, 1e-6), DecodeCost(0.0171, per_context, per_sequence))
     device = SimulatedDevice(name="A", target=costs, kv_tokens=capacity)
-    one = setup(new=device, batching=Batching.ITERATION, max_batch=max_batch, max_prefill_tokens=10**6)
+    rule = Batching.ALTERNATING if alternating else Batching.ITERATION
+    one = setup(new=device, batching=rule, max_batch=max_batch, max_prefill_tokens=10**6)
     found = sorted(run(one, stream).rows, key=lambda row: row.number)
-    expected = by_single_steps(stream, costs, max_batch, capacity)
+    expected = by_single_steps(stream, costs, max_batch, capacity, alternating=alternating)
     assert [row.first_s for row in found] == pytest.approx([one.first for one in expected], rel=1e-9)
     assert [row.end_s for row in found] == pytest.approx([one.end for one in expected], rel=1e-9)
 
@@ -282,7 +297,7 @@ def test_link_is_an_m_d_1_queue(load: float) -> None:
 any_setup = st.builds(
     lambda configuration, batching, first, kv, bandwidth, wire, limit: setup(
         configuration.value,
-        batching=batching,
+        batching=Batching.ITERATION if configuration.speculates and batching is Batching.ALTERNATING else batching,
         first_token=first,
         new=replace(NEW, kv_tokens=kv, target=PhaseCosts(PrefillCost(0.01, 1e-4), DecodeCost(0.02, 1e-5, 1e-3))),
         old=replace(OLD, kv_tokens=kv),
@@ -343,8 +358,15 @@ def test_a_faster_link_never_delays(rows: list[tuple[float, int, int]]) -> None:
     assert all(two.end_s <= one.end_s + 1e-12 for one, two in zip(slow, fast, strict=True))
 
 
-@pytest.mark.parametrize("configuration", list(Configuration))
-@pytest.mark.parametrize("batching", list(Batching))
+@pytest.mark.parametrize(
+    ("configuration", "batching"),
+    [
+        (configuration, batching)
+        for configuration in Configuration
+        for batching in Batching
+        if batching is not Batching.ALTERNATING or not configuration.speculates
+    ],
+)
 def test_one_request_alone_needs_no_batching(configuration: Configuration, batching: Batching) -> None:
     plain = run(setup(configuration.value), [Request(3.0, 40, 9)]).rows[0]
     found = run(setup(configuration.value, batching=batching), [Request(3.0, 40, 9)]).rows[0]
@@ -415,6 +437,7 @@ def test_nothing_arrives() -> None:
         lambda: setup("dsd", link=None),
         lambda: setup("spec-local", speculation=None),
         lambda: setup(max_batch=0),
+        lambda: setup("dsd", batching=Batching.ALTERNATING),
         lambda: Link(bandwidth=0),
         lambda: Speculation(acceptance=(1.2,)),
         lambda: PrefillCost(-1.0),

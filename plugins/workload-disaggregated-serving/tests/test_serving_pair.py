@@ -12,15 +12,19 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from itertools import count
+from typing import Any
 
 import psutil
 import pytest
 import torch
 from harness_disaggregated_serving.engine import Engine, Running
 from harness_disaggregated_serving.models import SeededModel, build_target
+from harness_disaggregated_serving.runtime import role as role_module
 from harness_disaggregated_serving.runtime.driving import Drive, Limits, _Active, serve
+from harness_disaggregated_serving.runtime.launching import LocalLauncher, LocalProcess, RoleProcess
 from harness_disaggregated_serving.runtime.pair import Address, Pair, PairOptions
 from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
 from harness_disaggregated_serving.runtime.role import Role
@@ -36,11 +40,9 @@ PER_TOKEN = 2 * 2 * 2 * 16 * 4
 
 
 class ThreadProcess:
-    """A role as a thread, with the part of Popen that a pair uses. Killing it cuts its links."""
+    """A role as a thread. Killing it cuts its links."""
 
-    def __init__(self, job: dict[str, object]) -> None:
-        self.stdin = None
-        self.returncode: int | None = None
+    def __init__(self, job: Mapping[str, object]) -> None:
         self.role: Role | None = None
         self.job = job
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -54,36 +56,24 @@ class ThreadProcess:
             self.role.explain(error)
         finally:
             self.role.close()
-            self.returncode = 0
 
-    def poll(self) -> int | None:
-        return self.returncode
-
-    def wait(self, timeout: float | None = None) -> int:
-        self.thread.join(timeout if timeout is not None else 10.0)
-        return 0
+    def ended(self, wait_s: float = 0.0) -> str | None:
+        self.thread.join(wait_s)
+        return None if self.thread.is_alive() else "with code 0"
 
     def kill(self) -> None:
         if self.role is not None:
             self.role._desk.client._stream.close()
 
 
+class Threads(LocalLauncher):
+    def launch(self, role: str, job: Mapping[str, Any]) -> RoleProcess:
+        return ThreadProcess(job)
+
+
 class ThreadPair(Pair):
-    def _spawn(self, role: str, engines: list[str], secret: bytes, address: Address) -> ThreadProcess:  # type: ignore[override]
-        options = self._options
-        self.spawned = [*getattr(self, "spawned", []), role]
-        return ThreadProcess(
-            {
-                "role": role, "host": address[0], "port": address[1], "secret": secret.hex(), "engines": engines,
-                "model": dict(options.model), "dtype": options.dtype, "device": "cpu", "rows": options.rows,
-                "slow_down": options.slow_down.get(role, 1.0), "timeout_s": options.timeout_s,
-                "link": {
-                    "carrier": options.carrier.value,
-                    "bytes_per_s": options.bytes_per_s,
-                    "latency_s": options.latency_s,
-                },
-            }
-        )  # fmt: skip
+    def __init__(self, options: PairOptions, configurations: Sequence[Configuration]) -> None:
+        super().__init__(options, configurations, Threads())
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -290,6 +280,20 @@ def test_the_first_token_rule_moves_the_transfer() -> None:
     assert early.token_s[1] - early.token_s[0] > 0.2 > late.token_s[1] - late.token_s[0]
 
 
+def test_where_clocks_differ_a_transfer_is_timed_by_the_sender_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = count()
+    monkeypatch.setattr(role_module, "clock_id", lambda: f"machine {next(machines)}")
+    asked = [Request(f"r{number}", 0.1 * number, [5] * 20, 8) for number in range(3)]
+    options = PairOptions(model=MODEL, latency_s=0.05, timeout_s=2.0)
+    with ThreadPair(options, [Configuration.DPD]) as pair:
+        assert not pair.one_clock
+        outcomes = serve(pair, asked, Settings(configuration=Configuration.DPD))
+    assert tokens(outcomes) == greedy_alone(asked)
+    for outcome in outcomes:
+        assert outcome.transfer_s is not None
+        assert 0.05 <= outcome.transfer_s < 0.1  # one emulated way, not two
+
+
 def test_arrivals_do_not_wait_for_answers(pair: Pair) -> None:
     outcomes = serve(pair, requests(6, gap_s=0.05), Settings())
     for outcome in outcomes:
@@ -466,10 +470,11 @@ def test_a_stopped_process_is_noticed_and_no_process_outlives_its_client() -> No
         began = time.monotonic()
         assert tokens(serve(pair, asked, Settings(configuration=Configuration.DSD))) == greedy_alone(asked)
         assert time.monotonic() - began < 15
-        stdin = pair._members["new"].process.stdin
-        assert stdin is not None
-        stdin.close()  # what happens when the client is killed
-        pair._members["new"].process.wait(10)
+        process = pair._members["new"].process
+        assert isinstance(process, LocalProcess)
+        assert process.popen.stdin is not None
+        process.popen.stdin.close()  # what happens when the client is killed
+        process.popen.wait(10)
     assert not any(map(alive, pids))
 
 

@@ -67,7 +67,7 @@ def _pair(options: PairRunOptions) -> Workload:
 
 
 def _probe_pair(options: PairRunOptions) -> Unavailable | None:
-    if {options.new.device, options.old.device} == {"cpu"}:
+    if options.cluster is None and {options.new.device, options.old.device} == {"cpu"}:
         return None  # nothing to ask a framework for
     from harness_disaggregated_serving.workload import probe
 

@@ -1,7 +1,8 @@
 """Fits the simulator's service times to measured ones on one half of the cells, and tells its error on the other half.
 
-The error is reported by quantity, median and worst, before anything is simulated with the fit, and widens every number
-that is. Coefficients are kept at 0 or above: a negative time per token would be a fit of noise.
+The halves take turns along the sizes, so that neither is judged beyond what the other was fitted on. The error is
+reported by quantity, median and worst, before anything is simulated with the fit, and widens every number that is.
+Coefficients are kept at 0 or above: a negative time per token would be a fit of noise.
 """
 
 from __future__ import annotations
@@ -107,8 +108,6 @@ def calibrate(
     prefills: Sequence[PrefillPoint],
     decodes: Sequence[DecodePoint],
     transfers: Sequence[TransferPoint] = (),
-    *,
-    seed: int = 0,
 ) -> Calibration:
     """Fits and judges; raises MeasurementError where a half is too small to fit or to judge.
 
@@ -116,54 +115,69 @@ def calibrate(
         prefills: at least 8.
         decodes: at least 8.
         transfers: none, or at least 8.
-        seed: of the split into halves.
     """
-    prefill, prefill_error = _fitted("prefill", prefills, seed)
-    decode, decode_error = _fitted("decode", decodes, seed)
+    prefill, prefill_error = _fitted("prefill", prefills)
+    decode, decode_error = _fitted("decode", decodes)
     errors = {"prefill": prefill_error, "decode": decode_error}
     link = None
     if transfers:
-        coefficients, errors["transfer"] = _fitted("transfer", transfers, seed)
+        coefficients, errors["transfer"] = _fitted("transfer", transfers)
         if not coefficients[1] > 0:
             raise MeasurementError("the measured transfers do not grow with their size: no bandwidth fits")
         link = Link(bandwidth=1 / coefficients[1], rtt_s=2 * coefficients[0])
     return Calibration(PhaseCosts(PrefillCost(*prefill), DecodeCost(*decode)), link, errors)
 
 
-def _fitted(name: str, points: Sequence[Point], seed: int) -> tuple[tuple[float, ...], HeldOutError]:
+def _fitted(name: str, points: Sequence[Point]) -> tuple[tuple[float, ...], HeldOutError]:
     import numpy as np
 
     if len(points) < 8:
         raise MeasurementError(f"{len(points)} cells of {name} are too few to fit and to judge", accepted="at least 8")
     if any(not point.seconds > 0 for point in points):
         raise MeasurementError(f"a cell of {name} took no time")
-    order = np.random.default_rng(seed).permutation(len(points))
-    factors = np.array([points[index].factors for index in order])
-    seconds = np.array([points[index].seconds for index in order])
-    half = (len(points) + 1) // 2
-    coefficients = not_negative(factors[:half], seconds[:half])
-    errors = np.abs(factors[half:] @ coefficients - seconds[half:]) / seconds[half:]
+    ordered = sorted(points, key=lambda point: point.factors[::-1])
+    factors = np.array([point.factors for point in ordered])
+    seconds = np.array([point.seconds for point in ordered])
+    coefficients = unbiased(factors[::2], seconds[::2])
+    errors = np.abs(factors[1::2] @ coefficients - seconds[1::2]) / seconds[1::2]
     return tuple(coefficients.tolist()), HeldOutError(float(np.median(errors)), float(errors.max()), len(errors))
 
 
-def not_negative(factors: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Least squares of the relative residuals with no coefficient below 0, shapes (n, k) and (n,).
+def unbiased(factors: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coefficients for mean times, small ones weighing as much as large ones; shapes (n, k) and (n,).
+
+    Residuals are relative to the fitted time. Relative to the measured one they would count a late measurement less
+    than an early one, and the fit would lie below the mean by about twice the noise's variance. Iteratively reweighted
+    least squares; a few rounds are enough, since only the weights change.
+    """
+    import numpy as np
+
+    found = not_negative(factors, seconds, seconds)
+    for _ in range(5):
+        found = not_negative(factors, seconds, np.maximum(factors @ found, 1e-3 * seconds))
+    return found
+
+
+def not_negative(
+    factors: NDArray[np.float64], seconds: NDArray[np.float64], scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Least squares of residuals over `scale` with no coefficient below 0; shapes (n, k), (n,) and (n,).
 
     With three coefficients every choice of those that are not 0 can be tried, which is exact and needs no iteration.
     """
     import numpy as np
 
-    relative = factors / seconds[:, None]
-    scale = np.abs(relative).max(axis=0)
-    scale[scale == 0] = 1.0
-    relative = relative / scale
+    relative, wanted = factors / scale[:, None], seconds / scale
+    unit = np.abs(relative).max(axis=0)
+    unit[unit == 0] = 1.0
+    relative = relative / unit
     wide = factors.shape[1]
     best, best_loss = np.zeros(wide), np.inf
     for size in range(1, wide + 1):
         for chosen in combinations(range(wide), size):
-            found, *_ = np.linalg.lstsq(relative[:, chosen], np.ones(len(seconds)), rcond=None)
-            loss = float(((relative[:, chosen] @ found - 1) ** 2).sum())
+            found, *_ = np.linalg.lstsq(relative[:, chosen], wanted, rcond=None)
+            loss = float(((relative[:, chosen] @ found - wanted) ** 2).sum())
             if (found >= 0).all() and loss < best_loss:
                 best, best_loss = np.zeros(wide), loss
                 best[list(chosen)] = found
-    return np.asarray(best / scale)
+    return np.asarray(best / unit)

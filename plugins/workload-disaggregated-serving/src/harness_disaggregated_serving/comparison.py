@@ -108,9 +108,15 @@ def role_energy(totals: Mapping[str, Any], uses: Iterable[Mapping[str, Any]]) ->
         if sharing:
             found[role] = Unavailable(f"shares {device} with role {sharing[0]!r}: its joules belong to no one role")
             continue
-        names = [name for name in (f"energy_j:n0/{scope}" for scope in scopes) if name in totals]
+        names = [name for scope in scopes for name in totals if _is_scope(name, scope)]
         found[role] = value_of(totals[names[0]] if names else None, f"no meter read {device!r} or its process")
     return found
+
+
+def _is_scope(total: str, device: str) -> bool:
+    """Whether a total is the energy of a device, on whichever node."""
+    kind, _, scope = total.partition(":")
+    return kind == "energy_j" and scope.partition("/")[2] == device
 
 
 def busy_embodied(factors: Iterable[Mapping[str, Any]], uses: Iterable[Mapping[str, Any]]) -> Value:

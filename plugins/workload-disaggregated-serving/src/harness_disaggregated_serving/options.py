@@ -89,6 +89,41 @@ class PairLinkOptions(Options):
     timeout: Annotated[Duration, Field(gt=0)] = 10.0
 
 
+class PlaceOptions(Options):
+    """What a role asks of a cluster's nodes.
+
+    Attributes:
+        resources: Ray's resources and amounts: the cluster's own (`new_gpu: 1`), `GPU`, `CPU`.
+        labels: of the node, as Ray's label selectors write them: `ray.io/accelerator-type: T4`.
+    """
+
+    resources: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class ClusterRunOptions(Options):
+    """The roles as actors on a Ray cluster; needs the extra `ray` here and on its nodes.
+
+    Attributes:
+        address: host and port of a running cluster's control service, or `auto`. This machine is one of its nodes.
+        new: where the new role may run.
+        old: where the old one may.
+        timeout: for connecting, and for placing both; what no node can satisfy would wait for ever.
+    """
+
+    address: str = "auto"
+    new: PlaceOptions = PlaceOptions()
+    old: PlaceOptions = PlaceOptions()
+    timeout: Annotated[Duration, Field(gt=0)] = 60.0
+
+    @model_validator(mode="after")
+    def _addressed(self) -> ClusterRunOptions:
+        host, _, port = self.address.rpartition(":")
+        if self.address != "auto" and not (host and port.isdecimal() and int(port) < 1 << 16):
+            raise ValueError(f"address {self.address!r}; accepted: `auto`, or host:port of the cluster's head")
+        return self
+
+
 class PairRunOptions(Options):
     """Options of workload `greenllm`.
 
@@ -99,6 +134,7 @@ class PairRunOptions(Options):
         new: the new device.
         old: the old one; held in `dpd` and `dsd` only.
         link: between them.
+        cluster: where the roles run; two processes of this machine if not given.
         gamma: proposals a round.
         wire: what the draft sends; `ids` is for temperature 0.
         row_dtype: precision of probability rows on the wire.
@@ -122,6 +158,7 @@ class PairRunOptions(Options):
     new: RoleOptions = RoleOptions()
     old: RoleOptions = RoleOptions()
     link: PairLinkOptions = PairLinkOptions()
+    cluster: ClusterRunOptions | None = None
     gamma: Annotated[int, Field(ge=1, le=64)] = 4
     wire: Literal["full", "ids", "lazy"] = "full"
     row_dtype: Literal["float16", "float32"] = "float16"

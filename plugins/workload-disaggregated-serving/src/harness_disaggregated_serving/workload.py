@@ -11,12 +11,15 @@ from typing import Any
 from harness_speculative_decoding.sampling import Sampling
 
 from harness.backend import Device
+from harness.errors import UsageError
+from harness.meter import Node
 from harness.quantity import Unavailable
 from harness.workload import TrialContext, Window, Workload
 from harness_disaggregated_serving import arrivals
 from harness_disaggregated_serving.gpus import gpu, missing
 from harness_disaggregated_serving.lengths import application
 from harness_disaggregated_serving.options import PairRunOptions
+from harness_disaggregated_serving.runtime.cluster import OWN_NODE, Cluster, ClusterOptions, Place, import_ray
 from harness_disaggregated_serving.runtime.driving import Drive, Limits
 from harness_disaggregated_serving.runtime.pair import Pair, PairOptions
 from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
@@ -55,6 +58,20 @@ def pair_options_of(options: PairRunOptions) -> PairOptions:
     )
 
 
+def cluster_of(options: PairRunOptions) -> Cluster | None:
+    """The cluster that the roles run on, connected and with a place for each; None for this machine."""
+    if options.cluster is None:
+        return None
+    places = {}
+    for role in ("new", "old"):
+        asked, device = getattr(options.cluster, role), getattr(options, role).device
+        # Ray hides a node's GPUs from actors that ask for none.
+        gpus = {"GPU": 1.0} if device.startswith("cuda") else {}
+        places[role] = Place(resources={**gpus, **asked.resources}, labels=asked.labels)
+    wanted = ClusterOptions(address=options.cluster.address, places=places, timeout_s=options.cluster.timeout)
+    return Cluster(wanted, Configuration(options.configuration).roles)
+
+
 def stream_of(options: PairRunOptions, vocabulary: int, seed: int) -> list[Request]:
     """The requests of a window, the same for every configuration with the same seed; prompts are random ids."""
     process: dict[str, arrivals.Arrivals] = {
@@ -79,7 +96,13 @@ def stream_of(options: PairRunOptions, vocabulary: int, seed: int) -> list[Reque
 
 
 def probe(options: PairRunOptions) -> Unavailable | None:
-    """Why the roles cannot have their devices here."""
+    """Why the roles cannot have their devices here, or their cluster cannot be asked for them."""
+    if options.cluster is not None:
+        try:
+            import_ray()
+        except UsageError as error:
+            return Unavailable(error.message)
+        return None
     roles = Configuration(options.configuration).roles
     found = (missing(role, getattr(options, role).device) for role in roles)
     return next((reason for reason in found if reason is not None), None)
@@ -91,6 +114,7 @@ class GreenLlm(Workload):
     def __init__(self, options: PairRunOptions) -> None:
         self._options = options
         self._settings = settings_of(options)
+        self._cluster: Cluster | None = None
         self._pair: Pair | None = None
         self._seed = options.seed
         self._facts: dict[str, object] = {}
@@ -100,15 +124,20 @@ class GreenLlm(Workload):
     def prepare(self, context: TrialContext) -> None:
         """Starts the roles and loads their models."""
         self._seed = self._options.seed + context.seed
+        if self._options.cluster is not None:
+            context.progress("placing the roles on the cluster", None)
+            self._cluster = cluster_of(self._options)
         context.progress("starting the pair", None)
         self._pair = self._started()
 
     def _started(self) -> Pair:
-        pair = Pair(pair_options_of(self._options), [self._settings.configuration])
+        pair = Pair(pair_options_of(self._options), [self._settings.configuration], self._cluster)
         engine = pair.engine("new", "target")
         roles = self._settings.configuration.roles
-        self._held = {role: self._device(role, pair.device(role)) for role in roles}
+        self._held = {role: self._device(role, pair.device(role).uuid) for role in roles}
         self._facts = {"carrier": pair.carrier, "rows": engine["rows"], "model": dict(engine)}
+        if self._cluster is not None:
+            self._facts |= {"cluster": self._cluster.facts(), "one_clock": pair.one_clock}
         return pair
 
     def _device(self, role: str, uuid: str) -> str:
@@ -116,14 +145,28 @@ class GreenLlm(Workload):
         return f"{role}:{kind or uuid}" if uuid == "cpu" else uuid
 
     def devices(self) -> Sequence[Device]:
-        """The GPUs of the roles that the configuration holds, each once; meters read no other."""
+        """The GPUs of the roles that the configuration holds, each once; those of a cluster are its `nodes`'."""
+        if self._options.cluster is not None:
+            return []
         names = dict.fromkeys(getattr(self._options, role).device for role in self._settings.configuration.roles)
         return [gpu(name) for name in names if name.startswith("cuda")]
 
     def processes(self) -> Mapping[str, int]:
         """A process a role, which a meter of processes reads apart."""
         assert self._pair is not None, "prepare() comes first"
-        return {role: self._pair.pid(role) for role in self._pair.roles}
+        return {role: self._pair.pid(role) for role in self._pair.roles if self._is_here(role)}
+
+    def _is_here(self, role: str) -> bool:
+        return self._cluster is None or self._cluster.members[role].name == OWN_NODE
+
+    def nodes(self) -> Sequence[Node]:
+        """The nodes of the cluster that hold a role, with its GPU and its process."""
+        if self._cluster is None:
+            return ()
+        assert self._pair is not None, "prepare() comes first"
+        devices = {role: self._pair.device(role) for role in self._pair.roles}
+        gpus = {role: device for role, device in devices.items() if device.kind == "gpu"}
+        return self._cluster.nodes(gpus, {role: self._pair.pid(role) for role in self._pair.roles})
 
     def step(self, window: Window) -> None:
         """One stream of requests."""
@@ -199,10 +242,13 @@ class GreenLlm(Workload):
         return self._facts
 
     def close(self) -> None:
-        """Ends the processes."""
+        """Ends the processes, and the actors that own them."""
         pair, self._pair = self._pair, None
         if pair is not None:
             pair.close()
+        cluster, self._cluster = self._cluster, None
+        if cluster is not None:
+            cluster.close()
 
 
 def _columns(outcome: Outcome, slo: Slo, opened_s: float) -> dict[str, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -71,6 +72,12 @@ class Prefiller(Standalone):
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
         self._fields: dict[str, Mapping[str, Any]] = {}
+        self._sent_s: dict[str, float] = {}
+
+    @property
+    def handlers(self) -> Mapping[str, Callable[[Message], None]]:
+        """Requests from the client; from the decoding role on another machine, that a cache is there."""
+        return {"request": self.take, "placed": self.placed}
 
     def take(self, message: Message) -> None:
         """Queues the request; its cache holds the prompt only."""
@@ -87,8 +94,17 @@ class Prefiller(Standalone):
                     continue
             prompt = list(served.running.tokens)
             pieces = [to_wire(piece) for piece in served.running.cache.pieces()]
+            if self.desk.peer is not None and not self.desk.peer.one_clock:
+                self._sent_s[served.name] = time.monotonic()
             # The generator has spent one number on the first token; the decoder skips it.
             self.desk.to_peer("cache", {"request": dict(fields), "prompt": prompt, "first": token}, pieces)
+
+    def placed(self, message: Message) -> None:
+        """Tells a transfer's time where the machines' clocks differ: until the answer came, its way back included."""
+        assert self.desk.peer is not None, "the answer came from it"
+        name = message.fields["name"]
+        taken_s = time.monotonic() - self._sent_s.pop(name) - self.desk.peer.latency_s
+        self.desk.tell("timed", name=name, transfer_s=taken_s)
 
 
 class Decoder(Standalone):
@@ -107,6 +123,8 @@ class Decoder(Standalone):
         with self.desk.working():
             self._place(served.running, message.body)
             served.uniform()
+        if message.transfer_s is None:
+            self.desk.to_peer("placed", {"name": served.name})
         self.desk.tell("moved", name=served.name, transfer_s=message.transfer_s, bytes=len(message.body))
         token = int(message.fields["first"])
         if self.desk.settings.first_token == "decode":  # noqa: S105 - no password

@@ -16,7 +16,7 @@ from harness_disaggregated_serving.runtime.requests import Configuration, Outcom
 from harness_disaggregated_serving.transport import LinkError
 
 _LOSS_TOLD_S: Final = 0.2
-"""The end of a process is told within so long of the end of its links."""
+"""The end of a process is told within so long of the end of its links, and a transfer's time of its request's end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +62,8 @@ class Drive:
         self._settings = settings
         self._limits = limits
         self._clock = clock
+        self._outcomes: dict[str, Outcome] = {}
+        self._untimed: set[str] = set()
         self._active: dict[str, _Active] = {}
         self._queue: deque[Outcome] = deque()
         self._budgets: dict[str, KvBudget] = {}
@@ -72,6 +74,7 @@ class Drive:
     def run(self, requests: Sequence[Request]) -> list[Outcome]:
         """Serves all requests; returns their outcomes in order of arrival, each with a status."""
         outcomes = [Outcome(request) for request in sorted(requests, key=lambda request: request.arrival_s)]
+        self._outcomes = {outcome.request.name: outcome for outcome in outcomes}
         self._configure(self._settings)
         coming = deque(outcomes)
         while coming or self._queue or self._active:
@@ -85,6 +88,11 @@ class Drive:
                 self._hear(news)
                 news = self._pair.news(0.0)
             self._expire()
+        deadline = time.monotonic() + _LOSS_TOLD_S
+        while self._untimed and (left := deadline - time.monotonic()) > 0:
+            last = self._pair.news(left)
+            if last is not None:
+                self._hear(last)
         return outcomes
 
     def _configure(self, settings: Settings) -> None:
@@ -188,13 +196,19 @@ class Drive:
         elif news.kind == "tokens":
             for event in news.fields["events"]:
                 self._tokens(*event)
+        elif news.kind == "timed" and news.fields["name"] in self._outcomes:
+            self._outcomes[news.fields["name"]].transfer_s = news.fields["transfer_s"]
+            self._untimed.discard(news.fields["name"])
         elif news.kind in {"begun", "moved"} and news.fields["name"] in self._active:
             active = self._active[news.fields["name"]]
             active.heard_s = self._clock()
             if news.kind == "begun":
                 active.outcome.begun_s = active.heard_s
             else:
-                active.outcome.transfer_s = news.fields["transfer_s"]
+                if news.fields["transfer_s"] is not None:
+                    active.outcome.transfer_s = news.fields["transfer_s"]
+                elif active.outcome.transfer_s is None:
+                    self._untimed.add(news.fields["name"])  # the sending role tells it
                 active.outcome.bytes_sent += news.fields["bytes"]
                 self._give_back({"new": active.holds.pop("new")})
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
-import subprocess
-import sys
 import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
+from harness.backend import Device
 from harness.errors import MeasurementError
+from harness_disaggregated_serving.runtime.launching import Launcher, LocalLauncher, RoleProcess
 from harness_disaggregated_serving.runtime.requests import Configuration, Request, Settings
 from harness_disaggregated_serving.transport import Carrier, Inbox, Link, LinkError, LinkOptions, Message, listen
 
 Address = tuple[str, int]
+
+_END_TOLD_S: Final = 0.2
+"""A process that closed its link has ended after so long, if it ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +74,12 @@ class News(NamedTuple):
 
 @dataclass(slots=True)
 class _Member:
-    process: subprocess.Popen[bytes]
+    process: RoleProcess
     link: Link
     engines: Mapping[str, Mapping[str, int]]
     pid: int
-    device: str
+    device: Device
+    clock: str
 
 
 class Pair:
@@ -85,18 +88,23 @@ class Pair:
     Args:
         options: what it is made of.
         configurations: those it must be able to take; decides which processes start and which models they hold.
+        launcher: where the processes start; children of this one if not given.
 
     Raises:
         MeasurementError: a role did not start; the message holds what it said last.
     """
 
-    def __init__(self, options: PairOptions, configurations: Sequence[Configuration]) -> None:
+    def __init__(
+        self, options: PairOptions, configurations: Sequence[Configuration], launcher: Launcher | None = None
+    ) -> None:
         self._options = options
+        self._launcher: Launcher = launcher or LocalLauncher()
         self._inbox = Inbox()
         self._members: dict[str, _Member] = {}
-        self._starting: dict[str, subprocess.Popen[bytes]] = {}
+        self._starting: dict[str, RoleProcess] = {}
         self.epoch = 0
         self.carrier: str | None = None
+        self.one_clock = True
         self.busy_s: dict[str, float] = {}
         """Busy seconds of each role since its start, as it told last: all that is known of one that was lost."""
         wanted: dict[str, set[str]] = {}
@@ -120,8 +128,8 @@ class Pair:
         """Process id of a role."""
         return self._members[role].pid
 
-    def device(self, role: str) -> str:
-        """UUID of a role's device; `cpu` for a processor."""
+    def device(self, role: str) -> Device:
+        """A role's device as its driver reports it; UUID `cpu` for a processor."""
         return self._members[role].device
 
     def engine(self, role: str, name: str) -> Mapping[str, int]:
@@ -135,9 +143,11 @@ class Pair:
     def _start(self, wanted: Mapping[str, set[str]]) -> None:
         secret = secrets.token_bytes(32)
         options = LinkOptions(carrier=Carrier.TCP, timeout_s=self._options.timeout_s)
-        with contextlib.closing(listen(secret, self._inbox, options, name="a role")) as listener:
+        host = self._launcher.client_host()
+        with contextlib.closing(listen(secret, self._inbox, options, host=host, name="a role")) as listener:
             for role, engines in wanted.items():
-                self._starting[role] = self._spawn(role, sorted(engines, reverse=True), secret, listener.address)
+                job = self._job(role, sorted(engines, reverse=True), secret, listener.address)
+                self._starting[role] = self._launcher.launch(role, job)
             deadline = time.monotonic() + self._options.start_timeout_s
             links: list[Link] = []
             while len(links) < len(wanted):
@@ -151,23 +161,23 @@ class Pair:
             fields = arrival.content.fields
             role = fields["role"]
             arrival.link.name = role
+            process, device = self._starting.pop(role), Device(**fields["device"])
             self._members[role] = _Member(
-                self._starting.pop(role), arrival.link, fields["engines"], fields["pid"], fields["device"]
+                process, arrival.link, fields["engines"], fields["pid"], device, fields["clock"]
             )
 
     def _watch_start(self, deadline: float, refused: Sequence[str]) -> None:
         for role, process in self._starting.items():
-            if process.poll() is not None:
-                raise MeasurementError(
-                    f"the process of role {role!r} ended with code {process.returncode} at its start"
-                )
+            ended = process.ended()
+            if ended is not None:
+                raise MeasurementError(f"the process of role {role!r} ended {ended} at its start")
         if time.monotonic() > deadline:
             why = f"; {refused[-1]}" if refused else ""
             raise MeasurementError(f"the pair did not start in {self._options.start_timeout_s:g} s{why}")
 
-    def _spawn(self, role: str, engines: list[str], secret: bytes, address: Address) -> subprocess.Popen[bytes]:
+    def _job(self, role: str, engines: list[str], secret: bytes, address: Address) -> dict[str, Any]:
         options = self._options
-        job = {
+        return {
             "role": role,
             "host": address[0],
             "port": address[1],
@@ -186,22 +196,15 @@ class Pair:
                 "latency_s": options.latency_s,
             },
         }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "harness_disaggregated_serving.runtime.role"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-        )
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(job).encode() + b"\n")
-        process.stdin.flush()
-        return process
 
     def _join(self) -> None:
         timeout_s = self._options.timeout_s
-        self._members["new"].link.send("listen", {"host": "127.0.0.1", "timeout_s": timeout_s})
+        self.one_clock = len({member.clock for member in self._members.values()}) == 1
+        here = {"host": self._launcher.role_host("new"), "timeout_s": timeout_s, "one_clock": self.one_clock}
+        self._members["new"].link.send("listen", here)
         where = self._await("listening", timeout_s)
         host, port = self._options.reroute((where["host"], where["port"]))
-        self._members["old"].link.send("join", {"host": host, "port": port})
+        self._members["old"].link.send("join", {"host": host, "port": port, "one_clock": self.one_clock})
         self.carrier = self._await("joined", 2 * timeout_s)["carrier"]
 
     def _await(self, kind: str, timeout_s: float) -> Mapping[str, Any]:
@@ -278,16 +281,16 @@ class Pair:
                 return News(role, arrival.content.kind, arrival.content.fields)
 
     def _why(self, role: str, fault: LinkError) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            code = self._members[role].process.wait(0.2)
-            return f"the process of role {role!r} ended with code {code}"
-        return f"{type(fault).__name__}: {fault}"
+        ended = self._members[role].process.ended(_END_TOLD_S)
+        if ended is None:
+            return f"{type(fault).__name__}: {fault}"
+        return f"the process of role {role!r} ended {ended}"
 
     def lose(self, role: str) -> None:
         """Ends a role's process at once and forgets it."""
         member = self._members.pop(role, None)
         if member is not None:
-            _kill(member.process)
+            member.process.kill()
             member.link.close()
 
     def close(self) -> None:
@@ -296,12 +299,11 @@ class Pair:
             with contextlib.suppress(LinkError):
                 member.link.send("end")
         for member in self._members.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                member.process.wait(3.0)
+            member.process.ended(3.0)
         for role in list(self._members):
             self.lose(role)
         for process in self._starting.values():
-            _kill(process)
+            process.kill()
         self._starting.clear()
 
     def __enter__(self) -> Self:
@@ -309,11 +311,3 @@ class Pair:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    if process.stdin is not None:
-        with contextlib.suppress(OSError):
-            process.stdin.close()

@@ -6,6 +6,7 @@ Standard input stays open: when it closes, the parent is gone and the process en
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -16,6 +17,8 @@ from typing import Any, Final
 
 import torch
 
+from harness.backend import Device
+from harness.sample import clock_id
 from harness_disaggregated_serving.engine import Engine
 from harness_disaggregated_serving.gpus import gpu
 from harness_disaggregated_serving.models import build_draft, build_target
@@ -67,7 +70,14 @@ class Role:
     def run(self) -> None:
         """Serves until the client says end or is gone."""
         self._desk.client.send(
-            "hello", {"role": self._desk.role, "pid": os.getpid(), "device": self._uuid(), "engines": self._described()}
+            "hello",
+            {
+                "role": self._desk.role,
+                "pid": os.getpid(),
+                "clock": clock_id(),
+                "device": dataclasses.asdict(self._device()),
+                "engines": self._described(),
+            },
         )
         while not self._ended:
             busy = self._duty is not None and self._duty.has_work()
@@ -82,10 +92,10 @@ class Role:
             elif self._duty is not None:
                 self._guarded(self._duty.iterate)
 
-    def _uuid(self) -> str:
-        """Of the device, as its driver reports it."""
-        device = torch.device(self._job["device"])
-        return gpu(self._job["device"]).uuid if device.type == "cuda" else device.type
+    def _device(self) -> Device:
+        """The device, as its driver reports it."""
+        kind = torch.device(self._job["device"]).type
+        return gpu(self._job["device"]) if kind == "cuda" else Device(kind=kind, uuid=kind, name="")
 
     def _described(self) -> dict[str, dict[str, int | None]]:
         return {
@@ -132,6 +142,7 @@ class Role:
 
     def _listen(self, message: Message) -> None:
         """Waits for the other role, after telling the client where."""
+        self._data = dataclasses.replace(self._data, one_clock=message.fields["one_clock"])
         with contextlib.closing(
             listen(self._secret, self._inbox, self._data, host=message.fields["host"], name="the other role")
         ) as listener:
@@ -140,6 +151,7 @@ class Role:
         self._desk.client.send("joined", {"carrier": self._desk.peer.carrier.value})
 
     def _join(self, message: Message) -> None:
+        self._data = dataclasses.replace(self._data, one_clock=message.fields["one_clock"])
         host, port = message.fields["host"], message.fields["port"]
         self._desk.peer = connect(host, port, self._secret, self._inbox, self._data, name="the other role")
 

@@ -1,20 +1,22 @@
 """Iteration-level batching of `standalone` and `dpd`: from event to event, decoding advanced in closed form between.
 
 A device does one iteration at a time: a prefill of waiting prompts where there are any with room, else decode steps of
-its running batch. The next event is an arrival that finds room, or the end of the request with fewest tokens left, so a
-request costs a handful of events however many tokens it has. `dpd` is a tandem without feedback: the first device and
-the link yield requests in the order in which their caches arrive at the second.
+its running batch; alternating, an iteration is one waiting prompt and one step. The next event is an arrival that finds
+room, or the end of the request with fewest tokens left, so a request costs a handful of events however many tokens it
+has. `dpd` is a tandem without feedback: the first device and the link yield requests in the order in which their caches
+arrive at the second.
 """
 
 from __future__ import annotations
 
 import heapq
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 
 from harness_disaggregated_serving.arrivals import Request
 from harness_disaggregated_serving.simulator.independent import send
-from harness_disaggregated_serving.simulator.setup import FirstToken, Setup, SimulatedDevice
+from harness_disaggregated_serving.simulator.setup import Batching, FirstToken, Setup, SimulatedDevice
 from harness_disaggregated_serving.simulator.tally import Busy, Flight, Tally
 
 
@@ -49,7 +51,9 @@ class IterationServer:
         self._prefill, self._decode = costs.prefill, costs.decode
         self._prefills = prefills
         self._by_prefill = setup.first_token is FirstToken.PREFILL
-        self._max_batch, self._max_prefill = setup.max_batch, setup.max_prefill_tokens
+        self._alternates = setup.batching is Batching.ALTERNATING
+        self._max_batch = setup.max_batch
+        self._max_prefill = 0 if self._alternates else setup.max_prefill_tokens
         self._capacity = device.kv_tokens
         self._tally, self._busy = tally, busy
         self._now = float("-inf")
@@ -73,6 +77,8 @@ class IterationServer:
                 waiting.append(upcoming)
                 upcoming = next(incoming, None)
             if waiting and self._admit():
+                if self._alternates and self._due:
+                    self._advance(None, most=1)
                 continue
             if self._due:
                 self._advance(upcoming)
@@ -131,10 +137,10 @@ class IterationServer:
             self._fresh.append(flight)
         heapq.heappush(self._due, (self._steps + left, flight.number, flight))
 
-    def _advance(self, upcoming: Flight | None) -> None:
-        """Decodes until the next request ends or one that has room comes."""
+    def _advance(self, upcoming: Flight | None, most: int = sys.maxsize) -> None:
+        """Decodes until the next request ends, one that has room comes, or so many steps are done."""
         due, batch = self._due, len(self._due)
-        steps = due[0][0] - self._steps
+        steps = min(most, due[0][0] - self._steps)
         if upcoming is not None and not self._waiting and self._room(upcoming):
             steps = min(steps, self._decode.steps_within(upcoming.ready_s - self._now, batch, self._context))
         if self._fresh:
@@ -201,7 +207,7 @@ def _take(waiting: deque[Flight], setup: Setup, room: int | None) -> list[Flight
     """The next prefill batch: at least one, as many as the limits allow."""
     batch = [waiting.popleft()]
     tokens = batch[0].prompt
-    while waiting and len(batch) < setup.max_batch:
+    while waiting and len(batch) < setup.max_batch and setup.batching is not Batching.ALTERNATING:
         more = tokens + waiting[0].prompt
         if more > setup.max_prefill_tokens or (room is not None and more > room):
             break

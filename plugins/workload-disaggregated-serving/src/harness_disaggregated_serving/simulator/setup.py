@@ -52,6 +52,8 @@ class Batching(StrEnum):
     """Prefills one after another in order of arrival, decoding of every request at its own pace: no slowdown."""
     ITERATION = "iteration"
     """One iteration at a time: waiting prompts first, then one step (or round) of the whole running batch."""
+    ALTERNATING = "alternating"
+    """An iteration is at most one waiting prompt and one step of the whole batch: the rule of the pair runtime."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +171,8 @@ class Setup:
         first_token: who emits it.
         batching: how a device serves several requests.
         max_batch: most requests that a device decodes together.
-        max_prefill_tokens: most prompt tokens of one prefill batch; a longer prompt goes alone.
+        max_prefill_tokens: most prompt tokens of one prefill batch; a longer prompt goes alone. Alternating batching
+            takes one prompt, however short.
         calibration: `uncalibrated`, or what the service times were fitted on.
     """
 
@@ -191,6 +194,8 @@ class Setup:
             raise UsageError(f"configuration {name!r} without an old device or a link", accepted="both")
         if self.configuration.speculates and self.speculation is None:
             raise UsageError(f"configuration {name!r} without speculation", accepted="acceptance by position")
+        if self.configuration.speculates and self.batching is Batching.ALTERNATING:
+            raise UsageError(f"alternating batching of {name!r}", accepted="`standalone` and `dpd`")
         if self.max_batch < 1 or self.max_prefill_tokens < 1 or self.kv_bytes_per_token < 0:
             raise UsageError(
                 f"limits {self.max_batch}, {self.max_prefill_tokens}, {self.kv_bytes_per_token}",

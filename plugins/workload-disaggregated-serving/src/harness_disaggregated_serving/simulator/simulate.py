@@ -78,7 +78,7 @@ def simulate(setup: Setup, incoming: Iterable[Request], *, slo: Slo | None = Non
     tally = Tally(slo=slo, keep_rows=keep_rows)
     if setup.configuration.speculates:
         Rounds(setup, tally).run(incoming)
-    elif setup.batching is Batching.ITERATION:
+    elif setup.batching is not Batching.NONE:
         batched.serve(setup, incoming, tally)
     else:
         independent.serve(setup, incoming, tally)

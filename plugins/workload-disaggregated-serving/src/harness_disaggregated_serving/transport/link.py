@@ -59,6 +59,7 @@ class LinkOptions:
         queued_bytes: bodies waiting to be sent before `send` blocks.
         bytes_per_s: shaped bandwidth of what this end sends; None for none.
         latency_s: emulated one-way delay of what this end receives.
+        one_clock: whether both ends read the monotonic clock of one machine.
         allocate: description, length -> where a body is received; a bytearray if not given. It must be writable,
             contiguous and of that many bytes.
     """
@@ -69,6 +70,7 @@ class LinkOptions:
     queued_bytes: int = 1 << 28
     bytes_per_s: float | None = None
     latency_s: float = 0.0
+    one_clock: bool = True
     allocate: Callable[[Mapping[str, Any], int], memoryview] = _new_body
 
 
@@ -81,13 +83,13 @@ class Message:
         fields: its description; JSON values.
         body: raw bytes.
         transfer_s: from when its sender began to send it to when its last byte was here, the emulated latency
-            included. Both ends read the monotonic clock, so it holds between processes of one host only.
+            included. None where the ends read different clocks.
     """
 
     kind: str
     fields: Mapping[str, Any]
     body: memoryview
-    transfer_s: float
+    transfer_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,8 @@ class Link:
 
     def __init__(self, stream: Stream, rings: Rings, inbox: Inbox, options: LinkOptions, name: str) -> None:
         self.name = name
+        self.latency_s = options.latency_s
+        self.one_clock = options.one_clock
         self.sent = Traffic()
         self.received = Traffic()
         self.carrier = Carrier.RING if rings.writer is not None else Carrier.TCP
@@ -304,7 +308,7 @@ class Link:
         self.received.body_bytes += first.extent
         self.received.overhead_bytes += overhead
         taken_s = (time.monotonic_ns() - began_ns) / 1e9
-        return Message(kind, fields, body, taken_s + self._options.latency_s)
+        return Message(kind, fields, body, taken_s + self._options.latency_s if self._options.one_clock else None)
 
 
 def _described(text: bytearray) -> tuple[str, Mapping[str, Any], int]:
