@@ -71,7 +71,6 @@ class Lane:
         values = ", ".join(str(100 + each) for each in range(points))
         self.suite.write_text(SUITE.format(lane=number, points=values), encoding="utf-8")
         self.generator = random.Random(number)
-        self.points = points
         self.kills = kills
         self.killed: list[str] = []
         self.first_seen: dict[str, tuple[int, int]] = {}
@@ -101,16 +100,16 @@ class Lane:
         due = self.look() + self.generator.randint(2, 8)
         while driver.poll() is None:
             time.sleep(0.02)
-            done = self.look()
-            if done - at_start >= SETTLED and done < self.points:  # after the last trial it makes the report
+            before, done = len(self.first_seen), self.look()
+            if done > before and done - at_start >= SETTLED:  # at a new measurement: it drives, and makes no report yet
                 sizes.append(_size(driver.pid))
             if done >= due and len(self.killed) < self.kills:
                 due = done + self.generator.randint(2, 8)
                 time.sleep(self.generator.random())
                 self.kill(driver)
         sizes = [size for size in sizes if size]
-        if len(sizes) > 20:
-            self.growth.append(median(sizes[-5:]) / median(sizes[:5]))
+        if len(sizes) >= 6:
+            self.growth.append(median(sizes[-3:-1]) / median(sizes[:3]))
         return driver.wait()
 
     def kill(self, driver: subprocess.Popen[bytes]) -> None:
