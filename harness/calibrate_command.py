@@ -18,6 +18,7 @@ from harness.gate_command import Matched, load, margins, match
 from harness.pairs import Pairs
 from harness.run import Watcher, new_run_id
 from harness.sides import BASE, HEAD, Side, installed
+from harness.store_url import command_line
 
 
 def run(
@@ -91,7 +92,7 @@ def job(folder: Path, sides: dict[str, Side], matched: Matched, pairs: int, seed
         seed=seed,
         watcher=watcher,
         rounds=pairs,
-        command=["harness", *sys.argv[1:]],
+        command=command_line(),
     )
     gate = Gate(rules=matched.rules, pairs=measuring, looks=[(pairs, 1.0)])
     gate.measure(pairs)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from harness import baseline_command, compare_command, gate_options, history_command
+from harness import baseline_command, compare_command, gate_options, history_command, store_command
 from harness.errors import ExitCode, HarnessError
 from harness.export_command import export
 from harness.query_command import query
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.plan import Plan
     from harness.registry import Registry
 
-DEFAULT_STORE = Path("reports")
+DEFAULT_STORE = "reports"
 
 
 class PluginGroup(TyperGroup):
@@ -55,14 +55,17 @@ app = typer.Typer(
 )
 
 app.add_typer(baseline_command.app, name="baseline")
+app.add_typer(store_command.app, name="store")
 app.command()(compare_command.compare)
 app.command()(history_command.history)
 
 _STATE = {"traceback": False}
 
 SuiteFiles = Annotated[list[Path], typer.Argument(help="Suite files.", show_default=False)]
-RunFolders = Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)]
-Store = Annotated[Path, typer.Option(help="Folder that runs are kept in.")]
+RunFolders = Annotated[
+    list[str], typer.Argument(help="Run folders, or the URL of a store, a / and a run.", show_default=False)
+]
+Store = Annotated[str, typer.Option(help="Folder or URL that runs are kept in.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
@@ -140,7 +143,7 @@ def run(
     *,
     store: Store = DEFAULT_STORE,
     resume: Annotated[
-        Path | None, typer.Option(help="Run folder to go on with; only what is missing is run.", show_default=False)
+        str | None, typer.Option(help="Run to go on with; only what is missing is run.", show_default=False)
     ] = None,
     executor: Annotated[str, typer.Option(help="Where trials run.")] = "local",
     seed: Annotated[int, typer.Option(help="Seed of the order of trials.")] = 0,
@@ -149,23 +152,27 @@ def run(
     from harness import run as runs
     from harness.errors import UsageError
     from harness.progress import Progress
+    from harness.store import open_store, to_resume
+    from harness.store_url import command_line, redacted
 
     registry = _registry()
+    kept = open_store(store)
     spec = registry.get("executor", executor).spec
     planned = _plan(suites, registry) if suites else None
     if resume is not None:
-        points, seed = runs.reopen(resume)
+        kept, folder = to_resume(kept, resume)
+        points, seed = runs.reopen(folder)
         if planned is not None and not runs.unchanged(points, planned.points):
-            raise UsageError("the suites plan other points than the run to be resumed", where=str(resume))
-        folder = resume
+            raise UsageError("the suites plan other points than the run to be resumed", where=redacted(resume))
     elif planned is not None:
         points = planned.points
-        folder = runs.create(store, planned, [str(path) for path in suites or ()], ["harness", *sys.argv[1:]], seed)
+        folder = runs.create(kept.folder, planned, [str(path) for path in suites or ()], command_line(), seed)
         for skipped in planned.skipped:
             typer.echo(f"skipped: {skipped.point.suite}: {skipped.point.label}: {skipped.reason}", err=True)
     else:
         raise UsageError("nothing to run", accepted="suite files, or --resume with a run folder")
-    with Progress() as progress:
+    with Progress() as progress, kept.sending(quiet=spec.gates) as uploads:
+        uploads.push(folder)
         work = runs.Run(
             folder,
             points,
@@ -173,16 +180,17 @@ def run(
             registry=registry,
             executor=spec.factory(spec.options()),
             watcher=progress.tell,
+            keep=uploads.push,
         )
         tally = work.execute()
     if not points:
         typer.echo("every point was skipped: nothing was measured")
     elif tally.measured or tally.kept:
         _render([folder])
-    for text in [*tally.failed, *tally.invalid]:
+    for text in [*tally.failed, *tally.invalid, *uploads.faults]:
         typer.echo(f"failed: {text}", err=True)
-    typer.echo(f"records: {folder}")
-    raise typer.Exit(int(tally.exit_code))
+    typer.echo(f"records: {kept.name_of(folder)}")
+    raise typer.Exit(int(tally.exit_code or (ExitCode.MEASUREMENT if uploads.faults else ExitCode.OK)))
 
 
 def _render(folders: list[Path]) -> None:
@@ -208,8 +216,10 @@ app.command()(gate_options.calibrate)
 def score(runs: RunFolders) -> None:
     """Scores and costs the stored outputs of runs again; the measurements are not touched."""
     from harness.run import finish, refuse_recosted
+    from harness.store import located
 
-    for folder in runs:
+    for run in runs:
+        store, folder = located(run)
         if not folder.is_dir():
             from harness.errors import UsageError
 
@@ -220,7 +230,8 @@ def score(runs: RunFolders) -> None:
             from harness.errors import MeasurementError
 
             raise MeasurementError(fault)
-        typer.echo(f"scored: {folder}")
+        store.send(folder, replace=True)
+        typer.echo(f"scored: {store.name_of(folder)}")
 
 
 @app.command()
@@ -240,19 +251,23 @@ def recost(
     """Costs finished runs again with other factors: new records, or one table of a sweep; nothing is measured."""
     from harness import recost_command as command
     from harness.errors import UsageError
+    from harness.store import open_store, run_folder
+    from harness.store_url import command_line
 
     registry = _registry()
+    kept, folders = open_store(store), [run_folder(run) for run in runs]
     wanted = command.combinations(settings or [], sweep or [], registry)
     if sweep:
-        for line in command.write_table(runs, wanted, registry, form, output):
+        for line in command.write_table(folders, wanted, registry, form, output):
             typer.echo(line, err=output is None)
         return
     if output is not None or form != "terminal":
         raise UsageError("--format and --output are for the table of a sweep", accepted="--sweep")
-    folders = command.write_records(runs, wanted, registry, store, ["harness", *sys.argv[1:]])
-    _render(folders)
-    for folder in folders:
-        typer.echo(f"records: {folder}")
+    made = command.write_records(folders, wanted, registry, kept.folder, command_line())
+    _render(made)
+    for folder in made:
+        kept.send(folder)
+        typer.echo(f"records: {kept.name_of(folder)}")
 
 
 @app.command()

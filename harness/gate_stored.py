@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from harness.plan import Point
 from harness.probe import plan_probed
 from harness.registry import Registry
 from harness.run import Run, Watcher, create
+from harness.store_url import command_line
 
 
 def against_baseline(
@@ -32,7 +32,7 @@ def against_baseline(
     if not planned.points:
         reasons = "; ".join(f"{each.point.label}: {each.reason}" for each in planned.skipped)
         raise MeasurementError("every point was skipped: nothing was measured", hint=reasons)
-    folder = create(store, planned, [str(file) for file in files], ["harness", *sys.argv[1:]], seed)
+    folder = create(store, planned, [str(file) for file in files], command_line(), seed)
     tally = Run(folder, planned.points, seed, registry=registry, executor=LocalExecutor(), watcher=watcher).execute()
     if tally.interrupted:
         raise KeyboardInterrupt

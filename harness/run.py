@@ -23,6 +23,7 @@ from harness.executor import Executor, Job, Outcome
 from harness.fingerprint import digest
 from harness.plan import Plan, Point
 from harness.registry import Registry
+from harness.store import checked_name
 
 PLAN = "plan.json"
 """The points of a run, as planned: what `--resume` goes by."""
@@ -78,7 +79,7 @@ def new_run_id(suites: Iterable[str], now: datetime | None = None) -> str:
     """A name that sorts by time and is unique across machines."""
     stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%S")
     names = "+".join(dict.fromkeys(suites))[:60]
-    return f"{stamp}-{names}-{digest(platform.node(), 4)}{secrets.token_hex(2)}"
+    return f"{stamp}-{names}-{digest(platform.node(), 4)}{secrets.token_hex(4)}"
 
 
 class Run:
@@ -91,6 +92,7 @@ class Run:
         registry: the plugins.
         executor: where trials run.
         watcher: is told what happens.
+        keep: is given the folder of each trial that ended, and the run's when all is written.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Run:
         registry: Registry,
         executor: Executor,
         watcher: Watcher,
+        keep: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005 - a folder keeps what is written to it
     ) -> None:
         self.folder = folder
         self.points = list(points)
@@ -109,6 +112,7 @@ class Run:
         self.registry = registry
         self.executor = executor
         self.watcher = watcher
+        self.keep = keep
         self.tally = Tally()
 
     def execute(self) -> Tally:
@@ -124,6 +128,7 @@ class Run:
             self.executor.close()
         self._finish()
         self._close_run_file()
+        self.keep(self.folder)
         for fault in self.registry.tell(
             "harness_run_finished",
             run={"run": self.folder.name, "exit_code": int(self.tally.exit_code)},
@@ -144,6 +149,7 @@ class Run:
         outcome = self.executor.run(job, self.watcher)
         status = self._judge(due, folder, outcome)
         self._tell("harness_trial_finished", trial={**news, "status": status, "reason": outcome.reason}, folder=folder)
+        self.keep(folder)
 
     def _judge(self, due: Scheduled, folder: Path, outcome: Outcome) -> str:
         if not outcome.ok:
@@ -234,7 +240,7 @@ def create(
 ) -> Path:
     """Makes the folder of a new run, with its plan and its description; without a name it gets a unique one."""
     suites = [point.suite for point in plan.points] or [skipped.point.suite for skipped in plan.skipped] or ["empty"]
-    folder = store / (name or new_run_id(suites))
+    folder = store / checked_name(name or new_run_id(suites))
     folder.mkdir(parents=True)
     record.write_json(folder / PLAN, [point.to_json() for point in plan.points])
     record.write_json(
@@ -274,11 +280,14 @@ def reopen(folder: Path) -> tuple[list[Point], int]:
 def planned_points(folder: Path) -> list[Point]:
     """The points that a run was planned with."""
     try:
-        return [Point.from_json(raw) for raw in json.loads((folder / PLAN).read_text(encoding="utf-8"))]
+        points = [Point.from_json(raw) for raw in json.loads((folder / PLAN).read_text(encoding="utf-8"))]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError("this is no run folder", where=str(folder), accepted="a folder with plan.json") from error
     except (ValueError, KeyError, TypeError) as error:
         raise MeasurementError(f"the plan cannot be read: {error}", where=str(folder)) from error
+    for point in points:
+        checked_name(point.id)  # it names folders, and a plan may be a stranger's
+    return points
 
 
 def refuse_recosted(folder: Path) -> None:
