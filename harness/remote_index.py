@@ -98,9 +98,13 @@ def _index(store: RemoteStore, run: str, *, anew: bool = False) -> Path | None:
     forget(standing)
     if not _same(store, run, documents):
         made_of = f"{made_of[:8]}mixed"
-    size = (sum(path != record.RUN for path in documents), sum(entry.size for entry in there.values()))
     here = [path for path in documents if (store.folder / run / path).is_file()]
-    return build(store.folder / run, here, home, made_of, size)
+    return build(store.folder / run, here, home, made_of, _size(there, documents))
+
+
+def _size(there: Mapping[str, Entry], documents: Mapping[str, str]) -> tuple[int, int]:
+    """Number of records, and of bytes."""
+    return sum(path != record.RUN for path in documents), sum(entry.size for entry in there.values())
 
 
 def _same(store: RemoteStore, run: str, documents: Mapping[str, str]) -> bool:
@@ -122,12 +126,12 @@ def publish(store: RemoteStore, run: str) -> None:
     """
     if find_spec("duckdb") is None:
         return
-    documents = listed(store.files.tree(run), run)
-    path = _index(store, run) if documents else None
-    if path is None or not _same(store, run, documents):
-        return
-    wanted = f"{run}~{basis(documents)}~"
-    if not path.name.startswith(wanted):
+    there = store.files.tree(run)
+    documents = listed(there, run)
+    if not _same(store, run, documents):
+        return  # another writer has sent records too: who has all of them publishes, or a reader indexes for itself
+    path = build(store.folder / run, documents, store.home / INDEX, basis(documents), _size(there, documents))
+    if path is None:
         return
     store.files.put(f"{INDEX}/{path.name}", path)
     others: Sequence[str] = [name for name in store.published(run) if name != path.name]

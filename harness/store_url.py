@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, unquote_plus
 
 from harness.errors import UsageError
 
@@ -71,7 +71,10 @@ def parse(text: str) -> StoreUrl:
         name: {"true": True, "false": False}.get(value, value) for name, value in parse_qsl(query)
     }
     hidden = [password, unquote(password)]
-    hidden += [value for name, value in options.items() if isinstance(value, str) and name not in _PLAIN]
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        if name not in _PLAIN and value not in {"true", "false"}:
+            hidden += [value, unquote_plus(value)]
     container = protocol in _CONTAINER and not password
     if not container:
         hidden += [user, unquote(user)] if password or protocol.startswith("http") else []
