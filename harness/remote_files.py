@@ -184,11 +184,28 @@ class RemoteFiles:
                 self._files.mv(sent, target)
         return self.token(path, data)
 
+    def claim(self, path: str, data: bytes) -> bool:
+        """Writes a small file unless one stands there; of two writers at one instant exactly one does.
+
+        It need not appear whole: a reader of half a claim waits.
+        """
+        if self.in_parts:
+            return self.create(path, data)
+        with self._asking(f"writing {path}"):
+            target = self._path(path)
+            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+            try:
+                with self._files.open(target, "xb") as stream:
+                    stream.write(data)
+            except FileExistsError:
+                return False
+        return True
+
     def create(self, path: str, data: bytes) -> bool:
-        """Writes a file unless one stands there; returns whether it did.
+        """Writes a file, whole, unless one stands there; returns whether it did.
 
         S3 and its like refuse the second of two writers by themselves. Elsewhere two writers at one instant may both
-        believe that they were first, so who cares reads the file again.
+        believe that they were first, so that a claim comes before.
         """
         if not self.in_parts:
             if self.read(path) is not None:

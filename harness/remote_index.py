@@ -1,7 +1,7 @@
 """The index of a store behind a URL: published by who wrote a run, believed while it stands.
 
-A writer withdraws a run's index before it changes a record and publishes the new one after; its name holds the digest of
-what the store lists of that run. So a reader needs one listing of the index for all runs; runs without an index are
+A writer withdraws a run's index before it changes a record and publishes the new one after; its name holds the digest
+of what the store lists of that run. So a reader needs one listing of the index for all runs; runs without an index are
 listed and indexed in the mirror. `harness store check` holds every index against a listing of its run.
 """
 

@@ -19,6 +19,7 @@ from harness.remote_files import UnreachableError
 BETWEEN_TRIALS_S: Final = 5.0
 """How long the next trial waits, at most, for files to be sent."""
 FIRST_PAUSE_S: Final = 0.5
+"""After the first failure; it doubles, and is cut by chance: many writers must not return at one instant."""
 LONGEST_PAUSE_S: Final = 30.0
 
 Task = Callable[[], None]
@@ -29,10 +30,9 @@ class Sender:
 
     Args:
         quiet: rest except in `between_trials` and `finish`.
-        first_pause_s: after the first failure; it doubles, with chance in it: many writers do not return at once.
     """
 
-    def __init__(self, *, quiet: bool, first_pause_s: float = FIRST_PAUSE_S) -> None:
+    def __init__(self, *, quiet: bool) -> None:
         self.refused: list[str] = []
         self.last_fault = ""
         self._tasks: deque[Task] = deque()
@@ -40,7 +40,6 @@ class Sender:
         self._quiet = quiet
         self._open = not quiet
         self._stopped = False
-        self._first_pause_s = first_pause_s
         self._failures = 0
         self._not_before = 0.0
         self._thread = threading.Thread(target=self._work, name="uploads", daemon=True)
@@ -106,7 +105,7 @@ class Sender:
     def _pause(self, fault: str) -> None:
         with self._changed:
             self.last_fault = fault
-            pause = min(LONGEST_PAUSE_S, self._first_pause_s * 2**self._failures)
+            pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self._failures, 10))
             self._failures += 1
             self._not_before = time.monotonic() + pause * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
             self._changed.notify_all()

@@ -130,7 +130,9 @@ class Upload:
     def _plan(self, path: str) -> None:
         """The plan of a run, which stands for the run: another one under its name is another run."""
         data = (self._folder / path).read_bytes()
-        if not self._files.create(path, data) and self._files.read(path) != data:
+        if self._files.read(path) is None:
+            self._files.create(path, data)
+        if self._files.read(path) != data:  # read again: elsewhere than in S3 two writers may both have been first
             raise RefusedError(f"the store has another run of this name: {path} differs", where=self._files.url.shown)
         self._note(path, stamp(self._folder / path), self._files.token(path, data))
 
@@ -167,7 +169,7 @@ class Upload:
         text = json.dumps(ours, sort_keys=True, indent=1).encode()
         if MEASUREMENT in there and MANIFEST not in there:  # copied there by another tool
             self._same_measurement(folder)
-        if MANIFEST not in there and self._files.create(path, text) and self._files.in_parts:
+        if MANIFEST not in there and self._files.claim(path, text):
             return MEASUREMENT not in there
         theirs = read_manifest(self._files.read(path))
         if MEASUREMENT in theirs and all(ours.get(name) == digest for name, digest in theirs.items()):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-fsspec = pytest.importorskip("fsspec", reason="stores behind URLs need fsspec")
+pytest.importorskip("fsspec", reason="stores behind URLs need fsspec")
 
 from harness import record, upload
 from harness.errors import MeasurementError, UsageError
@@ -133,7 +133,7 @@ def test_another_measurement_under_the_same_id_is_refused(open_mirror: Open, mak
     run = measured(first, make_run, "one", points=1, trials=2)
     other = second.folder / "one"
     shutil.copytree(run, other)
-    changed = sorted(other.glob("*/measurement.json"))[0]
+    changed = min(other.glob("*/measurement.json"))
     changed.write_text(changed.read_text("utf-8").replace("Example CPU", "Another CPU"), "utf-8")
     first.send(run)
     kept = content(first.folder)
@@ -397,7 +397,7 @@ def test_a_store_that_stays_away_is_told_and_the_run_is_sent_later(
     assert "harness store push" in told
     with pytest.raises(MeasurementError, match="no route"):
         store.send(run)
-    faults.down = False
+    faults.down, store.wait_s = False, 60.0
     store.send(run)
     assert content(open_memory("b").find("one")) == content(run)
 
@@ -416,11 +416,11 @@ def test_an_unfinished_trial_is_not_sent(open_memory: Open, make_run: MakeRun) -
 def test_keys_that_would_leave_the_mirror_are_passed_by(open_memory: Open, make_run: MakeRun, tmp_path: Path) -> None:
     store = open_memory("a")
     store.send(measured(store, make_run, "one", points=1, trials=1))
+    from fsspec.implementations.memory import MemoryFile
+
     root = store.files._root
     for key in ("one/../../../evil", "one/a\\b", "one//evil", "one/x\ny", "../evil"):
-        store.files._files.store[f"{root}/{key}"] = fsspec.implementations.memory.MemoryFile(
-            store.files._files, f"{root}/{key}", b"evil"
-        )
+        store.files._files.store[f"{root}/{key}"] = MemoryFile(store.files._files, f"{root}/{key}", b"evil")
     reader = open_memory("b")
     assert not [path for path in content(reader.find("one").parent.parent) if "evil" in path]
     assert not list(tmp_path.rglob("evil"))
@@ -473,12 +473,14 @@ def test_no_such_store(open_mirror: Open) -> None:
 
 
 def test_what_a_filesystem_says_is_shown_without_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
     store = RemoteStore("memory://user:SECRET@x/y?token=TOKENVALUE", home=tmp_path)
 
     def fail(*arguments: object, **named: object) -> None:
         raise OSError("403 for SECRET with TOKENVALUE at memory://user:SECRET@x/y?token=TOKENVALUE")
 
-    monkeypatch.setattr(fsspec.implementations.memory.MemoryFileSystem, "ls", fail)
+    monkeypatch.setattr(MemoryFileSystem, "ls", fail)
     with pytest.raises(UnreachableError) as caught:
         store.runs()
     assert "SECRET" not in str(caught.value)
