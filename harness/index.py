@@ -123,7 +123,7 @@ def build(run: Path, documents: Iterable[str], folder: Path, made_of: str, size:
     temporary = folder / f".{secrets.token_hex(8)}{SUFFIX}"
     temporary.touch()  # an OSError here, and not an error of duckdb, says that the folder cannot be written
     try:
-        with closing(query.database([run, folder])) as database:
+        with closing(query.database([run.parent, folder])) as database:
             database.execute(query.table_of_all())
             database.execute(
                 f"INSERT INTO indexed BY NAME SELECT '{SIZES}' AS \"table\", ? AS run, ? AS trial, ? AS value",

@@ -233,8 +233,6 @@ def connect(store: Store, *, items: bool = True) -> DuckDBPyConnection:
     Raises:
         UsageError: duckdb is missing, or there is no such store.
     """
-    made = database([])
-    made.close()
     sources = store.sources()
     runs = store.fetch((record.ITEMS, record.RECORD)) if items else []
     made = database([store.folder, *{path.parent for path in sources.indexed}])
