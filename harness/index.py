@@ -12,20 +12,17 @@ import os
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, Self
 
 from platformdirs import user_cache_path
 
-from harness import record
+from harness import query, record
 from harness.mirror import files_below, stamp_of
 from harness.store import INDEX, Store
-
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
 
 SUFFIX: Final = ".parquet"
 SIZES: Final = "store"
@@ -53,9 +50,7 @@ class Sources:
 @cache
 def layout() -> str:
     """Digest of what an index holds; another version of the views makes another index."""
-    from harness.query import VIEWS
-
-    return hashlib.sha256(repr(VIEWS).encode()).hexdigest()
+    return hashlib.sha256(repr(query.VIEWS).encode()).hexdigest()
 
 
 def basis(documents: Mapping[str, str]) -> str:
@@ -103,55 +98,70 @@ def documents_of(run: Path) -> dict[str, str]:
     return found
 
 
-def build(run: Path, documents: Iterable[str], folder: Path, made_of: str, size: tuple[int, int]) -> Path | None:
-    """Writes the index of a run; None where a record cannot be read as the views read it.
+class Builder:
+    """Writes the indexes of runs, with one database for all of them. Not for several threads.
 
     Args:
-        run: its folder.
-        documents: paths in it.
-        folder: where the file goes.
-        made_of: basis of the documents.
-        size: number of trials, and of bytes.
+        folders: that the runs lie in, and that indexes go to.
 
     Raises:
         UsageError: duckdb is missing.
-        OSError: the folder cannot be written.
     """
-    from harness import query
 
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{secrets.token_hex(8)}{SUFFIX}"
-    temporary.touch()  # an OSError here, and not an error of duckdb, says that the folder cannot be written
-    try:
-        with closing(query.database([run.parent, folder])) as database:
-            database.execute(query.table_of_all())
-            database.execute(
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._database = query.database(folders)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def build(
+        self, run: Path, documents: Iterable[str], folder: Path, made_of: str, size: tuple[int, int]
+    ) -> Path | None:
+        """Writes the index of a run; None where a record cannot be read as the views read it.
+
+        Args:
+            run: its folder.
+            documents: paths in it.
+            folder: where the file goes.
+            made_of: basis of the documents.
+            size: number of trials, and of bytes.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{secrets.token_hex(8)}{SUFFIX}"
+        temporary.touch()  # an OSError here, and not an error of duckdb, says that the folder cannot be written
+        try:
+            self._database.execute(query.table_of_all())
+            self._database.execute(
                 f"INSERT INTO indexed BY NAME SELECT '{SIZES}' AS \"table\", ? AS run, ? AS trial, ? AS value",
                 [run.name, *size],
             )
-            _fill(database, run, sorted(documents))
-            database.execute("COPY indexed TO ? (FORMAT parquet, COMPRESSION zstd)", [str(temporary)])
-        final = folder / f"{run.name}~{made_of}~{content(temporary)}{SUFFIX}"
-        temporary.replace(final)
-    except query.errors():
-        return None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return final
+            self._fill(run, sorted(documents))
+            self._database.execute("COPY indexed TO ? (FORMAT parquet, COMPRESSION zstd)", [str(temporary)])
+            final = folder / f"{run.name}~{made_of}~{content(temporary)}{SUFFIX}"
+            temporary.replace(final)
+        except query.errors():
+            return None
+        finally:
+            temporary.unlink(missing_ok=True)
+        return final
 
-
-def _fill(database: DuckDBPyConnection, run: Path, documents: Sequence[str]) -> None:
-    from harness import query
-
-    records = [path for path in documents if path != record.RUN]
-    groups = [(record.RUN, [record.RUN])] if record.RUN in documents else []
-    groups += [(record.RECORD, records[at : at + _BATCH]) for at in range(0, len(records), _BATCH)]
-    for kind, paths in groups:
-        views = [view for view in query.VIEWS if view.files == kind]
-        listed = query.documents(views[0], [run / path for path in paths])
-        database.execute(f"CREATE OR REPLACE TEMP TABLE documents AS SELECT * FROM {listed}")  # noqa: S608 - quoted
-        for view in views:
-            database.execute(f"INSERT INTO indexed BY NAME {query.select(view, 'documents', tagged=True)}")
+    def _fill(self, run: Path, documents: Sequence[str]) -> None:
+        records = [path for path in documents if path != record.RUN]
+        groups = [(record.RUN, [record.RUN])] if record.RUN in documents else []
+        groups += [(record.RECORD, records[at : at + _BATCH]) for at in range(0, len(records), _BATCH)]
+        for kind, paths in groups:
+            views = [view for view in query.VIEWS if view.files == kind]
+            parsed = query.parsed(views[0], [run / path for path in paths])
+            self._database.execute(f"CREATE OR REPLACE TEMP TABLE documents AS {parsed}")
+            for view in views:
+                selected = query.select(view, "documents", tagged=True)
+                self._database.execute(f"INSERT INTO indexed BY NAME {selected}")
 
 
 def sources_of_folder(store: Store, *, rebuild: bool = False) -> Sources:
@@ -167,31 +177,36 @@ def sources_of_folder(store: Store, *, rebuild: bool = False) -> Sources:
         for path in home.glob(f"*{SUFFIX}"):
             if (named := parts(path.name)) is not None:
                 standing.setdefault(named[0], []).append((named[1], path))
-    indexed, plain, missing = [], [], []
+    indexed: list[Path] = []
+    missing: dict[str, dict[str, str]] = {}
     for run in store.runs():
-        folder = store.folder / run
-        documents = documents_of(folder)
-        if not documents:
-            continue
-        made_of = basis(documents)
-        fresh = (path for of, path in standing.get(run, ()) if of == made_of)
-        found = None if rebuild else next(filter(intact, fresh), None)
-        if found is None:
-            missing.append(run)
-            found = _build_in(homes, folder, documents, made_of)
-            forget(path for _, path in standing.get(run, ()) if path != found)
-        if found is None:
-            plain.append(folder)
-        else:
-            indexed.append(found)
-    return Sources(indexed, plain, missing)
+        documents = documents_of(store.folder / run)
+        if documents:
+            fresh = (path for of, path in standing.get(run, ()) if of == basis(documents))
+            found = None if rebuild else next(filter(intact, fresh), None)
+            if found is None:
+                missing[run] = documents
+            else:
+                indexed.append(found)
+    if not missing:
+        return Sources(indexed, [])
+    plain = []
+    with Builder([store.folder, *homes]) as builder:
+        for run, documents in missing.items():
+            made = _build_in(builder, homes, store.folder / run, documents)
+            forget(path for _, path in standing.get(run, ()) if path != made)
+            if made is None:
+                plain.append(store.folder / run)
+            else:
+                indexed.append(made)
+    return Sources(indexed, plain, list(missing))
 
 
-def _build_in(homes: Sequence[Path], run: Path, documents: Mapping[str, str], made_of: str) -> Path | None:
+def _build_in(builder: Builder, homes: Sequence[Path], run: Path, documents: Mapping[str, str]) -> Path | None:
     size = (sum(path != record.RUN for path in documents), bytes_below(run))
     for home in homes:
         try:
-            return build(run, documents, home, made_of, size)
+            return builder.build(run, documents, home, basis(documents), size)
         except OSError:  # a store that may only be read
             continue
     return None

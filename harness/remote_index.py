@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import record
-from harness.index import Sources, basis, build, content, forget, intact, parts
+from harness.index import Builder, Sources, basis, content, forget, intact, parts
 from harness.mirror import stamp
 from harness.remote_files import Entry
 from harness.store import INDEX, RECORDS
@@ -99,7 +99,8 @@ def _index(store: RemoteStore, run: str, *, anew: bool = False) -> Path | None:
     if not _same(store, run, documents):
         made_of = f"{made_of[:8]}mixed"
     here = [path for path in documents if (store.folder / run / path).is_file()]
-    return build(store.folder / run, here, home, made_of, _size(there, documents))
+    with Builder([store.folder, home]) as builder:
+        return builder.build(store.folder / run, here, home, made_of, _size(there, documents))
 
 
 def _size(there: Mapping[str, Entry], documents: Mapping[str, str]) -> tuple[int, int]:
@@ -130,7 +131,9 @@ def publish(store: RemoteStore, run: str) -> None:
     documents = listed(there, run)
     if not _same(store, run, documents):
         return  # another writer has sent records too: who has all of them publishes, or a reader indexes for itself
-    path = build(store.folder / run, documents, store.home / INDEX, basis(documents), _size(there, documents))
+    home = store.home / INDEX
+    with Builder([store.folder, home]) as builder:
+        path = builder.build(store.folder / run, documents, home, basis(documents), _size(there, documents))
     if path is None:
         return
     store.files.put(f"{INDEX}/{path.name}", path)

@@ -14,7 +14,7 @@ from harness.errors import HarnessError, MeasurementError, UsageError
 from harness.mirror import RUNNING
 from harness.remote_index import listed as documents_listed
 from harness.remote_store import RemoteStore
-from harness.store import BASELINES, CALIBRATIONS, INDEX, RESERVED, Store, checked_name, open_store
+from harness.store import INDEX, RESERVED, Store, checked_name, open_store
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
@@ -190,7 +190,7 @@ def push(place: str, runs: Sequence[str]) -> Iterator[str]:
 def _taken_in(store: RemoteStore, run: str) -> str:
     """The name of a run in the mirror; a folder from elsewhere is copied there."""
     folder = Path(run)
-    if (store.folder / run).is_dir() and run not in {BASELINES, CALIBRATIONS}:
+    if "/" not in run and (store.folder / run).is_dir():
         return checked_name(run)
     if not (folder / record.RUN).is_file() and not (folder / "gate.json").is_file():
         raise UsageError("this is no run", where=run, accepted="the name of a run in the mirror, or a run folder")

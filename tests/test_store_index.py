@@ -149,17 +149,17 @@ def test_another_version_of_the_views_makes_another_index(store: Path, monkeypat
 def test_a_store_that_may_only_be_read_is_indexed_in_the_cache(
     store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    real = index.build
+    real = index.Builder.build
 
-    def build(run: Path, documents: object, folder: Path, *rest: object) -> Path | None:
+    def build(builder: index.Builder, run: Path, documents: object, folder: Path, *rest: object) -> Path | None:
         if folder == store / INDEX:
             raise PermissionError("read-only")
-        return real(run, documents, folder, *rest)  # type: ignore[arg-type]
+        return real(builder, run, documents, folder, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(index, "build", build)
+    monkeypatch.setattr(index.Builder, "build", build)
     first = everything(store)
     assert not (store / INDEX).exists()
-    monkeypatch.setattr(index, "build", None)
+    monkeypatch.setattr(index.Builder, "build", None)
     assert everything(store) == first == from_records(store)
     assert len(list((tmp_path / "cache").rglob("*.parquet"))) == 2
 
