@@ -17,6 +17,8 @@ pytest.importorskip("fsspec", reason="stores behind URLs need fsspec")
 
 from harness import record, upload
 from harness.errors import MeasurementError, UsageError
+from harness.history import history
+from harness.metric import Metric
 from harness.plan import Plan
 from harness.point import Choice, Point
 from harness.remote_files import RemoteFiles, UnreachableError
@@ -465,6 +467,17 @@ def test_baselines_come_and_go_with_the_store(open_mirror: Open) -> None:
     copy.unlink()
     there.send(copy)
     assert not (here.fetch_kept(BASELINES) / BASELINES / "main.json").exists()
+
+
+def test_history_and_records_need_no_side_cars(open_memory: Open, make_run: MakeRun) -> None:
+    here, reader = open_memory("a"), open_memory("b")
+    here.send(measured(here, make_run, "one", points=1, trials=2))
+    (folder,) = reader.fetch()
+    assert {path.name for path in folder.rglob("*") if path.is_file()} == {"record.json", "run.json"}
+    assert len(list(record.records_of(folder))) == 2
+    (series,) = history(reader, Metric("energy_j")).series
+    assert [entry.run for entry in series.entries] == ["made-up"]
+    assert content(reader.find("one")) == content(here.folder / "one")
 
 
 def test_no_such_store(open_mirror: Open) -> None:
