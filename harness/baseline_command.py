@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,16 +11,16 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(help="Name of the baseline.", show_default=False)]
-Store = Annotated[Path, typer.Option(help="Folder that holds `baselines/`.")]
+Store = Annotated[str, typer.Option(help="Folder or URL that holds `baselines/`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
-STORE = Path("reports")
+STORE = "reports"
 
 
 @app.command()
 def save(
     name: Name,
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
+    runs: Annotated[list[str], typer.Argument(help="Run folders, or their URLs.", show_default=False)],
     *,
     keys: Annotated[
         list[str] | None,
@@ -32,10 +31,13 @@ def save(
 ) -> None:
     """Saves the trials of finished runs as a baseline; several runs on several days make a better one."""
     from harness import baseline
+    from harness.store import BASELINES, open_store, run_folder
     from harness.trials import RUNNER_KEYS
 
-    made = baseline.build(name, runs, keys or RUNNER_KEYS)
-    path = baseline.save(store, made, replace=replace)
+    made = baseline.build(name, [run_folder(run) for run in runs], keys or RUNNER_KEYS)
+    kept = open_store(store)
+    path = baseline.save(kept.fetch_kept(BASELINES), made, replace=replace)
+    kept.send(path)
     typer.echo(f"baseline {name}: {len(made.points)} points, {made.trials} trials: {path}")
     for point in made.points:
         if point.left_out:
@@ -48,8 +50,11 @@ def list_(*, store: Store = STORE, as_json: AsJson = False) -> None:
     import json
 
     from harness import baseline
+    from harness.store import BASELINES, open_store
 
-    found = [baseline.load(store, name) for name in baseline.names(store)]
+    kept = open_store(store)
+    folder = kept.fetch_kept(BASELINES)
+    found = [baseline.load(folder, name) for name in baseline.names(folder)]
     if as_json:
         rows = [
             {"name": each.name, "saved_utc": each.saved_utc, "points": len(each.points), "trials": each.trials}
@@ -60,7 +65,7 @@ def list_(*, store: Store = STORE, as_json: AsJson = False) -> None:
     for each in found:
         typer.echo(f"{each.name:<24} {each.saved_utc}  {len(each.points)} points, {each.trials} trials")
     if not found:
-        typer.echo(f"no baseline is saved under {store / baseline.FOLDER}")
+        typer.echo(f"no baseline is saved under {kept.shown}/{baseline.FOLDER}")
 
 
 @app.command()
@@ -73,8 +78,9 @@ def show(name: Name, *, store: Store = STORE, as_json: AsJson = False) -> None:
     from harness import baseline, record
     from harness.baseline_view import section
     from harness.report.terminal import print_section
+    from harness.store import BASELINES, open_store
 
-    found = baseline.load(store, name)
+    found = baseline.load(open_store(store).fetch_kept(BASELINES), name)
     if as_json:
         typer.echo(json.dumps(record.adapter(baseline.Baseline).dump_python(found, mode="json"), indent=1))
         return
@@ -90,5 +96,9 @@ def show(name: Name, *, store: Store = STORE, as_json: AsJson = False) -> None:
 def rm(name: Name, *, store: Store = STORE) -> None:
     """Deletes a baseline."""
     from harness import baseline
+    from harness.store import BASELINES, open_store
 
-    typer.echo(f"removed: {baseline.remove(store, name)}")
+    kept = open_store(store)
+    path = baseline.remove(kept.fetch_kept(BASELINES), name)
+    kept.send(path)
+    typer.echo(f"removed: {path}")

@@ -19,6 +19,7 @@ from harness.pairs import Pairs
 from harness.run import Watcher
 from harness.run_folder import new_run_id
 from harness.sides import BASE, HEAD, Side, installed
+from harness.store_url import command_line
 
 
 def run(
@@ -92,7 +93,7 @@ def job(folder: Path, sides: dict[str, Side], matched: Matched, pairs: int, seed
         seed=seed,
         watcher=watcher,
         rounds=pairs,
-        command=["harness", *sys.argv[1:]],
+        command=command_line(),
     )
     gate = Gate(rules=matched.rules, pairs=measuring, looks=[(pairs, 1.0)])
     gate.measure(pairs)

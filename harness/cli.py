@@ -6,26 +6,17 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from harness import baseline_command, compare_command, gate_options, history_command
+from harness import baseline_command, compare_command, gate_options, history_command, run_command, store_command
+from harness.console import DEFAULT_STORE, AsJson, RunFolders, StorePlace, loaded_registry, render
 from harness.errors import ExitCode, HarnessError
 from harness.export_command import export
 from harness.query_command import query
 from harness.report_command import report
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from harness.executor_choice import Chosen
-    from harness.plan import Plan
-    from harness.registry import Registry
-    from harness.suite import Suite
-
-DEFAULT_STORE = Path("reports")
 
 
 class PluginGroup(TyperGroup):
@@ -36,7 +27,7 @@ class PluginGroup(TyperGroup):
         own = super().get_command(ctx, cmd_name)
         if own is not None or cmd_name.startswith("-"):
             return own
-        offer = _registry().commands.get(cmd_name)
+        offer = loaded_registry().commands.get(cmd_name)
         if offer is None:
             return None
         loaded = offer.spec.load()
@@ -59,15 +50,11 @@ app = typer.Typer(
 )
 
 app.add_typer(baseline_command.app, name="baseline")
+app.add_typer(store_command.app, name="store")
 app.command()(compare_command.compare)
 app.command()(history_command.history)
 
 _STATE = {"traceback": False}
-
-SuiteFiles = Annotated[list[Path], typer.Argument(help="Suite files.", show_default=False)]
-RunFolders = Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)]
-Store = Annotated[Path, typer.Option(help="Folder that runs are kept in.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
 def _version(wanted: bool) -> None:
@@ -90,132 +77,8 @@ def options(
     _STATE["traceback"] = traceback
 
 
-def _registry() -> Registry:
-    from harness.registry import load_plugins
-
-    registry = load_plugins()
-    for broken in registry.broken:
-        typer.echo(
-            f"warning: plugin {broken.name!r} of {broken.distribution} {broken.version} is left out: {broken.error}",
-            err=True,
-        )
-    return registry
-
-
-def _plan(suites: Sequence[Suite], registry: Registry, executors: Mapping[str, Chosen]) -> Plan:
-    from harness.probe import plan_probed
-
-    remote = [suite for suite, chosen in executors.items() if chosen.spec(registry).remote]
-    return plan_probed(suites, registry, remote=remote)
-
-
-@app.command()
-def plan(suites: SuiteFiles, *, as_json: AsJson = False) -> None:
-    """Shows what a run would do: points, trials, and what is skipped and why."""
-    from harness.executor_choice import choose
-    from harness.suite import load_all
-
-    registry = _registry()
-    loaded = load_all(suites)
-    planned = _plan(loaded, registry, choose(loaded, registry))
-    if as_json:
-        content = {
-            "points": [point.to_json() for point in planned.points],
-            "skipped": [{"label": skipped.point.label, "reason": skipped.reason} for skipped in planned.skipped],
-            "directions": registry.directions(
-                [("workload", point.workload) for point in planned.points]
-                + [("scorer", scorer.name) for point in planned.points for scorer in point.scorers]
-            ),
-        }
-        typer.echo(json.dumps(content, indent=1, default=str))
-        return
-    trials = 0
-    least = 0.0
-    for point in planned.points:
-        trials += point.trials
-        least += point.trials * point.windows.count * point.windows.min_seconds
-        typer.echo(f"{point.id}  {point.suite}: {point.label}  x {point.trials}")
-    for skipped in planned.skipped:
-        typer.echo(f"skipped       {skipped.point.suite}: {skipped.point.label}: {skipped.reason}")
-    typer.echo(
-        f"{len(planned.points)} points, {trials} trials, {len(planned.skipped)} skipped; windows last {least:.0f} s"
-    )
-
-
-@app.command()
-def run(
-    suites: Annotated[list[Path] | None, typer.Argument(help="Suite files.", show_default=False)] = None,
-    *,
-    store: Store = DEFAULT_STORE,
-    resume: Annotated[
-        Path | None, typer.Option(help="Run folder to go on with; only what is missing is run.", show_default=False)
-    ] = None,
-    changed: Annotated[
-        str, typer.Option(help="If suites plan other points than --resume: refuse, keep its plan, or begin a new run.")
-    ] = "refuse",
-    executor: Annotated[
-        str, typer.Option(metavar="NAME", help="Where trials run, whatever the suites say; else local.")
-    ] = "",
-    executor_option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the executor; may be repeated.")
-    ] = None,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Trials side by side, of workloads that model their hardware; others run alone.")
-    ] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the order of trials.")] = 0,
-) -> None:
-    """Measures the points of suites and prints the report."""
-    from harness import run as runs
-    from harness import run_folder
-    from harness.driving import driven
-    from harness.errors import UsageError
-    from harness.executor_choice import choose
-    from harness.progress import Progress
-    from harness.resume import resumed
-    from harness.suite import load_all
-
-    registry = _registry()
-    loaded = load_all(suites or [])
-    executors = choose(loaded, registry, name=executor, settings=executor_option or [], jobs=jobs)
-    planned = _plan(loaded, registry, executors) if suites else None
-    earlier = resumed(resume, planned, changed) if resume is not None else None
-    if resume is not None and earlier is not None:
-        (points, seed), folder = earlier, resume
-        executors = run_folder.executors_of(resume, registry) | executors
-    elif planned is not None:
-        points = planned.points
-        command = ["harness", *sys.argv[1:]]
-        folder = run_folder.create(
-            store, planned, [str(path) for path in suites or ()], command, seed, executors=executors
-        )
-        for skipped in planned.skipped:
-            typer.echo(f"skipped: {skipped.point.suite}: {skipped.point.label}: {skipped.reason}", err=True)
-    else:
-        raise UsageError("nothing to run", accepted="suite files, or --resume with a run folder")
-    with driven(folder), Progress() as progress:
-        tally = runs.start(folder, points, seed, executors, registry, progress.tell).execute()
-    for each in tally.skipped:
-        typer.echo(f"skipped: {each['label']}: {each['reason']}", err=True)
-    if not points:
-        typer.echo("every point was skipped: nothing was measured")
-    elif tally.measured or tally.kept:
-        _render([folder])
-    for text in [*tally.failed, *tally.invalid]:
-        typer.echo(f"failed: {text}", err=True)
-    typer.echo(f"records: {folder}")
-    raise typer.Exit(int(tally.exit_code))
-
-
-def _render(folders: list[Path]) -> None:
-    from rich.console import Console
-
-    from harness.report import render_terminal
-
-    console = Console()
-    for folder in folders:
-        render_terminal(console, folder)
-
-
+app.command()(run_command.plan)
+app.command()(run_command.run)
 app.command()(report)
 app.command()(query)
 app.command()(export)
@@ -230,8 +93,10 @@ def score(runs: RunFolders) -> None:
     """Scores and costs the stored outputs of runs again; the measurements are not touched."""
     from harness.run import finish
     from harness.run_folder import refuse_recosted
+    from harness.store import located
 
-    for folder in runs:
+    for run in runs:
+        store, folder = located(run)
         if not folder.is_dir():
             from harness.errors import UsageError
 
@@ -242,7 +107,8 @@ def score(runs: RunFolders) -> None:
             from harness.errors import MeasurementError
 
             raise MeasurementError(fault)
-        typer.echo(f"scored: {folder}")
+        store.send(folder, replace=True)
+        typer.echo(f"scored: {store.name_of(folder)}")
 
 
 @app.command()
@@ -255,26 +121,30 @@ def recost(
     sweep: Annotated[
         list[str] | None, typer.Option(metavar="METER.OPTION=A,B,1..9", help="Options side by side, in one table.")
     ] = None,
-    store: Store = DEFAULT_STORE,
+    store: StorePlace = DEFAULT_STORE,
     form: Annotated[str, typer.Option("--format", help="Of the table: terminal, csv, md or json.")] = "terminal",
     output: Annotated[Path | None, typer.Option(help="File for the table.", show_default=False)] = None,
 ) -> None:
     """Costs finished runs again with other factors: new records, or one table of a sweep; nothing is measured."""
     from harness import recost_command as command
     from harness.errors import UsageError
+    from harness.store import open_store, run_folder
+    from harness.store_url import command_line
 
-    registry = _registry()
+    registry = loaded_registry()
+    kept, folders = open_store(store), [run_folder(run) for run in runs]
     wanted = command.combinations(settings or [], sweep or [], registry)
     if sweep:
-        for line in command.write_table(runs, wanted, registry, form, output):
+        for line in command.write_table(folders, wanted, registry, form, output):
             typer.echo(line, err=output is None)
         return
     if output is not None or form != "terminal":
         raise UsageError("--format and --output are for the table of a sweep", accepted="--sweep")
-    folders = command.write_records(runs, wanted, registry, store, ["harness", *sys.argv[1:]])
-    _render(folders)
-    for folder in folders:
-        typer.echo(f"records: {folder}")
+    made = command.write_records(folders, wanted, registry, kept.folder, command_line())
+    render(made)
+    for folder in made:
+        kept.send(folder)
+        typer.echo(f"records: {kept.name_of(folder)}")
 
 
 @app.command()
@@ -294,7 +164,7 @@ def plugins(
     """Lists what the installed plugins offer and what works here, and plugins that do not load."""
     from harness import plugins_command as command
 
-    registry = _registry()
+    registry = loaded_registry()
     if check is not None:
         said, code = command.check(registry, check, as_json=as_json)
         typer.echo("\n".join(said))
@@ -321,7 +191,7 @@ def new(
     """Writes the package of a first plugin, with its test."""
     from harness import new_command as command
 
-    for line in command.new(kind, name, folder, _registry()):
+    for line in command.new(kind, name, folder, loaded_registry()):
         typer.echo(line)
 
 
@@ -330,7 +200,7 @@ def schema() -> None:
     """Prints the JSON Schema of suites, the installed plugins' options included."""
     from harness.suite_schema import json_schema
 
-    typer.echo(json.dumps(json_schema(_registry()), indent=1))
+    typer.echo(json.dumps(json_schema(loaded_registry()), indent=1))
 
 
 @app.command()
@@ -343,7 +213,7 @@ def doctor(
     deep: Annotated[
         bool, typer.Option("--deep", help="Look at locks, workers, store, clock, disk and memory instead.")
     ] = False,
-    store: Store = DEFAULT_STORE,
+    store: StorePlace = DEFAULT_STORE,
 ) -> None:
     """Shows what can be measured on this machine, how, and why the rest cannot."""
     from rich.console import Console
@@ -352,10 +222,11 @@ def doctor(
 
     if deep:
         from harness import deep_doctor
+        from harness.store import open_store
 
-        raise typer.Exit(deep_doctor.command(store, as_json=as_json))
+        raise typer.Exit(deep_doctor.command(open_store(store).folder, as_json=as_json))
 
-    registry = _registry()
+    registry = loaded_registry()
     rows = doctors.survey(registry, doctors.devices_of(registry))
     if as_json:
         typer.echo(json.dumps(doctors.to_json(rows), indent=1))

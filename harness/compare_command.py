@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,8 +21,8 @@ NOT_PAIRS = (
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="Run folder or record folder to compare with.", show_default=False)],
-    second: Annotated[Path, typer.Argument(help="Run folder or record folder to compare.", show_default=False)],
+    first: Annotated[str, typer.Argument(help="Folder or URL of a run or record to compare with.", show_default=False)],
+    second: Annotated[str, typer.Argument(help="Folder or URL of a run or record to compare.", show_default=False)],
     *,
     metric: Annotated[
         list[str] | None, typer.Option(help="Show this metric only; may be repeated.", show_default=False)
@@ -39,8 +38,9 @@ def compare(
     from harness.compare import compare as compared
     from harness.compare import to_json
     from harness.report.terminal import plain, print_section
+    from harness.store import run_folder
 
-    found = compared(first, second, metric or ())
+    found = compared(run_folder(first), run_folder(second), metric or ())
     if as_json:
         typer.echo(json.dumps(to_json(found), indent=1))
         return

@@ -53,7 +53,7 @@ class Finding:
         what: lock, process, file, or quantity.
         state: `well`, `wrong` or `not known`.
         detail: what was found.
-        remedy: what to do; empty unless it is wrong.
+        remedy: what to do; empty where all is well.
     """
 
     area: str
@@ -217,7 +217,8 @@ def clock_findings(clocks: Mapping[str, float] | None = None, status: int | None
         yield Finding("clock", "synchronised", "not known", "this system does not say")
     elif status & _UNSYNCHRONISED:
         remedy = "start chrony, ntpd or systemd-timesyncd; else carbon by the hour is only as good as the clock"
-        yield Finding("clock", "synchronised", "wrong", "the kernel says that nobody keeps the clock", remedy)
+        said = "the kernel says that nothing here keeps the clock; the host of a virtual machine may"
+        yield Finding("clock", "synchronised", "not known", said, remedy)
     else:
         yield Finding("clock", "synchronised", "well", "the kernel says so")
     asleep_s = now["boot"] - now["monotonic"]

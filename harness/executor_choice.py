@@ -45,35 +45,78 @@ class Chosen:
         return {"name": self.name, "options": dict(self.options)}
 
 
-def choose(
-    suites: Sequence[Suite], registry: Registry, *, name: str = "", settings: Sequence[str] = (), jobs: int = 1
-) -> dict[str, Chosen]:
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the command line says of executors.
+
+    Attributes:
+        name: of `--executor`; empty for what each suite says.
+        settings: of `--executor-option`: `KEY=VALUE`, over what a suite says of the same executor.
+        jobs: of `--jobs`, an option of the executor `local`.
+    """
+
+    name: str = ""
+    settings: tuple[str, ...] = ()
+    jobs: int = 1
+
+    @property
+    def said(self) -> list[str]:
+        """The options as the user wrote them."""
+        return [f"--executor-option {text}" for text in self.settings] + (
+            [f"--jobs {self.jobs}"] if self.jobs > 1 else []
+        )
+
+    def options(self) -> dict[str, Any]:
+        """The options as values; raises UsageError."""
+        found: dict[str, Any] = {"jobs": self.jobs} if self.jobs > 1 else {}
+        for text in self.settings:
+            where = f"--executor-option {text}"
+            key, equals, value = text.partition("=")
+            if not (key and equals):
+                raise UsageError("no option and value", where=where, accepted="KEY=VALUE, such as jobs=4")
+            found[key.strip()] = parse(value or "''", where, {}).data
+        return found
+
+    def over(self, suites: Sequence[str], known: Mapping[str, Chosen], registry: Registry) -> dict[str, Chosen]:
+        """The executors of a run to be resumed: those it had, unless the command line says otherwise."""
+        found = {suite: known.get(suite, Chosen()) for suite in dict.fromkeys(suites)}
+        if not (self.name or self.said):
+            return found
+        return {
+            suite: validated(
+                self.name or had.name,
+                {**(had.options if self.name in ("", had.name) else {}), **self.options()},
+                registry,
+                self.said,
+            )
+            for suite, had in found.items()
+        }
+
+
+def choose(suites: Sequence[Suite], registry: Registry, wish: Wish | None = None) -> dict[str, Chosen]:
     """Suite's name -> its executor.
 
     Args:
         suites: as loaded.
         registry: the plugins.
-        name: of `--executor`; empty for what each suite says.
-        settings: of `--executor-option`: `KEY=VALUE`, over what a suite says of the same executor.
-        jobs: of `--jobs`, an option of the executor `local`.
+        wish: what the command line says.
 
     Raises:
         UsageError: an executor or an option that is not known or not accepted.
     """
-    over = _settings(settings, jobs)
-    said = [f"--executor-option {text}" for text in settings] + ([f"--jobs {jobs}"] if jobs > 1 else [])
+    wish = wish or Wish()
+    over = wish.options()
     found = {}
     for suite in suites:
         own = suite.executor
-        chosen = name or (own.name if own else LOCAL)
+        chosen = wish.name or (own.name if own else LOCAL)
+        written = over
         if own is not None and chosen == own.name:
             if next(unset_in([own.name, dict(own.options)]), None):
                 found[suite.suite] = Chosen()  # none of its points is run
                 continue
             written = _of_suite(suite, own, registry) | over
-        else:
-            written = over
-        found[suite.suite] = validated(chosen, written, registry, said)
+        found[suite.suite] = validated(chosen, written, registry, wish.said)
     return found
 
 
@@ -115,14 +158,3 @@ def _of_suite(suite: Suite, named: Named, registry: Registry) -> dict[str, Any]:
     except ValidationError as error:
         raise_all(faults(error, spec.options, document, lambda loc: base + real_path(document.at(base), loc)))
     return dict(named.options)
-
-
-def _settings(texts: Sequence[str], jobs: int) -> dict[str, Any]:
-    found: dict[str, Any] = {"jobs": jobs} if jobs > 1 else {}
-    for text in texts:
-        where = f"--executor-option {text}"
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise UsageError("no option and value", where=where, accepted="KEY=VALUE, such as jobs=4")
-        found[key.strip()] = parse(value or "''", where, {}).data
-    return found

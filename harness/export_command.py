@@ -11,7 +11,7 @@ from harness.errors import UsageError, did_you_mean
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    run: Annotated[str, typer.Argument(help="Run folder, or its URL.", show_default=False)],
     file: Annotated[Path, typer.Argument(help="File to write.", show_default=False)],
     *,
     form: Annotated[str, typer.Option("--to", help="pytest-benchmark, openmetrics or model-card.")],
@@ -20,10 +20,11 @@ def export(
     from harness.export import FORMATS
     from harness.record import write_atomically
     from harness.report.summary import load
+    from harness.store import run_folder
 
     if form not in FORMATS:
         raise UsageError(f"{form!r} is no format", accepted=", ".join(FORMATS), hint=did_you_mean(form, FORMATS))
     if not file.absolute().parent.is_dir():
         raise UsageError("there is no such folder", where=str(file.parent), accepted="a folder that exists")
-    write_atomically(file, FORMATS[form](load(run)).encode())
+    write_atomically(file, FORMATS[form](load(run_folder(run))).encode())
     typer.echo(f"exported: {file}")

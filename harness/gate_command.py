@@ -24,6 +24,7 @@ from harness.plan import Point
 from harness.run import Watcher
 from harness.run_folder import new_run_id
 from harness.sides import BASE, HEAD, Planned, Side, Tell, installed, revisions, same_points
+from harness.store_url import command_line
 from harness.suite import Suite
 from harness.verdict import margin
 
@@ -219,7 +220,7 @@ def run(
             seed=seed,
             watcher=watcher,
             rounds=pairs,
-            command=["harness", *sys.argv[1:]],
+            command=command_line(),
         ),
         looks=looks,
         deadline_s=math.inf if budget_s is None else started + budget_s,

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.errors import ExitCode, HarnessError
+
 if TYPE_CHECKING:
     from harness.gate import Result
+    from harness.store import Store as Kept
 
 SuiteFiles = Annotated[list[Path], typer.Argument(help="Suite files.", show_default=False)]
-Store = Annotated[Path, typer.Option(help="Folder that runs are kept in.")]
+Store = Annotated[str, typer.Option(help="Folder or URL that runs are kept in.")]
 Seed = Annotated[int, typer.Option(help="Seed of the order of points and inside pairs.")]
 
 Base = Annotated[str | None, typer.Option(help="Revision to compare with.", show_default=False)]
@@ -67,7 +70,7 @@ def gate(
     pairs: PairsAtMost = 36,
     budget: Budget = None,
     seed: Seed = 0,
-    store: Store = Path("reports"),
+    store: Store = "reports",
     allow_weak: AllowWeak = False,
     baseline: Stored = None,
     pytest_benchmark: OfPytestBenchmark = False,
@@ -78,17 +81,20 @@ def gate(
 ) -> None:
     """Measures base and head in interleaved pairs and fails when head is worse than the suites' rules allow."""
     from harness import gate_output as output
+    from harness.store import BASELINES, CALIBRATIONS, open_store
 
+    kept = open_store(store)
     if pytest_benchmark or baseline is not None:
         if base is not None or base_python is not None or (pytest_benchmark and baseline is not None):
             from harness.errors import UsageError
 
             raise UsageError("head is compared with one thing", accepted="--base, --base-python, --baseline or files")
-        shown, result, folder = _stored(suites, store, baseline, tolerance, seed)
+        local = kept.folder if baseline is None else kept.fetch_kept(BASELINES)
+        shown, result, folder = _stored(suites, local, baseline, tolerance, seed)
     else:
         result, folder = _pairs(
             suites,
-            store,
+            kept.fetch_kept(CALIBRATIONS),
             {"base": base, "head": head, "base_python": base_python, "head_python": head_python},
             install,
             pairs=pairs,
@@ -108,7 +114,20 @@ def gate(
         summary=summary,
         step_summary=Path(step_summary) if step_summary else None,
     )
-    raise typer.Exit(int(result.verdict.exit_code))
+    code = result.verdict.exit_code
+    if folder is not None and (fault := _sent(kept, folder)):
+        typer.echo(f"failed: {fault}", err=True)
+        code = code or ExitCode.MEASUREMENT
+    raise typer.Exit(int(code))
+
+
+def _sent(store: Kept, folder: Path) -> str:
+    """Sends a gate's records; returns why not all of them are where the store is, which changes no verdict."""
+    try:
+        store.send(folder)
+    except HarnessError as error:
+        return str(error)
+    return ""
 
 
 def _pairs(
@@ -175,17 +194,26 @@ def calibrate(
         str | None, typer.Option(help="Interpreter of the environment; this one if not named.", show_default=False)
     ] = None,
     seed: Seed = 0,
-    store: Store = Path("reports"),
+    store: Store = "reports",
 ) -> None:
     """Runs base against base by the gate's rule: how often it is wrong on this runner, and what it can find."""
     from harness import calibrate_command as calibrations
-    from harness.errors import ExitCode
     from harness.progress import Progress
+    from harness.store import CALIBRATIONS, open_store
 
+    kept = open_store(store)
+    folder = kept.fetch_kept(CALIBRATIONS)
     with Progress() as progress:
         report, path = calibrations.run(
-            suites, store, jobs=jobs, pairs=pairs, python=python, seed=seed, watcher=progress.tell
+            suites,
+            folder,
+            jobs=jobs,
+            pairs=pairs,
+            python=python,
+            seed=seed,
+            watcher=progress.tell,
         )
     for line in calibrations.lines(report, path):
         typer.echo(line)
+    kept.send(path)
     raise typer.Exit(int(ExitCode.MEASUREMENT if report.broken else ExitCode.OK))

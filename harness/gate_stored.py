@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from harness.probe import plan_probed
 from harness.registry import Registry
 from harness.run import Run, Watcher
 from harness.run_folder import create
+from harness.store_url import command_line
 
 
 def against_baseline(
@@ -33,7 +33,7 @@ def against_baseline(
     if not planned.points:
         reasons = "; ".join(f"{each.point.label}: {each.reason}" for each in planned.skipped)
         raise MeasurementError("every point was skipped: nothing was measured", hint=reasons)
-    folder = create(store, planned, [str(file) for file in files], ["harness", *sys.argv[1:]], seed)
+    folder = create(store, planned, [str(file) for file in files], command_line(), seed)
     tally = Run(folder, planned.points, seed, registry=registry, executor=LocalExecutor(), watcher=watcher).execute()
     if tally.interrupted:
         raise KeyboardInterrupt

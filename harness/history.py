@@ -19,6 +19,7 @@ from harness.change_points import MIN_SIZE, ChangePoint, change_points
 from harness.errors import MeasurementError, UsageError, did_you_mean
 from harness.metric import Metric
 from harness.quantity import Amount
+from harness.store import Store, open_store
 from harness.trials import PointTrials, cards, drivers, factor_ids, group, metrics_of, rests_on_factors, value_of
 
 
@@ -74,12 +75,12 @@ class History:
 
 
 def history(
-    store: Path, metric: Metric, *, only: str = "", min_size: int = MIN_SIZE, runs: Sequence[Path] = ()
+    store: Store | Path, metric: Metric, *, only: str = "", min_size: int = MIN_SIZE, runs: Sequence[Path] = ()
 ) -> History:
     """The series of a metric over the runs of a store.
 
     Args:
-        store: folder of run folders.
+        store: where the runs are kept.
         metric: what is followed.
         only: text that a point's suite or label must hold.
         min_size: runs on either side of a change point.
@@ -94,6 +95,7 @@ def history(
     found: dict[SeriesKey, list[Entry]] = {}
     known: dict[str, None] = {}
     notes = []
+    store = open_store(store) if isinstance(store, Path) else store
     for folder in runs or run_folders(store):
         if recosted(folder):
             notes.append(f"{folder.name}: costed again from another run, left out")
@@ -107,7 +109,7 @@ def history(
     if not found:
         raise UsageError(
             f"no run has a value of {metric}" + (f" at a point with {only!r}" if only else ""),
-            where=str(store),
+            where=store.shown,
             accepted=", ".join(known) or "a store with finished runs",
             hint=did_you_mean(str(metric), known),
         )
@@ -115,11 +117,9 @@ def history(
     return History(metric, sorted(series, key=lambda each: (-len(each.entries), each.key)), notes)
 
 
-def run_folders(store: Path) -> Iterator[Path]:
+def run_folders(store: Store) -> Iterator[Path]:
     """The run folders of a store, by name and so by time."""
-    if not store.is_dir():
-        raise UsageError("there is no such store", where=str(store), accepted="a folder of run folders")
-    yield from (folder for folder in sorted(store.iterdir()) if (folder / record.RUN).is_file())
+    yield from (folder for folder in store.fetch() if (folder / record.RUN).is_file())
 
 
 def recosted(run: Path) -> bool:

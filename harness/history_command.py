@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +17,7 @@ def history(
     per: Annotated[str | None, typer.Option(help="Functional unit.", show_default=False)] = None,
     point: Annotated[str, typer.Option(help="Only points whose suite or label holds this text.")] = "",
     min_size: Annotated[int, typer.Option(help="Runs on either side of a change point, at least.")] = 5,
-    store: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("reports"),
+    store: Annotated[str, typer.Option(help="Folder or URL that runs are kept in.")] = "reports",
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:
     """Shows how a metric went over the runs of a store, and where it changed; fails nothing."""
@@ -30,8 +29,9 @@ def history(
     from harness.history import to_json
     from harness.metric import Metric
     from harness.report.terminal import plain, print_section
+    from harness.store import open_store
 
-    found = over_time(store, Metric(metric, per), only=point, min_size=min_size)
+    found = over_time(open_store(store), Metric(metric, per), only=point, min_size=min_size)
     if as_json:
         typer.echo(json.dumps(to_json(found), indent=1))
         return

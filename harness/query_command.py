@@ -6,7 +6,6 @@ import csv
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -19,11 +18,12 @@ FORMATS: Final = ("terminal", "csv", "json")
 def query(
     sql: Annotated[str, typer.Argument(help="A query; without one, the views are listed.")] = "",
     *,
-    store: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("reports"),
+    store: Annotated[str, typer.Option(help="Folder or URL that runs are kept in.")] = "reports",
     form: Annotated[str, typer.Option("--format", help="terminal, csv or json.")] = "terminal",
 ) -> None:
     """Asks a store in SQL; its views are runs, trials, readings, items, units and factors."""
     from harness.query import ask
+    from harness.store import open_store
 
     if form not in FORMATS:
         raise UsageError(
@@ -32,7 +32,7 @@ def query(
     if not sql:
         _list_views()
         return
-    columns, rows = ask(store, sql)
+    columns, rows = ask(open_store(store), sql)
     if form == "json":
         found = [dict(zip(columns, row, strict=True)) for row in rows]
         sys.stdout.write(json.dumps(found, indent=1, default=str) + "\n")

@@ -353,7 +353,7 @@ def load_record(folder: Path) -> Record:
 def trial_folders(run: Path) -> Iterator[Path]:
     """The folders of a run's trials, in order of their names."""
     for child in sorted(run.iterdir()):
-        if child.is_dir() and ((child / MEASUREMENT).exists() or (child / FAILURE).exists()):
+        if child.is_dir() and any((child / name).exists() for name in (MEASUREMENT, FAILURE, RECORD)):
             yield child
 
 

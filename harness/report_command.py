@@ -9,7 +9,9 @@ import typer
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or the folder of one gate.", show_default=False)],
+    runs: Annotated[
+        list[str], typer.Argument(help="Run folders, or the folder of one gate; or their URLs.", show_default=False)
+    ],
     *,
     form: Annotated[str, typer.Option("--format", help="terminal, html, md, json or csv.")] = "terminal",
     output: Annotated[
@@ -19,7 +21,8 @@ def report(
 ) -> None:
     """Shows runs, side by side where there are several, or a gate's verdict, from their records alone."""
     from harness.report.output import write
+    from harness.store import run_folder
 
-    written = write(runs, form, output, show=show)
+    written = write([run_folder(run) for run in runs], form, output, show=show)
     if written is not None:
         typer.echo(f"report: {written}")

@@ -66,6 +66,7 @@ class Run:
         executor: where trials run.
         watcher: is told what happens; from one thread at a time.
         elsewhere: suite's name -> the executor of its points, where that is another.
+        keep: is given the folder of each trial that ended, and the run's when all is written.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Run:
         executor: Executor,
         watcher: Watcher,
         elsewhere: Mapping[str, Executor] | None = None,
+        keep: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005 - a folder keeps what is written to it
     ) -> None:
         self.folder = folder
         self.points = list(points)
@@ -85,6 +87,7 @@ class Run:
         self.registry = registry
         self.executor = executor
         self.elsewhere = dict(elsewhere or {})
+        self.keep = keep
         self.tally = Tally()
         self._watcher = watcher
         self._lock = threading.RLock()
@@ -110,6 +113,7 @@ class Run:
                 self._told(executor.close)
         self._finish()
         self._close_run_file()
+        self.keep(self.folder)
         for fault in self.registry.tell(
             "harness_run_finished",
             run={"run": self.folder.name, "exit_code": int(self.tally.exit_code)},
@@ -175,6 +179,9 @@ class Run:
             status = self._judge(due, job.folder, outcome)
         news = {**news, "status": status, "reason": outcome.reason}
         self._tell("harness_trial_finished", trial=news, folder=job.folder)
+        if job.folder.is_dir():
+            with self._lock:
+                self.keep(job.folder)
 
     def _outcome(self, executor: Executor, job: Job) -> Outcome:
         outcome = executor.run(job, self.watcher)
@@ -231,6 +238,8 @@ def start(
     executors: Mapping[str, Chosen],
     registry: Registry,
     watcher: Watcher,
+    *,
+    keep: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005
 ) -> Run:
     """A run whose points go to the executors of their suites: one of each kind, shared by the suites that agree."""
     made: dict[str, Executor] = {}
@@ -242,7 +251,7 @@ def start(
             made[key] = each.make(registry)
     own = {suite: made[canonical(each.to_json())] for suite, each in chosen.items()}
     first = next(iter(own.values()), None) or local.make(registry)
-    return Run(folder, points, seed, registry=registry, executor=first, watcher=watcher, elsewhere=own)
+    return Run(folder, points, seed, registry=registry, executor=first, watcher=watcher, elsewhere=own, keep=keep)
 
 
 def prepare(run: Path, due: Scheduled, *, measured: bool = True) -> Job:

@@ -16,6 +16,7 @@ from harness.fingerprint import digest
 from harness.plan import Plan, Point
 from harness.registry import Registry
 from harness.secrecy import redacted, redacted_command
+from harness.store import checked_name
 
 PLAN = "plan.json"
 """The points of a run, as planned: what `--resume` goes by."""
@@ -25,7 +26,7 @@ def new_run_id(suites: Iterable[str], now: datetime | None = None) -> str:
     """A name that sorts by time and is unique across machines."""
     stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%S")
     names = "+".join(dict.fromkeys(suites))[:60]
-    return f"{stamp}-{names}-{digest(platform.node(), 4)}{secrets.token_hex(2)}"
+    return f"{stamp}-{names}-{digest(platform.node(), 4)}{secrets.token_hex(4)}"
 
 
 def create(
@@ -50,7 +51,7 @@ def create(
         executors: suite's name -> where its points run; `local` where it is not named.
     """
     suites = [point.suite for point in plan.points] or [skipped.point.suite for skipped in plan.skipped] or ["empty"]
-    folder = store / (name or new_run_id(suites))
+    folder = store / checked_name(name or new_run_id(suites))
     record.make_folder(folder)
     record.write_json(folder / PLAN, [point.to_json() for point in plan.points])
     record.write_json(
@@ -95,11 +96,14 @@ def executors_of(folder: Path, registry: Registry) -> dict[str, Chosen]:
 def planned_points(folder: Path) -> list[Point]:
     """The points that a run was planned with."""
     try:
-        return [Point.from_json(raw) for raw in json.loads((folder / PLAN).read_text(encoding="utf-8"))]
+        points = [Point.from_json(raw) for raw in json.loads((folder / PLAN).read_text(encoding="utf-8"))]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError("this is no run folder", where=str(folder), accepted="a folder with plan.json") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise MeasurementError(f"the plan cannot be read: {error}", where=str(folder)) from error
+    for point in points:
+        checked_name(point.id)  # it names folders, and a plan may be a stranger's
+    return points
 
 
 def refuse_recosted(folder: Path) -> None:

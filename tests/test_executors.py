@@ -16,7 +16,7 @@ from harness import gate_command, record
 from harness.backend import Device
 from harness.errors import ExitCode, MeasurementError, UsageError
 from harness.executor import Executor, ExecutorSpec, Job, Outcome
-from harness.executor_choice import LOCAL, Chosen, choose
+from harness.executor_choice import LOCAL, Chosen, Wish, choose
 from harness.guard import GuardedExecutor
 from harness.hookspecs import hookimpl
 from harness.local_executor import LocalExecutor, device_locks
@@ -65,11 +65,11 @@ def test_the_command_line_goes_before_the_suite_and_the_suite_before_local(regis
     plain, own = suite("plain"), suite("own", "executor: {name: far, address: a, at_most: 2}")
     assert {name: each.name for name, each in choose([plain, own], registry).items()} == {"plain": LOCAL, "own": "far"}
     assert choose([own], registry)["own"] == Chosen("far", {"address": "a", "at_most": 2})
-    over = choose([own], registry, settings=["at_most=3"])
+    over = choose([own], registry, Wish(settings=("at_most=3",)))
     assert over["own"].options == {"address": "a", "at_most": 3}
-    assert choose([own], registry, name=LOCAL)["own"] == Chosen(LOCAL, {"jobs": 1})
-    assert choose([plain], registry, name="far", settings=["address=b:1"])["plain"].options["address"] == "b:1"
-    assert choose([plain], registry, jobs=4)["plain"] == Chosen(LOCAL, {"jobs": 4})
+    assert choose([own], registry, Wish(LOCAL))["own"] == Chosen(LOCAL, {"jobs": 1})
+    assert choose([plain], registry, Wish("far", ("address=b:1",)))["plain"].options["address"] == "b:1"
+    assert choose([plain], registry, Wish(jobs=4))["plain"] == Chosen(LOCAL, {"jobs": 4})
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def test_the_command_line_goes_before_the_suite_and_the_suite_before_local(regis
         ("executor: 7", {}, "accepted: a name, or a mapping with 'name' and its options"),
         ("", {"name": "nowhere"}, "'nowhere'"),
         ("", {"name": "far"}, "address is missing"),
-        ("", {"name": "far", "settings": ["address=a", "at_most=0"]}, "--executor-option address=a"),
-        ("", {"settings": ["jobs"]}, "accepted: KEY=VALUE"),
-        ("", {"settings": ["jops=2"]}, "did you mean 'jobs'?"),
+        ("", {"name": "far", "settings": ("address=a", "at_most=0")}, "--executor-option address=a"),
+        ("", {"settings": ("jobs",)}, "accepted: KEY=VALUE"),
+        ("", {"settings": ("jops=2",)}, "did you mean 'jobs'?"),
         ("executor: {name: far, address: a}", {"jobs": 2}, "--jobs 2"),
     ],
 )
@@ -91,8 +91,17 @@ def test_what_is_wrong_is_told_where_it_stands(
     registry: Registry, executor: str, options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(UsageError) as raised:
-        choose([suite(executor=executor)], registry, **options)
+        choose([suite(executor=executor)], registry, Wish(**options))
     assert said in str(raised.value)
+
+
+def test_a_resumed_run_keeps_its_executors_unless_told_otherwise(registry: Registry) -> None:
+    known = {"a": Chosen("far", {"address": "x", "at_most": 8}), "b": Chosen(LOCAL, {"jobs": 1})}
+    assert Wish().over(["a", "b", "a"], known, registry) == known
+    moved = Wish("far", ("address=y",)).over(["a", "b"], known, registry)
+    assert {each.options["address"] for each in moved.values()} == {"y"}
+    assert Wish(LOCAL).over(["a"], known, registry) == {"a": Chosen(LOCAL, {"jobs": 1})}
+    assert Wish().over(["new"], known, registry) == {"new": Chosen()}
 
 
 def test_an_unset_variable_skips_the_points_and_asks_no_executor(registry: Registry) -> None:
