@@ -36,9 +36,8 @@ class Keeper:
     """Keeps one trial."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="joule-harness-trial-"))
-        self._trial = self._folder / "trial"
-        self._trial.mkdir()
+        self._folder = Path()
+        self._trial = Path()
         self._python = sys.executable
         self._environment = dict(os.environ)
         self._process: subprocess.Popen[bytes] | None = None
@@ -78,8 +77,7 @@ class Keeper:
         """What `manifest.py`, given as text, says of the trial's environment; `{"fault": reason}` where it fails."""
         try:
             done = subprocess.run(
-                [self._python, "-c", source],
-                cwd=self._folder,
+                [self._python, "-P", "-c", source],  # what lies in the current folder does not count
                 env=self._environment,
                 capture_output=True,
                 text=True,
@@ -99,6 +97,9 @@ class Keeper:
             order: what `harness_executor_ray.node` reads.
             job: text of `job.json`; None if there is none.
         """
+        self._folder = Path(tempfile.mkdtemp(prefix="joule-harness-trial-"))
+        self._trial = self._folder / "trial"
+        self._trial.mkdir()
         (self._folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
         if job is not None:
             (self._trial / "job.json").write_text(job, encoding="utf-8")
@@ -118,17 +119,20 @@ class Keeper:
         """Keeps the trial's news until they are fetched; the end of a process that said none is told for it."""
         ended = False
         assert process.stdout is not None
-        for line in process.stdout:
-            with suppress(ValueError):
-                news = json.loads(line)
-                ended = ended or "end" in news
-                self._tell(news)
+        with process.stdout:
+            for line in process.stdout:
+                with suppress(ValueError):
+                    news = json.loads(line)
+                    ended = ended or "end" in news
+                    self._tell(news)
         if not ended:
             code = process.wait()
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            said = (self._folder / "node.log").read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
+            said: list[str] = []
+            with suppress(OSError):  # the folder goes first where this is the end that was asked for
+                said = (self._folder / "node.log").read_text(encoding="utf-8", errors="replace").splitlines()
             reason = f"the process that runs the trial on {platform.node()} {how}"
-            self._tell({"end": {"ok": False, "reason": reason, "log_tail": said, "skipped": False}})
+            self._tell({"end": {"ok": False, "reason": reason, "log_tail": said[-TAIL_LINES:], "skipped": False}})
 
     def _tell(self, news: dict[str, Any]) -> None:
         with self._changed:
@@ -170,7 +174,7 @@ class Keeper:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _environment_of(pid: int) -> dict[str, str]:
