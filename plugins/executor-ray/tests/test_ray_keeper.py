@@ -182,6 +182,26 @@ def test_news_that_nobody_fetches_are_forgotten_and_the_end_is_not(keeper: Keepe
     assert keeper.take(0.0) == []
 
 
+def test_what_a_lost_keeper_left_goes_when_the_next_one_starts(keeper: Keeper, tmp_path: Path):
+    """As after a loss of power, or where Ray killed both processes at once."""
+    words = [sys.executable, "-c", LEASH, json.dumps(ORDER), job(seconds="60s")]
+    with subprocess.Popen(words, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"measuring\n"
+        process.send_signal(signal.SIGSTOP)
+        for each in workers(tmp_path):
+            each.kill()
+        (left,) = tmp_path.glob("joule-harness-trial-*")
+        keeper.start(ORDER, None)
+        assert left.exists(), "its keeper is only slow"
+        process.kill()
+        process.wait()
+        assert left.exists()
+    keeper.close()
+    keeper.start(ORDER, None)
+    assert not left.exists()
+
+
 LEASH = """
 import json, sys, time
 from harness_executor_ray.keeper import Keeper

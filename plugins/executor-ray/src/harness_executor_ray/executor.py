@@ -244,8 +244,8 @@ class RayExecutor(Executor):
 
 
 def _said(error: Exception) -> str:
-    """What Ray says of a failure, in one line without addresses."""
+    """What Ray says of a keeper, a worker or a node that is gone, in one line without addresses."""
     lines = [line.strip() for line in str(error).splitlines()]
     skipped = ("class_name:", "actor_id:", "namespace:", "ip:", "pid:", "name:")
     text = " ".join(line for line in lines if line and not line.startswith(skipped))
-    return f"{type(error).__name__}: {text[:500]}"
+    return f"the cluster lost the trial: {type(error).__name__}: {text[:500]}"

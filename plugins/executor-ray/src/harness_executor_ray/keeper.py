@@ -8,6 +8,7 @@ its folder.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -23,21 +24,23 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 NEWS_KEPT = 1000
 """Messages that nobody fetched; older ones are forgotten, so that a trial never waits for the network."""
 CLOSE_S = 5.0
 CHECK_S = 120.0
 TAIL_LINES = 12
+PREFIX = "joule-harness-trial-"
 
 
 class Keeper:
     """Keeps one trial."""
 
     def __init__(self) -> None:
-        self._folder = Path()
+        self._folder: Path | None = None
         self._trial = Path()
+        self._held: IO[bytes] | None = None
         self._python = sys.executable
         self._environment = dict(os.environ)
         self._process: subprocess.Popen[bytes] | None = None
@@ -97,25 +100,28 @@ class Keeper:
             order: what `harness_executor_ray.node` reads.
             job: text of `job.json`; None if there is none.
         """
-        self._folder = Path(tempfile.mkdtemp(prefix="joule-harness-trial-"))
-        self._trial = self._folder / "trial"
+        _sweep()
+        folder = self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self._held = (folder / "held").open("wb")
+        fcntl.flock(self._held, fcntl.LOCK_EX)
+        self._trial = folder / "trial"
         self._trial.mkdir()
-        (self._folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
+        (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
         if job is not None:
             (self._trial / "job.json").write_text(job, encoding="utf-8")
-        with (self._folder / "node.log").open("wb") as log:
+        with (folder / "node.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [self._python, "-m", "harness_executor_ray.node", str(self._folder)],
-                cwd=self._folder,
+                [self._python, "-m", "harness_executor_ray.node", str(folder)],
+                cwd=folder,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=self._environment,
                 start_new_session=True,
             )
-        threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
+        threading.Thread(target=self._listen, args=(self._process, folder), daemon=True).start()
 
-    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+    def _listen(self, process: subprocess.Popen[bytes], folder: Path) -> None:
         """Keeps the trial's news until they are fetched; the end of a process that said none is told for it."""
         ended = False
         assert process.stdout is not None
@@ -130,7 +136,7 @@ class Keeper:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             said: list[str] = []
             with suppress(OSError):  # the folder goes first where this is the end that was asked for
-                said = (self._folder / "node.log").read_text(encoding="utf-8", errors="replace").splitlines()
+                said = (folder / "node.log").read_text(encoding="utf-8", errors="replace").splitlines()
             reason = f"the process that runs the trial on {platform.node()} {how}"
             self._tell({"end": {"ok": False, "reason": reason, "log_tail": said[-TAIL_LINES:], "skipped": False}})
 
@@ -174,7 +180,10 @@ class Keeper:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+        if self._held is not None:
+            self._held.close()
 
 
 def _environment_of(pid: int) -> dict[str, str]:
@@ -183,6 +192,14 @@ def _environment_of(pid: int) -> dict[str, str]:
         texts = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
         return dict(text.split("=", 1) for text in texts if "=" in text)
     return {}
+
+
+def _sweep() -> None:
+    """Removes folders of trials whose keeper is gone: Ray kills a worker's children with it when a driver is lost."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError), (folder / "held").open("r+b") as held:  # another user's, or one that begins
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unpacked(digest: str, reference: Any) -> Path:
