@@ -234,7 +234,7 @@ class RayExecutor(Executor):
         """Ends every trial on the nodes and disconnects."""
         self._closed.set()
         with self._changed:
-            self._changed.wait_for(lambda: not self._visits, _CLOSE_S)
+            self._changed.wait_for(lambda: not self._visits, _CLOSE_S + 2 * _POLL_S)
             left = list(self._visits.values())
         if self._cluster is None:
             return
