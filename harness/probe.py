@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from harness.backend import Device
 from harness.plan import Choice, Plan, Point, Skipped, expand
+from harness.point import unmet
 from harness.quantity import Unavailable
 from harness.registry import Registry, load_plugins
 from harness.suite import Suite
@@ -99,7 +100,24 @@ def _ask(question: dict[str, Any]) -> dict[str, Any]:
     return {"unavailable": f"the probe failed: {last[0]}"}
 
 
+def _here(point: Point, registry: Registry) -> dict[str, Any]:
+    """What the plan of this machine would say of one point that another machine planned and a cluster sent here."""
+    spec = registry.get("backend", point.backend.name).spec
+    found = spec.probe(spec.options.model_validate(dict(point.backend.options)))
+    if isinstance(found, Unavailable):
+        return {"unavailable": f"backend {point.backend.name}: {found.reason}"}
+    # The cluster saw to the others, in its own words.
+    reason = unmet(found, {key: value for key, value in point.requires.items() if key in {"gpu", "cpu", "memory"}})
+    workload = registry.get("workload", point.workload).spec
+    if not reason and workload.probe is not None:
+        answer = workload.probe(workload.options.model_validate(dict(point.options)))
+        reason = answer.reason if isinstance(answer, Unavailable) else ""
+    return {"unavailable": reason} if reason else {"devices": [asdict(device) for device in found]}
+
+
 def _answer(question: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    if "point" in question:
+        return _here(Point.from_json(question["point"]), registry)
     if "backend" in question:
         spec = registry.get("backend", question["backend"]["name"]).spec
         found = spec.probe(spec.options.model_validate(question["backend"]["options"]))

@@ -13,7 +13,7 @@ from platformdirs import user_cache_path
 from pydantic import ValidationError
 
 from harness.doctor import devices_of
-from harness.errors import PluginError, UsageError, did_you_mean
+from harness.errors import HarnessError, PluginError, UsageError, did_you_mean
 from harness.hookspecs import PROJECT_NAME
 from harness.meter import ImpactMeterSpec, MeterContext
 from harness.quantity import Unavailable
@@ -99,7 +99,7 @@ def _check(kind: str, spec: Any, registry: Registry, folder: Path, held: Promise
         elif kind == "backend":
             check_backend(spec, options, promises=held)
         elif kind == "executor":
-            check_executor(lambda: spec.factory(options), folder, promises=held)
+            _check_executor(spec, options, made, folder, held)
         else:
             held.skip(sentence, "needs the outputs of a workload; `harness.testing.check_scorer` takes them")
 
@@ -126,6 +126,18 @@ def _check_workload(spec: Any, options: Any, registry: Registry, folder: Path, h
     check_workload(spec, given, backend.factory(backend.options()), folder, promises=held)
     if not held.broken:
         check_determinism(spec, given, lambda: backend.factory(backend.options()), folder, promises=held)
+
+
+def _check_executor(spec: Any, options: Any, made: Any, folder: Path, held: Promises) -> None:
+    """An executor says in `begin` that there is no place for its trials, such as a cluster that does not answer."""
+    try:
+        made.begin(())
+    except HarnessError as error:
+        held.skip("it keeps the contract of an executor", str(error))
+    else:
+        check_executor(lambda: spec.factory(options), folder, promises=held)
+    finally:
+        made.close()
 
 
 def _backend_of(names: Iterable[str], registry: Registry) -> str:
