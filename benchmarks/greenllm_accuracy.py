@@ -10,6 +10,7 @@ Utilisation is arrival rate x mean time that a request takes alone: what a devic
 
 from __future__ import annotations
 
+import os
 import random
 import statistics
 import time
@@ -33,6 +34,7 @@ ALONE = 12
 UTILISATIONS = (0.3, 0.5, 0.7)
 CALIBRATED_AT = (0.35, 0.65)
 GOAL = 0.10
+QUIET = 0.5
 VOCABULARY = 512
 
 
@@ -180,6 +182,8 @@ def cells(pair: Pair, fitted: Fitted, utilisation: float, seed: int) -> list[Cel
 def main() -> None:
     """Prints held-out errors, the table and the verdict."""
     began = time.monotonic()
+    if (load := os.getloadavg()[0]) > QUIET:
+        print(f"load {load:.1f}: this machine is not quiet, and what follows says little")
     configurations = (Configuration.STANDALONE, Configuration.DPD)
     found: list[Cell] = []
     with Pair(PairOptions(model=MODEL), configurations) as pair:
