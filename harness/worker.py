@@ -214,8 +214,16 @@ class Trial:
             conditions=tuple(self._judged(seen) for seen in conditions),
             validation=tuple(validation),
             why_zero=json_mapping(workload.why_zero(), self.workload, "why_zero"),
-            flags=(*faults, *(() if warm_up.converged else ("warm-up not converged",))),
+            flags=(*faults, *self._notable(warm_up)),
             side_cars=written,
+        )
+
+    def _notable(self, warm_up: record.WarmUp) -> tuple[str, ...]:
+        """What a reader of this trial must know, besides faults."""
+        foreign = self.point.options.get("trust_remote_code") is True
+        return (
+            *(() if warm_up.converged else ("warm-up not converged",)),
+            *(("code that came with a model was run (trust_remote_code)",) if foreign else ()),
         )
 
     def _prepare(

@@ -402,3 +402,14 @@ def test_the_record_names_what_its_executor_said(monkeypatch: pytest.MonkeyPatch
     for broken in ("{", "[1]", ""):
         monkeypatch.setenv("HARNESS_EXECUTOR", broken)
         assert fingerprint.environment()["executor"] == {}
+
+
+def test_a_trial_that_ran_foreign_code_is_flagged(tmp_path: Path) -> None:
+    from harness.worker import Messenger, Trial
+
+    point = expand([suite()], load_plugins()).points[0].to_json()
+    for said, flagged in ((True, 1), (False, 0), ("yes", 0)):
+        job = {"point": {**point, "options": {**point["options"], "trust_remote_code": said}}}
+        trial = Trial(tmp_path, job, load_plugins(), Messenger())
+        warm_up = record.WarmUp(iterations=5, seconds=1.0, converged=True)
+        assert sum("trust_remote_code" in flag for flag in trial._notable(warm_up)) == flagged

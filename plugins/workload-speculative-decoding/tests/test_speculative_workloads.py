@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 from harness_speculative_decoding import reward_models, rewards
 from harness_speculative_decoding.decoding import Generation, Request
+from harness_speculative_decoding.loading import load_causal_lm
 from harness_speculative_decoding.scoring import RewardScorer
 from harness_speculative_decoding.selection import select_best, select_first
 from pydantic import ValidationError
@@ -338,3 +340,31 @@ def test_reward_model_and_scorer(tmp_path: Path) -> None:
 def replace_labels(config: LlamaConfig) -> LlamaConfig:
     config.num_labels = 2
     return config
+
+
+def test_code_that_comes_with_a_model_runs_only_where_the_suite_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    folder, trace = save(tmp_path / "foreign", 1), tmp_path / "trace"
+    code = f"""
+        from pathlib import Path
+        from transformers import LlamaForCausalLM
+        Path({str(trace)!r}).touch()
+        class Foreign(LlamaForCausalLM):
+            pass
+    """
+    (tmp_path / "foreign" / "modeling_foreign.py").write_text(textwrap.dedent(code))
+    path = tmp_path / "foreign" / "config.json"
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "auto_map": {"AutoModelForCausalLM": "modeling_foreign.Foreign"}})
+    )
+    ours = load_causal_lm(folder, torch.device("cpu"), "float32", tmp_path, lambda *_: None)
+    assert not trace.exists()
+    assert (ours.facts["architecture"], ours.facts["trust_remote_code"]) == ("LlamaForCausalLM", False)
+    theirs = load_causal_lm(folder, torch.device("cpu"), "float32", tmp_path, lambda *_: None, trust_remote_code=True)
+    assert trace.exists()
+    assert (theirs.facts["architecture"], theirs.facts["trust_remote_code"]) == ("Foreign", True)

@@ -48,8 +48,10 @@ def load_causal_lm(
     cache: Path,
     progress: Callable[[str, float | None], None],
     quantization: Quantization = "none",
+    *,
+    trust_remote_code: bool = False,
 ) -> Loaded:
-    """Loads a model and its tokenizer; code that comes with a model is never run.
+    """Loads a model and its tokenizer.
 
     Args:
         name_or_path: `builtin:small` and the like (trained first if `cache` does not hold it), a folder, or a hub id.
@@ -58,6 +60,7 @@ def load_causal_lm(
         cache: where built-in models are kept.
         progress: receives text and the share that is done.
         quantization: of its linear layers.
+        trust_remote_code: whether code that comes with the model is run.
 
     Raises:
         UsageError: no such built-in model, or torchao is not installed.
@@ -75,7 +78,7 @@ def load_causal_lm(
     else:
         folder = model_folder(name_or_path)
     progress(f"loading {name_or_path}", None)
-    model, tokenizer = _from_pretrained(str(folder or name_or_path), DTYPES[dtype], name_or_path)
+    model, tokenizer = _from_pretrained(str(folder or name_or_path), DTYPES[dtype], name_or_path, trust_remote_code)
     model.to(device)  # type: ignore[arg-type]
     model.eval()  # type: ignore[no-untyped-call]
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -89,6 +92,7 @@ def load_causal_lm(
             "architecture": type(model).__name__,
             "parameters": parameters,
             "dtype": dtype,
+            "trust_remote_code": trust_remote_code,
             **quantize(model, quantization),
             "digest": _digest(folder, name_or_path, revision),
             **built,
@@ -121,11 +125,16 @@ def model_folder(name: str) -> Path | None:
     return folder
 
 
-def _from_pretrained(source: str, dtype: torch.dtype, name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _from_pretrained(
+    source: str,
+    dtype: torch.dtype,
+    name: str,
+    trust_remote_code: bool,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Both parts, or a MeasurementError that names what the suite wrote."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=trust_remote_code)
     except Exception as error:  # OSError, ValueError, KeyError, SafetensorError and more
         first = str(error).strip().partition("\n")[0]
         what = f"the model {name} cannot be loaded: {type(error).__name__}: {first}"

@@ -31,6 +31,7 @@ class DecodingOptions(Options):
         fused: passes of Llama-like models skip transformers' modules where the logits stay the same.
         compile: passes of fixed shapes, captured as CUDA graphs: `auto` on a CUDA device, `on`, or `off`. Where they
             cannot be captured, the same passes run eagerly, and the record says why. Needs the static cache.
+        trust_remote_code: run the code that comes with a model; the record is flagged with it.
     """
 
     target: Annotated[str, Field(min_length=1)] = "builtin:small"
@@ -46,6 +47,7 @@ class DecodingOptions(Options):
     quantization: Literal["none", "int8-weight-only", "int8-dynamic"] = "none"
     fused: bool = True
     compile: Literal["auto", "on", "off"] = "auto"
+    trust_remote_code: bool = False
 
 
 class VanillaOptions(DecodingOptions):

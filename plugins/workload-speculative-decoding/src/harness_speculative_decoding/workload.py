@@ -93,7 +93,16 @@ class Decoding(Workload):
     def _load_model(
         self, name: str, context: TrialContext, device: torch.device, quantization: Quantization = "none"
     ) -> Loaded:
-        return load_causal_lm(name, device, self._options.dtype, context.cache, context.progress, quantization)
+        options = self._options
+        return load_causal_lm(
+            name,
+            device,
+            options.dtype,
+            context.cache,
+            context.progress,
+            quantization,
+            trust_remote_code=options.trust_remote_code,
+        )
 
     @abstractmethod
     def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
