@@ -9,16 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_executor_ray import RayOptions, parcel
+from harness_executor_ray import RayOptions, keeper, parcel
 from harness_executor_ray.executor import RayExecutor
 from harness_executor_ray.placement import HOLD
 
@@ -191,8 +189,7 @@ def test_control_c_ends_the_trials(two_nodes, tmp_path):
 def test_other_sources_are_named_and_may_be_shipped(two_nodes, tmp_path):
     """The driver runs a copy of the harness that says something else of itself than what the nodes have."""
     copy = tmp_path / "copy"
-    with zipfile.ZipFile(BytesIO(parcel.pack()[1])) as archive:
-        archive.extractall(copy)
+    keeper.unpack(parcel.pack()[1], copy)
     source = copy / "harness/fingerprint.py"
     text = source.read_text()
     assert '"implementation": sys.implementation.name' in text

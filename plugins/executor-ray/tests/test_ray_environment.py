@@ -8,15 +8,13 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 from copy import deepcopy
 from importlib.metadata import Distribution, PathDistribution
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_executor_ray import manifest, parcel
+from harness_executor_ray import keeper, manifest, parcel
 
 
 @pytest.fixture
@@ -106,9 +104,8 @@ def test_a_parcel_holds_what_is_here_and_nothing_else(tmp_path: Path):
     """Unpacked and first in PYTHONPATH, it is the environment that it was packed from."""
     digest, packed = parcel.pack()
     assert (digest, packed) == parcel.pack()
-    with zipfile.ZipFile(BytesIO(packed)) as archive:
-        names = archive.namelist()
-        archive.extractall(tmp_path)
+    keeper.unpack(packed, tmp_path)
+    names = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")]
     assert not [name for name in names if name.endswith(".pyc") or "__pycache__" in name or name.startswith("ray/")]
     code = "import json, harness; print(json.dumps(harness.__file__))"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -128,3 +125,23 @@ def test_a_parcel_holds_what_is_here_and_nothing_else(tmp_path: Path):
     ]
     assert found[0] == str(tmp_path / "harness/__init__.py")
     assert manifest.differences(manifest.describe(), found[1]) == []
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b'[["../outside", 1]]\nx',
+        b'[["/outside", 1]]\nx',
+        b'[["a/../../outside", 1]]\nx',
+        b'[["a", 2]]\nx',
+        b'[["a", -1], ["b", 2]]\nx',
+        b"no parcel",
+        b"",
+    ],
+)
+def test_a_parcel_writes_nothing_outside_its_folder(tmp_path: Path, packed: bytes):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    with pytest.raises(ValueError, match=r"parcel|Expecting|line 1"):
+        keeper.unpack(packed, inside)
+    assert list(tmp_path.iterdir()) == [inside]

@@ -19,11 +19,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-import zipfile
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 NEWS_KEPT = 1000
@@ -202,21 +201,35 @@ def _sweep() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def unpack(packed: bytes, folder: Path) -> None:
+    """Writes the files of a parcel below a folder; raises ValueError for what is none, writing no file outside."""
+    head, _, body = packed.partition(b"\n")
+    listed = json.loads(head)
+    if sum(size for _, size in listed) != len(body):
+        raise ValueError("the parcel is not as long as it says")
+    at = 0
+    for inside, size in listed:
+        path = PurePosixPath(inside)
+        if path.is_absolute() or ".." in path.parts or size < 0:
+            raise ValueError(f"the parcel names {inside!r}")
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(body[at : at + size])
+        at += size
+
+
 def _unpacked(digest: str, reference: Any) -> Path:
-    """The folder of an archive, fetched and unpacked once a node and user."""
+    """The folder of a parcel, fetched and unpacked once a node and user."""
     base = Path(tempfile.gettempdir()) / f"joule-harness-{os.getuid()}"
     base.mkdir(mode=0o700, exist_ok=True)
     if base.stat().st_uid != os.getuid():
         raise PermissionError(f"{base} belongs to another user")
     folder = base / f"parcel-{digest}"
     if not folder.is_dir():
-        import io
-
         import ray
 
         making = Path(tempfile.mkdtemp(prefix="parcel-", dir=base))
-        with zipfile.ZipFile(io.BytesIO(ray.get(reference))) as archive:
-            archive.extractall(making)
+        unpack(ray.get(reference), making)
         try:
             making.rename(folder)
         except OSError:  # another trial was first

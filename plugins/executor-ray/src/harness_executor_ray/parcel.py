@@ -1,22 +1,20 @@
-"""The harness and its plugins in one archive, for nodes that have other versions or none."""
+"""The harness and its plugins in one parcel, for nodes that have other versions or none."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import zipfile
+import json
 from typing import Final
 
 from harness_executor_ray import manifest
 
 _METADATA: Final = ("METADATA", "entry_points.txt")
-_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
-"""The earliest time that a ZIP archive knows: equal contents make equal archives."""
 
 
 def pack() -> tuple[str, bytes]:
-    """Digest and bytes of a ZIP archive of every distribution that offers plugins, to be unpacked into a PYTHONPATH.
+    """Digest and bytes of every distribution that offers plugins, for `keeper.unpack` to make a PYTHONPATH of.
 
+    One line of JSON with names and sizes, then the contents, one after another: equal sources make equal parcels.
     What was installed for editing is packed from where it lies. Third-party requirements are not packed.
     """
     files: dict[str, bytes] = {}
@@ -26,9 +24,7 @@ def pack() -> tuple[str, bytes]:
         folder = f"{name.replace('-', '_')}-{each.version}.dist-info"
         texts = {file: each.read_text(file) for file in _METADATA}
         files.update({f"{folder}/{file}": text.encode() for file, text in texts.items() if text})
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for inside, content in sorted(files.items()):
-            archive.writestr(zipfile.ZipInfo(inside, _EPOCH), content, zipfile.ZIP_DEFLATED)
-    packed = stream.getvalue()
+    listed = sorted(files.items())
+    head = json.dumps([[inside, len(content)] for inside, content in listed]).encode()
+    packed = b"\n".join([head, b"".join(content for _, content in listed)])
     return hashlib.sha256(packed).hexdigest()[:16], packed
