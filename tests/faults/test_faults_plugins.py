@@ -27,7 +27,7 @@ from harness import (
 )
 from harness.errors import PluginError
 from harness.executor import Executor, ExecutorSpec, Job, Outcome
-from harness.guard import executor as guarded_executor
+from harness.executor_choice import Chosen
 from harness.meter import Costed, Impact, ImpactMeter, ImpactMeterSpec
 from harness.point import Choice
 from harness.quantity import Amount, Unavailable
@@ -279,7 +279,7 @@ def offered(factory: Any) -> Any:
 
     registry = Registry()
     assert registry.register(Plugin(), "faulty", distribution="faulty-plugin", version="1.0")
-    return registry.get("executor", "far")
+    return registry
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def offered(factory: Any) -> Any:
 )
 def test_an_executor_that_is_wrong_fails_the_trial_and_not_the_driver(tmp_path: Path, value: Any, said: str) -> None:
     job = Job(trial_id="t", folder=tmp_path, devices=(), timeout_s=1, silence_s=1)
-    outcome = guarded_executor(offered(giving(Runs, "run", value))).run(job, print)
+    outcome = Chosen("far").make(offered(giving(Runs, "run", value))).run(job, print)
     assert not outcome.ok
     assert "executor 'far' of faulty-plugin 1.0" in outcome.reason
     assert said in outcome.reason
@@ -302,13 +302,13 @@ def test_an_executor_that_is_wrong_fails_the_trial_and_not_the_driver(tmp_path: 
 @pytest.mark.parametrize("factory", [lambda: None, lambda: 1 / 0])
 def test_what_is_no_executor_is_refused_by_name(factory: Any) -> None:
     with pytest.raises(PluginError, match=r"executor 'far' of faulty-plugin 1.0, factory"):
-        guarded_executor(offered(factory))
+        Chosen("far").make(offered(factory))
 
 
 def test_the_built_in_executor_is_guarded_like_any_other() -> None:
     registry = Registry()
     registry.register(builtin, "builtin")
-    guarded_executor(registry.get("executor", "local")).close()
+    Chosen().make(registry).close()
 
 
 LOUD = """
