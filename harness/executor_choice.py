@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from harness.errors import UsageError
+from harness.errors import MeasurementError, UsageError
 from harness.executor import Executor, ExecutorSpec
 from harness.guard import GuardedExecutor, made, naming, title
 from harness.registry import Registry
@@ -142,7 +142,11 @@ def stored(raw: object, registry: Registry) -> dict[str, Chosen]:
     """Suite's name -> its executor, as `run.json` of an earlier run keeps it."""
     if not isinstance(raw, Mapping):
         return {}
-    return {str(suite): validated(each["name"], each["options"], registry) for suite, each in raw.items()}
+    try:
+        known = [(str(suite), str(each["name"]), dict(each["options"])) for suite, each in raw.items()]
+    except (KeyError, TypeError, ValueError) as error:
+        raise MeasurementError(f"the run's description names no executor: {error}") from error
+    return {suite: validated(name, options, registry) for suite, name, options in known}
 
 
 def _of_suite(suite: Suite, named: Named, registry: Registry) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from harness import record
 from harness.errors import MeasurementError, UsageError
@@ -80,17 +81,14 @@ def reopen(folder: Path) -> tuple[list[Point], int]:
     points = planned_points(folder)
     refuse_recosted(folder)
     try:
-        seed = int(json.loads((folder / record.RUN).read_text(encoding="utf-8"))["seed"])
-    except FileNotFoundError as error:
-        raise UsageError("this is no run folder", where=str(folder), accepted="a folder with run.json") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise MeasurementError(f"the run's description cannot be read: {error}", where=str(folder)) from error
-    return points, seed
+        return points, int(_description(folder)["seed"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise MeasurementError(f"the run's description has no seed: {error}", where=str(folder)) from error
 
 
 def executors_of(folder: Path, registry: Registry) -> dict[str, Chosen]:
     """Suite's name -> where its points ran, of an earlier run."""
-    return stored(json.loads((folder / record.RUN).read_text(encoding="utf-8")).get("executors"), registry)
+    return stored(_description(folder).get("executors"), registry)
 
 
 def planned_points(folder: Path) -> list[Point]:
@@ -108,10 +106,16 @@ def planned_points(folder: Path) -> list[Point]:
 
 def refuse_recosted(folder: Path) -> None:
     """Raises UsageError for a run that was costed again: what was measured for it lies in the run it came from."""
-    path = folder / record.RUN
-    try:
-        parent = json.loads(path.read_text(encoding="utf-8")).get("parent") if path.exists() else None
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise MeasurementError(f"the run's description cannot be read: {error}", where=str(folder)) from error
+    parent = _description(folder).get("parent") if (folder / record.RUN).exists() else None
     if parent:
         raise UsageError(f"this run was costed again from {parent}", where=str(folder), hint="name that one")
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """What `run.json` says."""
+    try:
+        return dict(json.loads((folder / record.RUN).read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise UsageError("this is no run folder", where=str(folder), accepted="a folder with run.json") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise MeasurementError(f"the run's description cannot be read: {error}", where=str(folder)) from error

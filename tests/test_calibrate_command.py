@@ -61,6 +61,7 @@ def flaky(folder: Path, sides: Any, matched: Any, pairs: int, seed: int, watcher
     return quiet(folder, sides, matched, pairs, seed, watcher)
 
 
+@pytest.mark.slow
 def test_the_gate_finds_what_was_calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report, path = calibrate(tmp_path, monkeypatch, quiet)
     assert [cell.name for cell in report.cells] == [CELL]
@@ -85,6 +86,7 @@ def test_the_gate_finds_what_was_calibrated(tmp_path: Path, monkeypatch: pytest.
     assert "made for 24 pairs" in gate_command.calibrated(tmp_path / "store", matched, ["calm"], 12)[1]
 
 
+@pytest.mark.slow
 def test_jobs_that_fail_are_left_out_while_enough_remain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report, path = calibrate(tmp_path, monkeypatch, flaky, jobs=12)
     assert report.alarms.trials == 6

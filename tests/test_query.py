@@ -120,6 +120,24 @@ def test_a_query_reads_the_store_and_nothing_else(make_run: MakeRun, sql: str) -
     assert "runs, trials, readings, items, units, factors" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY (SELECT 1) TO '{store}/x.csv'",
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO '{store}/x.csv'",
+        "SELECT 1; COPY (SELECT 1) TO '{store}/x.csv'",
+        "ATTACH '{store}/x.csv'",
+        "EXPORT DATABASE '{store}/x.csv'",
+        "CREATE TABLE t AS SELECT 1",
+    ],
+)
+def test_a_query_writes_nothing_into_the_store(make_run: MakeRun, sql: str) -> None:
+    store = make_run(points=1, trials=1).parent
+    with pytest.raises(UsageError, match="SELECT over runs"):
+        ask(store, sql.format(store=store))
+    assert not (store / "x.csv").exists()
+
+
 def harness(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "harness", *map(str, arguments)],

@@ -34,6 +34,7 @@ def digests(folder: Path) -> dict[Path, str]:
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.mark.slow
 def test_one_measurement_answers_other_questions(tmp_path: Path) -> None:
     def harness(*arguments: object, code: int = 0) -> str:
         done = subprocess.run(

@@ -173,6 +173,7 @@ def test_a_crash_of_the_workload_fails_its_point_and_the_rest_goes_on(story: Sto
     assert any("RuntimeError" in line for line in failures[0]["log_tail"])
 
 
+@pytest.mark.slow
 def test_a_killed_worker_fails_that_trial_and_resume_runs_exactly_it(story: Story) -> None:
     suite = story.suite(trials=3, seconds=2)
     process = story.start("run", suite, "--store", story.store)
@@ -234,6 +235,7 @@ def test_every_point_skipped_is_no_failure_and_says_so(story: Story) -> None:
     assert "skipped:" in done.stderr
 
 
+@pytest.mark.slow
 def test_scoring_again_gives_the_same_record(story: Story) -> None:
     assert story.run("run", story.suite(trials=1), "--store", story.store).returncode == 0
     (folder,) = trial_folders(story.only_run)
@@ -242,6 +244,7 @@ def test_scoring_again_gives_the_same_record(story: Story) -> None:
     assert load_record(folder) == before
 
 
+@pytest.mark.slow
 def test_scoring_that_fails_leaves_the_record(story: Story) -> None:
     assert story.run("run", story.suite(trials=1), "--store", story.store).returncode == 0
     (folder,) = trial_folders(story.only_run)

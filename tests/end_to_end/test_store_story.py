@@ -133,6 +133,7 @@ def test_measured_here_and_used_elsewhere(user: User) -> None:
     assert [name for name, data in outputs.items() if any(secret.encode() in data for secret in planted)] == []
 
 
+@pytest.mark.slow
 def test_a_run_whose_store_is_away_is_kept_and_sent_later(user: User, tmp_path: Path) -> None:
     """The folder in place of the store is a file at first: every attempt to write there fails."""
     (tmp_path / "far").write_text("in the way", encoding="utf-8")
@@ -160,6 +161,7 @@ def test_a_run_whose_store_is_away_is_kept_and_sent_later(user: User, tmp_path: 
     assert "has everything" in user.run("store", "push", "--store", place)
 
 
+@pytest.mark.slow
 def test_a_run_folder_is_put_into_a_store(user: User, tmp_path: Path) -> None:
     user.run("run", user.suite, "--store", tmp_path / "reports")
     (run,) = (tmp_path / "reports").iterdir()

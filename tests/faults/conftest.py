@@ -31,6 +31,8 @@ cases:
     matrix: {{{matrix}}}
 """
 
+GRACE_S = 10.0
+
 
 class Bench:
     """Runs `harness` in a folder of its own.
@@ -101,7 +103,7 @@ class Bench:
 
     def measured(self) -> dict[str, int]:
         """Trial id -> when its measurement was written, in ns: proves that a resume left it alone."""
-        return {path.parent.name: path.stat().st_mtime_ns for path in self.only_run.glob("*/measurement.json")}
+        return {path.parent.name: path.stat().st_mtime_ns for path in self.store.glob("*/*/measurement.json")}
 
     def planned(self) -> set[str]:
         """The trial ids that the run was planned with."""
@@ -126,7 +128,8 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     yield Bench(tmp_path)
-    left = [process for process in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(_words(process))]
+    found = [process for process in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(_words(process))]
+    _, left = psutil.wait_procs(found, timeout=GRACE_S)  # a worker sees a moment later that its driver is gone
     for process in left:
         process.kill()
     assert not left, "a process outlived its run"

@@ -138,6 +138,7 @@ def test_a_disk_that_is_full_from_the_start_is_said(bench: Any, small_disk: Path
     assert "No space left on device" in done.stderr
 
 
+@pytest.mark.slow
 def test_costing_on_a_full_disk_leaves_the_measurement(bench: Any, small_disk: Path) -> None:
     bench.store = small_disk / "store"
     assert bench.run("run", bench.suite(), "--store", bench.store).returncode == 0

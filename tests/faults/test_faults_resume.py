@@ -21,7 +21,9 @@ from harness.run_folder import create
 Workers = Callable[[subprocess.Popen[str]], list[psutil.Process]]
 
 
-@pytest.mark.parametrize("victims", ["worker", "driver", "both"])
+@pytest.mark.parametrize(
+    "victims", [pytest.param("worker", marks=pytest.mark.slow), pytest.param("driver", marks=pytest.mark.slow), "both"]
+)
 def test_after_a_kill_exactly_the_missing_trials_are_measured(
     bench: Any, wait_for: Callable[..., Any], workers_of: Workers, victims: str
 ) -> None:
@@ -97,6 +99,7 @@ def test_a_changed_suite_is_refused_unless_told_which_way(tmp_path: Path) -> Non
         resumed(folder, None, "both")
 
 
+@pytest.mark.slow
 def test_each_way_on_the_command_line(bench: Any) -> None:
     assert bench.run("run", bench.suite(matrix="slow_by: [0.0]"), "--store", bench.store).returncode == 0
     first, before = bench.only_run, bench.measured()

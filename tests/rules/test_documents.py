@@ -172,6 +172,7 @@ def test_the_first_plugins_project_file_is_toml() -> None:
     assert tomllib.loads(text) == {"project": {"entry-points": {"harness": {"lamp": "my_lamp"}}}}
 
 
+@pytest.mark.slow
 def test_the_ten_minutes_can_be_lived_through(tmp_path: Path) -> None:
     """Every command of the section in order, in an empty folder; pip without a network, into a folder of its own."""
     section = CONTRIBUTING.partition("\n## A first plugin in ten minutes\n")[2].partition("\n### ")[0]

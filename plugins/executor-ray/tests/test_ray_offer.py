@@ -13,17 +13,16 @@ from pydantic import ValidationError
 
 from harness import MeasurementError
 from harness.errors import UsageError
-from harness.executor_choice import choose
+from harness.executor_choice import Wish, choose
 from harness.registry import load_plugins
 from harness.suite import loads
 from harness.testing import check_offers
 
 
-def test_the_offer_is_inert_and_never_gates():
+def test_the_offer_is_inert_and_its_trials_run_elsewhere():
     assert check_offers("harness_executor_ray") == ["executors:ray"]
     (spec,) = harness_executors()
     assert spec.remote
-    assert not spec.gates
 
 
 @pytest.mark.parametrize(
@@ -56,7 +55,7 @@ cases: [{workload: spin}]
     chosen = choose([loads(text)], registry)["named"]
     assert (chosen.name, chosen.options["timeout_s"], chosen.options["environment"]) == ("ray", 120.0, "ship")
     with pytest.raises(UsageError, match=r"there is no option ray\.adress"):
-        choose([loads(text)], registry, name="ray", settings=["adress=auto"])
+        choose([loads(text)], registry, Wish("ray", ("adress=auto",)))
 
 
 def test_where_nothing_listens_the_run_ends_at_once():

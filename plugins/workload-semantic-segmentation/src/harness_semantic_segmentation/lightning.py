@@ -17,6 +17,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -228,6 +229,7 @@ def fit(
             sync_batchnorm=task.ranks > 1 and device.type == "cuda",
             precision=PRECISIONS[task.recipe.precision],  # type: ignore[arg-type]  # one of Lightning's words
             max_epochs=1,
+            plugins=LightningEnvironment(),  # a scheduler that is installed here has no part in it
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -252,6 +254,8 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+            # A training here is one trial on one machine, whatever scheduler is installed.
+            warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
             # Lightning 2.6 itself uses a name that torch 2.13 deprecates.
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             yield

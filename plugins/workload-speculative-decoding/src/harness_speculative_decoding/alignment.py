@@ -282,6 +282,7 @@ def _trainer(
 ) -> Any:
     """Lightning's trainer for one stage on one device."""
     import pytorch_lightning as pl
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
     from pytorch_lightning.callbacks import ModelCheckpoint
 
     from harness_speculative_decoding.preference_lightning import Reports
@@ -304,6 +305,7 @@ def _trainer(
         max_steps=schedule.steps,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=1.0,
+        plugins=LightningEnvironment(),  # a scheduler that is installed here has no part in it
         logger=False,
         enable_checkpointing=checkpoints is not None,
         enable_model_summary=False,

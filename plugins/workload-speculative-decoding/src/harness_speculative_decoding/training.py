@@ -196,6 +196,7 @@ def _fit(model: LlamaForCausalLM, batches: Batches, recipe: Recipe, progress: Pr
     """Runs the trainer; returns how many steps were done."""
     with hints_hidden():
         import pytorch_lightning as pl
+        from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
         from harness_speculative_decoding.lightning import LanguageModelling, ProcessorTimeCap, Report
 
@@ -204,6 +205,7 @@ def _fit(model: LlamaForCausalLM, batches: Batches, recipe: Recipe, progress: Pr
             devices=1,
             max_steps=recipe.steps,
             gradient_clip_val=1.0,
+            plugins=LightningEnvironment(),  # a scheduler that is installed here has no part in it
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
@@ -223,6 +225,8 @@ def hints_hidden() -> Iterator[None]:
     with warnings.catch_warnings():
         # What a CUDA card could do for a training run that is meant for the processor.
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        # A training here is one trial on one machine, whatever scheduler is installed.
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         # Lightning 2.6 itself uses a name that torch 2.13 deprecates.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
         import pytorch_lightning  # noqa: F401 - it sets the levels of its loggers when it is first imported
