@@ -176,8 +176,7 @@ def test_a_driver_that_was_killed_is_gone_on_with(slurm, drive, tmp_path, until)
     driver.send(signal.SIGKILL)
     driver.wait()
     assert not slurm.quiet()
-    left = running(slurm)
-    assert left
+    left = until(lambda: running(slurm))  # between two trials of a node nothing runs for a moment
     planned = {trial.name for trial in driver.run.iterdir() if (trial / "job.json").exists()}
     assert len(planned) == 6
 
