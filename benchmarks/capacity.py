@@ -27,10 +27,10 @@ from harness.plan import expand
 from harness.registry import load_plugins
 from harness.run import Run, finish
 from harness.run_folder import create
-from harness.suite import loads
+from harness.suite import Suite, loads
 
 SUITE = """\
-suite: capacity
+suite: capacity-%s
 meters: [{tdp: {watts: 10}}]
 trials: 1
 windows: {count: 2, min_seconds: 0.02}
@@ -40,6 +40,7 @@ cases:
     matrix: {iterations: [%s]}
 """
 COSTED = 200
+POINTS_A_SUITE = 10_000
 PROCESS = psutil.Process()
 
 
@@ -94,12 +95,21 @@ class Peak:
 
 def one_trial(store: Path) -> dict[str, bytes]:
     """The files of one real trial, as its worker left them."""
-    plan = expand([loads(SUITE % "1000")], load_plugins())
+    plan = expand([loads(SUITE % ("one", "1000"))], load_plugins())
     folder = create(store, plan, ["capacity"], ["capacity"], 0, name="one")
     work = Run(folder, plan.points, 0, registry=load_plugins(), executor=LocalExecutor(), watcher=lambda _event: None)
     assert work.execute().measured == 1
     (trial,) = record.trial_folders(folder)
     return {path.name: path.read_bytes() for path in trial.iterdir() if path.name != record.RECORD}
+
+
+def suites_of(points: int) -> list[Suite]:
+    """Suites with so many points in all; one file holds 20,000 values at most."""
+    found = []
+    for first in range(0, points, POINTS_A_SUITE):
+        numbers = range(first + 1, min(first + POINTS_A_SUITE, points) + 1)
+        found.append(loads(SUITE % (first, ", ".join(map(str, numbers)))))
+    return found
 
 
 def main() -> None:
@@ -116,8 +126,7 @@ def main() -> None:
         base = PROCESS.memory_info().rss
         began = time.perf_counter()
         registry = load_plugins()
-        suite = loads(SUITE % ", ".join(str(number) for number in range(1, wanted.points + 1)))
-        plan = expand([suite], registry)
+        plan = expand(suites_of(wanted.points), registry)
         run = create(folder / "store", plan, ["capacity"], ["capacity"], 0)
         rows.append(("planning and writing the plan", f"{time.perf_counter() - began:.1f} s"))
         rows.append(("plan.json", f"{(run / 'plan.json').stat().st_size / 1e6:.1f} MB"))

@@ -25,7 +25,7 @@ from harness_disaggregated_serving.models import SeededModel, build_target
 from harness_disaggregated_serving.runtime import role as role_module
 from harness_disaggregated_serving.runtime.driving import Drive, Limits, _Active, serve
 from harness_disaggregated_serving.runtime.launching import LocalLauncher, LocalProcess, RoleProcess
-from harness_disaggregated_serving.runtime.pair import Address, Pair, PairOptions
+from harness_disaggregated_serving.runtime.pair import Address, News, Pair, PairOptions
 from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
 from harness_disaggregated_serving.runtime.role import Role
 from harness_disaggregated_serving.traffic import Wire, draft_bytes_per_round
@@ -158,11 +158,24 @@ def test_tokens_that_overtake_others_wait_for_them(pair: Pair) -> None:
     drive = Drive(pair, Settings(configuration=Configuration.DPD), Limits(), clock=lambda: 1.0)
     outcome = Outcome(Request("r", 0.0, [1], 3))
     drive._active["r"] = _Active(outcome, 0.0, {})
-    drive._tokens("r", 1, [8])
+    drive._tokens(1.0, "r", 1, [8])
     assert outcome.tokens == []
-    drive._tokens("r", 0, [7])
-    drive._tokens("r", 2, [9])
+    drive._tokens(1.0, "r", 0, [7])
+    drive._tokens(1.0, "r", 2, [9])
     assert (outcome.tokens, outcome.status) == ([7, 8, 9], Status.FINISHED)
+
+
+def test_tokens_of_one_message_come_at_one_moment(pair: Pair) -> None:
+    """Steps are told apart by their moments, which service times are read from."""
+    ticks = count(1)
+    drive = Drive(pair, Settings(), Limits(), clock=lambda: float(next(ticks)))
+    outcomes = [Outcome(Request(name, 0.0, [1], 3)) for name in "ab"]
+    drive._active.update({one.request.name: _Active(one, 0.0, {}) for one in outcomes})
+    for position in range(2):
+        drive._hear(News("new", "tokens", {"events": [[name, position, [7]] for name in "ab"]}))
+    first, second = (one.token_s for one in outcomes)
+    assert first == second
+    assert first[0] < first[1]
 
 
 def test_sampled_tokens_do_not_depend_on_the_company(pair: Pair) -> None:

@@ -194,8 +194,9 @@ class Drive:
         elif news.kind == "peer-lost":
             self._lose_link(news.fields["reason"])
         elif news.kind == "tokens":
+            now = self._clock()  # tokens of one message come at one moment: the end of one step
             for event in news.fields["events"]:
-                self._tokens(*event)
+                self._tokens(now, *event)
         elif news.kind == "timed" and news.fields["name"] in self._outcomes:
             self._outcomes[news.fields["name"]].transfer_s = news.fields["transfer_s"]
             self._untimed.discard(news.fields["name"])
@@ -212,12 +213,12 @@ class Drive:
                 active.outcome.bytes_sent += news.fields["bytes"]
                 self._give_back({"new": active.holds.pop("new")})
 
-    def _tokens(self, name: str, position: int, tokens: Sequence[int], *round_: Any) -> None:
+    def _tokens(self, now: float, name: str, position: int, tokens: Sequence[int], *round_: Any) -> None:
         """Takes a request's tokens in their order: those of one role can overtake those of the other on its link."""
         active = self._active.get(name)
         if active is None:
             return
-        outcome, now = active.outcome, self._clock()
+        outcome = active.outcome
         active.heard_s = now
         active.ahead[position] = tokens
         while (due := active.ahead.pop(len(outcome.tokens), None)) is not None:
