@@ -256,12 +256,13 @@ def drive(tmp_path: Path):
         driver.wait()
 
 
-def until(true, seconds: float = 40, what: str = "what was waited for") -> None:
-    """Waits until something is true."""
+def until(true, seconds: float = 40, what: str = "what was waited for"):
+    """Waits until something is true, and returns it."""
     deadline = time.monotonic() + seconds
-    while not true():
+    while not (found := true()):
         assert time.monotonic() < deadline, f"{what} did not come about"
         time.sleep(0.2)
+    return found
 
 
 @pytest.fixture(name="until")
