@@ -142,9 +142,12 @@ class Run:
         self.tally.kept += len(order) - len(missing)
         if not missing:
             return
+        asked: list[int] = []
         if not self._told(lambda: executor.begin(self._job(due) for _, due in missing)):
             return
-        side_by_side = min(executor.at_once, len(missing))
+        if not self._told(lambda: asked.append(executor.at_once)):
+            return
+        side_by_side = min(*asked, len(missing))
         waiting = iter(missing)
         if side_by_side <= 1:
             for number, due in waiting:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.executor_choice import Chosen, Wish
     from harness.plan import Plan, Point
     from harness.registry import Registry
-    from harness.store import Store
+    from harness.store import Push, Store
     from harness.suite import Suite
 
 
@@ -132,6 +132,15 @@ def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry
     return kept, folder, planned.points, seed, executors
 
 
+def kept_between(push: Push, run: Path, executors: Mapping[str, Chosen]) -> Push:
+    """What a run tells of its folders: each trial's; only its own where a measured trial may begin beside sending."""
+    from harness.executor_choice import LOCAL
+
+    if not any(each.name == LOCAL and each.options.get("jobs", 1) > 1 for each in executors.values()):
+        return push
+    return lambda folder: push(folder) if folder == run else None
+
+
 def _drive(
     kept: Store,
     folder: Path,
@@ -147,7 +156,8 @@ def _drive(
     here = not all(executors[suite].spec(registry).remote for suite in executors)
     with driven(folder), Progress() as progress, kept.sending(quiet=here) as uploads:
         uploads.push(folder)
-        tally = start(folder, points, seed, executors, registry, progress.tell, keep=uploads.push).execute()
+        keep = kept_between(uploads.push, folder, executors)
+        tally = start(folder, points, seed, executors, registry, progress.tell, keep=keep).execute()
     for each in tally.skipped:
         typer.echo(f"skipped: {each['label']}: {each['reason']}", err=True)
     if not points:

@@ -26,6 +26,7 @@ from harness.point import unmet
 from harness.probe import plan_probed
 from harness.registry import Registry, load_plugins
 from harness.run import Run, start
+from harness.run_command import kept_between
 from harness.run_folder import create, executors_of
 from harness.suite import Suite, loads
 
@@ -283,6 +284,18 @@ def test_an_executor_that_cannot_begin_fails_the_run_and_the_others_go_on(measur
     assert json.loads((folder / record.RUN).read_text())["status"] == "failed"
 
 
+def test_an_executor_that_cannot_say_how_many_fails_the_run(measured: bytes, tmp_path: Path) -> None:
+    class Mute(Stand):
+        @property
+        def at_once(self) -> int:
+            return "many"  # type: ignore[return-value]
+
+    tally = run_on(Mute(measured, 1, lambda _job: None), tmp_path, 2).execute()
+    assert tally.measured == 0
+    assert tally.exit_code is ExitCode.MEASUREMENT
+    assert "at_once: it gave 'many'" in tally.failed[0]
+
+
 def test_ctrl_c_ends_all_and_what_was_under_way_has_not_failed(measured: bytes, tmp_path: Path) -> None:
     stand: Stand
 
@@ -375,6 +388,16 @@ def test_what_is_measured_runs_alone_and_what_is_modelled_side_by_side(tmp_path:
     for measured, all_of_them in executor.seen:
         assert not measured or all_of_them == 1
     assert max(count for _, count in executor.seen) > 1
+
+
+def test_nothing_is_sent_beside_a_trial_that_may_be_measured(tmp_path: Path) -> None:
+    sent: list[Path] = []
+    for jobs, expected in ((1, [tmp_path / "t", tmp_path]), (2, [tmp_path])):
+        sent.clear()
+        keep = kept_between(sent.append, tmp_path, {"s": Chosen(LOCAL, {"jobs": jobs}), "far": Chosen("far")})
+        keep(tmp_path / "t")
+        keep(tmp_path)
+        assert sent == expected
 
 
 def test_a_modelled_trial_waits_for_no_device(tmp_path: Path) -> None:
