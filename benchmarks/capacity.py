@@ -20,14 +20,14 @@ from typing import Self
 
 import psutil
 
-from harness import record
+from harness.builtin.local_executor import LocalExecutor
+from harness.discovery.registry import load_plugins
 from harness.executor import Executor, Job, Listener, Outcome
-from harness.local_executor import LocalExecutor
-from harness.plan import expand
-from harness.registry import load_plugins
-from harness.run import Run, finish
-from harness.run_folder import create
-from harness.suite import Suite, loads
+from harness.planning.planner import expand
+from harness.planning.suite import Suite, loads
+from harness.records import record
+from harness.running.run import Run, finish
+from harness.running.run_folder import create
 
 SUITE = """\
 suite: capacity-%s

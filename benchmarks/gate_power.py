@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.statistics import ALPHA, look_sizes, wilson
-from harness.verdict import Cell, Verdict, judge, margin, needs_more
+from harness.gating.verdict import Cell, Verdict, judge, margin, needs_more
+from harness.statistics.paired import ALPHA, look_sizes, wilson
 
 
 @dataclass(frozen=True)

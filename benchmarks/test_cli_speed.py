@@ -15,9 +15,9 @@ from pathlib import Path
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from harness.plan import expand
-from harness.registry import load_plugins
-from harness.suite import load
+from harness.discovery.registry import load_plugins
+from harness.planning.planner import expand
+from harness.planning.suite import load
 
 HELP_GOAL_S = 0.25
 PLAN_GOAL_S = 2.0

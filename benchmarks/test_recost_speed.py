@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from harness import record
 from harness.backend import Device
 from harness.functional_unit import UnitCount
-from harness.point import Choice, Point
+from harness.planning.point import Choice, Point
 from harness.quantity import Amount, Method
-from harness.record import Measurement, MeterReport, Reading, Record, Span, UnitResult, WarmUp
-from harness.run_folder import PLAN
+from harness.records import record
+from harness.records.record import Measurement, MeterReport, Reading, Record, Span, UnitResult, WarmUp
+from harness.running.run_folder import PLAN
 from harness.sample import Scope
 
 GOAL_S = 60.0

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from harness import record
 from harness.functional_unit import UnitCount, per_unit
 from harness.quantity import Amount, Method
-from harness.record import Measurement, MeterReport, Reading, Record, Span, UnitResult, WarmUp
-from harness.report.output import write
+from harness.records import record
+from harness.records.record import Measurement, MeterReport, Reading, Record, Span, UnitResult, WarmUp
+from harness.reporting.output import write
 from harness.sample import Scope
 
 GOALS_S = {10: 2.0, 1000: 10.0}

@@ -14,16 +14,17 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 pytest.importorskip("duckdb", reason="a query needs duckdb")
 
-from harness import record
 from harness.backend import Device
 from harness.functional_unit import UnitCount
-from harness.point import Choice, Point
+from harness.planning.point import Choice, Point
 from harness.quantity import Amount, Method
-from harness.query import ask
-from harness.record import Measurement, MeterReport, Reading, Record, Span, UnitResult, WarmUp
+from harness.records import record
+from harness.records.paths import INDEX
+from harness.records.record import Measurement, MeterReport, Reading, Record, Span, UnitResult, WarmUp
 from harness.sample import Scope
-from harness.store import INDEX, Store
-from harness.store_check import listed
+from harness.storing.check import listed
+from harness.storing.query import ask
+from harness.storing.store import Store
 
 RECORDS = int(os.environ.get("HARNESS_BENCH_RECORDS", "10000"))
 TRIALS = 100

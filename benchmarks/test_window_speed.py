@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from harness.channel import Channel
-from harness.energy import Meters
+from harness.measuring.channel import Channel
+from harness.measuring.meters import Meters
 from harness.meter import Meter, MeterContext
 from harness.quantity import Method
 from harness.sample import Scope, Snapshot, now_ns

@@ -24,12 +24,12 @@ import typer
 
 from harness import hookspecs
 from harness.cli import app
+from harness.discovery.registry import KINDS, Offer, Registry
 from harness.errors import ExitCode
 from harness.meter import ImpactMeterSpec
+from harness.planning.json_schema import json_schema
+from harness.planning.suite import Suite
 from harness.quantity import Method
-from harness.registry import KINDS, Offer, Registry
-from harness.suite import Suite
-from harness.suite_schema import json_schema
 from harness.workload import COMMON_COLUMNS
 
 ROOT = Path(__file__).parents[1]

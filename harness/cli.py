@@ -11,12 +11,17 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from harness import baseline_command, compare_command, gate_options, history_command, run_command, store_command
-from harness.console import DEFAULT_STORE, AsJson, RunFolders, StorePlace, loaded_registry, render
+from harness.commands import baseline as baseline_command
+from harness.commands import compare as compare_command
+from harness.commands import gate as gate_options
+from harness.commands import history as history_command
+from harness.commands import run as run_command
+from harness.commands import store as store_command
+from harness.commands.console import DEFAULT_STORE, AsJson, RunFolders, StorePlace, loaded_registry, render
+from harness.commands.export import export
+from harness.commands.query import query
+from harness.commands.report import report
 from harness.errors import ExitCode, HarnessError
-from harness.export_command import export
-from harness.query_command import query
-from harness.report_command import report
 
 
 class PluginGroup(TyperGroup):
@@ -91,9 +96,9 @@ app.command()(gate_options.calibrate)
 @app.command()
 def score(runs: RunFolders) -> None:
     """Scores and costs the stored outputs of runs again; the measurements are not touched."""
-    from harness.run import finish
-    from harness.run_folder import refuse_recosted
-    from harness.store import located
+    from harness.running.run import finish
+    from harness.running.run_folder import refuse_recosted
+    from harness.storing.places import located
 
     for run in runs:
         store, folder = located(run)
@@ -126,10 +131,10 @@ def recost(
     output: Annotated[Path | None, typer.Option(help="File for the table.", show_default=False)] = None,
 ) -> None:
     """Costs finished runs again with other factors: new records, or one table of a sweep; nothing is measured."""
-    from harness import recost_command as command
+    from harness.commands import recost as command
     from harness.errors import UsageError
-    from harness.store import open_store, run_folder
-    from harness.store_url import command_line
+    from harness.storing.places import open_store, run_folder
+    from harness.storing.url import command_line
 
     registry = loaded_registry()
     kept, folders = open_store(store), [run_folder(run) for run in runs]
@@ -162,7 +167,7 @@ def plugins(
     ] = None,
 ) -> None:
     """Lists what the installed plugins offer and what works here, and plugins that do not load."""
-    from harness import plugins_command as command
+    from harness.commands import plugins as command
 
     registry = loaded_registry()
     if check is not None:
@@ -189,7 +194,7 @@ def new(
     folder: Annotated[Path, typer.Option(help="Where the package's folder is made.")] = Path(),
 ) -> None:
     """Writes the package of a first plugin, with its test."""
-    from harness import new_command as command
+    from harness.commands import new as command
 
     for line in command.new(kind, name, folder, loaded_registry()):
         typer.echo(line)
@@ -198,7 +203,7 @@ def new(
 @app.command()
 def schema() -> None:
     """Prints the JSON Schema of suites, the installed plugins' options included."""
-    from harness.suite_schema import json_schema
+    from harness.planning.json_schema import json_schema
 
     typer.echo(json.dumps(json_schema(loaded_registry()), indent=1))
 
@@ -218,11 +223,11 @@ def doctor(
     """Shows what can be measured on this machine, how, and why the rest cannot."""
     from rich.console import Console
 
-    from harness import doctor as doctors
+    from harness.diagnosing import survey as doctors
 
     if deep:
-        from harness import deep_doctor
-        from harness.store import open_store
+        from harness.diagnosing import state as deep_doctor
+        from harness.storing.places import open_store
 
         raise typer.Exit(deep_doctor.command(open_store(store).folder, as_json=as_json))
 

@@ -62,7 +62,7 @@ def harness_nvml(harness_clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> C
 @pytest.fixture
 def harness_contract() -> Callable[[str], list[Promise]]:
     """Holds the installed offers of a name or distribution to their contracts; fails with what is broken."""
-    from harness.registry import load_plugins
+    from harness.discovery.registry import load_plugins
     from harness.testing.contract import check_offer, chosen
 
     def check(name: str) -> list[Promise]:

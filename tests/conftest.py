@@ -10,22 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import record
 from harness.backend import Device
 from harness.functional_unit import UnitCount, per_unit
 from harness.meter import Factor
-from harness.point import Choice, Point
+from harness.planning.point import Choice, Point
 from harness.quantity import Amount, Method, Unavailable, Value
-from harness.record import (
-    Measurement,
-    MeterReport,
-    Reading,
-    Record,
-    SeenCondition,
-    Span,
-    UnitResult,
-    WarmUp,
-)
+from harness.records import record
+from harness.records.record import Measurement, MeterReport, Reading, Record, SeenCondition, Span, UnitResult, WarmUp
 from harness.sample import Scope
 
 StoredRun = Callable[..., Path]

@@ -19,7 +19,7 @@ class LocalOptions(Options):
 
 
 def _make(options: LocalOptions) -> Executor:
-    from harness.local_executor import LocalExecutor
+    from harness.builtin.local_executor import LocalExecutor
 
     return LocalExecutor(jobs=options.jobs)
 

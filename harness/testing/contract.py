@@ -12,12 +12,12 @@ from typing import Any
 from platformdirs import user_cache_path
 from pydantic import ValidationError
 
-from harness.doctor import devices_of
+from harness.diagnosing.survey import devices_of
+from harness.discovery.registry import KINDS, Offer, PluginInfo, Registry
 from harness.errors import HarnessError, PluginError, UsageError, did_you_mean
 from harness.hookspecs import PROJECT_NAME
 from harness.meter import ImpactMeterSpec, MeterContext
 from harness.quantity import Unavailable
-from harness.registry import KINDS, Offer, PluginInfo, Registry
 from harness.testing.machines import check_backend, check_executor
 from harness.testing.meters import check_impact_meter, check_meter, made_up
 from harness.testing.offers import check_offers

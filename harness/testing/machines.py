@@ -104,11 +104,11 @@ def check_executor(make: Callable[[], Executor], folder: Path, *, promises: Prom
 
 def _measure(executor: Executor, store: Path) -> None:
     """One trial of `spin` through the steps of `harness run`."""
-    from harness.plan import expand
-    from harness.registry import load_plugins
-    from harness.run import Run
-    from harness.run_folder import create
-    from harness.suite import loads
+    from harness.discovery.registry import load_plugins
+    from harness.planning.planner import expand
+    from harness.planning.suite import loads
+    from harness.running.run import Run
+    from harness.running.run_folder import create
 
     registry = load_plugins()
     plan = expand([loads(_SUITE)], registry)

@@ -141,7 +141,7 @@ def test_a_run_whose_store_is_away_is_kept_and_sent_later(user: User, tmp_path: 
     start = [
         sys.executable,
         "-c",
-        "import harness.remote_store as r; r.WAIT_S = 1.0; from harness.cli import main; main()",
+        "import harness.storing.remote.store as r; r.WAIT_S = 1.0; from harness.cli import main; main()",
     ]
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache-one"), "COLUMNS": "300"}
     done = subprocess.run(

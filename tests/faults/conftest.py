@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from harness import record
+from harness.records import record
 
 SUITE = """\
 suite: {name}
@@ -187,13 +187,15 @@ Trial = tuple[Path, Said]
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Trial]:
     """Runs a trial in this process, with a plugin object beside the built-in ones: its folder, and what it said."""
-    from harness import builtin, costing, leftovers, worker
-    from harness.plan import Choice, Plan, Point
-    from harness.registry import Registry
-    from harness.run import prepare
-    from harness.run_folder import create
-    from harness.schedule import Scheduled
-    from harness.suite import WarmUp, Windows
+    from harness import builtin, worker
+    from harness.costing import coster as costing
+    from harness.discovery.registry import Registry
+    from harness.machine import leftovers
+    from harness.planning.planner import Choice, Plan, Point
+    from harness.planning.suite import WarmUp, Windows
+    from harness.running.run import prepare
+    from harness.running.run_folder import create
+    from harness.running.schedule import Scheduled
 
     registry = Registry()
     registry.register(builtin, "builtin", distribution="joule-harness", version="0")

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from harness import costing, record
-from harness.driving import driven
+from harness.costing import coster as costing
 from harness.errors import MeasurementError
+from harness.records import record
+from harness.running.driver_lock import driven
 
 
 def _model() -> ModuleType:

@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from harness import record
-from harness.interruptions import Interruptions, Moment, read_clocks
-from harness.record import Span
+from harness.measuring.interruptions import Interruptions, Moment, read_clocks
+from harness.records import record
+from harness.records.record import Span
 
 S = 10**9
 Workers = Callable[[subprocess.Popen[str]], list[psutil.Process]]

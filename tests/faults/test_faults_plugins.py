@@ -23,15 +23,15 @@ from harness import (
     builtin,
     hookimpl,
     now_ns,
-    record,
 )
+from harness.discovery.registry import Registry
 from harness.errors import PluginError
 from harness.executor import Executor, ExecutorSpec, Job, Outcome
-from harness.executor_choice import Chosen
 from harness.meter import Costed, Impact, ImpactMeter, ImpactMeterSpec
-from harness.point import Choice
+from harness.planning.point import Choice
 from harness.quantity import Amount, Unavailable
-from harness.registry import Registry
+from harness.records import record
+from harness.running.executor_choice import Chosen
 from harness.workload import Column, Scorer, ScorerSpec
 
 CPU = Device(kind="cpu", uuid="cpu", name="a processor")

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from harness import record, side_cars
 from harness.errors import HarnessError, MeasurementError
-from harness.run_folder import PLAN, planned_points, reopen
+from harness.records import record, side_cars
+from harness.running.run_folder import PLAN, planned_points, reopen
 
 
 def _model() -> ModuleType:
@@ -121,7 +121,7 @@ def test_a_trial_is_whole_or_is_not_there_at_every_moment(
 def test_a_torn_tail_of_a_side_car_is_seen_and_never_counted(
     in_process: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tail: bytes
 ) -> None:
-    from harness import costing
+    from harness.costing import coster as costing
 
     trial, _ = in_process()
     path = trial / record.ITEMS
@@ -136,7 +136,7 @@ def test_a_torn_tail_of_a_side_car_is_seen_and_never_counted(
 
 
 def test_a_side_car_cut_at_a_line_is_no_smaller_measurement(in_process: Callable[..., Any]) -> None:
-    from harness.suite import Windows
+    from harness.planning.suite import Windows
 
     trial, _ = in_process(windows=Windows(count=1, min_seconds=0.0, min_iterations=5))
     path = trial / record.ITEMS

@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from harness.errors import UsageError
-from harness.plan import Plan, Skipped
-from harness.point import Choice, Point
-from harness.resume import differences, resumed
-from harness.run_folder import create
+from harness.planning.planner import Plan, Skipped
+from harness.planning.point import Choice, Point
+from harness.running.resume import differences, resumed
+from harness.running.run_folder import create
 
 Workers = Callable[[subprocess.Popen[str]], list[psutil.Process]]
 

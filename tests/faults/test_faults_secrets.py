@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
-from harness.secrecy import is_secret_name, redacted, redacted_command
-from harness.suite import loads
+from harness.planning.secrecy import is_secret_name, redacted, redacted_command
+from harness.planning.suite import loads
 
 SECRET = "pl4nted-s3cret"
 ENVIRONMENT = {

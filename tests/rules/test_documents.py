@@ -18,8 +18,8 @@ from harness import Snapshot, hookspecs
 from harness.cli import app
 from harness.errors import ExitCode
 from harness.meter import Meter, MeterContext, MeterSpec
+from harness.planning.suite import loads
 from harness.quantity import Method
-from harness.suite import loads
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The layers that import-linter holds know every module of the core and every plugin's package."""
+"""The floors that import-linter holds: every child of the core stands on exactly one, every package is read."""
 
 from __future__ import annotations
 
@@ -8,44 +8,38 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
-LAYERS = [
-    {name.strip(" ()") for name in re.split(r"[:|]", layer)}
-    for contract in CONFIGURATION["contracts"]
-    if contract["id"] == "layers"
-    for layer in contract["layers"]
-]
+CONTRACTS = {contract["id"]: contract for contract in CONFIGURATION["contracts"]}
+FLOORS = [[name.strip() for name in re.split(r"[:|]", floor)] for floor in CONTRACTS["floors"]["layers"]]
 
 
-def layer_of(module: str) -> int:
-    """Position of a module's layer, 0 at the top."""
-    found = [position for position, names in enumerate(LAYERS) if module in names]
-    assert len(found) == 1, f"{module} belongs into one layer of [tool.importlinter] in pyproject.toml, found {found}"
-    return found[0]
+def packages(folder: Path, name: str) -> dict[str, Path]:
+    """The packages below a folder, itself included, by dotted name."""
+    return {
+        ".".join([name, *file.parent.relative_to(folder).parts]): file.parent
+        for file in sorted(folder.rglob("__init__.py"))
+    }
 
 
-def plugin_packages() -> set[str]:
-    folders = [*ROOT.glob("plugins/*/src/*/__init__.py"), *ROOT.glob("tests/example_plugin/src/*/__init__.py")]
-    return {file.parent.name for file in folders}
+def plugin_packages() -> dict[str, Path]:
+    files = [*ROOT.glob("plugins/*/src/*/__init__.py"), *ROOT.glob("tests/example_plugin/src/*/__init__.py")]
+    return {file.parent.name: file.parent for file in files}
 
 
-def test_every_module_of_the_core_has_a_layer() -> None:
-    modules = [path.stem for path in (ROOT / "harness").glob("*.py") if path.name != "__init__.py"]
-    modules += [path.parent.name for path in (ROOT / "harness").glob("*/__init__.py")]
-    for module in modules:
-        layer_of(f"harness.{module}")
-
-
-def test_every_plugin_lies_between_records_and_steps() -> None:
-    packages = plugin_packages() | {"harness.builtin"}
-    assert {layer_of(package) for package in packages} == {layer_of("harness.builtin")}
-    assert layer_of("harness.run") < layer_of("harness.builtin") < layer_of("harness.record")
+def test_every_child_of_the_core_stands_on_exactly_one_floor() -> None:
+    children = {f"harness.{path.stem}" for path in (ROOT / "harness").glob("*.py") if path.stem != "__init__"}
+    children |= {f"harness.{path.parent.name}" for path in (ROOT / "harness").glob("*/__init__.py")}
+    named = [name for floor in FLOORS for name in floor]
+    assert sorted(named) == sorted(children)
 
 
 def test_import_linter_reads_every_package() -> None:
-    assert set(CONFIGURATION["root_packages"]) == plugin_packages() | {"harness"}
+    assert set(CONFIGURATION["root_packages"]) == {*plugin_packages(), "harness"}
 
 
-def test_every_layered_module_exists() -> None:
-    known = {name for names in LAYERS for name in names if name.startswith("harness.")}
-    missing = {name for name in known if not list((ROOT / "harness").glob(f"{name.partition('.')[2]}*"))}
-    assert missing == set()
+def test_no_room_is_crowded() -> None:
+    crowded = {
+        name: count
+        for name, folder in packages(ROOT / "harness", "harness").items()
+        if name not in {"harness", "harness.reporting"} and (count := len(list(folder.glob("*.py"))) - 1) > 16
+    }
+    assert crowded == {}

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from harness.suite_yaml import parse
+from harness.planning.located_yaml import parse
 
 ROOT = Path(__file__).parents[2]
 SUITES = sorted(ROOT.glob("suites/*.yaml"))

@@ -16,9 +16,9 @@ import psutil
 import pytest
 from harness_executor_ray.keeper import Keeper
 
-from harness.plan import expand
-from harness.registry import load_plugins
-from harness.suite import loads
+from harness.discovery.registry import load_plugins
+from harness.planning.planner import expand
+from harness.planning.suite import loads
 
 ORDER = {
     "trial_id": "t0",

@@ -12,10 +12,10 @@ from harness_executor_ray.executor import RayExecutor, _said
 from pydantic import ValidationError
 
 from harness import MeasurementError
+from harness.discovery.registry import load_plugins
 from harness.errors import UsageError
-from harness.executor_choice import Wish, choose
-from harness.registry import load_plugins
-from harness.suite import loads
+from harness.planning.suite import loads
+from harness.running.executor_choice import Wish, choose
 from harness.testing import check_offers
 
 

@@ -13,13 +13,13 @@ import pytest
 from harness_executor_slurm import journal
 from harness_executor_slurm.node import SUPERSEDED, TIME_LIMIT, UNSEEN
 
-from harness import record
-from harness.plan import expand
-from harness.registry import load_plugins
-from harness.run import prepare
-from harness.run_folder import create
-from harness.schedule import schedule
-from harness.suite import loads
+from harness.discovery.registry import load_plugins
+from harness.planning.planner import expand
+from harness.planning.suite import loads
+from harness.records import record
+from harness.running.run import prepare
+from harness.running.run_folder import create
+from harness.running.schedule import schedule
 
 SUITE = """
 suite: node

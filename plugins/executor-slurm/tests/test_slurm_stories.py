@@ -12,7 +12,8 @@ from harness_executor_slurm.executor import SlurmExecutor
 from harness_executor_slurm.node import TIME_LIMIT
 from harness_executor_slurm.settings import SlurmOptions
 
-from harness import Job, record
+from harness import Job
+from harness.records import record
 from harness.testing import check_executor
 
 pytestmark = pytest.mark.slow
@@ -204,11 +205,11 @@ def test_the_time_limit_ends_the_trial_and_says_so(slurm, tmp_path):
     """A limit of one minute, the least there is, with a signal 55 s before it."""
     store = tmp_path / "store"
     suite = write(tmp_path, trials=1, seconds=100)
-    from harness.plan import expand
-    from harness.registry import load_plugins
-    from harness.run import Run
-    from harness.run_folder import create
-    from harness.suite import load_all
+    from harness.discovery.registry import load_plugins
+    from harness.planning.planner import expand
+    from harness.planning.suite import load_all
+    from harness.running.run import Run
+    from harness.running.run_folder import create
 
     registry = load_plugins()
     plan = expand(load_all([tmp_path / suite]), registry)

@@ -18,11 +18,11 @@ from harness_meter_codecarbon.tracker import Sink, Source, Totals, arguments, nv
 from pydantic import ValidationError
 
 from harness.backend import Device
-from harness.channel import Channel
-from harness.energy import Meters
+from harness.discovery.registry import load_plugins
+from harness.measuring.channel import Channel
+from harness.measuring.meters import Meters
 from harness.meter import MeterContext
 from harness.quantity import Amount, Method, Unavailable
-from harness.registry import load_plugins
 from harness.sample import Cumulative, Scope, Snapshot
 from harness.testing import FakeClock, check_meter, check_offers
 
@@ -341,7 +341,7 @@ def test_a_total_needs_a_meter_that_counts(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "harness", "run", str(suite), "--store", str(tmp_path / "reports")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    from harness.record import load_record
+    from harness.records.record import load_record
 
     (file,) = tmp_path.glob("reports/*/*/record.json")
     finished = load_record(file.parent)

@@ -11,7 +11,7 @@ import pytest
 from harness_pytest.energy import Instrument, chosen
 
 from harness import Amount, Method, UsageError
-from harness.registry import load_plugins
+from harness.discovery.registry import load_plugins
 
 pytest_plugins = ["pytester"]
 

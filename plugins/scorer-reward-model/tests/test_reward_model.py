@@ -22,14 +22,14 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from harness import record
-from harness.costing import finish_trial
+from harness.costing.coster import finish_trial
+from harness.discovery.registry import load_plugins
 from harness.errors import ExitCode, MeasurementError
 from harness.functional_unit import Sweep
-from harness.point import Choice, Point
+from harness.planning.point import Choice, Point
 from harness.quantity import Amount
-from harness.record import Measurement, Span, WarmUp
-from harness.registry import load_plugins
+from harness.records import record
+from harness.records.record import Measurement, Span, WarmUp
 from harness.testing import check_offers
 
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} {% endfor %}"

@@ -21,8 +21,8 @@ from typing import Any, Final
 
 from platformdirs import user_cache_path
 
+from harness.builtin.local_executor import LocalExecutor
 from harness.executor import FACTS, Job, Outcome
-from harness.local_executor import LocalExecutor
 
 _PROBE_S: Final = 150.0
 _MARK: Final = "harness-probe:"
@@ -80,7 +80,7 @@ def ask(point: Mapping[str, Any]) -> dict[str, Any]:
     """The devices that a point gets here, or why it cannot run here: from a process of its own, which may crash."""
     try:
         child = subprocess.run(
-            [sys.executable, "-m", "harness.probe"],
+            [sys.executable, "-m", "harness.planning.probe"],
             input=json.dumps({"point": point}),
             capture_output=True,
             text=True,

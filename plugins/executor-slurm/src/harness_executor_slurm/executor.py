@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from harness import Executor, Job, Outcome, record
+from harness import Executor, Job, Outcome
 from harness.errors import MeasurementError
 from harness.executor import Listener
+from harness.records import record
 from harness_executor_slurm import cluster
 from harness_executor_slurm.cluster import Nodes, SlurmError, shown
 from harness_executor_slurm.requirements import RefusalError, request

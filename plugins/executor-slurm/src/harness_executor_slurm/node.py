@@ -21,9 +21,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from harness import Job, Outcome, record
+from harness import Job, Outcome
+from harness.builtin.local_executor import LocalExecutor
 from harness.executor import FACTS
-from harness.local_executor import LocalExecutor
+from harness.records import record
 from harness_executor_slurm import journal
 
 UNSEEN: Final = 78

@@ -17,7 +17,8 @@ from typing import Any, Final
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from harness import Job, record
+from harness import Job
+from harness.records import record
 from harness_executor_slurm import journal
 from harness_executor_slurm.cluster import plain
 from harness_executor_slurm.requirements import RefusalError, Request

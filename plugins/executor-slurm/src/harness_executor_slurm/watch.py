@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from harness import Job, Outcome, record
+from harness import Job, Outcome
+from harness.builtin.local_executor import tail
 from harness.executor import Listener
-from harness.local_executor import tail
+from harness.records import record
 from harness_executor_slurm import cluster, journal
 from harness_executor_slurm.cluster import Row, SlurmError
 from harness_executor_slurm.node import SUPERSEDED, TIME_LIMIT, UNSEEN

@@ -7,18 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from harness import (
-    Condition,
-    Cumulative,
-    Device,
-    Meter,
-    MeterContext,
-    Method,
-    Scope,
-    Snapshot,
-    Unavailable,
-    now_ns,
-)
+from harness import Condition, Cumulative, Device, Meter, MeterContext, Method, Scope, Snapshot, Unavailable, now_ns
 from harness.counter import CounterTrack, PowerIntegrator
 from harness.units import seconds
 from harness_meter_nvml import NvmlOptions

@@ -16,14 +16,14 @@ import yaml
 from pydantic import ValidationError
 
 from harness import Amount, Costed, ImpactMeter, ImpactMeterSpec, MeterContext, Unavailable, UsageError, Value, now_ns
-from harness.energy import Meters
-from harness.point import Choice, order_impacts
+from harness.discovery.registry import Registry, load_plugins
+from harness.measuring.meters import Meters
+from harness.measuring.opening import build_backend, open_meters
+from harness.measuring.window import shortness
+from harness.planning.point import Choice, order_impacts
 from harness.quantity import total
-from harness.registry import Registry, load_plugins
 from harness.sample import disjoint
 from harness.units import nanoseconds, seconds
-from harness.window import shortness
-from harness.worker import build_backend, open_meters
 
 LEAD_IN: Final = 0.1
 """Share of the window's length for which the work runs before it, so that a smoothed sensor has settled."""

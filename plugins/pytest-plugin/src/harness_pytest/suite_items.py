@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 
 from harness import HarnessError
-from harness.record import FAILURE, RECORD, load_record
+from harness.records.record import FAILURE, RECORD, load_record
 
 RECORDS: Final = "records: "
 """Begin of the line in which `harness run` says where its records are."""

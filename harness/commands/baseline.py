@@ -1,0 +1,109 @@
+"""`harness baseline save|list|show|rm`: the command line of stored baselines."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Keeps what runs measured as baselines for `harness gate`."
+)
+
+Name = Annotated[str, typer.Argument(help="Name of the baseline.", show_default=False)]
+Store = Annotated[str, typer.Option(help="Folder or URL that holds `baselines/`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+
+STORE = "reports"
+
+
+@app.command()
+def save(
+    name: Name,
+    runs: Annotated[list[str], typer.Argument(help="Run folders, or their URLs.", show_default=False)],
+    *,
+    keys: Annotated[
+        list[str] | None,
+        typer.Option("--key", help="What the runner must agree in later, in place of the usual keys; may be repeated."),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a baseline of this name.")] = False,
+    store: Store = STORE,
+) -> None:
+    """Saves the trials of finished runs as a baseline; several runs on several days make a better one."""
+    from harness.gating import baseline
+    from harness.records.paths import BASELINES
+    from harness.records.trials import RUNNER_KEYS
+    from harness.storing.places import open_store, run_folder
+
+    made = baseline.build(name, [run_folder(run) for run in runs], keys or RUNNER_KEYS)
+    kept = open_store(store)
+    path = baseline.save(kept.fetch_kept(BASELINES), made, replace=replace)
+    kept.send(path)
+    typer.echo(f"baseline {name}: {len(made.points)} points, {made.trials} trials: {path}")
+    for point in made.points:
+        if point.left_out:
+            typer.echo(f"left out: {point.left_out} trials of {point.suite}: {point.label} are not valid", err=True)
+
+
+@app.command("list")
+def list_(*, store: Store = STORE, as_json: AsJson = False) -> None:
+    """Lists the stored baselines."""
+    import json
+
+    from harness.gating import baseline
+    from harness.records.paths import BASELINES
+    from harness.storing.places import open_store
+
+    kept = open_store(store)
+    folder = kept.fetch_kept(BASELINES)
+    found = [baseline.load(folder, name) for name in baseline.names(folder)]
+    if as_json:
+        rows = [
+            {"name": each.name, "saved_utc": each.saved_utc, "points": len(each.points), "trials": each.trials}
+            for each in found
+        ]
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for each in found:
+        typer.echo(f"{each.name:<24} {each.saved_utc}  {len(each.points)} points, {each.trials} trials")
+    if not found:
+        typer.echo(f"no baseline is saved under {kept.shown}/{baseline.FOLDER}")
+
+
+@app.command()
+def show(name: Name, *, store: Store = STORE, as_json: AsJson = False) -> None:
+    """Shows a baseline: where it comes from, and each metric with its trials."""
+    import json
+
+    from rich.console import Console
+
+    from harness.commands.baseline_view import section
+    from harness.gating import baseline
+    from harness.records import record
+    from harness.records.paths import BASELINES
+    from harness.reporting.terminal import print_section
+    from harness.storing.places import open_store
+
+    found = baseline.load(open_store(store).fetch_kept(BASELINES), name)
+    if as_json:
+        typer.echo(json.dumps(record.adapter(baseline.Baseline).dump_python(found, mode="json"), indent=1))
+        return
+    typer.echo(f"{found.name}: saved {found.saved_utc} from {', '.join(found.runs)}")
+    for key in found.keys:
+        typer.echo(f"  {key}: {json.dumps(found.fingerprint.get(key))}")
+    console = Console()
+    for point in found.points:
+        print_section(console, section(point))
+
+
+@app.command()
+def rm(name: Name, *, store: Store = STORE) -> None:
+    """Deletes a baseline."""
+    from harness.gating import baseline
+    from harness.records.paths import BASELINES
+    from harness.storing.places import open_store
+
+    kept = open_store(store)
+    path = baseline.remove(kept.fetch_kept(BASELINES), name)
+    kept.send(path)
+    typer.echo(f"removed: {path}")

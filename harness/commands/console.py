@@ -1,0 +1,44 @@
+"""What the commands share: their arguments, the plugins with a warning for a broken one, the report after a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from harness.discovery.registry import Registry
+
+DEFAULT_STORE: Final = "reports"
+
+SuiteFiles = Annotated[list[Path], typer.Argument(help="Suite files.", show_default=False)]
+RunFolders = Annotated[
+    list[str], typer.Argument(help="Run folders, or the URL of a store, a / and a run.", show_default=False)
+]
+StorePlace = Annotated[str, typer.Option(help="Folder or URL that runs are kept in.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+
+
+def loaded_registry() -> Registry:
+    """The plugins; a broken one is named on standard error and left out."""
+    from harness.discovery.registry import load_plugins
+
+    registry = load_plugins()
+    for broken in registry.broken:
+        typer.echo(
+            f"warning: plugin {broken.name!r} of {broken.distribution} {broken.version} is left out: {broken.error}",
+            err=True,
+        )
+    return registry
+
+
+def render(folders: list[Path]) -> None:
+    """Shows runs on the terminal."""
+    from rich.console import Console
+
+    from harness.reporting import render_terminal
+
+    console = Console()
+    for folder in folders:
+        render_terminal(console, folder)

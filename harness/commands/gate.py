@@ -1,0 +1,221 @@
+"""`harness gate` and `harness calibrate` on the command line: their options. Nothing heavy is imported until called."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.errors import ExitCode, HarnessError, UsageError
+
+if TYPE_CHECKING:
+    from harness.gating.gate import Result
+    from harness.storing.store import Store as Kept
+
+SuiteFiles = Annotated[list[Path], typer.Argument(help="Suite files.", show_default=False)]
+Store = Annotated[str, typer.Option(help="Folder or URL that runs are kept in.")]
+Seed = Annotated[int, typer.Option(help="Seed of the order of points and inside pairs.")]
+
+Base = Annotated[str | None, typer.Option(help="Revision to compare with.", show_default=False)]
+Head = Annotated[str, typer.Option(help="Revision to be judged.")]
+BasePython = Annotated[
+    str | None, typer.Option(help="Interpreter of an installed base, in place of --base.", show_default=False)
+]
+HeadPython = Annotated[
+    str | None, typer.Option(help="Interpreter of an installed head; this one if not named.", show_default=False)
+]
+Install = Annotated[
+    str | None,
+    typer.Option(
+        help="Shell command that installs a revision: {python}, {environment}, {worktree} and {revision} are "
+        "filled in; it leaves an interpreter at {environment}/bin/python.",
+        show_default=False,
+    ),
+]
+PairsAtMost = Annotated[int, typer.Option(help="Pairs of trials at most; looked at after a third, two thirds, all.")]
+Budget = Annotated[float | None, typer.Option(help="Minutes; no new round begins later.", min=0, show_default=False)]
+AllowWeak = Annotated[
+    bool, typer.Option("--allow-weak", help="Measure although the calibration says that the tolerance is too small.")
+]
+Stored = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline",
+        help="Judge by a stored baseline instead; much weaker than pairs, and for one machine of your own.",
+        show_default=False,
+    ),
+]
+OfPytestBenchmark = Annotated[
+    bool, typer.Option("--pytest-benchmark", help="Judge two JSON files of pytest-benchmark: base, then head.")
+]
+Tolerance = Annotated[float, typer.Option(help="With --pytest-benchmark: how much worse a time may be.", min=0)]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write JSON.", show_default=False)]
+JUnitFile = Annotated[Path | None, typer.Option(help="Also write JUnit XML.", show_default=False)]
+SummaryFile = Annotated[
+    Path | None,
+    typer.Option(help="Also write Markdown; it is appended to $GITHUB_STEP_SUMMARY anyway.", show_default=False),
+]
+
+
+def gate(
+    suites: SuiteFiles,
+    *,
+    base: Base = None,
+    head: Head = "HEAD",
+    base_python: BasePython = None,
+    head_python: HeadPython = None,
+    install: Install = None,
+    pairs: PairsAtMost = 36,
+    budget: Budget = None,
+    seed: Seed = 0,
+    store: Store = "reports",
+    allow_weak: AllowWeak = False,
+    baseline: Stored = None,
+    pytest_benchmark: OfPytestBenchmark = False,
+    tolerance: Tolerance = 0.05,
+    json_file: JsonFile = None,
+    junit: JUnitFile = None,
+    summary: SummaryFile = None,
+) -> None:
+    """Measures base and head in interleaved pairs and fails when head is worse than the suites' rules allow."""
+    from harness.gating import outputs as output
+    from harness.records.paths import BASELINES, CALIBRATIONS
+    from harness.storing.places import open_store
+
+    kept = open_store(store)
+    if pytest_benchmark or baseline is not None:
+        if base is not None or base_python is not None or (pytest_benchmark and baseline is not None):
+            raise UsageError("head is compared with one thing", accepted="--base, --base-python, --baseline or files")
+        local = kept.folder if baseline is None else kept.fetch_kept(BASELINES)
+        shown, result, folder = _stored(suites, local, baseline, tolerance, seed)
+    else:
+        result, folder = _pairs(
+            suites,
+            kept.fetch_kept(CALIBRATIONS),
+            {"base": base, "head": head, "base_python": base_python, "head_python": head_python},
+            install,
+            pairs=pairs,
+            budget=budget,
+            seed=seed,
+            allow_weak=allow_weak,
+        )
+        shown = list(output.lines(result, folder))
+    for line in shown:
+        typer.echo(line)
+    step_summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    output.write(
+        result,
+        folder,
+        json_file=json_file,
+        junit_file=junit,
+        summary=summary,
+        step_summary=Path(step_summary) if step_summary else None,
+    )
+    code = result.verdict.exit_code
+    if folder is not None and (fault := _sent(kept, folder)):
+        typer.echo(f"failed: {fault}", err=True)
+        code = code or ExitCode.MEASUREMENT
+    raise typer.Exit(int(code))
+
+
+def _sent(store: Kept, folder: Path) -> str:
+    """Sends a gate's records; returns why not all of them are where the store is, which changes no verdict."""
+    try:
+        store.send(folder)
+    except HarnessError as error:
+        return str(error)
+    return ""
+
+
+def _pairs(
+    suites: list[Path],
+    store: Path,
+    compared: dict[str, Any],
+    install: str | None,
+    *,
+    pairs: int,
+    budget: float | None,
+    seed: int,
+    allow_weak: bool,
+) -> tuple[Result, Path]:
+    from harness.commands.progress import Progress
+    from harness.gating import job as gates
+    from harness.gating.gate import looks_for
+    from harness.gating.sides import INSTALL
+
+    gates.load(suites)
+    looks_for(pairs)
+    with (
+        Progress() as progress,
+        gates.sides(
+            **compared,
+            install=install or INSTALL,
+            tell=lambda text: progress.tell({"type": "note", "text": text}),
+        ) as made,
+    ):
+        return gates.run(
+            made,
+            suites,
+            store,
+            pairs=pairs,
+            budget_s=None if budget is None else 60 * budget,
+            seed=seed,
+            watcher=progress.tell,
+            allow_weak=allow_weak,
+        )
+
+
+def _stored(
+    suites: list[Path], store: Path, baseline: str | None, tolerance: float, seed: int
+) -> tuple[list[str], Result, Path | None]:
+    from harness.commands.progress import Progress
+    from harness.discovery.registry import load_plugins
+    from harness.gating import baseline_gate
+    from harness.gating import pytest_benchmark as pytest_benchmark_import
+    from harness.gating import stored as gate_stored
+
+    if baseline is None:
+        result = gate_stored.of_pytest_benchmark(suites, tolerance)
+        return list(pytest_benchmark_import.lines(result)), result, None
+    with Progress() as progress:
+        found, folder = gate_stored.against_baseline(
+            baseline, suites, store, load_plugins(), seed=seed, watcher=progress.tell
+        )
+    return [*baseline_gate.lines(found), f"records: {folder}"], found.as_result(), folder
+
+
+def calibrate(
+    suites: SuiteFiles,
+    *,
+    jobs: Annotated[int, typer.Option(help="Jobs of base against base.")] = 20,
+    pairs: Annotated[int, typer.Option(help="Pairs of each job; a gate may measure more.")] = 36,
+    python: Annotated[
+        str | None, typer.Option(help="Interpreter of the environment; this one if not named.", show_default=False)
+    ] = None,
+    seed: Seed = 0,
+    store: Store = "reports",
+) -> None:
+    """Runs base against base by the gate's rule: how often it is wrong on this runner, and what it can find."""
+    from harness.commands.progress import Progress
+    from harness.gating import calibration_job as calibrations
+    from harness.records.paths import CALIBRATIONS
+    from harness.storing.places import open_store
+
+    kept = open_store(store)
+    folder = kept.fetch_kept(CALIBRATIONS)
+    with Progress() as progress:
+        report, path = calibrations.run(
+            suites,
+            folder,
+            jobs=jobs,
+            pairs=pairs,
+            python=python,
+            seed=seed,
+            watcher=progress.tell,
+        )
+    for line in calibrations.lines(report, path):
+        typer.echo(line)
+    kept.send(path)
+    raise typer.Exit(int(ExitCode.MEASUREMENT if report.broken else ExitCode.OK))

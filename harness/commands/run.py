@@ -1,0 +1,170 @@
+"""`harness plan` and `harness run`: what is heavy is imported when they are called."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.commands.console import DEFAULT_STORE, AsJson, StorePlace, SuiteFiles, loaded_registry, render
+from harness.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from harness.discovery.registry import Registry
+    from harness.planning.planner import Plan, Point
+    from harness.planning.suite import Suite
+    from harness.running.executor_choice import Chosen, Wish
+    from harness.storing.store import Push, Store
+
+
+def _plan(suites: Sequence[Suite], registry: Registry, executors: Mapping[str, Chosen]) -> Plan:
+    from harness.planning.probe import plan_probed
+
+    remote = [suite for suite, chosen in executors.items() if chosen.spec(registry).remote]
+    return plan_probed(suites, registry, remote=remote)
+
+
+def plan(suites: SuiteFiles, *, as_json: AsJson = False) -> None:
+    """Shows what a run would do: points, trials, and what is skipped and why."""
+    from harness.planning.suite import load_all
+    from harness.running.executor_choice import choose
+
+    registry = loaded_registry()
+    loaded = load_all(suites)
+    planned = _plan(loaded, registry, choose(loaded, registry))
+    if as_json:
+        content = {
+            "points": [point.to_json() for point in planned.points],
+            "skipped": [{"label": skipped.point.label, "reason": skipped.reason} for skipped in planned.skipped],
+            "directions": registry.directions(
+                [("workload", point.workload) for point in planned.points]
+                + [("scorer", scorer.name) for point in planned.points for scorer in point.scorers]
+            ),
+        }
+        typer.echo(json.dumps(content, indent=1, default=str))
+        return
+    trials = 0
+    least = 0.0
+    for point in planned.points:
+        trials += point.trials
+        least += point.trials * point.windows.count * point.windows.min_seconds
+        typer.echo(f"{point.id}  {point.suite}: {point.label}  x {point.trials}")
+    for skipped in planned.skipped:
+        typer.echo(f"skipped       {skipped.point.suite}: {skipped.point.label}: {skipped.reason}")
+    typer.echo(
+        f"{len(planned.points)} points, {trials} trials, {len(planned.skipped)} skipped; windows last {least:.0f} s"
+    )
+
+
+def run(
+    suites: Annotated[list[Path] | None, typer.Argument(help="Suite files.", show_default=False)] = None,
+    *,
+    store: StorePlace = DEFAULT_STORE,
+    resume: Annotated[
+        str | None, typer.Option(help="Run to go on with; only what is missing is run.", show_default=False)
+    ] = None,
+    changed: Annotated[
+        str, typer.Option(help="If suites plan other points than --resume: refuse, keep its plan, or begin a new run.")
+    ] = "refuse",
+    executor: Annotated[
+        str, typer.Option(metavar="NAME", help="Where trials run, whatever the suites say; else local.")
+    ] = "",
+    executor_option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the executor; may be repeated.")
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Trials side by side, of workloads that model their hardware; others run alone.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the order of trials.")] = 0,
+) -> None:
+    """Measures the points of suites and prints the report."""
+    from harness.planning.suite import load_all
+    from harness.running.executor_choice import Wish
+    from harness.storing.places import open_store
+
+    registry = loaded_registry()
+    wish = Wish(executor, tuple(executor_option or ()), jobs)
+    kept = open_store(store)
+    loaded = load_all(suites or [])
+    begun = None if resume is None else _resumed(kept, resume, loaded, changed, wish, registry)
+    if begun is None:
+        begun = _begun(kept, loaded, seed, wish, registry)
+    _drive(*begun, registry)
+
+
+Begun = tuple["Store", Path, "Sequence[Point]", int, "Mapping[str, Chosen]"]
+"""Store, folder, points, seed and executors of a run."""
+
+
+def _resumed(
+    kept: Store, resume: str, loaded: Sequence[Suite], changed: str, wish: Wish, registry: Registry
+) -> Begun | None:
+    """An earlier run to go on with; None where the suites have changed and a new one is to begin."""
+    from harness.running.resume import resumed
+    from harness.running.run_folder import executors_of, planned_points
+    from harness.storing.places import to_resume
+
+    kept, folder = to_resume(kept, resume)
+    executors = wish.over([point.suite for point in planned_points(folder)], executors_of(folder, registry), registry)
+    planned = _plan(loaded, registry, executors) if loaded else None
+    found = resumed(folder, planned, changed)
+    return None if found is None else (kept, folder, *found, executors)
+
+
+def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry: Registry) -> Begun:
+    """A new run."""
+    from harness.running.executor_choice import choose
+    from harness.running.run_folder import create
+    from harness.storing.url import command_line
+
+    if not loaded:
+        raise UsageError("nothing to run", accepted="suite files, or --resume with a run folder")
+    executors = choose(loaded, registry, wish)
+    planned = _plan(loaded, registry, executors)
+    files = [suite.file for suite in loaded]
+    folder = create(kept.folder, planned, files, command_line(), seed, executors=executors)
+    for skipped in planned.skipped:
+        typer.echo(f"skipped: {skipped.point.suite}: {skipped.point.label}: {skipped.reason}", err=True)
+    return kept, folder, planned.points, seed, executors
+
+
+def kept_between(push: Push, run: Path, executors: Mapping[str, Chosen]) -> Push:
+    """What a run tells of its folders: each trial's; only its own where a measured trial may begin beside sending."""
+    from harness.running.executor_choice import LOCAL
+
+    if not any(each.name == LOCAL and each.options.get("jobs", 1) > 1 for each in executors.values()):
+        return push
+    return lambda folder: push(folder) if folder == run else None
+
+
+def _drive(
+    kept: Store,
+    folder: Path,
+    points: Sequence[Point],
+    seed: int,
+    executors: Mapping[str, Chosen],
+    registry: Registry,
+) -> None:
+    from harness.commands.progress import Progress
+    from harness.running.driver_lock import driven
+    from harness.running.run import start
+
+    here = not all(executors[suite].spec(registry).remote for suite in executors)
+    with driven(folder), Progress() as progress, kept.sending(quiet=here) as uploads:
+        uploads.push(folder)
+        keep = kept_between(uploads.push, folder, executors)
+        tally = start(folder, points, seed, executors, registry, progress.tell, keep=keep).execute()
+    for each in tally.skipped:
+        typer.echo(f"skipped: {each['label']}: {each['reason']}", err=True)
+    if not points:
+        typer.echo("every point was skipped: nothing was measured")
+    elif tally.measured or tally.kept:
+        render([folder])
+    for text in [*tally.failed, *tally.invalid, *uploads.faults]:
+        typer.echo(f"failed: {text}", err=True)
+    typer.echo(f"records: {kept.name_of(folder)}")
+    raise typer.Exit(int(tally.exit_code or (ExitCode.MEASUREMENT if uploads.faults else ExitCode.OK)))

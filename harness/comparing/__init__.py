@@ -1,0 +1,1 @@
+"""Runs against runs, judged by nobody: two side by side, one metric over time."""

@@ -1,0 +1,222 @@
+"""How a metric went over the runs of a store: one series a point, card, driver, method and set of factors.
+
+A change point finds the creep that a gate's pairs cannot see: each change small, all together not. It opens a report
+and fails nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from harness.errors import MeasurementError, UsageError, did_you_mean
+from harness.quantity import Amount
+from harness.records import record
+from harness.records.metric import Metric
+from harness.records.trials import (
+    PointTrials,
+    cards,
+    drivers,
+    factor_ids,
+    group,
+    metrics_of,
+    rests_on_factors,
+    value_of,
+)
+from harness.statistics.change_points import MIN_SIZE, ChangePoint, change_points
+from harness.storing.places import open_store
+from harness.storing.store import Store
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SeriesKey:
+    """What the values of one series share; a change in any of it begins another series.
+
+    Attributes:
+        point: suite and label.
+        id: of the point: digest of options, backend, meters and windows.
+        cards: devices by kind, product and identity.
+        drivers: their versions.
+        methods: how the values were obtained.
+        factors: ids of the factors that an impact rests on; empty for a time or an energy.
+        unit: of the values.
+    """
+
+    point: str
+    id: str
+    cards: tuple[str, ...]
+    drivers: tuple[str, ...]
+    methods: tuple[str, ...]
+    factors: tuple[str, ...]
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One run: when it started, its id, and the median of its trials."""
+
+    started_utc: str
+    run: str
+    value: float
+    trials: int
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One series in time order, with its change points."""
+
+    key: SeriesKey
+    entries: Sequence[Entry]
+    changes: Sequence[ChangePoint]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """All series of a metric, longest first, and what was left out."""
+
+    metric: Metric
+    series: Sequence[Series]
+    notes: Sequence[str]
+
+
+def history(
+    store: Store | Path, metric: Metric, *, only: str = "", min_size: int = MIN_SIZE, runs: Sequence[Path] = ()
+) -> History:
+    """The series of a metric over the runs of a store.
+
+    Args:
+        store: where the runs are kept.
+        metric: what is followed.
+        only: text that a point's suite or label must hold.
+        min_size: runs on either side of a change point.
+        runs: these run folders in place of the store's.
+
+    Raises:
+        UsageError: no such store, or no run in it knows the metric.
+        MeasurementError: a record cannot be read.
+    """
+    if min_size < 2:
+        raise UsageError(f"a segment of {min_size} runs", accepted="at least 2")
+    found: dict[SeriesKey, list[Entry]] = {}
+    known: dict[str, None] = {}
+    notes = []
+    store = open_store(store) if isinstance(store, Path) else store
+    for folder in runs or run_folders(store):
+        if recosted(folder):
+            notes.append(f"{folder.name}: costed again from another run, left out")
+            continue
+        for point in group(record.records_of(folder)):
+            if only not in point.name:
+                continue
+            known |= dict.fromkeys(map(str, metrics_of(point.records)))
+            for key, entry in _entries(metric, point):
+                found.setdefault(key, []).append(entry)
+    if not found:
+        raise UsageError(
+            f"no run has a value of {metric}" + (f" at a point with {only!r}" if only else ""),
+            where=store.shown,
+            accepted=", ".join(known) or "a store with finished runs",
+            hint=did_you_mean(str(metric), known),
+        )
+    series = [_series(key, entries, min_size) for key, entries in found.items()]
+    return History(metric, sorted(series, key=lambda each: (-len(each.entries), each.key)), notes)
+
+
+def run_folders(store: Store) -> Iterator[Path]:
+    """The run folders of a store, by name and so by time."""
+    yield from (folder for folder in store.fetch() if (folder / record.RUN).is_file())
+
+
+def recosted(run: Path) -> bool:
+    """Whether a run holds other costs of a run that the store may hold too."""
+    path = run / record.RUN
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")).get("parent"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise MeasurementError(f"the run's description cannot be read: {error}", where=str(path)) from None
+
+
+def _entries(metric: Metric, point: PointTrials) -> Iterator[tuple[SeriesKey, Entry]]:
+    """The entry of one run; trials that differ in what a series shares are entries of different series."""
+    by_key: dict[SeriesKey, list[tuple[str, float]]] = {}
+    for finished in point.records:
+        value = value_of(metric, finished)
+        if isinstance(value, Amount):
+            measurement = finished.measurement
+            key = SeriesKey(
+                point=point.name,
+                id=point.id,
+                cards=tuple(cards(measurement)),
+                drivers=tuple(drivers(measurement)),
+                methods=tuple(sorted(value.composition)),
+                factors=factor_ids(finished) if rests_on_factors(metric, finished) else (),
+                unit=value.unit,
+            )
+            by_key.setdefault(key, []).append((measurement.started_utc, value.value))
+    run = point.records[0].measurement.run
+    for key, values in by_key.items():
+        yield key, Entry(min(started for started, _ in values), run, median(v for _, v in values), len(values))
+
+
+def _series(key: SeriesKey, entries: Sequence[Entry], min_size: int) -> Series:
+    ordered = sorted(entries, key=lambda entry: (entry.started_utc, entry.run))
+    return Series(key, ordered, change_points([entry.value for entry in ordered], min_size=min_size))
+
+
+def to_json(found: History) -> dict[str, Any]:
+    """The history as JSON values."""
+    return {
+        "metric": found.metric.name,
+        "per": found.metric.per,
+        "notes": list(found.notes),
+        "series": [
+            {
+                "point": each.key.point,
+                "point_id": each.key.id,
+                "cards": each.key.cards,
+                "drivers": each.key.drivers,
+                "methods": each.key.methods,
+                "factors": each.key.factors,
+                "unit": each.key.unit,
+                "runs": [
+                    {"run": e.run, "started_utc": e.started_utc, "value": e.value, "trials": e.trials}
+                    for e in each.entries
+                ],
+                "change_points": [
+                    {
+                        "run": each.entries[change.index].run,
+                        "index": change.index,
+                        "before": change.before,
+                        "after": change.after,
+                        "p_value": change.p_value,
+                    }
+                    for change in each.changes
+                ],
+            }
+            for each in found.series
+        ],
+    }
+
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float], changes: Sequence[int] = (), width: int = 60) -> str:
+    """Values as a row of bars from their least to their greatest, with `|` before each change.
+
+    A series longer than `width` is thinned to medians of equal stretches.
+    """
+    step = max(1, math.ceil(len(values) / width))
+    least, greatest = min(values), max(values)
+    marks = {change // step for change in changes}
+    drawn = []
+    for number in range(0, len(values), step):
+        value = median(values[number : number + step])
+        share = (value - least) / (greatest - least) if greatest > least else 0.5
+        drawn.append(("|" if number // step in marks else "") + BARS[min(len(BARS) - 1, int(share * len(BARS)))])
+    return "".join(drawn)

@@ -1,0 +1,21 @@
+"""`python -m harness.costing RUN_FOLDER`: finishes the trials of a run.
+
+The name is a protocol: a gate starts it in the environment of the revision that it judges.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from harness.costing.coster import main
+
+if __name__ == "__main__":
+    asked = argparse.ArgumentParser()
+    asked.add_argument("run", type=Path)
+    asked.add_argument("--again", action="store_true")
+    asked.add_argument("--part", default="0/1")
+    said = asked.parse_args()
+    at, _, of = said.part.partition("/")
+    sys.exit(main(said.run, again=said.again, part=int(at), parts=int(of)))

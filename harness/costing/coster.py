@@ -1,0 +1,227 @@
+"""From measurements to records: quality, impacts, cost per functional unit. Runs after the work, in its own process.
+
+Started as `python -m harness.costing RUN_FOLDER [--again] [--part K/N]`; it finishes every trial, or every N-th from
+the K-th on, that has a measurement and no record, and can be repeated: the measurement and its side-cars are never
+changed.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from harness import functional_unit
+from harness.costing.impacts import Applied, Costs, StoredTrace, Windows, in_order
+from harness.discovery.guard import expect, json_mapping, made, naming, title
+from harness.discovery.registry import Registry, load_plugins
+from harness.errors import HarnessError, MeasurementError, PluginError
+from harness.functional_unit import FunctionalUnit, Row, count, finite, per_second
+from harness.meter import ImpactMeter, ImpactMeterSpec
+from harness.planning.planner import Point
+from harness.quantity import Amount, Method, Value
+from harness.records import record, side_cars
+from harness.records.record import Measurement, Record, UnitResult
+from harness.workload import Column, Scorer
+
+STATISTICS = {"p50": 0.5, "p95": 0.95}
+
+
+def key(row: Mapping[str, Any]) -> str:
+    """Identity of a work item within its trial."""
+    return f"{row['window']}:{row['item_id']}"
+
+
+class Coster:
+    """Turns one measurement into a record.
+
+    Args:
+        measurement: what the worker saw.
+        folder: the trial's folder, for its side-cars.
+        registry: the plugins.
+    """
+
+    def __init__(self, measurement: Measurement, folder: Path, registry: Registry) -> None:
+        self.measurement = measurement
+        self.folder = folder
+        self.registry = registry
+        self.point = Point.from_json(dict(measurement.point))
+        self.rows = list(record.read_lines(folder / record.ITEMS))
+        self.scorer_facts: dict[str, Any] = {}
+
+    def record(self) -> Record:
+        """The finished record; raises HarnessError when a scorer or an impact meter breaks its contract."""
+        self._score()
+        late = self._check_items()
+        applied = in_order(self._applied())
+        costs = Windows(self.measurement, StoredTrace(self.folder, self.measurement)).cost(applied)
+        return Record(
+            measurement=self.measurement,
+            totals=costs.totals,
+            units={
+                name: self._unit(name, FunctionalUnit.of(**definition), costs)
+                for name, definition in self.point.functional_units.items()
+            },
+            columns=self._columns(),
+            impacts=tuple({"name": each.spec.name, "options": dict(each.options)} for each in applied),
+            factors=costs.factors,
+            scorers=self.scorer_facts,
+            flags=(*late, *costs.flags),
+            alternatives=costs.alternatives,
+            qualities={
+                column.name: column.higher_is_better for column in self._scored() if column.higher_is_better is not None
+            },
+        )
+
+    # Quality
+
+    def _score(self) -> None:
+        if not self.point.scorers:
+            return
+        by_key = {key(row): row for row in self.rows}
+        outputs = self._outputs(by_key)
+        for choice in self.point.scorers:
+            offer = self.registry.get("scorer", choice.name)
+            spec, plugin = offer.spec, title("scorer", choice.name, offer)
+            scorer: Scorer = made(offer, "scorer", spec.options.model_validate(dict(choice.options)), Scorer)
+            asked = [
+                ({**row, "item_id": name}, outputs.get(name)) for name, row in by_key.items() if row["status"] == "ok"
+            ]
+            with naming(plugin, "score"):
+                scores = expect(scorer.score(asked), Mapping, plugin, "score")
+            wanted = {str(row["item_id"]) for row, _ in asked}
+            if scores.keys() != wanted:
+                odd = sorted(scores.keys() ^ wanted)[:3]
+                raise PluginError(
+                    f"scorer {choice.name!r} gave {len(scores)} scores for {len(wanted)} items, e.g. {odd}"
+                )
+            declared = {column.name for column in spec.columns}
+            for name, columns in scores.items():
+                expect(columns, Mapping, plugin, "score")
+                if not columns.keys() <= declared:
+                    raise PluginError(
+                        f"scorer {choice.name!r} filled undeclared columns {sorted(columns.keys() - declared)}"
+                    )
+                by_key[name].update({column: functional_unit.finite(value) for column, value in columns.items()})
+            self.scorer_facts[choice.name] = {
+                "options": dict(choice.options),
+                **json_mapping(scorer.facts(), plugin, "facts"),
+            }
+
+    def _outputs(self, items: Mapping[str, Row]) -> dict[str, object]:
+        """Stored outputs by item; one without its item, or two of one item, are an error."""
+        outputs: dict[str, object] = {}
+        for row in record.read_lines(self.folder / record.OUTPUTS):
+            name = key(row)
+            if name in outputs or name not in items:
+                what = "two outputs" if name in outputs else "an output and no work item"
+                raise MeasurementError(f"item {name!r} has {what}", where=str(self.folder / record.OUTPUTS))
+            outputs[name] = row["output"]
+        return outputs
+
+    def _check_items(self) -> list[str]:
+        """Refuses impossible work items; flags a window that closed before the last item in it was complete."""
+        sums = {str(unit["sum"]) for unit in self.point.functional_units.values()}
+        counts = {"output_tokens", "total_tokens", *(column for column in sums if column.endswith("_tokens"))}
+        functional_unit.check_rows(self.rows, counts)
+        durations = {span.window: span.duration_s for span in self.measurement.windows}
+        late = {
+            row["window"]
+            for row in self.rows
+            if (end_s := finite(row.get("end_s"))) is not None and end_s > durations.get(row["window"], end_s)
+        }
+        return [f"window {window} closed before its last item was complete" for window in sorted(late)]
+
+    # Results
+
+    def _applied(self) -> list[Applied]:
+        found = []
+        for choice in self.point.meters:
+            offer = self.registry.get("meter", choice.name)
+            spec = offer.spec
+            if isinstance(spec, ImpactMeterSpec):
+                meter: ImpactMeter = made(
+                    offer, "meter", spec.options.model_validate(dict(choice.options)), ImpactMeter
+                )
+                found.append(Applied(spec, choice.options, meter))
+        return found
+
+    def _unit(self, name: str, unit: FunctionalUnit, costs: Costs) -> UnitResult:
+        counted = replace(count(unit, self.rows), why_zero=self.measurement.why_zero.get(unit.sum, ""))
+        duration = costs.totals["duration_s"]
+        rate = per_second(name, counted, duration.value) if isinstance(duration, Amount) else duration
+        return UnitResult(
+            unit=str(unit),
+            count=counted,
+            costs=costs.per_unit(name, counted),
+            rate=rate,
+            shares=functional_unit.shares(counted),
+            sweeps={
+                column.name: functional_unit.sweep(unit, self.rows, column.name, column.bars)
+                for column in self._scored()
+                if any(condition.column == column.name for condition in unit.where)
+            },
+        )
+
+    def _scored(self) -> list[Column]:
+        """Columns that the scorers fill."""
+        return [
+            column for choice in self.point.scorers for column in self.registry.get("scorer", choice.name).spec.columns
+        ]
+
+    def _columns(self) -> dict[str, dict[str, Value]]:
+        spec = self.registry.get("workload", self.point.workload).spec
+        columns = [*spec.columns, *self._scored()]
+        return {
+            column.name: {
+                label: _obtained(value, column.method)
+                for label, value in {
+                    "mean": functional_unit.mean_of_column(column.name, self.rows, column.unit),
+                    **{
+                        label: functional_unit.quantile_of_column(column.name, self.rows, column.unit, level)
+                        for label, level in STATISTICS.items()
+                    },
+                }.items()
+            }
+            for column in columns
+        }
+
+
+def _obtained(value: Value, method: Method) -> Value:
+    """The value with the method of its column."""
+    return replace(value, composition={method: value.value}) if isinstance(value, Amount) else value
+
+
+def finish_trial(folder: Path, registry: Registry) -> Record:
+    """Scores and costs one trial and writes its record."""
+    measurement = record.load_measurement(folder)
+    side_cars.check(folder, measurement)
+    finished = Coster(measurement, folder, registry).record()
+    record.dump(folder / record.RECORD, finished)
+    (folder / record.FAILURE).unlink(missing_ok=True)
+    return finished
+
+
+def main(run: Path, *, again: bool = False, part: int = 0, parts: int = 1) -> int:
+    """Finishes what of a run is not finished, or all of it `again`; a trial's failure stands beside it and in the log.
+
+    A record that stands is replaced by a complete new one or not at all.
+    """
+    registry = load_plugins()
+    failed = 0
+    for folder in islice(record.trial_folders(run), part, None, parts):
+        stands = (folder / record.RECORD).exists()
+        if (stands and not again) or not (folder / record.MEASUREMENT).exists():
+            continue
+        try:
+            finish_trial(folder, registry)
+        except Exception as error:  # noqa: BLE001 - one trial's fault must not cost the others their records
+            traceback.print_exc()
+            failed += 1
+            reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+            if not stands:
+                record.write_json(folder / record.FAILURE, {"reason": f"scoring or costing: {reason}", "log_tail": []})
+    return 1 if failed else 0

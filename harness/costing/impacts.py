@@ -1,0 +1,271 @@
+"""What impact meters make of a trial's windows, and the sums over them; a measurement can be costed many times."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from harness import functional_unit
+from harness.discovery.guard import expect, naming
+from harness.errors import PluginError
+from harness.functional_unit import UnitCount, per_unit
+from harness.meter import Costed, DeviceUse, EnergyTrace, Factor, Impact, ImpactMeter, ImpactMeterSpec
+from harness.planning.point import order_impacts
+from harness.quantity import Amount, Unavailable, Undefined, Value, total
+from harness.records import record
+from harness.records.record import Measurement, Span
+from harness.sample import Scope, disjoint
+from harness.units import seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """An impact meter, made with its options."""
+
+    spec: ImpactMeterSpec
+    options: Mapping[str, Any]
+    meter: ImpactMeter
+
+
+def in_order(applied: Iterable[Applied]) -> tuple[Applied, ...]:
+    """Each after those whose readings it needs; raises UsageError as `order_impacts` does."""
+    by_name = {each.spec.name: each for each in applied}
+    return tuple(by_name[spec.name] for spec in order_impacts([each.spec for each in by_name.values()]))
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a trial cost.
+
+    Attributes:
+        totals: reading name -> value over all windows.
+        factors: every factor used, once.
+        flags: what a reader must know, each once.
+        ratios: readings that are never divided by a functional unit.
+        alternatives: reading -> published alternative to its factors -> the total with it.
+    """
+
+    totals: dict[str, Value]
+    factors: tuple[Factor, ...]
+    flags: tuple[str, ...]
+    ratios: frozenset[str]
+    alternatives: dict[str, dict[str, Value]]
+
+    def per_unit(self, name: str, counted: UnitCount) -> dict[str, Value]:
+        """Each reading divided by what was achieved of a functional unit."""
+        return {
+            metric: per_unit(value, name, counted)
+            for metric, value in self.totals.items()
+            if metric not in self.ratios and metric != "power_w"
+        }
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What impact meters said beside their readings, over all windows so far."""
+
+    factors: dict[str, Factor] = field(default_factory=dict)
+    flags: dict[str, None] = field(default_factory=dict)
+    alternatives: dict[tuple[str, str], list[Value]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, spec: ImpactMeterSpec, impact: Impact) -> None:
+        """Keeps what one meter said of one window."""
+        self.factors.update({factor.id or f"{factor.name}={factor.value}": factor for factor in impact.factors})
+        self.flags.update(dict.fromkeys(f"{spec.name}: {flag}" for flag in impact.flags))
+        for reading, named in impact.alternatives.items():
+            for name, value in named.items():
+                self.alternatives[reading, name].append(value)
+
+    def sums(self, windows: int) -> dict[str, dict[str, Value]]:
+        """Alternatives summed over the windows; one that a window lacks is none."""
+        found: dict[str, dict[str, Value]] = {}
+        for (reading, name), values in self.alternatives.items():
+            if len(values) == windows:
+                found.setdefault(reading, {})[name] = _sum(values)
+        return found
+
+
+@dataclass(slots=True)
+class _Window:
+    """A window before any impact meter: energy, readings and device rows."""
+
+    span: Span
+    energy: dict[str, Value]
+    readings: dict[str, Value]
+    uses: tuple[DeviceUse, ...]
+
+
+class Windows:
+    """The windows of one measurement.
+
+    Args:
+        measurement: what the worker saw.
+        trace: cumulative joules over time.
+    """
+
+    def __init__(self, measurement: Measurement, trace: EnergyTrace) -> None:
+        self._measurement = measurement
+        self._trace = trace
+        self._scopes = measurement.scopes
+        self._windows = [self._window(span) for span in measurement.windows]
+
+    def _window(self, span: Span) -> _Window:
+        energy = {
+            reading.scope: reading.value
+            for reading in self._measurement.readings
+            if reading.primary and reading.span == "window" and reading.window == span.window
+        }
+        readings: dict[str, Value] = {"duration_s": Amount.exact(span.duration_s, "s")}
+        _add_energy(readings, energy, self._scopes)
+        uses = tuple(row.use for row in self._measurement.uses if row.window == span.window)
+        return _Window(span, energy, readings, uses)
+
+    def cost(self, applied: Sequence[Applied], only: Sequence[str] | None = None) -> Costs:
+        """Applies impact meters in their order.
+
+        Args:
+            applied: the meters in order.
+            only: the readings to sum; all unless given.
+
+        Raises:
+            PluginError: a meter breaks its contract.
+        """
+        ratios = frozenset(name for each in applied for name in each.spec.ratios)
+        kept = _Kept()
+        per_window = [self._applied(window, applied, kept) for window in self._windows]
+        return Costs(
+            _totals(per_window, ratios, only),
+            tuple(kept.factors.values()),
+            tuple(kept.flags),
+            ratios,
+            kept.sums(len(self._windows)),
+        )
+
+    def _applied(self, window: _Window, applied: Sequence[Applied], kept: _Kept) -> dict[str, Value]:
+        energy, readings, scopes = dict(window.energy), dict(window.readings), dict(self._scopes)
+        for each in applied:
+            spec = each.spec
+            summed = disjoint([name for name in energy if name in scopes], scopes)
+            costed = Costed(
+                duration_s=window.span.duration_s,
+                start_utc_s=window.span.start_utc_s,
+                energy={name: energy[name] for name in summed},
+                readings=dict(readings),
+                devices=self._measurement.devices,
+                uses=window.uses,
+                trace=self._trace,
+                environment=self._measurement.environment,
+            )
+            plugin = f"meter {spec.name!r}"
+            with naming(plugin, "apply"):
+                impact = expect(each.meter.apply(costed), Impact, plugin, "apply")
+                _check(spec, impact)
+            kept.add(spec, impact)
+            energy.update(impact.energy)
+            scopes.update(impact.scopes)
+            if impact.energy:
+                _add_energy(readings, energy, scopes)
+            for name in spec.yields:
+                if name != "energy_j":
+                    readings[name] = impact.readings.get(name, Unavailable(f"meter {spec.name!r} gave no {name}"))
+        return readings
+
+
+def _check(spec: ImpactMeterSpec, impact: Impact) -> None:
+    undeclared = impact.readings.keys() - spec.yields.keys()
+    if undeclared:
+        raise PluginError(f"meter {spec.name!r} yielded undeclared readings {sorted(undeclared)}")
+    for name, value in {**impact.readings, **impact.energy}.items():
+        if not isinstance(value, Amount | Unavailable | Undefined):
+            raise PluginError(
+                f"meter {spec.name!r} gave {value!r:.60} for {name}", accepted="an Amount, or Unavailable"
+            )
+
+
+def _add_energy(readings: dict[str, Value], energy: Mapping[str, Value], scopes: Mapping[str, Scope]) -> None:
+    """`energy_j` over the scopes that may be summed, and `energy_j:<scope>` for each one read."""
+    known = [name for name in energy if name in scopes]
+    for name in known:
+        readings[f"energy_j:{name}"] = energy[name]
+    summed = disjoint(known, scopes)
+    readings["energy_j"] = (
+        _sum([energy[name] for name in summed]) if summed else Unavailable("no energy meter reads on this machine")
+    )
+
+
+def _sum(values: Sequence[Value]) -> Value:
+    """Sum of all; the first missing one is the reason why there is none."""
+    amounts = []
+    for value in values:
+        if not isinstance(value, Amount):
+            return value
+        amounts.append(value)
+    return total(amounts) if amounts else Unavailable("nothing was read")
+
+
+def _totals(
+    windows: Sequence[Mapping[str, Value]], ratios: frozenset[str], only: Sequence[str] | None
+) -> dict[str, Value]:
+    totals: dict[str, Value] = {}
+    for name in dict.fromkeys(name for window in windows for name in window):
+        if only is not None and name not in only:
+            continue
+        values = [window.get(name, Unavailable("not read in every window")) for window in windows]
+        if name in ratios:
+            totals[name] = values[0] if len(set(map(str, values))) == 1 else Unavailable("differs between windows")
+        else:
+            totals[name] = _sum(values)
+    duration = totals.get("duration_s")
+    if isinstance(duration, Amount) and "energy_j" in totals:
+        totals["power_w"] = functional_unit.mean_power(totals["energy_j"], duration.value)
+    return totals
+
+
+class StoredTrace(EnergyTrace):
+    """The trace of a trial's folder, read when a meter first looks at it: most never do."""
+
+    __slots__ = ("_read",)
+    _read: Callable[[], EnergyTrace]
+
+    def __init__(self, folder: Path, measurement: Measurement) -> None:
+        read = cache(lambda: read_trace(folder / record.ENERGY, measurement))
+        object.__setattr__(self, "_read", read)  # a trace is frozen
+
+    @property
+    def utc_s(self) -> tuple[float, ...]:
+        """Seconds since the Unix epoch."""
+        return self._read().utc_s
+
+    @property
+    def joules(self) -> Mapping[str, tuple[float, ...]]:
+        """Per scope, cumulative joules at those times."""
+        return self._read().joules
+
+
+def read_trace(path: Path, measurement: Measurement) -> EnergyTrace:
+    """Cumulative joules of each primary scope over UTC, at the times when all of them had been read."""
+    primary = {(reading.meter, reading.scope) for reading in measurement.readings if reading.primary}
+    latest: dict[str, float] = {}
+    times: list[float] = []
+    joules: dict[str, list[float]] = defaultdict(list)
+    wanted = {scope for _, scope in primary}
+    rows = list(record.read_lines(path))
+    anchor: Mapping[str, Any] | None = next((row["anchor"] for row in rows if "anchor" in row), None)
+    for row in sorted((row for row in rows if "t" in row), key=itemgetter("t")):  # edges are written a little late
+        latest |= {
+            scope: value for scope, value in row["j"].items() if (row["m"], scope) in primary and value is not None
+        }
+        if anchor is None or latest.keys() != wanted:
+            continue
+        moment = anchor["utc_s"] + seconds(row["t"] - anchor["monotonic_ns"])
+        if times and moment <= times[-1]:
+            continue
+        times.append(moment)
+        for scope in wanted:
+            joules[scope].append(latest[scope])
+    return EnergyTrace(tuple(times), {scope: tuple(values) for scope, values in joules.items()})

@@ -1,0 +1,242 @@
+"""`harness recost`: impacts of finished records with other options, from stored energy alone.
+
+Nothing is run, scored or measured again: energy, counts of functional units and quality columns are the record's. The
+raw files are read only; with `--set` a new run folder is written, with `--sweep` one table.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from harness.costing.impacts import Applied, Costs, StoredTrace, Windows
+from harness.costing.settings import Combinations
+from harness.discovery.registry import Registry
+from harness.errors import MeasurementError, UsageError
+from harness.functional_unit import per_unit
+from harness.meter import ImpactMeterSpec
+from harness.planning.planner import Point
+from harness.planning.point import Choice
+from harness.planning.secrecy import redacted_command
+from harness.quantity import Value
+from harness.records import record
+from harness.records.record import Record
+from harness.running.run_folder import PLAN, new_run_id, planned_points
+
+KEPT_FILES: Final = (record.MEASUREMENT, record.ITEMS, record.ENERGY, record.FAILURE)
+"""What a new trial folder holds beside its record: copies, so that it can be costed again by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One record under one combination.
+
+    Attributes:
+        run: id of the run it was read from.
+        trial_id: of the trial.
+        point: id of its point.
+        label: of its point, for people.
+        combination: index of the combination.
+        totals: impact reading -> value of the whole trial.
+        units: functional unit -> impact reading -> value per unit.
+        factors: name -> value of each factor that is a number.
+        flags: what a reader must know.
+        invalid: why the trial's measurement is not valid; empty when it is.
+    """
+
+    run: str
+    trial_id: str
+    point: str
+    label: str
+    combination: int
+    totals: Mapping[str, Value]
+    units: Mapping[str, Mapping[str, Value]]
+    factors: Mapping[str, float]
+    flags: tuple[str, ...]
+    invalid: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What a table of a sweep has columns for: impact readings, and functional units in order of appearance."""
+
+    metrics: tuple[str, ...]
+    ratios: frozenset[str]
+    units: tuple[str, ...]
+
+
+def trials(run: Path) -> Iterator[Path]:
+    """Folders of the trials of a run that have a record."""
+    for folder in record.trial_folders(run):
+        if (folder / record.RECORD).exists():
+            yield folder
+
+
+def points_of(runs: Sequence[Path]) -> dict[Path, list[Point]]:
+    """The planned points of each run; raises UsageError for what is no run folder or holds no record."""
+    found: dict[Path, list[Point]] = {}
+    for run in runs:
+        if run.resolve() in {other.resolve() for other in found}:
+            raise UsageError("this run is named twice", where=str(run), accepted="each once")
+        found[run] = planned_points(run)
+        if next(trials(run), None) is None:
+            raise UsageError("no trial of this run has a record", where=str(run), accepted="a finished run")
+    return found
+
+
+def _own_impacts(point: Point, registry: Registry) -> list[dict[str, Any]]:
+    """A point's impact meters; the meters that measured need not be installed where it is costed again."""
+    impacts = {name for name, offer in registry.meters.items() if isinstance(offer.spec, ImpactMeterSpec)}
+    return [{"name": choice.name, "options": dict(choice.options)} for choice in point.meters if choice.name in impacts]
+
+
+def columns_of(points: Sequence[Point], combinations: Combinations, registry: Registry) -> Columns:
+    """The columns of a sweep's table; raises UsageError where no impact meter is applied at all."""
+    metrics: dict[str, None] = {}
+    ratios: set[str] = set()
+    units: dict[str, None] = {}
+    for point in points:
+        units.update(dict.fromkeys(point.functional_units))
+        for each in combinations.of(_own_impacts(point, registry))[0]:
+            metrics.update(dict.fromkeys(each.spec.yields))
+            ratios.update(each.spec.ratios)
+    if not metrics:
+        raise UsageError("no impact meter is applied", accepted="--set or --sweep with an impact meter's option")
+    return Columns(tuple(metrics), frozenset(ratios), tuple(units))
+
+
+def rows(runs: Sequence[Path], combinations: Combinations, columns: Columns) -> Iterator[Row]:
+    """Every record under every combination, one record in memory at a time."""
+    for run in runs:
+        for folder in trials(run):
+            finished = record.load_record(folder)
+            windows = Windows(finished.measurement, StoredTrace(folder, finished.measurement))
+            invalid = finished.measurement.invalid
+            for index, applied in enumerate(combinations.of(finished.impacts)):
+                yield _row(run, finished, index, windows.cost(applied, columns.metrics), columns, invalid)
+
+
+def _row(run: Path, finished: Record, index: int, costs: Costs, columns: Columns, invalid: tuple[str, ...]) -> Row:
+    totals = {name: costs.totals[name] for name in columns.metrics if name in costs.totals}
+    point = finished.measurement.point
+    return Row(
+        run=run.name,
+        trial_id=finished.measurement.trial_id,
+        point=str(point["id"]),
+        label=str(point.get("label") or point["id"]),
+        combination=index,
+        totals=totals,
+        units={
+            name: {
+                metric: per_unit(value, name, unit.count)
+                for metric, value in totals.items()
+                if metric not in columns.ratios
+            }
+            for name, unit in finished.units.items()
+        },
+        factors={factor.name: factor.value for factor in costs.factors if factor.value is not None},
+        flags=costs.flags,
+        invalid=invalid,
+    )
+
+
+def recosted(parent: Record, folder: Path, applied: Sequence[Applied], parent_id: str) -> Record:
+    """A record with other impacts; what does not depend on them is the parent's.
+
+    Args:
+        parent: the record to start from.
+        folder: of its trial, for the trace.
+        applied: impact meters in order.
+        parent_id: `<run>/<trial>` of the parent.
+    """
+    costs = Windows(parent.measurement, StoredTrace(folder, parent.measurement)).cost(applied)
+    return replace(
+        parent,
+        totals=costs.totals,
+        units={name: replace(unit, costs=costs.per_unit(name, unit.count)) for name, unit in parent.units.items()},
+        impacts=tuple({"name": each.spec.name, "options": dict(each.options)} for each in applied),
+        factors=costs.factors,
+        flags=costs.flags,
+        alternatives=costs.alternatives,
+        parent=parent_id,
+    )
+
+
+def write_runs(
+    runs: Mapping[Path, Sequence[Point]],
+    store: Path,
+    combinations: Combinations,
+    registry: Registry,
+    command: Sequence[str],
+) -> list[Path]:
+    """Writes one new run per run; all of them, or none if anything goes wrong."""
+    made: list[tuple[Path, Path]] = []
+    try:
+        for run, points in runs.items():
+            final = store / new_run_id([*(point.suite for point in points), "recost"])
+            partial = store / f".{final.name}.partial"
+            made.append((partial, final))
+            partial.mkdir(parents=True)
+            _write_run(run, points, partial, final.name, combinations, registry, command)
+        for partial, final in made:
+            partial.rename(final)
+    except BaseException:
+        for partial, final in made:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(final, ignore_errors=True)
+        raise
+    return [final for _, final in made]
+
+
+def _write_run(
+    run: Path,
+    points: Sequence[Point],
+    folder: Path,
+    name: str,
+    combinations: Combinations,
+    registry: Registry,
+    command: Sequence[str],
+) -> None:
+    described = _described(run)
+    for trial in record.trial_folders(run):
+        target = folder / trial.name
+        target.mkdir()
+        for file in KEPT_FILES:
+            with suppress(FileNotFoundError):
+                shutil.copyfile(trial / file, target / file)
+        if (trial / record.RECORD).exists():
+            parent = record.load_record(trial)
+            (applied,) = combinations.of(parent.impacts)
+            record.dump(target / record.RECORD, recosted(parent, trial, applied, f"{run.name}/{trial.name}"))
+    record.write_json(folder / PLAN, [_replanned(point, combinations, registry).to_json() for point in points])
+    described |= {
+        "run": name,
+        "parent": run.name,
+        "settings": {setting.key: setting.values[0] for setting in combinations.fixed},
+        "command": redacted_command(list(command)),
+        "recosted_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    record.write_json(folder / record.RUN, described)
+
+
+def _described(run: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((run / record.RUN).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError) as error:
+        raise MeasurementError(f"not readable as a JSON object: {error}", where=str(run / record.RUN)) from error
+
+
+def _replanned(point: Point, combinations: Combinations, registry: Registry) -> Point:
+    """The point with the impact meters as they were applied; its id stays, since the same was measured."""
+    own = _own_impacts(point, registry)
+    names = {each["name"] for each in own}
+    applied = [Choice(each["name"], each["options"]) for each in combinations.choices(own)]
+    return replace(point, meters=(*(choice for choice in point.meters if choice.name not in names), *applied))

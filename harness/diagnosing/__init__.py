@@ -1,0 +1,1 @@
+"""What can be measured here, how well, and what could cost a run its results."""

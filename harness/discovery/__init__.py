@@ -1,0 +1,1 @@
+"""Finding plugins, and holding what they give to its type."""

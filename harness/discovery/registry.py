@@ -1,0 +1,273 @@
+"""What the installed plugins offer, found through entry points of group `harness`.
+
+Entry points are loaded one at a time: a plugin that cannot be imported, raises in an offer or offers something else
+than a spec is listed in `Registry.broken`, offers nothing, and the others work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+import pluggy
+
+from harness import hookspecs
+from harness.backend import BackendSpec
+from harness.discovery.offer_check import check_spec
+from harness.errors import PluginError, UsageError, did_you_mean
+from harness.executor import ExecutorSpec
+from harness.hookspecs import PROJECT_NAME, CommandSpec
+from harness.meter import ImpactMeterSpec, MeterSpec
+from harness.workload import ScorerSpec, WorkloadSpec
+
+KINDS: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
+    "workload": ("harness_workloads", (WorkloadSpec,)),
+    "backend": ("harness_backends", (BackendSpec,)),
+    "meter": ("harness_meters", (MeterSpec, ImpactMeterSpec)),
+    "executor": ("harness_executors", (ExecutorSpec,)),
+    "scorer": ("harness_scorers", (ScorerSpec,)),
+    "command": ("harness_commands", (CommandSpec,)),
+}
+"""Kind of offer -> the hook that makes it, and the types it may yield."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class PluginInfo:
+    """Where an offer comes from."""
+
+    name: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"plugin {self.name} of {self.distribution} {self.version}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A spec and the plugin that offers it."""
+
+    spec: Any
+    plugin: PluginInfo
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenPlugin:
+    """A plugin that could not be used, and why."""
+
+    name: str
+    distribution: str
+    version: str
+    error: str
+
+    def __str__(self) -> str:
+        return f"plugin {self.name} of {self.distribution} {self.version}".rstrip() + f": {self.error}"
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """One name of one kind that several plugins offer; using it is an error."""
+
+    kind: str
+    name: str
+    offers: tuple[Offer, ...]
+
+    def __str__(self) -> str:
+        plugins = ", by ".join(str(offer.plugin) for offer in self.offers)
+        return f"the {self.kind} {self.name!r} is offered more than once: by {plugins}"
+
+
+class Registry:
+    """The offers of every registered plugin, by kind and name."""
+
+    def __init__(self) -> None:
+        self.broken: list[BrokenPlugin] = []
+        self.plugins: list[PluginInfo] = []
+        self._manager = pluggy.PluginManager(PROJECT_NAME)
+        self._manager.add_hookspecs(hookspecs)
+        self._offers: dict[str, dict[str, list[Offer]]] = {kind: {} for kind in KINDS}
+        self._infos: dict[int, PluginInfo] = {}
+
+    # Filling
+
+    def register(self, module: object, name: str, *, distribution: str = "in-process", version: str = "") -> bool:
+        """Adds a plugin that is already imported; False, and an entry in `broken`, if it is not usable."""
+        return self._add(PluginInfo(name, distribution, version), lambda: module)
+
+    def load(self, entry_point: EntryPoint) -> bool:
+        """Imports and adds the plugin of one entry point; False, and an entry in `broken`, if it is not usable."""
+        found = entry_point.dist
+        info = PluginInfo(entry_point.name, found.name if found else "unknown", found.version if found else "")
+        return self._add(info, entry_point.load)
+
+    def _add(self, info: PluginInfo, load: Callable[[], object]) -> bool:
+        module: object = None
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints must not get between lines of JSON
+                module = load()
+            self._manager.register(module, name=f"{info.distribution}:{info.name}")
+            self._check_hook_names(module)
+            offered = [(kind, spec) for kind in KINDS for spec in self._gather(kind, module)]
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises must not stop the others
+            self.broken.append(BrokenPlugin(info.name, info.distribution, info.version, _said(error)))
+            if module is not None and id(module) not in self._infos and self._manager.is_registered(module):
+                self._manager.unregister(module)
+            return False
+        self.plugins.append(info)
+        self._infos[id(module)] = info
+        for kind, spec in offered:
+            self._offers[kind].setdefault(spec.name, []).append(Offer(spec, info))
+        return True
+
+    def _check_hook_names(self, module: object) -> None:
+        known = [name for name in dir(hookspecs) if name.startswith("harness_")]
+        for name in dir(module):
+            if self._manager.parse_hookimpl_opts(module, name) is not None and name not in known:
+                raise PluginError(f"there is no hook {name!r}", hint=did_you_mean(name, known))
+
+    def _gather(self, kind: str, module: object) -> list[Any]:
+        hook, types = KINDS[kind]
+        accepted = " or ".join(each.__name__ for each in types)
+        specs = []
+        for impl in getattr(self._manager.hook, hook).get_hookimpls():
+            if impl.plugin is not module:
+                continue
+            offered = impl.function()
+            if not isinstance(offered, Iterable) or isinstance(offered, str | bytes):
+                raise PluginError(f"{hook} gave {_short(offered)}", accepted=f"an iterable of {accepted}")
+            spec: Any
+            for spec in offered:
+                if not isinstance(spec, types):
+                    raise PluginError(f"{hook} offered {_short(spec)}", accepted=accepted)
+                name: object = spec.name
+                if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+                    raise PluginError(
+                        f"{hook} offered the name {_short(name)}", accepted="letters, digits, '.', '_' and '-'"
+                    )
+                check_spec(spec, hook)
+                specs.append(spec)
+        return specs
+
+    # Asking
+
+    def offers(self, kind: str) -> dict[str, Offer]:
+        """Offers of a kind by name, sorted; names in conflict are left out."""
+        return {name: found[0] for name, found in sorted(self._offers[kind].items()) if len(found) == 1}
+
+    @property
+    def workloads(self) -> dict[str, Offer]:
+        """Offers of `WorkloadSpec`."""
+        return self.offers("workload")
+
+    @property
+    def backends(self) -> dict[str, Offer]:
+        """Offers of `BackendSpec`."""
+        return self.offers("backend")
+
+    @property
+    def meters(self) -> dict[str, Offer]:
+        """Offers of `MeterSpec` and `ImpactMeterSpec`."""
+        return self.offers("meter")
+
+    @property
+    def executors(self) -> dict[str, Offer]:
+        """Offers of `ExecutorSpec`."""
+        return self.offers("executor")
+
+    @property
+    def scorers(self) -> dict[str, Offer]:
+        """Offers of `ScorerSpec`."""
+        return self.offers("scorer")
+
+    @property
+    def commands(self) -> dict[str, Offer]:
+        """Offers of `CommandSpec`."""
+        return self.offers("command")
+
+    @property
+    def conflicts(self) -> list[Conflict]:
+        """Names that more than one plugin offers."""
+        return [
+            Conflict(kind, name, tuple(found))
+            for kind, named in self._offers.items()
+            for name, found in sorted(named.items())
+            if len(found) > 1
+        ]
+
+    def get(self, kind: str, name: str) -> Offer:
+        """The offer of a name.
+
+        Raises:
+            UsageError: nobody offers it; says what is offered.
+            PluginError: several plugins offer it; names their distributions.
+        """
+        named = self._offers[kind]
+        found = named.get(name, [])
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise PluginError(
+                str(Conflict(kind, name, tuple(found))), hint="uninstall all but one of these distributions"
+            )
+        hint = did_you_mean(name, named)
+        if not hint and self.broken:
+            hint = "not usable: " + "; ".join(map(str, self.broken))
+        raise UsageError(f"there is no {kind} {_short(name)}", accepted=", ".join(sorted(named)) or "none", hint=hint)
+
+    def directions(self, named: Iterable[tuple[str, str]]) -> dict[str, bool | None]:
+        """Column -> whether higher is better, of workloads and scorers; None where nobody says, or two disagree.
+
+        Args:
+            named: kind and name of the offers to ask.
+        """
+        found: dict[str, bool | None] = {}
+        for kind, name in sorted(set(named)):
+            for column in self.get(kind, name).spec.columns:
+                said = column.higher_is_better
+                found[column.name] = said if found.get(column.name, said) == said else None
+        return found
+
+    def versions(self) -> dict[str, str]:
+        """Distribution -> version, of every plugin in use: for the record."""
+        return {info.distribution: info.version for info in self.plugins}
+
+    # Telling
+
+    def tell(self, hook_name: str, **kwargs: object) -> list[str]:
+        """Tells every plugin the news; returns what went wrong in which plugin, and never raises for it."""
+        faults = []
+        for impl in getattr(self._manager.hook, hook_name).get_hookimpls():
+            info = self._infos[id(impl.plugin)]
+            try:
+                impl.function(*(kwargs[name] for name in impl.argnames))
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - news never fail a run
+                faults.append(f"{info}: {hook_name} failed: {_said(error)}")
+        return faults
+
+
+def load_plugins(group: str = PROJECT_NAME) -> Registry:
+    """A registry of every installed plugin; the order does not depend on how they were installed."""
+    registry = Registry()
+    for entry_point in sorted(entry_points(group=group), key=_origin):
+        registry.load(entry_point)
+    return registry
+
+
+def _origin(entry_point: EntryPoint) -> tuple[str, str]:
+    return entry_point.dist.name if entry_point.dist else "", entry_point.name
+
+
+def _said(error: BaseException) -> str:
+    return str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,1 @@
+"""Whether head got worse than base, with a stated error rate."""

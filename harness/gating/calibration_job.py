@@ -1,0 +1,144 @@
+"""What `harness calibrate` does with its arguments: jobs of base against base, kept with the runner they hold for."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.errors import MeasurementError, UsageError
+from harness.gating.calibration import FEWEST_JOBS, Calibration, Job, Report, Sample, report
+from harness.gating.calibration_store import path_of, revision, runner_of
+from harness.gating.gate import Gate, control_cell, looks_for
+from harness.gating.job import Matched, load, margins, match
+from harness.gating.pairs import Pairs
+from harness.gating.sides import BASE, HEAD, Side, installed
+from harness.running.run import Watcher
+from harness.running.run_folder import new_run_id
+from harness.storing.url import command_line
+
+
+def run(
+    files: Sequence[Path],
+    store: Path,
+    *,
+    jobs: int,
+    pairs: int,
+    python: str | None,
+    seed: int,
+    watcher: Watcher,
+) -> tuple[Report, Path]:
+    """Measures the jobs and keeps the calibration; returns what it says of the suites' rules, and its file.
+
+    Raises:
+        UsageError: too few jobs or pairs, or no rule that compares.
+        MeasurementError: too many jobs could not be measured.
+    """
+    if jobs < FEWEST_JOBS:
+        raise UsageError(f"{jobs} jobs say nothing about a rate", accepted=f"at least {FEWEST_JOBS}")
+    loaded = load(files)
+    looks_for(pairs)
+    side = installed(BASE, python or sys.executable)
+    sides = {BASE: side, HEAD: replace(side, name=HEAD)}
+    folder = store / new_run_id(["calibrate", *(each.suite for each in loaded)])
+    folder.mkdir(parents=True)
+    matched = match(sides, loaded, files, folder / "control.yaml")
+    if not margins(matched):
+        raise UsageError("no rule compares head with base", where=loaded[0].file, accepted="worse_by_at_most")
+    looks_for(pairs, matched.rules.most_cells(head for _, head in matched.points))
+    measured: list[Job] = []
+    faults: list[str] = []
+    for number in range(jobs):
+        watcher({"type": "note", "text": f"job {number + 1} of {jobs}"})
+        try:
+            measured.append(job(folder / f"job-{number + 1:03d}", sides, matched, pairs, seed + number, watcher))
+        except MeasurementError as error:
+            faults.append(str(error))
+            watcher({"type": "note", "text": f"job {number + 1} does not count: {error}"})
+            if len(faults) > jobs - FEWEST_JOBS:
+                break
+    if len(measured) < FEWEST_JOBS:
+        raise MeasurementError(f"{len(measured)} of {jobs} jobs could be measured: {faults[-1]}", where=str(folder))
+    points = [base for base, _ in matched.points]
+    runner = runner_of(points)
+    calibration = Calibration(
+        runner=runner,
+        revision=revision(points, matched.rules.by_suite),
+        pairs=pairs,
+        made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        jobs=tuple(measured),
+        failed=len(faults),
+    )
+    path = path_of(store, [each.suite for each in loaded], runner)
+    calibration.write(path)
+    known = {name: margin for name, margin in margins(matched).items() if name in calibration.cells}
+    return report(calibration, known), path
+
+
+def job(folder: Path, sides: dict[str, Side], matched: Matched, pairs: int, seed: int, watcher: Watcher) -> Job:
+    """One job of base against base; its records are removed once its differences are known.
+
+    Raises:
+        MeasurementError: a cell could not be measured.
+    """
+    measuring = Pairs(
+        folder,
+        sides,
+        matched.points,
+        control=matched.control,
+        seed=seed,
+        watcher=watcher,
+        rounds=pairs,
+        command=command_line(),
+    )
+    gate = Gate(rules=matched.rules, pairs=measuring, looks=[(pairs, 1.0)])
+    gate.measure(pairs)
+    compared = [cell for cell in gate.cells() if not cell.limit]
+    missing = [f"{cell.name}: {cell.missing}" for cell in compared if cell.missing]
+    if missing:
+        raise MeasurementError("; ".join(missing))
+    control = control_cell(measuring)
+    if control is None or control.missing:
+        raise MeasurementError(f"the control workload: {control.missing if control else 'no pair'}")
+    shutil.rmtree(folder)
+    return Job({cell.name: Sample(cell.differences, cell.levels) for cell in compared}, control.differences)
+
+
+def lines(found: Report, path: Path) -> Iterator[str]:
+    """A calibration for a terminal."""
+    yield f"without a change the build failed in {found.alarms} jobs and passed in {found.clean}"
+    for cell in found.cells:
+        yield f"  {cell.name}, tolerance {math.expm1(cell.margin):.1%}"
+        yield f"    false alarms: {cell.alarms}; at tolerance 0: {cell.alarms_at_0}"
+        yield f"    finds in 80 % of jobs: {_change(cell.mde)}; at tolerance 0: {_change(cell.mde_0)}"
+        yield (
+            f"    noise of a pair {cell.noise:.1%}, drift over a job {cell.drift:.1%}, standard error "
+            f"{cell.standard_error:.1%}"
+        )
+        yield (
+            f"    correlation of base and head in a pair {_number(cell.neighbours)}, of one pair and the next "
+            f"{_number(cell.serial)}"
+        )
+        if cell.weak(cell.pairs):
+            enough = (
+                "no number of pairs would do" if cell.pairs_needed is None else f"about {cell.pairs_needed} pairs do"
+            )
+            yield f"    the gate refuses this tolerance: it is below what this runner can tell from nothing; {enough}"
+    if found.control is not None:
+        low, high = found.control
+        yield f"  control stays within {math.expm1(low):+.1%} and {math.expm1(high):+.1%}"
+    if found.broken:
+        yield f"  the error rate does not hold here: {found.broken}"
+    yield f"kept: {path}"
+
+
+def _change(logarithm: float) -> str:
+    return f"{math.expm1(logarithm):+.1%}" if math.isfinite(logarithm) else "nothing"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:+.2f}"

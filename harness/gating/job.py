@@ -1,0 +1,253 @@
+"""What `harness gate` does with its arguments; what it measures and decides lies in `gate`, `pairs` and `sides`."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness.errors import MeasurementError, UsageError
+from harness.gating.calibration import Report, report
+from harness.gating.calibration_store import find, revision, runner_of
+from harness.gating.cells import Rules
+from harness.gating.gate import Gate, Result, looks_for, to_json
+from harness.gating.pairs import Pairs, Series
+from harness.gating.sides import BASE, HEAD, Planned, Side, Tell, installed, revisions, same_points
+from harness.gating.verdict import margin
+from harness.planning import suite
+from harness.planning.planner import Point
+from harness.planning.suite import Suite
+from harness.records import record
+from harness.records.metric import Metric
+from harness.running.executor_choice import LOCAL
+from harness.running.run import Watcher
+from harness.running.run_folder import new_run_id
+from harness.storing.url import command_line
+
+CONTROL: Final = """\
+suite: control
+backend: {name: host}
+meters: []
+trials: 1
+windows: {count: 1, min_seconds: 1}
+warm_up: {max_seconds: 1, tolerance: 20%}
+cases:
+  - workload: spin
+    options: {iterations: 20000}
+    functional_units: {item: {sum: items}}
+"""
+"""Measured in every round under both names, on base's environment; if it moves, the runner did."""
+GATE: Final = "gate.json"
+
+
+@contextmanager
+def sides(
+    *,
+    base: str | None,
+    head: str,
+    base_python: str | None,
+    head_python: str | None,
+    install: str,
+    tell: Tell,
+) -> Iterator[dict[str, Side]]:
+    """Both sides as the command line names them: two revisions, or two installed environments.
+
+    Raises:
+        UsageError: neither, or both, are named.
+    """
+    if base_python is not None or head_python is not None:
+        if base is not None or base_python is None:
+            raise UsageError("two environments are compared, or two revisions", accepted="--base REF, or --base-python")
+        yield {BASE: installed(BASE, base_python), HEAD: installed(HEAD, head_python or sys.executable)}
+        return
+    if base is None:
+        raise UsageError("nothing to compare with", accepted="--base REF, --base-python PYTHON or --baseline NAME")
+    with revisions(Path.cwd(), {BASE: base, HEAD: head}, install, tell) as made:
+        yield made
+
+
+def load(files: Sequence[Path]) -> list[Suite]:
+    """The suites; raises UsageError where one has no rules, judges a metric twice, shares its name, or runs elsewhere.
+
+    Only the executor `local` gates: pairs of trials compare two versions on one machine, one beside the other.
+    """
+    loaded = suite.load_all(files)
+    for each in loaded:
+        if not each.gate:
+            raise UsageError("the suite has no `gate:` section", where=each.file, accepted="a list of rules")
+        if each.executor is not None and each.executor.name != LOCAL:
+            raise each.document.error(
+                ("executor",),
+                f"the executor {each.executor.name!r} does not gate",
+                accepted=LOCAL,
+                hint="leave it out of the suite and name it where it is to be used: harness run --executor",
+            )
+        judged = [(rule.metric, rule.per, rule.at_least, rule.at_most) for rule in each.gate]
+        for index, one in enumerate(judged):
+            if one in judged[:index]:
+                raise each.document.error(("gate", index), f"{Metric(one[0], one[1])} is judged twice")
+        if sum(other.suite == each.suite for other in loaded) > 1:
+            raise UsageError(f"two suites are named {each.suite!r}", where=each.file, accepted="a name for each")
+    return loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """What both sides plan.
+
+    Attributes:
+        points: matched, base first.
+        control: the control workload's point.
+        rules: what is judged.
+        notes: what a reader must know about points that are not compared.
+    """
+
+    points: list[tuple[Point, Point]]
+    control: list[Point]
+    rules: Rules
+    notes: list[str]
+
+
+def match(made: Mapping[str, Side], loaded: Sequence[Suite], files: Sequence[Path], control: Path) -> Matched:
+    """Plans suites on both sides and matches their points.
+
+    Raises:
+        UsageError: the suites are wrong on both sides, or there is no point in common.
+        MeasurementError: one side cannot plan what the other one can.
+    """
+    control.write_text(CONTROL, encoding="utf-8")
+    base = made[BASE].plan([*files, control])
+    try:
+        head = made[HEAD].plan(files)
+    except UsageError as error:
+        raise MeasurementError(f"head cannot plan what base can: {error.message}", where=error.where) from None
+    points, odd = same_points([point for point in base.points if point.suite != "control"], head.points)
+    notes = [f"{label}: only one side has it" for label in odd]
+    notes += [f"{label}: skipped: {reason}" for label, reason in {**base.skipped, **head.skipped}.items()]
+    if not points:
+        raise MeasurementError("base and head have no point in common", hint="; ".join(notes))
+    rules = Rules({each.suite: each.gate for each in loaded}, _directions(base, head))
+    return Matched(points, [point for point in base.points if point.suite == "control"], rules, notes)
+
+
+def _directions(base: Planned, head: Planned) -> dict[str, bool | None]:
+    """Column -> whether higher is better; head may not turn a direction that base declares."""
+    declared = {name: known for name, known in base.directions.items() if known is not None}
+    return {**head.directions, **declared}
+
+
+def margins(matched: Matched) -> dict[str, float]:
+    """Cell -> tolerance on the logarithmic scale, of every comparison that there can be."""
+    found = {}
+    for base, head in matched.points:
+        for rule in matched.rules.by_suite[head.suite]:
+            if rule.worse_by_at_most is not None and (rule.per is None or rule.per in head.functional_units):
+                series = Series(f"{head.suite}: {head.label}", {BASE: base, HEAD: head})
+                found[f"{series.label}: {Metric(rule.metric, rule.per)}"] = margin(rule.worse_by_at_most)
+    return found
+
+
+def calibrated(store: Path, matched: Matched, suites: Sequence[str], pairs: int) -> tuple[Report | None, str]:
+    """What the runner's calibration says of this gate, or why none holds."""
+    points = [base for base, _ in matched.points]
+    wanted = revision(points, matched.rules.by_suite)
+    calibration, why = find(store, suites, runner_of(points), wanted, pairs)
+    if calibration is None:
+        return None, why
+    known = {name: limit for name, limit in margins(matched).items() if name in calibration.cells}
+    found = report(calibration, known)
+    return found, found.broken
+
+
+def refuse_weak(found: Report, pairs: int) -> None:
+    """Raises UsageError for tolerances that lie below what this runner can tell from nothing."""
+    weak = [cell for cell in found.cells if cell.weak(pairs)]
+    if not weak:
+        return
+    needed = [cell.pairs_needed for cell in weak]
+    enough = max((number for number in needed if number is not None), default=None)
+    texts = [
+        f"{cell.name}: a tolerance of {math.expm1(cell.margin):.1%} is below what {cell.pairs} pairs show here "
+        f"({math.expm1(cell.mde_0):.1%} in 80 % of jobs, standard error {math.expm1(cell.standard_error):.1%})"
+        for cell in weak
+    ]
+    raise UsageError(
+        "; ".join(texts),
+        accepted="a larger tolerance" + ("" if None in needed or enough is None else f", or about {enough} pairs"),
+        hint="--allow-weak measures all the same",
+    )
+
+
+def run(
+    made: Mapping[str, Side],
+    files: Sequence[Path],
+    store: Path,
+    *,
+    pairs: int,
+    budget_s: float | None,
+    seed: int,
+    watcher: Watcher,
+    allow_weak: bool = False,
+) -> tuple[Result, Path]:
+    """Measures both sides and judges them; returns the result and the folder that holds all of it.
+
+    Raises:
+        UsageError: no rule, too few pairs, an unknown metric, or a tolerance that the calibration refuses.
+        MeasurementError: one side cannot plan, no point is common, or scoring or costing failed.
+    """
+    started = time.monotonic()
+    loaded = load(files)
+    looks_for(pairs)
+    folder = store / new_run_id(["gate", *(each.suite for each in loaded)])
+    folder.mkdir(parents=True)
+    matched = match(made, loaded, files, folder / "control.yaml")
+    looks = looks_for(pairs, matched.rules.most_cells(head for _, head in matched.points))
+    found, why = calibrated(store, matched, [each.suite for each in loaded], pairs)
+    if found is not None and not allow_weak:
+        refuse_weak(found, pairs)
+    required = any(each.calibration == "required" for each in loaded)
+    result = Gate(
+        rules=matched.rules,
+        pairs=Pairs(
+            folder,
+            made,
+            matched.points,
+            control=matched.control,
+            seed=seed,
+            watcher=watcher,
+            rounds=pairs,
+            command=command_line(),
+        ),
+        looks=looks,
+        deadline_s=math.inf if budget_s is None else started + budget_s,
+        control_bounds=found.control if found else None,
+        uncalibrated=why if required else "",
+        notes=[*matched.notes, *_about(found, why, required=required)],
+    ).run()
+    content = {
+        **to_json(result),
+        "revisions": {name: side.revision for name, side in made.items()},
+        "suites": [each.file for each in loaded],
+    }
+    record.write_json(folder / GATE, content)
+    return result, folder
+
+
+def _about(found: Report | None, why: str, *, required: bool) -> list[str]:
+    """What the calibration says, for the notes."""
+    notes = []
+    if why:
+        notes.append(f"not calibrated ({'so a pass does not count' if required else 'the suite asks for none'}): {why}")
+    if found is not None:
+        notes.append(f"calibrated: without a change {found.alarms} jobs failed and {found.clean} passed")
+        notes += [
+            f"{cell.name}: finds +{math.expm1(cell.mde):.1%} in 80 % of jobs, and +{math.expm1(cell.mde_0):.1%} at "
+            "tolerance 0"
+            for cell in found.cells
+        ]
+    return notes

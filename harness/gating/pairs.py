@@ -1,0 +1,185 @@
+"""Measures the two sides of a comparison in pairs: one trial of each, one after the other, in random order.
+
+Guards come before statistics: a pair in which a trial fails or is not valid is redone as a whole, a few times at most,
+and every redoing is counted. No trial is left out for its value.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from harness.builtin.local_executor import LocalExecutor
+from harness.errors import MeasurementError
+from harness.executor import Executor
+from harness.gating.sides import BASE, HEAD, Side, run_whole
+from harness.planning.planner import Plan, Point
+from harness.records import record
+from harness.records.record import Measurement, Record
+from harness.running.run import Watcher, prepare
+from harness.running.run_folder import create
+from harness.running.schedule import Scheduled
+
+REDOINGS: Final = 3
+"""A pair is measured again so often before its point is given up."""
+
+
+@dataclass(slots=True)
+class Series:
+    """The pairs of one point.
+
+    Attributes:
+        label: of the point, with its suite.
+        points: side -> the point as that side planned it.
+        control: whether it is the control workload, which runs on base's environment for both sides: no change of head
+            can touch it, not even one of the harness itself.
+        kept: side -> ids of the trials that count, one a pair, in order.
+        lost: why the point was given up; empty while it goes on.
+    """
+
+    label: str
+    points: Mapping[str, Point]
+    control: bool = False
+    kept: dict[str, list[str]] = field(default_factory=lambda: {BASE: [], HEAD: []})
+    lost: str = ""
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs count."""
+        return len(self.kept[HEAD])
+
+
+class Pairs:
+    """All pairs of a comparison.
+
+    Args:
+        folder: receives a run folder for each side.
+        sides: `base` and `head`.
+        points: matched points, base first.
+        control: measured in every round on base's environment, under both names.
+        seed: of the order of points and inside pairs.
+        watcher: is told what happens.
+        rounds: how many are measured at most, for the watcher.
+        command: what the user typed, for the record.
+        executor: makes what runs a side's trials.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sides: Mapping[str, Side],
+        points: Sequence[tuple[Point, Point]],
+        *,
+        seed: int,
+        watcher: Watcher,
+        control: Sequence[Point] = (),
+        rounds: int = 0,
+        command: Sequence[str] = (),
+        executor: Callable[[Side], Executor] = lambda side: LocalExecutor(side.python, side.folder),
+    ) -> None:
+        self.sides = sides
+        self.series = [Series(f"{head.suite}: {head.label}", {BASE: base, HEAD: head}) for base, head in points]
+        self.series += [
+            Series(f"control: {point.label}", {BASE: point, HEAD: point}, control=True) for point in control
+        ]
+        self.tried: Counter[str] = Counter()
+        self.redone: Counter[str] = Counter()
+        self._generator = random.Random(seed)  # noqa: S311 - an order, not a secret
+        self._watcher = watcher
+        self._of = 2 * rounds * len(self.series)
+        self._number = 0
+        self._executor = executor
+        self.runs = {
+            name: create(folder, Plan([each.points[name] for each in self.series], []), [], command, seed, name=name)
+            for name in (BASE, HEAD)
+        }
+
+    @property
+    def going(self) -> list[Series]:
+        """The series that were not given up, the control's included."""
+        return [series for series in self.series if not series.lost]
+
+    @property
+    def controls(self) -> list[Series]:
+        """The control's series."""
+        return [series for series in self.series if series.control]
+
+    def measure(self, rounds: int) -> None:
+        """Measures one more pair of every point, in random order, `rounds` times."""
+        for _ in range(rounds):
+            going = self.going
+            self._generator.shuffle(going)
+            for series in going:
+                self._pair(series)
+
+    def _pair(self, series: Series) -> None:
+        number = series.pairs
+        failed: dict[str, str] = {}
+        for attempt in range(1 + REDOINGS):
+            order = [BASE, HEAD]
+            self._generator.shuffle(order)
+            trial = number * (1 + REDOINGS) + attempt
+            # the second trial runs also where the first failed: only so do both sides have the same chance to fail
+            failed = {name: fault for name in order if (fault := self._trial(series, name, trial))}
+            if not series.control:
+                self.tried.update(order)
+                self.redone.update(failed.keys())
+            if not failed:
+                for name in order:
+                    series.kept[name].append(Scheduled(series.points[name], trial).trial_id)
+                return
+        reasons = "; ".join(f"{name}: {fault}" for name, fault in sorted(failed.items()))
+        series.lost = f"pair {number + 1} could not be measured in {1 + REDOINGS} attempts: {reasons}"
+
+    def _trial(self, series: Series, name: str, trial: int) -> str:
+        """Runs one trial; returns why it does not count, or an empty string."""
+        due = Scheduled(series.points[name], trial)
+        label = series.label if series.control else f"{name}: {series.label}"
+        self._watcher({"type": "trial", "number": self._number, "of": max(self._of, self._number + 1), "label": label})
+        self._number += 1
+        executor = self._executor(self.sides[BASE if series.control else name])
+        outcome = executor.run(prepare(self.runs[name].resolve(), due), self._watcher)
+        folder = self.runs[name] / due.trial_id
+        if outcome.ok:
+            fault = "; ".join(faults(record.load_measurement(folder), due.point))
+        else:
+            fault = outcome.reason
+            tail = list(outcome.log_tail)
+            record.write_json(folder / record.FAILURE, {"label": due.point.label, "reason": fault, "log_tail": tail})
+        self._watcher({"type": "finished", "ok": not fault, "reason": fault, "log_tail": outcome.log_tail})
+        return fault
+
+    def finish(self) -> None:
+        """Scores and costs what was measured, each side by its own harness.
+
+        Raises:
+            MeasurementError: that failed.
+        """
+        for name, run in self.runs.items():
+            side = self.sides[name]
+            done = run_whole([side.python, "-m", "harness.costing", run.resolve()], side.folder)
+            if done.returncode:
+                last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+                raise MeasurementError(f"scoring or costing of {name} failed: {last}", where=str(run))
+
+    def records(self, series: Series) -> Iterator[tuple[Record, Record]]:
+        """The finished records of a point's pairs, base first. Call `finish` before."""
+        for base, head in zip(series.kept[BASE], series.kept[HEAD], strict=True):
+            yield record.load_record(self.runs[BASE] / base), record.load_record(self.runs[HEAD] / head)
+
+
+def faults(measurement: Measurement, point: Point) -> list[str]:
+    """Why a trial that ended well does not count: what its meters saw, and a warm-up that did not converge."""
+    found = list(measurement.invalid)
+    warm_up, wanted = measurement.warm_up, point.warm_up
+    if not warm_up.converged and wanted.max_iterations > 0 and wanted.max_seconds > 0:
+        varied = "" if warm_up.duration_cv is None else f", at the end by {warm_up.duration_cv:.1%}"
+        found.append(
+            f"the warm-up did not converge: {warm_up.iterations} iterations in {warm_up.seconds:.1f} s varied by more "
+            f"than {wanted.tolerance:.1%}{varied}"
+        )
+    return found

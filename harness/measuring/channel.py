@@ -1,0 +1,87 @@
+"""An opened meter, and how fast each of its registers moves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from harness.measuring.edges import register
+from harness.meter import Meter
+from harness.quantity import Unavailable
+from harness.sample import Scope, Snapshot, now_ns
+from harness.units import seconds
+
+CHANGES_KEPT: Final = 10
+"""So many changes of a register say how much a device draws at its busiest."""
+
+
+@dataclass(slots=True)
+class Pace:
+    """The last change of a register, and the power drawn between its latest changes."""
+
+    at_ns: int
+    joules: float
+    recent_w: tuple[float, ...] = ()
+
+
+@dataclass(slots=True)
+class Channel:
+    """One opened meter.
+
+    Attributes:
+        name: of the meter.
+        asked: whether the suite named it, rather than `auto`.
+        meter: the meter.
+        scopes: what it reads.
+        missing: what it does not read, and why; `*` for all of it.
+        cross_check: whether it never counts for a scope.
+    """
+
+    name: str
+    asked: bool
+    meter: Meter
+    scopes: Mapping[str, Scope]
+    missing: Mapping[str, str] = field(default_factory=dict)
+    cross_check: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    pace: Mapping[str, Pace] = field(default_factory=dict)
+
+    @property
+    def ticking(self) -> dict[str, float]:
+        """Update period in seconds of each scope that has one."""
+        return {name: scope.tick_s for name, scope in self.scopes.items() if scope.tick_s}
+
+    def read(self) -> Snapshot:
+        """Reads the meter; what it raises becomes Unavailable in every scope. Hold `lock`."""
+        try:
+            found: object = self.meter.read()
+            if isinstance(found, Snapshot) and isinstance(found.joules, Mapping):
+                return found
+            lost = Unavailable(f"meter {self.name!r} gave {found!r:.60}, which is no Snapshot")
+            return Snapshot(now_ns(), dict.fromkeys(self.scopes, lost))
+        except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the trial
+            lost = Unavailable(f"{type(error).__name__}: {error}")
+            return Snapshot(now_ns(), dict.fromkeys(self.scopes, lost))
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Notes how fast each register moves; done by the sampling thread, never at an edge.
+
+        The mapping is replaced and never changed, so that an edge keeps it without a copy.
+        """
+        paces = dict(self.pace)
+        for name, value in snapshot.joules.items():
+            known = register(value)
+            if isinstance(known, Unavailable) or name not in self.scopes:
+                continue
+            joules = known.joules
+            pace = paces.get(name)
+            if pace is None:
+                paces[name] = Pace(snapshot.monotonic_ns, joules)
+            elif joules != pace.joules and snapshot.monotonic_ns > pace.at_ns:
+                # two changes lie at least a tick apart, however soon after each other they were seen
+                elapsed = max(seconds(snapshot.monotonic_ns - pace.at_ns), self.scopes[name].tick_s or 0.0)
+                watts = (joules - pace.joules) / elapsed
+                paces[name] = Pace(snapshot.monotonic_ns, joules, (*pace.recent_w[1 - CHANGES_KEPT :], watts))
+        self.pace = paces

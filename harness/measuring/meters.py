@@ -1,0 +1,333 @@
+"""Reads the meters at the edges of spans and in between, and turns two edges into joules with a bound.
+
+Order at an opening edge: wait for the tick of each counter that has one, read every meter, take the time. At a closing
+edge: take the time, read every meter, then wait for the next tick, which bounds what the counters had not shown yet.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import IO, Final, NamedTuple
+
+from harness.discovery.guard import sorted_scopes
+from harness.errors import MeasurementError
+from harness.measuring.channel import Channel, Pace
+from harness.measuring.edges import Side, Tick, register, span_energy
+from harness.meter import Meter
+from harness.quantity import Unavailable, Value
+from harness.records.record import SeenCondition
+from harness.sample import Cumulative, Snapshot, disjoint, now_ns
+from harness.units import nanoseconds, seconds
+
+TICKS_TO_WAIT: Final = 10
+"""A counter that has not moved for so many of its periods is not aligned to."""
+
+
+class Edge(NamedTuple):
+    """Every meter, read around one moment.
+
+    Attributes:
+        ns: the moment on the monotonic clock.
+        snapshots: one a channel, in order.
+        paces: one a channel: how fast each of its registers moved lately.
+        ticks: the change waited for, before an opening or after a closing edge; absent where none came.
+    """
+
+    ns: int
+    snapshots: Sequence[Snapshot]
+    paces: Sequence[Mapping[str, Pace]]
+    ticks: Mapping[tuple[int, str], Tick]
+
+
+class Meters:
+    """The opened meters of a trial, in the suite's order, with their sampling thread.
+
+    Args:
+        channels: opened meters.
+        log: receives cumulative joules as JSON Lines; None keeps no trace.
+        watch: is told, after every wait of the sampling thread, until when it meant to wait (monotonic seconds).
+    """
+
+    def __init__(
+        self,
+        channels: Iterable[Channel],
+        log: IO[str] | None = None,
+        watch: Callable[[float], None] = lambda _due_s: None,
+    ) -> None:
+        self._watch = watch
+        self.channels = list(channels)
+        self._order()
+        self._log = log
+        self._log_lock = threading.Lock()
+        self._unwritten: deque[tuple[str, Snapshot]] = deque()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lost: Exception | None = None
+        self._seen: dict[tuple[str, str, str], SeenCondition] = {}
+        self.anchor_ns = now_ns()
+        self.anchor_utc_s = time.time()
+        self._write({"anchor": {"monotonic_ns": self.anchor_ns, "utc_s": self.anchor_utc_s}})
+
+    def _order(self) -> None:
+        # Cross-checks are read farther from the work, so that what they take widens no bound.
+        checks = [index for index, channel in enumerate(self.channels) if channel.cross_check]
+        others = [index for index, channel in enumerate(self.channels) if not channel.cross_check]
+        self._inwards = [*checks, *others] if checks else []
+        self._outwards = [*others, *checks] if checks else []
+
+    def add(self, channels: Sequence[Channel]) -> None:
+        """Reads more meters from now on; between two spans only, since the edges of one name the same channels."""
+        if channels:
+            self.stop()
+            self._stop.clear()
+            self.channels += channels
+            self._order()
+            self.start()
+
+    def utc_s(self, ns: int) -> float:
+        """Wall clock of a monotonic time, by the one anchor."""
+        return self.anchor_utc_s + seconds(ns - self.anchor_ns)
+
+    # Edges
+
+    def opening(self, *, align: bool) -> Edge:
+        """An opening edge; `align` waits for each counter's tick first."""
+        ticks = self._await_ticks() if align else {}
+        snapshots = self._read_all(self._inwards)
+        return Edge(now_ns(), snapshots, [channel.pace for channel in self.channels], ticks)
+
+    def closing(self, *, align: bool) -> Edge:
+        """A closing edge; `align` waits for each counter's next tick afterwards."""
+        moment = now_ns()
+        snapshots = self._read_all(self._outwards)
+        paces = [channel.pace for channel in self.channels]
+        return Edge(moment, snapshots, paces, self._await_ticks() if align else {})
+
+    def _read_all(self, order: Sequence[int]) -> list[Snapshot]:
+        """One snapshot a channel, taken in this order."""
+        if not order:
+            return [self._read(channel) for channel in self.channels]
+        found = {index: self._read(self.channels[index]) for index in order}
+        return [found[index] for index in range(len(self.channels))]
+
+    def _read(self, channel: Channel) -> Snapshot:
+        with channel.lock:
+            snapshot = channel.read()
+        if self._log is not None:
+            self._unwritten.append((channel.name, snapshot))
+        return snapshot
+
+    def _await_ticks(self) -> dict[tuple[int, str], Tick]:
+        found: dict[tuple[int, str], Tick] = {}
+        for index, channel in enumerate(self.channels):
+            if channel.ticking:
+                with channel.lock:
+                    found.update({(index, scope): tick for scope, tick in _await_tick(channel).items()})
+        return found
+
+    def attach(self, processes: Mapping[str, int]) -> list[str]:
+        """Lets every meter read the work's processes, by role; what a meter raises costs its new scopes only."""
+        faults = []
+        for channel in self.channels if processes else ():
+            with channel.lock:
+                try:
+                    read, missing = sorted_scopes(channel.name, channel.meter.attach(processes))
+                except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the trial
+                    faults.append(f"meter {channel.name!r} did not attach: {type(error).__name__}: {error}")
+                    continue
+                channel.scopes, channel.missing = {**channel.scopes, **read}, {**channel.missing, **missing}
+        return faults
+
+    # Sampling
+
+    def start(self) -> None:
+        """Starts the sampling thread."""
+        self._thread = threading.Thread(target=self._keep_sampling, name="harness-sampler", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the sampling thread; raises MeasurementError if it had ended by itself. May be called twice."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._lost is not None:
+            raise MeasurementError(f"the sampling of meters ended early: {self._lost}") from self._lost
+        self._flush()
+
+    def close(self) -> list[str]:
+        """Ends sampling and closes the meters in reverse order; what they raise is returned as text."""
+        faults = []
+        try:
+            self.stop()
+        finally:
+            for channel in reversed(self.channels):
+                try:
+                    channel.meter.close()
+                except Exception as error:  # noqa: BLE001 - the other meters must be closed too
+                    faults.append(f"meter {channel.name!r} did not close: {type(error).__name__}: {error}")
+        return faults
+
+    def _keep_sampling(self) -> None:
+        try:
+            self._sample()
+        except Exception as error:  # noqa: BLE001 - told when sampling is stopped: nobody sees what a thread raises
+            self._lost = error
+
+    def _sample(self) -> None:
+        channels = [channel for channel in self.channels if channel.scopes]
+        periods = [1.0 / max(channel.meter.sample_hz, 1.0) for channel in channels]
+        due = [0.0] * len(channels)
+        watched = [channel for channel in channels if type(channel.meter).conditions is not Meter.conditions]
+        second = 0.0
+        while not self._stop.is_set():
+            now = time.monotonic()
+            for index, channel in enumerate(channels):
+                if now >= due[index]:
+                    due[index] = max(due[index] + periods[index], now)
+                    if channel.lock.acquire(blocking=False):  # an edge that waits for a tick reads it anyway
+                        try:
+                            snapshot = channel.read()
+                            channel.follow(snapshot)
+                        finally:
+                            channel.lock.release()
+                        if self._log is not None:
+                            self._unwritten.append((channel.name, snapshot))
+            if now >= second:
+                second = now + 1.0
+                for channel in watched:
+                    self._look(channel)
+                self._flush()
+            until = min([*due, second])
+            pause = until - time.monotonic()
+            if pause > 0:
+                self._stop.wait(pause)
+                self._watch(until)
+
+    def _look(self, channel: Channel) -> None:
+        try:
+            for condition in channel.meter.conditions():
+                self._see(condition.kind, condition.scope, condition.detail, fails=condition.fails)
+        except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the trial
+            self._see("conditions_unreadable", channel.name, f"{type(error).__name__}: {error}", fails=False)
+
+    def _see(self, kind: str, scope: str, detail: str, *, fails: bool) -> None:
+        key = (kind, scope, detail)
+        before = self._seen.get(key)
+        self._seen[key] = SeenCondition(
+            kind=kind,
+            scope=scope,
+            detail=detail,
+            fails=fails,
+            count=before.count + 1 if before else 1,
+            first_ns=before.first_ns if before else now_ns(),
+        )
+
+    def conditions(self) -> tuple[SeenCondition, ...]:
+        """What was seen of the devices' state so far, after one more look."""
+        for channel in self.channels:
+            if channel.scopes and type(channel.meter).conditions is not Meter.conditions:
+                self._look(channel)
+        return tuple(self._seen.values())
+
+    def _write(self, row: Mapping[str, object]) -> None:
+        if self._log is not None:
+            with self._log_lock:
+                self._log.write(json.dumps(row) + "\n")
+
+    def _flush(self) -> None:
+        while self._unwritten:
+            name, snapshot = self._unwritten.popleft()
+            joules = {
+                scope: None if isinstance(known := register(value), Unavailable) else known.joules
+                for scope, value in snapshot.joules.items()
+            }
+            self._write({"t": snapshot.monotonic_ns, "m": name, "j": joules})
+        with self._log_lock:
+            if self._log is not None:
+                self._log.flush()
+
+    # Readings
+
+    def energies(self, opened: Edge, closed: Edge) -> list[tuple[Channel, str, Value, float | None, tuple[str, ...]]]:
+        """Energy per channel and scope between two edges: value, coverage, flags."""
+        found = []
+        for index, channel in enumerate(self.channels):
+            for name, scope in channel.scopes.items():
+                value, coverage, flags = span_energy(scope, _side(opened, index, name), _side(closed, index, name))
+                found.append((channel, name, value, coverage, flags))
+        return found
+
+    def primaries(self) -> dict[str, str]:
+        """Scope -> name of its primary meter: the first listed that reads it; within `auto`, the strongest method."""
+        chosen: dict[str, Channel] = {}
+        for channel in self.channels:
+            if channel.cross_check:
+                continue
+            for name, scope in channel.scopes.items():
+                holder = chosen.get(name)
+                both_auto = holder is not None and not holder.asked and not channel.asked
+                if holder is None or (both_auto and scope.method.weakness < holder.scopes[name].method.weakness):
+                    chosen[name] = channel
+        return {name: channel.name for name, channel in chosen.items()}
+
+    def watts_between(self, before: Edge, after: Edge) -> float | None:
+        """Mean power of all primary scopes together; None where one cannot be resolved between the edges."""
+        primary = self.primaries()
+        described = {
+            name: ch.scopes[name] for ch in self.channels for name in ch.scopes if primary.get(name) == ch.name
+        }
+        joules = 0.0
+        for name in disjoint(described, described):
+            index = next(i for i, channel in enumerate(self.channels) if channel.name == primary[name])
+            first = register(before.snapshots[index].joules.get(name))
+            last = register(after.snapshots[index].joules.get(name))
+            tick = described[name].tick_s or 0.0
+            if isinstance(first, Unavailable) or isinstance(last, Unavailable):
+                return None
+            if seconds(after.ns - before.ns) < max(TICKS_TO_WAIT * tick, 0.05):
+                return None
+            joules += last.joules - first.joules
+        elapsed = seconds(after.ns - before.ns)
+        return joules / elapsed if described and elapsed > 0 else None
+
+
+def _await_tick(channel: Channel) -> dict[str, Tick]:
+    """Polls a meter until each of its ticking scopes has changed once, or ten periods have passed. Hold its lock."""
+    waiting = channel.ticking
+    period = min(waiting.values())
+    first = channel.read()
+    seen = {scope: register(first.joules.get(scope)) for scope in waiting}
+    before = dict.fromkeys(waiting, first.monotonic_ns)
+    deadline = {scope: first.monotonic_ns + nanoseconds(TICKS_TO_WAIT * tick) for scope, tick in waiting.items()}
+    found: dict[str, Tick] = {}
+    while waiting:
+        if period >= 0.01:
+            time.sleep(period / 500)
+        snapshot = channel.read()
+        for scope in list(waiting):
+            new = register(snapshot.joules.get(scope))
+            old = seen[scope]
+            if isinstance(new, Cumulative):
+                if isinstance(old, Cumulative) and new.joules != old.joules:
+                    found[scope] = Tick(before[scope], snapshot.monotonic_ns + snapshot.took_ns, new)
+                    del waiting[scope]
+                    continue
+                seen[scope] = new
+                before[scope] = snapshot.monotonic_ns
+            if snapshot.monotonic_ns > deadline[scope]:
+                del waiting[scope]
+    return found
+
+
+def _side(edge: Edge, index: int, scope: str) -> Side:
+    snapshot = edge.snapshots[index]
+    read_ns = snapshot.monotonic_ns + snapshot.took_ns
+    found = register(snapshot.joules.get(scope))
+    pace = edge.paces[index].get(scope)
+    recent_w = pace.recent_w if pace else ()
+    return Side(edge.ns, read_ns, found, recent_w, edge.ticks.get((index, scope)))

@@ -1,0 +1,46 @@
+"""Backends and meters of a point, made and opened."""
+
+from __future__ import annotations
+
+from harness.backend import Backend
+from harness.discovery.guard import made, sorted_scopes
+from harness.discovery.registry import Registry
+from harness.measuring.channel import Channel
+from harness.meter import Meter, MeterContext, MeterSpec
+from harness.planning.planner import Choice
+from harness.quantity import Unavailable
+from harness.sample import Scope
+
+
+def build_backend(choice: Choice, registry: Registry) -> Backend:
+    """The backend that a point names, not yet opened."""
+    offer = registry.get("backend", choice.name)
+    options = offer.spec.options.model_validate(dict(choice.options))
+    backend: Backend = made(offer, "backend", options, Backend)
+    return backend
+
+
+def open_meters(
+    choices: tuple[Choice, ...], registry: Registry, context: MeterContext
+) -> tuple[list[Channel], list[Channel]]:
+    """Opens the hardware meters of a point: those that read, and those that do not, with the reason."""
+    reading: list[Channel] = []
+    silent: list[Channel] = []
+    for choice in choices:
+        offer = registry.get("meter", choice.name)
+        spec = offer.spec
+        if not isinstance(spec, MeterSpec):
+            continue
+        meter: Meter = made(offer, "meter", spec.options.model_validate(dict(choice.options)), Meter)
+        scopes: dict[str, Scope] = {}
+        try:
+            opened = meter.open(context)
+            if isinstance(opened, Unavailable):
+                missing = {"*": opened.reason}
+            else:
+                scopes, missing = sorted_scopes(choice.name, opened)
+        except Exception as error:  # noqa: BLE001 - a plugin's fault costs its own readings only
+            missing = {"*": f"{type(error).__name__}: {error}"}
+        channel = Channel(choice.name, not choice.auto, meter, scopes, missing, cross_check=spec.cross_check)
+        (reading if scopes else silent).append(channel)
+    return reading, silent

@@ -1,0 +1,1 @@
+"""From a suite's YAML to the points that can run here."""

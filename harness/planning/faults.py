@@ -1,0 +1,114 @@
+"""What pydantic found wrong, as errors at a line and column of a suite."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from harness.errors import UsageError, did_you_mean
+from harness.planning.located_yaml import Document, Keys, short
+
+LIMIT_FAULTS: Final = 50
+"""So many faults of one mapping are told."""
+
+Place = Callable[[Keys], Keys]
+"""Location as pydantic tells it -> path in the document."""
+
+
+def real_path(data: Any, loc: Iterable[str | int]) -> Keys:
+    """The part of a pydantic location that exists in the data: names of union members do not."""
+    path: list[str | int] = []
+    for key in loc:
+        inside = isinstance(data, dict) and key in data
+        if inside or (isinstance(data, list) and isinstance(key, int) and 0 <= key < len(data)):
+            path.append(key)
+            data = data[key]
+    return tuple(path)
+
+
+def faults(
+    error: ValidationError, model: type[BaseModel], document: Document, place: Place, leave_out: Collection[str] = ()
+) -> list[UsageError]:
+    """One error at a place of the document per error of pydantic.
+
+    Args:
+        error: what pydantic found.
+        model: the model that was validated; says which keys are accepted.
+        document: the parsed file.
+        place: pydantic location -> path in the document.
+        leave_out: top-level keys whose faults do not count.
+    """
+    return [
+        _fault(dict(found), model, document, place)
+        for found in error.errors(include_url=False)
+        if not leave_out or (found["loc"] and found["loc"][0] not in leave_out)
+    ][:LIMIT_FAULTS]
+
+
+def _fault(found: dict[str, Any], model: type[BaseModel], document: Document, place: Place) -> UsageError:
+    loc: Keys = tuple(found["loc"])
+    path: Keys = place(loc)
+    kind, said, last = found["type"], str(found["msg"]), str(loc[-1]) if loc else ""
+    if kind in {"extra_forbidden", "unexpected_keyword_argument"}:
+        known = accepted_keys(model, loc[:-1])
+        while path and isinstance(path[-1], int):
+            path = path[:-1]
+        accepted = ", ".join(known) or "no keys"
+        return document.error(path, f"unknown key {short(last)}", accepted=accepted, hint=_near(last, known), key=True)
+    if kind == "missing":
+        return document.error(path, f"the key {last!r} is missing")
+    if kind in {"value_error", "assertion_error"}:
+        message, _, accepted = said.partition(", ")[2].partition("; accepted: ")
+        return document.error(path, message, accepted=accepted)
+    known = re.findall(r"'([^']*)'", str(found.get("ctx", {}).get("expected", "")))
+    hint = _near(str(found["input"]), known)
+    if path in document.unset:
+        hint = f"environment variable {document.unset[path]} is not set"
+    accepted = said.removeprefix("Input should be ")
+    return document.error(path, f"found {short(found['input'])}", accepted=accepted, hint=hint)
+
+
+def _near(name: str, known: list[str]) -> str:
+    return did_you_mean(name[:100], known)
+
+
+def accepted_keys(model: type[BaseModel], loc: Keys) -> list[str]:
+    """The keys that a model takes at a pydantic location."""
+    schema = _schema_of(model)
+    found = _resolved([schema], schema)
+    for key in loc:
+        inner: list[Any] = []
+        for each in found:
+            properties = each.get("properties", {})
+            inner.append(each.get("items") if isinstance(key, int) else properties.get(key))
+            inner.append(each.get("additionalProperties") if key not in properties else None)
+        found = _resolved([each for each in inner if isinstance(each, dict)], schema) or found
+    return sorted({str(key) for each in found for key in each.get("properties", {})})
+
+
+@lru_cache(maxsize=256)
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    try:
+        return model.model_json_schema()
+    except Exception:  # noqa: BLE001 - a plugin's field may have no JSON Schema; its name still is a key
+        return {"properties": {name: {} for name in model.model_fields}}
+
+
+def _resolved(schemas: list[Any], root: dict[str, Any]) -> list[dict[str, Any]]:
+    """Schemas with references and alternatives followed."""
+    waiting, seen, found = list(schemas), set[int](), []
+    while waiting:
+        schema = waiting.pop()
+        if id(schema) in seen:
+            continue
+        seen.add(id(schema))
+        found.append(schema)
+        if "$ref" in schema:
+            waiting.append(root.get("$defs", {}).get(schema["$ref"].rpartition("/")[2], {}))
+        for word in ("anyOf", "oneOf", "allOf"):
+            waiting.extend(schema.get(word, ()))
+    return found

@@ -1,0 +1,399 @@
+"""From suites to points: every combination of every case, its options validated, or skipped with the reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from harness.backend import Device
+from harness.discovery.registry import Offer, Registry
+from harness.errors import PluginError, UsageError, did_you_mean
+from harness.functional_unit import FunctionalUnit
+from harness.meter import ImpactMeterSpec, MeterSpec
+from harness.planning import matrix
+from harness.planning.faults import Place, faults, real_path
+from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
+from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
+from harness.planning.suite import CHOICE_KEYS, FREE_KEYS, Case, Named, Suite, Windows
+from harness.quantity import Unavailable
+from harness.workload import COMMON_COLUMNS, WorkloadSpec
+
+__all__ = ["Choice", "Plan", "Point", "Skipped", "expand", "order_impacts"]
+
+LIMIT_POINTS: Final = 100_000
+_LIMIT_COMPARISONS: Final = 10_000_000
+_LIMIT_ERRORS: Final = 200
+
+AUTO: Final = "auto"
+"""Under `meters:` it stands for every meter that offers itself."""
+
+Probes = Callable[[Choice], Sequence[Device] | Unavailable]
+
+
+def expand(suites: Sequence[Suite], registry: Registry, probes: Probes | None = None) -> Plan:
+    """The points of suites.
+
+    Args:
+        suites: as loaded.
+        registry: the plugins.
+        probes: choice of a backend -> its devices, or why there are none; without it no machine is asked.
+
+    Raises:
+        UsageError: with every fault found, each at its place.
+        PluginError: several plugins offer a name that is used, or a plugin's option model is broken.
+    """
+    total = sum(matrix.size(case.matrix, case.include) for suite in suites for case in suite.cases)
+    if total > LIMIT_POINTS:
+        files = ", ".join(suite.file for suite in suites)
+        raise UsageError(f"the matrices span {total} points", where=files, accepted=f"at most {LIMIT_POINTS} in all")
+    planner = _Planner(registry, probes)
+    for suite in suites:
+        planner.suite(suite)
+    if planner.errors:
+        raise_all(planner.errors)
+    return planner.plan
+
+
+@dataclass(slots=True)
+class _Setting:
+    """What the points of one case share."""
+
+    suite: Suite
+    number: int
+    case: Case
+    spec: WorkloadSpec
+    plugin: str
+    point: Point
+    identify: Callable[[Mapping[str, Any]], str]
+    unmet: str
+    place: str
+    variables: bool
+
+
+class _Planner:
+    """Collects points and faults of suites."""
+
+    def __init__(self, registry: Registry, probes: Probes | None) -> None:
+        self.registry = registry
+        self.probes = probes
+        self.errors: list[UsageError] = []
+        self.plan = Plan([], [])
+        self._places: dict[str, str] = {}
+        self._probed: dict[str, Sequence[Device] | Unavailable] = {}
+
+    def suite(self, suite: Suite) -> None:
+        units: set[str] = set()
+        for number, case in enumerate(suite.cases):
+            setting = self._setting(suite, number, case)
+            if setting is None or len(self.errors) > _LIMIT_ERRORS:
+                continue
+            units.update(setting.point.functional_units)
+            self._points(setting)
+        for number, rule in enumerate(suite.gate):
+            if rule.per is not None and rule.per not in units and not self.errors:
+                self._fault(suite, ("gate", number, "per"), f"no case has the functional unit {rule.per!r}", units)
+
+    def _fault(self, suite: Suite, path: Keys, message: str, known: set[str]) -> None:
+        name = str(suite.document.at(path) or path[-1])
+        accepted = ", ".join(sorted(known)) or "none"
+        hint = did_you_mean(name[:100], known)
+        self.errors.append(suite.document.error(path, message, accepted=accepted, hint=hint))
+
+    # What the points of a case share
+
+    def _setting(self, suite: Suite, number: int, case: Case) -> _Setting | None:
+        at: Keys = ("cases", number)
+        before = len(self.errors)
+        missing = _missing(suite, number, case)
+        offer = None if unset(case.workload) else self._offer(suite, (*at, "workload"), "workload", case.workload)
+        spec = offer.spec if offer else WorkloadSpec(name=case.workload, summary="", factory=_no_factory)
+        own = at if case.backend is not None else ()
+        backend = self._choice(suite, (*own, "backend"), "backend", case.backend or suite.backend)
+        if spec.backends and backend.name not in spec.backends and not unset(backend.name):
+            message = f"the workload {spec.name!r} does not run on the backend {backend.name!r}"
+            self._fault(suite, (*own, "backend"), message, set(spec.backends))
+        own = at if case.meters is not None else ()
+        meters = self._meters(suite, (*own, "meters"), suite.meters if case.meters is None else case.meters)
+        own = at if case.scorers is not None else ()
+        scorers = self._listed(
+            suite, (*own, "scorers"), "scorer", suite.scorers if case.scorers is None else case.scorers
+        )
+        units = self._units(suite, at, case, spec, scorers) if offer and not missing else {}
+        windows = _windows(suite, number, case)
+        if len(self.errors) > before:
+            return None
+        requires = {key: value for key, value in case.requires if value is not None}
+        devices, unmet = (
+            ((), f"environment variable {missing} is not set") if missing else self._machine(backend, requires)
+        )
+        point = Point(
+            id="",
+            suite=suite.suite,
+            suite_file=suite.file,
+            case=number,
+            label=case.name or case.workload,
+            workload=case.workload,
+            backend=backend,
+            meters=meters,
+            scorers=scorers,
+            trials=case.trials or suite.trials,
+            seed=suite.seed,
+            windows=windows,
+            warm_up=suite.warm_up,
+            idle_seconds=suite.idle_seconds,
+            limits=suite.limits,
+            functional_units=units,
+            requires=requires,
+            power_cap=suite.power_cap,
+            devices=devices,
+        )
+        plugin = str(offer.plugin) if offer else ""
+        place = f"{suite.file}, {path_text(at)}"
+        return _Setting(
+            suite, number, case, spec, plugin, point, identity(point), unmet, place, bool(suite.document.unset)
+        )
+
+    def _offer(self, suite: Suite, path: Keys, kind: str, name: str) -> Offer | None:
+        try:
+            return self.registry.get(kind, name)
+        except UsageError as error:
+            self.errors.append(suite.document.error(path, error.message, accepted=error.accepted, hint=error.hint))
+            return None
+
+    def _choice(self, suite: Suite, path: Keys, kind: str, named: Named) -> Choice:
+        if unset(named.name):
+            return Choice(named.name, dict(named.options))
+        offer = self._offer(suite, path, kind, named.name)
+        if offer is None:
+            return Choice(named.name)
+        base = (*path, *named.keys)
+        inner = suite.document.at(base)
+        place: Place = lambda loc: base + real_path(inner, loc)  # noqa: E731 - a name for its type
+        options = self._validated(suite, offer.spec.options, str(offer.plugin), named.options, place)
+        return Choice(named.name, options if options is not None else dict(named.options))
+
+    def _listed(self, suite: Suite, path: Keys, kind: str, named: Sequence[Named]) -> tuple[Choice, ...]:
+        first: dict[str, int] = {}
+        for number, each in enumerate(named):
+            if first.setdefault(each.name, number) != number:
+                message = f"the {kind} {each.name!r} is listed twice"
+                self.errors.append(suite.document.error((*path, number), message, accepted="each once"))
+        return tuple(
+            self._choice(suite, (*path, number), kind, each) if each.name != AUTO or kind != "meter" else Choice(AUTO)
+            for number, each in enumerate(named)
+        )
+
+    def _meters(self, suite: Suite, path: Keys, named: Sequence[Named]) -> tuple[Choice, ...]:
+        """The choices with `auto` expanded; impact meters and cross-checks alone imply it, since they need energy."""
+        for number, each in enumerate(named):
+            if each.name == AUTO and each.options:
+                self.errors.append(suite.document.error((*path, number), "'auto' takes no options"))
+        listed = self._listed(suite, path, "meter", named)
+        offers = self.registry.meters
+        impacts = [offers[each.name].spec for each in listed if each.name in offers]
+        needy = [isinstance(spec, ImpactMeterSpec) or spec.cross_check for spec in impacts]
+        if listed and len(needy) == len(listed) and all(needy):
+            listed = (Choice(AUTO), *listed)
+        try:
+            order_impacts([spec for spec in impacts if isinstance(spec, ImpactMeterSpec)])
+        except UsageError as error:
+            self.errors.append(suite.document.error(path, error.message, hint=error.hint))
+        chosen: list[Choice] = []
+        for choice in listed:
+            chosen.extend(self._auto({one.name for one in listed}) if choice.name == AUTO else [choice])
+        return tuple(chosen)
+
+    def _auto(self, named: set[str]) -> list[Choice]:
+        for conflict in self.registry.conflicts:
+            if conflict.kind == "meter" and any(getattr(offer.spec, "auto", False) for offer in conflict.offers):
+                self.registry.get("meter", conflict.name)
+        choices = []
+        for name, offer in self.registry.meters.items():
+            if isinstance(offer.spec, MeterSpec) and offer.spec.auto and name not in named:
+                try:
+                    options = offer.spec.options().model_dump(mode="json", by_alias=True)
+                except Exception as error:
+                    message = f"the meter {name!r} offers itself for 'auto' and needs options: {error}"
+                    raise PluginError(message, where=str(offer.plugin)) from error
+                choices.append(Choice(name, options, auto=True))
+        return choices
+
+    def _units(
+        self, suite: Suite, at: Keys, case: Case, spec: WorkloadSpec, scorers: Sequence[Choice]
+    ) -> dict[str, dict[str, Any]]:
+        """The case's functional units, or those of the workload whose columns are filled here."""
+        offers = self.registry.scorers
+        scored = [column for each in scorers if each.name in offers for column in offers[each.name].spec.columns]
+        known = {column.name for column in (*COMMON_COLUMNS, *spec.columns, *scored)}
+        if not case.functional_units:
+            units = {name: _unit(unit) for name, unit in spec.functional_units.items()}
+            return {name: unit for name, unit in units.items() if {unit["sum"], *unit["where"]} <= known | {"items"}}
+        for name, unit in case.functional_units.items():
+            path = (*at, "functional_units", name)
+            if unit.sum not in known | {"items"}:
+                self._fault(suite, (*path, "sum"), f"there is no column {unit.sum!r} to sum", known | {"items"})
+            for column in unit.where:
+                if column not in known:
+                    message = f"there is no column {column!r}"
+                    accepted = ", ".join(sorted(known))
+                    hint = did_you_mean(column[:100], known)
+                    where = (*path, "where", column)
+                    self.errors.append(suite.document.error(where, message, accepted=accepted, hint=hint, key=True))
+        return {name: {"sum": unit.sum, "where": dict(unit.where)} for name, unit in case.functional_units.items()}
+
+    def _machine(self, backend: Choice, requires: Mapping[str, Any]) -> tuple[tuple[Mapping[str, Any], ...], str]:
+        """The devices of a backend, and why they do not do."""
+        if self.probes is None:
+            return (), ""
+        key = canonical([backend.name, backend.options])
+        if key not in self._probed:
+            self._probed[key] = self.probes(backend)
+        found = self._probed[key]
+        if isinstance(found, Unavailable):
+            return (), f"backend {backend.name}: {found.reason}"
+        return tuple(dataclasses.asdict(device) for device in found), unmet(found, requires)
+
+    # Points
+
+    def _points(self, setting: _Setting) -> None:
+        case, document = setting.case, setting.suite.document
+        for number, entry in enumerate(case.exclude):
+            for key in sorted(entry.keys() - case.matrix.keys()):
+                path = ("cases", setting.number, "exclude", number, key)
+                accepted, hint = ", ".join(case.matrix) or "none", did_you_mean(key[:100], case.matrix)
+                message = f"{short(key)} is no key of the matrix"
+                self.errors.append(document.error(path, message, accepted=accepted, hint=hint, key=True))
+        made = matrix.size(case.matrix, case.include)
+        if made * (len(case.include) + len(case.exclude)) > _LIMIT_COMPARISONS:
+            message = f"{made} combinations times {len(case.include) + len(case.exclude)} include and exclude entries"
+            self.errors.append(document.error(("cases", setting.number), message, accepted="fewer"))
+            return
+        combined = matrix.combinations(case.matrix, case.include, case.exclude)
+        if not combined:
+            self.errors.append(document.error(("cases", setting.number, "exclude"), "every combination is excluded"))
+        for combination in combined:
+            if len(self.errors) > _LIMIT_ERRORS:
+                return
+            self._point(setting, combination)
+
+    def _point(self, setting: _Setting, combination: matrix.Combination) -> None:
+        suite, case = setting.suite, setting.case
+        raw = {**case.options, **combination.values}
+        unset = next(unset_in(raw), None) if setting.variables else None
+        reason = f"environment variable {unset} is not set" if unset else setting.unmet
+        place = _place(setting, combination)
+        options: dict[str, Any] | None = raw
+        if setting.plugin:
+            options = self._validated(suite, setting.spec.options, setting.plugin, raw, place)
+        if options is None:
+            return
+        shown = ", ".join(f"{key}={_shown(value)}" for key, value in combination.values.items())
+        label = f"{setting.point.label} · {shown}" if shown else setting.point.label
+        point = dataclasses.replace(
+            setting.point, id=setting.identify(options), label=label, options=options, matrix=combination.values
+        )
+        if point.id not in self._places:
+            self._places[point.id] = setting.place
+        else:
+            first = self._places[point.id]
+            message = f"{label!r} is the same point as one before"
+            error = suite.document.error(("cases", setting.number), message, hint=f"the first is in {first}")
+            self.errors.append(error)
+        if reason:
+            self.plan.skipped.append(Skipped(point, reason))
+        else:
+            self.plan.points.append(point)
+
+    def _validated(
+        self, suite: Suite, model: type[BaseModel], plugin: str, raw: Mapping[str, Any], place: Place
+    ) -> dict[str, Any] | None:
+        """Options as the plugin's model has them; as written where a variable is not set; None if they are wrong."""
+        open_keys = (
+            {key for key, value in raw.items() if next(unset_in(value), None)} if suite.document.unset else set()
+        )
+        try:
+            valid = model.model_validate(dict(raw))
+            if open_keys:
+                return dict(raw)
+            options: dict[str, Any] = valid.model_dump(mode="json", by_alias=True)
+        except ValidationError as error:
+            wrong = faults(error, model, suite.document, place, leave_out=open_keys)
+            self.errors.extend(wrong)
+            return dict(raw) if open_keys and not wrong else None
+        except Exception as error:
+            raise PluginError(
+                f"the option model {model.__name__} failed: {type(error).__name__}: {error}", where=plugin
+            ) from error
+        try:
+            canonical(options)
+        except ValueError:
+            self.errors.append(suite.document.error(place(()), "an option is not finite", accepted="finite numbers"))
+            return None
+        return options
+
+
+def unset(text: str) -> bool:
+    """Whether a text still asks for an environment variable."""
+    return next(unset_in(text), None) is not None
+
+
+def _no_factory(_options: object) -> Any:
+    raise AssertionError("a stand-in for an unset name is never made")
+
+
+def _missing(suite: Suite, number: int, case: Case) -> str:
+    """The first unset environment variable that all points of a case need; empty if there is none."""
+    for path, name in suite.document.unset.items():
+        if path[0] != "cases":
+            overridden = path[0] in CHOICE_KEYS and getattr(case, str(path[0]), None) is not None
+            concerns = path[0] != "description" and not overridden
+        else:
+            concerns = path[1] == number and path[2] not in FREE_KEYS
+        if concerns:
+            return name
+    return ""
+
+
+def _windows(suite: Suite, number: int, case: Case) -> Windows:
+    """The suite's windows, with what the case says over them."""
+    if case.windows is None:
+        return suite.windows
+    said = suite.document.at(("cases", number, "windows"))
+    try:
+        return dataclasses.replace(suite.windows, **{key: getattr(case.windows, key) for key in said})
+    except ValueError as error:
+        raise suite.document.error(("cases", number, "windows"), str(error)) from None
+
+
+def _unit(unit: FunctionalUnit) -> dict[str, Any]:
+    return {"sum": unit.sum, "where": {each.column: f"{each.comparison} {each.limit!r}" for each in unit.where}}
+
+
+def _place(setting: _Setting, combination: matrix.Combination) -> Place:
+    """Where an option of a point stands: in `include`, `matrix` or `options`."""
+    document, at, case = setting.suite.document, ("cases", setting.number), setting.case
+
+    def place(loc: Keys) -> Keys:
+        head: Keys = (*at, "options")
+        key = str(loc[0]) if loc else ""
+        if key in combination.included:
+            head = (*at, "include", combination.included[key], key)
+        elif key in combination.values:
+            values = case.matrix[key]
+            index = next(index for index, value in enumerate(values) if matrix.same(value, combination.values[key]))
+            head = (*at, "matrix", key, index)
+        elif key in case.options:
+            head = (*at, "options", key)
+        return head + real_path(document.at(head), loc[1:])
+
+    return place
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

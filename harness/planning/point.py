@@ -1,0 +1,206 @@
+"""A point: one combination of a case's matrix, ready to be run; and the plan that holds them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+
+from harness.backend import Device
+from harness.errors import UsageError
+from harness.meter import ImpactMeterSpec
+from harness.planning.suite import Limits, WarmUp, Windows
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A backend, meter or scorer with its validated options; `auto` if the suite did not name it."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    auto: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """What one or more trials measure.
+
+    Attributes:
+        id: 12 hex digits of what is measured: suite's name, workload, options, backend, meters, windows.
+        suite: name of the suite.
+        suite_file: its file, as the user named it.
+        case: number of its case, from 0.
+        label: for people, `sss · draft_tokens=2, mode=exact`.
+        workload: name of the workload.
+        options: validated, as JSON values, defaults included.
+        matrix: the values that this point of the matrix has.
+        backend: where it runs.
+        meters: meters and impact meters in the suite's order, `auto` expanded.
+        scorers: run after the windows.
+        trials: how many fresh processes.
+        seed: of the suite.
+        windows: how long is measured.
+        warm_up: how long is warmed up.
+        idle_seconds: how long idle power is read.
+        limits: when a trial is ended.
+        functional_units: name -> `{"sum": column, "where": {column: condition}}`.
+        requires: what the machine must have.
+        power_cap: `expected` where a power cap does not fail a trial.
+        devices: what the backend's probe found, as JSON; empty before probing.
+    """
+
+    id: str
+    suite: str
+    suite_file: str = ""
+    case: int = 0
+    label: str
+    workload: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    matrix: Mapping[str, Any] = field(default_factory=dict)
+    backend: Choice
+    meters: tuple[Choice, ...] = ()
+    scorers: tuple[Choice, ...] = ()
+    trials: int = 3
+    seed: int = 0
+    windows: Windows = field(default_factory=Windows)
+    warm_up: WarmUp = field(default_factory=WarmUp)
+    idle_seconds: float = 0.0
+    limits: Limits = field(default_factory=Limits)
+    functional_units: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    requires: Mapping[str, Any] = field(default_factory=dict)
+    power_cap: str = "unexpected"
+    devices: tuple[Mapping[str, Any], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """This point as JSON values."""
+        return dict(json.loads(json.dumps(dataclasses.asdict(self))))
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any] | str) -> Point:
+        """A point from what `to_json` gave, or from that as text."""
+        data = dict(json.loads(raw)) if isinstance(raw, str) else dict(raw)
+        data["backend"] = Choice(**data["backend"])
+        for key in ("meters", "scorers"):
+            data[key] = tuple(Choice(**each) for each in data[key])
+        data["windows"] = Windows(**data["windows"])
+        data["warm_up"] = WarmUp(**data["warm_up"])
+        data["limits"] = Limits(**data["limits"])
+        data["devices"] = tuple(data["devices"])
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A point that cannot run here, and why."""
+
+    point: Point
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do."""
+
+    points: list[Point]
+    skipped: list[Skipped]
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def canonical(value: object) -> str:
+    """JSON that is the same for equal values; raises ValueError or TypeError for what JSON does not know."""
+    return _ENCODER.encode(value)
+
+
+def identity(point: Point) -> Callable[[Mapping[str, Any]], str]:
+    """Options -> the id of this point with those options."""
+    shared = [
+        point.suite,
+        point.workload,
+        [point.backend.name, point.backend.options],
+        [[meter.name, meter.options] for meter in point.meters],
+        dataclasses.asdict(point.windows),
+    ]
+    digest = hashlib.sha256(canonical(shared).encode())
+
+    def of(options: Mapping[str, Any]) -> str:
+        own = digest.copy()
+        own.update(canonical(options).encode())
+        return own.hexdigest()[:12]
+
+    return of
+
+
+def order_impacts(specs: Sequence[ImpactMeterSpec]) -> list[ImpactMeterSpec]:
+    """Impact meters so that each comes after those that yield what it needs, else in the order given.
+
+    Raises:
+        UsageError: there is a cycle, or two yield one reading (`energy_j` apart, which adds up).
+    """
+    yielding: dict[str, str] = {}
+    for spec in specs:
+        for name in spec.yields:
+            if name != "energy_j" and name in yielding:
+                raise UsageError(f"the impact meters {yielding[name]!r} and {spec.name!r} both yield {name!r}")
+            yielding[name] = spec.name
+    waiting, ordered = list(specs), []
+    while waiting:
+        for spec in waiting:
+            if not any(set(other.yields) & set(spec.needs) for other in waiting if other is not spec):
+                break
+        else:
+            cycle = " <- ".join(_cycle(waiting))
+            raise UsageError(f"impact meters need each other's readings: {cycle}", hint="leave one of them out")
+        waiting.remove(spec)
+        ordered.append(spec)
+    return ordered
+
+
+def _cycle(waiting: Sequence[ImpactMeterSpec]) -> list[str]:
+    path = [waiting[0]]
+    while True:
+        spec = next(each for each in waiting if each is not path[-1] and set(each.yields) & set(path[-1].needs))
+        names = [each.name for each in path]
+        if spec.name in names:
+            return [*names[names.index(spec.name) :], spec.name]
+        path.append(spec)
+
+
+def unmet(devices: Sequence[Device], requires: Mapping[str, Any]) -> str:
+    """Why this machine and its devices do not meet what a case requires; empty if they do."""
+    for words in ("labels", "resources"):
+        if requires.get(words):
+            return f"requires {words} {', '.join(sorted(requires[words]))}, which only a cluster has"
+    cores = psutil.cpu_count(logical=True) or 1
+    if requires.get("cpu", 0) > cores:
+        return f"requires {requires['cpu']} processors, the host has {cores}"
+    gpus = [device for device in devices if device.kind == "gpu"]
+    model = requires.get("accelerator", "")
+    if model:
+        others = ", ".join(device.name for device in gpus) or "no GPU"
+        gpus = [device for device in gpus if model.casefold() in device.name.casefold()]
+        if not gpus:
+            return f"requires the accelerator {model}, the backend has {others}"
+    wanted = requires.get("gpu", 0)
+    if len(gpus) < wanted:
+        return f"requires {wanted} GPU, the backend has {len(gpus)}"
+    memory = requires.get("memory")
+    return "" if memory is None else _too_little(memory, gpus if wanted or model else None)
+
+
+def _too_little(memory: int, gpus: Sequence[Device] | None) -> str:
+    if gpus is None:
+        found, what = psutil.virtual_memory().total, "the host"
+    else:
+        sizes = [device.memory_bytes for device in gpus]
+        known = [size for size in sizes if size is not None]
+        if len(known) < len(sizes):
+            return "requires GPU memory, and a GPU does not say how much it has"
+        found, what = min(known), "the smallest GPU"
+    return "" if found >= memory else f"requires {memory / 1e9:g} GB of memory, {what} has {found / 1e9:.1f} GB"

@@ -1,0 +1,141 @@
+"""Asks backends and workloads, in a process of its own, whether they can run here.
+
+A probe may import a framework or load a driver; the parent stays small and a probe that crashes costs only its answer.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Final
+
+from harness.backend import Device
+from harness.discovery.registry import Registry, load_plugins
+from harness.planning.planner import Choice, Plan, Point, Skipped, expand
+from harness.planning.point import unmet
+from harness.planning.suite import Suite
+from harness.quantity import Unavailable
+
+PROBE_SECONDS: Final = 120.0
+_MARK: Final = "harness-probe:"
+
+
+class Prober:
+    """Answers from child processes, each question asked once."""
+
+    def __init__(self) -> None:
+        self._backends: dict[str, list[Device] | Unavailable] = {}
+
+    def backend(self, choice: Choice) -> list[Device] | Unavailable:
+        """The devices that a trial on this backend would get, or why there are none."""
+        question = {"backend": {"name": choice.name, "options": dict(choice.options)}}
+        key = json.dumps(question, sort_keys=True, default=str)
+        if key not in self._backends:
+            answer = _ask(question)
+            self._backends[key] = (
+                Unavailable(str(answer["unavailable"]))
+                if "unavailable" in answer
+                else [Device(**device) for device in answer["devices"]]
+            )
+        return self._backends[key]
+
+    def workloads(self, points: Sequence[Point], registry: Registry) -> dict[str, str]:
+        """Point id -> why its workload cannot run here, for the workloads that know before they start."""
+        asked = [point for point in points if registry.get("workload", point.workload).spec.probe is not None]
+        if not asked:
+            return {}
+        question = {
+            "workloads": [{"id": point.id, "name": point.workload, "options": dict(point.options)} for point in asked]
+        }
+        answer = _ask(question)
+        if "unavailable" in answer:
+            return {point.id: str(answer["unavailable"]) for point in asked}
+        return {str(key): str(reason) for key, reason in answer["reasons"].items()}
+
+
+def plan_probed(suites: Sequence[Suite], registry: Registry, *, remote: Collection[str] = ()) -> Plan:
+    """The plan of suites on this machine: points whose workload says that it cannot run here are skipped.
+
+    Args:
+        suites: as loaded.
+        registry: the plugins.
+        remote: names of suites whose points run on other machines, so that this one is not asked.
+    """
+    prober = Prober()
+    here = [suite for suite in suites if suite.suite not in remote]
+    there = [suite for suite in suites if suite.suite in remote]
+    elsewhere = expand(there, registry) if there else Plan([], [])
+    planned = expand(here, registry, prober.backend) if here or not there else Plan([], [])
+    reasons = prober.workloads(planned.points, registry)
+    return replace(
+        planned,
+        points=[*(point for point in planned.points if point.id not in reasons), *elsewhere.points],
+        skipped=[
+            *planned.skipped,
+            *elsewhere.skipped,
+            *(Skipped(point, reasons[point.id]) for point in planned.points if point.id in reasons),
+        ],
+    )
+
+
+def _ask(question: dict[str, Any]) -> dict[str, Any]:
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", "harness.planning.probe"],
+            input=json.dumps(question, default=str),
+            capture_output=True,
+            text=True,
+            timeout=PROBE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"unavailable": f"the probe took longer than {PROBE_SECONDS:g} s"}
+    for line in child.stdout.splitlines():
+        if line.startswith(_MARK):
+            return dict(json.loads(line.removeprefix(_MARK)))
+    last = child.stderr.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
+    return {"unavailable": f"the probe failed: {last[0]}"}
+
+
+def _here(point: Point, registry: Registry) -> dict[str, Any]:
+    """What the plan of this machine would say of one point that another machine planned and a cluster sent here."""
+    spec = registry.get("backend", point.backend.name).spec
+    found = spec.probe(spec.options.model_validate(dict(point.backend.options)))
+    if isinstance(found, Unavailable):
+        return {"unavailable": f"backend {point.backend.name}: {found.reason}"}
+    # The cluster saw to the others, in its own words.
+    reason = unmet(found, {key: value for key, value in point.requires.items() if key in {"gpu", "cpu", "memory"}})
+    workload = registry.get("workload", point.workload).spec
+    if not reason and workload.probe is not None:
+        answer = workload.probe(workload.options.model_validate(dict(point.options)))
+        reason = answer.reason if isinstance(answer, Unavailable) else ""
+    return {"unavailable": reason} if reason else {"devices": [asdict(device) for device in found]}
+
+
+def _answer(question: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    if "point" in question:
+        return _here(Point.from_json(question["point"]), registry)
+    if "backend" in question:
+        spec = registry.get("backend", question["backend"]["name"]).spec
+        found = spec.probe(spec.options.model_validate(question["backend"]["options"]))
+        if isinstance(found, Unavailable):
+            return {"unavailable": found.reason}
+        return {"devices": [asdict(device) for device in found]}
+    reasons = {}
+    for asked in question["workloads"]:
+        spec = registry.get("workload", asked["name"]).spec
+        try:
+            reason = spec.probe(spec.options.model_validate(asked["options"]))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - one plugin's fault skips its own points only
+            reason = Unavailable(f"the probe of workload {asked['name']!r} failed: {type(error).__name__}: {error}")
+        if isinstance(reason, Unavailable):
+            reasons[asked["id"]] = reason.reason
+    return {"reasons": reasons}
+
+
+if __name__ == "__main__":
+    answer = _answer(json.loads(sys.stdin.read()), load_plugins())
+    print(_MARK + json.dumps(answer), flush=True)  # noqa: T201 - the parent reads it

@@ -1,0 +1,393 @@
+"""The numbers of a report: a run's records grouped by point, functional unit and metric."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from harness.errors import MeasurementError
+from harness.quantity import Amount, Method, Unavailable, Undefined, Value
+from harness.records import record
+from harness.records.record import Record
+
+RATE: Final = "rate"
+"""Name of a unit's rate among its metrics; the others are named as in the record's costs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """One metric of one point, over its trials.
+
+    Attributes:
+        value: the median over the trials that have a value, as an amount whose `low` and `high` are the bound of the
+            median trial (for an even number: of the mean of the two middle ones), or why there is none.
+        spread: least and greatest value of the trials; None for fewer than two. Never merged with the bound.
+        n: trials that have a value.
+        trials: trials there were.
+        label: the weakest method of any trial; None where there is no value.
+        shares: share of each method in the sum over the trials; empty where that sum is 0.
+        missing: why the other trials have no value.
+    """
+
+    value: Value
+    spread: tuple[float, float] | None
+    n: int
+    trials: int
+    label: Method | None
+    shares: Mapping[Method, float]
+    missing: tuple[str, ...]
+
+    @property
+    def bound(self) -> tuple[float | None, float | None]:
+        """The instrument's bound; None at an end that is not known."""
+        return (self.value.low, self.value.high) if isinstance(self.value, Amount) else (None, None)
+
+    @property
+    def composition(self) -> str:
+        """The shares as text: `counter 82 %, estimated 18 %`; empty where one method gave all."""
+        parts = {method: part for method, part in self.shares.items() if part != 0}
+        if len(parts) < 2:
+            return ""
+        ordered = sorted(parts.items(), key=lambda item: (-item[1], item[0]))
+        return ", ".join(f"{method.value} {_percent(part)}" for method, part in ordered)
+
+
+def _percent(share: float) -> str:
+    if 0 < share < 0.005:
+        return "<1 %"
+    if 0.995 < share < 1:
+        return ">99 %"
+    return f"{share * 100:.0f} %"
+
+
+def _middle(amounts: Sequence[Amount]) -> Amount:
+    """The median trial; for an even number the mean of the two middle ones, bounds included."""
+    ordered = sorted(amounts, key=lambda amount: amount.value)
+    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    if low is high:
+        return low
+    parts = {
+        method: (low.composition.get(method, 0.0) + high.composition.get(method, 0.0)) / 2
+        for method in {**low.composition, **high.composition}
+    }
+    return Amount(
+        math.fsum(parts.values()),
+        low.unit,
+        parts,
+        None if low.low is None or high.low is None else (low.low + high.low) / 2,
+        None if low.high is None or high.high is None else (low.high + high.high) / 2,
+    )
+
+
+def summarise(values: Sequence[Value]) -> Summary:
+    """Median, bound, spread, label and composition of one metric over trials; amounts of one unit."""
+    amounts = [value for value in values if isinstance(value, Amount)]
+    others = [value for value in values if not isinstance(value, Amount)]
+    missing = tuple(dict.fromkeys(value.reason for value in others))
+    units = {amount.unit for amount in amounts}
+    if len(units) > 1:
+        reason = f"the trials differ in their unit: {', '.join(sorted(units))}"
+        amounts, others, missing = [], [Unavailable(reason)], (reason,)
+    if not amounts:
+        why: Unavailable | Undefined = others[0] if others else Unavailable("no trial has this metric")
+        return Summary(value=why, spread=None, n=0, trials=len(values), label=None, shares={}, missing=missing)
+    parts: dict[Method, float] = {}
+    for amount in amounts:
+        for method, part in amount.composition.items():
+            parts[method] = parts.get(method, 0.0) + part
+    whole = math.fsum(parts.values())
+    numbers = [amount.value for amount in amounts]
+    return Summary(
+        value=_middle(amounts),
+        spread=(min(numbers), max(numbers)) if len(numbers) > 1 else None,
+        n=len(amounts),
+        trials=len(values),
+        label=max((amount.label for amount in amounts), key=lambda method: method.weakness),
+        shares={method: part / whole for method, part in parts.items()} if whole else {},
+        missing=missing,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointReport:
+    """What the trials of one point say.
+
+    Attributes:
+        id: of the point.
+        label: of the point, as the suite's author knows it.
+        suite: it comes from.
+        records: of the trials that count: the valid ones; all of them where none is valid.
+        left_out: of the trials that were not valid while others were.
+        valid: whether the trials that count are valid.
+        units: functional unit -> metric -> summary; `rate` and the names of the costs.
+        definitions: functional unit -> its definition.
+        columns: column -> statistic -> summary.
+        totals: reading -> summary.
+    """
+
+    id: str
+    label: str
+    suite: str
+    records: tuple[Record, ...]
+    left_out: tuple[Record, ...]
+    valid: bool
+    units: Mapping[str, Mapping[str, Summary]]
+    definitions: Mapping[str, str]
+    columns: Mapping[str, Mapping[str, Summary]]
+    totals: Mapping[str, Summary]
+
+    @property
+    def short(self) -> bool:
+        """Whether a window was too short for its energy to be gated."""
+        return any("short" in _flags(finished) for finished in self.records)
+
+
+def _flags(finished: Record) -> set[str]:
+    seen = {*finished.flags, *finished.measurement.flags}
+    return seen.union(*(span.flags for span in finished.measurement.windows))
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A trial without a record.
+
+    Attributes:
+        where: label of its point if it is known, and the trial.
+        reason: why.
+        log_tail: the last lines that the worker printed.
+    """
+
+    where: str
+    reason: str
+    log_tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """Everything a report says, before it is laid out.
+
+    Attributes:
+        folder: of the run.
+        run: `run.json`; empty where there is none.
+        points: in the order of the plan.
+        skipped: (point, reason).
+        failures: trials that failed, were not costed, could not be read, or were planned and never ran.
+    """
+
+    folder: Path
+    run: Mapping[str, Any]
+    points: tuple[PointReport, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+    failures: tuple[Failure, ...] = field(default=())
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Of all trials that have one, valid or not."""
+        return tuple(finished for point in self.points for finished in (*point.records, *point.left_out))
+
+    @property
+    def unit_names(self) -> tuple[str, ...]:
+        """Functional units in order of first appearance."""
+        return tuple(dict.fromkeys(name for point in self.points for name in point.units))
+
+
+def _over_trials(tables: Sequence[Mapping[str, Value]]) -> dict[str, Summary]:
+    """Per name, the summary over trials; a trial that lacks the name says so."""
+    names = dict.fromkeys(name for table in tables for name in table)
+    return {
+        name: summarise([table.get(name, Unavailable("this trial has no such reading")) for table in tables])
+        for name in names
+    }
+
+
+def _point(identity: str, label: str, suite: str, records: Sequence[Record]) -> PointReport:
+    valid = tuple(finished for finished in records if not finished.measurement.invalid)
+    counted = valid or tuple(records)
+    names = dict.fromkeys(name for finished in counted for name in finished.units)
+    columns = dict.fromkeys(name for finished in counted for name in finished.columns)
+    return PointReport(
+        id=identity,
+        label=label,
+        suite=suite,
+        records=counted,
+        left_out=tuple(finished for finished in records if valid and finished.measurement.invalid),
+        valid=bool(valid),
+        units={
+            name: _over_trials(
+                [
+                    {RATE: finished.units[name].rate, **finished.units[name].costs}
+                    for finished in counted
+                    if name in finished.units
+                ]
+            )
+            for name in names
+        },
+        definitions={name: next(r.units[name].unit for r in counted if name in r.units) for name in names},
+        columns={name: _over_trials([finished.columns.get(name, {}) for finished in counted]) for name in columns},
+        totals=_over_trials([finished.totals for finished in counted]),
+    )
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise MeasurementError(f"not readable as JSON: {error}", where=str(path)) from error
+    if not isinstance(content, dict):
+        raise MeasurementError("a JSON object is expected here", where=str(path))
+    return content
+
+
+def _failure(folder: Path, labels: Mapping[str, str]) -> Failure:
+    """Why a trial has no record, as the run wrote it down."""
+    content = _read_json(folder / record.FAILURE)
+    point, _, trial = folder.name.rpartition("-t")
+    label = str(labels.get(point) or content.get("label") or folder.name)
+    where = f"{label}, trial {int(trial)}" if trial.isdigit() and label != folder.name else label
+    if not content:
+        return Failure(where, "measured, but not scored and costed")
+    return Failure(
+        where, str(content.get("reason") or "no reason was written"), tuple(map(str, content.get("log_tail") or ()))
+    )
+
+
+def _labels(planned: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Point id -> label, with the suite's name before it where a run has several suites."""
+    several = len({point.get("suite") for point in planned}) > 1
+    return {
+        str(point["id"]): f"{point['suite']}: {point.get('label', point['id'])}"
+        if several and point.get("suite")
+        else str(point.get("label", point["id"]))
+        for point in planned
+    }
+
+
+def _not_run(
+    planned: Iterable[Mapping[str, Any]], labels: Mapping[str, str], seen: Mapping[str, int], status: str
+) -> list[Failure]:
+    """Trials that were planned and left nothing behind."""
+    found = []
+    for point in planned:
+        lacking = int(point.get("trials", 0)) - seen.get(str(point["id"]), 0)
+        if lacking > 0:
+            reason = f"{lacking} of {point['trials']} trials did not run (the run is {status or 'of unknown status'})"
+            found.append(Failure(labels[str(point["id"])], reason))
+    return found
+
+
+def load(run_folder: Path) -> RunReport:
+    """The report of a run; raises MeasurementError where it has no finished trial."""
+    if not run_folder.is_dir():
+        raise MeasurementError("there is no such run folder", where=str(run_folder))
+    run = _read_json(run_folder / record.RUN)
+    planned = [point for point in run.get("points", ()) if "id" in point]
+    labels = _labels(planned)
+    grouped: dict[str, list[Record]] = {identity: [] for identity in labels}
+    suites = {str(point["id"]): str(point.get("suite", "")) for point in planned}
+    seen: dict[str, int] = {}
+    failures: list[Failure] = []
+    for folder in record.trial_folders(run_folder):
+        identity = folder.name.rpartition("-t")[0]
+        if not (folder / record.RECORD).exists():
+            failures.append(_failure(folder, labels))
+        else:
+            try:
+                finished = record.load_record(folder)
+            except MeasurementError as error:
+                failures.append(Failure(folder.name, str(error)))
+            else:
+                identity = str(finished.measurement.point["id"])
+                labels.setdefault(identity, str(finished.measurement.point.get("label", identity)))
+                grouped.setdefault(identity, []).append(finished)
+        seen[identity] = seen.get(identity, 0) + 1
+    failures += _not_run(planned, labels, seen, str(run.get("status", "")))
+    skipped = tuple(
+        (str(row.get("label") or row.get("point") or "?"), str(row.get("reason", ""))) for row in run.get("skipped", ())
+    )
+    points = tuple(
+        _point(identity, labels[identity], suites.get(identity, ""), records)
+        for identity, records in grouped.items()
+        if records
+    )
+    if not points:
+        raise MeasurementError("no trial of this run has a record", where=str(run_folder), hint=_why(skipped, failures))
+    return RunReport(folder=run_folder, run=run, points=points, skipped=skipped, failures=tuple(failures))
+
+
+def _why(skipped: Sequence[tuple[str, str]], failures: Sequence[Failure]) -> str:
+    reasons = [f"{failure.where}: {failure.reason}" for failure in failures]
+    reasons += [f"{label}: skipped: {reason}" for label, reason in skipped]
+    more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+    return "; ".join(reasons[:3]) + more if reasons else "nothing was run in this folder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossCheck:
+    """A second meter of a scope against its primary one, over all trials.
+
+    Attributes:
+        scope: what both read.
+        primary: meter that counts; empty where none does.
+        check: the other meter.
+        difference: median over trials of (check - primary) / primary; None where it has no value.
+        spread: least and greatest of them.
+        n: trials in which both read.
+        note: why there is no difference; empty where there is one.
+    """
+
+    scope: str
+    primary: str
+    check: str
+    difference: float | None
+    spread: tuple[float, float] | None
+    n: int
+    note: str = ""
+
+
+def cross_checks(records: Iterable[Record]) -> list[CrossCheck]:
+    """Non-primary readings against the primary one of their scope: joules of the windows that both read, per trial."""
+    found: dict[tuple[str, str, str], list[float]] = {}
+    notes: dict[tuple[str, str, str], str] = {}
+    for finished in records:
+        windows = [reading for reading in finished.measurement.readings if reading.span == "window"]
+        primary = {(r.scope, r.window): r for r in windows if r.primary}
+        sums: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+        for reading in windows:
+            if reading.primary:
+                continue
+            base = primary.get((reading.scope, reading.window))
+            key = (reading.scope, base.meter if base else "", reading.meter)
+            found.setdefault(key, [])
+            if base is None:
+                notes[key] = "no primary meter reads this scope"
+            elif not isinstance(base.value, Amount):
+                notes[key] = f"primary: {base.value.reason}"
+            elif not isinstance(reading.value, Amount):
+                notes[key] = reading.value.reason
+            else:
+                sums.setdefault(key, []).append((base.value.value, reading.value.value))
+        for key, pairs in sums.items():
+            of_primary = math.fsum(pair[0] for pair in pairs)
+            if of_primary == 0:
+                notes[key] = "the primary meter read 0 J"
+            else:
+                found[key].append((math.fsum(pair[1] for pair in pairs) - of_primary) / of_primary)
+    return [
+        CrossCheck(
+            scope=key[0],
+            primary=key[1],
+            check=key[2],
+            difference=statistics.median(values) if values else None,
+            spread=(min(values), max(values)) if values else None,
+            n=len(values),
+            note=notes.get(key, ""),
+        )
+        for key, values in found.items()
+    ]

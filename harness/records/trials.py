@@ -1,0 +1,170 @@
+"""Trials of finished runs, grouped by point: what a baseline keeps, a comparison compares and a history follows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from harness.errors import MeasurementError, UsageError
+from harness.quantity import Amount, Method, Unavailable, Value
+from harness.records import record
+from harness.records.metric import RATE, Metric
+from harness.records.record import Measurement, Record
+
+RUNNER_KEYS: Final = (
+    "cpu",
+    "cores_logical",
+    "cores_allowed",
+    "cpu_limit",
+    "governor",
+    "system",
+    "machine",
+    "virtualised",
+    "python",
+    "variables",
+    "devices",
+    "drivers",
+)
+"""What two measurements must share before one may be judged by the other, unless other keys are declared."""
+
+
+@dataclass(frozen=True, slots=True)
+class PointTrials:
+    """The trials of one point that count.
+
+    Attributes:
+        id: of the point: the digest of what is measured.
+        suite: name of its suite.
+        label: for people; unique in its suite.
+        records: valid trials, in order.
+        left_out: how many trials were not valid.
+    """
+
+    id: str
+    suite: str
+    label: str
+    records: Sequence[Record]
+    left_out: int = 0
+
+    @property
+    def name(self) -> str:
+        """Suite and label."""
+        return f"{self.suite}: {self.label}"
+
+
+def load(path: Path) -> list[PointTrials]:
+    """The points of a run folder, or of one trial's folder.
+
+    Raises:
+        UsageError: there is no such folder.
+        MeasurementError: no valid trial has a record, or a record cannot be read.
+    """
+    if not path.is_dir():
+        raise UsageError("there is no such folder", where=str(path), accepted="a run folder or a record folder")
+    single = (path / record.RECORD).exists()
+    found = group([record.load_record(path)] if single else record.records_of(path))
+    if not found:
+        raise MeasurementError("no valid trial in this folder has a record", where=str(path))
+    return found
+
+
+def group(records: Iterator[Record] | Sequence[Record]) -> list[PointTrials]:
+    """Records by point; points without a valid trial are left out."""
+    by_point: dict[str, list[Record]] = {}
+    for finished in records:
+        by_point.setdefault(str(finished.measurement.point["id"]), []).append(finished)
+    found = []
+    for identity, trials in by_point.items():
+        point = trials[0].measurement.point
+        valid = [finished for finished in trials if not finished.measurement.invalid]
+        if valid:
+            suite, label = str(point.get("suite", "")), str(point.get("label", identity))
+            found.append(PointTrials(identity, suite, label, valid, len(trials) - len(valid)))
+    return found
+
+
+def metrics_of(records: Sequence[Record]) -> list[Metric]:
+    """Every metric that any of the records has: totals, costs per functional unit, rates, statistics of columns."""
+    found: dict[Metric, None] = {}
+    for finished in records:
+        for name, unit in finished.units.items():
+            found |= dict.fromkeys(Metric(metric, name) for metric in (RATE, *unit.costs))
+        found |= dict.fromkeys(Metric(metric) for metric in finished.totals)
+        for column, statistics in finished.columns.items():
+            found |= dict.fromkeys(Metric(f"{column}.{statistic}") for statistic in statistics)
+    return list(found)
+
+
+def value_of(metric: Metric, finished: Record) -> Value:
+    """A metric's value in a trial; Unavailable where that trial does not know it."""
+    try:
+        return metric.value(finished)
+    except UsageError as error:
+        return Unavailable(str(error))
+
+
+def methods_of(amount: Amount) -> frozenset[Method]:
+    """The methods that a value was obtained by; totals are compared with totals of the same kinds only."""
+    return frozenset(amount.composition)
+
+
+def factor_ids(finished: Record) -> tuple[str, ...]:
+    """Identity of every factor used, sorted."""
+    return tuple(sorted({factor.id or f"{factor.name}={factor.value}" for factor in finished.factors}))
+
+
+def rests_on_factors(metric: Metric, finished: Record) -> bool:
+    """Whether a metric is an impact: neither time, energy, power, a rate nor a column of the work items."""
+    base = metric.name.partition(":")[0]
+    column = metric.name.partition(".")[0]
+    own = metric.per is None and column in finished.columns
+    return bool(finished.factors) and base not in {"duration_s", "energy_j", "power_w", RATE} and not own
+
+
+def drivers(measurement: Measurement) -> list[str]:
+    """Versions of device drivers, as the backend and the meters report them."""
+    facts: list[Mapping[str, Any]] = [measurement.backend, *(report.facts for report in measurement.meters)]
+    return sorted({str(each["driver"]) for each in facts if each.get("driver")})
+
+
+def cards(measurement: Measurement) -> list[str]:
+    """The devices of a trial by kind, product and identity."""
+    return sorted(f"{device.kind} {device.name} {device.uuid}" for device in measurement.devices)
+
+
+def runner(measurement: Measurement) -> dict[str, Any]:
+    """The fingerprint of what a trial ran on, as JSON values; `RUNNER_KEYS` are some of its keys."""
+    environment = {
+        key: value for key, value in measurement.environment.items() if key not in {"load_1min", "cpu_mhz", "packages"}
+    }
+    plain = {**environment, "devices": cards(measurement), "drivers": drivers(measurement)}
+    return dict(json.loads(json.dumps(plain, default=str)))
+
+
+def differing(base: Mapping[str, Any], head: Mapping[str, Any], keys: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+    """The declared keys in which two fingerprints differ, with both values."""
+    return {key: (base.get(key), head.get(key)) for key in keys if base.get(key) != head.get(key)}
+
+
+def same_runner(points: Sequence[PointTrials], keys: Sequence[str]) -> dict[str, Any]:
+    """The one fingerprint of all trials.
+
+    Raises:
+        MeasurementError: the trials differ in a declared key.
+    """
+    found = [runner(finished.measurement) for point in points for finished in point.records]
+    for other in found[1:]:
+        odd = differing(found[0], other, keys)
+        if odd:
+            raise MeasurementError(f"the trials do not come from one runner: {describe(odd)}")
+    return found[0]
+
+
+def describe(odd: Mapping[str, tuple[Any, Any]], first: str = "one", second: str = "another") -> str:
+    """Differing keys for people."""
+    return "; ".join(
+        f"{key}: {first} {json.dumps(base)}, {second} {json.dumps(head)}" for key, (base, head) in odd.items()
+    )

@@ -1,9 +1,0 @@
-"""What a run measured, for people: in the terminal and as Markdown, from its records alone."""
-
-from __future__ import annotations
-
-from harness.report.markdown import markdown
-from harness.report.summary import RunReport, load
-from harness.report.terminal import render_terminal
-
-__all__ = ["RunReport", "load", "markdown", "render_terminal"]

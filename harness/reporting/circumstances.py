@@ -1,0 +1,193 @@
+"""The parts of a report around its results: header, coverage, cross-checks, conditions, factors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from harness.meter import Factor
+from harness.records.record import Record
+from harness.records.summary import RunReport, cross_checks
+from harness.reporting.tables import Item, Section, Table
+from harness.reporting.wording import counted, listed, percent
+from harness.units import si
+
+CHECK_LIMIT: Final = 0.05
+"""Meters of one scope that differ by more are warned of (zeus issue 181 shows why)."""
+LEAST_COVERAGE: Final = 0.95
+"""A reading whose valid time is below this share of its window is warned of."""
+
+
+def header(report: RunReport) -> list[tuple[str, str]]:
+    """What was compared, on which machine, and where it is kept."""
+    run = report.run
+    trials = len(report.records)
+    left_out = sum(len(point.left_out) for point in report.points)
+    suites = [str(path) for path in run.get("suite_files", ())] or sorted({point.suite for point in report.points})
+    compared = f"{counted(len(report.points), 'point')}, {counted(trials, 'trial')}"
+    extra = [
+        f"{number} {word}"
+        for number, word in (
+            (left_out, "left out as not valid"),
+            (len(report.failures), "failed or missing"),
+            (len(report.skipped), "skipped"),
+        )
+        if number
+    ]
+    lines = [
+        ("compared", f"{listed([point.label for point in report.points], 6)}"),
+        ("size", compared + (f" ({', '.join(extra)})" if extra else "")),
+        ("suites", ", ".join(suites)),
+        (
+            "run",
+            f"{run.get('started_utc', '?')} to {run.get('finished_utc') or '?'}, {run.get('status', 'no run.json')}",
+        ),
+    ]
+    lines += [("machine", text) for text in dict.fromkeys(_machine(r.measurement.environment) for r in report.records)]
+    lines += [("devices", text) for text in dict.fromkeys(map(_devices, report.records))]
+    lines += [
+        ("models", text) for text in dict.fromkeys(t for r in report.records for t in _models(r.measurement.workload))
+    ]
+    lines.append(("records", str(report.folder)))
+    return [(name, text) for name, text in lines if text]
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    """Processor, cores, memory and system; what the record does not hold is not mentioned."""
+    parts = []
+    if environment.get("cpu"):
+        parts.append(str(environment["cpu"]))
+    cores = environment.get("cores_allowed") or environment.get("cores_logical")
+    if cores:
+        parts.append(counted(int(cores), "core"))
+    if environment.get("cpu_limit"):
+        parts.append(f"limited to {environment['cpu_limit']:g} cores")
+    if environment.get("memory_bytes"):
+        parts.append(si(float(environment["memory_bytes"]), "B"))
+    if environment.get("virtualised"):
+        parts.append("virtual machine")
+    parts += [" ".join(str(environment[key]) for key in ("system", "kernel") if environment.get(key))]
+    if environment.get("python"):
+        parts.append(f"Python {environment['python']}")
+    return ", ".join(part for part in parts if part)
+
+
+def _devices(finished: Record) -> str:
+    measurement = finished.measurement
+    backend = measurement.backend.get("name")
+    devices = ", ".join(f"{device.name} ({device.kind} {device.uuid})" for device in measurement.devices)
+    return f"{devices} by backend {backend}" if backend and devices else devices
+
+
+def _models(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Models that a workload says it ran: mappings with a `source` and a number of `parameters`, however deep."""
+    if "source" in facts and isinstance(facts.get("parameters"), int):
+        text = f"{facts['source']}: {facts['parameters']:,} parameters"
+        if isinstance(facts.get("perplexity"), float):
+            text += f", held-out perplexity {facts['perplexity']:.1f} per token"
+        yield text + (", its training was cut short by the time cap" if facts.get("time_cap_struck") else "")
+    for value in facts.values():
+        if isinstance(value, Mapping):
+            yield from _models(value)
+
+
+def coverage(report: RunReport) -> Section | None:
+    """Which scopes the energy covers, by which meter, and for which part of the time."""
+    least: dict[tuple[str, str, str, str, str], float | None] = {}
+    for finished in report.records:
+        scopes = finished.measurement.scopes
+        for reading in finished.measurement.readings:
+            if not reading.primary or reading.span != "window" or reading.scope not in scopes:
+                continue
+            scope = scopes[reading.scope]
+            gain = "not known" if scope.gain is None else f"± {percent(scope.gain)}"
+            key = (reading.scope, reading.meter, scope.method.value, gain, scope.note)
+            before = least.get(key)
+            known = [share for share in (before, reading.coverage) if share is not None]
+            least[key] = min(known) if known else None
+    rows = [
+        [
+            *key[:4],
+            "not known" if share is None else f"{share * 100:.1f} %" + (" LOW" if share < LEAST_COVERAGE else ""),
+            key[4],
+        ]
+        for key, share in least.items()
+    ]
+    columns = ["scope", "meter", "method", "gain", "time covered", "note"]
+    return Section("What the energy covers", Table(columns, rows)) if rows else None
+
+
+def checks(report: RunReport) -> Section | None:
+    """Second meters against the primary one of their scope."""
+    rows = []
+    for check in cross_checks(report.records):
+        if check.difference is None or check.spread is None:
+            rows.append([check.scope, check.primary, check.check, "none", "", "0", check.note])
+            continue
+        least, greatest = check.spread
+        beyond = max(abs(least), abs(greatest)) > CHECK_LIMIT
+        remark = f"WARNING: beyond {CHECK_LIMIT * 100:.0f} %" if beyond else "agrees"
+        between = f"{least * 100:+.1f} % to {greatest * 100:+.1f} %" if check.n > 1 else ""
+        rows.append(
+            [check.scope, check.primary, check.check, f"{check.difference * 100:+.1f} %", between, str(check.n), remark]
+        )
+    columns = ["scope", "primary", "check", "difference", "trials", "n", "remark"]
+    return Section("Cross-checks", Table(columns, rows)) if rows else None
+
+
+def conditions(report: RunReport) -> Section | None:
+    """What was seen on the devices, and what the harness flagged, with how often."""
+    seen: Counter[tuple[str, str, bool]] = Counter()
+    in_trials: Counter[tuple[str, str, bool]] = Counter()
+    flags: Counter[str] = Counter()
+    for finished in report.records:
+        for condition in finished.measurement.conditions:
+            key = (f"{condition.kind} on {condition.scope}", condition.detail, condition.fails)
+            seen[key] += condition.count
+            in_trials[key] += 1
+        flags.update(_flags(finished))
+    items = [
+        Item(
+            key[0],
+            f"{key[1]}; seen {counted(number, 'time')} in {counted(in_trials[key], 'trial')}"
+            + (": makes a trial not valid" if key[2] else ""),
+        )
+        for key, number in seen.items()
+    ]
+    items += [Item(flag, f"in {counted(number, 'trial')} of {len(report.records)}") for flag, number in flags.items()]
+    return Section("Conditions", items=items) if items else None
+
+
+def _flags(finished: Record) -> list[str]:
+    """The flags of a trial, each once."""
+    measurement = finished.measurement
+    found = [*finished.flags, *measurement.flags]
+    found += [flag for span in measurement.windows for flag in span.flags]
+    found += [
+        f"{reading.scope}: {flag}" for reading in measurement.readings if reading.primary for flag in reading.flags
+    ]
+    return list(dict.fromkeys(found))
+
+
+def factors(report: RunReport) -> Section | None:
+    """Every factor that turned energy into an impact, once, with where it comes from."""
+    distinct: dict[str, Factor] = {}
+    for finished in report.records:
+        for factor in finished.factors:
+            distinct.setdefault(factor.id or repr(factor), factor)
+    rows = [
+        [
+            factor.name,
+            "a range or series"
+            if factor.value is None
+            else f"{factor.value:g} {factor.unit if factor.unit != '1' else ''}".rstrip(),
+            factor.source or "NO SOURCE",
+            factor.licence or "not stated",
+            factor.date or "not stated",
+            factor.id,
+        ]
+        for factor in distinct.values()
+    ]
+    columns = ["factor", "value", "source", "licence", "date", "id"]
+    return Section("Factors", Table(columns, rows)) if rows else None

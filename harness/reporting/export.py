@@ -1,0 +1,191 @@
+"""Results in the formats of other tools: pytest-benchmark's JSON, OpenMetrics, a model card's metadata."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import yaml
+
+from harness.errors import MeasurementError
+from harness.quantity import Amount
+from harness.records.record import Record
+from harness.records.summary import PointReport, RunReport
+from harness.reporting.figures import Figure, figures
+
+_OUTLIER: Final = 1.5
+"""Tukey's fences, in interquartile ranges, as pytest-benchmark draws them."""
+
+
+# pytest-benchmark
+
+
+def pytest_benchmark(report: RunReport) -> str:
+    """Seconds per functional unit as pytest-benchmark keeps them: a benchmark a point and unit, a round a trial.
+
+    Energy and impacts per unit stand in `extra_info`, with method and bound. Its tools compare the seconds only.
+
+    Raises:
+        MeasurementError: no point has a duration per unit.
+    """
+    found = [benchmark for point in report.points for benchmark in _benchmarks(point)]
+    if not found:
+        raise MeasurementError("no point has a duration per functional unit", where=str(report.folder))
+    first = report.records[0].measurement
+    content = {
+        "machine_info": {
+            "node": "", "machine": first.environment.get("machine", ""), "processor": first.environment.get("cpu", ""),
+            "system": first.environment.get("system", ""), "release": first.environment.get("kernel", ""),
+            "python_version": first.environment.get("python", ""),
+            "python_implementation": first.environment.get("implementation", ""),
+            "cpu": {"brand_raw": first.environment.get("cpu", "")},
+        },
+        "commit_info": {"id": "unknown", "dirty": False, "project": "harness", "branch": "(unknown)"},
+        "benchmarks": found,
+        "datetime": str(report.run.get("started_utc", first.started_utc)),
+        "version": "5.1.0",
+    }  # fmt: skip
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def _benchmarks(point: PointReport) -> Iterator[dict[str, Any]]:
+    for unit in point.units:
+        rounds = [
+            cost.value
+            for finished in point.records
+            if unit in finished.units and isinstance(cost := finished.units[unit].costs.get("duration_s"), Amount)
+        ]
+        if rounds:
+            extra = {
+                metric: {"value": summary.value.value, "unit": summary.value.unit, "low": summary.value.low,
+                         "high": summary.value.high, "method": summary.label.value if summary.label else ""}
+                if isinstance(summary.value, Amount) else {"missing": summary.value.reason}
+                for metric, summary in point.units[unit].items()
+            }  # fmt: skip
+            name = f"{point.label} [per {unit}]"
+            yield {
+                "group": unit, "name": name, "fullname": f"{point.suite}::{name}", "params": None, "param": None,
+                "extra_info": extra | {"valid": point.valid, "unit": point.definitions[unit]},
+                "options": {"disable_gc": False, "timer": "monotonic", "min_rounds": len(rounds), "max_time": 0.0,
+                            "min_time": 0.0, "warmup": False},
+                "stats": _statistics(rounds),
+            }  # fmt: skip
+
+
+def _statistics(rounds: Sequence[float]) -> dict[str, float | int | str]:
+    """The statistics that pytest-benchmark computes of its rounds, by its definitions."""
+    ordered = sorted(rounds)
+    if len(ordered) > 1:
+        q1, median, q3 = statistics.quantiles(ordered, n=4, method="inclusive")
+        deviation = statistics.stdev(ordered)
+    else:
+        q1 = median = q3 = ordered[0]
+        deviation = 0.0
+    mean, spread = math.fsum(ordered) / len(ordered), q3 - q1
+    inside = [value for value in ordered if q1 - _OUTLIER * spread <= value <= q3 + _OUTLIER * spread]
+    beyond = sum(abs(value - mean) > deviation for value in ordered)
+    return {
+        "min": ordered[0], "max": ordered[-1], "mean": mean, "stddev": deviation, "rounds": len(ordered),
+        "median": median, "iqr": spread, "q1": q1, "q3": q3, "iqr_outliers": len(ordered) - len(inside),
+        "stddev_outliers": beyond, "outliers": f"{beyond};{len(ordered) - len(inside)}", "ld15iqr": inside[0],
+        "hd15iqr": inside[-1], "ops": 1 / mean if mean else 0.0, "total": math.fsum(ordered), "iterations": 1,
+    }  # fmt: skip
+
+
+# OpenMetrics
+
+
+_VALUES: Final[Mapping[str, tuple[str, Callable[[Figure], float | None]]]] = {
+    "": ("median over the trials", lambda figure: figure.value),
+    "_bound_low": ("lower end of the instrument's bound", lambda figure: figure.low),
+    "_bound_high": ("upper end of the instrument's bound", lambda figure: figure.high),
+    "_trials_least": ("least trial", lambda figure: figure.least),
+    "_trials_greatest": ("greatest trial", lambda figure: figure.greatest),
+}
+
+
+def open_metrics(report: RunReport) -> str:
+    """Each figure as a gauge, in the text format of OpenMetrics 1.0; one that is missing has no sample.
+
+    Families are named `harness_<metric>`; run, point, functional unit, symbol and method are labels.
+    """
+    families: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    told: dict[str, str] = {}
+    for figure in figures(report):
+        metric, _, rest = figure.metric.partition(":")
+        metric, _, statistic = metric.partition(" ")
+        family = f"harness_{re.sub(r'[^a-zA-Z0-9_]', '_', metric)}"
+        labels = {
+            "run": figure.run, "point": figure.point, "point_id": figure.point_id, "per": figure.per,
+            "unit": figure.unit, "method": figure.label, "scope": rest, "statistic": statistic,
+        }  # fmt: skip
+        key = tuple((name, text) for name, text in labels.items() if text)
+        for suffix, (what, value) in _VALUES.items():
+            number = value(figure)
+            if number is not None:
+                families.setdefault(family + suffix, {})[key] = number
+                told[family + suffix] = f"{metric}: {what}"
+    lines: list[str] = []
+    for family, samples in families.items():
+        lines += [f"# TYPE {family} gauge", f"# HELP {family} {_escaped(told[family])}"]
+        for key, number in samples.items():
+            labelled = ",".join(f'{name}="{_escaped(text)}"' for name, text in key)
+            lines.append(f"{family}{{{labelled}}} {number!r}")
+    return "\n".join([*lines, "# EOF"]) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+# A model card
+
+
+def model_card(report: RunReport) -> str:
+    """The metadata block of a Hugging Face model card with `co2_eq_emissions`: all windows of the run, in grams.
+
+    Raises:
+        MeasurementError: the carbon of a trial is missing; a part of it would read like the whole.
+    """
+    grams = [_carbon(finished) for finished in report.records]
+    if report.failures:
+        raise MeasurementError("trials failed, and their carbon is not known", where=report.failures[0].where)
+    labels = {amount.label for amount in grams}
+    weakest = max(labels, key=lambda method: method.weakness).value
+    grid = dict.fromkeys(factor.id for r in report.records for factor in r.factors if factor.name == "grid_intensity")
+    devices = dict.fromkeys(device.name for r in report.records for device in r.measurement.devices)
+    emissions: dict[str, Any] = {
+        "emissions": math.fsum(amount.value for amount in grams),
+        "source": f"joule-harness, run {report.run.get('run', report.folder.name)}: operational and embodied carbon of "
+        f"the measured windows of {len(grams)} trials, warm-up left out; energy {weakest}",
+        "hardware_used": ", ".join(devices) or "unknown",
+    }
+    if grid:
+        emissions["geographical_location"] = ", ".join(grid)
+    block = yaml.safe_dump({"co2_eq_emissions": emissions}, sort_keys=False, allow_unicode=True, width=1000)
+    return f"---\n{block}---\n"
+
+
+def _carbon(finished: Record) -> Amount:
+    where = finished.measurement.trial_id
+    parts = [finished.totals.get(name) for name in ("carbon_operational_g", "carbon_embodied_g")]
+    value = finished.totals.get("carbon_g")
+    if isinstance(value, Amount):
+        return value
+    reason = next((part.reason for part in (value, *parts) if part is not None and not isinstance(part, Amount)), "")
+    raise MeasurementError(
+        f"no total carbon: {reason or 'no meter of the suite gives it'}",
+        where=where,
+        hint="harness recost --set fuel...",
+    )
+
+
+FORMATS: Final[Mapping[str, Callable[[RunReport], str]]] = {
+    "pytest-benchmark": pytest_benchmark,
+    "openmetrics": open_metrics,
+    "model-card": model_card,
+}

@@ -1,0 +1,115 @@
+"""Where a report goes and in which format: terminal, page, Markdown, JSON, CSV."""
+
+from __future__ import annotations
+
+import io
+import sys
+import webbrowser
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from harness.errors import UsageError, did_you_mean
+from harness.records.record import write_atomically
+from harness.records.summary import load
+from harness.reporting import comparison
+from harness.reporting import gate_verdict as verdict
+from harness.reporting.comparison import Runs
+from harness.reporting.figures import to_csv, to_json
+from harness.reporting.gate_verdict import Gate
+from harness.reporting.markdown import section_text, text
+from harness.reporting.tables import Section
+from harness.reporting.terminal import print_report, print_section
+
+FORMATS: Final = ("terminal", "html", "md", "json", "csv")
+PAGE: Final = "report.html"
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the folders hold: runs, and the gate that they are the sides of."""
+
+    runs: Runs
+    gate: Gate | None
+
+    @property
+    def first(self) -> list[Section]:
+        """What comes before the reports of the runs: the verdict, and the differences."""
+        judged = verdict.section(self.gate) if self.gate else None
+        changes = comparison.section(self.runs.reports, self.runs.names)
+        return [section for section in (judged, changes) if section is not None]
+
+
+def write(folders: Sequence[Path], form: str, output: Path | None, *, show: bool) -> Path | None:
+    """Prints or writes the report of runs, or of a gate; returns the file that was written.
+
+    Args:
+        folders: of the runs; one folder of a gate.
+        form: one of `FORMATS`.
+        output: file to write; a page without one goes into the first folder, all else to the terminal.
+        show: whether the page is opened in a browser.
+
+    Raises:
+        UsageError: no such format, no such folder, a page to be opened that is none.
+        MeasurementError: no run there, or one without records.
+    """
+    if form not in FORMATS:
+        raise UsageError(
+            f"{form!r} is no format of a report", accepted=", ".join(FORMATS), hint=did_you_mean(form, FORMATS)
+        )
+    if show and form != "html":
+        raise UsageError("--open shows a page in a browser", accepted="--format html --open")
+    if output is not None and not output.absolute().parent.is_dir():
+        raise UsageError("there is no such folder", where=str(output.parent), accepted="a folder that exists")
+    found = _found(folders)
+    if form == "html":
+        output = output or folders[0] / PAGE
+    elif output is None:
+        if form == "terminal":
+            _print(Console(), found)
+        else:
+            sys.stdout.write(_text(found, form))
+        return None
+    write_atomically(output, _text(found, form).encode())
+    if show:
+        webbrowser.open(output.absolute().as_uri())
+    return output
+
+
+def _found(folders: Sequence[Path]) -> _Found:
+    gates = [folder for folder in folders if (folder / verdict.GATE).is_file()]
+    if not gates:
+        return _Found(Runs([load(folder) for folder in folders], comparison.names_of(len(folders))), None)
+    if len(folders) > 1:
+        raise UsageError("a gate is reported alone", where=str(gates[0]), accepted="the folder of one gate")
+    gate = verdict.load(gates[0])
+    sides = verdict.sides(gates[0])
+    return _Found(Runs([load(folder) for _, folder in sides], [name for name, _ in sides]), gate)
+
+
+def _text(found: _Found, form: str) -> str:
+    reports = found.runs.reports
+    if form == "html":
+        from harness.reporting.page import html
+
+        first = [verdict.block(found.gate)] if found.gate else []
+        return html(found.runs, first, f"Gate: {found.gate.verdict}" if found.gate else "")
+    if form == "json":
+        return to_json(reports)
+    if form == "csv":
+        return to_csv(reports)
+    if form == "md":
+        return "\n".join([*map(section_text, found.first), *map(text, reports)])
+    stream = io.StringIO()
+    _print(Console(file=stream), found)
+    return stream.getvalue()
+
+
+def _print(console: Console, found: _Found) -> None:
+    for section in found.first:
+        print_section(console, section)
+    for each in found.runs.reports:
+        print_report(console, each)

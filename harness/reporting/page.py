@@ -1,0 +1,189 @@
+"""The HTML page: one file without scripts or addresses, in the order in which a reader asks."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from harness.errors import UsageError
+from harness.reporting import absent, circumstances, comparison, content, pictures, ranking
+from harness.reporting.blocks import Block
+from harness.reporting.comparison import Runs
+from harness.reporting.figures import compact, figures
+from harness.reporting.tables import Item, Section, Table
+from harness.reporting.wording import clean, counted
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+    from markupsafe import Markup
+
+FACTS_LETTERS: Final = 6000
+"""Longer descriptions are cut; the record has all of it."""
+METHODS: Final = (
+    ("counter", "a hardware energy counter"),
+    ("wall", "an external meter"),
+    ("measured", "times and counts"),
+    ("integrated", "sampled power, integrated"),
+    ("estimated", "a model of this machine"),
+    ("simulated", "no machine did the work"),
+)
+
+
+def html(runs: Runs, first: Sequence[Block] = (), title: str = "") -> str:
+    """The page of some runs; raises UsageError where jinja2 is missing.
+
+    Args:
+        runs: what it is about.
+        first: blocks before those of the runs, such as a gate's verdict.
+        title: of the page; the runs' names where there is none.
+    """
+    blocks = [*first, *_blocks(runs)]
+    packed = compact(figure for report in runs.reports for figure in figures(report))
+    return _template().render(
+        title=title or f"Run {runs.whole.run.get('run', runs.whole.folder.name)}",
+        header=[_header(runs, number) for number in range(len(runs.reports))],
+        blocks=blocks,
+        methods=METHODS,
+        # "<" could end the element that the data stand in, or begin a comment there.
+        data=json.dumps(packed, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        clean=clean,
+    )
+
+
+@cache
+def _template() -> Template:
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError:
+        raise UsageError(
+            "an HTML report needs jinja2", accepted="pip install 'joule-harness[report]', or another --format"
+        ) from None
+    environment = Environment(
+        loader=PackageLoader("harness.reporting", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["lines"] = _lines
+    return environment.get_template("page.html")
+
+
+def _lines(text: str) -> Markup:
+    """A cell of several lines; a macro would take most of the time of a long table."""
+    from markupsafe import Markup, escape
+
+    if "\n" not in text:
+        return escape(clean(text))
+    return Markup("<br>").join(escape(clean(line)) for line in text.split("\n"))
+
+
+def _header(runs: Runs, number: int) -> tuple[str, list[tuple[str, str]]]:
+    several = len(runs.reports) > 1
+    return (f"Run {runs.names[number]}" if several else "", circumstances.header(runs.reports[number]))
+
+
+def _blocks(runs: Runs) -> Iterator[Block]:
+    report = runs.whole
+    if not runs.reports:
+        return
+    yield from pictures.units(runs)
+    if (changes := comparison.section(runs.reports, runs.names)) is not None:
+        yield _plain("differences", [changes])
+    yield from _present(pictures.planes(runs))
+    yield from _present(pictures.joules(runs))
+    yield from _present(pictures.traces(runs))
+    yield from _present(pictures.distributions(runs))
+    yield from _present(pictures.workload_images(runs))
+    found = [content.further(report), ranking.shares(report), *ranking.embodied(report), *ranking.sweeps(report)]
+    found += [ranking.ties(report), content.work_items(report)]
+    if sections := [section for section in found if section is not None]:
+        yield Block(anchor="further", title="Further results", sections=sections)
+    covered = [circumstances.coverage(report), circumstances.checks(report)]
+    if sections := [section for section in covered if section is not None]:
+        drawn = pictures.meters(runs)
+        intro = (
+            "" if drawn else "No second meter read what a primary one reads: there is nothing to check them against."
+        )
+        yield Block(
+            anchor="meters", title="The meters and their agreement", intro=intro, charts=drawn, sections=sections
+        )
+    for anchor, section in (
+        ("missing", absent.section(report)),
+        ("conditions", circumstances.conditions(report)),
+        ("factors", circumstances.factors(report)),
+    ):
+        if section is not None:
+            yield _plain(anchor, [section])
+    yield Block(anchor="environment", title="Environment, suite and command", sections=list(_origins(runs)))
+
+
+def _present(block: Block | None) -> Iterator[Block]:
+    if block is not None:
+        yield block
+
+
+def _plain(anchor: str, sections: Sequence[Section]) -> Block:
+    """A block of one section, whose title is the block's."""
+    (section,) = sections
+    bare = Section("", section.table, section.items, section.paragraphs)
+    return Block(anchor=anchor, title=section.title, sections=[bare])
+
+
+def _origins(runs: Runs) -> Iterator[Section]:
+    """How to repeat the runs, and all that they depended on."""
+    commands = [
+        Item(
+            f"to repeat run {name}" if len(runs.reports) > 1 else "to repeat it",
+            "recorded command" if report.run.get("command") else "no command was recorded",
+            [shlex.join(map(str, report.run["command"]))] if report.run.get("command") else [],
+        )
+        for name, report in zip(runs.names, runs.reports, strict=True)
+    ]
+    yield Section("Command", items=commands)
+    yield Section("Suite", items=[_suite_item(runs, number) for number in range(len(runs.reports))])
+    environments: dict[str, list[str]] = {}
+    for finished in runs.whole.records:
+        flat = dict(_flat(finished.measurement.environment))
+        flat |= {f"plugin {name}": version for name, version in finished.measurement.plugins.items()}
+        for key, value in flat.items():
+            if key != "load_1min" and value not in environments.setdefault(key, []):
+                environments[key].append(value)
+    rows = [[key, "; ".join(values)] for key, values in environments.items()]
+    yield Section(
+        "Environment", Table(["what", "value"], rows), paragraphs=["Several values: the trials differ in it."]
+    )
+    yield Section("Points and what they ran", items=list(_described(runs)))
+
+
+def _suite_item(runs: Runs, number: int) -> Item:
+    report = runs.reports[number]
+    files = [str(path) for path in report.run.get("suite_files", ())]
+    planned = len(report.run.get("points", ())) or len(report.points)
+    seed = report.run.get("seed")
+    told = [counted(planned, "point"), f"seed {seed}" if seed is not None else ""]
+    return Item(", ".join(files) or "suite", ", ".join(text for text in told if text))
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in facts.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name} ")
+        elif value not in (None, ""):
+            yield name, str(value)
+
+
+def _described(runs: Runs) -> Iterator[Item]:
+    """Options, backend and workload of the points; equal descriptions once."""
+    for point in runs.whole.points:
+        measurement = point.records[0].measurement
+        wanted = ("workload", "options", "matrix", "backend", "meters", "windows", "functional_units")
+        told = {key: measurement.point[key] for key in wanted if key in measurement.point}
+        told |= {"found backend": dict(measurement.backend), "workload says": dict(measurement.workload)}
+        text = json.dumps(told, indent=1, default=str)
+        cut = text[:FACTS_LETTERS] + ("\n… cut: the record has all of it" if len(text) > FACTS_LETTERS else "")
+        yield Item(point.label, f"point {point.id}", cut.splitlines())

@@ -1,0 +1,259 @@
+"""The table of a sweep, row by row, as CSV, Markdown, JSON or for a terminal."""
+
+from __future__ import annotations
+
+import csv
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final
+
+from harness.costing.recost import Columns, Row
+from harness.costing.settings import Combinations, shown
+from harness.quantity import Amount, Value
+from harness.reporting.markdown import escape
+from harness.reporting.tables import Section, Table
+from harness.reporting.wording import Footnotes
+from harness.units import si
+
+TERMINAL_ROWS: Final = 40
+"""What a terminal shows of a table; a file holds all of it."""
+
+
+class SweepTable(ABC):
+    """Takes rows as they come and keeps none of them.
+
+    Args:
+        stream: where the table goes.
+        combinations: of the sweep.
+        columns: readings and functional units.
+    """
+
+    def __init__(self, stream: IO[str], combinations: Combinations, columns: Columns) -> None:
+        self.stream = stream
+        self.combinations = combinations
+        self.columns = columns
+        self.started()
+
+    @abstractmethod
+    def started(self) -> None:
+        """Writes what comes before the first row."""
+
+    @abstractmethod
+    def add(self, row: Row) -> None:
+        """Writes one row."""
+
+    @abstractmethod
+    def finish(self, ranking: Sequence[str]) -> None:
+        """Writes what comes after the last row."""
+
+    def cells(self, row: Row) -> Iterator[tuple[str, Value | None]]:
+        """Heading and value of each reading: of the trial, then per functional unit; None where the point has none."""
+        for metric in self.columns.metrics:
+            yield metric, row.totals.get(metric)
+        for unit in self.columns.units:
+            for metric in self.columns.metrics:
+                if metric not in self.columns.ratios:
+                    yield f"{metric}/{unit}", row.units.get(unit, {}).get(metric)
+
+    def swept(self, row: Row) -> list[str]:
+        """The row's value of each swept option."""
+        return [shown(value) for value in self.combinations.values[row.combination]]
+
+
+def _doubts(row: Row) -> list[str]:
+    return [*(f"NOT VALID: {reason}" for reason in row.invalid), *row.flags]
+
+
+class CsvTable(SweepTable):
+    """Four columns a reading: value, `.low`, `.high`, `.method`; the reasons of empty ones stand in `missing`."""
+
+    def started(self) -> None:
+        """Writes the headings."""
+        nothing = Row(
+            run="",
+            trial_id="",
+            point="",
+            label="",
+            combination=0,
+            totals={},
+            units={},
+            factors={},
+            flags=(),
+            invalid=(),
+        )
+        self._writer = csv.writer(self.stream, lineterminator="\n")
+        names = [
+            text for name, _ in self.cells(nothing) for text in (name, f"{name}.low", f"{name}.high", f"{name}.method")
+        ]
+        self._writer.writerow(["run", "trial", "point", *self.combinations.keys, *names, "missing", "flags"])
+
+    def add(self, row: Row) -> None:
+        """Writes one line."""
+        numbers: list[object] = []
+        missing: dict[str, list[str]] = {}
+        for name, value in self.cells(row):
+            if isinstance(value, Amount):
+                ends = ["" if end is None else end for end in (value.low, value.high)]
+                numbers += [value.value, *ends, value.label.value]
+            else:
+                numbers += ["", "", "", ""]
+                if value is not None:
+                    missing.setdefault(value.reason, []).append(name)
+        why = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in missing.items())
+        self._writer.writerow(
+            [row.run, row.trial_id, row.label, *self.swept(row), *numbers, why, "; ".join(_doubts(row))]
+        )
+
+    def finish(self, ranking: Sequence[str]) -> None:
+        """Writes nothing: the file holds rows and headings only."""
+
+
+class JsonTable(SweepTable):
+    """One document: the swept options, the rows with full values, the ranking."""
+
+    def started(self) -> None:
+        """Opens the document."""
+        self._comma = ""
+        sweep = {setting.key: list(setting.values) for setting in self.combinations.swept}
+        fixed = {setting.key: setting.values[0] for setting in self.combinations.fixed}
+        self.stream.write(f'{{"sweep": {json.dumps(sweep)},\n "set": {json.dumps(fixed)},\n "rows": [')
+
+    def add(self, row: Row) -> None:
+        """Writes one element of `rows`."""
+        values = self.combinations.values[row.combination]
+        content = {
+            "run": row.run,
+            "trial": row.trial_id,
+            "point": row.label,
+            "set": dict(zip(self.combinations.keys, values, strict=True)),
+            "totals": {name: _plain(value) for name, value in row.totals.items()},
+            "units": {
+                unit: {name: _plain(value) for name, value in readings.items()} for unit, readings in row.units.items()
+            },
+            "flags": _doubts(row),
+        }
+        self.stream.write(f"{self._comma}\n  {json.dumps(content)}")
+        self._comma = ","
+
+    def finish(self, ranking: Sequence[str]) -> None:
+        """Closes the document."""
+        self.stream.write(f'\n ],\n "ranking": {json.dumps(list(ranking), indent=1)}\n}}\n')
+
+
+def _plain(value: Value) -> Mapping[str, Any]:
+    if not isinstance(value, Amount):
+        return {"kind": value.kind, "reason": value.reason}
+    parts = {method.value: part for method, part in value.composition.items()}
+    return {
+        "kind": "amount", "value": value.value, "unit": value.unit, "low": value.low, "high": value.high,
+        "composition": parts,
+    }  # fmt: skip
+
+
+class _TextTable(SweepTable):
+    """A table for people: costs per functional unit, or of the whole trial where a run has none."""
+
+    def started(self) -> None:
+        """Prepares the notes."""
+        self.notes = Footnotes()
+        wanted = [metric for metric in self.columns.metrics if metric not in self.columns.ratios]
+        self._shown = [(unit, metric) for unit in self.columns.units or ("",) for metric in wanted]
+
+    def headings(self) -> list[str]:
+        """Of all columns."""
+        costs = [f"{metric} per {unit}" if unit else metric for unit, metric in self._shown]
+        return ["point", "trial", *self.combinations.keys, *costs]
+
+    def texts(self, row: Row) -> list[str]:
+        """One row."""
+        found = []
+        for unit, metric in self._shown:
+            value = row.units.get(unit, {}).get(metric) if unit else row.totals.get(metric)
+            found.append("" if value is None else self._text(value, unit))
+        marks = "".join(f" {self.notes.mark(text)}" for text in _doubts(row))
+        return [row.label, f"{row.trial_id}{marks}", *self.swept(row), *found]
+
+    def _text(self, value: Value, unit: str) -> str:
+        if not isinstance(value, Amount):
+            return f"{value.kind} {self.notes.mark(value.reason)}"
+        symbol = value.unit.removesuffix(f"/{unit}")
+        low, high = (si(end, symbol) if end is not None else "?" for end in (value.low, value.high))
+        within = "bound not known" if low == high == "?" else f"{low} to {high}"
+        return f"{si(value.value, symbol)} ({within}), {value.label.value}"
+
+
+class MarkdownTable(_TextTable):
+    """A pipe table, its notes and the ranking."""
+
+    def started(self) -> None:
+        """Writes the headings."""
+        super().started()
+        names = self.headings()
+        self.stream.write(f"| {' | '.join(map(escape, names))} |\n|{'---|' * len(names)}\n")
+
+    def add(self, row: Row) -> None:
+        """Writes one line."""
+        self.stream.write(f"| {' | '.join(map(escape, self.texts(row)))} |\n")
+
+    def finish(self, ranking: Sequence[str]) -> None:
+        """Writes the notes and the ranking."""
+        for text in self.notes.texts():
+            self.stream.write(f"\n{escape(text)}\n")
+        for text in ranking:
+            self.stream.write(f"\n- {escape(text)}\n")
+
+
+class TerminalTable(_TextTable):
+    """The first rows; how many more there are is said."""
+
+    def started(self) -> None:
+        """Prepares the rows."""
+        super().started()
+        self._rows: list[list[str]] = []
+        self._more = 0
+
+    def add(self, row: Row) -> None:
+        """Keeps a row, as long as a terminal shows it."""
+        if len(self._rows) < TERMINAL_ROWS:
+            self._rows.append(self.texts(row))
+        else:
+            self._more += 1
+
+    def finish(self, ranking: Sequence[str]) -> None:
+        """Prints all of it."""
+        from rich.console import Console
+
+        from harness.reporting.terminal import print_section
+
+        more = [f"and {self._more} more rows: --format csv --output FILE holds all"] if self._more else []
+        paragraphs = [*more, *self.notes.texts(), *ranking]
+        print_section(
+            Console(file=self.stream),
+            Section("Costed again", Table(self.headings(), self._rows), paragraphs=paragraphs),
+        )
+
+
+FORMATS: Final[Mapping[str, type[SweepTable]]] = {
+    "terminal": TerminalTable,
+    "csv": CsvTable,
+    "md": MarkdownTable,
+    "json": JsonTable,
+}
+
+
+@contextmanager
+def opened(output: Path | None, otherwise: IO[str]) -> Iterator[IO[str]]:
+    """The file that a table goes to, whole or not at all; the other stream where no file is named."""
+    if output is None:
+        yield otherwise
+        return
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as stream:
+            yield stream
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)

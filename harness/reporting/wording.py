@@ -1,0 +1,83 @@
+"""Numbers and names of a report as plain text; escaping is left to the layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.quantity import Amount, Method
+from harness.records.summary import Summary
+from harness.units import si
+
+UNKNOWN_BOUND = "[bound not known]"
+
+
+def clean(text: object) -> str:
+    """Text without control characters, so that a label or a log can neither colour nor move the terminal."""
+    whole = str(text)
+    if whole.isprintable():
+        return whole
+    return "".join(
+        char if char.isprintable() else " " if char in "\t\r\n" else "\N{REPLACEMENT CHARACTER}" for char in whole
+    )
+
+
+def percent(share: float) -> str:
+    """A share as a percentage with two significant digits."""
+    number = share * 100
+    return f"{number:.0f} %" if abs(number) >= 99.5 else f"{number:.2g} %"
+
+
+def bound(summary: Summary, unit: str) -> str:
+    """The instrument's bound: `± 4.2 %`, `+6 % / -1 %`, `exact`, or `[bound not known]`."""
+    low, high = summary.bound
+    value = summary.value
+    if not isinstance(value, Amount) or (low is None and high is None):
+        return UNKNOWN_BOUND
+    if low is None or high is None:
+        return f"at least {si(low, unit)}" if low is not None else f"at most {si(high or 0.0, unit)}"
+    if low == high:
+        return "exact"
+    if value.value == 0:
+        return f"{si(low, unit)} to {si(high, unit)}"
+    down = percent((value.value - low) / abs(value.value))
+    up = percent((high - value.value) / abs(value.value))
+    return f"± {up}" if up == down else f"+{up} / -{down}"
+
+
+def spread(summary: Summary, unit: str) -> str:
+    """Least and greatest trial; empty for fewer than two."""
+    if summary.spread is None:
+        return ""
+    least, greatest = (si(end, unit) for end in summary.spread)
+    return f"{least} to {greatest}"
+
+
+def label(summary: Summary) -> str:
+    """The weakest method, as a word."""
+    return summary.label.value if isinstance(summary.label, Method) else ""
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are; a label holds commas itself."""
+    shown = "; ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 trial`, `2 trials`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+class Footnotes:
+    """Reasons that are too long for a cell, numbered in order of first mention."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def mark(self, reason: str) -> str:
+        """The mark of a reason, such as `(1)`."""
+        return f"({self._numbers.setdefault(reason, len(self._numbers) + 1)})"
+
+    def texts(self) -> list[str]:
+        """The notes, in order."""
+        return [f"({number}) {reason}" for reason, number in self._numbers.items()]

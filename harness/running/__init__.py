@@ -1,0 +1,1 @@
+"""One call of `harness run`, seen from its driver."""

@@ -1,0 +1,325 @@
+"""One call of `harness run`: takes a plan, runs its trials in seeded random order, finishes their records."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from platformdirs import user_cache_path
+
+from harness.discovery.registry import Registry
+from harness.errors import ExitCode, HarnessError
+from harness.executor import Executor, Job, Outcome
+from harness.planning.planner import Point
+from harness.planning.point import canonical
+from harness.records import record
+from harness.running.executor_choice import Chosen
+from harness.running.run_folder import planned_points
+from harness.running.schedule import Scheduled, schedule
+from harness.running.side_by_side import SideBySide
+
+FULL_BYTES = 1 << 20
+"""A disk with less room than this is the likely reason for whatever went wrong on it."""
+_SHARE: Final = 100
+"""Trials that are worth a process of their own for costing."""
+
+Watcher = Callable[[Mapping[str, object]], None]
+"""Told what happens: `trial` (started), `progress`, `waiting`, `finished`, `note`."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """How the trials of a run ended."""
+
+    measured: int = 0
+    kept: int = 0
+    failed: list[str] = field(default_factory=list)
+    invalid: list[str] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """0, 3 or 130."""
+        if self.interrupted:
+            return ExitCode.INTERRUPTED
+        return ExitCode.MEASUREMENT if self.failed or self.invalid else ExitCode.OK
+
+
+class Run:
+    """A run and its folder.
+
+    Args:
+        folder: `<store>/<run id>`.
+        points: what is to be run.
+        seed: of the order of trials.
+        registry: the plugins.
+        executor: where trials run.
+        watcher: is told what happens; from one thread at a time.
+        elsewhere: suite's name -> the executor of its points, where that is another.
+        keep: is given the folder of each trial that ended, and the run's when all is written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        points: Sequence[Point],
+        seed: int,
+        *,
+        registry: Registry,
+        executor: Executor,
+        watcher: Watcher,
+        elsewhere: Mapping[str, Executor] | None = None,
+        keep: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005 - a folder keeps what is written to it
+    ) -> None:
+        self.folder = folder
+        self.points = list(points)
+        self.seed = seed
+        self.registry = registry
+        self.executor = executor
+        self.elsewhere = dict(elsewhere or {})
+        self.keep = keep
+        self.tally = Tally()
+        self._watcher = watcher
+        self._lock = threading.RLock()
+        self._prepared: dict[str, Job] = {}
+        self._stopping = threading.Event()
+
+    def watcher(self, event: Mapping[str, object]) -> None:
+        """Tells what happens, also while trials run side by side."""
+        with self._lock:
+            self._watcher(event)
+
+    def execute(self) -> Tally:
+        """Runs what is missing, finishes the records, writes `run.json`. Ctrl-C ends the workers and keeps the rest."""
+        order = list(enumerate(schedule(self.points, self.seed)))
+        executors = list({id(each): each for each in (self.executor, *self.elsewhere.values())}.values())
+        try:
+            for executor in executors:
+                self._run_on(executor, [each for each in order if self._executor_of(each[1]) is executor], len(order))
+        except KeyboardInterrupt:
+            self.tally.interrupted = True
+        finally:
+            for executor in executors:
+                self._told(executor.close)
+        self._finish()
+        self._close_run_file()
+        self.keep(self.folder)
+        for fault in self.registry.tell(
+            "harness_run_finished",
+            run={"run": self.folder.name, "exit_code": int(self.tally.exit_code)},
+            folder=self.folder,
+        ):
+            self.watcher({"type": "note", "text": fault})
+        return self.tally
+
+    def _told(self, act: Callable[[], None]) -> bool:
+        """Whether an executor did it; one that cannot begin or end is a failure of the run, and the others go on."""
+        try:
+            act()
+        except HarnessError as error:
+            self.tally.failed.append(str(error))
+            return False
+        return True
+
+    def _executor_of(self, due: Scheduled) -> Executor:
+        return self.elsewhere.get(due.point.suite, self.executor)
+
+    def _run_on(self, executor: Executor, order: Sequence[tuple[int, Scheduled]], total: int) -> None:
+        """Runs the missing trials of an executor, so many side by side as it takes."""
+        if not self._told(lambda: executor.recover(self.folder, self.watcher)):
+            return
+        missing = [each for each in order if not (self.folder / each[1].trial_id / record.MEASUREMENT).exists()]
+        self.tally.kept += len(order) - len(missing)
+        if not missing:
+            return
+        asked: list[int] = []
+        if not self._told(lambda: executor.begin(self._job(due) for _, due in missing)):
+            return
+        if not self._told(lambda: asked.append(executor.at_once)):
+            return
+        side_by_side = min(*asked, len(missing))
+        waiting = iter(missing)
+        if side_by_side <= 1:
+            for number, due in waiting:
+                self._trial(executor, number, total, due)
+        else:
+            call = lambda each: self._trial(executor, each[0], total, each[1])  # noqa: E731 - a name for the line's sake
+            SideBySide(call, waiting, executor, self._stopping).run(side_by_side)
+
+    def _job(self, due: Scheduled) -> Job:
+        """The job of a trial, whose folder is made once."""
+        with self._lock:
+            job = self._prepared.get(due.trial_id)
+        if job is None:
+            modelled = self.registry.get("workload", due.point.workload).spec.modelled
+            job = prepare(self.folder, due, measured=not modelled)
+            with self._lock:
+                self._prepared[due.trial_id] = job
+        return job
+
+    def _trial(self, executor: Executor, number: int, total: int, due: Scheduled) -> None:
+        point = due.point
+        job = self._job(due)
+        with self._lock:
+            self._prepared.pop(due.trial_id, None)
+        self.watcher({"type": "trial", "number": number, "of": total, "label": point.label})
+        news = {"run": self.folder.name, "point": point.id, "trial": due.trial, "workload": point.workload}
+        self._tell("harness_trial_started", trial=news)
+        outcome = self._outcome(executor, job)
+        if not outcome.ok and self._stopping.is_set():
+            return
+        with self._lock:
+            status = self._judge(due, job.folder, outcome)
+        news = {**news, "status": status, "reason": outcome.reason}
+        self._tell("harness_trial_finished", trial=news, folder=job.folder)
+        if job.folder.is_dir():
+            with self._lock:
+                self.keep(job.folder)
+
+    def _outcome(self, executor: Executor, job: Job) -> Outcome:
+        outcome = executor.run(job, self.watcher)
+        if outcome.ok and not (job.folder / record.MEASUREMENT).exists():
+            return Outcome(ok=False, reason="the executor said that it was measured and brought no measurement")
+        return outcome
+
+    def _judge(self, due: Scheduled, folder: Path, outcome: Outcome) -> str:
+        if outcome.skipped:
+            self.tally.skipped.append({"label": f"{due.point.label}, trial {due.trial}", "reason": outcome.reason})
+            shutil.rmtree(folder, ignore_errors=True)
+            return "skipped"
+        if not outcome.ok:
+            self.tally.failed.append(f"{due.point.label}, trial {due.trial}: {outcome.reason}")
+            record.write_json(
+                folder / record.FAILURE,
+                {"label": due.point.label, "reason": outcome.reason, "log_tail": list(outcome.log_tail)},
+            )
+            self.watcher({"type": "finished", "ok": False, "reason": outcome.reason, "log_tail": outcome.log_tail})
+            return "failed"
+        measurement = record.load_measurement(folder)
+        self.tally.measured += 1
+        if measurement.invalid:
+            self.tally.invalid.append(f"{due.point.label}, trial {due.trial}: {'; '.join(measurement.invalid)}")
+        self.watcher({"type": "finished", "ok": True, "reason": "; ".join(measurement.invalid), "log_tail": ()})
+        return "invalid" if measurement.invalid else "measured"
+
+    def _tell(self, hook: str, **news: Any) -> None:
+        with self._lock:
+            faults = self.registry.tell(hook, **news)
+        for fault in faults:
+            self.watcher({"type": "note", "text": fault})
+
+    def _finish(self) -> None:
+        """Scores and costs in a child process, so that what it imports stays out of this one."""
+        self.watcher({"type": "progress", "phase": "costing", "text": "", "done": None})
+        fault = finish(self.folder)
+        if fault:
+            self.tally.failed.append(fault)
+
+    def _close_run_file(self) -> None:
+        path = self.folder / record.RUN
+        described = json.loads(path.read_text(encoding="utf-8"))
+        described["finished_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
+        described["skipped"] += self.tally.skipped
+        described["status"] = "interrupted" if self.tally.interrupted else "failed" if self.tally.exit_code else "ok"
+        record.write_json(path, described)
+
+
+def start(
+    folder: Path,
+    points: Sequence[Point],
+    seed: int,
+    executors: Mapping[str, Chosen],
+    registry: Registry,
+    watcher: Watcher,
+    *,
+    keep: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005
+) -> Run:
+    """A run whose points go to the executors of their suites: one of each kind, shared by the suites that agree."""
+    made: dict[str, Executor] = {}
+    local = Chosen()
+    chosen = {suite: executors.get(suite, local) for suite in dict.fromkeys(point.suite for point in points)}
+    for each in chosen.values():
+        key = canonical(each.to_json())
+        if key not in made:
+            made[key] = each.make(registry)
+    own = {suite: made[canonical(each.to_json())] for suite, each in chosen.items()}
+    first = next(iter(own.values()), None) or local.make(registry)
+    return Run(folder, points, seed, registry=registry, executor=first, watcher=watcher, elsewhere=own, keep=keep)
+
+
+def prepare(run: Path, due: Scheduled, *, measured: bool = True) -> Job:
+    """Makes the folder of a trial, empty but for what its worker reads, and the job to hand to an executor."""
+    folder = run / due.trial_id
+    shutil.rmtree(folder, ignore_errors=True)
+    record.make_folder(folder)
+    record.write_json(
+        folder / "job.json",
+        {
+            "run": run.name,
+            "trial_id": due.trial_id,
+            "trial": due.trial,
+            "node": "n0",
+            "cache": str(user_cache_path("joule-harness", ensure_exists=True)),
+            "point": due.point.to_json(),
+        },
+    )
+    return Job(
+        trial_id=due.trial_id,
+        folder=folder,
+        devices=tuple(str(device["uuid"]) for device in due.point.devices),
+        timeout_s=due.point.limits.trial_s,
+        silence_s=due.point.limits.silence_s,
+        label=due.point.label,
+        requires=due.point.requires,
+        measured=measured,
+    )
+
+
+def finish(folder: Path, *, again: bool = False) -> str:
+    """Scores and costs a run's trials in child processes; returns what went wrong, or an empty string.
+
+    Many trials that no scorer judges are shared out among the processors; a scorer's model is loaded once.
+
+    Args:
+        folder: of the run.
+        again: also those that have a record, which is replaced only by a complete new one.
+    """
+    trials = sum(1 for _ in folder.glob(f"*/{record.MEASUREMENT}"))
+    parts = 1 if trials < 2 * _SHARE or _scored(folder) else min(trials // _SHARE, os.cpu_count() or 1)
+    flags = ["--again"] if again else []
+    with (folder / "costing.log").open("ab") as log:
+        children = [
+            subprocess.Popen(
+                [sys.executable, "-m", "harness.costing", str(folder), *flags, "--part", f"{part}/{parts}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            for part in range(parts)
+        ]
+        try:
+            failed = [child.wait() for child in children]
+        finally:
+            for child in children:
+                child.kill()
+                child.wait()
+    full = "; the disk is full" if shutil.disk_usage(folder).free < FULL_BYTES else ""
+    return f"scoring or costing failed, see {folder / 'costing.log'}{full}" if any(failed) else ""
+
+
+def _scored(folder: Path) -> bool:
+    """Whether a point of a run has a scorer; True where the plan cannot be read."""
+    try:
+        return any(point.scorers for point in planned_points(folder))
+    except HarnessError:
+        return True

@@ -1,0 +1,121 @@
+"""The folder of a run: made with its plan, read again to go on with it or to score it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.discovery.registry import Registry
+from harness.errors import MeasurementError, UsageError
+from harness.machine.fingerprint import digest
+from harness.planning.planner import Plan, Point
+from harness.planning.secrecy import redacted, redacted_command
+from harness.records import record
+from harness.records.paths import checked_name
+from harness.running.executor_choice import Chosen, stored
+
+PLAN = "plan.json"
+"""The points of a run, as planned: what `--resume` goes by."""
+
+
+def new_run_id(suites: Iterable[str], now: datetime | None = None) -> str:
+    """A name that sorts by time and is unique across machines."""
+    stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%S")
+    names = "+".join(dict.fromkeys(suites))[:60]
+    return f"{stamp}-{names}-{digest(platform.node(), 4)}{secrets.token_hex(4)}"
+
+
+def create(
+    store: Path,
+    plan: Plan,
+    suite_files: Sequence[str],
+    command: Sequence[str],
+    seed: int,
+    *,
+    name: str = "",
+    executors: Mapping[str, Chosen] | None = None,
+) -> Path:
+    """Makes the folder of a new run, with its plan and its description.
+
+    Args:
+        store: folder of runs.
+        plan: what is to be run.
+        suite_files: as the user named them.
+        command: the command line.
+        seed: of the order of trials.
+        name: of the folder; without one it gets a unique one.
+        executors: suite's name -> where its points run; `local` where it is not named.
+    """
+    suites = [point.suite for point in plan.points] or [skipped.point.suite for skipped in plan.skipped] or ["empty"]
+    folder = store / checked_name(name or new_run_id(suites))
+    record.make_folder(folder)
+    record.write_json(folder / PLAN, [point.to_json() for point in plan.points])
+    record.write_json(
+        folder / record.RUN,
+        {
+            "run": folder.name,
+            "suite_files": [redacted(name) for name in suite_files],
+            "command": redacted_command(list(command)),
+            "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "finished_utc": None,
+            "seed": seed,
+            "points": [
+                {"id": point.id, "label": point.label, "suite": point.suite, "trials": point.trials}
+                for point in plan.points
+            ],
+            "skipped": [{"label": skipped.point.label, "reason": skipped.reason} for skipped in plan.skipped],
+            "executors": {suite: chosen.to_json() for suite, chosen in (executors or {}).items()},
+            "status": "running",
+        },
+    )
+    return folder
+
+
+def reopen(folder: Path) -> tuple[list[Point], int]:
+    """The points and the seed of an earlier run, for `--resume`."""
+    points = planned_points(folder)
+    refuse_recosted(folder)
+    try:
+        return points, int(_description(folder)["seed"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise MeasurementError(f"the run's description has no seed: {error}", where=str(folder)) from error
+
+
+def executors_of(folder: Path, registry: Registry) -> dict[str, Chosen]:
+    """Suite's name -> where its points ran, of an earlier run."""
+    return stored(_description(folder).get("executors"), registry)
+
+
+def planned_points(folder: Path) -> list[Point]:
+    """The points that a run was planned with."""
+    try:
+        points = [Point.from_json(raw) for raw in json.loads((folder / PLAN).read_text(encoding="utf-8"))]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError("this is no run folder", where=str(folder), accepted="a folder with plan.json") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MeasurementError(f"the plan cannot be read: {error}", where=str(folder)) from error
+    for point in points:
+        checked_name(point.id)  # it names folders, and a plan may be a stranger's
+    return points
+
+
+def refuse_recosted(folder: Path) -> None:
+    """Raises UsageError for a run that was costed again: what was measured for it lies in the run it came from."""
+    parent = _description(folder).get("parent") if (folder / record.RUN).exists() else None
+    if parent:
+        raise UsageError(f"this run was costed again from {parent}", where=str(folder), hint="name that one")
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """What `run.json` says."""
+    try:
+        return dict(json.loads((folder / record.RUN).read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise UsageError("this is no run folder", where=str(folder), accepted="a folder with run.json") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise MeasurementError(f"the run's description cannot be read: {error}", where=str(folder)) from error

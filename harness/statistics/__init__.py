@@ -1,0 +1,1 @@
+"""Statistics of comparisons: exact bounds for pairs and for two samples, change points. Arithmetic only."""

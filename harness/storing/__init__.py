@@ -1,0 +1,1 @@
+"""Where runs are kept: a folder or a URL, its index, and SQL over it."""

@@ -1,0 +1,81 @@
+"""History in SQL: views over the records of a store, read by DuckDB from the store's index or from the JSON itself.
+
+`harness query` shows `VIEWS` with what their columns mean. A value that is missing is NULL and has its `reason`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UsageError
+from harness.records import record
+from harness.storing.places import open_store
+from harness.storing.store import Store
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from harness.storing.sources import Sources
+from harness.storing.views import VIEWS, View, database, documents, errors, quoted, select
+
+
+def connect(store: Store, *, items: bool = True) -> DuckDBPyConnection:
+    """A database in memory with the views of a store.
+
+    Args:
+        store: what is asked.
+        items: whether the work items are asked for too; they lie in side-cars, one a trial.
+
+    Raises:
+        UsageError: duckdb is missing, or there is no such store.
+    """
+    sources = store.sources()
+    runs = store.fetch((record.ITEMS, record.RECORD)) if items else []
+    made = database([store.folder, *{path.parent for path in sources.indexed}])
+    for view in VIEWS:
+        made.execute(_definition(view, sources, runs))
+    made.execute("SET lock_configuration = true")
+    return made
+
+
+def _definition(view: View, sources: Sources, runs: Sequence[Path]) -> str:
+    parts = []
+    if sources.indexed and not view.lines:
+        listed = ", ".join(quoted(path.resolve()) for path in sources.indexed)
+        names = ", ".join(f'"{name}"' for name in view.selects)
+        parts.append(f"SELECT {names} FROM read_parquet([{listed}]) WHERE \"table\" = '{view.name}'")  # noqa: S608
+    files = [file for run in (runs if view.lines else sources.plain) for file in _files(run, view.files)]
+    if files:
+        parts.append(select(view, documents(view, files)))
+    if not parts:
+        nothing = ", ".join(f'NULL::{kind} AS "{name}"' for name, (_, kind, _) in view.selects.items())
+        parts.append(f"SELECT {nothing} WHERE false")
+    return f'CREATE VIEW "{view.name}" AS {" UNION ALL ".join(parts)}'
+
+
+def _files(run: Path, name: str) -> list[Path]:
+    """Files of a kind; of trials, only those that have a record: a running one's last line may be half written."""
+    if name == record.RUN:
+        return [path] if (path := run / name).is_file() else []
+    return sorted(path for path in run.glob(f"*/{name}") if (path.parent / record.RECORD).exists())
+
+
+def ask(store: Store | Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Columns and rows of a query; raises UsageError where it is no query."""
+    made = connect(open_store(store) if isinstance(store, Path) else store, items="items" in sql.lower())
+    try:
+        if {statement.type.name for statement in made.extract_statements(sql)} - {"SELECT"}:
+            raise UsageError("this is more than a query", where="the query", accepted=f"SELECT over {names()}")
+        answer = made.execute(sql)
+        return [column[0] for column in answer.description or ()], answer.fetchall()
+    except errors() as error:
+        raise UsageError(str(error).strip(), where="the query", accepted=f"SQL over {names()}") from None
+    finally:
+        made.close()
+
+
+def names() -> str:
+    """The views, as text."""
+    return ", ".join(view.name for view in VIEWS)

@@ -1,0 +1,1 @@
+"""A store behind a URL: a mirror on this machine, claimed uploads, a published index."""

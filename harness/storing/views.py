@@ -1,0 +1,258 @@
+"""The views of a store's records, and the SQL that reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from harness.errors import UsageError
+from harness.records import record
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+_LARGEST: Final = 1 << 30
+"""Bytes of one record that DuckDB may read at once."""
+
+
+class Column(NamedTuple):
+    """A column of a view: the expression that gives it, its type, what it means."""
+
+    expression: str
+    kind: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A view over the files of one kind.
+
+    Attributes:
+        name: as SQL names it.
+        summary: what a row is.
+        files: name of the files it reads.
+        reads: column of the JSON document -> type.
+        selects: name of a column -> column.
+        source: what is selected from, with `{files}` for the documents.
+        lines: whether a file holds a document a line.
+    """
+
+    name: str
+    summary: str
+    files: str
+    reads: Mapping[str, str]
+    selects: Mapping[str, Column]
+    source: str = "{files}"
+    lines: bool = False
+
+
+_RUN: Final = {
+    "run": Column("parse_path(filename)[-2]", "VARCHAR", "name of the run's folder"),
+}
+_TRIAL: Final = {
+    "run": Column("parse_path(filename)[-3]", "VARCHAR", "name of the run's folder"),
+    "trial_id": Column("parse_path(filename)[-2]", "VARCHAR", "name of the trial's folder"),
+}
+_POINT: Final = {
+    "point": Column("measurement->'point'->>'label'", "VARCHAR", "label of the point"),
+    "trial": Column("(measurement->>'trial')::BIGINT", "BIGINT", "number of the trial"),
+}
+
+
+def _amount(value: str) -> dict[str, Column]:
+    """The columns of a value that may be missing."""
+    return {
+        "value": Column(f"({value}->>'value')::DOUBLE", "DOUBLE", "the number; NULL where it is missing"),
+        "unit": Column(f"{value}->>'unit'", "VARCHAR", "SI symbol"),
+        "low": Column(f"({value}->>'low')::DOUBLE", "DOUBLE", "lower end of the instrument's bound"),
+        "high": Column(f"({value}->>'high')::DOUBLE", "DOUBLE", "upper end"),
+        "composition": Column(f"{value}->'composition'", "JSON", "how much came from which method"),
+        "reason": Column(f"{value}->>'reason'", "VARCHAR", "why there is no number"),
+    }
+
+
+_RECORD: Final = {"measurement": "JSON", "totals": "JSON", "units": "JSON", "factors": "JSON", "flags": "JSON"}
+
+VIEWS: Final = (
+    View(
+        "runs",
+        "one run: what was asked, when",
+        record.RUN,
+        dict.fromkeys(("started_utc", "finished_utc", "status", "command", "suite_files", "seed"), "JSON"),
+        _RUN
+        | {
+            "started_utc": Column("(started_utc->>'$')::TIMESTAMP", "TIMESTAMP", "when it began, UTC"),
+            "finished_utc": Column("(finished_utc->>'$')::TIMESTAMP", "TIMESTAMP", "when it ended; NULL if not"),
+            "status": Column("status->>'$'", "VARCHAR", "how it ended"),
+            "command": Column("command", "JSON", "the command line"),
+            "suite_files": Column("suite_files", "JSON", "suites"),
+            "seed": Column("(seed->>'$')::BIGINT", "BIGINT", "of the order of trials"),
+        },
+    ),
+    View(
+        "trials",
+        "one finished trial",
+        record.RECORD,
+        _RECORD,
+        _TRIAL
+        | _POINT
+        | {
+            "suite": Column("measurement->'point'->>'suite'", "VARCHAR", "suite of the point"),
+            "workload": Column("measurement->'point'->>'workload'", "VARCHAR", "name of the workload"),
+            "options": Column("measurement->'point'->'options'", "JSON", "of the workload"),
+            "started_utc": Column("(measurement->>'started_utc')::TIMESTAMP", "TIMESTAMP", "when it began, UTC"),
+            "cpu": Column("measurement->'environment'->>'cpu'", "VARCHAR", "processor"),
+            "duration_s": Column("(totals->'duration_s'->>'value')::DOUBLE", "DOUBLE", "length of its windows"),
+            "energy_j": Column(
+                "(totals->'energy_j'->>'value')::DOUBLE",
+                "DOUBLE",
+                "energy of its windows; NULL: see `units`",
+            ),
+            "invalid": Column(
+                "list_contains(measurement->>'$.conditions[*].fails', 'true')",
+                "BOOLEAN",
+                "whether a condition makes it not valid",
+            ),
+            "flags": Column("flags", "JSON", "what the harness flagged"),
+        },
+    ),
+    View(
+        "readings",
+        "energy of one scope by one meter over one span",
+        record.RECORD,
+        _RECORD,
+        _TRIAL
+        | _POINT
+        | {
+            "span": Column("reading->>'span'", "VARCHAR", "`window`, `role:draft`, ..."),
+            "window": Column("(reading->>'window')::BIGINT", "BIGINT", "index of the window"),
+            "meter": Column("reading->>'meter'", "VARCHAR", "name of the meter"),
+            "scope": Column("reading->>'scope'", "VARCHAR", "what the joules were spent in"),
+            "is_primary": Column(
+                "(reading->>'primary')::BOOLEAN",
+                "BOOLEAN",
+                "whether it counts; the others are cross-checks",
+            ),
+            **_amount("(reading->'value')"),
+            "coverage": Column("(reading->>'coverage')::DOUBLE", "DOUBLE", "share of the span with valid data"),
+        },
+        "(SELECT *, unnest((measurement->'readings')::JSON[]) AS reading FROM {files})",
+    ),
+    View(
+        "items",
+        "one work item of a finished trial; all columns of the workload stand in `item`",
+        record.ITEMS,
+        {"json": "JSON"},
+        _TRIAL
+        | {
+            "item_id": Column("json->>'item_id'", "VARCHAR", "within its window"),
+            "window": Column("(json->>'window')::BIGINT", "BIGINT", "index of the window"),
+            "status": Column("json->>'status'", "VARCHAR", "`ok`, ..."),
+            "latency_s": Column("(json->>'latency_s')::DOUBLE", "DOUBLE", "duration"),
+            "item": Column("json", "JSON", "the whole row: (item->>'output_tokens')::DOUBLE"),
+        },
+        lines=True,
+    ),
+    View(
+        "units",
+        "one cost, or the rate, of one functional unit in one trial",
+        record.RECORD,
+        _RECORD,
+        _TRIAL
+        | _POINT
+        | {
+            "per": Column("per", "VARCHAR", "the functional unit"),
+            "metric": Column("metric", "VARCHAR", "`rate`, `energy_j`, `carbon_g`, ..."),
+            "achieved": Column("TRY_CAST(result->'count'->>'achieved' AS DOUBLE)", "DOUBLE", "how many units"),
+            **_amount("worth"),
+        },
+        "(SELECT *, CASE metric WHEN 'rate' THEN result->'rate' ELSE result->'costs'->metric END AS worth FROM "
+        "(SELECT *, unnest(list_prepend('rate', json_keys(result->'costs'))) AS metric FROM "
+        "(SELECT *, units->per AS result FROM (SELECT *, unnest(json_keys(units)) AS per FROM {files}))))",
+    ),
+    View(
+        "factors",
+        "one factor that turned energy into an impact, in one trial",
+        record.RECORD,
+        _RECORD,
+        _TRIAL
+        | {
+            name: Column(f"factor->>'{name}'", "VARCHAR", meaning)
+            for name, meaning in (
+                ("name", "what it is"),
+                ("unit", "SI symbol"),
+                ("source", "where it comes from"),
+                ("licence", "under which terms"),
+                ("date", "of the figure"),
+                ("id", "of the factor"),
+            )
+        }
+        | {"value": Column("(factor->>'value')::DOUBLE", "DOUBLE", "NULL for a range or a series")},
+        "(SELECT *, unnest(factors::JSON[]) AS factor FROM {files})",
+    ),
+)
+
+
+def database(folders: Sequence[Path]) -> DuckDBPyConnection:
+    """A database in memory that reads and writes below these folders alone and reaches no network.
+
+    Raises:
+        UsageError: duckdb is missing.
+    """
+    try:
+        import duckdb
+    except ImportError:
+        raise UsageError("a query needs duckdb", accepted="pip install 'joule-harness[report]'") from None
+    made = duckdb.connect(":memory:")
+    made.execute("SET allowed_directories = ?", [[str(folder.resolve()) for folder in folders]])
+    made.execute("SET enable_external_access = false")
+    return made
+
+
+def errors() -> type[Exception]:
+    """What duckdb raises."""
+    import duckdb
+
+    return duckdb.Error
+
+
+def documents(view: View, files: Sequence[Path]) -> str:
+    """The expression that reads a view's files."""
+    listed = ", ".join(quoted(path.resolve()) for path in files)
+    if view.lines:
+        return f"read_ndjson_objects([{listed}], filename = true)"
+    columns = ", ".join(f"{name}: '{kind}'" for name, kind in view.reads.items())
+    return (
+        f"read_json([{listed}], columns = {{{columns}}}, format = 'unstructured', filename = true, "
+        f"maximum_object_size = {_LARGEST})"
+    )
+
+
+def parsed(view: View, files: Sequence[Path]) -> str:
+    """A query for a view's documents: as `documents` reads them, and in a third of the time for many small files."""
+    listed = ", ".join(quoted(path.resolve()) for path in files)
+    columns = ", ".join(f"content->'{name}' AS {name}" for name in view.reads)
+    return f"SELECT filename, {columns} FROM (SELECT filename, content::JSON AS content FROM read_text([{listed}]))"  # noqa: S608
+
+
+def select(view: View, source: str, *, tagged: bool = False) -> str:
+    """The rows of a view from its documents; with the view's name in a column `table`, where that is wanted."""
+    found = [f'{expression} AS "{name}"' for name, (expression, _, _) in view.selects.items()]
+    tag = [f"'{view.name}' AS \"table\""] if tagged else []
+    return f"SELECT {', '.join([*tag, *found])} FROM {view.source.format(files=source)}"  # noqa: S608 - quoted
+
+
+def table_of_all() -> str:
+    """The definition of a table `indexed` that holds the rows of every view but the items."""
+    kinds = {name: kind for view in VIEWS if not view.lines for name, (_, kind, _) in view.selects.items()}
+    columns = ", ".join(f'"{name}" {kind}' for name, kind in kinds.items())
+    return f'CREATE OR REPLACE TABLE indexed ("table" VARCHAR, {columns})'
+
+
+def quoted(path: Path) -> str:
+    """A path as a string of SQL in which no letter is a pattern."""
+    plain = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
+    return "'" + plain.replace("'", "''") + "'"

@@ -1,0 +1,313 @@
+"""What surrounds the gate in CI: outputs, the shell steps of action and snippet, the guide, the project's own gate."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+import yaml
+
+from harness.errors import UsageError
+from harness.gating import outputs as output
+from harness.gating.gate import Result, to_json
+from harness.gating.job import CONTROL, GATE, load
+from harness.gating.verdict import Cell, Verdict, build, judge, margin
+from harness.planning import suite
+from harness.statistics.paired import wilson
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs/gate.md").read_text(encoding="utf-8")
+ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
+
+
+# Outputs
+
+
+def result(*cells: Cell, reason: str = "", notes: tuple[str, ...] = ()) -> Result:
+    judged = judge(cells, 0.05)
+    verdict = Verdict.INVALID if reason else build(judged)
+    return Result(
+        verdict=verdict, judged=judged, pairs={}, looks=[(12, 0.05)], control=0.01, notes=notes, reason=reason
+    )
+
+
+def worse(by: float, name: str = "s: a: energy_j per token") -> Cell:
+    return Cell(name=name, differences=tuple(by + 0.001 * index for index in range(12)), margin=margin(0.05))
+
+
+FOUND = result(
+    worse(0.3),
+    worse(0.0, "s: b | <c>: energy_j"),
+    worse(margin(0.05) - 0.0055, "open"),
+    Cell(name="gone", missing="no counter"),
+    Cell(name="floor", differences=(-0.1,) * 12, limit=True),
+)
+
+
+def test_junit_has_a_test_per_cell_and_fails_what_fails_the_job() -> None:
+    root = ET.fromstring(output.junit(FOUND))
+    assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("5", "1", "2")
+    kinds = {case.get("name"): [child.tag for child in case] for case in root}
+    assert kinds == {
+        "s: a: energy_j per token": ["failure"],
+        "s: b | <c>: energy_j": ["system-out"],
+        "open": ["error"],
+        "gone": ["error"],
+        "floor": ["system-out"],
+    }
+
+
+def test_junit_says_why_a_whole_job_is_invalid_and_takes_any_text() -> None:
+    root = ET.fromstring(output.junit(result(worse(0.0), reason="the control moved \x1b[0m\x00")))
+    job = root.findall("testcase")[-1]
+    assert job.get("name") == "the job"
+    assert "the control moved" in str(job[0].get("message"))
+
+
+def test_markdown_keeps_its_table_whatever_a_label_holds() -> None:
+    text = output.markdown(FOUND)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 5
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4}
+    assert "<c>" not in text
+    assert text.startswith("## Gate: REGRESSED")
+
+
+def test_the_terminal_names_the_interval_before_any_p_value() -> None:
+    shown = "\n".join(output.lines(FOUND, Path("reports/x")))
+    assert "regressed     s: a: energy_j per token: worse by +35." in shown
+    assert "allowed +5.0%" in shown
+    assert "invalid       gone: no counter" in shown
+    assert "beyond the limit" in shown
+
+
+def test_the_step_summary_is_appended_to(tmp_path: Path) -> None:
+    (tmp_path / GATE).write_text(json.dumps(to_json(FOUND)))
+    step = tmp_path / "step.md"
+    step.write_text("before\n")
+    output.write(FOUND, tmp_path, summary=tmp_path / "new/summary.md", step_summary=step)
+    assert step.read_text() == "before\n" + (tmp_path / "new/summary.md").read_text()
+    with pytest.raises(UsageError, match="cannot be written"):
+        output.write(FOUND, tmp_path, junit_file=tmp_path)
+
+
+# The shell steps, as a runner would run them
+
+
+def stub(folder: Path, body: str) -> dict[str, str]:
+    """An environment whose `harness` is a shell script."""
+    (folder / "bin").mkdir()
+    script = folder / "bin/harness"
+    script.write_text(f"#!/bin/sh\n{body}\n")
+    script.chmod(0o755)
+    return {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+
+
+def action(folder: Path, environment: dict[str, str], **inputs: str) -> tuple[int, str, str]:
+    """Runs the action's step; returns exit code, what it set, and standard error."""
+    (step,) = ACTION["runs"]["steps"]
+    values = {name: str(given.get("default", "")) for name, given in ACTION["inputs"].items()}
+    values.update({name.replace("_", "-"): value for name, value in inputs.items()})
+    variables = {
+        name: re.sub(r"\$\{\{ inputs\.([a-z-]+) \}\}", lambda found: values[found[1]], text)
+        for name, text in step["env"].items()
+    }
+    assert "${{" not in step["run"], "an expression inside a script would run as code"
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
+        cwd=folder,
+        env={**environment, **variables, "GITHUB_OUTPUT": str(folder / "set")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    said = (folder / "set").read_text() if (folder / "set").exists() else ""
+    return done.returncode, said, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code", "allow", "ends"),
+    [
+        ("pass", 0, "false", 0),
+        ("regressed", 1, "true", 1),
+        ("inconclusive", 4, "false", 4),
+        ("inconclusive", 4, "true", 0),
+    ],
+)
+def test_the_action_passes_its_inputs_and_the_verdict_on(
+    tmp_path: Path, verdict: str, code: int, allow: str, ends: int
+) -> None:
+    content = json.dumps({"verdict": verdict, "exit_code": code}, indent=1)
+    environment = stub(
+        tmp_path, f'printf "%s\\n" "$@" > asked\nmkdir -p out\ncat > out/gate.json <<E\n{content}\nE\nexit {code}'
+    )
+    inputs = {"suites": "a.yaml b.yaml", "base": "main", "store": "out", "budget": "9", "install": "make; true"}
+    found = action(tmp_path, environment, **inputs, allow_inconclusive=allow)
+    assert found[:2] == (ends, f"verdict={verdict}\n")
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked[:3] == ["gate", "a.yaml", "b.yaml"]
+    assert asked[asked.index("--install") + 1] == "make; true"
+    assert asked[asked.index("--budget") + 1] == "9"
+
+
+def test_the_action_speaks_the_real_commands_language(tmp_path: Path) -> None:
+    environment = stub(tmp_path, f'exec {shlex.quote(sys.executable)} -m harness "$@"')
+    suites = str(ROOT / "suites/self-gate.yaml")
+    code, said, error = action(tmp_path, environment, suites=suites, base="main", pairs="4", budget="1", install="true")
+    assert (code, said) == (2, "")
+    assert "at least 5" in error
+
+
+def test_the_snippet_for_gitlab_speaks_it_too(tmp_path: Path) -> None:
+    (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL) if "CI_MERGE_REQUEST" in block]
+    job = yaml.safe_load(text)["gate"]
+    environment = stub(tmp_path, f'exec {shlex.quote(sys.executable)} -m harness "$@"')
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites/ci.yaml").write_text((ROOT / "suites/self-gate.yaml").read_text())
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", "\n".join(job["script"])],
+        cwd=tmp_path,
+        env={**environment, "CI_MERGE_REQUEST_DIFF_BASE_SHA": "main", "GATE_PAIRS": "4"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert "at least 5" in done.stderr
+
+
+def test_the_action_of_the_guide_has_the_inputs_it_names() -> None:
+    (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL) if "uses: OWNER" in block]
+    used = yaml.safe_load(text)["steps"][-1]["with"]
+    assert set(used) <= set(ACTION["inputs"])
+    assert {name for name, given in ACTION["inputs"].items() if given.get("required")} <= set(used)
+
+
+# The guide and the project's own gate
+
+
+def test_the_guides_suite_is_ten_lines_that_gate() -> None:
+    text = next(block for block in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL) if block.startswith("suite:"))
+    assert len(text.splitlines()) <= 10
+    assert suite.loads(text).gate
+
+
+def test_the_guide_lists_the_verdicts_with_their_exit_codes() -> None:
+    rows = dict(re.findall(r"^\| `([a-z]+)` \| (\d) \|", GUIDE, re.MULTILINE))
+    assert rows == {str(verdict): str(int(verdict.exit_code)) for verdict in Verdict}
+
+
+def test_the_project_gates_itself() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    job = workflow["jobs"]["gate"]
+    (step,) = [step for step in job["steps"] if step.get("uses") == "./"]
+    assert set(step["with"]) <= set(ACTION["inputs"])
+    (loaded,) = load([ROOT / step["with"]["suites"]])
+    assert {case.workload for case in loaded.cases} == {"spin"}
+    checkout = job["steps"][0]
+    assert checkout["with"]["fetch-depth"] == 0, "the base revision must be there"
+
+
+def test_the_control_is_a_suite() -> None:
+    assert suite.loads(CONTROL).suite == "control"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("suite: a\ncases: [{workload: spin}]\n", "no `gate:` section"),
+        (
+            "suite: a\ncases: [{workload: spin}]\ngate: [{metric: m, at_most: 3}, {metric: m, at_most: 3}]\n",
+            "judged twice",
+        ),
+    ],
+)
+def test_a_suite_that_cannot_be_gated_is_a_usage_error(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=re.escape(said)):
+        load([path])
+
+
+def test_two_suites_of_one_name_are_a_usage_error(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("suite: x\ncases: [{workload: spin}]\ngate: [{metric: m, at_most: 1}]\n")
+    with pytest.raises(UsageError, match="two suites are named 'x'"):
+        load([tmp_path / "a", tmp_path / "b"])
+
+
+# The simulated rates
+
+
+@pytest.fixture(scope="module")
+def power() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("gate_power", ROOT / "benchmarks/gate_power.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["gate_power"] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+def documented(power: Any) -> tuple[list[list[str]], int]:
+    """Rows of the guide's table and the jobs behind each cell."""
+    text = GUIDE.partition(power.BEGIN)[2].partition(power.END)[0]
+    jobs = re.search(r"([0-9]+) simulated jobs a cell", text)
+    assert jobs is not None
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| `")
+    ], int(jobs[1])
+
+
+def agrees(share: float, jobs: int, hits: int, trials: int) -> bool:
+    """Whether two observed rates may be one, by their 99.9 % Wilson intervals; the guide rounds to 0.1 %, or to 1 %."""
+    first = wilson(round(share * jobs), jobs, 0.999)
+    second = wilson(hits, trials, 0.999)
+    return first[0] - 0.005 <= second[1] and second[0] <= first[1] + 0.005
+
+
+def test_the_guides_error_rates_are_those_of_the_rule(power: Any) -> None:
+    rows, jobs = documented(power)
+    assert jobs >= 4000
+    assert len(rows) == len(power.RULES)
+    for rule, cells in zip(power.RULES, rows, strict=True):
+        assert cells[0] == power.row(rule, 1, 1)[0]
+        for times, cell in enumerate(cells[1:]):
+            failed, passed = (float(number) / 100 for number in re.findall(r"([0-9.]+)%", cell)[:2])
+            counts, _ = power.rates(rule, times * margin(rule.tolerance), 120, seed=7)
+            assert agrees(failed, jobs, counts[Verdict.REGRESSED], 120), (cells[0], times, counts)
+            assert agrees(passed, jobs, counts[Verdict.PASS] + counts[Verdict.IMPROVED], 120), (cells[0], times, counts)
+
+
+def test_the_documented_false_alarms_at_the_tolerance_stay_at_the_nominal_rate(power: Any) -> None:
+    for cells in documented(power)[0]:
+        upper = re.search(r"\(at most ([0-9.]+)%\)", cells[2])
+        assert upper is not None
+        assert float(upper[1]) < 6.5, cells
+
+
+@pytest.mark.parametrize("profile", ["ci", "gpu"])
+def test_false_alarms_at_the_tolerance(power: Any, profile: str) -> None:
+    """Seeded: the upper Wilson bound over 4,000 jobs that are looked at twice."""
+    rule = power.Rule(profile, 0.05 if profile == "ci" else 0.02, 24, sequential=True)
+    counts, _ = power.rates(rule, margin(rule.tolerance), 4000, seed=3)
+    assert wilson(counts[Verdict.REGRESSED], 4000)[1] < 0.065
+
+
+def test_a_stored_baseline_is_as_weak_as_the_guide_says(power: Any) -> None:
+    said = re.search(r"nothing changed: (\d+)% false alarms", GUIDE)
+    assert said is not None
+    assert agrees(float(said[1]) / 100, 4000, power.stored_alarms("ci", 0.15, 0.10, 4000, seed=2), 4000)

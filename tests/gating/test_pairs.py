@@ -1,0 +1,142 @@
+"""Pairs: redone whole, at most three times, counted; measured in random order; no trial left out for its value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.executor import Executor, Job, Listener, Outcome
+from harness.gating import pairs as module
+from harness.gating.pairs import REDOINGS, Pairs, faults
+from harness.gating.sides import BASE, HEAD, Side, same_points
+from harness.planning.point import Choice, Point
+from harness.planning.suite import WarmUp
+
+Says = Callable[[str, int], str]
+"""Side and number of its trial -> why it fails; empty where it does not."""
+
+
+class Fake(Executor):
+    def __init__(self, side: Side, says: Says, log: list[str]) -> None:
+        self.side, self.says, self.log = side, says, log
+
+    def run(self, job: Job, listener: Listener) -> Outcome:
+        name = job.folder.parent.name
+        reason = self.says(name, sum(each == name for each in self.log))
+        self.log.append(name)
+        return Outcome(ok=not reason, reason=reason)
+
+
+def point(label: str = "spin", suite: str = "s", **more: Any) -> Point:
+    return Point(id=f"{label:0>12}"[:12], suite=suite, label=label, workload="spin", backend=Choice("host"), **more)
+
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    fine = SimpleNamespace(invalid=(), warm_up=SimpleNamespace(converged=True))
+    monkeypatch.setattr(module.record, "load_measurement", lambda folder: fine)
+
+
+def made(folder: Path, says: Says = lambda side, number: "", *, seed: int = 0, **more: Any) -> tuple[Pairs, list[str]]:
+    log: list[str] = []
+    sides = {name: Side(name, f"python-of-{name}", folder, name) for name in (BASE, HEAD)}
+    pairs = Pairs(
+        folder,
+        sides,
+        more.pop("points", [(point(), point())]),
+        seed=seed,
+        watcher=lambda event: None,
+        executor=lambda side: Fake(side, says, log),
+        **more,
+    )
+    return pairs, log
+
+
+def test_a_pair_is_one_trial_of_each_side_in_random_order(tmp_path: Path) -> None:
+    pairs, log = made(tmp_path)
+    pairs.measure(40)
+    orders = [tuple(log[index : index + 2]) for index in range(0, 80, 2)]
+    assert {frozenset(order) for order in orders} == {frozenset({BASE, HEAD})}
+    assert 8 < orders.count((BASE, HEAD)) < 32
+    assert pairs.series[0].pairs == 40
+
+
+def test_the_order_is_that_of_the_seed(tmp_path: Path) -> None:
+    logs = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        (tmp_path / name).mkdir()
+        pairs, log = made(tmp_path / name, seed=seed)
+        pairs.measure(20)
+        logs.append(log)
+    assert logs[0] == logs[1] != logs[2]
+
+
+def test_one_failed_trial_redoes_the_whole_pair_and_is_counted(tmp_path: Path) -> None:
+    pairs, log = made(tmp_path, lambda side, number: "throttled" if (side, number) == (HEAD, 1) else "")
+    pairs.measure(3)
+    assert log.count(BASE) == log.count(HEAD) == 4
+    assert pairs.redone == {HEAD: 1}
+    assert pairs.tried == {BASE: 4, HEAD: 4}
+    series = pairs.series[0]
+    assert not series.lost
+    assert series.pairs == 3
+    assert series.kept[BASE] == series.kept[HEAD], "both trials of a pair are those of one attempt"
+    assert len(set(series.kept[HEAD])) == 3
+
+
+def test_a_pair_is_redone_three_times_and_then_its_point_is_lost(tmp_path: Path) -> None:
+    pairs, log = made(tmp_path, lambda side, number: "it crashed" if side == HEAD and number >= 2 else "")
+    pairs.measure(5)
+    series = pairs.series[0]
+    assert log.count(HEAD) == 2 + 1 + REDOINGS
+    assert series.lost == "pair 3 could not be measured in 4 attempts: head: it crashed"
+    assert series.pairs == 2
+    assert pairs.going == []
+
+
+def test_the_others_go_on_when_a_point_is_lost(tmp_path: Path) -> None:
+    points = [(point("a"), point("a")), (point("b"), point("b"))]
+    failing = iter([True] * 4)
+    pairs, _ = made(tmp_path, points=points)
+    pairs._trial = lambda series, name, trial: (  # type: ignore[method-assign]
+        "broken" if series.label == "s: a" and name == BASE and next(failing, False) else ""
+    )
+    pairs.measure(3)
+    assert {series.label: series.pairs for series in pairs.series} == {"s: a": 0, "s: b": 3}
+
+
+def test_the_control_runs_on_bases_environment_and_counts_for_nobody(tmp_path: Path) -> None:
+    used: list[str] = []
+    pairs, log = made(tmp_path, control=[point("loop", "control")])
+    pairs._executor = lambda side: used.append(side.name) or Fake(side, lambda *_: "", log)  # type: ignore[func-returns-value]
+    pairs.measure(6)
+    (control,) = pairs.controls
+    assert control.pairs == 6
+    assert used.count(BASE) == 6 + 12
+    assert pairs.tried == {BASE: 6, HEAD: 6}
+
+
+@pytest.mark.parametrize(
+    ("converged", "wanted", "counts"),
+    [(True, WarmUp(), True), (False, WarmUp(), False), (False, WarmUp(max_iterations=0), True)],
+)
+def test_a_warm_up_that_did_not_converge_keeps_a_trial_out(converged: bool, wanted: WarmUp, counts: bool) -> None:
+    warm_up = SimpleNamespace(converged=converged, iterations=50, seconds=1.0, duration_cv=0.2)
+    measurement: Any = SimpleNamespace(invalid=(), warm_up=warm_up)
+    assert (faults(measurement, point(warm_up=wanted)) == []) is counts
+
+
+def test_what_meters_saw_keeps_a_trial_out() -> None:
+    measurement: Any = SimpleNamespace(invalid=("throttled",), warm_up=SimpleNamespace(converged=True))
+    assert faults(measurement, point()) == ["throttled"]
+
+
+def test_points_are_matched_by_place_and_named_apart() -> None:
+    twins = [point("spin", case=0), point("spin", case=1), point("gone", case=2)]
+    matched, odd = same_points(twins, [*twins[:2], point("new", case=3)])
+    assert [head.label for _, head in matched] == ["spin (case 1)", "spin (case 2)"]
+    assert sorted(odd) == ["gone", "new"]

@@ -1,0 +1,120 @@
+"""Verdicts of cells and builds."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import ExitCode
+from harness.gating.verdict import Cell, Verdict, build, control_moved, judge, margin, needs_more, one_side_fails
+
+TOLERANCE = margin(0.05)
+
+
+def cell(name: str = "a", *differences: float, **others: object) -> Cell:
+    return Cell(name=name, differences=differences, margin=TOLERANCE, **others)  # type: ignore[arg-type]
+
+
+def around(centre: float, n: int = 12, spread: float = 0.01) -> tuple[float, ...]:
+    return tuple(centre + spread * (index - (n - 1) / 2) / n for index in range(n))
+
+
+@pytest.mark.parametrize(
+    ("centre", "verdict"),
+    [
+        (0.2, Verdict.REGRESSED),
+        (TOLERANCE, Verdict.INCONCLUSIVE),
+        (0.02, Verdict.PASS),
+        (-0.1, Verdict.IMPROVED),
+    ],
+)
+def test_a_clear_effect_has_a_clear_verdict(centre: float, verdict: Verdict) -> None:
+    (judged,) = judge([cell("a", *around(centre))], 0.05)
+    assert judged.verdict is verdict
+    assert build([judged]) is verdict
+
+
+@settings(max_examples=60)
+@given(st.lists(st.floats(-0.3, 0.3), min_size=5, max_size=14), st.randoms())
+def test_shifting_beyond_the_margin_always_fails_and_order_never_matters(
+    values: list[float], generator: random.Random
+) -> None:
+    worst = TOLERANCE - min(values) + 1e-6
+    (shifted,) = judge([cell("a", *(value + worst for value in values))], 0.05)
+    assert shifted.verdict is Verdict.REGRESSED
+    permuted = list(values)
+    generator.shuffle(permuted)
+    assert judge([cell("a", *permuted)], 0.05)[0].verdict is judge([cell("a", *values)], 0.05)[0].verdict
+
+
+def test_a_family_of_cells_needs_stronger_evidence_than_one() -> None:
+    borderline = (*around(0.2, 5, 0.001),)  # p = 2^-5, enough for one cell at 0.05
+    assert judge([cell("a", *borderline)], 0.05)[0].verdict is Verdict.REGRESSED
+    many = judge([cell("a", *borderline), *(cell(name, *around(0.0)) for name in "bcd")], 0.05)
+    assert [item.verdict for item in many] == [Verdict.INCONCLUSIVE, *[Verdict.PASS] * 3]
+    assert build(many) is Verdict.INCONCLUSIVE
+    assert needs_more(many)
+
+
+def test_too_few_pairs_only_end_inconclusive_and_say_so() -> None:
+    (judged,) = judge([cell("a", *around(0.5, 4))], 0.05)
+    assert judged.verdict is Verdict.INCONCLUSIVE
+    assert "too few" in judged.reason
+
+
+def test_what_could_not_be_measured_is_invalid_with_its_reason() -> None:
+    judged = judge([cell("a", missing="energy_j: no counter"), cell("b")], 0.05)
+    assert [item.verdict for item in judged] == [Verdict.INVALID, Verdict.INCONCLUSIVE]
+    assert judged[0].reason == "energy_j: no counter"
+    assert build(judged) is Verdict.INVALID
+    assert build([]) is Verdict.INVALID
+
+
+def test_a_limit_is_kept_up_to_and_including_its_value() -> None:
+    floor = Cell(name="floor", differences=(0.0,) * 6, limit=True)
+    below = Cell(name="below", differences=tuple(around(0.1, 6)), limit=True)
+    assert [item.verdict for item in judge([floor], 0.05)] == [Verdict.PASS]
+    assert [item.verdict for item in judge([below], 0.05)] == [Verdict.REGRESSED]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "code"),
+    [
+        ([0.2, None, 0.02], ExitCode.REGRESSED),
+        ([None, TOLERANCE, 0.02], ExitCode.MEASUREMENT),
+        ([TOLERANCE, 0.02], ExitCode.INCONCLUSIVE),
+        ([0.02, -0.2], ExitCode.OK),
+    ],
+)
+def test_the_gravest_cell_decides_the_exit_code(verdicts: list[float | None], code: ExitCode) -> None:
+    cells = [
+        cell(str(index), missing="no reading") if centre is None else cell(str(index), *around(centre, 20))
+        for index, centre in enumerate(verdicts)
+    ]
+    assert build(judge(cells, 0.05)).exit_code == code
+
+
+def test_one_name_stands_for_one_cell() -> None:
+    with pytest.raises(ValueError, match="two cells"):
+        judge([cell("a", 0.1), cell("a", 0.1)], 0.05)
+
+
+def test_a_control_that_moved_is_told() -> None:
+    assert control_moved(around(0.0), (-0.02, 0.02)) == ""
+    assert "+10" in control_moved(around(math.log(1.10)), (-0.02, 0.02))
+
+
+def test_a_side_that_fails_more_often_is_told() -> None:
+    assert one_side_fails(1, 2, 20, 20) == ""
+    assert "head" in one_side_fails(0, 8, 20, 20)
+    assert "base" in one_side_fails(8, 0, 20, 20)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, math.inf, math.nan])
+def test_a_tolerance_is_a_number(wrong: float) -> None:
+    with pytest.raises(ValueError, match="tolerance"):
+        margin(wrong)

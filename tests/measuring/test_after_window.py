@@ -1,0 +1,83 @@
+"""What a workload measures after its window: spans with energy of their own, none of it in the window."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from harness.backend import Backend, Device
+from harness.builtin.simulated import SimulatedAccelerator, SimulatedMeter, attach, detach
+from harness.measuring import meters as energy
+from harness.measuring import window
+from harness.measuring.channel import Channel
+from harness.measuring.meters import Meters
+from harness.measuring.window import Ledger, OpenWindow, measure
+from harness.meter import MeterContext
+from harness.quantity import Amount, Unavailable
+from harness.sample import Scope
+from harness.testing import FakeClock
+
+IDLE_W, BUSY_W, TICK_S = 50.0, 300.0, 0.1
+
+
+class Nothing(Backend):
+    def open(self) -> list[Device]:
+        return []
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    clock = FakeClock()
+    sleeping = SimpleNamespace(sleep=clock.advance, time=lambda: 0.0)
+    monkeypatch.setattr(energy, "now_ns", clock)
+    monkeypatch.setattr(energy, "time", sleeping)
+    monkeypatch.setattr(window, "now_ns", clock)
+    return clock
+
+
+@pytest.fixture
+def accelerator(clock: FakeClock) -> Iterator[SimulatedAccelerator]:
+    made = SimulatedAccelerator(IDLE_W, BUSY_W, TICK_S, clock=clock)
+    attach(made)
+    yield made
+    detach(made.uuid)
+
+
+def test_energy_of_role_spans_after_the_window_is_not_the_windows(
+    clock: FakeClock, accelerator: SimulatedAccelerator
+) -> None:
+    meter = SimulatedMeter()
+    opened = meter.open(MeterContext(devices=(Device(kind="gpu", uuid=accelerator.uuid, name="simulated"),)))
+    assert not isinstance(opened, Unavailable)
+    scopes = {name: scope for name, scope in opened.items() if isinstance(scope, Scope)}
+    meters = Meters([Channel("simulated", True, meter, scopes)])
+    ledger = Ledger(io.StringIO(), io.StringIO(), set())
+    backend = Nothing()
+    measured = OpenWindow(0, meters, backend, set(), min_seconds=0.0, min_iterations=1)
+
+    def work(open_window: OpenWindow) -> None:
+        while open_window.wants_more():
+            clock.advance(10)  # idle power
+
+    def after(open_window: OpenWindow) -> None:
+        with open_window.mark("role:target"), accelerator.busy():
+            clock.advance(4)
+        with open_window.mark("role:draft"), accelerator.busy():
+            clock.advance(2)
+
+    span = measure(measured, work, meters, backend, ledger, after=after)
+    joules = {reading.span: reading.value for reading in ledger.readings}
+    assert [each.name for each in ledger.spans] == ["window", "role:target", "role:draft"]
+    seconds_ = {each.name: (each.end_ns - each.start_ns) * 1e-9 for each in ledger.spans}
+    assert seconds_["window"] == pytest.approx(10, abs=2 * TICK_S)
+    assert span.end_ns <= ledger.spans[1].start_ns
+    for name, truth in (("window", 10 * IDLE_W), ("role:target", 4 * BUSY_W), ("role:draft", 2 * BUSY_W)):
+        value = joules[name]
+        assert isinstance(value, Amount), value
+        assert value.value == pytest.approx(truth, abs=2 * TICK_S * BUSY_W), name
+        assert value.low is not None
+        assert value.high is not None
+        assert value.low <= truth <= value.high

@@ -1,0 +1,135 @@
+"""Each exported file is read back with its own library and says what the records say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.errors import MeasurementError
+from harness.records import record
+from harness.records.summary import load
+from harness.reporting.export import model_card, open_metrics, pytest_benchmark
+from harness.reporting.figures import figures
+
+HOSTILE = 'point "a"\\b\n{x="y"} # EOF'
+MakeRun = Callable[..., Path]
+
+
+def test_pytest_benchmark_compares_two_exports(make_run: MakeRun, tmp_path: Path) -> None:
+    pytest.importorskip("pytest_benchmark")
+    for name in ("one", "two"):
+        exported = pytest_benchmark(load(make_run(name, trials=5)))
+        (tmp_path / f"{name}.json").write_text(exported, encoding="utf-8")
+    table = tmp_path / "table.csv"
+    files = [str(tmp_path / "one.json"), str(tmp_path / "two.json")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_benchmark", "compare", *files, f"--csv={table}"],
+        capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "point 0 [per token]" in done.stdout
+    assert len(table.read_text(encoding="utf-8").splitlines()) == 1 + 2 * 3
+
+
+def test_pytest_benchmark_statistics_are_those_of_its_own_library(make_run: MakeRun) -> None:
+    stats = pytest.importorskip("pytest_benchmark.stats")
+    run = make_run(points=1, trials=7)
+    for number, trial in enumerate(record.trial_folders(run)):
+        content = json.loads((trial / record.RECORD).read_text(encoding="utf-8"))
+        seconds = (1.0, 1.1, 1.2, 1.3, 1.25, 1.15, 9.0)[number]
+        amount = {"value": seconds, "unit": "s/token", "composition": {"measured": seconds}, "low": None, "high": None}
+        content["units"]["token"]["costs"]["duration_s"] = {**amount, "kind": "amount"}
+        (trial / record.RECORD).write_text(json.dumps(content), encoding="utf-8")
+    found = json.loads(pytest_benchmark(load(run)))["benchmarks"][0]["stats"]
+    wanted = stats.Stats()
+    for seconds in (1.0, 1.1, 1.2, 1.3, 1.25, 1.15, 9.0):
+        wanted.update(seconds)
+    for name in ("min", "max", "mean", "stddev", "rounds", "median", "total", "ops", "stddev_outliers"):
+        assert found[name] == pytest.approx(getattr(wanted, name)), name
+    assert found["hd15iqr"] < 9.0
+
+
+def test_open_metrics_are_parsed_into_the_same_numbers(make_run: MakeRun) -> None:
+    parser = pytest.importorskip("prometheus_client.openmetrics.parser")
+    report = load(make_run(label=HOSTILE))
+    families = list(parser.text_string_to_metric_families(open_metrics(report)))
+    samples = [sample for family in families for sample in family.samples]
+    assert {family.type for family in families} == {"gauge"}
+    wanted = [figure for figure in figures(report) if figure.value is not None]
+    plain = ("_bound_low", "_bound_high", "_trials_least", "_trials_greatest")
+    assert sorted(s.value for s in samples if not s.name.endswith(plain)) == sorted(
+        f.value for f in wanted if f.value is not None
+    )
+    lows = [figure.low for figure in wanted if figure.low is not None]
+    assert sorted(s.value for s in samples if s.name.endswith("_bound_low")) == sorted(lows)
+    assert {sample.labels["point"] for sample in samples} == {point.label for point in report.points}
+    (energy,) = (
+        s for s in samples
+        if s.name == "harness_energy_j" and s.labels["per"] == "token" and s.labels["point_id"] == "p0000"
+        and "scope" not in s.labels
+    )  # fmt: skip
+    assert energy.labels["method"] == "estimated"
+    assert energy.labels["unit"] == "J/token"
+
+
+def with_carbon(run: Path, value: dict[str, object] | None = None) -> list[float]:
+    """Gives each trial a total carbon, or a reason; returns the grams."""
+    grams = []
+    for number, trial in enumerate(record.trial_folders(run)):
+        content = json.loads((trial / record.RECORD).read_text(encoding="utf-8"))
+        grams.append(0.25 + number)
+        told = {"value": grams[-1], "unit": "g", "composition": {"estimated": grams[-1]}, "kind": "amount"}
+        content["totals"]["carbon_g"] = value or told
+        (trial / record.RECORD).write_text(json.dumps(content), encoding="utf-8")
+    return grams
+
+
+def test_model_card_is_read_by_hugging_face(make_run: MakeRun) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    run = make_run(label='quote " colon: {brace}', points=2, trials=2)
+    grams = with_carbon(run)
+    card = hub.ModelCard(model_card(load(run)) + "\n# A model\n")
+    assert card.data.co2_eq_emissions["emissions"] == pytest.approx(sum(grams))
+    assert "estimated" in card.data.co2_eq_emissions["source"]
+    assert card.data.co2_eq_emissions["hardware_used"].startswith('quote " colon: {brace}')
+    assert card.data.co2_eq_emissions["geographical_location"] == "grid:1"
+    data = hub.ModelCardData(**yaml.safe_load(model_card(load(run)).strip("-\n")))
+    assert data.to_dict()["co2_eq_emissions"] == card.data.co2_eq_emissions
+
+
+def test_model_card_does_not_pass_a_part_for_the_whole(make_run: MakeRun) -> None:
+    run = make_run(points=1, trials=2)
+    with pytest.raises(MeasurementError, match="no total carbon"):
+        model_card(load(run))
+    with_carbon(run, {"kind": "unavailable", "reason": "embodied: no table"})
+    with pytest.raises(MeasurementError, match="embodied: no table"):
+        model_card(load(run))
+
+
+def harness(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_command_writes_the_file_or_says_what_it_takes(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(points=1, trials=2)
+    done = harness("export", run, tmp_path / "metrics.txt", "--to", "openmetrics")
+    assert (done.returncode, done.stdout) == (0, f"exported: {tmp_path / 'metrics.txt'}\n")
+    assert (tmp_path / "metrics.txt").read_text(encoding="utf-8").endswith("# EOF\n")
+    done = harness("export", run, tmp_path / "x", "--to", "openmetric")
+    assert done.returncode == 2
+    assert "did you mean 'openmetrics'?" in done.stderr
+    done = harness("export", run, tmp_path / "x", "--to", "model-card")
+    assert done.returncode == 3
+    assert not (tmp_path / "x").exists()
