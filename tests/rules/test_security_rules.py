@@ -85,9 +85,13 @@ def _call(node: ast.Call) -> Iterator[str]:
         yield f"{called} does not say trust_remote_code=False"
 
 
-@pytest.mark.parametrize("path", PRODUCT, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_dangerous_is_shipped(path: Path) -> None:
-    assert list(dangers(ast.parse(path.read_text(encoding="utf-8")))) == []
+def test_nothing_dangerous_is_shipped() -> None:
+    found = {
+        str(path.relative_to(ROOT)): breaches
+        for path in PRODUCT
+        if (breaches := list(dangers(ast.parse(path.read_text(encoding="utf-8")))))
+    }
+    assert found == {}
 
 
 @pytest.mark.parametrize(
