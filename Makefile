@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 ARGS ?=
+# Workers of `make test`; `make test WORKERS=0` runs the tests in one process.
+WORKERS ?= auto
 
 # The first interpreter of a version that the harness runs on.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -40,7 +42,7 @@ demo: $(STAMP) ## measure real decoding on this machine and show the table
 	$(BIN)/harness run suites/quickstart.yaml
 
 test: $(STAMP) ## run every test but the heavy ones
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) $(ARGS)
 
 slow: $(STAMP) ## run the heavy end-to-end tests: whole gates, killed processes, long trainings
 	$(BIN)/pytest -m slow $(ARGS)

@@ -1,0 +1,30 @@
+"""What every test runs with: one thread a process, and folders of its own for each worker of pytest-xdist."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives a worker temporary files and caches of its own: device locks would make workers wait for each other."""
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+    worker = os.environ.pop("PYTEST_XDIST_WORKER", "")
+    if not worker:
+        return
+    # What a test starts is no worker: pytest-benchmark, for one, would switch itself off in it.
+    for variable in ("PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+        os.environ.pop(variable, None)
+    # The names are short: sockets of tests lie below it, and their paths may have 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix=f"{worker}-"))
+    for variable, name in (("TMPDIR", "t"), ("XDG_CACHE_HOME", "c")):
+        (folder / name).mkdir()
+        os.environ[variable] = str(folder / name)
+    tempfile.tempdir = None
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
