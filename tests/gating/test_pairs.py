@@ -14,7 +14,7 @@ from harness.gating import pairs as module
 from harness.gating.pairs import REDOINGS, Pairs, faults
 from harness.gating.sides import BASE, HEAD, Side, same_points
 from harness.planning.point import Choice, Point
-from harness.planning.suite import WarmUp
+from harness.planning.trial_rules import WarmUp
 
 Says = Callable[[str, int], str]
 """Side and number of its trial -> why it fails; empty where it does not."""
