@@ -7,7 +7,7 @@ all that the trial opens, every plugin is imported, as for a job that names none
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from typing import Any
@@ -16,6 +16,9 @@ from harness.discovery.registry import Registry, load_plugins
 from harness.hookspecs import PROJECT_NAME
 from harness.meter import MeterSpec
 from harness.planning.point import Choice, Point
+
+Offers = Sequence[Mapping[str, Any]]
+"""The offers that a point needs, as `job.json` has them: fields of `NamedOffer`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +40,8 @@ class NamedOffer:
     in_trial: bool = True
 
 
-def offers_of(point: Point, registry: Registry) -> list[dict[str, Any]]:
-    """The offers that a point needs, as `job.json` has them.
+def offers_of(point: Point, registry: Registry) -> Offers:
+    """The offers that a point needs.
 
     Raises:
         UsageError: nobody offers one.

@@ -19,7 +19,7 @@ from platformdirs import user_cache_path
 from harness.discovery.registry import Registry
 from harness.errors import ExitCode, HarnessError
 from harness.executor import Executor, Job, Outcome
-from harness.planning.named_offers import offers_of
+from harness.planning.named_offers import Offers, offers_of
 from harness.planning.point import Point, canonical
 from harness.records import record
 from harness.running.executor_choice import Chosen
@@ -257,9 +257,7 @@ def start(
     return Run(folder, points, seed, registry=registry, executor=first, watcher=watcher, elsewhere=own, keep=keep)
 
 
-def prepare(
-    run: Path, due: Scheduled, *, offers: Sequence[Mapping[str, Any]] | None = None, measured: bool = True
-) -> Job:
+def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, measured: bool = True) -> Job:
     """Makes the folder of a trial, empty but for what its worker reads, and the job to hand to an executor.
 
     Args:
@@ -280,7 +278,7 @@ def prepare(
             "node": "n0",
             "cache": str(user_cache_path("joule-harness", ensure_exists=True)),
             "point": due.point.to_json(),
-            **({} if offers is None else {"offers": list(offers)}),
+            **({} if offers is None else {"offers": [*offers]}),
         },
     )
     return Job(
