@@ -16,11 +16,11 @@ import threading
 import traceback
 from pathlib import Path
 
-from harness.discovery.registry import load_plugins
 from harness.errors import HarnessError, MeasurementError, UsageError
 from harness.machine import leftovers
 from harness.measuring.messenger import Messenger
 from harness.measuring.trial import Trial
+from harness.planning.named_offers import load_named
 from harness.records import record
 
 LIMIT_REASON = 4000
@@ -48,7 +48,7 @@ def main(folder: Path) -> int:
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     messenger.send("progress", phase="start", text="", done=None)
     try:
-        trial = Trial(folder, job, load_plugins(), messenger)
+        trial = Trial(folder, job, load_named(job), messenger)
         trial.interruptions.watch_signals()
         measurement = trial.run()
         record.dump(folder / record.MEASUREMENT, measurement)

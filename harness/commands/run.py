@@ -30,6 +30,7 @@ def _plan(suites: Sequence[Suite], registry: Registry, executors: Mapping[str, C
 
 def plan(suites: SuiteFiles, *, as_json: AsJson = False) -> None:
     """Shows what a run would do: points, trials, and what is skipped and why."""
+    from harness.planning.named_offers import offers_of
     from harness.planning.suite import load_all
     from harness.running.executor_choice import choose
 
@@ -40,6 +41,7 @@ def plan(suites: SuiteFiles, *, as_json: AsJson = False) -> None:
         content = {
             "points": [point.to_json() for point in planned.points],
             "skipped": [{"label": skipped.point.label, "reason": skipped.reason} for skipped in planned.skipped],
+            "offers": {point.id: offers_of(point, registry) for point in planned.points},
             "directions": registry.directions(
                 [("workload", point.workload) for point in planned.points]
                 + [("scorer", scorer.name) for point in planned.points for scorer in point.scorers]

@@ -147,8 +147,10 @@ def _runners(ours: Sequence[PointTrials], theirs: Sequence[PointTrials]) -> list
     """What differs between the machines and the installations."""
     first, second = ours[0].records[0].measurement, theirs[0].records[0].measurement
     odd = differing(runner(first), runner(second), RUNNER_KEYS)
+    common = first.plugins.keys() & second.plugins.keys()  # a record names every plugin installed, or those it used
     versions: list[dict[str, Any]] = [
-        {**each.environment.get("packages", {}), **each.plugins} for each in (first, second)
+        {**each.environment.get("packages", {}), **{name: each.plugins[name] for name in common}}
+        for each in (first, second)
     ]
     changed = differing(versions[0], versions[1], sorted(versions[0].keys() | versions[1].keys()))
     notes = [f"not the same runner: {describe(odd, 'first', 'second')}"] if odd else []

@@ -21,7 +21,7 @@ from harness.discovery.registry import Registry, load_plugins
 from harness.errors import HarnessError, MeasurementError, PluginError
 from harness.functional_unit import FunctionalUnit, Row, count, finite, per_second
 from harness.meter import ImpactMeter, ImpactMeterSpec
-from harness.planning.planner import Point
+from harness.planning.point import Point
 from harness.quantity import Amount, Method, Value
 from harness.records import record, side_cars
 from harness.records.record import Measurement, Record, UnitResult

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
@@ -85,9 +85,22 @@ class Conflict:
 
 
 class Registry:
-    """The offers of every registered plugin, by kind and name."""
+    """The offers of every registered plugin, by kind and name.
 
-    def __init__(self) -> None:
+    Args:
+        kinds: of offers to ask the plugins for.
+
+    Attributes:
+        broken: plugins that are not usable.
+        plugins: those that are.
+        unloaded: distribution -> version, of plugins that belong to the work of this process and are not loaded here.
+        expected: kind and name -> what is known of an offer that nobody makes, for the error that says so.
+    """
+
+    def __init__(self, kinds: Collection[str] = tuple(KINDS)) -> None:
+        self.unloaded: dict[str, str] = {}
+        self.expected: dict[tuple[str, str], str] = {}
+        self._kinds = [kind for kind in KINDS if kind in kinds]
         self.broken: list[BrokenPlugin] = []
         self.plugins: list[PluginInfo] = []
         self._manager = pluggy.PluginManager(PROJECT_NAME)
@@ -114,7 +127,7 @@ class Registry:
                 module = load()
             self._manager.register(module, name=f"{info.distribution}:{info.name}")
             self._check_hook_names(module)
-            offered = [(kind, spec) for kind in KINDS for spec in self._gather(kind, module)]
+            offered = [(kind, spec) for kind in self._kinds for spec in self._gather(kind, module)]
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises must not stop the others
             self.broken.append(BrokenPlugin(info.name, info.distribution, info.version, _said(error)))
             if module is not None and id(module) not in self._infos and self._manager.is_registered(module):
@@ -216,9 +229,10 @@ class Registry:
             raise PluginError(
                 str(Conflict(kind, name, tuple(found))), hint="uninstall all but one of these distributions"
             )
-        hint = did_you_mean(name, named)
-        if not hint and self.broken:
-            hint = "not usable: " + "; ".join(map(str, self.broken))
+        hint = self.expected.get((kind, name), "") or did_you_mean(name, named)
+        unusable = "not usable: " + "; ".join(map(str, self.broken)) if self.broken else ""
+        if unusable and ((kind, name) in self.expected or not hint):
+            hint = "; ".join(filter(None, (hint, unusable)))
         raise UsageError(f"there is no {kind} {_short(name)}", accepted=", ".join(sorted(named)) or "none", hint=hint)
 
     def directions(self, named: Iterable[tuple[str, str]]) -> dict[str, bool | None]:
@@ -236,7 +250,7 @@ class Registry:
 
     def versions(self) -> dict[str, str]:
         """Distribution -> version, of every plugin in use: for the record."""
-        return {info.distribution: info.version for info in self.plugins}
+        return {**self.unloaded, **{info.distribution: info.version for info in self.plugins}}
 
     # Telling
 

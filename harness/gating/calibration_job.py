@@ -90,6 +90,7 @@ def job(folder: Path, sides: dict[str, Side], matched: Matched, pairs: int, seed
         sides,
         matched.points,
         control=matched.control,
+        offers=matched.offers,
         seed=seed,
         watcher=watcher,
         rounds=pairs,

@@ -20,6 +20,7 @@ from harness.gating.pairs import Pairs, Series
 from harness.gating.sides import BASE, HEAD, Planned, Side, Tell, installed, revisions, same_points
 from harness.gating.verdict import margin
 from harness.planning import suite
+from harness.planning.named_offers import Offers
 from harness.planning.planner import Point
 from harness.planning.suite import Suite
 from harness.records import record
@@ -105,12 +106,14 @@ class Matched:
         control: the control workload's point.
         rules: what is judged.
         notes: what a reader must know about points that are not compared.
+        offers: side -> point id -> the offers that it needs and their plugins, as that side planned it.
     """
 
     points: list[tuple[Point, Point]]
     control: list[Point]
     rules: Rules
     notes: list[str]
+    offers: Mapping[str, Mapping[str, Offers]]
 
 
 def match(made: Mapping[str, Side], loaded: Sequence[Suite], files: Sequence[Path], control: Path) -> Matched:
@@ -132,7 +135,8 @@ def match(made: Mapping[str, Side], loaded: Sequence[Suite], files: Sequence[Pat
     if not points:
         raise MeasurementError("base and head have no point in common", hint="; ".join(notes))
     rules = Rules({each.suite: each.gate for each in loaded}, _directions(base, head))
-    return Matched(points, [point for point in base.points if point.suite == "control"], rules, notes)
+    control_points = [point for point in base.points if point.suite == "control"]
+    return Matched(points, control_points, rules, notes, {BASE: base.offers, HEAD: head.offers})
 
 
 def _directions(base: Planned, head: Planned) -> dict[str, bool | None]:
@@ -218,6 +222,7 @@ def run(
             made,
             matched.points,
             control=matched.control,
+            offers=matched.offers,
             seed=seed,
             watcher=watcher,
             rounds=pairs,

@@ -17,6 +17,7 @@ from harness.builtin.local_executor import LocalExecutor
 from harness.errors import MeasurementError
 from harness.executor import Executor
 from harness.gating.sides import BASE, HEAD, Side, run_whole
+from harness.planning.named_offers import Offers
 from harness.planning.planner import Plan, Point
 from harness.records import record
 from harness.records.record import Measurement, Record
@@ -61,6 +62,7 @@ class Pairs:
         sides: `base` and `head`.
         points: matched points, base first.
         control: measured in every round on base's environment, under both names.
+        offers: side -> point id -> the offers that it needs and their plugins; a worker that is told none loads all.
         seed: of the order of points and inside pairs.
         watcher: is told what happens.
         rounds: how many are measured at most, for the watcher.
@@ -77,6 +79,7 @@ class Pairs:
         seed: int,
         watcher: Watcher,
         control: Sequence[Point] = (),
+        offers: Mapping[str, Mapping[str, Offers]] | None = None,
         rounds: int = 0,
         command: Sequence[str] = (),
         executor: Callable[[Side], Executor] = lambda side: LocalExecutor(side.python, side.folder),
@@ -93,6 +96,7 @@ class Pairs:
         self._of = 2 * rounds * len(self.series)
         self._number = 0
         self._executor = executor
+        self._offers = offers or {}
         self.runs = {
             name: create(folder, Plan([each.points[name] for each in self.series], []), [], command, seed, name=name)
             for name in (BASE, HEAD)
@@ -141,8 +145,9 @@ class Pairs:
         label = series.label if series.control else f"{name}: {series.label}"
         self._watcher({"type": "trial", "number": self._number, "of": max(self._of, self._number + 1), "label": label})
         self._number += 1
-        executor = self._executor(self.sides[BASE if series.control else name])
-        outcome = executor.run(prepare(self.runs[name].resolve(), due), self._watcher)
+        side = BASE if series.control else name
+        job = prepare(self.runs[name].resolve(), due, offers=self._offers.get(side, {}).get(due.point.id))
+        outcome = self._executor(self.sides[side]).run(job, self._watcher)
         folder = self.runs[name] / due.trial_id
         if outcome.ok:
             fault = "; ".join(faults(record.load_measurement(folder), due.point))

@@ -23,8 +23,8 @@ from types import FrameType
 from typing import Final
 
 from harness.errors import ExitCode, MeasurementError, UsageError
-from harness.planning.planner import Point
-from harness.planning.point import canonical
+from harness.planning.named_offers import Offers
+from harness.planning.point import Point, canonical
 
 BASE: Final = "base"
 HEAD: Final = "head"
@@ -69,11 +69,13 @@ class Planned:
         points: that run here.
         skipped: label -> why it does not run here.
         directions: column -> whether higher is better, as this side's plugins declare it; None where they do not.
+        offers: point id -> the offers that it needs and their plugins; empty where this side's harness names none.
     """
 
     points: Sequence[Point]
     skipped: Mapping[str, str] = field(default_factory=dict)
     directions: Mapping[str, bool | None] = field(default_factory=dict)
+    offers: Mapping[str, Offers] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ class Side:
             [Point.from_json(point) for point in content["points"]],
             {str(skipped["label"]): str(skipped["reason"]) for skipped in content["skipped"]},
             dict(content.get("directions", {})),
+            dict(content.get("offers", {})),
         )
 
 

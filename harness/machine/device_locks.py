@@ -8,12 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Final
 
 from harness.errors import MeasurementError
 from harness.executor import Listener
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _POLL_S: Final = 0.5
 
@@ -45,15 +46,21 @@ def device_locks(devices: tuple[str, ...], listener: Listener) -> Iterator[None]
             name = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in device)
             path = folder / f"{name}.lock"
             holder = path.with_suffix(".holder")
-            lock = FileLock(str(path))
-            while True:
-                try:
-                    lock.acquire(timeout=_POLL_S)
-                    break
-                except Timeout:
-                    with contextlib.suppress(OSError):
-                        listener({"type": "waiting", "device": device, "holder": holder.read_text(encoding="utf-8")})
-            stack.callback(lock.release)
+            stack.callback(_acquire(path, device, holder, listener).release)
             with contextlib.suppress(OSError):
                 holder.write_text(f"process {os.getpid()}", encoding="utf-8")
         yield
+
+
+def _acquire(path: Path, device: str, holder: Path, listener: Listener) -> FileLock:
+    from filelock import FileLock, Timeout  # it imports asyncio, and few workers have a device to lock
+
+    lock = FileLock(str(path))
+    while True:
+        try:
+            lock.acquire(timeout=_POLL_S)
+        except Timeout:
+            with contextlib.suppress(OSError):
+                listener({"type": "waiting", "device": device, "holder": holder.read_text(encoding="utf-8")})
+        else:
+            return lock

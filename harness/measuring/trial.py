@@ -31,7 +31,8 @@ from harness.measuring.node_meters import open_on
 from harness.measuring.opening import build_backend, open_meters
 from harness.measuring.window import Ledger, OpenWindow, measure, rest
 from harness.meter import MeterContext
-from harness.planning.planner import Point
+from harness.planning.named_offers import hardware_meters
+from harness.planning.point import Point
 from harness.records import record, side_cars
 from harness.units import si
 from harness.workload import COMMON_COLUMNS, TrialContext, Workload, WorkloadSpec
@@ -49,6 +50,7 @@ class Trial:
         self.registry = registry
         self.messenger = messenger
         self.point = Point.from_json(job["point"])
+        self.meters = hardware_meters(self.point, job)
         self.started_utc = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.offer = registry.get("workload", self.point.workload)
         self.spec: WorkloadSpec = self.offer.spec
@@ -97,7 +99,7 @@ class Trial:
             log=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - the worker's log
         )
         meter_context = MeterContext(node=self.job["node"], devices=devices, pid=os.getpid())
-        reading, silent = open_meters(self.point.meters, self.registry, meter_context)
+        reading, silent = open_meters(self.meters, self.registry, meter_context)
         with self._side_cars() as streams:
             items, outputs, energy = streams
             ledger = Ledger(items, outputs, self.columns)
@@ -161,7 +163,7 @@ class Trial:
         with naming(self.workload, "nodes"):
             nodes = list(workload.nodes())
         known = [scope for channel in meters.channels for scope in channel.scopes]
-        reading, silent = open_on(nodes, self.point.meters, self.job["node"], known)
+        reading, silent = open_on(nodes, self.meters, self.job["node"], known)
         meters.add(reading)
         return list(faults), [device for node in nodes for device in node.devices], silent
 

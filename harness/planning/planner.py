@@ -19,7 +19,8 @@ from harness.planning import matrix
 from harness.planning.faults import Place, faults, real_path
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
 from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
-from harness.planning.suite import CHOICE_KEYS, FREE_KEYS, Case, Named, Suite, Windows
+from harness.planning.suite import CHOICE_KEYS, FREE_KEYS, Case, Named, Suite
+from harness.planning.trial_rules import Windows
 from harness.quantity import Unavailable
 from harness.workload import COMMON_COLUMNS, WorkloadSpec
 

@@ -14,7 +14,7 @@ import psutil
 from harness.backend import Device
 from harness.errors import UsageError
 from harness.meter import ImpactMeterSpec
-from harness.planning.suite import Limits, WarmUp, Windows
+from harness.planning.trial_rules import Limits, WarmUp, Windows
 
 
 @dataclass(frozen=True, slots=True)

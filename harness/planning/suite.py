@@ -27,25 +27,18 @@ from pydantic import (
 
 from harness.errors import UsageError
 from harness.functional_unit import Where
-from harness.options import Duration, Share, Size
+from harness.options import Share, Size
 from harness.planning import located_yaml as suite_yaml
 from harness.planning.faults import faults, real_path
 from harness.planning.located_yaml import Document, Keys, raise_all, short
 from harness.planning.secrecy import refuse_secrets
+from harness.planning.trial_rules import Count, Limits, Seconds, WarmUp, Windows, no_bool
 
 FREE_KEYS: Final = frozenset({"options", "matrix", "include", "exclude"})
 """Keys of a case whose values belong to the workload."""
 CHOICE_KEYS: Final = frozenset({"backend", "executor", "meters", "scorers"})
 """Keys that name plugins."""
 _TEXT_KEYS: Final = frozenset({"suite", "cases", "description", "workload", "name"})
-
-LIMIT_TRIALS: Final = 10_000
-
-
-def _no_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError(f"found {value}; accepted: a number")  # noqa: TRY004 - pydantic reports ValueError only
-    return value
 
 
 def _condition(text: str) -> str:
@@ -56,11 +49,8 @@ def _condition(text: str) -> str:
     return text
 
 
-Whole = Annotated[int, BeforeValidator(_no_bool)]
-Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=LIMIT_TRIALS)]
-Seconds = Annotated[Duration, Field(le=31_536_000.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=100)]
-Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Number = Annotated[float, BeforeValidator(no_bool), Field(allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
@@ -106,45 +96,6 @@ NamedChoice = Annotated[Named, PlainValidator(_named), WithJsonSchema({})]
 ListedChoice = Annotated[Named, PlainValidator(_listed), WithJsonSchema({})]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Windows:
-    """How long is measured: `count` windows a trial, each of at least so many seconds and iterations."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    count: Count = 2
-    min_seconds: Seconds = 30.0
-    min_iterations: Count = 1
-    max_seconds: Seconds | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_seconds is not None and self.max_seconds < self.min_seconds:
-            raise ValueError(f"max_seconds {self.max_seconds:g} is less than min_seconds {self.min_seconds:g}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WarmUp:
-    """How long is warmed up: until iterations vary by less than `tolerance`, within the caps."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    max_seconds: Seconds = 30.0
-    max_iterations: Annotated[int, BeforeValidator(_no_bool), Field(ge=0)] = 50
-    min_iterations: Annotated[int, BeforeValidator(_no_bool), Field(ge=0)] = 5
-    tolerance: Share = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """When a trial is ended: after `trial_s` in all, `silence_s` without a word, or above `memory_bytes`."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    trial_s: Annotated[Seconds, Field(validation_alias="trial", gt=0)] = 3600.0
-    silence_s: Annotated[Seconds, Field(validation_alias="silence", gt=0)] = 600.0
-    memory_bytes: Annotated[Size | None, Field(validation_alias="memory")] = None
-
-
 class Unit(Strict):
     """A functional unit: a column to sum, and conditions on columns."""
 
@@ -159,11 +110,11 @@ class Requires(Strict):
     name, in any case of letters. `labels` and `resources` are a cluster's own words; this machine alone has none.
     """
 
-    gpu: Annotated[int, BeforeValidator(_no_bool)] | None = Field(
+    gpu: Annotated[int, BeforeValidator(no_bool)] | None = Field(
         None, ge=0, validation_alias=AliasChoices("gpu", "gpus")
     )
     accelerator: Annotated[str, Field(min_length=1)] | None = None
-    cpu: Annotated[int, BeforeValidator(_no_bool)] | None = Field(
+    cpu: Annotated[int, BeforeValidator(no_bool)] | None = Field(
         None, ge=1, validation_alias=AliasChoices("cpu", "cpus")
     )
     memory: Size | None = None
@@ -218,7 +169,7 @@ class Suite(Strict):
     meters: list[ListedChoice] = [Named("auto")]
     scorers: list[ListedChoice] = []
     trials: Count = 3
-    seed: Annotated[int, BeforeValidator(_no_bool), Field(ge=0)] = 0
+    seed: Annotated[int, BeforeValidator(no_bool), Field(ge=0)] = 0
     windows: Windows = Windows()
     warm_up: WarmUp = WarmUp()
     idle_seconds: Seconds = 0.0

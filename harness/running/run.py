@@ -19,8 +19,8 @@ from platformdirs import user_cache_path
 from harness.discovery.registry import Registry
 from harness.errors import ExitCode, HarnessError
 from harness.executor import Executor, Job, Outcome
-from harness.planning.planner import Point
-from harness.planning.point import canonical
+from harness.planning.named_offers import Offers, offers_of
+from harness.planning.point import Point, canonical
 from harness.records import record
 from harness.running.executor_choice import Chosen
 from harness.running.run_folder import planned_points
@@ -162,7 +162,7 @@ class Run:
             job = self._prepared.get(due.trial_id)
         if job is None:
             modelled = self.registry.get("workload", due.point.workload).spec.modelled
-            job = prepare(self.folder, due, measured=not modelled)
+            job = prepare(self.folder, due, offers=offers_of(due.point, self.registry), measured=not modelled)
             with self._lock:
                 self._prepared[due.trial_id] = job
         return job
@@ -257,8 +257,15 @@ def start(
     return Run(folder, points, seed, registry=registry, executor=first, watcher=watcher, elsewhere=own, keep=keep)
 
 
-def prepare(run: Path, due: Scheduled, *, measured: bool = True) -> Job:
-    """Makes the folder of a trial, empty but for what its worker reads, and the job to hand to an executor."""
+def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, measured: bool = True) -> Job:
+    """Makes the folder of a trial, empty but for what its worker reads, and the job to hand to an executor.
+
+    Args:
+        run: the folder of the run.
+        due: the trial.
+        offers: what the trial needs, by plugin; a worker that is not told imports every plugin.
+        measured: whether the trial measures this machine.
+    """
     folder = run / due.trial_id
     shutil.rmtree(folder, ignore_errors=True)
     record.make_folder(folder)
@@ -271,6 +278,7 @@ def prepare(run: Path, due: Scheduled, *, measured: bool = True) -> Job:
             "node": "n0",
             "cache": str(user_cache_path("joule-harness", ensure_exists=True)),
             "point": due.point.to_json(),
+            **({} if offers is None else {"offers": [*offers]}),
         },
     )
     return Job(

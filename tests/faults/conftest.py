@@ -192,7 +192,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
     from harness.discovery.registry import Registry
     from harness.machine import leftovers
     from harness.planning.planner import Choice, Plan, Point
-    from harness.planning.suite import WarmUp, Windows
+    from harness.planning.trial_rules import WarmUp, Windows
     from harness.running.run import prepare
     from harness.running.run_folder import create
     from harness.running.schedule import Scheduled
@@ -203,8 +203,8 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
     monkeypatch.setattr(leftovers, "adopt_orphans", lambda: None)
     monkeypatch.setattr(leftovers, "end_descendants", list)
     monkeypatch.setattr(worker, "watch_parent", lambda: None)
-    for module in (worker, costing):
-        monkeypatch.setattr(module, "load_plugins", lambda: registry)
+    monkeypatch.setattr(worker, "load_named", lambda _job: registry)
+    monkeypatch.setattr(costing, "load_plugins", lambda: registry)
 
     def run(plugin: object = None, *, store: Path | None = None, cost: bool = False, **changes: Any) -> Trial:
         if plugin is not None:

@@ -136,7 +136,7 @@ def test_a_torn_tail_of_a_side_car_is_seen_and_never_counted(
 
 
 def test_a_side_car_cut_at_a_line_is_no_smaller_measurement(in_process: Callable[..., Any]) -> None:
-    from harness.planning.suite import Windows
+    from harness.planning.trial_rules import Windows
 
     trial, _ = in_process(windows=Windows(count=1, min_seconds=0.0, min_iterations=5))
     path = trial / record.ITEMS

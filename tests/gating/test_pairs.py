@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from harness.gating import pairs as module
 from harness.gating.pairs import REDOINGS, Pairs, faults
 from harness.gating.sides import BASE, HEAD, Side, same_points
 from harness.planning.point import Choice, Point
-from harness.planning.suite import WarmUp
+from harness.planning.trial_rules import WarmUp
 
 Says = Callable[[str, int], str]
 """Side and number of its trial -> why it fails; empty where it does not."""
@@ -140,3 +141,23 @@ def test_points_are_matched_by_place_and_named_apart() -> None:
     matched, odd = same_points(twins, [*twins[:2], point("new", case=3)])
     assert [head.label for _, head in matched] == ["spin (case 1)", "spin (case 2)"]
     assert sorted(odd) == ["gone", "new"]
+
+
+def test_each_job_names_the_offers_as_the_side_that_runs_it_planned_them(tmp_path: Path) -> None:
+    ours, theirs = [{"kind": "workload", "name": "ours"}], [{"kind": "workload", "name": "theirs"}]
+    measured_point, control = point("a"), point("c", suite="control")
+    offers = {BASE: {measured_point.id: ours, control.id: ours}, HEAD: {measured_point.id: theirs}}
+    points = [(measured_point, measured_point)]
+    pairs, _ = made(tmp_path, points=points, control=[control], offers=offers)
+    pairs.measure(1)
+    named = {
+        (side, one.id): json.loads((run / f"{one.id}-t000" / "job.json").read_text(encoding="utf-8"))["offers"]
+        for side, run in pairs.runs.items()
+        for one in (measured_point, control)
+    }
+    assert named == {
+        (BASE, measured_point.id): ours,
+        (HEAD, measured_point.id): theirs,
+        (BASE, control.id): ours,
+        (HEAD, control.id): ours,
+    }

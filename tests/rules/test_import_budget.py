@@ -10,6 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from harness.discovery.registry import load_plugins
+from harness.planning.named_offers import offers_of
+from harness.planning.planner import expand
+from harness.planning.suite import loads
+from harness.running.run import prepare
+from harness.running.schedule import Scheduled
+
 ROOT = Path(__file__).parents[2]
 FRAMEWORKS_AND_DRIVERS = ("torch", "numpy", "pynvml", "transformers", "lightning", "pytorch_lightning", "codecarbon")
 NOT_FOR_HELP = (*FRAMEWORKS_AND_DRIVERS, "pydantic", "yaml", "scipy", "pyarrow", "tokenizers")
@@ -34,6 +41,27 @@ module = importlib.import_module(sys.argv[1])
 offers = ("workloads", "backends", "meters", "executors", "scorers", "commands")
 found = [spec.name for kind in offers if (offer := getattr(module, f"harness_{kind}", None)) for spec in offer()]
 print(json.dumps({"found": found, "modules": sorted(sys.modules)}))
+"""
+
+SPIN = """
+suite: s
+backend: host
+meters: [tdp: {watts: 100}]
+windows: {count: 1, min_seconds: 0}
+warm_up: {max_iterations: 0, min_iterations: 0}
+cases: [{workload: spin, options: {iterations: 1000}}]
+"""
+NOT_IN_A_WORKER = (*FRAMEWORKS_AND_DRIVERS, "asyncio", "duckdb", "filelock", "jsonschema", "rich", "typer", "yaml")
+ROOMS_OF_A_WORKER = {"builtin", "discovery", "machine", "measuring", "planning", "records"}
+PLANNING_OF_A_WORKER = {"named_offers", "point", "trial_rules"}
+
+TRIAL = """
+import json, sys
+from pathlib import Path
+from harness import worker
+worker.watch_parent = lambda: None  # it would end this process group
+code = worker.main(Path(sys.argv[1]))
+print(json.dumps({"code": code, "modules": sorted(sys.modules)}))
 """
 
 
@@ -76,6 +104,24 @@ def test_offers_import_no_framework_and_no_driver(path: Path, module: str) -> No
     answer = in_new_process(OFFERS, module, path=path)
     assert answer["found"], f"{module} offers nothing"
     assert imported(answer, FRAMEWORKS_AND_DRIVERS) == set()
+
+
+def test_a_worker_imports_what_its_job_names(tmp_path: Path) -> None:
+    registry = load_plugins()
+    (point,) = expand([loads(SPIN)], registry).points
+    job = prepare(tmp_path, Scheduled(point, 0), offers=offers_of(point, registry))
+    answer = in_new_process(TRIAL, str(job.folder))
+    assert answer["code"] == 0
+    assert (job.folder / "measurement.json").exists()
+    assert imported(answer, NOT_IN_A_WORKER) == set()
+    modules = answer["modules"]
+    assert isinstance(modules, list)
+    assert [name for name in modules if name.startswith("harness_")] == []
+    parts = [name.split(".") for name in modules if name.startswith("harness.")]
+    rooms = {each[1] for each in parts if (ROOT / "harness" / each[1]).is_dir()}
+    assert rooms <= ROOMS_OF_A_WORKER
+    assert {each[2] for each in parts if each[1] == "planning" and len(each) > 2} <= PLANNING_OF_A_WORKER
+    assert "harness.builtin.local" not in modules, "a worker asks for no executors"
 
 
 def test_every_plugin_has_an_entry_point() -> None:

@@ -1,0 +1,118 @@
+"""The offers that a point needs, named in `job.json` with their plugins, so that a worker imports those and no others.
+
+A plugin is named by its distribution and its entry point, not by its module: the same job may be run in another
+environment, where another version of the distribution keeps the plugin elsewhere. Where the named plugins do not offer
+all that the trial opens, every plugin is imported, as for a job that names none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib import metadata
+from typing import Any
+
+from harness.discovery.registry import Registry, load_plugins
+from harness.hookspecs import PROJECT_NAME
+from harness.meter import MeterSpec
+from harness.planning.point import Choice, Point
+
+Offers = Sequence[Mapping[str, Any]]
+"""The offers that a point needs, as `job.json` has them: fields of `NamedOffer`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedOffer:
+    """An offer and the plugin that the plan found it in.
+
+    Attributes:
+        kind: as in `registry.KINDS`.
+        name: of the offer.
+        distribution: that installs the plugin.
+        plugin: name of its entry point.
+        in_trial: whether the trial opens it; scorers and impact meters follow in another process.
+    """
+
+    kind: str
+    name: str
+    distribution: str
+    plugin: str
+    in_trial: bool = True
+
+
+def offers_of(point: Point, registry: Registry) -> Offers:
+    """The offers that a point needs.
+
+    Raises:
+        UsageError: nobody offers one.
+        PluginError: several plugins offer one.
+    """
+    asked = [("workload", point.workload), ("backend", point.backend.name)]
+    asked += [("meter", choice.name) for choice in point.meters] + [("scorer", choice.name) for choice in point.scorers]
+    found = []
+    for kind, name in asked:
+        offer = registry.get(kind, name)
+        in_trial = isinstance(offer.spec, MeterSpec) if kind == "meter" else kind != "scorer"
+        plugin = offer.plugin
+        named = NamedOffer(
+            kind=kind, name=name, distribution=plugin.distribution, plugin=plugin.name, in_trial=in_trial
+        )
+        found.append(asdict(named))
+    return found
+
+
+def named_in(job: Mapping[str, Any]) -> list[NamedOffer] | None:
+    """The offers that a job names; None for a job that names none, such as an older driver's."""
+    named = job.get("offers")
+    if named is None:
+        return None
+    keys = [each.name for each in fields(NamedOffer)]  # a newer driver may say more
+    return [NamedOffer(**{key: each[key] for key in keys}) for each in named]
+
+
+def hardware_meters(point: Point, job: Mapping[str, Any]) -> tuple[Choice, ...]:
+    """The meters of a point that its trial opens; all where the job does not say which those are."""
+    named = named_in(job)
+    if named is None:
+        return point.meters
+    costing = {each.name for each in named if each.kind == "meter" and not each.in_trial}
+    return tuple(choice for choice in point.meters if choice.name not in costing)
+
+
+def load_named(job: Mapping[str, Any]) -> Registry:
+    """A registry of the plugins that a job names; of every plugin where it names none or they do not suffice."""
+    named = named_in(job)
+    if named is None:
+        return load_plugins()
+    opened = [each for each in named if each.in_trial]
+    registry = Registry({each.kind for each in opened})
+    for distribution, plugin in sorted({(each.distribution, each.plugin) for each in opened}):
+        for entry_point in _entry_points(distribution, plugin):
+            registry.load(entry_point)
+    if _missing(opened, registry):
+        registry = load_plugins()
+        for each in _missing(opened, registry):
+            planned = f"the plan found it in plugin {each.plugin} of {each.distribution}, which lacks it here"
+            registry.expected[each.kind, each.name] = planned
+    for each in named:
+        if not each.in_trial:
+            registry.unloaded |= _version(each.distribution)
+    return registry
+
+
+def _missing(offers: Iterable[NamedOffer], registry: Registry) -> list[NamedOffer]:
+    return [each for each in offers if each.name not in registry.offers(each.kind)]
+
+
+def _entry_points(distribution: str, plugin: str) -> Iterable[metadata.EntryPoint]:
+    try:
+        return metadata.distribution(distribution).entry_points.select(group=PROJECT_NAME, name=plugin)
+    except (metadata.PackageNotFoundError, ValueError):
+        return ()
+
+
+def _version(distribution: str) -> dict[str, str]:
+    try:
+        return {distribution: metadata.version(distribution)}
+    except (metadata.PackageNotFoundError, ValueError):
+        return {}
