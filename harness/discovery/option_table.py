@@ -15,7 +15,7 @@ import yaml
 from harness.options import UNIT, in_unit, unit_of
 
 REQUIRED: Final = "required"
-_PARSED: Final = {"s": "duration", "B": "size", "1": "share"}
+PARSED: Final = {"s": "duration", "B": "size", "1": "share"}
 """Unit of a type that is parsed -> what the type is called."""
 _LIMITS: Final = {
     ("minimum", "ge"): ">=",
@@ -107,8 +107,8 @@ def _kind_of(schema: Mapping[str, Any]) -> str:
     words = schema["enum"] if "enum" in schema else [schema["const"]] if "const" in schema else []
     if words:
         return ("one of " if len(words) > 1 else "") + ", ".join(map(_word, words))
-    if "anyOf" in schema and schema.get(UNIT) in _PARSED and _is_parsed(schema):
-        return _PARSED[schema[UNIT]]
+    if "anyOf" in schema and schema.get(UNIT) in PARSED and _is_parsed(schema):
+        return PARSED[schema[UNIT]]
     for word in ("anyOf", "oneOf", "allOf"):
         if word in schema:
             return " or ".join(dict.fromkeys(_alternatives(schema[word])))
