@@ -29,7 +29,8 @@ UNIT: Final = "x-unit"
 _SECTION: Final = re.compile(r"^Attributes:\n((?:[ \t]+\S.*\n?|[ \t]*\n)*)", re.MULTILINE)
 _ENTRY: Final = re.compile(r"^ {4}(\w+)(?: \([^)]*\))?: (.*(?:\n {5,}.*)*)", re.MULTILINE)
 _IN_UNIT: Final = re.compile(
-    r"\bin ((?:kWh|[kMGTmµn]?(?:Wh|W|J|s|g|L|B|Hz)|min|years|tokens|°C|%)(?:/[\w²]+)*)(?![\w/])"
+    r"\bin ((?:kWh|[kMGTmµn]?(?:Wh|W|J|s|g|L|B|Hz|bit)|[GT]FLOP|[cmn]m²?|min|h|years|tokens|pixels|nats|°C|%)"
+    r"(?:/[\w²]+)*)(?![\w/²])"
 )
 """How a text gives a unit: `power of one core, in W`."""
 

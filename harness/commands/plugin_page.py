@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from harness.discovery.option_table import PARSED, REQUIRED, OptionRow, OptionTable, option_tables
+from harness.discovery.option_table import PARSED, OptionRow, OptionTable, option_tables
 from harness.discovery.registry import Offer, Registry
 from harness.meter import ImpactMeterSpec, MeterSpec
 from harness.options import sentence
@@ -32,7 +32,7 @@ _IN_ASCII: Final = str.maketrans({
     "\N{SUPERSCRIPT TWO}": "2",
 })  # fmt: skip
 """What stands for a sign that the terminal does not know."""
-_DEFAULTS: Final = {"": "", REQUIRED: REQUIRED, "null": "optional"}
+_DEFAULTS: Final = {"": "", "null": "optional"}
 _BETTER: Final = {True: "higher is better", False: "lower is better", None: ""}
 
 
@@ -52,7 +52,7 @@ def page(registry: Registry, name: str, *, probe: bool, as_json: bool) -> str:
     if as_json:
         return json.dumps(found, indent=1)
     width = min(shutil.get_terminal_size().columns, _WIDEST)
-    return _shown("\n".join(line for each in found for line in _lines(each, width)))
+    return "\n".join(line for each in found for line in _lines(each, width))
 
 
 def _verdict(registry: Registry, kind: str, offer: Offer) -> str | None:
@@ -148,7 +148,7 @@ def _options(table: OptionTable, width: int) -> Iterator[str]:
         yield "  options"
     for row in table.rows:
         unit = "" if row.unit in PARSED else f"in {row.unit}".removesuffix("in ")
-        default = _DEFAULTS.get(row.default, f"default {row.default}")
+        default = "required" if row.required else _DEFAULTS.get(row.default, f"default {row.default}")
         yield from _entry(row.key, [row.type, unit, default], row.meaning, width)
     yield ""
 
@@ -160,11 +160,11 @@ def _entry(name: str, facts: list[str], meaning: str, width: int) -> Iterator[st
 
 def _wrapped(text: str, indent: int, width: int, *, hanging: int = 4) -> list[str]:
     first, rest = " " * indent, " " * (indent + hanging)
-    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+    return textwrap.wrap(_shown(text), width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
 
 
 def _shown(text: str) -> str:
-    """The text as standard output can show it: a terminal without Unicode gets words in its place."""
+    """The text as standard output can show it: one without Unicode gets other signs in their place."""
     encoding = sys.stdout.encoding or "utf-8"
     try:
         text.encode(encoding)

@@ -14,7 +14,6 @@ import yaml
 
 from harness.options import UNIT, in_unit, unit_of
 
-REQUIRED: Final = "required"
 PARSED: Final = {"s": "duration", "B": "size", "1": "share"}
 """Unit of a type that is parsed -> what the type is called."""
 _LIMITS: Final = {
@@ -33,13 +32,15 @@ class OptionRow:
         key: as a suite writes it.
         type: in words.
         unit: SI symbol, `1` for a share; empty where it has none.
-        default: as a suite would write it; `required` where there is none.
+        required: whether a suite must give it.
+        default: as a suite would write it; empty where there is none.
         meaning: what it means.
     """
 
     key: str
     type: str
     unit: str
+    required: bool
     default: str
     meaning: str
 
@@ -73,7 +74,8 @@ def _table(name: str, schema: Mapping[str, Any]) -> OptionTable:
             key,
             type_of(each),
             str(each.get(UNIT) or unit_of(each)),
-            REQUIRED if key in required else as_yaml(each["default"]) if "default" in each else "",
+            key in required,
+            as_yaml(each["default"]) if "default" in each else "",
             str(each.get("description", "")),
         )
         for key, each in schema.get("properties", {}).items()
