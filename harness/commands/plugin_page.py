@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from harness.discovery.option_table import PARSED, OptionRow, OptionTable, option_tables
+from harness.discovery.option_table import PARSED, OptionRow, OptionTable, option_tables, schema_of
 from harness.discovery.registry import Offer, Registry
 from harness.meter import ImpactMeterSpec, MeterSpec
 from harness.options import sentence
@@ -88,7 +88,7 @@ def _described(kind: str, offer: Offer, verdict: str | None) -> dict[str, Any]:
         "conditions": [*_conditions(kind, spec), *([f"on this machine: {verdict}"] if verdict else [])],
     }
     if kind != "command":
-        found["options"] = [asdict(table) for table in option_tables(spec.options.model_json_schema())]
+        found["options"] = [asdict(table) for table in option_tables(schema_of(spec.options))]
     if isinstance(spec, WorkloadSpec | ScorerSpec):
         found["columns"] = [
             {"name": each.name, "unit": each.unit, "better": _BETTER[each.higher_is_better], "meaning": each.summary}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
+from pydantic import BaseModel
 
 from harness.options import UNIT, in_unit, unit_of
 
@@ -58,6 +59,14 @@ class OptionTable:
     name: str
     meaning: str
     rows: tuple[OptionRow, ...]
+
+
+def schema_of(model: type[BaseModel], **settings: Any) -> dict[str, Any]:
+    """The JSON Schema of a model; its keys alone where a field of a plugin has none."""
+    try:
+        return model.model_json_schema(**settings)
+    except Exception:  # noqa: BLE001 - pydantic raises whatever the type of a field does
+        return {"type": "object", "properties": {name: {} for name in model.model_fields}}
 
 
 def option_tables(schema: Mapping[str, Any]) -> list[OptionTable]:

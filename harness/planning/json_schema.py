@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
+from harness.discovery.option_table import schema_of
 from harness.discovery.registry import Registry
 from harness.planning import located_yaml as suite_yaml
 from harness.planning.suite import Suite
@@ -37,9 +38,8 @@ def json_schema(registry: Registry) -> dict[str, Any]:
             each[key] = _noted(_reference(key), each[key])
     properties["executor"] = _noted({"anyOf": [_reference("executor"), {"type": "null"}]}, properties["executor"])
     names = list(registry.workloads)
-    case["properties"]["workload"] = _noted(
-        {"anyOf": [{"enum": names}, _VARIABLE]}, definitions["Case"]["properties"]["workload"]
-    )
+    workload = case["properties"]["workload"]
+    case["properties"]["workload"] = _noted({"anyOf": [{"enum": names}, _VARIABLE]}, workload)
     case["allOf"] = [_case_schema(name, definitions[f"workload.{name}"]) for name in names]
     _share([definitions[f"workload.{name}"]["properties"] for name in names], definitions)
     return {
@@ -90,10 +90,7 @@ def _with_variables(schema: Any) -> Any:
 
 
 def _options_schema(spec: Any, prefix: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    try:
-        schema = spec.options.model_json_schema(ref_template=f"#/$defs/{prefix}.{{model}}")
-    except Exception:  # noqa: BLE001 - a plugin's field may have no JSON Schema
-        schema = {"type": "object", "properties": {name: {} for name in spec.options.model_fields}}
+    schema = schema_of(spec.options, ref_template=f"#/$defs/{prefix}.{{model}}")
     for name, each in schema.pop("$defs", {}).items():
         definitions[f"{prefix}.{name}"] = _with_variables(each)
     properties = {name: _with_variables(each) for name, each in schema.get("properties", {}).items()}
