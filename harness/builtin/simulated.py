@@ -171,10 +171,10 @@ class SimulatedOptions(Options):
         busy_w: power while busy, in W; at least `idle_w`.
         tick: update period of the energy counter.
         gain_error: the counter shows (1 + gain_error) times the true energy.
-        memory: that the device says it has.
-        uuid: of the device.
-        missing: the device has no energy counter.
-        fail_reads: so many first reads of the counter fail.
+        memory: memory that the device says it has.
+        uuid: UUID of the device.
+        missing: whether the device lacks an energy counter.
+        fail_reads: how many of the first reads of the counter fail.
         reset_after: when the counter starts from zero again; never if not set.
         gone_after: from when on the driver does not answer; always answers if not set.
         freeze_after: when the counter stops counting; never if not set.

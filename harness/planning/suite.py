@@ -185,7 +185,7 @@ class Requires(Options):
         gpu: number of GPUs; `gpus` is the same key.
         accelerator: part of a GPU's product name, in any case of letters: `H100`.
         cpu: number of logical processors; `cpus` is the same key.
-        memory: of the smallest GPU where GPUs are required, else of the host.
+        memory: memory of the smallest GPU where GPUs are required, else of the host.
         labels: label of a cluster's node -> value that it must have; a single machine has none.
         resources: resource of a cluster -> amount that a trial takes; a single machine has none.
     """
@@ -210,17 +210,17 @@ class Case(Options):
 
     Attributes:
         workload: name of the workload.
-        name: of the case, for people; the workload's name if not set.
+        name: name of the case, for people; the workload's name if not set.
         requires: what the machine must have; points that lack it are skipped with the reason.
         options: options of the workload, for every point of the case.
-        backend: instead of the suite's.
-        meters: instead of the suite's.
-        scorers: instead of the suite's.
+        backend: backend of this case, in place of the suite's.
+        meters: meters of this case, in place of the suite's.
+        scorers: scorers of this case, in place of the suite's.
         matrix: option -> list of values; every combination is a point, and a value here replaces that in `options`.
         include: options that extend the combinations with the same matrix values, or make a point of their own.
         exclude: values of matrix options; combinations that have all values of an entry are left out.
         functional_units: name -> what is counted; the workload's own units if not set.
-        trials: instead of the suite's.
+        trials: fresh processes a point, in place of the suite's.
         windows: keys that replace those of the suite's `windows`.
     """
 
@@ -270,11 +270,11 @@ class Suite(Options):
 
     Attributes:
         suite: name of the suite; it names its runs.
-        description: for people.
+        description: what the suite is for, for people.
         backend: where the work runs: the name of a backend, or a mapping with `name` and its options.
         meters: names of meters, each alone or with a mapping of its options; `auto` tries every meter marked so.
         scorers: names of scorers, each alone or with a mapping of its options; they add quality columns.
-        trials: fresh processes a point.
+        trials: how often each point is measured, each time in a fresh process.
         seed: decides the order of trials and the seed that each trial gives its workload.
         windows: how long is measured.
         warm_up: how long is warmed up before.

@@ -23,7 +23,7 @@ class RayOptions(Options):
     """Options of the executor `ray`.
 
     Attributes:
-        address: of the cluster: `auto` (RAY_ADDRESS, else the one on this machine), HOST:PORT or ray://HOST:PORT.
+        address: address of the cluster: `auto` (RAY_ADDRESS, else the one on this machine), HOST:PORT or ray://HOST:PORT.
         timeout_s: how long a trial waits for its place while no other trial of the run is under way.
         at_most: trials asked for side by side; as many as the cluster has nodes and processors if not set.
         environment: what happens where a node has other versions or sources: `check` fails the trial, `ship` has nodes

@@ -28,11 +28,11 @@ class SlurmOptions(Options):
     """Options of the executor `slurm`.
 
     Attributes:
-        partition: of the cluster; its default one if not set.
-        account: that the jobs are charged to; the user's default one if not set.
+        partition: partition of the cluster; its default one if not set.
+        account: account that the jobs are charged to; the user's default one if not set.
         qos: quality of service; the cluster's default if not set.
         constraint: features that every node must have, as sbatch writes them (`fast&ib`).
-        time: limit of each job; the partition's default if not set.
+        time: time limit of each job; the partition's default if not set.
         grace: how long before that limit a trial is ended, to say why; Slurm may be a minute early.
         exclusive: whether a trial has a whole node; if not set, trials that measure a device have, modelled ones not.
         requeue: whether a trial runs again from its start after its node failed or another job took it.
