@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,9 +24,12 @@ import typer
 
 from harness import hookspecs
 from harness.cli import app
+from harness.discovery.option_table import OptionRow, OptionTable, option_tables
 from harness.discovery.registry import KINDS, Offer, Registry
 from harness.errors import ExitCode
+from harness.hookspecs import CommandSpec
 from harness.meter import ImpactMeterSpec
+from harness.options import meanings, sentence
 from harness.planning.json_schema import json_schema
 from harness.planning.suite import Suite
 from harness.quantity import Method
@@ -36,6 +39,8 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs"
 SESSION = "<!-- session -->", "<!-- end of session -->"
 SCHEMA = "suite.schema.json"
+_WORTH_A_TABLE = 3
+"""Options that several workloads have alike stand in a table of their own from so many on."""
 NOTE = "<!-- Written by docs/build.py from the code; `make docs` writes it anew. -->\n\n"
 
 
@@ -65,42 +70,24 @@ def code(text: object) -> str:
     return f"`{text}`" if str(text) else ""
 
 
-def kind_of(schema: Mapping[str, Any]) -> str:
-    """The type of a JSON Schema, in words."""
-    if "$ref" in schema:
-        return str(schema["$ref"]).rpartition("/")[2].rpartition(".")[2]
-    if "enum" in schema:
-        return ", ".join(map(json.dumps, schema["enum"]))
-    if "const" in schema:
-        return json.dumps(schema["const"])
-    for word in ("anyOf", "oneOf", "allOf"):
-        if word in schema:
-            return " or ".join(dict.fromkeys(kind_of(each) for each in schema[word]))
-    kind = str(schema.get("type", "any"))
-    if kind == "array":
-        return f"list of {kind_of(schema.get('items', {}))}"
-    limits = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    return " ".join([kind, *(f"{sign} {schema[name]}" for name, sign in limits.items() if name in schema)])
+def option_table(listed: Iterable[OptionRow]) -> str:
+    """Options, or keys of a suite, as a table."""
+    return table(
+        ["key", "type", "unit", "default", "meaning"],
+        ([code(r.key), r.type, r.unit, "required" if r.required else code(r.default), r.meaning] for r in listed),
+    )
 
 
-def keys(schema: Mapping[str, Any]) -> str:
-    """The keys of an object's JSON Schema as a table, with those of the objects inside."""
-    rows = []
-    required = set(schema.get("required", ()))
-    for name, each in schema.get("properties", {}).items():
-        default = "required" if name in required else code(json.dumps(each["default"])) if "default" in each else ""
-        rows.append([code(name), kind_of(each), default, each.get("description", "")])
-    return table(["key", "type", "default", "meaning"], rows)
+def options(tables: Iterable[OptionTable]) -> str:
+    """The options of one thing: its own table, then one for each mapping inside."""
+    return "".join(
+        (f"`{each.name}`: {each.meaning}\n\n" if each.name else "") + option_table(each.rows) for each in tables
+    )
 
 
-def options(model: type[Any]) -> str:
-    """The options of an offer: its table, then one for each object inside."""
-    schema = model.model_json_schema()
-    text = keys(schema)
-    for name, inner in schema.get("$defs", {}).items():
-        if inner.get("properties"):
-            text += f"`{name}`: {first(inner.get('description', ''))}\n\n{keys(inner)}"
-    return text
+def tables_of(offer: Offer) -> list[OptionTable]:
+    """The options of an offer."""
+    return option_tables(offer.spec.options.model_json_schema())
 
 
 def first(text: str | None) -> str:
@@ -110,9 +97,7 @@ def first(text: str | None) -> str:
 
 def attributes(kind: type[Any]) -> str:
     """The `Attributes:` of a class's docstring as a table."""
-    section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
-    found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
-    return table(["field", "meaning"], ([code(name), " ".join(text.split())] for name, text in found))
+    return table(["field", "meaning"], ([code(name), text] for name, text in meanings(kind).items()))
 
 
 def hooks(_registry: Registry) -> str:
@@ -148,9 +133,8 @@ def suites(_registry: Registry) -> str:
         f"[{SCHEMA}]({SCHEMA}), which holds the options of this repository's plugins; `harness schema` prints it for "
         "the plugins that are installed.\n\n"
     )
-    text += keys(schema)
-    for name, each in schema["$defs"].items():
-        text += f"## `{name}`\n\n{first(each.get('description', ''))}\n\n{keys(each)}"
+    for each in option_tables(schema):
+        text += (f"## `{each.name}`\n\n{each.meaning}\n\n" if each.name else "") + option_table(each.rows)
     return text
 
 
@@ -159,34 +143,63 @@ def columns(listed: Iterable[Any]) -> str:
     better = {True: "higher", False: "lower", None: ""}
     return table(
         ["column", "unit", "better", "meaning"],
-        ([code(each.name), each.unit, better[each.higher_is_better], each.summary] for each in listed),
+        ([code(each.name), each.unit, better[each.higher_is_better], sentence(each.summary)] for each in listed),
     )
+
+
+def together(rows: Mapping[str, Sequence[Any]]) -> dict[tuple[str, ...], list[Any]]:
+    """Names -> the rows that these and no others have, for rows of several names; largest groups first."""
+    holders: dict[Any, list[str]] = {}
+    for name, listed in rows.items():
+        for row in listed:
+            holders.setdefault(row, []).append(name)
+    groups: dict[tuple[str, ...], list[Any]] = {}
+    for row, names in holders.items():
+        groups.setdefault(tuple(names), []).append(row)
+    return dict(sorted(groups.items(), key=lambda group: -len(group[0])))
 
 
 def head(name: str, offer: Offer) -> str:
     """Name, summary and distribution of an offer."""
-    return f"## `{name}`\n\n{offer.spec.summary} ({offer.plugin.distribution})\n\n"
+    return f"## `{name}`\n\n{sentence(offer.spec.summary)} From {offer.plugin.distribution}.\n\n"
+
+
+def family(offers: Mapping[str, Offer]) -> str:
+    """The workloads of one distribution: what several have alike stands once, then each with what is its own."""
+    (distribution,) = {offer.plugin.distribution for offer in offers.values()}
+    found = {name: tables_of(offer) for name, offer in offers.items()}
+    own = {name: next((each.rows for each in tables if not each.name), ()) for name, tables in found.items()}
+    text = f"## Workloads of {distribution}\n\n"
+    for names, listed in together({name: offer.spec.columns for name, offer in offers.items()}).items():
+        text += f"Columns of {', '.join(map(code, names))}:\n\n" + columns(listed)
+    shared = {k: v for k, v in together(own).items() if len(k) > 1 and len(v) >= _WORTH_A_TABLE}
+    for names, rows in shared.items():
+        text += f"Options of {', '.join(map(code, names))}:\n\n" + option_table(rows)
+    for name, offer in offers.items():
+        spec = offer.spec
+        text += f"### `{name}`\n\n{sentence(spec.summary)}\n\n"
+        text += f"Runs on {', '.join(map(code, spec.backends)) or 'any backend'}.\n\n"
+        text += table(
+            ["default functional unit", "sum of", "where"],
+            ([code(unit), code(each.sum), " and ".join(code(condition) for condition in each.where)]
+             for unit, each in spec.functional_units.items()),
+        )  # fmt: skip
+        above = [row for names, rows in shared.items() if name in names for row in rows]
+        text += option_table(row for row in own[name] if row not in above)
+    return text + options({each: None for tables in found.values() for each in tables if each.name})
 
 
 def workloads(registry: Registry) -> str:
     """Workloads and scorers with columns and options."""
     text = "# Workloads and scorers\n\nEvery work item may carry these columns besides `item_id` and `status`:\n\n"
     text += columns(COMMON_COLUMNS)
+    families: dict[str, dict[str, Offer]] = {}
     for name, offer in registry.workloads.items():
-        spec = offer.spec
-        text += head(name, offer) + f"Runs on {', '.join(map(code, spec.backends)) or 'any backend'}.\n\n"
-        text += columns(spec.columns)
-        units = spec.functional_units.items()
-        text += table(
-            ["default functional unit", "sum of", "where"],
-            ([code(unit), code(each.sum), " and ".join(code(condition) for condition in each.where)]
-             for unit, each in units),
-        )  # fmt: skip
-        text += options(spec.options)
+        families.setdefault(offer.plugin.distribution, {})[name] = offer
+    text += "".join(map(family, families.values()))
     for name, offer in registry.scorers.items():
-        text += (
-            head(name, offer).replace("## ", "## Scorer ") + columns(offer.spec.columns) + options(offer.spec.options)
-        )
+        text += head(name, offer).replace("## ", "## Scorer ")
+        text += columns(offer.spec.columns) + options(tables_of(offer))
     return text
 
 
@@ -200,7 +213,7 @@ def meters(registry: Registry) -> str:
             text += f"An impact meter: needs {', '.join(map(code, spec.needs)) or 'no reading'}.\n\n"
         elif spec.auto or spec.cross_check:
             text += "Tried by `auto`.\n\n" if spec.auto else "A cross-check: its readings never count.\n\n"
-        text += options(spec.options)
+        text += options(tables_of(offer))
     return text
 
 
@@ -208,11 +221,11 @@ def machines(registry: Registry) -> str:
     """Backends and executors with options."""
     text = "# Backends and executors\n\n"
     for name, offer in registry.backends.items():
-        text += head(name, offer).replace("## ", "## Backend ") + options(offer.spec.options)
+        text += head(name, offer).replace("## ", "## Backend ") + options(tables_of(offer))
     for name, offer in registry.executors.items():
         text += head(name, offer).replace("## ", "## Executor ")
         text += "Its trials run on other machines and cannot be gated.\n\n" if offer.spec.remote else ""
-        text += options(offer.spec.options)
+        text += options(tables_of(offer))
     return text
 
 
@@ -242,22 +255,52 @@ def exit_codes(_registry: Registry) -> str:
     return "# Exit codes\n\nCONTRIBUTING says when each is used.\n\n" + table(["code", "name"], rows)
 
 
+def command_of(spec: CommandSpec) -> Any:
+    """The command that a plugin adds."""
+    loaded = spec.load()
+    if not isinstance(loaded, typer.Typer):
+        application = typer.Typer(add_completion=False)
+        application.command(name=spec.name, help=spec.summary)(loaded)
+        loaded = application
+    return typer.main.get_command(loaded)
+
+
+def subcommands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """A command by its full name, and those below it."""
+    yield name, command
+    for below, each in sorted(getattr(command, "commands", {}).items()):
+        yield from subcommands(f"{name} {below}", each)
+
+
+def arguments(command: Any) -> Iterator[tuple[str, str, str]]:
+    """Arguments and options of a command: as written, default, meaning."""
+    for each in command.params:
+        is_option = each.param_type_name == "option"
+        shown = ", ".join([*each.opts, *each.secondary_opts]) if is_option else each.name.upper()
+        if shown in {"--help", "--install-completion", "--show-completion"}:
+            continue
+        said = isinstance(each.default, str | int | float | Path) and not isinstance(each.default, bool)
+        default = "required" if each.required else code(each.default) if said else ""
+        yield code(shown), default, sentence(getattr(each, "help", "") or "")
+
+
 def commands(registry: Registry) -> str:
-    """The commands of the core with their arguments and options, and those of plugins."""
-    text = "# Commands\n\n"
+    """Every command with its sub-commands, arguments and options, those of plugins too."""
     group: Any = typer.main.get_command(app)
-    for name, command in sorted(group.commands.items()):
-        text += f"## `harness {name}`\n\n{first(command.help)}\n\n"
-        rows = []
-        for each in command.params:
-            shown = (
-                ", ".join([*each.opts, *each.secondary_opts]) if each.param_type_name == "option" else each.name.upper()
-            )
-            if shown != "--help":
-                rows.append([code(shown), getattr(each, "help", "") or ""])
-        text += table(["argument", "meaning"], rows)
-    rows = [[code(f"harness {n}"), o.spec.summary, o.plugin.distribution] for n, o in registry.commands.items()]
-    return text + "## Of plugins\n\n" + table(["command", "meaning", "distribution"], rows)
+    listed = [each for name, command in sorted(group.commands.items()) for each in subcommands(name, command)]
+    text = "# Commands\n\nOptions of every command stand before its name: `harness --traceback run ...`.\n\n"
+    text += _arguments_table(group)
+    for name, command in listed:
+        text += f"## `harness {name}`\n\n{first(command.help)}\n\n" + _arguments_table(command)
+    for name, offer in registry.commands.items():
+        for full, command in subcommands(name, command_of(offer.spec)):
+            said = sentence(offer.spec.summary if full == name else first(command.help))
+            text += f"## `harness {full}`\n\n{said} From {offer.plugin.distribution}.\n\n" + _arguments_table(command)
+    return text
+
+
+def _arguments_table(command: Any) -> str:
+    return table(["argument", "default", "meaning"], arguments(command))
 
 
 PAGES = {
@@ -272,13 +315,30 @@ PAGES = {
 }
 
 
+def compact(value: Any, indent: int = 0, width: int = 120) -> str:
+    """JSON in which whatever fits stands on one line."""
+    flat = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, dict | list) or len(flat) + indent <= width:
+        return flat
+    pad = " " * (indent + 1)
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(pad + compact(each, indent + 1, width) for each in value) + f"\n{' ' * indent}]"
+    lines = (f"{pad}{json.dumps(key)}: {compact(each, indent + 1, width)}" for key, each in value.items())
+    return "{\n" + ",\n".join(lines) + f"\n{' ' * indent}}}"
+
+
 def pages() -> dict[str, str]:
     """File name -> what it should hold."""
     registry = own_plugins()
     made = {name: NOTE + write(registry).rstrip() + "\n" for name, write in PAGES.items()}
-    index = "".join(f"- [{text.partition('# ')[2].partition(chr(10))[0]}]({name})\n" for name, text in made.items())
+    others = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
+    index = "".join(
+        f"- [{text.partition('# ')[2].partition(chr(10))[0]}]({name})\n"
+        for name, text in sorted({**others, **made}.items())
+        if name != "README.md"
+    )
     made["README.md"] = f"{NOTE}# Reference\n\n{index}- [JSON Schema of suites]({SCHEMA})\n"
-    made[SCHEMA] = json.dumps(json_schema(registry), indent=1, ensure_ascii=False) + "\n"
+    made[SCHEMA] = compact(json_schema(registry)) + "\n"
     return made
 
 

@@ -154,6 +154,9 @@ def recost(
 
 @app.command()
 def plugins(
+    name: Annotated[
+        str | None, typer.Argument(help="Show this one with its options, columns and units.", show_default=False)
+    ] = None,
     *,
     as_json: AsJson = False,
     probe: Annotated[
@@ -171,9 +174,16 @@ def plugins(
 
     registry = loaded_registry()
     if check is not None:
+        if name is not None:
+            raise typer.BadParameter("NAME and --check are mutually exclusive")
         said, code = command.check(registry, check, as_json=as_json)
         typer.echo("\n".join(said))
         raise typer.Exit(int(code))
+    if name is not None:
+        from harness.commands.plugin_page import page
+
+        typer.echo(page(registry, name, probe=probe, as_json=as_json))
+        return
     rows = command.listed(registry, probe=probe)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))

@@ -6,6 +6,7 @@ SI units stand in names (`energy_j`, `duration_s`); what people write in a suite
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from harness.errors import UsageError
@@ -80,6 +81,35 @@ def parse_share(value: float | str) -> float:
     if unit not in {"", "%"} or not 0 <= number < float("inf"):
         raise UsageError(f"{value!r} is not a share", accepted=accepted)
     return number / 100 if unit == "%" else number
+
+
+def write_duration(seconds_: float) -> str | float:
+    """A number of seconds as `parse_duration` reads it: `100ms`, `30s`, `10min`, `1h`."""
+    return _write(seconds_, ("h", "min", "s", "ms", "us", "ns"), _DURATIONS, parse_duration)
+
+
+def write_size(size_bytes: float) -> str | float:
+    """A number of bytes as `parse_size` reads it: `40GB`, `16GiB`."""
+    return _write(size_bytes, ("TB", "TiB", "GB", "GiB", "MB", "MiB", "kB", "KiB", "B"), _SIZES, parse_size)
+
+
+def write_share(fraction: float) -> str | float:
+    """A fraction as `parse_share` reads it: `3%`."""
+    text = f"{fraction * 100:.12g}%"
+    return text if parse_share(text) == fraction else fraction
+
+
+def _write(
+    value: float, units: tuple[str, ...], factors: Mapping[str, float], parse: Callable[[str], float]
+) -> str | float:
+    """The value in the largest unit that it is a whole number of; the value itself where no text gives it exactly."""
+    if value == 0:
+        return f"0{units[-1]}" if "B" in units else "0s"
+    for unit in units:
+        text = f"{round(value / factors[unit])}{unit}"
+        if round(value / factors[unit]) and parse(text) == value:
+            return text
+    return value
 
 
 def si(value: float, unit: str, digits: int = 3) -> str:

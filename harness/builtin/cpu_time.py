@@ -25,7 +25,7 @@ class CpuTimeOptions(Options):
     """Options of meter `cpu_time`."""
 
     watts_per_core: PositiveFloat
-    """Declared power of one core at work."""
+    """Declared power of one core at work, in W."""
 
 
 def clock_tick_s() -> float:

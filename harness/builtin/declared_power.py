@@ -16,16 +16,16 @@ class Watts(Options):
     """Declared power of a device."""
 
     busy: NonNegativeFloat
-    """While it works."""
+    """Power while it works, in W."""
     idle: NonNegativeFloat = 0.0
-    """While it is reserved and waits."""
+    """Power while it is reserved and waits, in W."""
 
 
 class DeclaredPowerOptions(Options):
     """Options of impact meter `declared_power`."""
 
     watts: Watts | dict[str, Watts]
-    """One declaration for all devices, or one per device UUID or role; a device's own goes before its role's."""
+    """One declaration for all devices, or one for each device UUID or role; a UUID's goes before its role's."""
 
 
 class DeclaredPower(ImpactMeter):

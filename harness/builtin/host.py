@@ -26,7 +26,7 @@ class HostOptions(Options):
     """Options of backend `host`."""
 
     threads: PositiveInt | None = None
-    """Thread count that numeric libraries loaded by the workload are told; None leaves them their own choice."""
+    """Threads that numeric libraries are told to use (`OMP_NUM_THREADS` and its like); their own choice if not set."""
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -12,7 +12,7 @@ class LocalOptions(Options):
     """Options of the executor `local`.
 
     Attributes:
-        jobs: how many trials run side by side whose workload models its hardware; one that is measured runs alone.
+        jobs: trials that run side by side where the workload only models its hardware; measured ones run alone.
     """
 
     jobs: PositiveInt = 1

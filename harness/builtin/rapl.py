@@ -39,9 +39,9 @@ class RaplOptions(Options):
     """Options of meter `rapl`."""
 
     root: Path = Path("/sys/class/powercap")
-    """The powercap tree."""
+    """Folder of the powercap tree."""
     max_power_w: PositiveFloat = 1000.0
-    """More than any zone can draw: it decides how often to read, and when a wrap may have been missed."""
+    """More than any zone can draw, in W: it decides how often to read, and when a wrap may have been missed."""
 
 
 @dataclass(frozen=True, slots=True)

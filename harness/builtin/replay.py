@@ -35,17 +35,17 @@ class ReplayOptions(Options):
     """Options of meter `replay`."""
 
     file: Path
-    """The trace: `.csv`, or JSON lines."""
+    """The trace, CSV (`.csv`) or else JSON lines, with `t_s`, `scope`, and `watts` or `joules`."""
     method: Literal["counter", "integrated"] | None = None
-    """What the trace holds; None takes it from its columns."""
+    """What the trace holds: `counter` joules, or watts to be `integrated`; taken from its columns if not set."""
     tick: Duration | None = Field(default=None, gt=0)
-    """Update period of the register; None takes the median interval of the rows."""
+    """Update period of the register; the median interval of the rows if not set."""
     gain: Share | None = None
-    """Half-width of the gain error; None: no bound."""
+    """Half-width of the meter's proportional error; no bound is known if not set."""
     idle_w: float = Field(default=0.0, ge=0)
-    """Least power, for the bound of gaps."""
+    """Least power that may have been drawn in a gap, in W, for its lower bound."""
     max_power_w: PositiveFloat | None = None
-    """Greatest power, for the bound of gaps."""
+    """Greatest power that may have been drawn in a gap, in W; gaps have no upper bound if not set."""
 
 
 @dataclass(slots=True)

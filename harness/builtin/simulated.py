@@ -164,7 +164,21 @@ def attached(uuid: str) -> SimulatedAccelerator | None:
 
 
 class SimulatedOptions(Options):
-    """Options of backend `simulated`; the last five inject faults, counted from the opening of the backend."""
+    """Options of backend `simulated`; the last five inject faults, counted from the opening of the backend.
+
+    Attributes:
+        idle_w: power while idle, in W.
+        busy_w: power while busy, in W; at least `idle_w`.
+        tick: update period of the energy counter.
+        gain_error: the counter shows (1 + gain_error) times the true energy.
+        memory: memory that the device says it has.
+        uuid: UUID of the device.
+        missing: whether the device lacks an energy counter.
+        fail_reads: how many of the first reads of the counter fail.
+        reset_after: when the counter starts from zero again; never if not set.
+        gone_after: from when on the driver does not answer; always answers if not set.
+        freeze_after: when the counter stops counting; never if not set.
+    """
 
     idle_w: NonNegativeFloat = 50.0
     busy_w: PositiveFloat = 300.0

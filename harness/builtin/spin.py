@@ -22,13 +22,13 @@ class SpinOptions(Options):
     """Options of workload `spin`."""
 
     iterations: PositiveInt = 200_000
-    """Operations of one step."""
+    """Operations of one step: multiplications and additions of a random-number generator."""
     seconds: Duration | None = None
-    """Length of one step, in place of `iterations`."""
+    """How long one step lasts, in place of `iterations`."""
     slow_by: Share = 0.0
-    """Share of the work done once more, uncounted: a known slow-down."""
+    """Share of the work that is done once more and not counted: a known slow-down for tests of gates."""
     crash: bool = False
-    """Raise in the first step."""
+    """Whether the first step raises: a known failure for tests."""
 
 
 def spin(operations: int, start: int = 1) -> int:

@@ -32,13 +32,13 @@ class TdpOptions(Options):
     """Options of meter `tdp`."""
 
     watts: PositiveFloat | None = None
-    """Declared power of one package at full load; the table's TDP where it is left out."""
+    """Declared power of one package at full load, in W; codecarbon's table of TDPs if not set."""
     watts_per_thread: PositiveFloat | None = None
-    """Used when the CPU model is in no table: power of a package divided by its hardware threads."""
+    """Power of one hardware thread at full load, in W, for a CPU that no table has; no estimate if not set."""
     attribute: Literal["machine", "process"] = "machine"
-    """Charge all load of the machine, or only that of the work's process tree."""
+    """What is charged: all load of the `machine`, or only that of the work's `process` tree."""
     range: tuple[float, float] | None = None
-    """Factors on the estimate between which the truth is stated to lie; none: no bound."""
+    """Factors on the estimate between which the truth is stated to lie, `[0.5, 1.5]`; no bound if not set."""
 
     @model_validator(mode="after")
     def _holds_one(self) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -101,6 +101,7 @@ def survey(
     *,
     probe: Prober = in_a_process,
     sleep: Callable[[float], object] = time.sleep,
+    named: str | None = None,
 ) -> list[Row]:
     """Machine facts, backends, meters and broken plugins; whatever a plugin raises becomes a row.
 
@@ -109,12 +110,13 @@ def survey(
         devices: what meters of devices shall look for.
         probe: asks a backend.
         sleep: waits between the two reads of a meter.
+        named: of backends and meters, those of this name only.
     """
     context = MeterContext(devices=tuple(devices), pid=os.getpid())
     rows = machine()
-    for name, offer in registry.backends.items():
+    for name, offer in _named(registry.backends, named):
         rows.append(_guarded("backend", name, offer, functools.partial(_backend, name, offer, probe))[0])
-    for name, offer in registry.meters.items():
+    for name, offer in _named(registry.meters, named):
         rows += _guarded("meter", name, offer, functools.partial(_meter, name, offer, context, sleep))
     for broken in registry.broken:
         rows.append(
@@ -132,10 +134,19 @@ def survey(
     return rows
 
 
-def verdicts(registry: Any) -> dict[tuple[str, str], str]:
-    """Per kind and name what a probe with default options says: `reads`, `offered`, or why it is not to be had."""
+def _named(offers: Mapping[str, Any], name: str | None) -> list[tuple[str, Any]]:
+    return [(each, offer) for each, offer in offers.items() if name in {None, each}]
+
+
+def verdicts(registry: Any, named: str | None = None) -> dict[tuple[str, str], str]:
+    """Per kind and name what a probe with default options says: `reads`, `offered`, or why it is not to be had.
+
+    Args:
+        registry: the plugins.
+        named: ask the backends and meters of this name only.
+    """
     found: dict[tuple[str, str], str] = {}
-    for row in survey(registry, devices_of(registry)):
+    for row in survey(registry, devices_of(registry), named=named):
         key = ("meter" if row.kind == "impact meter" else row.kind, row.name)
         reads = row.status in {READS, OFFERED}
         if reads or key not in found:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from harness.discovery.option_table import schema_of
 from harness.errors import UsageError, did_you_mean
 from harness.planning.located_yaml import Document, Keys, short
 
@@ -90,12 +91,7 @@ def accepted_keys(model: type[BaseModel], loc: Keys) -> list[str]:
     return sorted({str(key) for each in found for key in each.get("properties", {})})
 
 
-@lru_cache(maxsize=256)
-def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    try:
-        return model.model_json_schema()
-    except Exception:  # noqa: BLE001 - a plugin's field may have no JSON Schema; its name still is a key
-        return {"properties": {name: {} for name in model.model_fields}}
+_schema_of: Final = lru_cache(maxsize=256)(schema_of)
 
 
 def _resolved(schemas: list[Any], root: dict[str, Any]) -> list[dict[str, Any]]:

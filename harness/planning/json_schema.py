@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
+from harness.discovery.option_table import schema_of
 from harness.discovery.registry import Registry
 from harness.planning import located_yaml as suite_yaml
 from harness.planning.suite import Suite
 
+DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
+IDENTITY: Final = "urn:joule-harness:suite"
+
 
 def json_schema(registry: Registry) -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of suites, with the options of every installed plugin."""
+    """The JSON Schema (draft 2020-12) of suites, with the options of every installed plugin.
+
+    Every part stands once, under `$defs`: the options of a plugin as `workload.NAME`, `meter.NAME` and so on.
+    """
     schema = Suite.model_json_schema()
     definitions: dict[str, Any] = {name: _with_variables(each) for name, each in schema["$defs"].items()}
     properties = _with_variables(schema["properties"])
@@ -19,19 +28,25 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     for kind in ("workload", "backend", "meter", "scorer", "executor"):
         for name, offer in registry.offers(kind).items():
             definitions[f"{kind}.{name}"] = _options_schema(offer.spec, f"{kind}.{name}", definitions)
+    definitions["backend"] = _choice_schema(registry, "backend", definitions)
+    definitions["executor"] = _choice_schema(registry, "executor", definitions)
+    definitions["meters"] = _list_schema(registry, "meter", ["auto"])
+    definitions["scorers"] = _list_schema(registry, "scorer", [])
     case = definitions["Case"]
     for each in (properties, case["properties"]):
-        each["backend"] = _choice_schema(registry, "backend", definitions)
-        each["meters"] = _list_schema(registry, "meter", ["auto"])
-        each["scorers"] = _list_schema(registry, "scorer", [])
-    properties["executor"] = {"anyOf": [_choice_schema(registry, "executor", definitions), {"type": "null"}]}
+        for key in ("backend", "meters", "scorers"):
+            each[key] = _noted(_reference(key), each[key])
+    properties["executor"] = _noted({"anyOf": [_reference("executor"), {"type": "null"}]}, properties["executor"])
     names = list(registry.workloads)
-    case["properties"]["workload"] = {"anyOf": [{"enum": names}, _VARIABLE]}
-    case["allOf"] = [_case_schema(name, definitions[f"workload.{name}"]["properties"]) for name in names]
+    workload = case["properties"]["workload"]
+    case["properties"]["workload"] = _noted({"anyOf": [{"enum": names}, _VARIABLE]}, workload)
+    case["allOf"] = [_case_schema(name, definitions[f"workload.{name}"]) for name in names]
+    _share([definitions[f"workload.{name}"]["properties"] for name in names], definitions)
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$schema": DRAFT,
+        "$id": IDENTITY,
         "title": "A suite of joule-harness",
-        **{key: value for key, value in schema.items() if key not in {"$defs", "properties", "title"}},
+        **{key: value for key, value in schema.items() if key not in {"$defs", "properties", "title", "description"}},
         "properties": properties,
         "$defs": definitions,
     }
@@ -39,7 +54,21 @@ def json_schema(registry: Registry) -> dict[str, Any]:
 
 _WORDS: Final = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
 """What pydantic writes for a limit on a parsed value, as JSON Schema calls it."""
-_VARIABLE: Final = {"$ref": "#/$defs/Variable"}
+_NOTES: Final = ("description", "default", "x-unit")
+"""What a schema says for people; it stands outside of alternatives, where editors show it."""
+
+
+def _reference(*path: str) -> dict[str, Any]:
+    return {"$ref": "/".join(("#/$defs", *path))}
+
+
+_SHORT: Final = 60
+"""Characters of a schema that is not worth a reference."""
+_VARIABLE: Final = _reference("Variable")
+
+
+def _noted(schema: Mapping[str, Any], notes: Mapping[str, Any]) -> dict[str, Any]:
+    return {**{key: notes[key] for key in _NOTES if key in notes}, **schema}
 
 
 def _with_variables(schema: Any) -> Any:
@@ -49,39 +78,38 @@ def _with_variables(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     inner = {
-        _WORDS.get(key, key) if isinstance(value, int | float) else key: (
+        str(_WORDS.get(key, key) if isinstance(value, int | float) else key): (
             value if key in {"default", "const", "enum", "examples"} else _with_variables(value)
         )
         for key, value in schema.items()
     }
     fixed = inner.get("type") in ("integer", "number", "boolean") or "const" in inner or "enum" in inner
-    return {"anyOf": [inner, _VARIABLE]} if fixed else inner
+    if not fixed:
+        return inner
+    return _noted({"anyOf": [{key: inner[key] for key in inner if key not in _NOTES}, _VARIABLE]}, inner)
 
 
 def _options_schema(spec: Any, prefix: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    try:
-        schema = spec.options.model_json_schema(ref_template=f"#/$defs/{prefix}.{{model}}")
-    except Exception:  # noqa: BLE001 - a plugin's field may have no JSON Schema
-        schema = {"type": "object", "properties": {name: {} for name in spec.options.model_fields}}
+    schema = schema_of(spec.options, ref_template=f"#/$defs/{prefix}.{{model}}")
     for name, each in schema.pop("$defs", {}).items():
         definitions[f"{prefix}.{name}"] = _with_variables(each)
     properties = {name: _with_variables(each) for name, each in schema.get("properties", {}).items()}
     return {**schema, "description": spec.summary, "properties": properties}
 
 
-def _choice_schema(registry: Registry, kind: str, definitions: Mapping[str, Any]) -> dict[str, Any]:
+def _choice_schema(registry: Registry, kind: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """A name, or a mapping with a name and its options: `name` joins the options of each."""
     names = list(registry.offers(kind))
-    forms: list[Any] = [{"enum": names}, _VARIABLE]
     for name in names:
         options = definitions[f"{kind}.{name}"]
-        properties = {**options["properties"], "name": {"const": name}}
-        forms.append({**options, "properties": properties, "required": ["name", *options.get("required", ())]})
-    return {"anyOf": forms}
+        options["properties"] = {"name": {"const": name}, **options["properties"]}
+        options["required"] = ["name", *options.get("required", ())]
+    return {"anyOf": [{"enum": names}, _VARIABLE, *(_reference(f"{kind}.{name}") for name in names)]}
 
 
 def _list_schema(registry: Registry, kind: str, words: list[str]) -> dict[str, Any]:
     names = list(registry.offers(kind))
-    options = {name: {"anyOf": [{"$ref": f"#/$defs/{kind}.{name}"}, {"type": "null"}]} for name in names}
+    options = {name: {"anyOf": [_reference(f"{kind}.{name}"), {"type": "null"}]} for name in names}
     mapping = {
         "type": "object",
         "properties": options,
@@ -92,13 +120,28 @@ def _list_schema(registry: Registry, kind: str, words: list[str]) -> dict[str, A
     return {"type": "array", "items": {"anyOf": [{"enum": [*words, *names]}, mapping, _VARIABLE]}}
 
 
-def _case_schema(workload: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def _case_schema(workload: str, options: dict[str, Any]) -> dict[str, Any]:
     """What a workload's name means for the keys that hold its options; the matrix may give what is required."""
-    one = {"type": "object", "properties": options, "additionalProperties": False}
-    many = {name: {"type": "array", "items": each} for name, each in options.items()}
+    options.pop("required", None)
+    one = _reference(f"workload.{workload}")
+    many = {
+        name: {"type": "array", "items": _reference(f"workload.{workload}", "properties", name)}
+        for name in options["properties"]
+    }
     matrix = {"type": "object", "properties": many, "additionalProperties": False}
     listed = {"type": "array", "items": one}
     return {
         "if": {"properties": {"workload": {"const": workload}}, "required": ["workload"]},
         "then": {"properties": {"options": one, "matrix": matrix, "include": listed, "exclude": listed}},
     }
+
+
+def _share(workloads: list[dict[str, Any]], definitions: dict[str, Any]) -> None:
+    """Options that several workloads declare alike, as those of one family do, stand once as `option.NAME`."""
+    written = Counter((name, json.dumps(each)) for options in workloads for name, each in options.items())
+    for (name, text), count in written.most_common():
+        if count > 1 and f"option.{name}" not in definitions and len(text) > _SHORT:
+            definitions[f"option.{name}"] = json.loads(text)
+            for options in workloads:
+                if json.dumps(options.get(name)) == text:
+                    options[name] = _reference(f"option.{name}")

@@ -14,9 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import (
     AfterValidator,
     AliasChoices,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     PrivateAttr,
@@ -27,7 +25,7 @@ from pydantic import (
 
 from harness.errors import UsageError
 from harness.functional_unit import Where
-from harness.options import Share, Size
+from harness.options import Options, Share, Size
 from harness.planning import located_yaml as suite_yaml
 from harness.planning.faults import faults, real_path
 from harness.planning.located_yaml import Document, Keys, raise_all, short
@@ -53,12 +51,6 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=100)]
 Number = Annotated[float, BeforeValidator(no_bool), Field(allow_inf_nan=False)]
 
 
-class Strict(BaseModel):
-    """A mapping of a suite: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 @dataclass(frozen=True, slots=True)
 class Named:
     """A plugin's name with its options as written.
@@ -72,6 +64,12 @@ class Named:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     keys: Keys = ()
+
+    def as_written(self) -> str | dict[str, Any]:
+        """As a suite writes it: the name alone where there are no options."""
+        if not self.options:
+            return self.name
+        return {self.name: dict(self.options)} if self.keys else {"name": self.name, **self.options}
 
 
 def _named(value: object) -> Named:
@@ -92,22 +90,33 @@ def _listed(value: object) -> Named:
     raise ValueError(f"found {short(value)}; accepted: a name, or one name with a mapping of its options")
 
 
-NamedChoice = Annotated[Named, PlainValidator(_named), WithJsonSchema({})]
-ListedChoice = Annotated[Named, PlainValidator(_listed), WithJsonSchema({})]
+_NAME_OR_MAPPING: Final = {"anyOf": [{"type": "string"}, {"type": "object"}]}
+NamedChoice = Annotated[Named, PlainValidator(_named), WithJsonSchema(_NAME_OR_MAPPING)]
+ListedChoice = Annotated[Named, PlainValidator(_listed), WithJsonSchema(_NAME_OR_MAPPING)]
 
 
-class Unit(Strict):
-    """A functional unit: a column to sum, and conditions on columns."""
+class Unit(Options):
+    """A functional unit: a column to sum, and conditions on columns.
+
+    Attributes:
+        sum: column of the work items to sum, or `items` to count them.
+        where: conditions by column, such as `ttft_s: "<= 1.0"`; only items that meet all of them count.
+    """
 
     sum: str
-    where: dict[str, Annotated[str, AfterValidator(_condition)]] = {}
+    where: dict[str, Annotated[str, AfterValidator(_condition)]] = Field({})
 
 
-class Requires(Strict):
+class Requires(Options):
     """What a machine must have; unmet, the points are skipped.
 
-    `memory` is that of the smallest GPU where GPUs are required, else the host's. `accelerator` is part of a GPU's
-    name, in any case of letters. `labels` and `resources` are a cluster's own words; this machine alone has none.
+    Attributes:
+        gpu: number of GPUs; `gpus` is the same key.
+        accelerator: part of a GPU's product name, in any case of letters: `H100`.
+        cpu: number of logical processors; `cpus` is the same key.
+        memory: memory of the smallest GPU where GPUs are required, else of the host.
+        labels: label of a cluster's node -> value that it must have; a single machine has none.
+        resources: resource of a cluster -> amount that a trial takes; a single machine has none.
     """
 
     gpu: Annotated[int, BeforeValidator(no_bool)] | None = Field(
@@ -125,26 +134,51 @@ class Requires(Strict):
 Values = Annotated[list[Any], Field(min_length=1)]
 
 
-class Case(Strict):
-    """One workload with its matrix of options. Values of the matrix replace options of the same name."""
+class Case(Options):
+    """One workload with its matrix of options.
+
+    Attributes:
+        workload: name of the workload.
+        name: name of the case, for people; the workload's name if not set.
+        requires: what the machine must have; points that lack it are skipped with the reason.
+        options: options of the workload, for every point of the case.
+        backend: backend of this case, in place of the suite's.
+        meters: meters of this case, in place of the suite's.
+        scorers: scorers of this case, in place of the suite's.
+        matrix: option -> list of values; every combination is a point, and a value here replaces that in `options`.
+        include: options that extend the combinations with the same matrix values, or make a point of their own.
+        exclude: values of matrix options; combinations that have all values of an entry are left out.
+        functional_units: name -> what is counted; the workload's own units if not set.
+        trials: fresh processes a point, in place of the suite's.
+        windows: keys that replace those of the suite's `windows`.
+    """
 
     workload: str
     name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     requires: Requires = Requires()
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({})
     backend: NamedChoice | None = None
     meters: list[ListedChoice] | None = None
     scorers: list[ListedChoice] | None = None
-    matrix: dict[str, Values] = {}
-    include: list[dict[str, Any]] = []
-    exclude: list[Annotated[dict[str, Any], Field(min_length=1)]] = []
-    functional_units: dict[Name, Unit] = {}
+    matrix: dict[str, Values] = Field({})
+    include: list[dict[str, Any]] = Field([])
+    exclude: list[Annotated[dict[str, Any], Field(min_length=1)]] = Field([])
+    functional_units: dict[Name, Unit] = Field({})
     trials: Count | None = None
     windows: Windows | None = None
 
 
-class GateRule(Strict):
-    """One rule of the gate: a metric, and how much worse or how low or high it may be."""
+class GateRule(Options):
+    """One rule of the gate: a metric, and how much worse or how low or high it may be.
+
+    Attributes:
+        metric: a reading (`energy_j`), or a column with a statistic (`ttft_s.p95`).
+        per: functional unit that the metric is divided by; not divided if not set.
+        worse_by_at_most: how much worse than the base the head may be; a larger change for the worse fails the gate.
+        at_least: limit on the head alone, in the metric's own unit.
+        at_most: limit on the head alone, in the metric's own unit.
+        direction: which change is better; if not set, what the column's plugin says, else costs shall fall, rates rise.
+    """
 
     metric: str
     per: str | None = None
@@ -160,14 +194,33 @@ class GateRule(Strict):
         return self
 
 
-class Suite(Strict):
-    """A suite file, read; `document` knows where everything stood."""
+class Suite(Options):
+    """A suite file, read; `document` knows where everything stood.
+
+    Attributes:
+        suite: name of the suite; it names its runs.
+        description: what the suite is for, for people.
+        backend: where the work runs: the name of a backend, or a mapping with `name` and its options.
+        meters: names of meters, each alone or with a mapping of its options; `auto` tries every meter marked so.
+        scorers: names of scorers, each alone or with a mapping of its options; they add quality columns.
+        trials: how often each point is measured, each time in a fresh process.
+        seed: decides the order of trials and the seed that each trial gives its workload.
+        windows: how long is measured.
+        warm_up: how long is warmed up before.
+        idle_seconds: how long idle power is measured, before the workload is loaded and once more after; 0 for not.
+        limits: when a trial is ended as failed.
+        cases: the workloads with their options.
+        gate: rules that `harness gate` judges by.
+        calibration: whether a gate passes only where a calibration of the same runner vouches for it.
+        power_cap: whether clocks held down by a power limit are expected; unexpected, they fail the trial.
+        executor: what runs the trials: a name, or a mapping with `name` and its options; `local` if not set.
+    """
 
     suite: Name
     description: str = ""
     backend: NamedChoice = Named("host")
-    meters: list[ListedChoice] = [Named("auto")]
-    scorers: list[ListedChoice] = []
+    meters: list[ListedChoice] = Field([Named("auto")])
+    scorers: list[ListedChoice] = Field([])
     trials: Count = 3
     seed: Annotated[int, BeforeValidator(no_bool), Field(ge=0)] = 0
     windows: Windows = Windows()
@@ -175,7 +228,7 @@ class Suite(Strict):
     idle_seconds: Seconds = 0.0
     limits: Limits = Limits()
     cases: Annotated[list[Case], Field(min_length=1)]
-    gate: list[GateRule] = []
+    gate: list[GateRule] = Field([])
     calibration: Literal["required", "optional"] = "required"
     power_cap: Literal["expected", "unexpected"] = "unexpected"
     executor: NamedChoice | None = None

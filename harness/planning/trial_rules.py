@@ -28,7 +28,14 @@ Seconds = Annotated[Duration, Field(le=31_536_000.0)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Windows:
-    """How long is measured: `count` windows a trial, each of at least so many seconds and iterations."""
+    """How long is measured: `count` windows a trial, each of at least so many seconds and iterations.
+
+    Attributes:
+        count: measured windows of each trial.
+        min_seconds: a window is at least this long.
+        min_iterations: a window has at least so many iterations of the workload.
+        max_seconds: no further iteration begins after this time, whatever `min_iterations` says; no limit if not set.
+    """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -44,7 +51,15 @@ class Windows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmUp:
-    """How long is warmed up: until iterations vary by less than `tolerance`, within the caps."""
+    """How long is warmed up: until iterations vary by less than `tolerance`, within the caps.
+
+    Attributes:
+        max_seconds: the warm-up ends after this time, steady or not; one that is not steady is flagged.
+        max_iterations: the warm-up ends after so many iterations, steady or not; 0 for no warm-up.
+        min_iterations: iterations before it may end as steady.
+        tolerance: steady means that time and power of the last five iterations have a coefficient of
+            variation below it.
+    """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -56,7 +71,13 @@ class WarmUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """When a trial is ended: after `trial_s` in all, `silence_s` without a word, or above `memory_bytes`."""
+    """When a trial is ended as failed.
+
+    Attributes:
+        trial_s: the longest that a trial may take, loading and warm-up included.
+        silence_s: the longest that a trial may report no progress.
+        memory_bytes: the most resident memory that the trial's process may use; no limit if not set.
+    """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 

@@ -269,7 +269,7 @@ TYPES: dict[str, Any] = {
     "number": (int, float),
 }
 ON_ANY: dict[str, Any] = {
-    "$ref": lambda data, rule, schema, root: valid(data, root["$defs"][rule.removeprefix("#/$defs/")], root),
+    "$ref": lambda data, rule, schema, root: valid(data, pointed(rule, root), root),
     "type": lambda data, rule, schema, root: (
         isinstance(data, TYPES[rule]) and (rule == "boolean" or not isinstance(data, bool))
     ),
@@ -298,6 +298,14 @@ ON_MAPPINGS: dict[str, Any] = {
     ),
     "maxProperties": lambda data, rule, schema, root: len(data) <= rule,
 }
+
+
+def pointed(reference: str, root: Any) -> Any:
+    """What a reference inside the schema points to; KeyError where nothing is."""
+    found = root
+    for part in reference.removeprefix("#/").split("/"):
+        found = found[part]
+    return found
 
 
 def valid(data: Any, schema: Any, root: Any) -> bool:
@@ -345,7 +353,7 @@ def test_every_reference_of_the_schema_resolves() -> None:
     def walk(node: Any) -> None:
         if isinstance(node, dict):
             if isinstance(node.get("$ref"), str):
-                assert node["$ref"].removeprefix("#/$defs/") in schema["$defs"]
+                assert isinstance(pointed(node["$ref"], schema), dict)
             for each in node.values():
                 walk(each)
         elif isinstance(node, list):

@@ -16,8 +16,10 @@ import yaml
 import harness
 from harness import Snapshot, hookspecs
 from harness.cli import app
+from harness.discovery.registry import load_plugins
 from harness.errors import ExitCode
 from harness.meter import Meter, MeterContext, MeterSpec
+from harness.planning.planner import expand
 from harness.planning.suite import loads
 from harness.quantity import Method
 
@@ -138,6 +140,18 @@ def test_the_suite_in_the_readme_is_one() -> None:
     suite = loads(text)
     assert suite.suite == "example"
     assert [case.workload for case in suite.cases] == ["spin"]
+
+
+def test_suites_in_plugins_readmes_plan() -> None:
+    """Each is read, and its options are what the installed plugins take; no machine is asked."""
+    registry = load_plugins()
+    found = {}
+    for file in sorted(ROOT.glob("plugins/*/README.md")):
+        for text in blocks(file.read_text(encoding="utf-8"), "yaml"):
+            if text.startswith("suite:"):
+                found[file.parent.name] = expand([loads(text, file.parent.name)], registry).points
+    assert {"backend-torch", "meter-nvml"} <= found.keys()
+    assert [name for name, points in found.items() if not points] == []
 
 
 def test_the_first_plugin_works() -> None:

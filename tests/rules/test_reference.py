@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from harness.options import sentence
+from harness.planning.json_schema import DRAFT, IDENTITY
 from harness.planning.located_yaml import parse
 
 ROOT = Path(__file__).parents[2]
@@ -71,26 +75,59 @@ def test_pages_name_every_offer(build: ModuleType, pages: dict[str, str]) -> Non
         for kind in kinds:
             for name, offer in registry.offers(kind).items():
                 assert name in pages[page]
-                assert offer.spec.summary in pages[page]
+                assert sentence(offer.spec.summary) in pages[page]
 
 
-@pytest.mark.parametrize("suite", SUITES, ids=lambda path: path.name)
-def test_suites_keep_to_the_schema_that_they_name(suite: Path) -> None:
+def test_the_index_links_every_page(pages: dict[str, str]) -> None:
+    written = {path.name for path in (ROOT / "docs").glob("*.md")} | pages.keys()
+    linked = set(re.findall(r"\]\(([^)]+)\)", pages["README.md"]))
+    assert linked == written - {"README.md"}
+
+
+def test_commands_are_shown_with_sub_commands_and_defaults(pages: dict[str, str]) -> None:
+    assert "## `harness baseline save`" in pages["commands.md"]
+    assert "| `--store` | `reports` |" in pages["commands.md"]
+    assert "--install-completion" not in pages["commands.md"]
+
+
+def test_a_family_of_workloads_has_one_table_of_columns(pages: dict[str, str]) -> None:
+    assert pages["workloads.md"].count("| `log_z_mean` |") == 1
+
+
+@pytest.fixture(scope="module")
+def schema(pages: dict[str, str]) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(pages["suite.schema.json"])
+    return made
+
+
+@pytest.fixture(scope="module")
+def checker(schema: dict[str, Any]) -> Any:
     jsonschema = pytest.importorskip("jsonschema")
-    text = suite.read_text(encoding="utf-8")
-    assert text.startswith("# yaml-language-server: $schema=../docs/suite.schema.json\n")
-    schema = json.loads((ROOT / "docs/suite.schema.json").read_text(encoding="utf-8"))
-    jsonschema.Draft202012Validator(schema).validate(parse(text, suite.name, {}).data)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
 
 
-def test_the_schema_refuses_an_unknown_key() -> None:
-    jsonschema = pytest.importorskip("jsonschema")
-    schema = json.loads((ROOT / "docs/suite.schema.json").read_text(encoding="utf-8"))
-    checker = jsonschema.Draft202012Validator(schema)
+def test_the_schema_states_draft_and_identity_and_stays_small(pages: dict[str, str], schema: dict[str, Any]) -> None:
+    assert (schema["$schema"], schema["$id"]) == (DRAFT, IDENTITY)
+    assert len(pages["suite.schema.json"].encode()) < 200_000
+
+
+def test_suites_keep_to_the_schema_that_they_name(checker: Any) -> None:
+    for suite in SUITES:
+        text = suite.read_text(encoding="utf-8")
+        assert text.startswith("# yaml-language-server: $schema=../docs/suite.schema.json\n"), suite.name
+        faults = [fault.message for fault in checker.iter_errors(parse(text, suite.name, {}).data)]
+        assert faults == [], suite.name
+
+
+def test_the_schema_refuses_an_unknown_key(checker: Any) -> None:
     good = {"suite": "a", "backend": "host", "cases": [{"workload": "spin", "options": {"iterations": 5}}]}
     assert checker.is_valid(good)
+    assert checker.is_valid({**good, "backend": {"name": "host", "threads": 2}})
     assert not checker.is_valid({**good, "trails": 3})
+    assert not checker.is_valid({**good, "backend": {"name": "host", "thread": 2}})
     assert not checker.is_valid({**good, "cases": [{"workload": "spin", "options": {"iteration": 5}}]})
+    assert not checker.is_valid({**good, "cases": [{"workload": "spin", "matrix": {"iterations": [0]}}]})
 
 
 def test_the_script_checks_from_anywhere(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ class TorchOptions(Options):
 
     Attributes:
         device: `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:N`, a CUDA device's UUID, or `mps`.
-        threads: threads of one operation on the CPU; 1 if not given and the device is the CPU.
-        deterministic: only deterministic algorithms; an operation without one raises.
+        threads: threads of one operation on the CPU; if not set, 1 where the device is the CPU, else PyTorch's choice.
+        deterministic: whether only deterministic algorithms are used; an operation that has none fails the trial.
     """
 
     device: Annotated[str, AfterValidator(_device)] = "auto"

@@ -20,34 +20,27 @@ def _address(text: str) -> str:
 
 
 class RayOptions(Options):
-    """Options of the executor `ray`."""
+    """Options of the executor `ray`.
 
-    address: Annotated[str, AfterValidator(_address)] = Field(
-        "auto",
-        description="The cluster: `auto` (RAY_ADDRESS, else the one on this machine), HOST:PORT or ray://HOST:PORT.",
-    )
-    timeout_s: Annotated[Duration, Field(gt=0)] = Field(
-        600.0, description="How long a trial waits for its place while no other trial of the run is under way."
-    )
-    at_most: PositiveInt | None = Field(
-        None, description="Trials asked for side by side; by default as many as the cluster has nodes and processors."
-    )
-    environment: Literal["check", "ship", "ignore"] = Field(
-        "check",
-        description="`check`: a node with other versions or sources fails the trial; `ship`: nodes run this machine's "
-        "harness and plugins.",
-    )
-    python: str = Field(
-        "", description="Interpreter of the trials on the nodes; by default the one that Ray runs on there."
-    )
-    share_nodes: bool = Field(
-        default=False,
-        description="Whether trials that measure on GPUs of their own may share a node; meters of the whole host then "
-        "read all of them.",
-    )
-    autoscaling: bool = Field(
-        default=False, description="Whether the cluster starts nodes on demand, so that what no node has is waited for."
-    )
+    Attributes:
+        address: address of the cluster: `auto` (RAY_ADDRESS, else the one on this machine), HOST:PORT or ray://HOST:PORT.
+        timeout_s: how long a trial waits for its place while no other trial of the run is under way.
+        at_most: trials asked for side by side; as many as the cluster has nodes and processors if not set.
+        environment: what happens where a node has other versions or sources: `check` fails the trial, `ship` has nodes
+            run this machine's harness and plugins, `ignore` runs what is there.
+        python: interpreter of the trials on the nodes; the one that Ray runs on there if empty.
+        share_nodes: whether trials that measure on GPUs of their own may share a node; meters of the whole host then
+            read all of them.
+        autoscaling: whether the cluster starts nodes on demand, so that what no node has is waited for.
+    """
+
+    address: Annotated[str, AfterValidator(_address)] = "auto"
+    timeout_s: Annotated[Duration, Field(gt=0)] = 600.0
+    at_most: PositiveInt | None = None
+    environment: Literal["check", "ship", "ignore"] = "check"
+    python: str = ""
+    share_nodes: bool = False
+    autoscaling: bool = False
 
 
 def _make(options: RayOptions) -> Executor:

@@ -25,36 +25,39 @@ TAKEN: Final = frozenset(
 
 
 class SlurmOptions(Options):
-    """Options of the executor `slurm`."""
+    """Options of the executor `slurm`.
 
-    partition: Word | None = Field(None, description="of the cluster; its default one without it")
-    account: Word | None = Field(None, description="that the jobs are charged to")
-    qos: Word | None = Field(None, description="quality of service")
-    constraint: Word | None = Field(
-        None, description="features that every node must have, as sbatch writes them (`fast&ib`)"
-    )
-    time: Limit | None = Field(None, description="limit of each job; the partition's default without it")
-    grace: Annotated[Limit, Field(le=65_535)] = Field(
-        60.0, description="how long before that limit a trial is ended, to say why; Slurm may be a minute early"
-    )
-    exclusive: bool | None = Field(
-        None,
-        description="a whole node per trial; without it, for trials that measure a device and not for modelled ones",
-    )
-    requeue: bool = Field(
-        default=True,
-        description="whether a trial runs again from its start after its node failed or another job took it",
-    )
-    at_most: PositiveInt | None = Field(None, description="how many elements of one array run at once")
-    queue: Limit | None = Field(
-        None, description="how long a trial may wait in the queue before it fails; for ever without it"
-    )
-    licenses: tuple[Word, ...] = Field(
-        (), description="names among a case's `resources` that are licences; the others are generic resources (gres)"
-    )
-    python: Line | None = Field(None, description="interpreter on the nodes; the path of this one without it")
-    poll: Annotated[Duration, Field(ge=1)] = Field(10.0, description="the longest time between two looks at the queue")
-    extra: dict[Flag, bool | int | Line] = Field({}, description="further options of sbatch, by their long names")
+    Attributes:
+        partition: partition of the cluster; its default one if not set.
+        account: account that the jobs are charged to; the user's default one if not set.
+        qos: quality of service; the cluster's default if not set.
+        constraint: features that every node must have, as sbatch writes them (`fast&ib`).
+        time: time limit of each job; the partition's default if not set.
+        grace: how long before that limit a trial is ended, to say why; Slurm may be a minute early.
+        exclusive: whether a trial has a whole node; if not set, trials that measure a device have, modelled ones not.
+        requeue: whether a trial runs again from its start after its node failed or another job took it.
+        at_most: how many elements of one array run at once; no limit if not set.
+        queue: how long a trial may wait in the queue before it fails; for ever if not set.
+        licenses: names among a case's `resources` that are licences; the others are generic resources (gres).
+        python: interpreter on the nodes; the path of this one if not set.
+        poll: the longest time between two looks at the queue.
+        extra: further options of sbatch, by their long names.
+    """
+
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    constraint: Word | None = None
+    time: Limit | None = None
+    grace: Annotated[Limit, Field(le=65_535)] = 60.0
+    exclusive: bool | None = None
+    requeue: bool = True
+    at_most: PositiveInt | None = None
+    queue: Limit | None = None
+    licenses: tuple[Word, ...] = ()
+    python: Line | None = None
+    poll: Annotated[Duration, Field(ge=1)] = 10.0
+    extra: dict[Flag, bool | int | Line] = Field({})
 
     @field_validator("extra")
     @classmethod

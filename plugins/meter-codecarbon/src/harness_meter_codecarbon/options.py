@@ -12,7 +12,12 @@ _Watts = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class CodecarbonOptions(Options):
-    """Options of meter `codecarbon`; without any, codecarbon decides what it reads and what it estimates."""
+    """Options of meter `codecarbon`; without any, codecarbon decides what it reads and what it estimates.
 
-    cpu_watts: _Watts | None = Field(None, description="declared power of all processors at full load, in W")
-    ram_watts: _Watts | None = Field(None, description="declared power of the memory, in W")
+    Attributes:
+        cpu_watts: declared power of all processors at full load, in W; a counter or codecarbon's table if not set.
+        ram_watts: declared power of the memory, in W; codecarbon's guess from its size if not set.
+    """
+
+    cpu_watts: _Watts | None = None
+    ram_watts: _Watts | None = None

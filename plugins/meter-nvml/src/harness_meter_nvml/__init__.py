@@ -14,9 +14,9 @@ class NvmlOptions(Options):
     """Options of the meter `nvml`.
 
     Attributes:
-        source: `auto` (the counter if it moves, else power), `counter` or `power` alone.
-        tick: update period of the energy counter in seconds; reports give 10 to 100 ms, the self-test measures it.
-        gain: relative half-width of the sensor's proportional error; ±5 % is NVIDIA's class, some cards are worse.
+        source: what is read: `counter`, `power` (integrated over time), or `auto`: the counter if it moves, else power.
+        tick: update period of the energy counter; reports give 10 to 100 ms, and the self-test measures it.
+        gain: half-width of the sensor's proportional error; NVIDIA states 5 %, some cards are worse.
     """
 
     source: Literal["auto", "counter", "power"] = "auto"

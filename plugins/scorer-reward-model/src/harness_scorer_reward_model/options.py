@@ -14,11 +14,11 @@ class RewardModelOptions(Options):
 
     Attributes:
         model: hub id or folder of a sequence-classification model with one label.
-        revision: of the hub id; its default branch unless given.
-        dtype: of the weights.
-        template: `chat`: a user turn and an assistant turn through the tokenizer's chat template; `plain`: the prompt
-            and the answer one after the other, as they are.
-        batch: responses scored together.
+        revision: branch, tag or commit of the hub id; its default branch if not set.
+        dtype: number format of the weights.
+        template: how prompt and answer are joined: `chat` as two turns of the tokenizer's chat template, `plain` one
+            after the other as they are.
+        batch: responses that are scored together.
         device: where it runs; `auto` takes CUDA where there is one.
     """
 

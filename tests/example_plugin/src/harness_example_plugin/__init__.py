@@ -39,7 +39,8 @@ class Desk(Backend):
 class SumOptions(Options):
     """Options of the workload."""
 
-    terms: int = Field(1000, gt=0, description="how many numbers one item adds")
+    terms: int = Field(1000, gt=0)
+    """How many numbers one item adds."""
 
 
 class Sum(Workload):
@@ -58,7 +59,8 @@ class Sum(Workload):
 class LampOptions(Options):
     """Options of the meter."""
 
-    watts: float = Field(5.0, gt=0, description="what the lamp on the desk is said to draw")
+    watts: float = Field(5.0, gt=0)
+    """What the lamp on the desk is said to draw, in W."""
 
 
 class Lamp(Meter):
