@@ -26,7 +26,7 @@ from harness import hookspecs
 from harness.cli import app
 from harness.discovery.registry import KINDS, Offer, Registry
 from harness.errors import ExitCode
-from harness.meter import ImpactMeterSpec
+from harness.impact import ImpactMeterSpec
 from harness.planning.json_schema import json_schema
 from harness.planning.suite import Suite
 from harness.quantity import Method

@@ -17,8 +17,10 @@ import pluggy
 
 from harness.backend import BackendSpec
 from harness.executor import ExecutorSpec
-from harness.meter import ImpactMeterSpec, MeterSpec
-from harness.workload import ScorerSpec, WorkloadSpec
+from harness.impact import ImpactMeterSpec
+from harness.meter import MeterSpec
+from harness.scorer import ScorerSpec
+from harness.workload import WorkloadSpec
 
 PROJECT_NAME = "harness"
 """Name of the pluggy project and of the entry-point group."""

@@ -20,12 +20,13 @@ from harness.discovery.guard import expect, json_mapping, made, naming, title
 from harness.discovery.registry import Registry, load_plugins
 from harness.errors import HarnessError, MeasurementError, PluginError
 from harness.functional_unit import FunctionalUnit, Row, count, finite, per_second
-from harness.meter import ImpactMeter, ImpactMeterSpec
-from harness.planning.planner import Point
+from harness.impact import ImpactMeter, ImpactMeterSpec
+from harness.planning.point import Point
 from harness.quantity import Amount, Method, Value
 from harness.records import record, side_cars
 from harness.records.record import Measurement, Record, UnitResult
-from harness.workload import Column, Scorer
+from harness.scorer import Scorer
+from harness.workload import Column
 
 STATISTICS = {"p50": 0.5, "p95": 0.95}
 

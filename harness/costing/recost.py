@@ -20,9 +20,8 @@ from harness.costing.settings import Combinations
 from harness.discovery.registry import Registry
 from harness.errors import MeasurementError, UsageError
 from harness.functional_unit import per_unit
-from harness.meter import ImpactMeterSpec
-from harness.planning.planner import Point
-from harness.planning.point import Choice
+from harness.impact import ImpactMeterSpec
+from harness.planning.point import Choice, Point
 from harness.planning.secrecy import redacted_command
 from harness.quantity import Value
 from harness.records import record

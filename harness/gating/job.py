@@ -20,7 +20,7 @@ from harness.gating.pairs import Pairs, Series
 from harness.gating.sides import BASE, HEAD, Planned, Side, Tell, installed, revisions, same_points
 from harness.gating.verdict import margin
 from harness.planning import suite
-from harness.planning.planner import Point
+from harness.planning.point import Point
 from harness.planning.suite import Suite
 from harness.records import record
 from harness.records.metric import Metric

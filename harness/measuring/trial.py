@@ -31,7 +31,7 @@ from harness.measuring.node_meters import open_on
 from harness.measuring.opening import build_backend, open_meters
 from harness.measuring.window import Ledger, OpenWindow, measure, rest
 from harness.meter import MeterContext
-from harness.planning.planner import Point
+from harness.planning.point import Point
 from harness.records import record, side_cars
 from harness.units import si
 from harness.workload import COMMON_COLUMNS, TrialContext, Workload, WorkloadSpec

@@ -11,8 +11,8 @@ from typing import IO, Final
 from harness.backend import Backend
 from harness.errors import PluginError
 from harness.functional_unit import finite
+from harness.impact import DeviceUse
 from harness.measuring.meters import Edge, Meters
-from harness.meter import DeviceUse
 from harness.records.record import Reading, Span, WindowUse
 from harness.sample import now_ns
 from harness.units import seconds

@@ -13,7 +13,7 @@ import psutil
 
 from harness.backend import Device
 from harness.errors import UsageError
-from harness.meter import ImpactMeterSpec
+from harness.impact import ImpactMeterSpec
 from harness.planning.suite import Limits, WarmUp, Windows
 
 

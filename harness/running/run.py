@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +17,8 @@ from platformdirs import user_cache_path
 
 from harness.discovery.registry import Registry
 from harness.errors import ExitCode, HarnessError
-from harness.executor import Executor, Job, Outcome
-from harness.planning.planner import Point
-from harness.planning.point import canonical
+from harness.executor import JOB, Executor, Job, Outcome, costing_command
+from harness.planning.point import Point, canonical
 from harness.records import record
 from harness.running.executor_choice import Chosen
 from harness.running.run_folder import planned_points
@@ -263,7 +261,7 @@ def prepare(run: Path, due: Scheduled, *, measured: bool = True) -> Job:
     shutil.rmtree(folder, ignore_errors=True)
     record.make_folder(folder)
     record.write_json(
-        folder / "job.json",
+        folder / JOB,
         {
             "run": run.name,
             "trial_id": due.trial_id,
@@ -300,7 +298,7 @@ def finish(folder: Path, *, again: bool = False) -> str:
     with (folder / "costing.log").open("ab") as log:
         children = [
             subprocess.Popen(
-                [sys.executable, "-m", "harness.costing", str(folder), *flags, "--part", f"{part}/{parts}"],
+                costing_command(folder, *flags, "--part", f"{part}/{parts}"),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -191,7 +191,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
     from harness.costing import coster as costing
     from harness.discovery.registry import Registry
     from harness.machine import leftovers
-    from harness.planning.planner import Choice, Plan, Point
+    from harness.planning.point import Choice, Plan, Point
     from harness.planning.suite import WarmUp, Windows
     from harness.running.run import prepare
     from harness.running.run_folder import create

@@ -21,14 +21,17 @@ from harness.discovery.registry import Registry
 from harness.errors import PluginError, UsageError
 from harness.functional_unit import FunctionalUnit
 from harness.hookspecs import hookimpl
-from harness.meter import ImpactMeterSpec, MeterSpec
+from harness.impact import ImpactMeterSpec
+from harness.meter import MeterSpec
 from harness.options import Duration, Options
 from harness.planning import matrix
 from harness.planning.located_yaml import SuiteError
-from harness.planning.planner import Choice, Plan, Point, expand, order_impacts
+from harness.planning.planner import expand
+from harness.planning.point import Choice, Plan, Point, order_impacts
 from harness.planning.suite import loads
 from harness.quantity import Unavailable
-from harness.workload import Column, ScorerSpec, WorkloadSpec
+from harness.scorer import ScorerSpec
+from harness.workload import Column, WorkloadSpec
 
 
 def no_factory(options: object) -> Any:

@@ -13,7 +13,7 @@ import pytest
 from pydantic import PositiveInt
 
 from harness.backend import Device
-from harness.builtin.local_executor import LocalExecutor
+from harness.builtin.local import LocalExecutor
 from harness.commands.run import kept_between
 from harness.discovery.guard import GuardedExecutor
 from harness.discovery.registry import Registry, load_plugins
