@@ -38,9 +38,11 @@ def test_no_other_file_types_the_name_of_a_started_module() -> None:
     for path in [*(ROOT / "harness").rglob("*.py"), *ROOT.glob("plugins/*/src/**/*.py")]:
         if path == ROOT / "harness/executor.py":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in STARTED:
-                typed.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.value}")
+        typed += [
+            f"{path.relative_to(ROOT)}:{node.lineno}: {node.value}"
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in STARTED
+        ]
     templates = (ROOT / "harness/commands/templates").rglob("*.in")
     typed += [str(path) for path in templates if any(name in path.read_text(encoding="utf-8") for name in STARTED)]
     assert typed == []

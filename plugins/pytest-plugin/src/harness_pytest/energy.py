@@ -34,6 +34,11 @@ def named(meters: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
+def open_instrument(meters: Sequence[str], *, backend: str, seconds: float) -> Instrument:
+    """The meters of a session, opened; raises UsageError for settings that are wrong."""
+    return Instrument(named(meters), backend=backend, seconds=seconds)
+
+
 def extra_info(metered: Metered) -> dict[str, Any]:
     """What one call cost, as JSON values."""
     shown = {"energy_j": metered.readings["energy_j"], "carbon_g": NO_CARBON, **metered.readings}

@@ -53,16 +53,15 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> SuiteFile 
 @pytest.fixture(scope="session")
 def harness_instrument(pytestconfig: pytest.Config) -> Iterator[Instrument]:
     """The meters of `energy_benchmark`, opened once a session."""
-    from harness.measuring.instrument import Instrument
-    from harness_pytest.energy import named
+    from harness_pytest.energy import open_instrument
 
     def setting(option: str, ini: str) -> Any:
         given = pytestconfig.getoption(option)
         return pytestconfig.getini(ini) if given is None else given
 
     try:
-        instrument = Instrument(
-            named(setting("--harness-meter", "harness_meters")),
+        instrument = open_instrument(
+            setting("--harness-meter", "harness_meters"),
             backend=setting("--harness-backend", "harness_backend"),
             seconds=float(setting("--harness-seconds", "harness_seconds")),
         )
