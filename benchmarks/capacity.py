@@ -20,7 +20,7 @@ from typing import Self
 
 import psutil
 
-from harness.builtin.local_executor import LocalExecutor
+from harness.builtin.local import LocalExecutor
 from harness.discovery.registry import load_plugins
 from harness.executor import Executor, Job, Listener, Outcome
 from harness.planning.planner import expand

@@ -11,7 +11,7 @@ pytest.importorskip("harness_meter_scarf")
 from harness_meter_scarf.meter import ScarfMeter
 from harness_meter_scarf.options import ScarfOptions
 
-from harness.meter import Costed, EnergyTrace, Impact
+from harness.impact import Costed, EnergyTrace, Impact
 from harness.quantity import Amount, Method
 
 START_S = 1_751_300_000.0

@@ -28,7 +28,7 @@ from harness.discovery.option_table import OptionRow, OptionTable, option_tables
 from harness.discovery.registry import KINDS, Offer, Registry
 from harness.errors import ExitCode
 from harness.hookspecs import CommandSpec
-from harness.meter import ImpactMeterSpec
+from harness.impact import ImpactMeterSpec
 from harness.options import meanings, sentence
 from harness.planning.json_schema import json_schema
 from harness.planning.suite import Suite

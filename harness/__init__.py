@@ -12,35 +12,20 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "harness.backend": ("Backend", "BackendSpec", "Device"),
-    "harness.errors": ("HarnessError", "MeasurementError", "PluginError", "UsageError"),
+    "harness.builtin.local": ("LocalExecutor",),
+    "harness.counter": ("CounterTrack", "PowerIntegrator"),
+    "harness.errors": ("HarnessError", "MeasurementError", "PluginError", "UsageError", "did_you_mean"),
     "harness.executor": ("Executor", "ExecutorSpec", "Job", "Outcome"),
-    "harness.functional_unit": ("FunctionalUnit",),
+    "harness.functional_unit": ("FunctionalUnit", "Row"),
     "harness.hookspecs": ("CommandSpec", "hookimpl"),
-    "harness.meter": (
-        "Costed",
-        "DeviceUse",
-        "EnergyTrace",
-        "Factor",
-        "Impact",
-        "ImpactMeter",
-        "ImpactMeterSpec",
-        "Meter",
-        "MeterContext",
-        "MeterSpec",
-        "Node",
-    ),
+    "harness.impact": ("Costed", "DeviceUse", "EnergyTrace", "Factor", "Impact", "ImpactMeter", "ImpactMeterSpec"),
+    "harness.meter": ("Meter", "MeterContext", "MeterSpec", "Node"),
     "harness.options": ("Duration", "NoOptions", "Options", "Share", "Size"),
-    "harness.quantity": ("Amount", "Method", "Unavailable", "Undefined", "Value"),
+    "harness.quantity": ("Amount", "Method", "Unavailable", "Undefined", "Value", "total"),
+    "harness.records.record": ("load_record", "write_json"),
     "harness.sample": ("Condition", "Cumulative", "Scope", "Snapshot", "clock_id", "now_ns"),
-    "harness.workload": (
-        "Column",
-        "Scorer",
-        "ScorerSpec",
-        "TrialContext",
-        "Window",
-        "Workload",
-        "WorkloadSpec",
-    ),
+    "harness.scorer": ("Scorer", "ScorerSpec"),
+    "harness.workload": ("Column", "TrialContext", "Window", "Workload", "WorkloadSpec"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -48,24 +33,29 @@ if TYPE_CHECKING:
     from harness.backend import Backend as Backend
     from harness.backend import BackendSpec as BackendSpec
     from harness.backend import Device as Device
+    from harness.builtin.local import LocalExecutor as LocalExecutor
+    from harness.counter import CounterTrack as CounterTrack
+    from harness.counter import PowerIntegrator as PowerIntegrator
     from harness.errors import HarnessError as HarnessError
     from harness.errors import MeasurementError as MeasurementError
     from harness.errors import PluginError as PluginError
     from harness.errors import UsageError as UsageError
+    from harness.errors import did_you_mean as did_you_mean
     from harness.executor import Executor as Executor
     from harness.executor import ExecutorSpec as ExecutorSpec
     from harness.executor import Job as Job
     from harness.executor import Outcome as Outcome
     from harness.functional_unit import FunctionalUnit as FunctionalUnit
+    from harness.functional_unit import Row as Row
     from harness.hookspecs import CommandSpec as CommandSpec
     from harness.hookspecs import hookimpl as hookimpl
-    from harness.meter import Costed as Costed
-    from harness.meter import DeviceUse as DeviceUse
-    from harness.meter import EnergyTrace as EnergyTrace
-    from harness.meter import Factor as Factor
-    from harness.meter import Impact as Impact
-    from harness.meter import ImpactMeter as ImpactMeter
-    from harness.meter import ImpactMeterSpec as ImpactMeterSpec
+    from harness.impact import Costed as Costed
+    from harness.impact import DeviceUse as DeviceUse
+    from harness.impact import EnergyTrace as EnergyTrace
+    from harness.impact import Factor as Factor
+    from harness.impact import Impact as Impact
+    from harness.impact import ImpactMeter as ImpactMeter
+    from harness.impact import ImpactMeterSpec as ImpactMeterSpec
     from harness.meter import Meter as Meter
     from harness.meter import MeterContext as MeterContext
     from harness.meter import MeterSpec as MeterSpec
@@ -80,15 +70,18 @@ if TYPE_CHECKING:
     from harness.quantity import Unavailable as Unavailable
     from harness.quantity import Undefined as Undefined
     from harness.quantity import Value as Value
+    from harness.quantity import total as total
+    from harness.records.record import load_record as load_record
+    from harness.records.record import write_json as write_json
     from harness.sample import Condition as Condition
     from harness.sample import Cumulative as Cumulative
     from harness.sample import Scope as Scope
     from harness.sample import Snapshot as Snapshot
     from harness.sample import clock_id as clock_id
     from harness.sample import now_ns as now_ns
+    from harness.scorer import Scorer as Scorer
+    from harness.scorer import ScorerSpec as ScorerSpec
     from harness.workload import Column as Column
-    from harness.workload import Scorer as Scorer
-    from harness.workload import ScorerSpec as ScorerSpec
     from harness.workload import TrialContext as TrialContext
     from harness.workload import Window as Window
     from harness.workload import Workload as Workload

@@ -1,11 +1,16 @@
-"""The role of an executor: where the worker process of a trial runs.
+"""The role of an executor: where the worker process of a trial runs, and what it must know of that process.
 
-The worker is `python -m harness.worker FOLDER`, wherever it runs: it reads `job.json` there, writes its measurement
-and side-cars there, and ends with its parent, whose pipe is its standard input.
+The worker is what `worker_command` starts, wherever it runs: it reads the job in its folder, writes its measurement and
+side-cars there, and ends with its parent, whose pipe is its standard input. Modules that other environments start are
+named here and nowhere else: another version of the harness may be installed there.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +18,91 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.options import NoOptions, Options
+
+JOB: Final = "job.json"
+"""In a trial's folder: what the worker is to do, written before it starts."""
+MEASUREMENT: Final = "measurement.json"
+"""In a trial's folder: what the worker measured, written whole at its end; a trial without it failed."""
+LOG: Final = "worker.log"
+"""In a trial's folder: what the worker printed; its executor writes it."""
+FAILURE: Final = "failure.json"
+"""In a trial's folder: why it failed (`reason`) and the end of its log (`log_tail`), written by the driver."""
+
+WORKER: Final = "harness.worker"
+"""The module of the worker. Its name and its one argument are the same in every version."""
+COSTING: Final = "harness.costing"
+"""The module that scores and costs a run. Its name and its arguments are the same in every version."""
+PROBE: Final = "harness.planning.probe"
+"""The module that asks what can run; of this version only, so it is started on the same machine and environment."""
+PROBE_ANSWER: Final = "harness-probe:"
+"""Begin of the line that holds its answer: plugins may print others."""
+
+_LOG_TAIL_LINES: Final = 12
+_LOG_TAIL_BYTES: Final = 16_384
+
+
+def worker_command(folder: Path, python: str = sys.executable) -> list[str]:
+    """The command of the worker of a trial.
+
+    Args:
+        folder: of the trial, as seen where the worker runs; holds the job already.
+        python: interpreter of the environment that is measured.
+    """
+    return [python, "-m", WORKER, str(folder)]
+
+
+def costing_command(run: Path, *flags: str, python: str = sys.executable) -> list[str]:
+    """The command that scores and costs the measured trials of a run's folder."""
+    return [python, "-m", COSTING, str(run), *flags]
+
+
+def probe_command(python: str = sys.executable) -> list[str]:
+    """The command that reads a question from standard input and says what can run in its environment.
+
+    Args:
+        python: interpreter of an environment with this version of the harness.
+    """
+    return [python, "-m", PROBE]
+
+
+def ask_probe(question: Mapping[str, Any], *, limit_s: float = 120.0) -> dict[str, Any]:
+    """What can run here, from a process of its own, which may load a driver or crash.
+
+    Args:
+        question: `{"point": ...}` with the point of a job, for the devices it gets here; or one of the planner's.
+        limit_s: the process is ended after so long.
+
+    Returns:
+        `devices`, or `unavailable` with the reason, also where the process crashed or took too long.
+    """
+    try:
+        child = subprocess.run(
+            probe_command(),
+            input=json.dumps(question, default=str),
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"unavailable": f"the probe took longer than {limit_s:g} s"}
+    for line in child.stdout.splitlines():
+        if line.startswith(PROBE_ANSWER):
+            return dict(json.loads(line.removeprefix(PROBE_ANSWER)))
+    last = child.stderr.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
+    return {"unavailable": f"the probe failed: {last[0]}"}
+
+
+def tail(path: Path, lines: int = _LOG_TAIL_LINES) -> tuple[str, ...]:
+    """The last lines of a log, without reading all of it; none where it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - _LOG_TAIL_BYTES))
+            text = stream.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ()
+    return tuple(text.splitlines()[-lines:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,10 @@ import pluggy
 
 from harness.backend import BackendSpec
 from harness.executor import ExecutorSpec
-from harness.meter import ImpactMeterSpec, MeterSpec
-from harness.workload import ScorerSpec, WorkloadSpec
+from harness.impact import ImpactMeterSpec
+from harness.meter import MeterSpec
+from harness.scorer import ScorerSpec
+from harness.workload import WorkloadSpec
 
 PROJECT_NAME = "harness"
 """Name of the pluggy project and of the entry-point group."""
@@ -74,14 +76,22 @@ def harness_commands() -> Iterable[CommandSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def harness_trial_started(trial: Mapping[str, object]) -> None:
-    """A trial's worker was started; `trial` holds `run`, `point`, `trial` and `workload`."""
+    """A trial begins; `trial` holds `run`, `point` (its id), `trial` (its number) and `workload`."""
 
 
 @hookspec
 def harness_trial_finished(trial: Mapping[str, object], folder: Path) -> None:
-    """A trial ended; `trial` also holds `status` and `reason`; `folder` holds what it wrote."""
+    """A trial ended; `trial` also holds `status` and `reason`; `folder` holds what it wrote.
+
+    Statuses are `measured`, `invalid` (measured, and not valid), `failed`, and `skipped` (nothing that the executor
+    reaches has what the point requires; the folder is gone). The reason is empty for `measured`. A trial that Ctrl-C
+    ended is not told of.
+    """
 
 
 @hookspec
 def harness_run_finished(run: Mapping[str, object], folder: Path) -> None:
-    """A run ended; `run` holds `run`, `exit_code` and counts by status."""
+    """A run ended; `run` holds `run`, `exit_code` and `trials`, a count for each status; `folder` holds its records.
+
+    All statuses of `harness_trial_finished` are counted, 0 included, and `kept`: trials from before a resume.
+    """

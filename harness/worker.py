@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 
 from harness.errors import HarnessError, MeasurementError, UsageError
+from harness.executor import JOB
 from harness.machine import leftovers
 from harness.measuring.messenger import Messenger
 from harness.measuring.trial import Trial
@@ -45,7 +46,7 @@ def main(folder: Path) -> int:
     messenger = Messenger()
     leftovers.adopt_orphans()
     watch_parent()
-    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     messenger.send("progress", phase="start", text="", done=None)
     try:
         trial = Trial(folder, job, load_named(job), messenger)

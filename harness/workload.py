@@ -1,16 +1,16 @@
-"""The role of a workload (does the work and writes rows) and of a scorer (adds quality columns afterwards)."""
+"""The role of a workload: does the work and writes a row for each work item."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.backend import Backend, Device
-from harness.functional_unit import FunctionalUnit, Row
+from harness.functional_unit import FunctionalUnit
 from harness.meter import Node
 from harness.options import NoOptions, Options
 from harness.quantity import Method, Unavailable
@@ -174,34 +174,3 @@ class WorkloadSpec:
     backends: tuple[str, ...] = ()
     probe: Callable[[Any], Unavailable | None] | None = None
     modelled: bool = False
-
-
-class Scorer(ABC):
-    """Turns stored outputs into quality columns, after the windows, in its own process. Its energy is not charged."""
-
-    @abstractmethod
-    def score(self, items: Iterable[tuple[Row, object]]) -> Mapping[str, Mapping[str, float | None]]:
-        """Quality columns per `item_id`, exactly one entry per item given; None where there is no score."""
-
-    def facts(self) -> Mapping[str, object]:
-        """What belongs into the record: scorer model, revision, dtype. JSON values only."""
-        return {}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScorerSpec:
-    """An offer of a scorer.
-
-    Attributes:
-        name: what a suite writes under `scorers:`.
-        summary: one line for `harness plugins`.
-        factory: options -> Scorer.
-        columns: columns it adds.
-        options: model of the options.
-    """
-
-    name: str
-    summary: str
-    factory: Callable[[Any], Scorer]
-    columns: tuple[Column, ...]
-    options: type[Options] = NoOptions

@@ -12,7 +12,7 @@ import pytest
 
 from harness.backend import Device
 from harness.functional_unit import UnitCount, per_unit
-from harness.meter import Factor
+from harness.impact import Factor
 from harness.planning.point import Choice, Point
 from harness.quantity import Amount, Method, Unavailable, Value
 from harness.records import record

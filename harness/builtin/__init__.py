@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from harness.backend import BackendSpec
 from harness.executor import ExecutorSpec
 from harness.hookspecs import hookimpl
-from harness.meter import ImpactMeterSpec, MeterSpec
+from harness.impact import ImpactMeterSpec
+from harness.meter import MeterSpec
 from harness.workload import WorkloadSpec
 
 

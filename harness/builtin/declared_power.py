@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import NonNegativeFloat
 
-from harness.meter import Costed, DeviceUse, Impact, ImpactMeter, ImpactMeterSpec
+from harness.impact import Costed, DeviceUse, Impact, ImpactMeter, ImpactMeterSpec
 from harness.options import Options
 from harness.quantity import Amount, Method, Unavailable, Value, total
 from harness.sample import Scope

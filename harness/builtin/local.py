@@ -1,11 +1,231 @@
-"""The offer of the executor `local`, the only one that gates."""
+"""The executor `local`: one fresh worker process after another on this machine, one at a time per device.
+
+Executors whose trials run elsewhere use it there: it locks the devices, passes messages on and ends the worker.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final
+
 from pydantic import PositiveInt
 
-from harness.executor import Executor, ExecutorSpec
+from harness.executor import (
+    LOG,
+    MEASUREMENT,
+    MESSAGES,
+    Executor,
+    ExecutorSpec,
+    Job,
+    Listener,
+    Outcome,
+    tail,
+    worker_command,
+)
+from harness.machine.device_locks import _POLL_S, device_locks
+from harness.machine.leftovers import MARK, end_of_trial, kernel_kills
 from harness.options import Options
+
+LOG_LIMIT_BYTES: Final = 16 * 2**20
+"""A worker that writes more into its log is ended: it would fill the disk."""
+MESSAGE_LIMIT_BYTES: Final = 2**20
+_GRACE_S: Final = 3.0
+
+
+class _Turns:
+    """Lets trials that measure a device run alone, and the others side by side."""
+
+    def __init__(self) -> None:
+        self._free = threading.Condition()
+        self._running = 0
+        self._waiting_alone = 0
+
+    @contextmanager
+    def turn(self, *, alone: bool) -> Iterator[None]:
+        with self._free:
+            self._waiting_alone += alone
+            self._free.wait_for(lambda: not self._running if alone else self._running >= 0 and not self._waiting_alone)
+            self._waiting_alone -= alone
+            self._running = -1 if alone else self._running + 1
+        try:
+            yield
+        finally:
+            with self._free:
+                self._running = 0 if alone else self._running - 1
+                self._free.notify_all()
+
+
+class LocalExecutor(Executor):
+    """Starts each worker in a process group of its own and ends the whole group when it must.
+
+    Args:
+        python: the interpreter that the worker runs on; this one unless another environment is to be measured.
+        working: the folder it runs in; this process's own by default.
+        jobs: how many trials that measure no device run side by side; one that does always runs alone.
+    """
+
+    def __init__(self, python: str = sys.executable, working: Path | None = None, jobs: int = 1) -> None:
+        self._python = python
+        self._working = working
+        self._jobs = jobs
+        self._turns = _Turns()
+        self._lock = threading.Lock()
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._closed = False
+
+    @property
+    def at_once(self) -> int:
+        """As many as were asked for."""
+        return self._jobs
+
+    def run(self, job: Job, listener: Listener) -> Outcome:
+        """Runs one trial to its end."""
+        with self._turns.turn(alone=job.measured), device_locks(job.devices if job.measured else (), listener):
+            return self._run(job, listener)
+
+    def _run(self, job: Job, listener: Listener) -> Outcome:
+        log_path = job.folder / LOG
+        receive, send = os.pipe()
+        kills = kernel_kills()
+        with log_path.open("ab") as log, os.fdopen(receive, "rb", buffering=0) as pipe:
+            try:
+                process = self._start(job, log, send)
+            finally:
+                os.close(send)
+            if process is None:
+                return Outcome(ok=False, reason="the executor was closed")
+            try:
+                reason = self._listen(process, pipe, job, listener, log_path)
+                if reason:
+                    reason += _aftermath(process.pid, str(job.folder.resolve()), kills)
+            finally:
+                self._end(process)
+        if reason or not (job.folder / MEASUREMENT).exists():
+            return Outcome(ok=False, reason=reason or "the worker wrote no measurement", log_tail=tail(log_path))
+        return Outcome(ok=True)
+
+    def _start(self, job: Job, log: IO[bytes], send: int) -> subprocess.Popen[bytes] | None:
+        with self._lock:
+            if self._closed:
+                return None
+            process = subprocess.Popen(
+                worker_command(job.folder.resolve(), self._python),
+                cwd=self._working,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=(send,),
+                env={
+                    **os.environ,
+                    **job.environment,
+                    MESSAGES: str(send),
+                    MARK: str(job.folder.resolve()),
+                    "PYTHONUNBUFFERED": "1",
+                },
+                start_new_session=True,
+            )
+            self._processes.add(process)
+            return process
+
+    def _listen(
+        self,
+        process: subprocess.Popen[bytes],
+        pipe: object,
+        job: Job,
+        listener: Listener,
+        log_path: Path,
+    ) -> str:
+        """Passes messages on until the worker is gone; returns why the trial failed, or an empty string."""
+        started = heard = time.monotonic()
+        buffered = b""
+        failure = ""
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)  # type: ignore[arg-type]
+            while True:
+                if selector.select(_POLL_S):
+                    chunk = pipe.read(65_536)  # type: ignore[attr-defined]
+                    if not chunk:
+                        break
+                    heard = time.monotonic()
+                    *lines, buffered = (buffered + chunk).split(b"\n")
+                    for line in lines:
+                        failure = _pass_on(line, listener) or failure
+                elif process.poll() is not None:
+                    break  # a child of the worker may hold the pipe open; the worker itself is gone
+                now = time.monotonic()
+                if now - started > job.timeout_s:
+                    return f"the trial took longer than its limit of {job.timeout_s:g} s"
+                if now - heard > job.silence_s:
+                    return f"the worker was silent for {job.silence_s:g} s"
+                if flooded := _flooded(log_path, buffered):
+                    return flooded
+        try:
+            code = process.wait(timeout=_GRACE_S)
+        except subprocess.TimeoutExpired:
+            return "the worker closed its messages and did not end"
+        if failure:
+            return failure
+        if code < 0:
+            return f"the worker was killed by {signal.Signals(-code).name}"
+        return f"the worker ended with exit code {code}" if code else ""
+
+    def close(self) -> None:
+        """Ends every worker and all processes of their groups, and lets none start afterwards."""
+        with self._lock:
+            self._closed = True
+            running = list(self._processes)
+        for process in running:
+            self._end(process)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """Ends a worker and every process of its group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(BrokenPipeError, OSError):
+            if process.stdin is not None:
+                process.stdin.close()
+        process.wait()
+        with self._lock:
+            self._processes.discard(process)
+
+
+def _flooded(log_path: Path, buffered: bytes) -> str:
+    """What of a worker grew too long; an empty string if nothing did."""
+    if log_path.stat().st_size > LOG_LIMIT_BYTES:
+        return f"the worker wrote more than {LOG_LIMIT_BYTES // 2**20} MiB into its log"
+    if len(buffered) > MESSAGE_LIMIT_BYTES:
+        return f"the worker sent a message of more than {MESSAGE_LIMIT_BYTES // 2**20} MiB"
+    return ""
+
+
+def _aftermath(worker: int, mark: str, kills: int) -> str:
+    """Ends what a failed worker left running, and says so; says when the kernel was short of memory."""
+    left = end_of_trial(worker, mark)
+    said = f"; it left {', '.join(sorted(set(left)))} running, which was ended" if left else ""
+    return said + ("; the kernel ended a process for want of memory meanwhile" if kernel_kills() > kills else "")
+
+
+def _pass_on(line: bytes, listener: Listener) -> str:
+    """Hands a message to the listener; returns the reason if it says that the trial failed."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return ""
+    if not isinstance(message, Mapping):
+        return ""
+    listener(message)
+    return str(message.get("reason") or "failed") if message.get("type") == "failed" else ""
 
 
 class LocalOptions(Options):
@@ -18,15 +238,9 @@ class LocalOptions(Options):
     jobs: PositiveInt = 1
 
 
-def _make(options: LocalOptions) -> Executor:
-    from harness.builtin.local_executor import LocalExecutor
-
-    return LocalExecutor(jobs=options.jobs)
-
-
 EXECUTOR = ExecutorSpec(
     name="local",
     summary="one worker process after another on this machine",
-    factory=_make,
+    factory=lambda options: LocalExecutor(jobs=options.jobs),
     options=LocalOptions,
 )

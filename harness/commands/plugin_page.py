@@ -14,9 +14,11 @@ from pydantic import ValidationError
 
 from harness.discovery.option_table import PARSED, OptionRow, OptionTable, option_tables, schema_of
 from harness.discovery.registry import Offer, Registry
-from harness.meter import ImpactMeterSpec, MeterSpec
+from harness.impact import ImpactMeterSpec
+from harness.meter import MeterSpec
 from harness.options import sentence
-from harness.workload import ScorerSpec, WorkloadSpec
+from harness.scorer import ScorerSpec
+from harness.workload import WorkloadSpec
 
 _WIDEST: Final = 100
 """Columns of text that are still read with ease."""

@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from harness import functional_unit
-from harness.costing.impacts import Applied, Costs, StoredTrace, Windows, in_order
+from harness.costing.impacts import Applied, CostedWindows, Costs, StoredTrace, in_order
 from harness.discovery.guard import expect, json_mapping, made, naming, title
 from harness.discovery.registry import Registry, load_plugins
 from harness.errors import HarnessError, MeasurementError, PluginError
 from harness.functional_unit import FunctionalUnit, Row, count, finite, per_second
-from harness.meter import ImpactMeter, ImpactMeterSpec
+from harness.impact import ImpactMeter, ImpactMeterSpec
 from harness.planning.point import Point
 from harness.quantity import Amount, Method, Value
 from harness.records import record, side_cars
 from harness.records.record import Measurement, Record, UnitResult
-from harness.workload import Column, Scorer
+from harness.scorer import Scorer
+from harness.workload import Column
 
 STATISTICS = {"p50": 0.5, "p95": 0.95}
 
@@ -57,7 +58,7 @@ class Coster:
         self._score()
         late = self._check_items()
         applied = in_order(self._applied())
-        costs = Windows(self.measurement, StoredTrace(self.folder, self.measurement)).cost(applied)
+        costs = CostedWindows(self.measurement, StoredTrace(self.folder, self.measurement)).cost(applied)
         return Record(
             measurement=self.measurement,
             totals=costs.totals,

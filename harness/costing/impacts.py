@@ -14,7 +14,7 @@ from harness import functional_unit
 from harness.discovery.guard import expect, naming
 from harness.errors import PluginError
 from harness.functional_unit import UnitCount, per_unit
-from harness.meter import Costed, DeviceUse, EnergyTrace, Factor, Impact, ImpactMeter, ImpactMeterSpec
+from harness.impact import Costed, DeviceUse, EnergyTrace, Factor, Impact, ImpactMeter, ImpactMeterSpec
 from harness.planning.point import order_impacts
 from harness.quantity import Amount, Unavailable, Undefined, Value, total
 from harness.records import record
@@ -100,7 +100,7 @@ class _Window:
     uses: tuple[DeviceUse, ...]
 
 
-class Windows:
+class CostedWindows:
     """The windows of one measurement.
 
     Args:

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from harness.diagnosing.store_findings import store_findings
 from harness.errors import ExitCode
+from harness.executor import WORKER
 from harness.machine.device_locks import lock_folder_path
 from harness.machine.leftovers import mark_of
 from harness.reporting.tables import Item, Section
@@ -36,7 +37,6 @@ State = Literal["well", "wrong", "not known"]
 LEAST_DISK_BYTES: Final = 1 << 30
 """Below this a run of any length may fill the disk."""
 LEAST_MEMORY_BYTES: Final = 1 << 30
-WORKER: Final = "harness.worker"
 _FIRST_SANE_YEAR: Final = 2026
 _STATUS_OFFSET: Final = 40
 """Of `status` in `struct timex` on 64-bit Linux (adjtimex(2)): int, padding, four longs."""

@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 import psutil
 
 from harness.errors import MeasurementError
-from harness.planning.planner import Point
+from harness.planning.point import Point
 from harness.records import record, side_cars
 from harness.running.driver_lock import is_driven
 from harness.running.run_folder import PLAN

@@ -17,9 +17,10 @@ from harness.backend import Device
 from harness.diagnosing.card_runs import make_cards
 from harness.diagnosing.meter_card import MeterCard
 from harness.errors import HarnessError
+from harness.impact import ImpactMeterSpec
 from harness.machine.fingerprint import environment
-from harness.meter import ImpactMeterSpec, Meter, MeterContext
-from harness.planning.planner import Choice
+from harness.meter import Meter, MeterContext
+from harness.planning.point import Choice
 from harness.planning.probe import Prober as ChildProber
 from harness.quantity import Unavailable
 from harness.reporting.tables import Item, Section, Table

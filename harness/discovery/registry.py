@@ -22,8 +22,10 @@ from harness.discovery.offer_check import check_spec
 from harness.errors import PluginError, UsageError, did_you_mean
 from harness.executor import ExecutorSpec
 from harness.hookspecs import PROJECT_NAME, CommandSpec
-from harness.meter import ImpactMeterSpec, MeterSpec
-from harness.workload import ScorerSpec, WorkloadSpec
+from harness.impact import ImpactMeterSpec
+from harness.meter import MeterSpec
+from harness.scorer import ScorerSpec
+from harness.workload import WorkloadSpec
 
 KINDS: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
     "workload": ("harness_workloads", (WorkloadSpec,)),

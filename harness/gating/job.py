@@ -21,7 +21,7 @@ from harness.gating.sides import BASE, HEAD, Planned, Side, Tell, installed, rev
 from harness.gating.verdict import margin
 from harness.planning import suite
 from harness.planning.named_offers import Offers
-from harness.planning.planner import Point
+from harness.planning.point import Point
 from harness.planning.suite import Suite
 from harness.records import record
 from harness.records.metric import Metric

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from harness.builtin.local_executor import LocalExecutor
+from harness.builtin.local import LocalExecutor
 from harness.errors import MeasurementError
-from harness.executor import Executor
+from harness.executor import Executor, costing_command
 from harness.gating.sides import BASE, HEAD, Side, run_whole
 from harness.planning.named_offers import Offers
-from harness.planning.planner import Plan, Point
+from harness.planning.point import Plan, Point
 from harness.records import record
 from harness.records.record import Measurement, Record
 from harness.running.run import Watcher, prepare
@@ -166,7 +166,7 @@ class Pairs:
         """
         for name, run in self.runs.items():
             side = self.sides[name]
-            done = run_whole([side.python, "-m", "harness.costing", run.resolve()], side.folder)
+            done = run_whole(costing_command(run.resolve(), python=side.python), side.folder)
             if done.returncode:
                 last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
                 raise MeasurementError(f"scoring or costing of {name} failed: {last}", where=str(run))

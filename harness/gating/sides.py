@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Final
 
 from harness.errors import ExitCode, MeasurementError, UsageError
+from harness.executor import WORKER
 from harness.planning.named_offers import Offers
 from harness.planning.point import Point, canonical
 
@@ -224,7 +225,7 @@ def _install(template: str, worktree: Path, environment: Path, revision: str, va
         raise MeasurementError(f"installing {revision[:12]} failed with exit code {done.returncode}:\n{tail}")
     if not (environment / "bin" / "python").exists():
         raise MeasurementError(f"the install command left no {environment / 'bin' / 'python'}")
-    found = run_whole([environment / "bin" / "python", "-c", "import harness.worker"], worktree)
+    found = run_whole([environment / "bin" / "python", "-c", f"import {WORKER}"], worktree)
     if found.returncode:
         last = (found.stderr.strip() or f"exit code {found.returncode}").splitlines()[-1]
         raise MeasurementError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.builtin.local_executor import LocalExecutor
+from harness.builtin.local import LocalExecutor
 from harness.discovery.registry import Registry
 from harness.errors import MeasurementError, UsageError
 from harness.gating import baseline
@@ -13,7 +13,7 @@ from harness.gating import job as gate_command
 from harness.gating import pytest_benchmark as pytest_benchmark_import
 from harness.gating.baseline_gate import BaselineResult, judge_against_baseline
 from harness.gating.gate import Result, to_json
-from harness.planning.planner import Point
+from harness.planning.point import Point
 from harness.planning.probe import plan_probed
 from harness.records import record, trials
 from harness.running.run import Run, Watcher

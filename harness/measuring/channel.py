@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from harness.measuring.edges import register
+from harness.measuring.edges import Register, register
 from harness.meter import Meter
 from harness.quantity import Unavailable
-from harness.sample import Scope, Snapshot, now_ns
+from harness.sample import Cumulative, Scope, Snapshot, now_ns
 from harness.units import seconds
 
 CHANGES_KEPT: Final = 10
@@ -26,7 +26,33 @@ class Pace:
     recent_w: tuple[float, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class Registers:
+    """The registers of a meter, read at one moment.
+
+    What a meter says of a register is put into its full form here and nowhere else, and only when it is looked at: an
+    edge of a window costs little more than the reading itself.
+
+    Attributes:
+        began_ns: when the reading began, on the monotonic clock.
+        ended_ns: when it was done.
+        said: what the meter gave, in a mapping that it cannot change any more.
+        paces: how fast each register moved lately.
+    """
+
+    began_ns: int
+    ended_ns: int
+    said: Mapping[str, float | Cumulative | Unavailable]
+    paces: Mapping[str, Pace]
+
+    def __getitem__(self, scope: str) -> Register:
+        return register(self.said.get(scope))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.said)
+
+
+@dataclass(slots=True, eq=False)
 class Channel:
     """One opened meter.
 
@@ -53,35 +79,36 @@ class Channel:
         """Update period in seconds of each scope that has one."""
         return {name: scope.tick_s for name, scope in self.scopes.items() if scope.tick_s}
 
-    def read(self) -> Snapshot:
+    def read(self) -> Registers:
         """Reads the meter; what it raises becomes Unavailable in every scope. Hold `lock`."""
         try:
             found: object = self.meter.read()
-            if isinstance(found, Snapshot) and isinstance(found.joules, Mapping):
-                return found
+            if isinstance(found, Snapshot):
+                began_ns, joules, took_ns = found
+                if type(joules) is dict or isinstance(joules, Mapping):  # the first takes a tenth of the time
+                    return Registers(began_ns, began_ns + took_ns, {**joules}, self.pace)
             lost = Unavailable(f"meter {self.name!r} gave {found!r:.60}, which is no Snapshot")
-            return Snapshot(now_ns(), dict.fromkeys(self.scopes, lost))
         except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the trial
             lost = Unavailable(f"{type(error).__name__}: {error}")
-            return Snapshot(now_ns(), dict.fromkeys(self.scopes, lost))
+        now = now_ns()
+        return Registers(now, now, dict.fromkeys(self.scopes, lost), self.pace)
 
-    def follow(self, snapshot: Snapshot) -> None:
+    def follow(self, registers: Registers) -> None:
         """Notes how fast each register moves; done by the sampling thread, never at an edge.
 
         The mapping is replaced and never changed, so that an edge keeps it without a copy.
         """
         paces = dict(self.pace)
-        for name, value in snapshot.joules.items():
-            known = register(value)
-            if isinstance(known, Unavailable) or name not in self.scopes:
+        for name in registers:
+            if name not in self.scopes or isinstance(known := registers[name], Unavailable):
                 continue
             joules = known.joules
             pace = paces.get(name)
             if pace is None:
-                paces[name] = Pace(snapshot.monotonic_ns, joules)
-            elif joules != pace.joules and snapshot.monotonic_ns > pace.at_ns:
+                paces[name] = Pace(registers.began_ns, joules)
+            elif joules != pace.joules and registers.began_ns > pace.at_ns:
                 # two changes lie at least a tick apart, however soon after each other they were seen
-                elapsed = max(seconds(snapshot.monotonic_ns - pace.at_ns), self.scopes[name].tick_s or 0.0)
+                elapsed = max(seconds(registers.began_ns - pace.at_ns), self.scopes[name].tick_s or 0.0)
                 watts = (joules - pace.joules) / elapsed
-                paces[name] = Pace(snapshot.monotonic_ns, joules, (*pace.recent_w[1 - CHANGES_KEPT :], watts))
+                paces[name] = Pace(registers.began_ns, joules, (*pace.recent_w[1 - CHANGES_KEPT :], watts))
         self.pace = paces

@@ -52,7 +52,7 @@ def register(value: float | Cumulative | Unavailable | None) -> Register:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class EdgeReading:
     """One scope at one edge of a span; `recent_w` is the power between the register's latest changes, oldest first."""
 
     edge_ns: int
@@ -76,7 +76,7 @@ class Side:
         return max(mean_w, seen_w if limit_w is None else min(seen_w, limit_w))
 
 
-def span_energy(scope: Scope, opened: Side, closed: Side) -> tuple[Value, float | None, tuple[str, ...]]:
+def span_energy(scope: Scope, opened: EdgeReading, closed: EdgeReading) -> tuple[Value, float | None, tuple[str, ...]]:
     """Joules of one scope between two edges: value with bound, share of time covered, flags.
 
     The bound holds what the instrument cannot know: the unread part of a counter's last period, bridged gaps,
@@ -122,7 +122,7 @@ def span_energy(scope: Scope, opened: Side, closed: Side) -> tuple[Value, float 
 
 
 def _edges(
-    scope: Scope, opened: Side, closed: Side, raw: float, first: Cumulative, mean_w: float
+    scope: Scope, opened: EdgeReading, closed: EdgeReading, raw: float, first: Cumulative, mean_w: float
 ) -> tuple[float, float, float, list[str]]:
     """Value and bound from what the edges leave open; before gaps and gain."""
     before_w = opened.at_most_w(mean_w, scope.max_power_w)

@@ -11,36 +11,52 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import IO, Final, NamedTuple
+from dataclasses import dataclass
+from typing import IO, Final
 
 from harness.discovery.guard import sorted_scopes
 from harness.errors import MeasurementError
-from harness.measuring.channel import Channel, Pace
-from harness.measuring.edges import Side, Tick, register, span_energy
+from harness.measuring.channel import Channel, Registers
+from harness.measuring.edges import EdgeReading, Tick, span_energy
 from harness.meter import Meter
-from harness.quantity import Unavailable, Value
-from harness.records.record import SeenCondition
-from harness.sample import Cumulative, Snapshot, disjoint, now_ns
+from harness.quantity import Unavailable
+from harness.records.record import Reading, SeenCondition
+from harness.sample import Cumulative, disjoint, now_ns
 from harness.units import nanoseconds, seconds
 
 TICKS_TO_WAIT: Final = 10
 """A counter that has not moved for so many of its periods is not aligned to."""
 
 
-class Edge(NamedTuple):
+_NOT_AWAITED: Final[Mapping[Channel, Mapping[str, Tick]]] = {}
+
+
+@dataclass(slots=True, eq=False)
+class Edge:
     """Every meter, read around one moment.
 
     Attributes:
         ns: the moment on the monotonic clock.
-        snapshots: one a channel, in order.
-        paces: one a channel: how fast each of its registers moved lately.
-        ticks: the change waited for, before an opening or after a closing edge; absent where none came.
+        registers: what each channel showed.
+        ticks: by channel and scope, the change waited for, before an opening or after a closing edge; absent where
+            none came.
     """
 
     ns: int
-    snapshots: Sequence[Snapshot]
-    paces: Sequence[Mapping[str, Pace]]
-    ticks: Mapping[tuple[int, str], Tick]
+    registers: Mapping[Channel, Registers]
+    ticks: Mapping[Channel, Mapping[str, Tick]]
+
+    def reading(self, channel: Channel, scope: str) -> EdgeReading:
+        """One scope of a channel at this edge."""
+        registers = self.registers[channel]
+        pace = registers.paces.get(scope)
+        return EdgeReading(
+            edge_ns=self.ns,
+            read_ns=registers.ended_ns,
+            register=registers[scope],
+            recent_w=pace.recent_w if pace else (),
+            tick=self.ticks.get(channel, {}).get(scope),
+        )
 
 
 class Meters:
@@ -63,7 +79,7 @@ class Meters:
         self._order()
         self._log = log
         self._log_lock = threading.Lock()
-        self._unwritten: deque[tuple[str, Snapshot]] = deque()
+        self._unwritten: deque[tuple[Channel, Registers]] = deque()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lost: Exception | None = None
@@ -74,10 +90,10 @@ class Meters:
 
     def _order(self) -> None:
         # Cross-checks are read farther from the work, so that what they take widens no bound.
-        checks = [index for index, channel in enumerate(self.channels) if channel.cross_check]
-        others = [index for index, channel in enumerate(self.channels) if not channel.cross_check]
-        self._inwards = [*checks, *others] if checks else []
-        self._outwards = [*others, *checks] if checks else []
+        checks = [channel for channel in self.channels if channel.cross_check]
+        others = [channel for channel in self.channels if not channel.cross_check]
+        self._inwards = [*checks, *others]
+        self._outwards = [*others, *checks]
 
     def add(self, channels: Sequence[Channel]) -> None:
         """Reads more meters from now on; between two spans only, since the edges of one name the same channels."""
@@ -96,37 +112,32 @@ class Meters:
 
     def opening(self, *, align: bool) -> Edge:
         """An opening edge; `align` waits for each counter's tick first."""
-        ticks = self._await_ticks() if align else {}
-        snapshots = self._read_all(self._inwards)
-        return Edge(now_ns(), snapshots, [channel.pace for channel in self.channels], ticks)
+        ticks = self._await_ticks() if align else _NOT_AWAITED
+        registers = self._read_all(self._inwards)
+        return Edge(now_ns(), registers, ticks)
 
     def closing(self, *, align: bool) -> Edge:
         """A closing edge; `align` waits for each counter's next tick afterwards."""
         moment = now_ns()
-        snapshots = self._read_all(self._outwards)
-        paces = [channel.pace for channel in self.channels]
-        return Edge(moment, snapshots, paces, self._await_ticks() if align else {})
+        registers = self._read_all(self._outwards)
+        return Edge(moment, registers, self._await_ticks() if align else _NOT_AWAITED)
 
-    def _read_all(self, order: Sequence[int]) -> list[Snapshot]:
-        """One snapshot a channel, taken in this order."""
-        if not order:
-            return [self._read(channel) for channel in self.channels]
-        found = {index: self._read(self.channels[index]) for index in order}
-        return [found[index] for index in range(len(self.channels))]
-
-    def _read(self, channel: Channel) -> Snapshot:
-        with channel.lock:
-            snapshot = channel.read()
+    def _read_all(self, order: Sequence[Channel]) -> dict[Channel, Registers]:
+        """Every channel, read in this order."""
+        found = {}
+        for channel in order:
+            with channel.lock:
+                found[channel] = channel.read()
         if self._log is not None:
-            self._unwritten.append((channel.name, snapshot))
-        return snapshot
+            self._unwritten.extend(found.items())
+        return found
 
-    def _await_ticks(self) -> dict[tuple[int, str], Tick]:
-        found: dict[tuple[int, str], Tick] = {}
-        for index, channel in enumerate(self.channels):
+    def _await_ticks(self) -> dict[Channel, Mapping[str, Tick]]:
+        found: dict[Channel, Mapping[str, Tick]] = {}
+        for channel in self.channels:
             if channel.ticking:
                 with channel.lock:
-                    found.update({(index, scope): tick for scope, tick in _await_tick(channel).items()})
+                    found[channel] = _await_tick(channel)
         return found
 
     def attach(self, processes: Mapping[str, int]) -> list[str]:
@@ -191,12 +202,12 @@ class Meters:
                     due[index] = max(due[index] + periods[index], now)
                     if channel.lock.acquire(blocking=False):  # an edge that waits for a tick reads it anyway
                         try:
-                            snapshot = channel.read()
-                            channel.follow(snapshot)
+                            registers = channel.read()
+                            channel.follow(registers)
                         finally:
                             channel.lock.release()
                         if self._log is not None:
-                            self._unwritten.append((channel.name, snapshot))
+                            self._unwritten.append((channel, registers))
             if now >= second:
                 second = now + 1.0
                 for channel in watched:
@@ -241,29 +252,49 @@ class Meters:
 
     def _flush(self) -> None:
         while self._unwritten:
-            name, snapshot = self._unwritten.popleft()
+            channel, registers = self._unwritten.popleft()
             joules = {
-                scope: None if isinstance(known := register(value), Unavailable) else known.joules
-                for scope, value in snapshot.joules.items()
+                scope: None if isinstance(known := registers[scope], Unavailable) else known.joules
+                for scope in registers
             }
-            self._write({"t": snapshot.monotonic_ns, "m": name, "j": joules})
+            self._write({"t": registers.began_ns, "m": channel.name, "j": joules})
         with self._log_lock:
             if self._log is not None:
                 self._log.flush()
 
     # Readings
 
-    def energies(self, opened: Edge, closed: Edge) -> list[tuple[Channel, str, Value, float | None, tuple[str, ...]]]:
-        """Energy per channel and scope between two edges: value, coverage, flags."""
+    def energies(self, opened: Edge, closed: Edge, span: str = "window", window: int = 0) -> list[Reading]:
+        """Energy per channel and scope between two edges.
+
+        Args:
+            opened: the earlier edge.
+            closed: the later one.
+            span: name of the span between them.
+            window: index of the window it lies in; -1 outside of any.
+        """
+        primary = self.primaries()
         found = []
-        for index, channel in enumerate(self.channels):
+        for channel in self.channels:
             for name, scope in channel.scopes.items():
-                value, coverage, flags = span_energy(scope, _side(opened, index, name), _side(closed, index, name))
-                found.append((channel, name, value, coverage, flags))
+                first, last = opened.reading(channel, name), closed.reading(channel, name)
+                value, coverage, flags = span_energy(scope, first, last)
+                found.append(
+                    Reading(
+                        span=span,
+                        window=window,
+                        meter=channel.name,
+                        scope=name,
+                        primary=primary.get(name) is channel,
+                        value=value,
+                        coverage=coverage,
+                        flags=flags,
+                    )
+                )
         return found
 
-    def primaries(self) -> dict[str, str]:
-        """Scope -> name of its primary meter: the first listed that reads it; within `auto`, the strongest method."""
+    def primaries(self) -> dict[str, Channel]:
+        """Scope -> its primary meter: the first listed that reads it; within `auto`, the strongest method."""
         chosen: dict[str, Channel] = {}
         for channel in self.channels:
             if channel.cross_check:
@@ -273,19 +304,16 @@ class Meters:
                 both_auto = holder is not None and not holder.asked and not channel.asked
                 if holder is None or (both_auto and scope.method.weakness < holder.scopes[name].method.weakness):
                     chosen[name] = channel
-        return {name: channel.name for name, channel in chosen.items()}
+        return chosen
 
     def watts_between(self, before: Edge, after: Edge) -> float | None:
         """Mean power of all primary scopes together; None where one cannot be resolved between the edges."""
         primary = self.primaries()
-        described = {
-            name: ch.scopes[name] for ch in self.channels for name in ch.scopes if primary.get(name) == ch.name
-        }
+        described = {name: channel.scopes[name] for name, channel in primary.items()}
         joules = 0.0
         for name in disjoint(described, described):
-            index = next(i for i, channel in enumerate(self.channels) if channel.name == primary[name])
-            first = register(before.snapshots[index].joules.get(name))
-            last = register(after.snapshots[index].joules.get(name))
+            first = before.registers[primary[name]][name]
+            last = after.registers[primary[name]][name]
             tick = described[name].tick_s or 0.0
             if isinstance(first, Unavailable) or isinstance(last, Unavailable):
                 return None
@@ -301,33 +329,24 @@ def _await_tick(channel: Channel) -> dict[str, Tick]:
     waiting = channel.ticking
     period = min(waiting.values())
     first = channel.read()
-    seen = {scope: register(first.joules.get(scope)) for scope in waiting}
-    before = dict.fromkeys(waiting, first.monotonic_ns)
-    deadline = {scope: first.monotonic_ns + nanoseconds(TICKS_TO_WAIT * tick) for scope, tick in waiting.items()}
+    seen = {scope: first[scope] for scope in waiting}
+    before = dict.fromkeys(waiting, first.began_ns)
+    deadline = {scope: first.began_ns + nanoseconds(TICKS_TO_WAIT * tick) for scope, tick in waiting.items()}
     found: dict[str, Tick] = {}
     while waiting:
         if period >= 0.01:
             time.sleep(period / 500)
-        snapshot = channel.read()
+        registers = channel.read()
         for scope in list(waiting):
-            new = register(snapshot.joules.get(scope))
+            new = registers[scope]
             old = seen[scope]
             if isinstance(new, Cumulative):
                 if isinstance(old, Cumulative) and new.joules != old.joules:
-                    found[scope] = Tick(before[scope], snapshot.monotonic_ns + snapshot.took_ns, new)
+                    found[scope] = Tick(before[scope], registers.ended_ns, new)
                     del waiting[scope]
                     continue
                 seen[scope] = new
-                before[scope] = snapshot.monotonic_ns
-            if snapshot.monotonic_ns > deadline[scope]:
+                before[scope] = registers.began_ns
+            if registers.began_ns > deadline[scope]:
                 del waiting[scope]
     return found
-
-
-def _side(edge: Edge, index: int, scope: str) -> Side:
-    snapshot = edge.snapshots[index]
-    read_ns = snapshot.monotonic_ns + snapshot.took_ns
-    found = register(snapshot.joules.get(scope))
-    pace = edge.paces[index].get(scope)
-    recent_w = pace.recent_w if pace else ()
-    return Side(edge.ns, read_ns, found, recent_w, edge.ticks.get((index, scope)))

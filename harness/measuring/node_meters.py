@@ -11,8 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from harness.discovery.registry import load_plugins
 from harness.measuring.channel import Channel
 from harness.measuring.meters import Meters
+from harness.measuring.opening import open_meters
 from harness.meter import Meter, MeterContext, Node
 from harness.planning.point import Choice
 from harness.quantity import Unavailable
@@ -36,9 +38,6 @@ class Opened:
 
 def open_here(choices: tuple[Choice, ...], context: MeterContext, processes: Mapping[str, int]) -> list[Opened]:
     """Opens a point's meters on the node where it is called, and samples them there."""
-    from harness.discovery.registry import load_plugins
-    from harness.measuring.opening import open_meters
-
     reading, silent = open_meters(choices, load_plugins(), context)
     meters = Meters(reading)
     faults = meters.attach(processes)

@@ -11,8 +11,8 @@ from typing import IO, Final
 from harness.backend import Backend
 from harness.errors import PluginError
 from harness.functional_unit import finite
+from harness.impact import DeviceUse
 from harness.measuring.meters import Edge, Meters
-from harness.meter import DeviceUse
 from harness.records.record import Reading, Span, WindowUse
 from harness.sample import now_ns
 from harness.units import seconds
@@ -143,23 +143,6 @@ class OpenWindow:
             self._iteration = max(1, len(self.items))
 
 
-def _readings(meters: Meters, name: str, window: int, opened: Edge, closed: Edge) -> list[Reading]:
-    primary = meters.primaries()
-    return [
-        Reading(
-            span=name,
-            window=window,
-            meter=channel.name,
-            scope=scope,
-            primary=primary.get(scope) == channel.name,
-            value=value,
-            coverage=coverage,
-            flags=flags,
-        )
-        for channel, scope, value, coverage, flags in meters.energies(opened, closed)
-    ]
-
-
 def shortness(meters: Meters, duration_s: float, iterations: int) -> tuple[str, ...]:
     """`short` and `short_time` flags of a window."""
     ticks = [tick for channel in meters.channels for tick in channel.ticking.values()]
@@ -203,11 +186,11 @@ def measure(
         flags=shortness(meters, seconds(closed.ns - opened.ns), window.iteration),
     )
     ledger.spans.append(span)
-    ledger.readings += _readings(meters, "window", window.index, opened, closed)
+    ledger.readings += meters.energies(opened, closed, "window", window.index)
     for name, begun, ended in window.marks:
         start = meters.utc_s(begun.ns)
         ledger.spans.append(Span(name=name, window=window.index, start_ns=begun.ns, end_ns=ended.ns, start_utc_s=start))
-        ledger.readings += _readings(meters, name, window.index, begun, ended)
+        ledger.readings += meters.energies(begun, ended, name, window.index)
     ledger.uses += [WindowUse(window=window.index, use=use) for use in window.uses]
     _write(ledger.items, window.items)
     _write(ledger.outputs, ({"item_id": item, "window": window.index, "output": out} for item, out in window.outputs))
@@ -225,7 +208,7 @@ def rest(
     ledger.spans.append(
         Span(name=name, window=-1, start_ns=opened.ns, end_ns=closed.ns, start_utc_s=meters.utc_s(opened.ns))
     )
-    ledger.readings += _readings(meters, name, -1, opened, closed)
+    ledger.readings += meters.energies(opened, closed, name, -1)
 
 
 def _write(stream: IO[str], rows: Iterator[Mapping[str, object]] | list[dict[str, object]]) -> None:

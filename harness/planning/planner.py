@@ -14,7 +14,8 @@ from harness.backend import Device
 from harness.discovery.registry import Offer, Registry
 from harness.errors import PluginError, UsageError, did_you_mean
 from harness.functional_unit import FunctionalUnit
-from harness.meter import ImpactMeterSpec, MeterSpec
+from harness.impact import ImpactMeterSpec
+from harness.meter import MeterSpec
 from harness.planning import matrix
 from harness.planning.faults import Place, faults, real_path
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
@@ -23,8 +24,6 @@ from harness.planning.suite import CHOICE_KEYS, FREE_KEYS, Case, Named, Suite
 from harness.planning.trial_rules import Windows
 from harness.quantity import Unavailable
 from harness.workload import COMMON_COLUMNS, WorkloadSpec
-
-__all__ = ["Choice", "Plan", "Point", "Skipped", "expand", "order_impacts"]
 
 LIMIT_POINTS: Final = 100_000
 _LIMIT_COMPARISONS: Final = 10_000_000

@@ -7,23 +7,32 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import psutil
+from pydantic import BeforeValidator, ConfigDict, ValidationError
 
 from harness.backend import Device
 from harness.errors import UsageError
-from harness.meter import ImpactMeterSpec
-from harness.planning.trial_rules import Limits, WarmUp, Windows
+from harness.impact import ImpactMeterSpec
+from harness.planning.trial_rules import Limits, WarmUpRule, Windows
+from harness.records.record import adapter
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A backend, meter or scorer with its validated options; `auto` if the suite did not name it."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     auto: bool = False
+
+
+def _by_field(limits: object) -> object:
+    """Limits by the names of their fields, which carry units; a suite's shorter keys are aliases of them."""
+    return Limits(**limits) if isinstance(limits, Mapping) else limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +63,8 @@ class Point:
         devices: what the backend's probe found, as JSON; empty before probing.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     id: str
     suite: str
     suite_file: str = ""
@@ -68,9 +79,9 @@ class Point:
     trials: int = 3
     seed: int = 0
     windows: Windows = field(default_factory=Windows)
-    warm_up: WarmUp = field(default_factory=WarmUp)
+    warm_up: WarmUpRule = field(default_factory=WarmUpRule)
     idle_seconds: float = 0.0
-    limits: Limits = field(default_factory=Limits)
+    limits: Annotated[Limits, BeforeValidator(_by_field)] = field(default_factory=Limits)
     functional_units: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     requires: Mapping[str, Any] = field(default_factory=dict)
     power_cap: str = "unexpected"
@@ -78,20 +89,17 @@ class Point:
 
     def to_json(self) -> dict[str, Any]:
         """This point as JSON values."""
-        return dict(json.loads(json.dumps(dataclasses.asdict(self))))
+        return dict(adapter(Point).dump_python(self, mode="json"))
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any] | str) -> Point:
-        """A point from what `to_json` gave, or from that as text."""
-        data = dict(json.loads(raw)) if isinstance(raw, str) else dict(raw)
-        data["backend"] = Choice(**data["backend"])
-        for key in ("meters", "scorers"):
-            data[key] = tuple(Choice(**each) for each in data[key])
-        data["windows"] = Windows(**data["windows"])
-        data["warm_up"] = WarmUp(**data["warm_up"])
-        data["limits"] = Limits(**data["limits"])
-        data["devices"] = tuple(data["devices"])
-        return cls(**data)
+        """A point from what `to_json` gave, or from that as text; raises ValueError for what is no point."""
+        validator = adapter(Point)
+        try:
+            return validator.validate_json(raw) if isinstance(raw, str) else validator.validate_python(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"no point: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 @dataclass(frozen=True, slots=True)

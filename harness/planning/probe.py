@@ -6,21 +6,18 @@ A probe may import a framework or load a driver; the parent stays small and a pr
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Final
+from typing import Any
 
 from harness.backend import Device
 from harness.discovery.registry import Registry, load_plugins
-from harness.planning.planner import Choice, Plan, Point, Skipped, expand
-from harness.planning.point import unmet
+from harness.executor import PROBE_ANSWER, ask_probe
+from harness.planning.planner import expand
+from harness.planning.point import Choice, Plan, Point, Skipped, unmet
 from harness.planning.suite import Suite
 from harness.quantity import Unavailable
-
-PROBE_SECONDS: Final = 120.0
-_MARK: Final = "harness-probe:"
 
 
 class Prober:
@@ -34,7 +31,7 @@ class Prober:
         question = {"backend": {"name": choice.name, "options": dict(choice.options)}}
         key = json.dumps(question, sort_keys=True, default=str)
         if key not in self._backends:
-            answer = _ask(question)
+            answer = ask_probe(question)
             self._backends[key] = (
                 Unavailable(str(answer["unavailable"]))
                 if "unavailable" in answer
@@ -50,7 +47,7 @@ class Prober:
         question = {
             "workloads": [{"id": point.id, "name": point.workload, "options": dict(point.options)} for point in asked]
         }
-        answer = _ask(question)
+        answer = ask_probe(question)
         if "unavailable" in answer:
             return {point.id: str(answer["unavailable"]) for point in asked}
         return {str(key): str(reason) for key, reason in answer["reasons"].items()}
@@ -79,25 +76,6 @@ def plan_probed(suites: Sequence[Suite], registry: Registry, *, remote: Collecti
             *(Skipped(point, reasons[point.id]) for point in planned.points if point.id in reasons),
         ],
     )
-
-
-def _ask(question: dict[str, Any]) -> dict[str, Any]:
-    try:
-        child = subprocess.run(
-            [sys.executable, "-m", "harness.planning.probe"],
-            input=json.dumps(question, default=str),
-            capture_output=True,
-            text=True,
-            timeout=PROBE_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return {"unavailable": f"the probe took longer than {PROBE_SECONDS:g} s"}
-    for line in child.stdout.splitlines():
-        if line.startswith(_MARK):
-            return dict(json.loads(line.removeprefix(_MARK)))
-    last = child.stderr.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
-    return {"unavailable": f"the probe failed: {last[0]}"}
 
 
 def _here(point: Point, registry: Registry) -> dict[str, Any]:
@@ -138,4 +116,4 @@ def _answer(question: dict[str, Any], registry: Registry) -> dict[str, Any]:
 
 if __name__ == "__main__":
     answer = _answer(json.loads(sys.stdin.read()), load_plugins())
-    print(_MARK + json.dumps(answer), flush=True)  # noqa: T201 - the parent reads it
+    print(PROBE_ANSWER + json.dumps(answer), flush=True)  # noqa: T201 - the parent reads it

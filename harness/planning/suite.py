@@ -30,7 +30,7 @@ from harness.planning import located_yaml as suite_yaml
 from harness.planning.faults import faults, real_path
 from harness.planning.located_yaml import Document, Keys, raise_all, short
 from harness.planning.secrecy import refuse_secrets
-from harness.planning.trial_rules import Count, Limits, Seconds, WarmUp, Windows, no_bool
+from harness.planning.trial_rules import Count, Limits, Seconds, WarmUpRule, Windows, no_bool
 
 FREE_KEYS: Final = frozenset({"options", "matrix", "include", "exclude"})
 """Keys of a case whose values belong to the workload."""
@@ -224,7 +224,7 @@ class Suite(Options):
     trials: Count = 3
     seed: Annotated[int, BeforeValidator(no_bool), Field(ge=0)] = 0
     windows: Windows = Windows()
-    warm_up: WarmUp = WarmUp()
+    warm_up: WarmUpRule = WarmUpRule()
     idle_seconds: Seconds = 0.0
     limits: Limits = Limits()
     cases: Annotated[list[Case], Field(min_length=1)]

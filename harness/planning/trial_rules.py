@@ -50,7 +50,7 @@ class Windows:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WarmUp:
+class WarmUpRule:
     """How long is warmed up: until iterations vary by less than `tolerance`, within the caps.
 
     Attributes:

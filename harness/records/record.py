@@ -23,24 +23,25 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from harness import executor
 from harness.backend import Device
 from harness.errors import MeasurementError
 from harness.functional_unit import Sweep, UnitCount
-from harness.meter import DeviceUse, Factor
+from harness.impact import DeviceUse, Factor
 from harness.quantity import Amount, Unavailable, Undefined
 from harness.sample import Scope
 
 SCHEMA_VERSION: Final = 1
 """Grows when a reader of older records must do something different."""
 
-MEASUREMENT: Final = "measurement.json"
+MEASUREMENT: Final = executor.MEASUREMENT
 RECORD: Final = "record.json"
 ITEMS: Final = "items.jsonl"
 OUTPUTS: Final = "outputs.jsonl"
 ENERGY: Final = "energy.jsonl"
-LOG: Final = "worker.log"
+LOG: Final = executor.LOG
 RUN: Final = "run.json"
-FAILURE: Final = "failure.json"
+FAILURE: Final = executor.FAILURE
 
 AnyValue = Annotated[Amount | Unavailable | Undefined, Field(discriminator="kind")]
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from harness.meter import Factor
+from harness.impact import Factor
 from harness.records.record import Record
 from harness.records.summary import RunReport, cross_checks
 from harness.reporting.tables import Item, Section, Table

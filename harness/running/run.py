@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from platformdirs import user_cache_path
 
 from harness.discovery.registry import Registry
 from harness.errors import ExitCode, HarnessError
-from harness.executor import Executor, Job, Outcome
+from harness.executor import JOB, Executor, Job, Outcome, costing_command
 from harness.planning.named_offers import Offers, offers_of
 from harness.planning.point import Point, canonical
 from harness.records import record
@@ -29,6 +29,8 @@ from harness.running.side_by_side import SideBySide
 
 FULL_BYTES = 1 << 20
 """A disk with less room than this is the likely reason for whatever went wrong on it."""
+STATUSES: Final = ("measured", "invalid", "failed", "skipped")
+"""How a trial may end, as plugins are told."""
 _SHARE: Final = 100
 """Trials that are worth a process of their own for costing."""
 
@@ -45,6 +47,7 @@ class Tally:
     failed: list[str] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    told: Counter[str] = field(default_factory=Counter)
     interrupted: bool = False
 
     @property
@@ -116,7 +119,11 @@ class Run:
         self.keep(self.folder)
         for fault in self.registry.tell(
             "harness_run_finished",
-            run={"run": self.folder.name, "exit_code": int(self.tally.exit_code)},
+            run={
+                "run": self.folder.name,
+                "exit_code": int(self.tally.exit_code),
+                "trials": {**{status: self.tally.told[status] for status in STATUSES}, "kept": self.tally.kept},
+            },
             folder=self.folder,
         ):
             self.watcher({"type": "note", "text": fault})
@@ -179,8 +186,9 @@ class Run:
         if not outcome.ok and self._stopping.is_set():
             return
         with self._lock:
-            status = self._judge(due, job.folder, outcome)
-        news = {**news, "status": status, "reason": outcome.reason}
+            status, reason = self._judge(due, job.folder, outcome)
+            self.tally.told[status] += 1
+        news = {**news, "status": status, "reason": reason}
         self._tell("harness_trial_finished", trial=news, folder=job.folder)
         if job.folder.is_dir():
             with self._lock:
@@ -192,11 +200,12 @@ class Run:
             return Outcome(ok=False, reason="the executor said that it was measured and brought no measurement")
         return outcome
 
-    def _judge(self, due: Scheduled, folder: Path, outcome: Outcome) -> str:
+    def _judge(self, due: Scheduled, folder: Path, outcome: Outcome) -> tuple[str, str]:
+        """The status of a trial that ended, and why it is no other."""
         if outcome.skipped:
             self.tally.skipped.append({"label": f"{due.point.label}, trial {due.trial}", "reason": outcome.reason})
             shutil.rmtree(folder, ignore_errors=True)
-            return "skipped"
+            return "skipped", outcome.reason
         if not outcome.ok:
             self.tally.failed.append(f"{due.point.label}, trial {due.trial}: {outcome.reason}")
             record.write_json(
@@ -204,13 +213,14 @@ class Run:
                 {"label": due.point.label, "reason": outcome.reason, "log_tail": list(outcome.log_tail)},
             )
             self.watcher({"type": "finished", "ok": False, "reason": outcome.reason, "log_tail": outcome.log_tail})
-            return "failed"
+            return "failed", outcome.reason
         measurement = record.load_measurement(folder)
         self.tally.measured += 1
-        if measurement.invalid:
-            self.tally.invalid.append(f"{due.point.label}, trial {due.trial}: {'; '.join(measurement.invalid)}")
-        self.watcher({"type": "finished", "ok": True, "reason": "; ".join(measurement.invalid), "log_tail": ()})
-        return "invalid" if measurement.invalid else "measured"
+        reason = "; ".join(measurement.invalid)
+        if reason:
+            self.tally.invalid.append(f"{due.point.label}, trial {due.trial}: {reason}")
+        self.watcher({"type": "finished", "ok": True, "reason": reason, "log_tail": ()})
+        return ("invalid" if reason else "measured"), reason
 
     def _tell(self, hook: str, **news: Any) -> None:
         with self._lock:
@@ -270,7 +280,7 @@ def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, measured
     shutil.rmtree(folder, ignore_errors=True)
     record.make_folder(folder)
     record.write_json(
-        folder / "job.json",
+        folder / JOB,
         {
             "run": run.name,
             "trial_id": due.trial_id,
@@ -308,7 +318,7 @@ def finish(folder: Path, *, again: bool = False) -> str:
     with (folder / "costing.log").open("ab") as log:
         children = [
             subprocess.Popen(
-                [sys.executable, "-m", "harness.costing", str(folder), *flags, "--part", f"{part}/{parts}"],
+                costing_command(folder, *flags, "--part", f"{part}/{parts}"),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -13,7 +13,7 @@ from typing import Any
 from harness.discovery.registry import Registry
 from harness.errors import MeasurementError, UsageError
 from harness.machine.fingerprint import digest
-from harness.planning.planner import Plan, Point
+from harness.planning.point import Plan, Point
 from harness.planning.secrecy import redacted, redacted_command
 from harness.records import record
 from harness.records.paths import checked_name

@@ -16,7 +16,8 @@ from harness.diagnosing.survey import devices_of
 from harness.discovery.registry import KINDS, Offer, PluginInfo, Registry
 from harness.errors import HarnessError, PluginError, UsageError, did_you_mean
 from harness.hookspecs import PROJECT_NAME
-from harness.meter import ImpactMeterSpec, MeterContext
+from harness.impact import ImpactMeterSpec
+from harness.meter import MeterContext
 from harness.quantity import Unavailable
 from harness.testing.machines import check_backend, check_executor
 from harness.testing.meters import check_impact_meter, check_meter, made_up

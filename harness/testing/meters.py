@@ -7,7 +7,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from harness.meter import Costed, ImpactMeter, ImpactMeterSpec, Meter, MeterContext
+from harness.impact import Costed, ImpactMeter, ImpactMeterSpec
+from harness.meter import Meter, MeterContext
 from harness.quantity import Amount, Method, Unavailable, Undefined
 from harness.sample import Cumulative, Scope, Snapshot
 from harness.testing.promises import NotTriedError, Promises

@@ -11,12 +11,13 @@ from typing import Any
 
 from harness.backend import Backend
 from harness.functional_unit import count, finite
-from harness.meter import DeviceUse
+from harness.impact import DeviceUse
 from harness.options import Options
 from harness.sample import now_ns
+from harness.scorer import ScorerSpec
 from harness.testing.promises import Promises
 from harness.units import seconds
-from harness.workload import COMMON_COLUMNS, ScorerSpec, TrialContext, Workload, WorkloadSpec
+from harness.workload import COMMON_COLUMNS, TrialContext, Workload, WorkloadSpec
 
 
 @dataclass(slots=True)

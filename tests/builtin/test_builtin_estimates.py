@@ -17,7 +17,8 @@ from harness.builtin.cpu_time import CpuTimeMeter, CpuTimeOptions, tree_cpu_s
 from harness.builtin.declared_power import DeclaredPower, DeclaredPowerOptions
 from harness.builtin.spin import spin
 from harness.builtin.tdp import CpuSeconds, TdpMeter, TdpOptions, normalised, package_power, table_watts
-from harness.meter import Costed, DeviceUse, MeterContext
+from harness.impact import Costed, DeviceUse
+from harness.meter import MeterContext
 from harness.quantity import Amount, Method, Unavailable
 from harness.sample import disjoint
 from harness.testing import FakeClock, check_meter

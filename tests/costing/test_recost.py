@@ -19,7 +19,8 @@ from harness.discovery.registry import Registry
 from harness.errors import MeasurementError, UsageError
 from harness.functional_unit import UnitCount
 from harness.hookspecs import hookimpl
-from harness.meter import Costed, Factor, Impact, ImpactMeter, ImpactMeterSpec, MeterSpec
+from harness.impact import Costed, Factor, Impact, ImpactMeter, ImpactMeterSpec
+from harness.meter import MeterSpec
 from harness.options import Options
 from harness.planning.point import Choice, Point
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value

@@ -18,7 +18,8 @@ from harness.diagnosing.card_runs import card_path, key_of, load_for, make_cards
 from harness.diagnosing.load import CallableLoad
 from harness.diagnosing.meter_card import MeterCard
 from harness.errors import MeasurementError
-from harness.meter import ImpactMeter, ImpactMeterSpec, Meter, MeterContext, MeterSpec
+from harness.impact import ImpactMeter, ImpactMeterSpec
+from harness.meter import Meter, MeterContext, MeterSpec
 from harness.options import Options
 from harness.quantity import Method, Unavailable
 from harness.sample import Cumulative, Scope, Snapshot

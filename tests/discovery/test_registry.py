@@ -15,7 +15,8 @@ from harness.discovery import registry as registries
 from harness.discovery.registry import Registry, load_plugins
 from harness.errors import PluginError, UsageError
 from harness.hookspecs import hookimpl
-from harness.meter import ImpactMeterSpec, MeterSpec
+from harness.impact import ImpactMeterSpec
+from harness.meter import MeterSpec
 from harness.workload import WorkloadSpec
 
 

@@ -27,12 +27,13 @@ from harness import (
 from harness.discovery.registry import Registry
 from harness.errors import PluginError
 from harness.executor import Executor, ExecutorSpec, Job, Outcome
-from harness.meter import Costed, Impact, ImpactMeter, ImpactMeterSpec
+from harness.impact import Costed, Impact, ImpactMeter, ImpactMeterSpec
 from harness.planning.point import Choice
 from harness.quantity import Amount, Unavailable
 from harness.records import record
 from harness.running.executor_choice import Chosen
-from harness.workload import Column, Scorer, ScorerSpec
+from harness.scorer import Scorer, ScorerSpec
+from harness.workload import Column
 
 CPU = Device(kind="cpu", uuid="cpu", name="a processor")
 HOST = "n0/host"

@@ -14,11 +14,11 @@ from harness.builtin.rapl import RaplMeter, RaplOptions
 from harness.builtin.replay import ReplayMeter, ReplayOptions
 from harness.builtin.simulated import SimulatedBackend, SimulatedMeter, SimulatedOptions
 from harness.builtin.tdp import CpuSeconds, TdpMeter, TdpOptions
-from harness.measuring.channel import Channel
+from harness.measuring.channel import Channel, Registers
 from harness.measuring.meters import Meters
-from harness.meter import MeterContext
-from harness.quantity import Amount, Unavailable
-from harness.sample import Scope
+from harness.meter import Meter, MeterContext
+from harness.quantity import Amount, Method, Unavailable
+from harness.sample import Cumulative, Scope, Snapshot, now_ns
 from harness.testing import PowercapTree
 
 WATTS = 100.0
@@ -148,10 +148,10 @@ def window(meter, context, inject, *, align=True, reads=20, pause_s=0.005):
 def test_without_a_fault_the_truth_lies_near(rig):
     meter, _, context = rig
     opened, closed, energies = window(meter, context, lambda: None, reads=40)
-    for _, _, value, coverage, _ in energies:
-        assert isinstance(value, Amount)
-        assert value.value == pytest.approx(WATTS * (closed.ns - opened.ns) / 1e9, rel=0.3)
-        assert coverage == 1
+    for reading in energies:
+        assert isinstance(reading.value, Amount)
+        assert reading.value.value == pytest.approx(WATTS * (closed.ns - opened.ns) / 1e9, rel=0.3)
+        assert reading.coverage == 1
 
 
 @pytest.mark.parametrize("fault", ["go", "deny"])
@@ -159,9 +159,9 @@ def test_driver_lost_in_the_window_is_unavailable(rig, fault):
     meter, source, context = rig
     _, _, energies = window(meter, context, getattr(source, fault))
     assert energies
-    for _, _, value, _, _ in energies:
-        assert isinstance(value, Unavailable)
-        assert value.reason
+    for reading in energies:
+        assert isinstance(reading.value, Unavailable)
+        assert reading.value.reason
 
 
 @pytest.mark.parametrize("fault", ["go", "deny"])
@@ -184,18 +184,19 @@ def test_zero_ticks_are_unavailable(rig):
     meters = Meters([channel])
     opened = meters.opening(align=True)
     time.sleep(0.03)
-    for _, _, value, _, _ in meters.energies(opened, meters.closing(align=True)):
-        assert isinstance(value, Unavailable)
+    for reading in meters.energies(opened, meters.closing(align=True)):
+        assert isinstance(reading.value, Unavailable)
 
 
 def test_counter_that_falls_is_a_flagged_reset_with_the_truth_in_its_bound(rig):
     meter, source, context = rig
     opened, closed, energies = window(meter, context, source.backwards, align=False, reads=60)
     true_j = WATTS * (closed.ns - opened.ns) / 1e9
-    for _, _, value, coverage, flags in energies:
+    for reading in energies:
+        value = reading.value
         assert isinstance(value, Amount)
-        assert "counter reset" in flags
-        assert coverage < 1
+        assert "counter reset" in reading.flags
+        assert reading.coverage < 1
         assert 0.5 * true_j < value.value < 1.1 * true_j
         if value.low is not None and value.high is not None:
             assert value.low <= true_j <= value.high
@@ -211,15 +212,16 @@ def test_one_failed_read_costs_nothing_between_good_edges(rig):
         source.device.fail_reads(1)
     else:
         source.go()
-    assert all(isinstance(value, Unavailable) for value in channel.read().joules.values())
+    lost = channel.read()
+    assert all(isinstance(lost[scope], Unavailable) for scope in channel.scopes)
     if not isinstance(source, SimulatedSource):
         source.error = None
     time.sleep(0.05)
     closed = meters.closing(align=True)
-    for _, _, value, coverage, _ in meters.energies(opened, closed):
-        assert isinstance(value, Amount)
-        assert value.value == pytest.approx(WATTS * (closed.ns - opened.ns) / 1e9, rel=0.3)
-        assert coverage == 1
+    for reading in meters.energies(opened, closed):
+        assert isinstance(reading.value, Amount)
+        assert reading.value.value == pytest.approx(WATTS * (closed.ns - opened.ns) / 1e9, rel=0.3)
+        assert reading.coverage == 1
 
 
 TRACES = {
@@ -240,9 +242,60 @@ def test_faults_in_a_trace_are_unavailable(tmp_path, trace):
     meters = Meters([channel])
     opened = meters.opening(align=False)
     time.sleep(0.2)
-    ((_, _, value, _, flags),) = meters.energies(opened, meters.closing(align=False))
+    (reading,) = meters.energies(opened, meters.closing(align=False))
+    value, flags = reading.value, reading.flags
     if trace == "falls once for all":
         assert "counter reset" in flags
         assert 0 < value.value <= 10
     else:
         assert isinstance(value, Unavailable)
+
+
+class OneMapping(Meter):
+    """Gives the same mapping at every reading, and writes the new joules into it."""
+
+    def __init__(self):
+        self.joules = {"n0/a": 0.0}
+
+    def open(self, context):
+        return {"n0/a": Scope(method=Method.COUNTER, gain=0.0)}
+
+    def read(self):
+        self.joules["n0/a"] += 5.0
+        return Snapshot(now_ns(), self.joules)
+
+    def close(self):
+        pass
+
+
+def test_a_meter_that_writes_into_its_last_answer_changes_no_edge():
+    meters = Meters([channel_of(OneMapping(), MeterContext())])
+    opened = meters.opening(align=False)
+    (reading,) = meters.energies(opened, meters.closing(align=False))
+    assert reading.value.value == 5.0
+    assert reading.primary
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [(1, Cumulative(1)), (2.5, Cumulative(2.5)), (Cumulative(3.0, gap_s=1.0), Cumulative(3.0, gap_s=1.0))],
+)
+def test_what_a_meter_says_is_put_into_its_full_form(said, shown):
+    registers = Registers(1, 2, {"n0/a": said}, {})
+    assert registers["n0/a"] == shown
+    assert list(registers) == ["n0/a"]
+
+
+@pytest.mark.parametrize("said", [float("nan"), float("inf"), "much", None, Cumulative(float("nan"))])
+def test_what_is_no_number_of_joules_is_unavailable(said):
+    assert isinstance(Registers(1, 2, {"n0/a": said}, {})["n0/a"], Unavailable)
+    assert isinstance(Registers(1, 2, {}, {})["n0/a"], Unavailable)
+
+
+@pytest.mark.parametrize("given", [None, (1, {}, 0), Snapshot(1, None), Snapshot(1, [("n0/a", 1.0)])])
+def test_what_is_no_snapshot_is_unavailable_in_every_scope(given):
+    channel = channel_of(OneMapping(), MeterContext())
+    channel.meter.read = lambda: given
+    found = channel.read()["n0/a"]
+    assert isinstance(found, Unavailable)
+    assert "no Snapshot" in found.reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -53,15 +54,17 @@ def test_a_nodes_meter_reads_like_one_of_this_machine() -> None:
     meters = Meters([])
     meters.add([channel])
     opened = meters.opening(align=True)
-    began = now_ns()
-    while now_ns() - began < 0.2e9:
+    began_s = time.process_time()
+    while time.process_time() - began_s < 0.2:
         pass
+    worked_s = time.process_time() - began_s
     closed = meters.closing(align=True)
-    ((_, scope, value, _, _),) = meters.energies(opened, closed)
-    assert scope == "n1/process"
+    (reading,) = meters.energies(opened, closed)
+    value = reading.value
+    assert reading.scope == "n1/process"
     assert isinstance(value, Amount)
-    assert value.value == pytest.approx(2.0, rel=0.5)
-    assert value.value > 0.5
+    # what this process did meanwhile, at 10 W a core; its other threads may have worked too
+    assert value.value >= 10.0 * worked_s - 0.2
     assert meters.close() == []
 
 
@@ -73,8 +76,8 @@ def test_a_snapshots_time_is_this_machines(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(node, "call", lambda function, *arguments: far)
     before = now_ns()
     found = channel.read()
-    assert before <= found.monotonic_ns <= found.monotonic_ns + found.took_ns <= now_ns()
-    assert found.joules == far.joules
+    assert before <= found.began_ns <= found.ended_ns <= now_ns()
+    assert {scope: found[scope] for scope in found} == far.joules
 
 
 def test_a_node_that_is_lost_is_unavailable_and_never_zero() -> None:
@@ -83,7 +86,7 @@ def test_a_node_that_is_lost_is_unavailable_and_never_zero() -> None:
     meters = Meters([channel])
     opened = meters.opening(align=False)
     node.gone = True
-    ((_, _, value, _, _),) = meters.energies(opened, meters.closing(align=False))
+    (value,) = (reading.value for reading in meters.energies(opened, meters.closing(align=False)))
     assert isinstance(value, Unavailable)
     assert "unplugged" in value.reason
     assert dict(channel.meter.facts()) == {"lost": "ConnectionError: it was unplugged"}
@@ -149,7 +152,7 @@ def test_meters_can_be_added_while_others_are_sampled() -> None:
     meters = Meters([first])
     meters.start()
     meters.add([check])
-    assert [len(meters.opening(align=False).snapshots), len(meters.closing(align=False).snapshots)] == [2, 2]
+    assert [len(meters.opening(align=False).registers), len(meters.closing(align=False).registers)] == [2, 2]
     assert meters._thread is not None
     meters.add([])
     assert meters.close() == []

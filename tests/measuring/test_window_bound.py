@@ -71,7 +71,7 @@ def window(
     meters = bank(accelerator)
     for _ in range(3):  # samples before the window, as the sampling thread takes them
         clock.sleep(TICK_S)
-        meters.channels[0].follow(meters._read(meters.channels[0]))
+        meters.channels[0].follow(meters.channels[0].read())
     opened = meters.opening(align=align)
     began = clock.ns
     end = began + round(generator.uniform(1.0, 3.0) * 1e9)
@@ -80,12 +80,12 @@ def window(
         if varying:
             generator.choice([accelerator.busy, accelerator.idle])()
         clock.sleep(min(generator.uniform(0.05, 0.4) if varying else TICK_S, (end - clock.ns) * 1e-9))
-        meters.channels[0].follow(meters._read(meters.channels[0]))
+        meters.channels[0].follow(meters.channels[0].read())
     closing_ns = clock.ns
     closed = meters.closing(align=align)
     expected = accelerator.true_joules(closing_ns) - accelerator.true_joules(began)
-    ((_, _, value, _, _),) = meters.energies(opened, closed)
-    return value, expected, (closing_ns - began) * 1e-9
+    (reading,) = meters.energies(opened, closed)
+    return reading.value, expected, (closing_ns - began) * 1e-9
 
 
 @pytest.mark.parametrize("varying", [False, True], ids=["constant", "varying"])
@@ -140,7 +140,7 @@ def test_a_device_that_goes_away_is_unavailable_and_never_zero(
     clock.sleep(1.0)
     accelerator.gone_at(clock.now_ns())
     clock.sleep(1.0)
-    ((_, _, value, _, _),) = meters.energies(opened, meters.closing(align=True))
+    (value,) = (reading.value for reading in meters.energies(opened, meters.closing(align=True)))
     assert isinstance(value, Unavailable)
     assert "is gone" in value.reason
 
@@ -152,7 +152,7 @@ def test_a_meter_that_raises_is_unavailable_with_its_words(
     opened = meters.opening(align=True)
     clock.sleep(2.0)
     monkeypatch.setattr(meters.channels[0].meter, "read", lambda: {}["no such field"])
-    ((_, _, value, _, _),) = meters.energies(opened, meters.closing(align=True))
+    (value,) = (reading.value for reading in meters.energies(opened, meters.closing(align=True)))
     assert isinstance(value, Unavailable)
     assert "KeyError" in value.reason
 
@@ -184,20 +184,20 @@ def test_a_counter_that_stands_still_or_goes_back_is_never_an_energy(
     opened = meters.opening(align=True)
     clock.sleep(1.0)
     meter.joules = last
-    ((_, _, value, _, flags),) = meters.energies(opened, meters.closing(align=True))
-    assert isinstance(value, Unavailable)
-    assert reason in value.reason
-    assert flags == (flag,)
+    (reading,) = meters.energies(opened, meters.closing(align=True))
+    assert isinstance(reading.value, Unavailable)
+    assert reason in reading.value.reason
+    assert reading.flags == (flag,)
 
 
 def test_gaps_lower_the_coverage_until_there_is_no_reading() -> None:
     scope = Scope(method=Method.INTEGRATED, gain=0.0)
 
     def reading(gap_s: float) -> tuple[Value, float | None, tuple[str, ...]]:
-        from harness.measuring.edges import Side, span_energy
+        from harness.measuring.edges import EdgeReading, span_energy
 
-        first = Side(0, 0, Cumulative(0.0), (100.0,), None)
-        last = Side(10**10, 10**10, Cumulative(1000.0, 30.0, 50.0, gap_s=gap_s), (100.0,), None)
+        first = EdgeReading(0, 0, Cumulative(0.0), (100.0,), None)
+        last = EdgeReading(10**10, 10**10, Cumulative(1000.0, 30.0, 50.0, gap_s=gap_s), (100.0,), None)
         return span_energy(scope, first, last)
 
     value, coverage, flags = reading(1.0)

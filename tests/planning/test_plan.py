@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -21,14 +22,17 @@ from harness.discovery.registry import Registry
 from harness.errors import PluginError, UsageError
 from harness.functional_unit import FunctionalUnit
 from harness.hookspecs import hookimpl
-from harness.meter import ImpactMeterSpec, MeterSpec
+from harness.impact import ImpactMeterSpec
+from harness.meter import MeterSpec
 from harness.options import Duration, Options
 from harness.planning import matrix
 from harness.planning.located_yaml import SuiteError
-from harness.planning.planner import Choice, Plan, Point, expand, order_impacts
+from harness.planning.planner import expand
+from harness.planning.point import Choice, Plan, Point, order_impacts
 from harness.planning.suite import loads
 from harness.quantity import Unavailable
-from harness.workload import Column, ScorerSpec, WorkloadSpec
+from harness.scorer import ScorerSpec
+from harness.workload import Column, WorkloadSpec
 
 
 def no_factory(options: object) -> Any:
@@ -243,6 +247,30 @@ def test_a_point_survives_json(registry: Registry) -> None:
     assert (point.seed, point.trials, point.power_cap, point.limits.trial_s) == (5, 2, "expected", 60.0)
     assert point.functional_units == {"good": {"sum": "items", "where": {"reward": ">= 0.5"}}}
     assert FunctionalUnit.of(**point.functional_units["good"]).where[0].limit == 0.5
+
+
+def test_a_point_is_written_as_its_fields_and_a_limits_unit_stands_in_its_name() -> None:
+    point = Point(id="0" * 12, suite="s", label="l", workload="w", backend=Choice("host", {"a": [1, {"b": None}]}))
+    written = point.to_json()
+    assert written == json.loads(json.dumps(dataclasses.asdict(point)))
+    assert written["limits"] == {"trial_s": 3600.0, "silence_s": 600.0, "memory_bytes": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"new": 1}, "no point: new"),
+        ({"windows": {"count": 0}}, "no point: windows.count"),
+        ({"backend": {"name": "host", "other": 1}}, "no point: backend.other"),
+        ({"meters": "auto"}, "no point: meters"),
+    ],
+)
+def test_what_is_no_point_is_refused_with_its_place(change: dict[str, object], said: str) -> None:
+    written = Point(id="0" * 12, suite="s", label="l", workload="w", backend=Choice("host")).to_json()
+    with pytest.raises(ValueError, match=said):
+        Point.from_json({**written, **change})
+    with pytest.raises(ValueError, match="no point"):
+        Point.from_json("[1")
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,14 @@ from harness.discovery.registry import Registry
 from harness.errors import HarnessError
 from harness.functional_unit import FunctionalUnit
 from harness.hookspecs import hookimpl
-from harness.meter import ImpactMeterSpec, MeterSpec
+from harness.impact import ImpactMeterSpec
+from harness.meter import MeterSpec
 from harness.options import Duration, Options, Share, Size
-from harness.planning.planner import Point, expand
+from harness.planning.planner import expand
+from harness.planning.point import Point
 from harness.planning.suite import loads
-from harness.workload import Column, ScorerSpec, WorkloadSpec
+from harness.scorer import ScorerSpec
+from harness.workload import Column, WorkloadSpec
 
 LIMIT_SECONDS = 2.0
 NORMAL = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -15,7 +15,7 @@ from harness import reporting as report
 from harness.backend import Device
 from harness.errors import MeasurementError
 from harness.functional_unit import UnitCount, per_second, per_unit
-from harness.meter import Factor
+from harness.impact import Factor
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value
 from harness.records import record
 from harness.records.record import Measurement, MeterReport, Reading, Record, SeenCondition, Span, UnitResult, WarmUp

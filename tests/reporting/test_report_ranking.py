@@ -8,7 +8,7 @@ import pytest
 
 from harness import reporting as report
 from harness.functional_unit import FunctionalUnit, count, per_second, per_unit, shares, sweep
-from harness.meter import Factor
+from harness.impact import Factor
 from harness.quantity import Amount, Method, Value
 from harness.records import record
 from harness.records.record import Measurement, Record, Span, UnitResult, WarmUp

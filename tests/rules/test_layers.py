@@ -36,6 +36,18 @@ def test_import_linter_reads_every_package() -> None:
     assert set(CONFIGURATION["root_packages"]) == {*plugin_packages(), "harness"}
 
 
+def test_no_plugin_may_look_into_a_room() -> None:
+    doors = CONTRACTS["doors"]
+    rooms = {f"harness.{path.parent.name}" for path in (ROOT / "harness").glob("*/__init__.py")}
+    assert set(doors["source_modules"]) == set(plugin_packages())
+    assert set(doors["forbidden_modules"]) == rooms - {"harness.testing"}
+    assert doors["ignore_imports"] == ["harness_pytest.energy -> harness.measuring.instrument"]
+
+
+def test_the_top_floor_is_small() -> None:
+    assert len(list((ROOT / "harness").glob("*.py"))) <= 24
+
+
 def test_no_room_is_crowded() -> None:
     crowded = {
         name: count

@@ -42,7 +42,7 @@ class Late(Executor):
 
 
 def test_a_trial_that_ended_while_it_was_waited_for_is_kept(tmp_path):
-    from harness.builtin.local_executor import LocalExecutor
+    from harness.builtin.local import LocalExecutor
 
     registry = load_plugins()
     plan = expand([loads(SUITE)], registry)

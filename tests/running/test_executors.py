@@ -13,7 +13,7 @@ import pytest
 from pydantic import PositiveInt
 
 from harness.backend import Device
-from harness.builtin.local_executor import LocalExecutor
+from harness.builtin.local import LocalExecutor
 from harness.commands.run import kept_between
 from harness.discovery.guard import GuardedExecutor
 from harness.discovery.registry import Registry, load_plugins
@@ -439,3 +439,69 @@ def test_a_trial_that_ran_foreign_code_is_flagged(tmp_path: Path) -> None:
         trial = Trial(tmp_path, job, load_plugins(), Messenger())
         warm_up = record.WarmUp(iterations=5, seconds=1.0, converged=True)
         assert sum("trust_remote_code" in flag for flag in trial._notable(warm_up)) == flagged
+
+
+class Listening:
+    """Keeps every notification, in order."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, dict[str, Any]]] = []
+
+    @hookimpl
+    def harness_trial_started(self, trial: dict[str, Any]) -> None:
+        self.heard.append(("started", {"trial": trial}))
+
+    @hookimpl
+    def harness_trial_finished(self, trial: dict[str, Any], folder: Path) -> None:
+        self.heard.append(("finished", {"trial": trial, "folder": folder}))
+
+    @hookimpl
+    def harness_run_finished(self, run: dict[str, Any], folder: Path) -> None:
+        assert (folder / record.RUN).exists()
+        self.heard.append(("run", {"run": run, "folder": folder}))
+
+
+def test_every_notification_has_the_keys_that_its_hook_promises(measured: bytes, tmp_path: Path) -> None:
+    def work(job: Job) -> object:
+        kind = int(job.trial_id[-3:])
+        if kind == 0:
+            throttled = {"kind": "throttle", "scope": "n0/a", "detail": "hot", "fails": True, "count": 1, "first_ns": 1}
+            described = {**json.loads(measured), "side_cars": {}, "conditions": [throttled]}
+            record.write_json(job.folder / record.MEASUREMENT, described)
+            return Outcome(ok=True)
+        return {1: Outcome(ok=False, reason="lost"), 2: Outcome(ok=False, skipped=True, reason="no such node")}.get(
+            kind
+        )
+
+    run = run_on(Stand(measured, 1, work), tmp_path, 5)
+    listening = Listening()
+    run.registry.register(listening, "listening")
+    run.execute()
+    point = run.points[0]
+    about = {"run": run.folder.name, "point": point.id, "workload": "spin"}
+    started = [each["trial"] for kind, each in listening.heard if kind == "started"]
+    assert sorted(started, key=lambda trial: trial["trial"]) == [{**about, "trial": number} for number in range(5)]
+    finished = {each["trial"]["trial"]: each for kind, each in listening.heard if kind == "finished"}
+    ended = {0: "invalid", 1: "failed", 2: "skipped", 3: "measured", 4: "measured"}
+    for number, status in ended.items():
+        reason = finished[number]["trial"]["reason"]
+        assert finished[number]["trial"] == {**about, "trial": number, "status": status, "reason": reason}
+        assert bool(reason) == (status != "measured")
+        assert finished[number]["folder"] == run.folder / f"{point.id}-t{number:03d}"
+    assert "hot" in finished[0]["trial"]["reason"]
+    trials = {"measured": 2, "invalid": 1, "failed": 1, "skipped": 1, "kept": 0}
+    ended_run = {"run": run.folder.name, "exit_code": 3, "trials": trials}
+    assert listening.heard[-1] == ("run", {"run": ended_run, "folder": run.folder})
+
+
+def test_what_was_kept_from_before_a_resume_is_counted_apart(measured: bytes, tmp_path: Path) -> None:
+    run = run_on(Stand(measured, 1, lambda _job: None), tmp_path, 2)
+    run.execute()
+    listening = Listening()
+    registry = load_plugins()
+    registry.register(listening, "listening")
+    again = Stand(measured, 1, lambda _job: None)
+    Run(run.folder, run.points, 0, registry=registry, executor=again, watcher=lambda _event: None).execute()
+    ((kind, told),) = listening.heard
+    assert kind == "run"
+    assert told["run"]["trials"] == {"measured": 0, "invalid": 0, "failed": 0, "skipped": 0, "kept": 2}

@@ -17,8 +17,7 @@ pytest.importorskip("fsspec", reason="stores behind URLs need fsspec")
 
 from harness.comparing.history import history
 from harness.errors import MeasurementError, UsageError
-from harness.planning.planner import Plan
-from harness.planning.point import Choice, Point
+from harness.planning.point import Choice, Plan, Point
 from harness.records import record
 from harness.records.metric import Metric
 from harness.records.paths import BASELINES

@@ -43,7 +43,7 @@ from harness import (
     now_ns,
 )
 from harness.builtin.host import BACKEND as HOST
-from harness.builtin.local_executor import LocalExecutor
+from harness.builtin.local import LocalExecutor
 from harness.cli import app
 from harness.discovery.registry import Registry, load_plugins
 from harness.testing import (

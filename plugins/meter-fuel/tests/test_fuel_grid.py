@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness.errors import MeasurementError, UsageError
-from harness.meter import EnergyTrace
+from harness.impact import EnergyTrace
 from harness.quantity import Unavailable
 
 HAS_TABLES = importlib.util.find_spec("codecarbon") is not None

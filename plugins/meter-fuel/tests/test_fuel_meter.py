@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from harness.backend import Device
 from harness.errors import MeasurementError
-from harness.meter import Costed, DeviceUse, EnergyTrace, Impact, ImpactMeterSpec
+from harness.impact import Costed, DeviceUse, EnergyTrace, Impact, ImpactMeterSpec
 from harness.quantity import Amount, Method, Unavailable, Value
 
 H100 = "NVIDIA H100 80GB HBM3"

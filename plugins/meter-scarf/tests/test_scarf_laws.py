@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.meter import Costed, EnergyTrace
+from harness.impact import Costed, EnergyTrace
 from harness.quantity import Amount, Method
 
 JOULES = st.floats(1.0, 1e12)

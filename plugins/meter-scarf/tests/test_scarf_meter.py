@@ -11,7 +11,7 @@ from harness_meter_scarf.options import ScarfOptions
 from pydantic import ValidationError
 
 from harness.errors import MeasurementError, UsageError
-from harness.meter import Costed, EnergyTrace, Impact, ImpactMeterSpec
+from harness.impact import Costed, EnergyTrace, Impact, ImpactMeterSpec
 from harness.quantity import Amount, Method, Unavailable, Value
 from harness.testing import check_offers
 

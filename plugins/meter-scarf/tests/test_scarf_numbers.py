@@ -13,7 +13,7 @@ from harness_meter_scarf.sites import shipped
 from harness_meter_scarf.stress import category, long_term, raw_of_score, score, weights
 
 from harness.errors import UsageError
-from harness.meter import Costed, EnergyTrace, Impact
+from harness.impact import Costed, EnergyTrace, Impact
 from harness.quantity import Amount, Method, Unavailable
 
 TIGHT = 1e-9

@@ -8,7 +8,7 @@ import yaml
 from harness_meter_scarf.meter import ScarfMeter
 from harness_meter_scarf.options import ScarfOptions
 
-from harness.meter import Costed, Impact
+from harness.impact import Costed, Impact
 from harness.quantity import Amount, Method
 
 SUITES = Path(__file__).parents[3] / "suites"

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_pytest.energy import Instrument, chosen
+from harness_pytest.energy import extra_info, named
 
 from harness import Amount, Method, UsageError
 from harness.discovery.registry import load_plugins
+from harness.measuring.instrument import Instrument, choose
 
 pytest_plugins = ["pytester"]
 
@@ -115,6 +116,7 @@ def test_disabled_benchmarks_measure_nothing(pytester: pytest.Pytester) -> None:
         ("--harness-meter=lamp", "*there is no meter 'lamp'*"),
         ("--harness-meter=tdp: {wats: 1}", "*tdp.wats*"),
         ("--harness-meter=[1", "*is no meter*"),
+        ("--harness-meter=tdp: 100", "*the options of meter tdp are 100*"),
         ("--harness-meter=declared_power: {watts: {busy: 9}}", "*device rows*"),
         ("--harness-seconds=0", "*a window of 0.0 s*"),
         ("--harness-backend=quantum", "*there is no backend 'quantum'*"),
@@ -128,7 +130,7 @@ def test_wrong_settings_are_named(pytester: pytest.Pytester, option: str, says: 
 
 
 def test_energy_a_call_is_the_windows_energy_over_its_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    instrument = Instrument(["tdp: {watts: 100}"], seconds=0.1)
+    instrument = Instrument(named(["tdp: {watts: 100}"]), seconds=0.1)
     sums: list[Amount] = []
 
     def known(values: Sequence[object]) -> Amount:
@@ -142,7 +144,7 @@ def test_energy_a_call_is_the_windows_energy_over_its_calls(monkeypatch: pytest.
         nonlocal called
         called += 1
 
-    found = instrument.measure(work, batch=50)
+    found = extra_info(instrument.measure(work, batch=50))
     instrument.close()
     assert found["energy_calls"] % 50 == 0
     assert called > found["energy_calls"]  # the lead-in is no part of the window
@@ -155,8 +157,8 @@ def test_energy_a_call_is_the_windows_energy_over_its_calls(monkeypatch: pytest.
 
 def test_impact_meters_alone_imply_the_automatic_meters() -> None:
     registry = load_plugins()
-    automatic = [choice.name for choice in chosen(["auto"], registry)]
+    automatic = [choice.name for choice in choose(named(["auto"]), registry)]
     assert "rapl" in automatic
-    assert [choice.name for choice in chosen(["fuel: {grid: 500}"], registry)] == [*automatic, "fuel"]
+    assert [choice.name for choice in choose(named(["fuel: {grid: 500}"]), registry)] == [*automatic, "fuel"]
     with pytest.raises(UsageError, match="is no meter"):
-        chosen(["a: 1\nb: 2"], registry)
+        named(["a: 1\nb: 2"])

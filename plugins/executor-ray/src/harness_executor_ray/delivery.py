@@ -9,10 +9,11 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from harness import MeasurementError
+from harness.executor import MEASUREMENT
 
 PIECE_BYTES: Final = 4 * 2**20
 """What is in memory at a time, whatever a side-car's size."""
-LAST: Final = "measurement.json"
+LAST: Final = MEASUREMENT
 """What says that a trial is complete: a run that is resumed looks for it."""
 
 Read = Callable[[str, int, int], bytes]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from harness import Executor, Job, MeasurementError, Outcome
-from harness.executor import Listener
+from harness.executor import JOB, Listener
 from harness_executor_ray import RayOptions, delivery, keeper, manifest, parcel, placement
 from harness_executor_ray.cluster import Cluster
 from harness_executor_ray.placement import Request
@@ -136,7 +136,7 @@ class RayExecutor(Executor):
         threads = bool(job.requires.get("cpu"))
         self._answer(kept.prepare.remote(self._options.python, threads=threads, parcel=self._parcel))
         self._compare(kept, where)
-        file = job.folder / "job.json"
+        file = job.folder / JOB
         text = file.read_text(encoding="utf-8") if file.exists() else None
         self._answer(kept.start.remote(self._order(job, where, asked), text))
         ended = self._follow(kept, listener)

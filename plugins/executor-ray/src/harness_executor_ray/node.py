@@ -11,7 +11,6 @@ import os
 import platform
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -21,11 +20,10 @@ from typing import Any, Final
 
 from platformdirs import user_cache_path
 
-from harness.builtin.local_executor import LocalExecutor
-from harness.executor import FACTS, Job, Outcome
+from harness import Job, LocalExecutor, Outcome
+from harness.executor import FACTS, JOB, ask_probe
 
 _PROBE_S: Final = 150.0
-_MARK: Final = "harness-probe:"
 _WAITING_EVERY_S: Final = 10.0
 """How often it is said again that a device is held by another process."""
 
@@ -76,35 +74,15 @@ def end_with_parent(folder: Path, executor: LocalExecutor) -> None:
     threading.Thread(target=wait, name="harness-parent-watch", daemon=True).start()
 
 
-def ask(point: Mapping[str, Any]) -> dict[str, Any]:
-    """The devices that a point gets here, or why it cannot run here: from a process of its own, which may crash."""
-    try:
-        child = subprocess.run(
-            [sys.executable, "-m", "harness.planning.probe"],
-            input=json.dumps({"point": point}),
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return {"unavailable": f"the probe took longer than {_PROBE_S:g} s"}
-    for line in child.stdout.splitlines():
-        if line.startswith(_MARK):
-            return dict(json.loads(line.removeprefix(_MARK)))
-    last = child.stderr.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
-    return {"unavailable": f"the probe failed: {last[0]}"}
-
-
 def run(order: Mapping[str, Any], trial: Path, executor: LocalExecutor, news: News) -> Outcome:
     """Runs the trial to its end, where the machine has what it needs."""
     devices: tuple[str, ...] = ()
-    file = trial / "job.json"
+    file = trial / JOB
     if file.exists():
         content = json.loads(file.read_text(encoding="utf-8"))
         content["cache"] = str(user_cache_path("joule-harness", ensure_exists=True))
         file.write_text(json.dumps(content), encoding="utf-8")
-        answer = ask(content["point"])
+        answer = ask_probe({"point": content["point"]}, limit_s=_PROBE_S)
         if "unavailable" in answer:
             return Outcome(ok=False, reason=f"{answer['unavailable']} (on node {platform.node()})", skipped=True)
         devices = tuple(device["uuid"] for device in answer["devices"])

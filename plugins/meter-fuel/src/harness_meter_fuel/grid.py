@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
-from harness.meter import Factor
+from harness.impact import Factor
 from harness.quantity import Unavailable
 from harness_meter_fuel import codecarbon_tables, series
 

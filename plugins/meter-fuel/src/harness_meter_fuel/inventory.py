@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from harness.backend import Device
-from harness.meter import DeviceUse, Factor
+from harness.impact import DeviceUse, Factor
 from harness.quantity import Amount, Unavailable, total
 from harness_meter_fuel import embodied
 from harness_meter_fuel.carbon import GRAMS_PER_KG, embodied_g

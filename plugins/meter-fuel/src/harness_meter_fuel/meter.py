@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.meter import Costed, Factor, Impact, ImpactMeter
+from harness.impact import Costed, Factor, Impact, ImpactMeter
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value, total
 from harness_meter_fuel import embodied
 from harness_meter_fuel.carbon import checked_duration_s, operational_g

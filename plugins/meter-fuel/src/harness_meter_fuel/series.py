@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.errors import MeasurementError, UsageError
-from harness.meter import EnergyTrace
+from harness.impact import EnergyTrace
 
 _COLUMNS: Final = ("start_utc", "end_utc", "g_per_kwh")
 _EDGE_SHARE: Final = 0.05

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Final
 
 from harness.errors import HarnessError
-from harness.meter import Costed, Factor, Impact, ImpactMeter
+from harness.impact import Costed, Factor, Impact, ImpactMeter
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value, total
 from harness_meter_scarf import place
 from harness_meter_scarf.basins import Basin

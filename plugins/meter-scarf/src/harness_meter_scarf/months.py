@@ -13,7 +13,7 @@ from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from harness.errors import MeasurementError, UsageError, did_you_mean
-from harness.meter import EnergyTrace
+from harness.impact import EnergyTrace
 
 _EDGE_SHARE: Final = 0.05
 """A trace may miss so much of the window's ends before it is not used; at 1 Hz that is one sample in 20 s."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from harness.errors import UsageError
-from harness.meter import Factor
+from harness.impact import Factor
 from harness.quantity import Unavailable
 from harness_meter_scarf import aware, basins, generation, sites
 from harness_meter_scarf.basins import Basin

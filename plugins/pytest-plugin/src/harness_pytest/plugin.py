@@ -11,7 +11,8 @@ import pytest
 from harness import HarnessError
 
 if TYPE_CHECKING:
-    from harness_pytest.energy import EnergyBenchmark, Instrument
+    from harness.measuring.instrument import Instrument
+    from harness_pytest.energy import EnergyBenchmark
     from harness_pytest.suite_items import SuiteFile
 
 
@@ -52,14 +53,14 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> SuiteFile 
 @pytest.fixture(scope="session")
 def harness_instrument(pytestconfig: pytest.Config) -> Iterator[Instrument]:
     """The meters of `energy_benchmark`, opened once a session."""
-    from harness_pytest.energy import Instrument
+    from harness_pytest.energy import open_instrument
 
     def setting(option: str, ini: str) -> Any:
         given = pytestconfig.getoption(option)
         return pytestconfig.getini(ini) if given is None else given
 
     try:
-        instrument = Instrument(
+        instrument = open_instrument(
             setting("--harness-meter", "harness_meters"),
             backend=setting("--harness-backend", "harness_backend"),
             seconds=float(setting("--harness-seconds", "harness_seconds")),

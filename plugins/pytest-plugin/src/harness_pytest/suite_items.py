@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import pytest
 
-from harness import HarnessError
-from harness.records.record import FAILURE, RECORD, load_record
+from harness import HarnessError, load_record
+from harness.executor import FAILURE
 
 RECORDS: Final = "records: "
 """Begin of the line in which `harness run` says where its records are."""
@@ -111,7 +111,7 @@ def _fault(trial: Path) -> str:
     try:
         invalid = load_record(trial).measurement.invalid
     except HarnessError as error:
-        return f"{trial.name}: no {RECORD}: {error}"
+        return f"{trial.name}: no record: {error}"
     return f"{trial.name}: not valid: {'; '.join(invalid)}" if invalid else ""
 
 

@@ -9,7 +9,7 @@ import torch
 
 from harness.errors import MeasurementError
 from harness.functional_unit import Row
-from harness.workload import Scorer
+from harness.scorer import Scorer
 from harness_scorer_reward_model.options import RewardModelOptions
 from harness_scorer_reward_model.reward import Reward, identity, load
 

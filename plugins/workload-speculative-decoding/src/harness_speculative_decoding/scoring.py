@@ -8,7 +8,7 @@ import torch
 
 from harness.errors import MeasurementError
 from harness.functional_unit import Row
-from harness.workload import Scorer
+from harness.scorer import Scorer
 from harness_speculative_decoding.method_options import RewardOptions
 from harness_speculative_decoding.reward_models import reward_named
 

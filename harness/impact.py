@@ -1,0 +1,145 @@
+"""The role of an impact meter: turns readings into readings, with the factors it used."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.backend import Device
+from harness.options import NoOptions, Options
+from harness.quantity import Value
+from harness.sample import Scope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factor:
+    """A number that turns energy into an impact, with where it comes from.
+
+    Attributes:
+        name: `grid_intensity`, `pue`, `embodied:gpu:H100`, ...
+        value: the number; None where a range or series stands in its place.
+        unit: such as `g/kWh`.
+        source: publication or data set, and where in it.
+        licence: licence of the data.
+        date: of the data, or of its retrieval (ISO 8601).
+        id: stable identity, so that two records can tell whether they used the same factor.
+    """
+
+    name: str
+    value: float | None
+    unit: str
+    source: str
+    licence: str = ""
+    date: str = ""
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceUse:
+    """How long a device served a role in a window.
+
+    Attributes:
+        device: UUID as the backend reports it.
+        role: `target`, `draft`, `prefill`, ...; empty where there is one role.
+        busy_s: seconds of work.
+        reserved_s: seconds it could serve nobody else; at least `busy_s`.
+        stands_for: product that a declared device pretends to be; empty for a device that is what it is.
+    """
+
+    device: str
+    role: str = ""
+    busy_s: float
+    reserved_s: float
+    stands_for: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyTrace:
+    """Cumulative joules per scope over UTC time: what costing with a time series interpolates.
+
+    Attributes:
+        utc_s: seconds since the Unix epoch, strictly increasing, shape (n,).
+        joules: per scope, cumulative joules at those times, shape (n,).
+    """
+
+    utc_s: tuple[float, ...] = ()
+    joules: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costed:
+    """One window, or all windows of a trial, as an impact meter sees it.
+
+    Attributes:
+        duration_s: length on the monotonic clock.
+        start_utc_s: start, seconds since the Unix epoch; the window ends at `start_utc_s + duration_s`.
+        energy: primary energy per scope in J, scopes that may be summed only.
+        readings: named readings known so far (`energy_j`, and what earlier impact meters yielded).
+        devices: devices the trial used.
+        uses: device rows of the workload; empty where it wrote none.
+        trace: cumulative joules over time; empty where no meter was sampled.
+        environment: the record's description of the machine.
+    """
+
+    duration_s: float
+    start_utc_s: float
+    energy: Mapping[str, Value]
+    readings: Mapping[str, Value]
+    devices: tuple[Device, ...] = ()
+    uses: tuple[DeviceUse, ...] = ()
+    trace: EnergyTrace = field(default_factory=EnergyTrace)
+    environment: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Impact:
+    """What an impact meter made of a window.
+
+    Attributes:
+        readings: name -> value, for each name in the spec's `yields`.
+        energy: energy per scope in J that this meter adds (`declared_power`); with the scopes' description.
+        scopes: descriptions of the scopes in `energy`.
+        factors: every factor used, with its source.
+        flags: what a reader must know (`uniform split`, `incomplete: no cpu energy`).
+        alternatives: reading -> published alternative (another embodied table) -> what the reading would be with it.
+    """
+
+    readings: Mapping[str, Value] = field(default_factory=dict)
+    energy: Mapping[str, Value] = field(default_factory=dict)
+    scopes: Mapping[str, Scope] = field(default_factory=dict)
+    factors: tuple[Factor, ...] = ()
+    flags: tuple[str, ...] = ()
+    alternatives: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+
+
+class ImpactMeter(ABC):
+    """Turns readings into readings, after the work and outside the measured process. Reads no clock, no device."""
+
+    @abstractmethod
+    def apply(self, costed: Costed) -> Impact:
+        """The impact of one window or trial. Missing input gives Unavailable readings, never 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImpactMeterSpec:
+    """An offer of an impact meter.
+
+    Attributes:
+        name: what a suite writes under `meters:`.
+        summary: one line for `harness plugins`.
+        factory: options -> ImpactMeter.
+        options: model of the options.
+        needs: names of readings it wants, `energy_j` among them; decides the order.
+        yields: names of readings it gives, with their units (`carbon_g` -> `g`); `energy_j` for one that adds energy.
+        ratios: yielded names that are ratios, which the core never divides by a functional unit.
+    """
+
+    name: str
+    summary: str
+    factory: Callable[[Any], ImpactMeter]
+    needs: tuple[str, ...]
+    yields: Mapping[str, str]
+    ratios: tuple[str, ...] = ()
+    options: type[Options] = NoOptions
