@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness_semantic_segmentation.catalogue import CATALOGUE, build_model, variant
-from harness_semantic_segmentation.checkpoints import authors_state_dict, load_backbone, load_checkpoint
-from harness_semantic_segmentation.counting import count_macs, parameter_count
-from harness_semantic_segmentation.folding import fold
-from harness_semantic_segmentation.models.bialignnet import BiAlignNet, Switches
-from harness_semantic_segmentation.models.dfnet import DFNet
-from harness_semantic_segmentation.models.fpn import FPN, Sampling
-from harness_semantic_segmentation.models.layers import Outputs
-from harness_semantic_segmentation.optimised import InferenceOptions, Predictor
-from harness_semantic_segmentation.peers import CONFIGURATIONS, Peer, peer, pretrained
+from harness_semantic_segmentation.networks.bialignnet import BiAlignNet, Switches
+from harness_semantic_segmentation.networks.catalogue import CATALOGUE, build_model, variant
+from harness_semantic_segmentation.networks.checkpoints import authors_state_dict, load_backbone, load_checkpoint
+from harness_semantic_segmentation.networks.counting import count_macs, parameter_count
+from harness_semantic_segmentation.networks.dfnet import DFNet
+from harness_semantic_segmentation.networks.folding import fold
+from harness_semantic_segmentation.networks.fpn import FPN, Sampling
+from harness_semantic_segmentation.networks.layers import Outputs
+from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
+from harness_semantic_segmentation.networks.peers import CONFIGURATIONS, Peer, peer, pretrained
 from torch import nn
 
 from harness.errors import MeasurementError, UsageError

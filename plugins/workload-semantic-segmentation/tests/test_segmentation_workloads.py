@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from harness_backend_torch import TorchOptions
 from harness_backend_torch.backend import TorchBackend
-from harness_semantic_segmentation.data import IGNORE
-from harness_semantic_segmentation.metrics import MeanIoU, boundary_f, image_iou, tolerance
-from harness_semantic_segmentation.pictures import GAP, RIGHT, WRONG, error_map, grid, palette
-from harness_semantic_segmentation.training_workload import Training
+from harness_semantic_segmentation.data.dataset import IGNORE
+from harness_semantic_segmentation.data.metrics import MeanIoU, boundary_f, image_iou, tolerance
+from harness_semantic_segmentation.workloads.pictures import GAP, RIGHT, WRONG, error_map, grid, palette
+from harness_semantic_segmentation.workloads.training import Training
 from pydantic import ValidationError
 
 from harness.errors import UsageError

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness_speculative_decoding.builder import recipe_named
+from harness_speculative_decoding.networks.quantization import Quantization, quantize
 from harness_speculative_decoding.options import VanillaOptions
-from harness_speculative_decoding.quantization import Quantization, quantize
-from harness_speculative_decoding.recipes import RECIPES
+from harness_speculative_decoding.training.builder import recipe_named
+from harness_speculative_decoding.training.recipes import RECIPES
 from pydantic import ValidationError
 from transformers import LlamaConfig, LlamaForCausalLM
 

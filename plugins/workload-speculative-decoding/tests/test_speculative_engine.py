@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from harness_speculative_decoding.decoding import Request
-from harness_speculative_decoding.laws import Mode, acceptance, log_law, tilt, token_law, tokens_per_round
-from harness_speculative_decoding.rule import Rule, Speculated, SpeculationError, Trio
-from harness_speculative_decoding.speculation import speculate
+from harness_speculative_decoding.methods.decoding import Request
+from harness_speculative_decoding.methods.laws import Mode, acceptance, log_law, tilt, token_law, tokens_per_round
+from harness_speculative_decoding.methods.rule import Rule, Speculated, SpeculationError, Trio
+from harness_speculative_decoding.methods.speculation import speculate
 from harness_speculative_decoding.table import TableModel
 from torch import Tensor
 

@@ -40,3 +40,14 @@ UNITS = {
 }
 
 REWARD_COLUMNS = (Column("reward", "1", "reward of prompt and answer", higher_is_better=True),)
+
+ALIGNMENT_COLUMNS = (
+    Column("pairs", "1", "preference pairs trained on; 0 in a step of fine-tuning", higher_is_better=True),
+    Column("answers", "1", "answers computed, two of each pair"),
+    Column("tokens", "1", "answer tokens computed"),
+    Column("loss", "1", "mean DPO loss per pair, or loss per answer token in fine-tuning, in nats"),
+    Column("reward_margin", "1", "mean implicit reward of the chosen over the rejected answers, before the step"),
+    Column("reward_accuracy", "1", "share of pairs with a positive margin, before the step"),
+    Column("latency_s", "s", "duration of the optimiser step", higher_is_better=False),
+)
+"""Columns of `draft-alignment`; an item is one optimiser step."""

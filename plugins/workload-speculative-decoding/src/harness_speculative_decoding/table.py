@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class TableModel:
-    """Next-token logits by the tokens generated so far; implements `harness_speculative_decoding.cached.CausalModel`.
+    """Next-token logits by the tokens generated so far; implements `harness_speculative_decoding.networks.cached.CausalModel`.
 
     Args:
         tables: `tables[d]` holds the logits after d tokens, shape (vocabulary ** d, vocabulary); a prefix is read as a
