@@ -12,7 +12,8 @@ from harness_speculative_decoding.methods.decoding import Request, generate
 from harness_speculative_decoding.methods.rule import Rule, Trio
 from harness_speculative_decoding.methods.sampling import Sampling
 from harness_speculative_decoding.methods.speculation import speculate
-from harness_speculative_decoding.networks.cached import StaticCacheModel, cached_model, fits_static_cache
+from harness_speculative_decoding.networks.cache_choice import cached_model, fits_static_cache
+from harness_speculative_decoding.networks.cached import StaticCacheModel
 from harness_speculative_decoding.networks.captured import FixedShapeModel
 from harness_speculative_decoding.networks.fused import fused_pass, why_not
 from harness_speculative_decoding.together import pass_facts

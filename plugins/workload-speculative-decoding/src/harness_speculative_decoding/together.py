@@ -11,14 +11,8 @@ from transformers import PreTrainedModel
 from harness.errors import UsageError
 from harness_speculative_decoding.loading import Loaded
 from harness_speculative_decoding.methods.decoding import check_request
-from harness_speculative_decoding.networks.cached import (
-    CacheKind,
-    CausalModel,
-    CompileWish,
-    DynamicCacheModel,
-    StaticCacheModel,
-    cached_model,
-)
+from harness_speculative_decoding.networks.cache_choice import CacheKind, CompileWish, cached_model
+from harness_speculative_decoding.networks.cached import CausalModel, DynamicCacheModel, StaticCacheModel
 from harness_speculative_decoding.networks.captured import FixedShapeModel
 from harness_speculative_decoding.networks.trace import Traced
 

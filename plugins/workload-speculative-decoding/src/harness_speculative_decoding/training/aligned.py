@@ -14,11 +14,12 @@ from harness_speculative_decoding.data.corpus import Corpus
 from harness_speculative_decoding.data.preferences import TokenPair
 from harness_speculative_decoding.data.prompts import from_held_out
 from harness_speculative_decoding.rewards import reward_function
-from harness_speculative_decoding.training.alignment import Settings, Stage, StepReport, dpo, quality, sft
+from harness_speculative_decoding.training.alignment import Stage, dpo, quality, sft
 from harness_speculative_decoding.training.dpo import log_probabilities, pair_rows
 from harness_speculative_decoding.training.pretraining import Progress, Trained, fixed_threads, perplexity, token_stream
 from harness_speculative_decoding.training.ranking import Answer, answers, mean_reward, ranked
 from harness_speculative_decoding.training.recipes import PREFIX, AlignmentRecipe
+from harness_speculative_decoding.training.settings import Settings, StepReport
 
 HELD_OUT_SAMPLES = 8
 """Answers to each held-out prompt, before and after."""

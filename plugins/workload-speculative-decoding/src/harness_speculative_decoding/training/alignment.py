@@ -37,77 +37,9 @@ from harness.errors import MeasurementError, UsageError
 from harness_speculative_decoding.data.preferences import TokenPair
 from harness_speculative_decoding.training.dpo import Parts, dpo_loss, log_probabilities, margins, pair_rows
 from harness_speculative_decoding.training.pretraining import hints_hidden
+from harness_speculative_decoding.training.settings import Schedule, Settings, StepReport
 
 CHECKPOINT = "training.ckpt"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How a stage is trained; with the model, the pairs and the versions of the libraries it decides the weights.
-
-    Attributes:
-        epochs: passes over the pairs; a part of a pass is allowed.
-        batch: pairs (or answers) of an optimiser step.
-        peak_lr: learning rate after warm-up, followed by a cosine down to a tenth of it.
-        warm_up_steps: steps of linear warm-up.
-        weight_decay: of AdamW, on matrices.
-        accumulate: parts that a batch is computed in, one after the other; saves memory and changes only rounding.
-        precision: `bfloat16` computes under autocast with float32 weights; `auto` does so on a GPU that has it.
-        seed: of the order of the pairs.
-    """
-
-    epochs: float = 1.0
-    batch: int = 16
-    peak_lr: float = 5e-7
-    warm_up_steps: int = 0
-    weight_decay: float = 0.0
-    accumulate: int = 1
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        for name, fine in (
-            ("epochs", 0 < self.epochs < math.inf),
-            ("batch", self.batch >= 1),
-            ("peak_lr", 0 < self.peak_lr < math.inf),
-            ("warm_up_steps", self.warm_up_steps >= 0),
-            ("weight_decay", 0 <= self.weight_decay < math.inf),
-            ("accumulate", 1 <= self.accumulate <= self.batch),
-        ):
-            if not fine:
-                raise UsageError(
-                    f"{name} cannot be {getattr(self, name)}",
-                    accepted="positive epochs, batch and peak_lr; 1 <= accumulate <= batch; no negative number",
-                )
-
-    def steps(self, pairs: int) -> int:
-        """Optimiser steps for so many pairs."""
-        return max(1, math.ceil(self.epochs * pairs / self.batch))
-
-
-@dataclass(frozen=True, slots=True)
-class StepReport:
-    """What one optimiser step did; margin and accuracy are those before the step and None in fine-tuning.
-
-    Attributes:
-        step: 1, 2, ...
-        steps: of the whole training.
-        pairs: pairs trained on; 0 in fine-tuning.
-        answers: answers computed.
-        tokens: answer tokens computed.
-        loss: mean DPO loss per pair, or mean negative log-likelihood per answer token, in nats.
-        margin: mean implicit reward margin.
-        accuracy: share of pairs with a positive margin.
-    """
-
-    step: int
-    steps: int
-    pairs: int
-    answers: int
-    tokens: int
-    loss: float
-    margin: float | None
-    accuracy: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +63,6 @@ class Stage:
     resumed_at: int
     reports: tuple[StepReport, ...]
     duration_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """The learning rate's; see `training.learning_rate`."""
-
-    steps: int
-    warm_up_steps: int
 
 
 @dataclass(frozen=True, slots=True)

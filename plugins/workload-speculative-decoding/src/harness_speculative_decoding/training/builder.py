@@ -1,4 +1,4 @@
-"""Builds the built-in models once and keeps them: `python -m harness_speculative_decoding.training.builder small tiny`."""
+"""Builds the built-in models once: `python -m harness_speculative_decoding.training.builder small tiny`."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from harness_speculative_decoding.training.pretraining import learning_rate
 from harness_speculative_decoding.training.recipes import Recipe
+from harness_speculative_decoding.training.settings import Schedule, learning_rate
 
 
 class LanguageModelling(pl.LightningModule):
@@ -38,8 +38,9 @@ class LanguageModelling(pl.LightningModule):
             lr=self.recipe.peak_lr,
             betas=(0.9, 0.95),
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, self.recipe))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        schedule = Schedule(self.recipe.steps, self.recipe.warm_up_steps)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, schedule))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
 
 class Report(pl.Callback):

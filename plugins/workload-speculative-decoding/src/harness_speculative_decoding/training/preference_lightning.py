@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from harness_speculative_decoding.training.alignment import Settings, StepReport
 from harness_speculative_decoding.training.dpo import Part, dpo_loss, log_probability, margins
-from harness_speculative_decoding.training.pretraining import Schedule, learning_rate
+from harness_speculative_decoding.training.settings import Schedule, Settings, StepReport, learning_rate
 
 IDENTITY = "alignment"
 """Key of a checkpoint under which it says which training it belongs to."""

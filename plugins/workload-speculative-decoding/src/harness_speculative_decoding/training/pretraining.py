@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -40,18 +40,6 @@ class Trained:
     time_cap_struck: bool
     duration_s: float
     extra: Mapping[str, object] = field(default_factory=dict)
-
-
-class Schedule(Protocol):
-    """What the learning rate depends on."""
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps."""
-
-    @property
-    def warm_up_steps(self) -> int:
-        """Steps of linear warm-up."""
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int, context: int) -> PreTrainedTokenizerFast:
@@ -123,14 +111,6 @@ def perplexity(model: LlamaForCausalLM, stream: Tensor, context: int, batch: int
         loss += float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten(), reduction="sum"))
         count += part[:, 1:].numel()
     return math.exp(loss / count)
-
-
-def learning_rate(step: int, schedule: Schedule) -> float:
-    """Factor on the peak learning rate: linear warm-up, then a cosine down to 0.1."""
-    if step < schedule.warm_up_steps:
-        return (step + 1) / schedule.warm_up_steps
-    part = (step - schedule.warm_up_steps) / max(1, schedule.steps - schedule.warm_up_steps)
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, part)))
 
 
 def train(recipe: Recipe, corpus: Corpus, progress: Progress, *, bar: bool = False) -> Trained:

@@ -19,10 +19,11 @@ from harness_speculative_decoding.methods.decoding import context_length
 from harness_speculative_decoding.options import DraftAlignmentOptions
 from harness_speculative_decoding.rewards import reward_function
 from harness_speculative_decoding.training.aligned import windows
-from harness_speculative_decoding.training.alignment import Settings, StepReport, dpo, quality, sft
+from harness_speculative_decoding.training.alignment import dpo, quality, sft
 from harness_speculative_decoding.training.dpo import log_probabilities, pair_rows
 from harness_speculative_decoding.training.pretraining import token_stream
 from harness_speculative_decoding.training.ranking import answers, ranked
+from harness_speculative_decoding.training.settings import Settings, StepReport
 from harness_speculative_decoding.workloads.decoding import device_uuid, torch_device
 
 WARM_UP_STEPS = 2
