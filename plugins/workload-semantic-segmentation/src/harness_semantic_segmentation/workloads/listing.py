@@ -12,9 +12,9 @@ from harness.errors import UsageError
 
 
 def list_models(
-    height: Annotated[int, typer.Option(min=32, max=16384, help="of the image, in pixels")] = 512,
-    width: Annotated[int, typer.Option(min=32, max=16384, help="of the image, in pixels")] = 1024,
-    classes: Annotated[int, typer.Option(help="number of classes")] = 19,
+    height: Annotated[int, typer.Option(min=32, max=16384, help="height of the image, in pixels")] = 512,
+    width: Annotated[int, typer.Option(min=32, max=16384, help="width of the image, in pixels")] = 1024,
+    classes: Annotated[int, typer.Option(help="classes that the networks tell apart, 2 to 255")] = 19,
 ) -> None:
     """Lists segmentation networks with parameters (all heads) and MACs of an evaluation at batch 1."""
     from harness_semantic_segmentation.networks.catalogue import CATALOGUE, CLASSES, build_model

@@ -13,15 +13,20 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class SegmentationOptions(Options):
-    """Network and data.
+    """Options of both workloads: network and data.
 
     Attributes:
-        model: a name of `harness segmentation-models`.
-        width: multiplies channel counts, where the network has such an option.
-        choices: of the network, such as `gate: none`; all at their defaults means as published.
-        data: `scenes` are synthetic; the others are the user's folders.
-        root: folder of the data set.
-        size: height and width of synthetic scenes.
+        model: a network that `harness segmentation-models` lists: `bialignnet-dfnet1`, `bialignnet-dfnet2`, `ddsm`,
+            `fpn`, or a peer such as `segformer-b0`.
+        width: multiplies the network's channel counts, in (0, 8]; 1 is as published. Only BiAlignNet, and `ddsm` and
+            `fpn` with the choice `backbone: tiny`, take another value.
+        choices: switches of the network by name: of BiAlignNet `gate`, `heads`, `grid_align_corners`, `edge_input`,
+            `aux_resize`, `flow_init`; of `fpn` and `ddsm` `backbone` and `channels`; of `ddsm` also `pool`, `combine`,
+            `channel_scale`, `branches`, `embedding`. What is not named keeps its default.
+        data: `scenes` are synthetic images with exact labels; `cityscapes` and `camvid` are read from a folder of
+            yours.
+        root: folder that holds the data set; needed for every `data` but `scenes`.
+        size: height and width of synthetic scenes, in pixels; images of a data set keep their own size.
     """
 
     model: str = "bialignnet-dfnet1"
@@ -39,24 +44,32 @@ class SegmentationOptions(Options):
 
 
 class TrainingOptions(SegmentationOptions):
-    """Options of `segmentation-training`.
+    """Options of workload `segmentation-training`.
 
     Attributes:
-        recipe: `authors` (SGD, schedule by epochs, all augmentations, class-uniform sampling) or `light` (AdamW,
-            schedule by steps, crop and flip) for small data and few steps.
-        steps: optimizer steps of the whole schedule.
-        batch: images a step.
-        crop: height and width that the network sees; the size of the scenes, or 1024 x 1024, where none is given.
-        images: synthetic scenes that make an epoch.
-        validation_images: that are scored after each window, from the first; 0 for all.
-        target_miou: the trial ends with the first window that reaches it.
-        validate_in_window: validation counts as part of the work.
-        resume: checkpoint to continue from; what it cost before is not known then, so neither are joules to target.
-        precision: `bfloat16` is mixed precision.
-        workers: processes that load data.
-        class_uniform: share of class-uniform sampling; the recipe's own where none is given.
-        learning_rate: at the start; the recipe's own where none is given.
-        ohem_pixels: K of OHEM; the recipe's own where none is given. Mining takes half of it.
+        recipe: `authors`: SGD at 0.01, schedule by epochs, all augmentations, class-uniform sampling, as in the
+            released script; `light`: AdamW at 0.004, schedule by steps, crop and flip, for small data and few steps.
+        steps: optimizer steps of the whole schedule; the trial ends with the last one at the latest.
+        batch: images in an optimizer step, at least 2.
+        crop: height and width that the network sees, in pixels. Without a value: the size of the scenes, or 1024 x 1024
+            for a data set.
+        images: synthetic scenes that make an epoch; a data set has its own number.
+        validation_images: validation images that are scored after each window, counted from the first; 0 for all of a
+            data set, and for 16 synthetic scenes.
+        target_miou: mean IoU, in (0, 1]: the trial ends with the first window that reaches it, and the column
+            `target_reached` counts it. Without a value the trial ends with its windows or `steps`.
+        validate_in_window: validation counts as part of the measured work; false leaves its time and energy out.
+        resume: checkpoint of this workload (`checkpoint.pt` in a trial's folder) to continue from; empty to begin anew.
+            What it cost before is not known, so `target_reached` is then unavailable.
+        precision: `bfloat16` is mixed precision: weights and loss stay float32.
+        workers: processes that load and augment images; 0 does it in the trial's own process.
+        class_uniform: share of training images that are chosen so that all classes come equally often. Without a value
+            the recipe's own: 50% in `authors`, 0 in `light`.
+        learning_rate: learning rate at the start of the schedule. Without a value the recipe's own: 0.01 in `authors`,
+            0.004 in `light`.
+        ohem_pixels: K: at least so many pixels of a batch, the hardest ones, make the loss (online hard example
+            mining); edge-guided mining takes half of it. Without a value the recipe's own: 10000 in `authors`, 2000 in
+            `light`.
     """
 
     recipe: Literal["authors", "light"] = "light"
@@ -76,23 +89,27 @@ class TrainingOptions(SegmentationOptions):
 
 
 class SegmentationInferenceOptions(SegmentationOptions):
-    """Options of `segmentation-inference`.
+    """Options of workload `segmentation-inference`.
 
     Attributes:
-        weights: `random` (quality is then unavailable), `trained` (by a short training on synthetic scenes, kept in
-            the cache), a checkpoint, or for a peer a folder or hub id of transformers.
-        training_steps: of `trained`.
-        scenario: `single_stream` is one frame at a time, each timed; `throughput` takes batches.
-        batch: frames at a time in `throughput`.
-        images: frames that are taken in turn, all held in memory; 0 for the whole split.
-        faithful: the network as published, in plain eager mode; the options below then do nothing.
-        fold: batch normalisation into convolutions.
-        channels_last: memory format.
-        compile: torch.compile, in the warm-up.
-        dtype: `bfloat16` is autocast.
-        flip_average: mean logits of image and mirror image, two passes a frame.
-        boundary: tolerance of the boundary F-score as a share of the diagonal; 0 leaves the score out.
-        pictures: images in the grid that is written beside the record.
+        weights: `random` (quality is then unavailable), `trained` (by a short training on synthetic scenes, done on
+            first use and kept), a checkpoint file of this plugin or of BiAlignNet's authors, or for a peer a folder or
+            hub id of transformers.
+        training_steps: optimizer steps of the training that makes `weights: trained`; without effect otherwise.
+        scenario: `single_stream` takes one frame at a time and times each; `throughput` takes batches.
+        batch: frames at a time with `scenario: throughput`; without effect otherwise.
+        images: validation frames that are taken in turn, all held in memory; 0 for the whole split, and for 16
+            synthetic scenes.
+        faithful: runs the network as published, in plain eager mode; `fold`, `channels_last`, `compile` and `dtype`
+            then do nothing.
+        fold: folds batch normalisations into the convolutions before them.
+        channels_last: keeps images, features and weights in the memory format channels-last.
+        compile: compiles the network with torch.compile, during the warm-up.
+        dtype: number type of the passes; `bfloat16` is autocast, in which flow and sampling grids stay float32.
+        flip_average: averages the logits of the image and its mirror image: two passes a frame.
+        boundary: tolerance of the boundary F-score as a share of the image's diagonal, from 0 to 0.1; 0 leaves the
+            score out.
+        pictures: frames in the grid of images, labels and predictions that is written beside the record; 0 for none.
     """
 
     weights: str = "random"
