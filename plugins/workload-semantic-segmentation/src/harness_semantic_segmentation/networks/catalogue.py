@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from harness.errors import UsageError, did_you_mean
 from harness_semantic_segmentation.networks.bialignnet import BiAlignNet, Switches
+from harness_semantic_segmentation.networks.errors import NetworkError, closest
 from harness_semantic_segmentation.networks.fpn import FPN, Sampling
 from harness_semantic_segmentation.networks.peers import CONFIGURATIONS, peer
 
@@ -61,7 +61,7 @@ def _fpn(*, dynamic: bool) -> Entry:
 def _peer(name: str) -> Entry:
     def build(classes: int, width: float, choices: Mapping[str, Any]) -> nn.Module:  # noqa: ARG001 - it has none
         if width != 1:
-            raise UsageError(f"model {name} has no width multiplier", accepted="width: 1")
+            raise NetworkError(f"model {name} has no width multiplier; accepted: width: 1")
         return peer(name, classes)
 
     return Entry(f"{name}, logits resized to the image", "transformers", build, {})
@@ -78,11 +78,9 @@ CATALOGUE: dict[str, Entry] = {
 
 
 def entry(name: str) -> Entry:
-    """The network of that name; raises UsageError."""
+    """The network of that name; raises NetworkError."""
     if name not in CATALOGUE:
-        raise UsageError(
-            f"no model is called {name!r}", accepted=", ".join(CATALOGUE), hint=did_you_mean(name, CATALOGUE)
-        )
+        raise NetworkError(f"no model is called {name!r}; accepted: {', '.join(CATALOGUE)}{closest(name, CATALOGUE)}")
     return CATALOGUE[name]
 
 
@@ -96,25 +94,26 @@ def build_model(name: str, classes: int = 19, width: float = 1.0, **choices: obj
         choices: of the network's `defaults`.
 
     Raises:
-        UsageError: an unknown name or choice, or a value that the network refuses.
+        NetworkError: an unknown name or choice, or a value that the network refuses.
     """
     found = entry(name)
     fewest, most = CLASSES
     if not fewest <= classes <= most:
-        raise UsageError(f"{classes} classes", accepted=f"{fewest} to {most} classes")
+        raise NetworkError(f"{classes} classes; accepted: {fewest} to {most} classes")
     if not width > 0:
-        raise UsageError(f"width {width}", accepted="a positive number")
+        raise NetworkError(f"width {width}; accepted: a positive number")
     for choice in choices:
         if choice not in found.defaults:
-            raise UsageError(
-                f"model {name} has no option {choice!r}",
-                accepted=", ".join(found.defaults) or "no options",
-                hint=did_you_mean(choice, found.defaults),
+            accepted = ", ".join(found.defaults) or "no options"
+            raise NetworkError(
+                f"model {name} has no option {choice!r}; accepted: {accepted}{closest(choice, found.defaults)}"
             )
     try:
         return found.build(classes, width, choices)
+    except NetworkError:
+        raise
     except ValueError as error:
-        raise UsageError(f"model {name}: {error}") from error
+        raise NetworkError(f"model {name}: {error}") from error
 
 
 def variant(name: str, **choices: object) -> dict[str, object]:

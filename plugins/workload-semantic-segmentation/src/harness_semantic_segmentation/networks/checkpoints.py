@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.errors import UsageError
 from harness_semantic_segmentation.networks.bialignnet import BiAlignNet
 from harness_semantic_segmentation.networks.dfnet import DFNet
+from harness_semantic_segmentation.networks.errors import NetworkError
 
 PREFIXES = {
     "backbone.stem": "backbone.stage1",
@@ -78,12 +78,12 @@ def authors_keys(model: BiAlignNet) -> dict[str, str]:
     """Our key by the authors' key, in the order of our state dict.
 
     Raises:
-        UsageError: the model's gate has no counterpart in the authors' format.
+        NetworkError: the model's gate has no counterpart in the authors' format.
     """
     if model.switches.gate == "gated_conv":
-        raise UsageError(
-            "the authors released no model with gate gated_conv, so no checkpoint format of it is known",
-            accepted="gate: simple or none",
+        raise NetworkError(
+            "the authors released no model with gate gated_conv, so no checkpoint format of it is known; "
+            "accepted: gate: simple or none"
         )
     return {authors_key(key): key for key in model.state_dict()}
 
@@ -112,7 +112,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, partial: bool = False
         partial: skip what does not match in name or shape instead of raising, and say what was skipped.
 
     Raises:
-        UsageError: no such file, not such a file, or tensors that do not match.
+        NetworkError: no such file, not such a file, or tensors that do not match.
     """
     state = read_state(path)
     if isinstance(model, BiAlignNet) and not state.keys() & model.state_dict().keys():
@@ -126,7 +126,7 @@ def load_backbone(backbone: DFNet, path: str | Path, *, partial: bool = False) -
     Keys of a classifier (`fc.`) and the backbone's own average pool have no counterpart and are left out.
 
     Raises:
-        UsageError: as `load_checkpoint`.
+        NetworkError: as `load_checkpoint`.
     """
     state = read_state(path)
     inside = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
@@ -141,27 +141,24 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint file, by key without `module.`; nothing in the file is run as code.
 
     Raises:
-        UsageError: names the file.
+        NetworkError: names the file.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about how old files store tensors
             found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UsageError("there is no such checkpoint", where=str(path)) from None
+        raise NetworkError(f"{path}: there is no such checkpoint") from None
     except Exception as error:  # noqa: BLE001 - torch raises many kinds; all of them mean that the file is not one
-        raise UsageError(
-            f"this is no checkpoint of tensors: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-            where=str(path),
-            accepted="a file of torch.save that holds tensors only, such as a state dict",
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise NetworkError(
+            f"{path}: this is no checkpoint of tensors: {first}; "
+            "accepted: a file of torch.save that holds tensors only, such as a state dict"
         ) from None
     state = found.get("state_dict", found) if isinstance(found, dict) else found
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UsageError(
-            "this file holds no state dict",
-            where=str(path),
-            accepted='{"state_dict": {name: tensor, ...}} or {name: tensor, ...}',
-        )
+        accepted = '{"state_dict": {name: tensor, ...}} or {name: tensor, ...}'
+        raise NetworkError(f"{path}: this file holds no state dict; accepted: {accepted}")
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
@@ -181,13 +178,9 @@ def _copy(
         ),
     )
     if loaded.skipped and not partial:
-        raise UsageError(
-            f"the weights do not fit {type(model).__name__}: {_summary(loaded)}",
-            where=where,
-            hint="`partial: true` loads what fits",
-        )
+        raise NetworkError(f"{where}: the weights do not fit {type(model).__name__}: {_summary(loaded)}")
     if len(differing) == len(both):
-        raise UsageError(f"no tensor of the file fits {type(model).__name__}: {_summary(loaded)}", where=where)
+        raise NetworkError(f"{where}: no tensor of the file fits {type(model).__name__}: {_summary(loaded)}")
     with torch.no_grad():
         for key in both:
             if key not in differing:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
-from harness.errors import MeasurementError, UsageError, did_you_mean
 from harness_semantic_segmentation.networks.ddsm import resized
+from harness_semantic_segmentation.networks.errors import NetworkError, WeightsError, closest
 from harness_semantic_segmentation.networks.layers import Outputs, size_of
 
 if TYPE_CHECKING:
@@ -99,14 +99,11 @@ def peer(name: str, classes: int = 19) -> Peer:
     """A peer with random weights; no network is used.
 
     Raises:
-        UsageError: no such peer.
+        NetworkError: no such peer.
     """
     if name not in CONFIGURATIONS:
-        raise UsageError(
-            f"no peer is called {name!r}",
-            accepted=", ".join(CONFIGURATIONS),
-            hint=did_you_mean(name, CONFIGURATIONS),
-        )
+        accepted = ", ".join(CONFIGURATIONS)
+        raise NetworkError(f"no peer is called {name!r}; accepted: {accepted}{closest(name, CONFIGURATIONS)}")
     return Peer(_auto_class().from_config(CONFIGURATIONS[name](classes)))
 
 
@@ -114,12 +111,10 @@ def pretrained(source: str) -> Peer:
     """A peer with the weights of a folder or a hub id.
 
     Raises:
-        MeasurementError: it cannot be had; says what was asked for.
+        WeightsError: it cannot be had; says what was asked for.
     """
     if source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir():
-        raise MeasurementError(
-            f"there is no model folder {source}", accepted="a folder of save_pretrained, or a hub id"
-        )
+        raise WeightsError(f"there is no model folder {source}; accepted: a folder of save_pretrained, or a hub id")
     try:
         return Peer(
             _auto_class().from_pretrained(
@@ -127,22 +122,24 @@ def pretrained(source: str) -> Peer:
                 trust_remote_code=False,
             )
         )
+    except NetworkError:
+        raise
     except (OSError, ValueError) as error:
-        raise MeasurementError(
-            f"no segmentation model can be loaded from {source!r}: {str(error).splitlines()[0]}",
-            accepted="a folder of save_pretrained, or a hub id",
+        raise WeightsError(
+            f"no segmentation model can be loaded from {source!r}: {str(error).splitlines()[0]}; "
+            "accepted: a folder of save_pretrained, or a hub id"
         ) from error
 
 
 def _auto_class() -> Any:
-    """AutoModelForSemanticSegmentation; UsageError with the cause where a foreign torchvision breaks transformers."""
+    """AutoModelForSemanticSegmentation; NetworkError with the cause where a foreign torchvision breaks transformers."""
     try:
         from transformers import AutoModelForSemanticSegmentation
     except (ImportError, RuntimeError) as error:
         if "torchvision" not in str(error):
             raise
-        raise UsageError(
-            "transformers does not import beside the installed torchvision, which is built for another torch",
-            hint="uninstall torchvision; nothing here needs it",
+        raise NetworkError(
+            "transformers does not import beside the installed torchvision, which is built for another torch "
+            "(uninstall torchvision; nothing here needs it)"
         ) from error
     return AutoModelForSemanticSegmentation

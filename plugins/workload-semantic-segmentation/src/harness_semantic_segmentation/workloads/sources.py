@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from harness_semantic_segmentation.data.dataset import DataSet
 from harness_semantic_segmentation.data.scenes import VALIDATION, Scenes
 from harness_semantic_segmentation.networks.catalogue import build_model, entry, variant
 from harness_semantic_segmentation.networks.checkpoints import load_checkpoint
+from harness_semantic_segmentation.networks.errors import NetworkError, WeightsError
 from harness_semantic_segmentation.networks.peers import CONFIGURATIONS, pretrained
 from harness_semantic_segmentation.training.recipes import Recipe
 from harness_semantic_segmentation.workloads.options import SegmentationInferenceOptions, SegmentationOptions
@@ -68,6 +70,18 @@ def validation_data(options: SegmentationOptions, images: int) -> DataSet:
     return Scenes(images or 16, *options.size, first=VALIDATION)
 
 
+@contextmanager
+def for_people() -> Iterator[None]:
+    """Turns the errors of `networks/` into those that the harness shows without a traceback, with their exit codes."""
+    try:
+        yield
+    except NetworkError as error:
+        raise UsageError(str(error)) from error
+    except WeightsError as error:
+        raise MeasurementError(str(error)) from error
+
+
+@for_people()
 def network(options: SegmentationOptions, classes: int) -> nn.Module:
     """The network with random weights."""
     return build_model(options.model, classes, options.width, **options.choices)
@@ -92,6 +106,7 @@ def digest(model: nn.Module) -> str:
     return found.hexdigest()
 
 
+@for_people()
 def weighted(
     options: SegmentationInferenceOptions, classes: int, cache: Path, device: torch.device, tell: Tell
 ) -> nn.Module:

@@ -8,8 +8,6 @@ from typing import Any, Final, Literal
 
 from transformers import PreTrainedModel
 
-from harness.errors import UsageError
-
 Quantization = Literal["none", "int8-weight-only", "int8-dynamic"]
 EXTRA: Final = "joule-harness-workload-speculative-decoding[quantization]"
 
@@ -18,8 +16,8 @@ def _torchao() -> Any:
     try:
         return importlib.import_module("torchao.quantization")
     except ImportError as error:
-        raise UsageError(
-            f"quantization needs torchao, which cannot be imported: {error}", hint=f"pip install '{EXTRA}'"
+        raise ImportError(
+            f"quantization needs torchao, which cannot be imported: {error} (pip install '{EXTRA}')"
         ) from error
 
 
@@ -31,7 +29,7 @@ def quantize(model: PreTrainedModel, how: Quantization) -> dict[str, object]:
     output layer that shares its weights with them.
 
     Raises:
-        UsageError: torchao is not installed.
+        ImportError: torchao cannot be imported; says what to install.
     """
     if how == "none":
         return {"quantization": how}
