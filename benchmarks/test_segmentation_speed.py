@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from harness_semantic_segmentation.catalogue import build_model
-from harness_semantic_segmentation.optimised import InferenceOptions, Predictor
+from harness_semantic_segmentation.networks.catalogue import build_model
+from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from harness_semantic_segmentation.catalogue import build_model
-from harness_semantic_segmentation.lightning import SegmentationTask, fit, step_seed
-from harness_semantic_segmentation.loading import Examples, batches
-from harness_semantic_segmentation.recipes import Recipe
-from harness_semantic_segmentation.scenes import Scenes
+from harness_semantic_segmentation.data.scenes import Scenes
+from harness_semantic_segmentation.networks.catalogue import build_model
+from harness_semantic_segmentation.training.lightning import SegmentationTask, fit, step_seed
+from harness_semantic_segmentation.training.loading import Examples, batches
+from harness_semantic_segmentation.training.recipes import Recipe
 
 SIZE = (128, 256)
 STEPS = 8

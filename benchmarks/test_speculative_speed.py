@@ -23,12 +23,13 @@ from typing import Any
 
 import pytest
 import torch
-from harness_speculative_decoding.cached import CausalModel, cached_model
-from harness_speculative_decoding.decoding import Request, generate
-from harness_speculative_decoding.laws import tokens_per_round
-from harness_speculative_decoding.rule import Rule, Speculated, Trio
-from harness_speculative_decoding.sampling import Sampling
-from harness_speculative_decoding.speculation import speculate
+from harness_speculative_decoding.methods.decoding import Request, generate
+from harness_speculative_decoding.methods.laws import tokens_per_round
+from harness_speculative_decoding.methods.rule import Rule, Speculated, Trio
+from harness_speculative_decoding.methods.sampling import Sampling
+from harness_speculative_decoding.methods.speculation import speculate
+from harness_speculative_decoding.networks.cache_choice import cached_model
+from harness_speculative_decoding.networks.cached import CausalModel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 K, NEW, ROUNDS, VOCABULARY = 4, 128, 3, 1024

@@ -30,7 +30,7 @@ from harness_disaggregated_serving.runtime.requests import Configuration, Outcom
 from harness_disaggregated_serving.runtime.role import Role
 from harness_disaggregated_serving.traffic import Wire, draft_bytes_per_round
 from harness_disaggregated_serving.transport import Carrier
-from harness_speculative_decoding.sampling import Sampling, warp
+from harness_speculative_decoding.methods.sampling import Sampling, warp
 from scipy import stats
 
 from harness.errors import MeasurementError

@@ -7,10 +7,10 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from harness_semantic_segmentation.checkpoints import authors_state_dict
-from harness_semantic_segmentation.counting import count_macs, parameter_count
-from harness_semantic_segmentation.models.bialignnet import BiAlignNet, FlowAlignment, Switches, sampling_grid, warp
-from harness_semantic_segmentation.models.layers import Outputs
+from harness_semantic_segmentation.networks.bialignnet import BiAlignNet, FlowAlignment, Switches, sampling_grid, warp
+from harness_semantic_segmentation.networks.checkpoints import authors_state_dict
+from harness_semantic_segmentation.networks.counting import count_macs, parameter_count
+from harness_semantic_segmentation.networks.layers import Outputs
 from torch import Tensor, nn
 
 torch.set_num_threads(1)

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from harness_semantic_segmentation.camvid import COLOURS, LISTED_ORDER, camvid
-from harness_semantic_segmentation.cityscapes import LABEL_IDS, TO_LABEL, TO_TRAIN, cityscapes, export
-from harness_semantic_segmentation.data import IGNORE, Sample
-from harness_semantic_segmentation.loading import Examples, batches, class_centroids, plan
-from harness_semantic_segmentation.scenes import CLASSES, VALIDATION, Scenes
-from harness_semantic_segmentation.transforms import (
+from harness_semantic_segmentation.data.camvid import COLOURS, LISTED_ORDER, camvid
+from harness_semantic_segmentation.data.cityscapes import LABEL_IDS, TO_LABEL, TO_TRAIN, cityscapes, export
+from harness_semantic_segmentation.data.dataset import IGNORE, Sample
+from harness_semantic_segmentation.data.scenes import CLASSES, VALIDATION, Scenes
+from harness_semantic_segmentation.data.transforms import (
     Augmentation,
     augment,
     blurred,
@@ -21,6 +20,7 @@ from harness_semantic_segmentation.transforms import (
     network_input,
     normalised,
 )
+from harness_semantic_segmentation.training.loading import Examples, batches, class_centroids, plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from harness_semantic_segmentation.counting import count_macs, parameter_count
-from harness_semantic_segmentation.models.ddsm import (
+from harness_semantic_segmentation.networks.counting import count_macs, parameter_count
+from harness_semantic_segmentation.networks.ddsm import (
     SAMPLES,
     ChannelSampling,
     DynamicDualSampling,
@@ -15,8 +15,8 @@ from harness_semantic_segmentation.models.ddsm import (
     sampled,
     sampling_places,
 )
-from harness_semantic_segmentation.models.fpn import FPN, Sampling
-from harness_semantic_segmentation.models.layers import Outputs
+from harness_semantic_segmentation.networks.fpn import FPN, Sampling
+from harness_semantic_segmentation.networks.layers import Outputs
 from torch import Tensor, nn
 from torch.nn import functional
 

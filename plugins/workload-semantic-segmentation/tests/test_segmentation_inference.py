@@ -6,19 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness_semantic_segmentation.catalogue import CATALOGUE, build_model, variant
-from harness_semantic_segmentation.checkpoints import authors_state_dict, load_backbone, load_checkpoint
-from harness_semantic_segmentation.counting import count_macs, parameter_count
-from harness_semantic_segmentation.folding import fold
-from harness_semantic_segmentation.models.bialignnet import BiAlignNet, Switches
-from harness_semantic_segmentation.models.dfnet import DFNet
-from harness_semantic_segmentation.models.fpn import FPN, Sampling
-from harness_semantic_segmentation.models.layers import Outputs
-from harness_semantic_segmentation.optimised import InferenceOptions, Predictor
-from harness_semantic_segmentation.peers import CONFIGURATIONS, Peer, peer, pretrained
+from harness_semantic_segmentation.networks.bialignnet import BiAlignNet, Switches
+from harness_semantic_segmentation.networks.catalogue import CATALOGUE, build_model, variant
+from harness_semantic_segmentation.networks.checkpoints import authors_state_dict, load_backbone, load_checkpoint
+from harness_semantic_segmentation.networks.counting import count_macs, parameter_count
+from harness_semantic_segmentation.networks.dfnet import DFNet
+from harness_semantic_segmentation.networks.errors import NetworkError, WeightsError
+from harness_semantic_segmentation.networks.folding import fold
+from harness_semantic_segmentation.networks.fpn import FPN, Sampling
+from harness_semantic_segmentation.networks.layers import Outputs
+from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
+from harness_semantic_segmentation.networks.peers import CONFIGURATIONS, Peer, peer, pretrained
 from torch import nn
-
-from harness.errors import MeasurementError, UsageError
 
 torch.set_num_threads(1)
 V1 = Switches(backbone="dfnet_v1")
@@ -189,7 +188,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     }
     path = checkpoint(tmp_path / "bad.pth", source, **changes)
     before = model.state_dict()["head.conv.conv.weight"].clone()
-    with pytest.raises(UsageError) as raised:
+    with pytest.raises(NetworkError) as raised:
         load_checkpoint(model, path)
     text = str(raised.value)
     for part in (str(path), "1 missing (sp.conv1.conv.weight)", "1 unexpected (fc.weight)", "(7,)", "(320,)"):
@@ -202,7 +201,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
 
 def test_nothing_fits(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(2)}, tmp_path / "other.pt")
-    with pytest.raises(UsageError, match="no tensor of the file fits"):
+    with pytest.raises(NetworkError, match="no tensor of the file fits"):
         load_checkpoint(BiAlignNet(5, 0.25), tmp_path / "other.pt", partial=True)
 
 
@@ -211,19 +210,19 @@ def test_no_checkpoint(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "weights.pth"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UsageError, match=r"weights\.pth"):
+    with pytest.raises(NetworkError, match=r"weights\.pth"):
         load_checkpoint(BiAlignNet(5, 0.25), path)
 
 
 def test_code_in_a_checkpoint_does_not_run(tmp_path: Path) -> None:
     torch.save({"state_dict": Path("x")}, tmp_path / "evil.pth")
-    with pytest.raises(UsageError, match="no checkpoint of tensors"):
+    with pytest.raises(NetworkError, match="no checkpoint of tensors"):
         load_checkpoint(BiAlignNet(5, 0.25), tmp_path / "evil.pth")
 
 
 def test_no_format_of_gated_conv(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "a.pth", BiAlignNet(5, 0.25))
-    with pytest.raises(UsageError, match="gated_conv"):
+    with pytest.raises(NetworkError, match="gated_conv"):
         load_checkpoint(BiAlignNet(5, 0.25, Switches(gate="gated_conv")), path)
 
 
@@ -271,11 +270,11 @@ def test_peer_from_a_folder(tmp_path: Path) -> None:
 
 
 def test_no_such_peer(tmp_path: Path) -> None:
-    with pytest.raises(MeasurementError, match="no model folder"):
+    with pytest.raises(WeightsError, match="no model folder"):
         pretrained(str(tmp_path / "none"))
-    with pytest.raises(MeasurementError, match="no segmentation model"):
+    with pytest.raises(WeightsError, match="no segmentation model"):
         pretrained(str(tmp_path))
-    with pytest.raises(UsageError, match="segformer-b0"):
+    with pytest.raises(NetworkError, match="segformer-b0"):
         peer("segformer-b7")
 
 
@@ -302,7 +301,7 @@ def test_catalogue_builds_on_meta() -> None:
     ],
 )
 def test_what_cannot_be_built(name: str, arguments: dict[str, object], says: str) -> None:
-    with pytest.raises(UsageError, match=says), torch.device("meta"):
+    with pytest.raises(NetworkError, match=says), torch.device("meta"):
         build_model(name, **arguments)  # type: ignore[arg-type]
 
 

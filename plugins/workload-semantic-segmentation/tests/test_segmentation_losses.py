@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from harness_semantic_segmentation.edges import edge_target
-from harness_semantic_segmentation.losses import (
+from harness_semantic_segmentation.data.edges import edge_target
+from harness_semantic_segmentation.networks.layers import Outputs
+from harness_semantic_segmentation.training.losses import (
     LossOptions,
     SegmentationLoss,
     edge_loss,
     mined_cross_entropy,
     ohem_cross_entropy,
 )
-from harness_semantic_segmentation.models.layers import Outputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness_semantic_segmentation.catalogue import build_model
-from harness_semantic_segmentation.checkpoints import load_checkpoint
-from harness_semantic_segmentation.data import trained
-from harness_semantic_segmentation.lightning import SegmentationTask, StepReport, fit, step_seed
-from harness_semantic_segmentation.loading import Examples, batches
-from harness_semantic_segmentation.losses import SegmentationLoss
-from harness_semantic_segmentation.metrics import MeanIoU
-from harness_semantic_segmentation.optimised import InferenceOptions, Predictor
-from harness_semantic_segmentation.recipes import Recipe, build_optimizer, learning_rate
-from harness_semantic_segmentation.scenes import VALIDATION, Scenes
-from harness_semantic_segmentation.transforms import network_input
+from harness_semantic_segmentation.data.dataset import trained
+from harness_semantic_segmentation.data.metrics import MeanIoU
+from harness_semantic_segmentation.data.scenes import VALIDATION, Scenes
+from harness_semantic_segmentation.data.transforms import network_input
+from harness_semantic_segmentation.networks.catalogue import build_model
+from harness_semantic_segmentation.networks.checkpoints import load_checkpoint
+from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
+from harness_semantic_segmentation.training.lightning import SegmentationTask, StepReport, fit, step_seed
+from harness_semantic_segmentation.training.loading import Examples, batches
+from harness_semantic_segmentation.training.losses import SegmentationLoss
+from harness_semantic_segmentation.training.recipes import Recipe, build_optimizer, learning_rate
 from torch import nn
 
 from harness.errors import UsageError
@@ -153,11 +153,11 @@ def test_faulty_checkpoints_are_named(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys, torch
 from pathlib import Path
-from harness_semantic_segmentation.catalogue import build_model
-from harness_semantic_segmentation.lightning import SegmentationTask, fit
-from harness_semantic_segmentation.loading import Examples
-from harness_semantic_segmentation.recipes import Recipe
-from harness_semantic_segmentation.scenes import Scenes
+from harness_semantic_segmentation.networks.catalogue import build_model
+from harness_semantic_segmentation.training.lightning import SegmentationTask, fit
+from harness_semantic_segmentation.training.loading import Examples
+from harness_semantic_segmentation.training.recipes import Recipe
+from harness_semantic_segmentation.data.scenes import Scenes
 
 torch.set_num_threads(1)
 data, recipe, checkpoint = Scenes(6, 32, 64), Recipe.light(6, (32, 64)), Path(sys.argv[1])

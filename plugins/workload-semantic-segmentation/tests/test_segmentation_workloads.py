@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from harness_backend_torch import TorchOptions
 from harness_backend_torch.backend import TorchBackend
-from harness_semantic_segmentation.data import IGNORE
-from harness_semantic_segmentation.metrics import MeanIoU, boundary_f, image_iou, tolerance
-from harness_semantic_segmentation.pictures import GAP, RIGHT, WRONG, error_map, grid, palette
-from harness_semantic_segmentation.training_workload import Training
+from harness_semantic_segmentation.data.dataset import IGNORE
+from harness_semantic_segmentation.data.metrics import MeanIoU, boundary_f, image_iou, tolerance
+from harness_semantic_segmentation.workloads.pictures import GAP, RIGHT, WRONG, error_map, grid, palette
+from harness_semantic_segmentation.workloads.training import Training
 from pydantic import ValidationError
 
-from harness.errors import UsageError
+from harness.errors import ExitCode, HarnessError, UsageError
 from harness.functional_unit import count
 from harness.testing import RecordingWindow, check_offers, check_workload, trial_context
 
@@ -48,6 +48,25 @@ def test_offers_are_inert() -> None:
 def test_data_without_root_is_refused() -> None:
     with pytest.raises(ValidationError, match="data camvid has no root"):
         spec("segmentation-training").options(data="camvid")
+
+
+@pytest.mark.parametrize(
+    ("options", "says", "code"),
+    [
+        ({"model": "bialignet"}, "did you mean", ExitCode.USAGE),
+        ({"choices": {"gate": "open"}}, "simple", ExitCode.USAGE),
+        ({"weights": "/nowhere/weights.pth"}, "/nowhere/weights.pth: there is no such checkpoint", ExitCode.USAGE),
+        ({"model": "segformer-b0", "weights": "/nowhere"}, "no model folder /nowhere", ExitCode.MEASUREMENT),
+    ],
+)
+def test_errors_of_networks_reach_people_with_an_exit_code(
+    options: dict[str, Any], says: str, code: ExitCode, backend: TorchBackend, tmp_path: Path
+) -> None:
+    found = spec("segmentation-inference")
+    workload = found.factory(found.options(**{"size": [32, 64], "images": 1, **options}))
+    with pytest.raises(HarnessError, match=says) as caught:
+        workload.prepare(trial_context(tmp_path, backend=backend))
+    assert caught.value.exit_code is code
 
 
 # Quality

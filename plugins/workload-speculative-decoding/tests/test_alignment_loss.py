@@ -6,8 +6,15 @@ import math
 
 import pytest
 import torch
-from harness_speculative_decoding.dpo import Parts, answer_log_probability, dpo_loss, margins, padded, pair_rows
-from harness_speculative_decoding.preferences import TokenPair
+from harness_speculative_decoding.data.preferences import TokenPair
+from harness_speculative_decoding.training.dpo import (
+    Parts,
+    answer_log_probability,
+    dpo_loss,
+    margins,
+    padded,
+    pair_rows,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_speculative_decoding.preferences import Pair, TokenPair, read_pairs, split, tokenized
-from harness_speculative_decoding.ranking import Answer, mean_reward, ranked
+from harness_speculative_decoding.data.preferences import Pair, TokenPair, read_pairs, split, tokenized
+from harness_speculative_decoding.training.ranking import Answer, mean_reward, ranked
 
 from harness.errors import UsageError
 

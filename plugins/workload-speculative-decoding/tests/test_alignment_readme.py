@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness_speculative_decoding.training import train_tokenizer
+from harness_speculative_decoding.training.pretraining import train_tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness_speculative_decoding.alignment import CHECKPOINT, Settings, StepReport, dpo, quality, sft
-from harness_speculative_decoding.dpo import log_probabilities, pair_rows
-from harness_speculative_decoding.preferences import TokenPair
+from harness_speculative_decoding.data.preferences import TokenPair
+from harness_speculative_decoding.training.alignment import CHECKPOINT, dpo, quality, sft
+from harness_speculative_decoding.training.dpo import log_probabilities, pair_rows
+from harness_speculative_decoding.training.settings import Settings, StepReport
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness.errors import MeasurementError, UsageError

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from harness_speculative_decoding import builder, training
-from harness_speculative_decoding.corpus import Corpus
-from harness_speculative_decoding.recipes import TINY, TINY_SFT, AlignmentRecipe, Recipe
+from harness_speculative_decoding.data.corpus import Corpus
+from harness_speculative_decoding.training import builder
+from harness_speculative_decoding.training import pretraining as training
+from harness_speculative_decoding.training.recipes import TINY, TINY_SFT, AlignmentRecipe, Recipe
 
 TEXT = tuple(f"The quick brown fox number {number} jumps over the lazy dog and runs on." for number in range(80))
 SHORT = replace(
@@ -41,7 +42,7 @@ def test_the_cap_counts_processor_time_and_leaves_one_step(corpus: Corpus, cap_s
 
 def test_waiting_does_not_count(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that does other work wall time passes and processor time does not."""
-    from harness_speculative_decoding import lightning
+    from harness_speculative_decoding.training import lightning
 
     spent = iter([10.0, 10.0, 10.4, 10.8, 11.2, 11.6])
     cap = lightning.ProcessorTimeCap(1.0, clock=lambda: next(spent))

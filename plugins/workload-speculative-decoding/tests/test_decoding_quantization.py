@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from harness_speculative_decoding.builder import recipe_named
+from harness_speculative_decoding.networks.quantization import Quantization, quantize
 from harness_speculative_decoding.options import VanillaOptions
-from harness_speculative_decoding.quantization import Quantization, quantize
-from harness_speculative_decoding.recipes import RECIPES
+from harness_speculative_decoding.training.builder import recipe_named
+from harness_speculative_decoding.training.recipes import RECIPES
 from pydantic import ValidationError
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -77,9 +78,8 @@ def test_none_changes_nothing() -> None:
 
 def test_without_torchao_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    with pytest.raises(UsageError, match=r"\[quantization\]") as caught:
+    with pytest.raises(ImportError, match=r"\[quantization\]"):
         quantize(model(), "int8-dynamic")
-    assert caught.value.exit_code is ExitCode.USAGE
 
 
 def test_an_unknown_quantization_is_refused() -> None:
@@ -100,21 +100,36 @@ def _parameters(name: str) -> int:
     return recipe.vocabulary * recipe.hidden_size + recipe.layers * layer + recipe.hidden_size
 
 
-def test_the_loader_quantizes_and_records_it(tmp_path: Path) -> None:
-    from harness_speculative_decoding.loading import load_causal_lm
+def _saved(folder: Path) -> Path:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    model().save_pretrained(tmp_path)
+    model().save_pretrained(folder)
     words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(64)}, unk_token="w0"))
-    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0").save_pretrained(tmp_path)
-    device = torch.device("cpu")
-    plain = load_causal_lm(str(tmp_path), device, "float32", tmp_path, lambda *_: None)
-    small = load_causal_lm(str(tmp_path), device, "float32", tmp_path, lambda *_: None, "int8-weight-only")
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0").save_pretrained(folder)
+    return folder
+
+
+def _load(folder: Path, quantization: Quantization) -> Any:
+    from harness_speculative_decoding.loading import load_causal_lm
+
+    return load_causal_lm(str(folder), torch.device("cpu"), "float32", folder, lambda *_: None, quantization)
+
+
+def test_the_loader_quantizes_and_records_it(tmp_path: Path) -> None:
+    plain, small = (_load(_saved(tmp_path), how) for how in ("none", "int8-weight-only"))
     assert plain.facts["quantization"] == "none"
     assert small.facts["quantization"] == "int8-weight-only"
     assert small.facts["parameters"] == plain.facts["parameters"]
     assert small.facts["digest"] == plain.facts["digest"]  # of the files that were loaded
+
+
+def test_without_torchao_the_loader_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _saved(tmp_path)
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(UsageError, match=r"\[quantization\]") as caught:
+        _load(folder, "int8-dynamic")
+    assert caught.value.exit_code is ExitCode.USAGE
 
 
 def test_without_torchao_the_point_is_skipped_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from harness_speculative_decoding import harness_workloads
-from harness_speculative_decoding.draft_alignment import DraftAlignment
 from harness_speculative_decoding.options import DraftAlignmentOptions
-from harness_speculative_decoding.training import train_tokenizer
+from harness_speculative_decoding.training.pretraining import train_tokenizer
+from harness_speculative_decoding.workloads.draft_alignment import DraftAlignment
 from pydantic import ValidationError
 from transformers import LlamaConfig, LlamaForCausalLM
 

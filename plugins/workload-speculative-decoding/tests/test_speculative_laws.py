@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from harness_speculative_decoding.laws import (
+from harness_speculative_decoding.methods.laws import (
     Mode,
     acceptance,
     judge,
@@ -19,7 +19,7 @@ from harness_speculative_decoding.laws import (
     tokens_per_round,
     truncate,
 )
-from harness_speculative_decoding.sampling import draw
+from harness_speculative_decoding.methods.sampling import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

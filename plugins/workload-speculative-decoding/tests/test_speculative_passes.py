@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from harness_speculative_decoding.cached import StaticCacheModel, cached_model, fits_static_cache
-from harness_speculative_decoding.captured import FixedShapeModel
-from harness_speculative_decoding.decoding import Request, generate
-from harness_speculative_decoding.fused import fused_pass, why_not
-from harness_speculative_decoding.models import pass_facts
-from harness_speculative_decoding.rule import Rule, Trio
-from harness_speculative_decoding.sampling import Sampling
-from harness_speculative_decoding.speculation import speculate
+from harness_speculative_decoding.methods.decoding import Request, generate
+from harness_speculative_decoding.methods.rule import Rule, Trio
+from harness_speculative_decoding.methods.sampling import Sampling
+from harness_speculative_decoding.methods.speculation import speculate
+from harness_speculative_decoding.networks.cache_choice import cached_model, fits_static_cache
+from harness_speculative_decoding.networks.cached import StaticCacheModel
+from harness_speculative_decoding.networks.captured import FixedShapeModel
+from harness_speculative_decoding.networks.fused import fused_pass, why_not
+from harness_speculative_decoding.together import pass_facts
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,

@@ -7,21 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from harness_speculative_decoding.cached import (
+from harness_speculative_decoding.methods.decoding import Request
+from harness_speculative_decoding.methods.ensemble import sample_ensemble
+from harness_speculative_decoding.methods.rule import Rule, Trio
+from harness_speculative_decoding.methods.sampling import Sampling
+from harness_speculative_decoding.methods.speculation import speculate
+from harness_speculative_decoding.networks.cache_choice import (
     CacheKind,
-    CausalModel,
-    DynamicCacheModel,
-    StaticCacheModel,
-    UncachedModel,
     cached_model,
     check_rollback,
     fits_static_cache,
 )
-from harness_speculative_decoding.decoding import Request
-from harness_speculative_decoding.ensemble import sample_ensemble
-from harness_speculative_decoding.rule import Rule, Trio
-from harness_speculative_decoding.sampling import Sampling
-from harness_speculative_decoding.speculation import speculate
+from harness_speculative_decoding.networks.cached import CausalModel, DynamicCacheModel, StaticCacheModel, UncachedModel
 from torch import Tensor
 from transformers import (
     GPT2Config,

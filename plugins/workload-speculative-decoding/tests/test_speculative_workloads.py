@@ -13,10 +13,10 @@ import harness_speculative_decoding as plugin
 import pytest
 import torch
 from harness_speculative_decoding import reward_models, rewards
-from harness_speculative_decoding.decoding import Generation, Request
 from harness_speculative_decoding.loading import load_causal_lm
-from harness_speculative_decoding.scoring import RewardScorer
-from harness_speculative_decoding.selection import select_best, select_first
+from harness_speculative_decoding.methods.decoding import Generation, Request
+from harness_speculative_decoding.methods.selection import select_best, select_first
+from harness_speculative_decoding.workloads.scorer import RewardScorer
 from pydantic import ValidationError
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (

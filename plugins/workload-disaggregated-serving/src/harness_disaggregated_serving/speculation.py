@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from harness_speculative_decoding.sampling import draw
+from harness_speculative_decoding.methods.sampling import draw
 from torch import Tensor
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness_speculative_decoding.sampling import Sampling
+from harness_speculative_decoding.methods.sampling import Sampling
 
 from harness.backend import Device
 from harness.errors import UsageError

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from harness import CommandSpec, Workload, WorkloadSpec, hookimpl
-from harness_semantic_segmentation import columns
-from harness_semantic_segmentation.workload_options import SegmentationInferenceOptions, TrainingOptions
+from harness_semantic_segmentation.workloads import columns
+from harness_semantic_segmentation.workloads.options import SegmentationInferenceOptions, TrainingOptions
 
 
 def _list_models() -> Callable[..., None]:
-    from harness_semantic_segmentation.listing import list_models
+    from harness_semantic_segmentation.workloads.listing import list_models
 
     return list_models
 
@@ -27,13 +27,13 @@ def harness_commands() -> Iterable[CommandSpec]:
 
 
 def _training(options: Any) -> Workload:
-    from harness_semantic_segmentation.training_workload import Training
+    from harness_semantic_segmentation.workloads.training import Training
 
     return Training(options)
 
 
 def _inference(options: Any) -> Workload:
-    from harness_semantic_segmentation.inference_workload import Inference
+    from harness_semantic_segmentation.workloads.inference import Inference
 
     return Inference(options)
 

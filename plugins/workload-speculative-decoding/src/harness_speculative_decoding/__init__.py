@@ -7,22 +7,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from harness import Column, FunctionalUnit, ScorerSpec, Unavailable, Workload, WorkloadSpec, hookimpl
+from harness import FunctionalUnit, ScorerSpec, Unavailable, Workload, WorkloadSpec, hookimpl
 from harness.options import Options
-from harness_speculative_decoding import method_options as options
-from harness_speculative_decoding.columns import COLUMNS, REWARD_COLUMNS, UNITS
-from harness_speculative_decoding.options import DecodingOptions, DraftAlignmentOptions, VanillaOptions
-
-ALIGNMENT_COLUMNS = (
-    Column("pairs", "1", "preference pairs trained on; 0 in a step of fine-tuning", higher_is_better=True),
-    Column("answers", "1", "answers computed, two of each pair"),
-    Column("tokens", "1", "answer tokens computed"),
-    Column("loss", "1", "mean DPO loss per pair, or loss per answer token in fine-tuning, in nats"),
-    Column("reward_margin", "1", "mean implicit reward of the chosen over the rejected answers, before the step"),
-    Column("reward_accuracy", "1", "share of pairs with a positive margin, before the step"),
-    Column("latency_s", "s", "duration of the optimiser step", higher_is_better=False),
-)
-"""Columns of `draft-alignment`; an item is one optimiser step."""
+from harness_speculative_decoding import options
+from harness_speculative_decoding.columns import ALIGNMENT_COLUMNS, COLUMNS, REWARD_COLUMNS, UNITS
 
 
 def _made_by(module: str, name: str) -> Callable[[Any], Any]:
@@ -34,7 +22,7 @@ def _made_by(module: str, name: str) -> Callable[[Any], Any]:
     return make
 
 
-def _cannot_run(given: DecodingOptions) -> Unavailable | None:
+def _cannot_run(given: options.DecodingOptions) -> Unavailable | None:
     """Why a decoding workload cannot run here, as far as that shows without loading a model."""
     if given.quantization != "none" and find_spec("torchao") is None:
         return Unavailable(
@@ -60,10 +48,14 @@ def _workload(name: str, summary: str, given: type[Options], module: str, class_
 @hookimpl
 def harness_workloads() -> Iterable[WorkloadSpec]:
     """One workload a decoding method, and the alignment of drafts."""
-    methods = "methods"
+    methods = "workloads.cooperation"
     return [
         _workload(
-            "vanilla", "KV-cached sampling from one causal language model", VanillaOptions, "workload", "Vanilla"
+            "vanilla",
+            "KV-cached sampling from one causal language model",
+            options.VanillaOptions,
+            "workloads.decoding",
+            "Vanilla",
         ),
         _workload(
             "sss",
@@ -93,10 +85,10 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
         WorkloadSpec(
             name="draft-alignment",
             summary="aligning a small draft model: DPO on preference pairs, after fine-tuning if asked for",
-            factory=_made_by("draft_alignment", "DraftAlignment"),
+            factory=_made_by("workloads.draft_alignment", "DraftAlignment"),
             columns=ALIGNMENT_COLUMNS,
             functional_units={"pair": FunctionalUnit.of("pairs"), "answer_token": FunctionalUnit.of("tokens")},
-            options=DraftAlignmentOptions,
+            options=options.DraftAlignmentOptions,
             backends=("torch",),
         ),
     ]
@@ -109,7 +101,7 @@ def harness_scorers() -> Iterable[ScorerSpec]:
         ScorerSpec(
             name="reward",
             summary="reward of each answer, by a function or a reward model",
-            factory=_made_by("scoring", "RewardScorer"),
+            factory=_made_by("workloads.scorer", "RewardScorer"),
             columns=REWARD_COLUMNS,
             options=options.RewardOptions,
         )

@@ -13,11 +13,11 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.errors import MeasurementError
-from harness_speculative_decoding.builder import build, facts_of, recipe_named
-from harness_speculative_decoding.digest import model_digest, weight_files
-from harness_speculative_decoding.quantization import Quantization, quantize
-from harness_speculative_decoding.recipes import PREFIX
+from harness.errors import MeasurementError, UsageError
+from harness_speculative_decoding.networks.digest import model_digest, weight_files
+from harness_speculative_decoding.networks.quantization import Quantization, quantize
+from harness_speculative_decoding.training.builder import build, facts_of, recipe_named
+from harness_speculative_decoding.training.recipes import PREFIX
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -93,11 +93,18 @@ def load_causal_lm(
             "parameters": parameters,
             "dtype": dtype,
             "trust_remote_code": trust_remote_code,
-            **quantize(model, quantization),
+            **_quantized(model, quantization),
             "digest": _digest(folder, name_or_path, revision),
             **built,
         },
     )
+
+
+def _quantized(model: PreTrainedModel, how: Quantization) -> Mapping[str, object]:
+    try:
+        return quantize(model, how)
+    except ImportError as error:
+        raise UsageError(str(error)) from error
 
 
 def model_folder(name: str) -> Path | None:

@@ -11,27 +11,35 @@ from harness.options import Options
 from harness_speculative_decoding.rewards import reward_function
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Name = Annotated[str, Field(min_length=1)]
+DraftTokens = Annotated[int, Field(ge=1, le=256)]
 
 
 class DecodingOptions(Options):
     """Options of every decoding workload here.
 
     Attributes:
-        target: `builtin:small`, `builtin:tiny`, a folder, or a hub id.
-        prompts: `builtin` (held-out prose), or a file: one prompt a line, or JSON Lines with a key `prompt`.
-        prompt_tokens: length of the built-in prompts; those of a file are used whole.
-        max_new_tokens: limit of a request's output.
-        temperature: 0 for greedy.
-        top_k: most likely tokens to keep; 0 for all.
-        top_p: mass to keep; 1 for all.
-        batch: requests decoded together; a step is one batch.
-        ignore_eos: go on to `max_new_tokens` after an end token, so that all outputs are equally long.
-        dtype: of the weights.
-        quantization: of the target's linear layers, through torchao (extra `quantization`); its dtype computes.
-        fused: passes of Llama-like models skip transformers' modules where the logits stay the same.
-        compile: passes of fixed shapes, captured as CUDA graphs: `auto` on a CUDA device, `on`, or `off`. Where they
-            cannot be captured, the same passes run eagerly, and the record says why. Needs the static cache.
-        trust_remote_code: run the code that comes with a model; the record is flagged with it.
+        target: the model that answers: `builtin:NAME`, a folder of `save_pretrained`, or a hub id such as `owner/name`.
+            A built-in model (`small`, `medium`, `tiny`, `tiny-sft`, `tiny-aligned`) is trained on first use and kept.
+        prompts: `builtin` (beginnings of paragraphs of held-out prose), or a UTF-8 file: one prompt a line, or, in a
+            file named `*.jsonl`, `*.ndjson` or `*.json`, one object a line with a key `prompt`.
+        prompt_tokens: length of a built-in prompt, in tokens; prompts of a file are used whole.
+        max_new_tokens: most tokens that an answer may have; prompt and answer together must fit the model's context.
+        temperature: divides the logits before a token is drawn; 1 draws from the model's own law, 0 always takes the
+            most likely token.
+        top_k: draws among this many most likely tokens; 0 for all.
+        top_p: draws among the fewest most likely tokens that together have this probability, in (0, 1]; 1 for all.
+        batch: requests decoded together; each iteration of the window decodes one batch.
+        ignore_eos: go on to `max_new_tokens` after an end token, so that all answers are equally long.
+        dtype: number type of weights and passes.
+        quantization: of the target's linear layers, through torchao (extra `quantization`): `int8-weight-only` keeps
+            weights as 8-bit integers and computes in `dtype`, `int8-dynamic` also rounds activations to 8 bits.
+        fused: computes Llama and Qwen2 models from fused weights without transformers' modules, where a check at the
+            start gives the same logits; false leaves every pass to transformers. Without effect in `assisted`.
+        compile: passes of fixed shapes, captured as CUDA graphs: `auto` on a CUDA device only, `on` everywhere, `off`
+            nowhere. What cannot be captured runs eagerly, and the record says why. Needs the static cache; without
+            effect in `assisted`.
+        trust_remote_code: run the Python code that comes with a model; the record says that it was allowed.
     """
 
     target: Annotated[str, Field(min_length=1)] = "builtin:small"
@@ -58,23 +66,29 @@ class DraftAlignmentOptions(Options):
     """Options of workload `draft-alignment`.
 
     Attributes:
-        base: the model to align: `builtin:tiny-sft`, a folder, or a hub id.
-        data: JSON Lines in the form of HH-RLHF; empty to rank the base's own answers instead.
-        reward: name of the reward function that ranks them.
-        prompts: how many prompts to answer, taken from the built-in prose.
-        prompt_tokens: length of such a prompt.
-        samples: answers to each; the best is chosen, the worst rejected.
-        answer_tokens: longest such answer.
-        fine_tune: first fine-tune on the chosen answers; the result is then the reference.
-        beta: of the DPO loss, and so of the tilt that sampling carries over.
-        epochs: passes over the pairs, in each stage.
-        batch: pairs of an optimiser step.
-        accumulate: parts that a batch is computed in; saves memory and changes only rounding.
+        base: the model to align: `builtin:NAME`, a folder of `save_pretrained`, or a hub id such as `owner/name`.
+        data: file of preference pairs, JSON Lines in the form of HH-RLHF (`prompt`, `chosen`, `rejected`); empty to let
+            the base model write answers that `reward` ranks.
+        reward: function that ranks the base model's answers: `prose` (share of plain words) or `brevity` (fewest
+            words). Like `prompts`, `prompt_tokens`, `samples` and `answer_tokens` without effect where `data` is given.
+        prompts: how many prompts the base model answers, taken from the built-in prose.
+        prompt_tokens: length of such a prompt, in tokens.
+        samples: answers to each prompt; the best one is the chosen, the worst one the rejected answer of a pair.
+        answer_tokens: most tokens that such an answer may have.
+        fine_tune: first fine-tune on the chosen answers; the fine-tuned model is then the reference of DPO.
+        beta: weight of the divergence from the reference in the DPO loss, positive; smaller values move the model
+            further. Sampling with the aligned draft carries it over as the strength of the tilt.
+        epochs: passes over the training pairs in each stage; a part of a pass is allowed, such as 0.5.
+        batch: pairs in an optimiser step.
+        accumulate: parts that a batch is computed in, at most `batch`; more parts need less memory and change only
+            rounding.
         lr: peak learning rate of DPO.
-        sft_lr: peak learning rate of fine-tuning.
-        warm_up_steps: steps of linear warm-up.
-        precision: `auto` computes in bfloat16 under autocast on a GPU that has it; weights are float32.
-        seed: of prompts, answers and order.
+        sft_lr: peak learning rate of fine-tuning; without effect where `fine_tune` is false.
+        warm_up_steps: optimiser steps in which the learning rate rises to its peak; then it falls along a cosine to a
+            tenth.
+        precision: number type of the computation; weights are always float32. `auto` is bfloat16 on a GPU that has it,
+            float32 elsewhere.
+        seed: of prompts, answers and the order of the pairs.
     """
 
     base: Annotated[str, Field(min_length=1)] = "builtin:tiny-sft"
@@ -109,3 +123,161 @@ class DraftAlignmentOptions(Options):
         if self.accumulate > self.batch:
             raise ValueError(f"a batch of {self.batch} cannot be computed in {self.accumulate} parts")
         return self
+
+
+class DraftOnlyOptions(DecodingOptions):
+    """Options of workload `draft-only`.
+
+    Attributes:
+        draft_aligned: the model that is sampled from: `builtin:NAME`, a folder of `save_pretrained`, or a hub id such
+            as `owner/name`. `target` is not loaded.
+    """
+
+    draft_aligned: Name = "builtin:tiny-aligned"
+
+
+class EnsembleOptions(DecodingOptions):
+    """Options of workload `ensemble`.
+
+    Attributes:
+        draft_aligned: the small model after preference optimisation: `builtin:NAME`, a folder of `save_pretrained`, or
+            a hub id such as `owner/name`.
+        draft_sft: the same small model before preference optimisation: `builtin:NAME`, a folder of `save_pretrained`,
+            or a hub id such as `owner/name`.
+        cache: keys and values of all models: `static` (allocated once), `dynamic` (transformers' own, `batch: 1` only),
+            `none` (everything computed anew, to check the others), or `auto`: static for each model whose logits stay
+            the same with it, else dynamic.
+        role_energy: after each window repeat every model's passes in a span of its own, so that the record has the
+            energy of target, draft and SFT draft apart; takes about the window's time again.
+    """
+
+    draft_aligned: Name = "builtin:tiny-aligned"
+    draft_sft: Name = "builtin:tiny-sft"
+    cache: Literal["auto", "static", "dynamic", "none"] = "auto"
+    role_energy: bool = False
+
+
+class SpeculationOptions(EnsembleOptions):
+    """Options of workload `sss`, after arXiv 2508.15044.
+
+    Attributes:
+        mode: rule of acceptance and replacement: `exact` puts out the tilted target for any three models; `paper` is
+            what secondary sources give as the paper's equations; `released` is the rule of the authors' public code,
+            without its row slip and truncation mismatch; it differs from the paper's equations.
+        draft_tokens: K: tokens that the draft proposes in a round, before the target checks them in one pass.
+        draft_top_k: proposals are drawn among this many most likely tokens of the draft, and judged by that law; 0 for
+            all.
+        draft_top_p: proposals are drawn among the fewest most likely tokens of the draft that together have this
+            probability, in (0, 1], and judged by that law; 1 for all.
+        bonus: one token more after a round that kept every proposal. Without a value: true in mode `exact`, else false.
+            In mode `paper` the law then depends on `draft_tokens`; mode `released` never takes one.
+        replacement: how mode `released` picks the token after a rejection: the most likely one, or a draw. Without
+            effect in the other modes.
+    """
+
+    mode: Literal["exact", "paper", "released"] = "exact"
+    draft_tokens: DraftTokens = 4
+    draft_top_k: Annotated[int, Field(ge=0)] = 0
+    draft_top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    bonus: bool | None = None
+    replacement: Literal["argmax", "sample"] = "argmax"
+
+    @model_validator(mode="after")
+    def _one_law(self) -> SpeculationOptions:
+        if self.mode != "exact" and (self.top_k or self.top_p < 1):
+            raise ValueError(
+                f"mode {self.mode} has no law to truncate: give draft_top_k and draft_top_p, or mode exact"
+            )
+        if self.mode == "released" and self.bonus:
+            raise ValueError("mode released never takes a bonus token; mode exact does")
+        return self
+
+
+class PlainSpeculationOptions(DecodingOptions):
+    """Options of workload `speculative`.
+
+    Attributes:
+        draft: which of the two drafts proposes: `sft` or `aligned`; the other one is not loaded.
+        draft_aligned: the draft with `draft: aligned`: `builtin:NAME`, a folder of `save_pretrained`, or a hub id such
+            as `owner/name`.
+        draft_sft: the draft with `draft: sft`: `builtin:NAME`, a folder of `save_pretrained`, or a hub id such as
+            `owner/name`.
+        draft_tokens: K: tokens that the draft proposes in a round, before the target checks them in one pass.
+        draft_top_k: proposals are drawn among this many most likely tokens of the draft, and judged by that law; 0 for
+            all.
+        draft_top_p: proposals are drawn among the fewest most likely tokens of the draft that together have this
+            probability, in (0, 1], and judged by that law; 1 for all.
+        bonus: one token more after a round that kept every proposal.
+        cache: keys and values of all models: `static` (allocated once), `dynamic` (transformers' own, `batch: 1` only),
+            `none` (everything computed anew, to check the others), or `auto`: static for each model whose logits stay
+            the same with it, else dynamic.
+        role_energy: after each window repeat every model's passes in a span of its own, so that the record has the
+            energy of target and draft apart; takes about the window's time again.
+    """
+
+    draft: Literal["sft", "aligned"] = "sft"
+    draft_aligned: Name = "builtin:tiny-aligned"
+    draft_sft: Name = "builtin:tiny-sft"
+    draft_tokens: DraftTokens = 4
+    draft_top_k: Annotated[int, Field(ge=0)] = 0
+    draft_top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    bonus: bool = True
+    cache: Literal["auto", "static", "dynamic", "none"] = "auto"
+    role_energy: bool = False
+
+
+class AssistedOptions(DecodingOptions):
+    """Options of workload `assisted`: transformers' `generate(assistant_model=...)`.
+
+    Attributes:
+        draft: which of the two drafts assists: `sft` or `aligned`; the other one is not loaded.
+        draft_aligned: the draft with `draft: aligned`: `builtin:NAME`, a folder of `save_pretrained`, or a hub id such
+            as `owner/name`.
+        draft_sft: the draft with `draft: sft`: `builtin:NAME`, a folder of `save_pretrained`, or a hub id such as
+            `owner/name`.
+        draft_tokens: K: tokens that the draft proposes, the same in every round.
+        batch: requests decoded together; transformers' assisted generation takes one at a time.
+    """
+
+    draft: Literal["sft", "aligned"] = "sft"
+    draft_aligned: Name = "builtin:tiny-aligned"
+    draft_sft: Name = "builtin:tiny-sft"
+    draft_tokens: DraftTokens = 4
+    batch: Annotated[int, Field(ge=1, le=1)] = 1
+
+
+class BestOfNOptions(DecodingOptions):
+    """Options of workload `best-of-n`.
+
+    Attributes:
+        n: answers sampled to each prompt, of which the one with the highest reward is kept.
+        reward: what ranks them: `prose` (share of plain words), `brevity` (minus the number of words), or a reward
+            model with one label: a folder of `save_pretrained` or a hub id.
+    """
+
+    n: Annotated[int, Field(ge=1, le=1024)] = 5
+    reward: Name = "prose"
+
+
+class RejectionOptions(BestOfNOptions):
+    """Options of workload `rejection`.
+
+    Attributes:
+        n: most answers sampled to a prompt; where none reaches `threshold`, the best one is kept.
+        threshold: reward, in units of `reward`, from which an answer is kept and sampling ends.
+    """
+
+    threshold: float = 0.5
+
+
+class RewardOptions(Options):
+    """Options of scorer `reward`.
+
+    Attributes:
+        reward: what scores an answer: `prose` (share of plain words), `brevity` (minus the number of words), or a
+            reward model with one label: a folder of `save_pretrained` or a hub id.
+        device: where a reward model runs: `cpu`, or a device of PyTorch such as `cuda:0`.
+    """
+
+    reward: Name = "prose"
+    device: Name = "cpu"

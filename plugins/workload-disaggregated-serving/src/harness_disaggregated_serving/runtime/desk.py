@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from harness_speculative_decoding.sampling import Sampling, warp
+from harness_speculative_decoding.methods.sampling import Sampling, warp
 from torch import Tensor
 
 from harness_disaggregated_serving.engine import Engine, Running

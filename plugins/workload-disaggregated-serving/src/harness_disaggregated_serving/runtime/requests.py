@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-from harness_speculative_decoding.sampling import Sampling
+from harness_speculative_decoding.methods.sampling import Sampling
 
 from harness_disaggregated_serving.traffic import Wire
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from harness_speculative_decoding.sampling import warp
+from harness_speculative_decoding.methods.sampling import warp
 from torch import Tensor
 
 from harness_disaggregated_serving.engine import Engine

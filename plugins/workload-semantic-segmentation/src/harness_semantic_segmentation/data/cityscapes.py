@@ -1,0 +1,99 @@
+"""Cityscapes (fine annotations) from the user's folder, and the files that its test server takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from harness.errors import UsageError
+from harness_semantic_segmentation.data.dataset import IGNORE, Bytes, check_labels
+from harness_semantic_segmentation.data.image_files import ImageFiles, Pair, check_pairs, existing
+from harness_semantic_segmentation.data.png import read_index, write
+
+LABEL_IDS: Mapping[str, int] = {
+    "road": 7,
+    "sidewalk": 8,
+    "building": 11,
+    "wall": 12,
+    "fence": 13,
+    "pole": 17,
+    "traffic light": 19,
+    "traffic sign": 20,
+    "vegetation": 21,
+    "terrain": 22,
+    "sky": 23,
+    "person": 24,
+    "rider": 25,
+    "car": 26,
+    "truck": 27,
+    "bus": 28,
+    "train": 31,
+    "motorcycle": 32,
+    "bicycle": 33,
+}
+"""labelId of every class that is trained, in the order of their trainIds."""
+LARGEST_ID = 33
+SIZE = (1024, 2048)
+IMAGES = {"train": 2975, "val": 500, "test": 1525}
+LAYOUTS = (
+    "leftImg8bit/SPLIT/CITY/*_leftImg8bit.png with gtFine/SPLIT/CITY/*_gtFine_labelIds.png, each also one level "
+    "deeper in leftImg8bit_trainvaltest/ and gtFine_trainvaltest/"
+)
+TO_TRAIN = np.full(256, IGNORE, dtype=np.uint8)
+TO_TRAIN[list(LABEL_IDS.values())] = range(len(LABEL_IDS))
+TO_LABEL = np.zeros(256, dtype=np.uint8)
+TO_LABEL[: len(LABEL_IDS)] = list(LABEL_IDS.values())
+
+
+def read_labels(path: Path) -> Bytes:
+    """Class numbers (trainIds) of a file of labelIds; every other label is 255. A labelId beyond 33 is an error."""
+    label_ids = read_index(path)
+    check_labels(label_ids, LARGEST_ID + 1, str(path))
+    return TO_TRAIN[label_ids]
+
+
+def cityscapes(root: str | Path, split: Literal["train", "val", "test"] = "train") -> ImageFiles:
+    """One split. Labels of `test` are withheld: what is there is a dummy.
+
+    Raises:
+        UsageError: names the first folder or file that is missing.
+    """
+    base = existing(Path(root).expanduser(), LAYOUTS)
+    images = _part(base, "leftImg8bit", split)
+    files = sorted(images.glob("*/*_leftImg8bit.png"))
+    truth = _part(base, "gtFine", split) if split != "test" and files else images
+    pairs = []
+    for file in files:
+        name = file.name.removesuffix("_leftImg8bit.png")
+        labels = truth / file.parent.name / f"{name}_gtFine_labelIds.png" if split != "test" else None
+        pairs.append(Pair(name, file, labels))
+    check_pairs(pairs, images, IMAGES[split])
+    return ImageFiles("Cityscapes", split, tuple(LABEL_IDS), pairs, read_labels)
+
+
+def _part(base: Path, kind: str, split: str) -> Path:
+    deeper = base / f"{kind}_trainvaltest" / kind / split
+    return deeper if deeper.is_dir() else existing(base / kind / split, LAYOUTS)
+
+
+def export(folder: Path, name: str, classes: Bytes) -> Path:
+    """Writes a prediction as the test server takes it: one channel of original labelIds, named after the image.
+
+    Args:
+        folder: is made where there is none.
+        name: of the sample, such as `berlin_000000_000019`.
+        classes: 1024 x 2048 class numbers.
+
+    Raises:
+        UsageError: another size, or no class number.
+    """
+    if classes.shape != SIZE:
+        raise UsageError(f"a prediction of {' x '.join(map(str, classes.shape))} for {name}", accepted="1024 x 2048")
+    if int(classes.max()) >= len(LABEL_IDS):
+        raise UsageError(f"class {int(classes.max())} in the prediction for {name}", accepted="0 to 18")
+    path = folder / f"{name}_leftImg8bit.png"
+    write(path, TO_LABEL[classes])
+    return path

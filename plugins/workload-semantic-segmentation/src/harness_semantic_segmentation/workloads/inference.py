@@ -1,0 +1,190 @@
+"""Workload `segmentation-inference`: a work item is one frame, from its bytes to its class map, both in host memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from harness.workload import TrialContext, Window, Workload
+from harness_semantic_segmentation.data.dataset import Bytes, Sample
+from harness_semantic_segmentation.data.metrics import MeanIoU, boundary_f, image_iou, tolerance
+from harness_semantic_segmentation.data.transforms import normalised
+from harness_semantic_segmentation.networks.counting import count_macs, parameter_count
+from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
+from harness_semantic_segmentation.workloads.options import SegmentationInferenceOptions
+from harness_semantic_segmentation.workloads.pictures import write_grid
+from harness_semantic_segmentation.workloads.sources import (
+    device_uuid,
+    digest,
+    model_facts,
+    torch_device,
+    validation_data,
+    weighted,
+)
+
+PICTURES = "pictures.png"
+
+
+class Inference(Workload):
+    """Frames are taken in turn, beginning with the first in every window; what they cost does not depend on weights.
+
+    Quality is computed after the window from the class maps that were made in it.
+    """
+
+    def __init__(self, options: SegmentationInferenceOptions) -> None:
+        self._options = options
+        self._predictor: Predictor | None = None
+        self._frames: list[Sample] = []
+        self._next = 0
+        self._busy_s = 0.0
+        self._rows: list[tuple[int, dict[str, float | None]]] = []
+        self._maps: dict[int, Bytes] = {}
+        self._quality: dict[str, float] = {}
+        self._facts: dict[str, object] = {}
+
+    def prepare(self, context: TrialContext) -> None:
+        """Reads the frames, builds the network and gets its weights, training them first if need be."""
+        options = self._options
+        self._context = context
+        self._device = torch_device(context.backend)
+        data = validation_data(options, options.images)
+        count = min(options.images or len(data), len(data))
+        self._frames = []
+        for number in range(count):
+            context.progress(f"frame {number + 1} of {count}", number / count)
+            self._frames.append(data[number])
+        self._classes = len(data.classes)
+        torch.manual_seed(context.seed)
+        model = weighted(options, self._classes, context.cache, self._device, context.progress)
+        self._sized = {frame.image.shape[:2] for frame in self._frames}
+        self._macs = {
+            size: count_macs(lambda: copy.deepcopy(model).to("meta"), size[0], size[1]) for size in self._sized
+        }
+        chosen = InferenceOptions(
+            faithful=options.faithful,
+            fold=options.fold,
+            channels_last=options.channels_last,
+            compile=options.compile,
+            dtype=options.dtype,
+            flip_average=options.flip_average,
+        )
+        self._predictor = Predictor(model, chosen).to(self._device)
+        self._facts = {
+            "model": model_facts(options),
+            "parameters": parameter_count(model),
+            "weights": {"source": options.weights, "sha256": digest(model)},
+            "folded": self._predictor.folded,
+            "path": "faithful" if options.faithful else "optimised",
+            "passes": 2 if options.flip_average else 1,
+            "data": {**data.facts(), "frames": count, "sizes": sorted(map(list, self._sized))},
+            "threads": torch.get_num_threads(),
+        }
+
+    @property
+    def _batch(self) -> int:
+        return 1 if self._options.scenario == "single_stream" else self._options.batch
+
+    def run(self, window: Window) -> None:
+        """The whole window, then how long the device worked in it."""
+        self._next, self._busy_s = 0, 0.0
+        self._rows, self._maps = [], {}
+        super().run(window)
+        window.device(device_uuid(self._device), busy_s=self._busy_s, reserved_s=max(window.now_s(), self._busy_s))
+
+    def step(self, window: Window) -> None:
+        """The next frame, or batch of frames of one size."""
+        start_s = window.now_s()
+        numbers = self._turn()
+        maps = self._class_maps([self._frames[number].image for number in numbers])
+        end_s = window.now_s()
+        self._busy_s += end_s - start_s
+        for number, classes in zip(numbers, maps, strict=True):
+            self._maps.setdefault(number, classes)
+            self._rows.append((number, self._row(number, start_s, end_s)))
+
+    def _turn(self) -> list[int]:
+        """Numbers of the next frames; a batch ends where the size changes."""
+        numbers = [(self._next + each) % len(self._frames) for each in range(self._batch)]
+        shape = self._frames[numbers[0]].image.shape
+        same = [number for number in numbers if self._frames[number].image.shape == shape]
+        numbers = numbers if len(same) == len(numbers) else numbers[:1]
+        self._next += len(numbers)
+        return numbers
+
+    def _class_maps(self, images: list[Bytes]) -> Bytes:
+        """Bytes to normalised pixels, classes, and back: what a camera's frame goes through."""
+        assert self._predictor is not None, "prepare() comes first"
+        frames = torch.stack([torch.from_numpy(image) for image in images]).to(self._device)
+        pixels: Tensor = normalised(frames.permute(0, 3, 1, 2).float().div(255))
+        return self._predictor.class_map(pixels).cpu().numpy()  # waits for the device
+
+    def _row(self, number: int, start_s: float, end_s: float) -> dict[str, float | None]:
+        height, width = self._frames[number].image.shape[:2]
+        passes = 2 if self._options.flip_average else 1
+        return {
+            "start_s": start_s,
+            "end_s": end_s,
+            "images": 1.0,
+            "megapixels": height * width / 1e6,
+            "forward_passes": float(passes),
+            "macs": float(passes * self._macs[height, width]),
+            "latency_s": end_s - start_s if self._options.scenario == "single_stream" else None,
+        }
+
+    def after_window(self, window: Window) -> None:
+        """Judges the class maps and writes the rows."""
+        quality, self._quality = self._judged()
+        for turn, (number, row) in enumerate(self._rows):
+            columns = {**row, **quality.get(number, {})}
+            window.item(f"frame-{turn}-{self._frames[number].name}", status="ok", **columns)
+        self._draw()
+
+    def _judged(self) -> tuple[dict[int, dict[str, float | None]], dict[str, float]]:
+        """Quality columns by frame, and those of the window; none with random weights or without labels."""
+        if self._options.weights == "random":
+            return {}, {}
+        options, whole = self._options, MeanIoU(self._classes)
+        found: dict[int, dict[str, float | None]] = {}
+        for number, classes in self._maps.items():
+            labels = self._frames[number].labels
+            self._context.progress(f"scoring frame {number + 1}", None)
+            if labels is None:
+                return {}, {}
+            whole.update(classes, labels)
+            found[number] = {"image_miou": image_iou(classes, labels, self._classes)}
+            if options.boundary:
+                radius = tolerance(options.boundary, *labels.shape)
+                found[number]["boundary_f"] = boundary_f(classes, labels, self._classes, radius=radius)
+        miou = whole.mean()
+        self._facts["iou_by_class"] = whole.by_class()
+        for columns in found.values():
+            columns["miou"] = miou
+        return found, {} if miou is None else {"miou": miou}
+
+    def _draw(self) -> None:
+        """The grid of pictures, once a trial."""
+        if not self._options.pictures or "pictures" in self._facts:
+            return
+        first = list(self._maps)[: self._options.pictures]
+        frames = [self._frames[number] for number in first]
+        same = [
+            number for number, frame in zip(first, frames, strict=True) if frame.image.shape == frames[0].image.shape
+        ]
+        rows = [(self._frames[number].image, self._frames[number].labels, self._maps[number]) for number in same]
+        write_grid(self._context.folder / PICTURES, rows, self._classes)
+        self._facts["pictures"] = [PICTURES]
+
+    def validate(self) -> Mapping[str, float]:
+        """The window's mean IoU."""
+        return self._quality
+
+    def facts(self) -> Mapping[str, object]:
+        """Network, weights, path, data, pictures."""
+        return self._facts
+
+    def close(self) -> None:
+        """Lets go of the network and the frames."""
+        self._predictor, self._frames = None, []

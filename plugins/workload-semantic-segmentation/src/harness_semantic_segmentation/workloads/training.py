@@ -1,0 +1,205 @@
+"""Workload `segmentation-training`: a work item is one optimizer step; windows continue each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from harness.workload import TrialContext, Window, Workload
+from harness_semantic_segmentation.data.dataset import DataSet, trained
+from harness_semantic_segmentation.data.metrics import MeanIoU
+from harness_semantic_segmentation.data.transforms import Augmentation, network_input
+from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
+from harness_semantic_segmentation.training.lightning import SegmentationTask, StepReport, fit
+from harness_semantic_segmentation.training.loading import Examples, class_centroids
+from harness_semantic_segmentation.training.losses import LossOptions
+from harness_semantic_segmentation.training.recipes import Recipe
+from harness_semantic_segmentation.workloads.options import TrainingOptions
+from harness_semantic_segmentation.workloads.sources import (
+    device_uuid,
+    model_facts,
+    network,
+    torch_device,
+    training_data,
+    validation_data,
+)
+
+AUTHORS_CROP = (1024, 1024)
+CHECKPOINT = "checkpoint.pt"
+
+
+def recipe_of(options: TrainingOptions, seed: int) -> Recipe:
+    """The recipe that options name, with what they change of it."""
+    crop = options.crop or (options.size if options.data == "scenes" else AUTHORS_CROP)
+    if options.recipe == "light":
+        recipe = Recipe.light(options.steps, crop, options.batch, seed)
+    else:
+        recipe = Recipe(options.steps, options.batch, augmentation=Augmentation(crop), seed=seed)
+    changes: dict[str, object] = {"precision": options.precision}
+    if options.class_uniform is not None:
+        changes["class_uniform"] = options.class_uniform
+    if options.learning_rate is not None:
+        changes["learning_rate"] = options.learning_rate
+    if options.ohem_pixels is not None:
+        changes["loss"] = LossOptions(keep=options.ohem_pixels, keep_mined=options.ohem_pixels // 2)
+    return replace(recipe, **changes)  # type: ignore[arg-type]  # names and values of its fields
+
+
+class Training(Workload):
+    """Trains through pytorch-lightning. The warm-up trains a copy; measured windows never repeat a step."""
+
+    def __init__(self, options: TrainingOptions) -> None:
+        self._options = options
+        self._task: SegmentationTask | None = None
+        self._warm: SegmentationTask | None = None
+        self._rows: list[dict[str, float | None]] = []
+        self._quality: dict[str, float] = {}
+        self._best: float | None = None
+        self._reached = False
+        self._faults: tuple[int, ...] = ()
+
+    def prepare(self, context: TrialContext) -> None:
+        """Builds network and data, and reads all labels once for class-uniform sampling."""
+        options = self._options
+        self._context = context
+        self._device = torch_device(context.backend)
+        self._recipe = recipe = recipe_of(options, context.seed)
+        self._data = training_data(options, options.images, context.seed)
+        self._validation = validation_data(options, options.validation_images)
+        centroids = None
+        if recipe.class_uniform:
+            count = len(self._data)
+            centroids = class_centroids(
+                self._data, lambda number: context.progress(f"labels of image {number + 1} of {count}", number / count)
+            )
+        self._examples = Examples(self._data, recipe.augmentation, recipe.seed, centroids, share=recipe.class_uniform)
+        self._task = self._new_task()
+        if options.resume:
+            self._task.load(Path(options.resume).expanduser())
+
+    def _new_task(self) -> SegmentationTask:
+        torch.manual_seed(self._recipe.seed)
+        return SegmentationTask(network(self._options, len(self._data.classes)), self._recipe, len(self._data))
+
+    def step(self, window: Window) -> None:
+        """The whole window is one call of Lightning's `fit`; see `run`."""
+        self.run(window)
+
+    def run(self, window: Window) -> None:
+        """Trains until the window is long enough or the schedule ends."""
+        assert self._task is not None, "prepare() comes first"
+        self._rows = []
+        if window.index < 0:
+            self._warm = self._warm or self._new_task()
+            task = self._warm
+        else:
+            task, self._warm = self._task, None
+        last_s = start_s = window.now_s()
+
+        def tell(report: StepReport) -> bool:
+            nonlocal last_s
+            now_s = window.now_s()
+            self._rows.append(self._row(report, last_s, now_s))
+            last_s = now_s
+            return not window.wants_more()
+
+        if window.wants_more():
+            fit(task, self._examples, device=self._device, tell=tell, workers=self._options.workers)
+        if self._options.validate_in_window and window.index >= 0:
+            self._judge()
+        end_s = window.now_s()
+        window.device(device_uuid(self._device), busy_s=end_s - start_s, reserved_s=end_s)
+
+    def _row(self, report: StepReport, start_s: float, end_s: float) -> dict[str, float | None]:
+        recipe = self._recipe
+        height, width = recipe.augmentation.crop
+        return {
+            "start_s": start_s,
+            "end_s": end_s,
+            "optimizer_steps": 1.0,
+            "images": float(recipe.batch),
+            "megapixels": recipe.batch * height * width / 1e6,
+            "epochs": recipe.batch / len(self._data),
+            "loss": report.loss if np.isfinite(report.loss) else None,
+            "learning_rate": report.learning_rate,
+            "step_s": end_s - start_s,
+        }
+
+    def after_window(self, window: Window) -> None:
+        """Validates, unless the window did, and writes its rows."""
+        if not self._options.validate_in_window:
+            self._judge()
+        assert self._task is not None
+        target, miou = self._options.target_miou, self._quality.get("miou")
+        reached = target is not None and miou is not None and miou >= target and not self._reached
+        first = self._task.steps_done - len(self._rows)
+        for number, row in enumerate(self._rows, start=1):
+            now = float(reached and number == len(self._rows))
+            hit = None if target is None or self._options.resume else now
+            window.item(f"step-{first + number}", status="ok", **row, miou=miou, target_reached=hit)
+        self._reached = self._reached or reached
+        self._task.save(self._context.folder / CHECKPOINT)
+
+    def _judge(self) -> None:
+        assert self._task is not None
+        found = score(self._task, self._validation, self._options.validation_images, self._device, self._context)
+        self._quality = {} if found is None else {"miou": found}
+        if found is not None:
+            self._best = max(found, self._best or 0.0)
+
+    def validate(self) -> Mapping[str, float]:
+        """The mean IoU after the window."""
+        return {**self._quality, "steps": float(self._task.steps_done)} if self._task is not None else {}
+
+    def finished(self) -> bool:
+        """Whether the target is reached or the schedule has ended."""
+        return self._reached or (self._task is not None and self._task.steps_done >= self._recipe.steps)
+
+    def why_zero(self) -> Mapping[str, str]:
+        """Target, steps done and the best mean IoU."""
+        target = self._options.target_miou
+        if target is None or self._task is None or self._reached:
+            return {}
+        best = "none known" if self._best is None else f"{self._best:.2f}"
+        return {"target_reached": f"mIoU {target:g} not reached in {self._task.steps_done} steps, best {best}"}
+
+    def facts(self) -> Mapping[str, object]:
+        """Network, recipe, data, and where the checkpoint lies."""
+        if self._task is None:
+            return {}
+        return {
+            "model": model_facts(self._options),
+            "recipe": asdict(self._recipe),
+            "data": self._data.facts(),
+            "validation": {
+                **self._validation.facts(),
+                "scored": self._options.validation_images or len(self._validation),
+                "in_window": self._options.validate_in_window,
+            },
+            "steps": self._task.steps_done,
+            "best_miou": self._best,
+            "checkpoint": CHECKPOINT,
+            "threads": torch.get_num_threads(),
+        }
+
+    def close(self) -> None:
+        """Lets go of networks and data."""
+        self._task = self._warm = None
+
+
+def score(
+    task: SegmentationTask, data: DataSet, images: int, device: torch.device, context: TrialContext
+) -> float | None:
+    """Mean IoU of the first images of a data set (0 for all), one pass an image, whole and unscaled."""
+    metric, count = MeanIoU(len(data.classes)), min(images or len(data), len(data))
+    predictor = Predictor(task.network, InferenceOptions()).to(device)
+    for number in range(count):
+        image, labels = trained(data[number])
+        classes = predictor.class_map(network_input(image)[None].to(device))[0]
+        metric.update(classes.cpu().numpy(), labels)
+        context.progress(f"validation {number + 1} of {count}", number / count)
+    return metric.mean()

@@ -1,0 +1,1 @@
+"""The text that is trained on, prompts, and preference pairs."""

@@ -1,0 +1,1 @@
+"""The decoding methods and their laws, on any models with the same vocabulary."""

@@ -1,0 +1,140 @@
+"""The models of a method beside each other: one vocabulary, one ancestor, caches that can be rolled back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+from transformers import PreTrainedModel
+
+from harness.errors import UsageError
+from harness_speculative_decoding.loading import Loaded
+from harness_speculative_decoding.methods.decoding import check_request
+from harness_speculative_decoding.networks.cache_choice import CacheKind, CompileWish, cached_model
+from harness_speculative_decoding.networks.cached import CausalModel, DynamicCacheModel, StaticCacheModel
+from harness_speculative_decoding.networks.captured import FixedShapeModel
+from harness_speculative_decoding.networks.trace import Traced
+
+
+def vocabulary_of(loaded: Loaded) -> dict[str, int]:
+    """Tokens of a model's tokenizer and their ids."""
+    found: dict[str, int] = loaded.tokenizer.get_vocab()
+    return found
+
+
+def tokenizer_digest(loaded: Loaded) -> str:
+    """Digest of the tokens and their ids."""
+    return hashlib.sha256(json.dumps(sorted(vocabulary_of(loaded).items())).encode()).hexdigest()
+
+
+def shared_vocabulary(models: Mapping[str, Loaded]) -> int:
+    """How many ids all models know; ids above are padding in one of them and must not come.
+
+    Tokens whose ids some model has no logit for cannot come either and are not compared: a tokenizer may add some.
+
+    Args:
+        models: by the option that names them.
+
+    Raises:
+        UsageError: two models number their tokens differently.
+    """
+    width = min(map(logit_count, models.values()))
+    (first, reference), *others = models.items()
+    known = {token: number for token, number in vocabulary_of(reference).items() if number < width}
+    for name, other in others:
+        found = {token: number for token, number in vocabulary_of(other).items() if number < width}
+        if found != known:
+            odd = min(known.items() ^ found.items(), key=lambda item: item[1])
+            raise UsageError(
+                f"{first} and {name} have different vocabularies: {len(known)} and {len(found)} tokens; "
+                f"token {odd[1]} ({odd[0]!r}) is not the same in both",
+                accepted="models that share a tokenizer, ids included",
+            )
+    return max(known.values()) + 1
+
+
+def logit_count(loaded: Loaded) -> int:
+    """Width of a model's logits, padding of its vocabulary included."""
+    width = loaded.model.config.get_text_config(decoder=True).vocab_size
+    assert isinstance(width, int)
+    return width
+
+
+def ancestry(sft: Loaded, aligned: Loaded) -> list[str]:
+    """Why the SFT draft cannot be what the aligned draft was trained from; empty where nothing speaks against it.
+
+    Shapes and tokenizer are looked at; that one was really trained from the other cannot be seen in the weights.
+    """
+    reasons = []
+    shapes = [
+        {name: tuple(weight.shape) for name, weight in loaded.model.named_parameters()} for loaded in (sft, aligned)
+    ]
+    if shapes[0] != shapes[1]:
+        name = min(key for key in shapes[0].keys() | shapes[1].keys() if shapes[0].get(key) != shapes[1].get(key))
+        reasons.append(f"their parameters have different shapes, {name} for one")
+    if tokenizer_digest(sft) != tokenizer_digest(aligned):
+        reasons.append("their tokenizers differ")
+    return reasons
+
+
+def wrap(
+    models: Mapping[str, Loaded], kind: CacheKind, batch: int, *, fused: bool = True, compiled: CompileWish = "auto"
+) -> dict[str, CausalModel]:
+    """Each model with a cache that can be rolled back.
+
+    Args:
+        models: by the option that names them.
+        kind: of cache.
+        batch: requests decoded together; more than one need the static cache.
+        fused: as in `cached_model`.
+        compiled: likewise.
+
+    Raises:
+        UsageError: vocabularies that differ, a recurrent state, a cache that does not fit.
+    """
+    vocabulary = shared_vocabulary(models)
+    wrapped: dict[str, CausalModel] = {}
+    for name, loaded in models.items():
+        try:
+            wrapped[name] = cached_model(loaded.model, kind, vocabulary, fused=fused, compiled=compiled)
+            if batch > 1:
+                wrapped[name].prefill([(0,), (0,)], 2)
+        except ValueError as error:
+            accepted = "`batch: 1`" if "one request at a time" in str(error) else "`cache: auto`, or another model"
+            raise UsageError(f"{name}: {error}", accepted=accepted) from None
+    return wrapped
+
+
+def wrap_alone(loaded: Loaded, *, fused: bool = True, compiled: CompileWish = "auto") -> CausalModel | PreTrainedModel:
+    """A model that decodes by itself: with a static cache where it fits, or as it is; nothing need be rolled back."""
+    try:
+        wrapped = cached_model(loaded.model, fused=fused, compiled=compiled)
+    except ValueError:  # a recurrent state
+        return loaded.model
+    return wrapped if isinstance(wrapped, StaticCacheModel) else loaded.model
+
+
+def pass_facts(model: object) -> dict[str, object]:
+    """How a model's passes are made, for the record."""
+    if isinstance(model, Traced):
+        model = model.model
+    if not isinstance(model, StaticCacheModel):
+        cache = "dynamic" if isinstance(model, PreTrainedModel | DynamicCacheModel) else "none"
+        return {"cache": cache, "fused": False, "graphs": {"unavailable": "passes over a static cache only"}}
+    if not isinstance(model, FixedShapeModel):
+        return {"cache": "static", "fused": model.is_fused, "graphs": {"unavailable": "the option compile says no"}}
+    graphs = {"unavailable": model.eager_because} if model.eager_because else model.graphs
+    return {"cache": "static, fixed shapes", "fused": model.is_fused, "graphs": graphs}
+
+
+def check_contexts(models: Mapping[str, Loaded], prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
+    """Raises UsageError where a prompt and its output do not fit the context of one of the models."""
+    longest = max(prompts, key=len)
+    for name, loaded in models.items():
+        try:
+            check_request(loaded.model, longest, new_tokens)
+        except ValueError as error:
+            raise UsageError(
+                f"{name}: {error}", accepted="shorter prompts, or smaller `prompt_tokens` and `max_new_tokens`"
+            ) from None

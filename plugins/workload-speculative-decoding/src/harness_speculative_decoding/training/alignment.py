@@ -1,0 +1,278 @@
+"""Aligns a small draft model: fine-tuning on chosen answers, then direct preference optimisation on pairs.
+
+The order is that of the authors' public code: a small base model is fine-tuned on the *chosen* answers (`sft`), and the
+result, kept as the reference, is optimised on the pairs (`dpo`). Both models are needed to decode: the tilt that the
+large model is moved by is their ratio. The beta of `dpo` is the beta of the tilt.
+
+    model, tokenizer = ...                                  # any causal language model of transformers
+    pairs, left_out = tokenized(read_pairs(Path("train.jsonl")), tokenizer, context_length(model))
+    data = split(pairs, left_out)
+    sft(model, data.train, Settings(epochs=1, batch=16, peak_lr=2e-5))
+    model.save_pretrained("draft-sft")
+    trained = dpo(model, data.train, Settings(epochs=1, batch=16, peak_lr=5e-7), beta=0.1)
+    model.save_pretrained("draft-aligned")
+
+The learning rates are those of the authors' earlier toolkit notes for full fine-tuning; their final settings and their
+beta are not known to be public, and 0.1 is only a customary value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from harness.errors import MeasurementError, UsageError
+from harness_speculative_decoding.data.preferences import TokenPair
+from harness_speculative_decoding.training.dpo import Parts, dpo_loss, log_probabilities, margins, pair_rows
+from harness_speculative_decoding.training.pretraining import hints_hidden
+from harness_speculative_decoding.training.settings import Schedule, Settings, StepReport
+
+CHECKPOINT = "training.ckpt"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a finished stage is recorded with.
+
+    Attributes:
+        settings: as given, and the beta (None in fine-tuning).
+        beta: of the DPO loss, and so of the tilt; None in fine-tuning.
+        precision: `float32` or `bfloat16`, as used.
+        steps: optimiser steps in all, those before a resumption included.
+        resumed_at: the step that a checkpoint was taken up at; 0 without one.
+        reports: of the steps done by this call.
+        duration_s: of this call.
+    """
+
+    settings: Settings
+    beta: float | None
+    precision: str
+    steps: int
+    resumed_at: int
+    reports: tuple[StepReport, ...]
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How well a model orders pairs: means over pairs of the DPO loss, the implicit margin, and its being positive."""
+
+    loss: float
+    margin: float
+    accuracy: float
+    pairs: int
+
+
+Tell = Callable[[StepReport], bool | None]
+"""Hears of every step; returns True to end the training there."""
+
+
+def _go_on(report: StepReport) -> None:
+    del report
+
+
+def sft(
+    model: PreTrainedModel,
+    pairs: Sequence[TokenPair],
+    settings: Settings,
+    *,
+    tell: Tell = _go_on,
+    checkpoints: Path | None = None,
+    checkpoint_every: int = 100,
+) -> Stage:
+    """Fine-tunes a model in place on the chosen answers: mean negative log-likelihood per answer token.
+
+    Args:
+        model: any causal language model; its dropout stays off.
+        pairs: to train on; the rejected answers are not looked at.
+        settings: of the optimiser.
+        tell: hears of every step.
+        checkpoints: a folder of this training alone; where it holds a checkpoint, the training goes on from there and
+            ends with the weights that it would have had without the interruption.
+        checkpoint_every: steps.
+
+    Raises:
+        UsageError: no pair, or a checkpoint of another training.
+        MeasurementError: the loss is no longer finite.
+    """
+    return _train(model, pairs, None, settings, None, tell, checkpoints, checkpoint_every)
+
+
+def dpo(
+    model: PreTrainedModel,
+    pairs: Sequence[TokenPair],
+    settings: Settings,
+    *,
+    beta: float,
+    tell: Tell = _go_on,
+    checkpoints: Path | None = None,
+    checkpoint_every: int = 100,
+) -> Stage:
+    """Optimises a model in place on pairs; the reference is the model as it is given, frozen.
+
+    The reference's log-probabilities are computed once, before the first step, and no second model is kept. Arguments
+    and errors are those of `sft`; `beta` > 0 weighs the divergence from the reference.
+    """
+    if not 0 < beta < math.inf:
+        raise UsageError(f"beta cannot be {beta}", accepted="a positive number, such as 0.1")
+    with _autocast(model, _precision(model, settings)):
+        reference = log_probabilities(model.eval(), pair_rows(pairs), settings.batch) if pairs else None  # type: ignore[no-untyped-call]
+    return _train(model, pairs, reference, settings, beta, tell, checkpoints, checkpoint_every)
+
+
+def quality(policy: Tensor, reference: Tensor, beta: float) -> Quality:
+    """Loss, margin and accuracy from log-probabilities of `pair_rows`, each of shape (2 * pairs,)."""
+    margin = margins(policy.double(), reference.double(), beta)
+    return Quality(
+        loss=float(dpo_loss(margin).mean()),
+        margin=float(margin.mean()),
+        accuracy=float((margin > 0).double().mean()),
+        pairs=len(margin),
+    )
+
+
+def _train(
+    model: PreTrainedModel,
+    pairs: Sequence[TokenPair],
+    reference: Tensor | None,
+    settings: Settings,
+    beta: float | None,
+    tell: Tell,
+    checkpoints: Path | None,
+    checkpoint_every: int,
+) -> Stage:
+    if not pairs:
+        raise UsageError("there is no pair to train on")
+    start = time.monotonic()
+    model.eval()  # type: ignore[no-untyped-call]
+    precision = _precision(model, settings)
+    schedule = Schedule(settings.steps(len(pairs)), settings.warm_up_steps)
+    identity = _identity(pairs, reference, settings, beta, precision)
+    resumed_at, checkpoint = _checkpoint(checkpoints, identity)
+    reports: list[StepReport] = []
+
+    def heard(report: StepReport) -> bool | None:
+        if not math.isfinite(report.loss):
+            raise MeasurementError(
+                f"the loss is {report.loss} at step {report.step} of {report.steps}", hint="try a lower learning rate"
+            )
+        reports.append(report)
+        return tell(report)
+
+    with hints_hidden():
+        from harness_speculative_decoding.training.preference_lightning import AnswerTraining
+
+        # The model stays in eval mode: dropout would blur the ratio of policy and reference.
+        warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start of training.*")
+        # A folder with a checkpoint is how a training is gone on with.
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
+        trainer = _trainer(model.device, settings, schedule, precision, heard, checkpoints, checkpoint_every)
+        parts = Parts(
+            pairs,
+            reference,
+            steps=schedule.steps,
+            batch=settings.batch,
+            accumulate=settings.accumulate,
+            seed=settings.seed,
+            skip=resumed_at,
+        )
+        device = model.device
+        module = AnswerTraining(model, settings, schedule, beta, identity)
+        trainer.fit(module, train_dataloaders=parts, ckpt_path=checkpoint, weights_only=True)
+        model.to(device)  # type: ignore[arg-type]  # Lightning takes it off the card
+    return Stage(settings, beta, precision, trainer.global_step, resumed_at, tuple(reports), time.monotonic() - start)
+
+
+def _trainer(
+    device: torch.device,
+    settings: Settings,
+    schedule: Schedule,
+    precision: str,
+    tell: Tell,
+    checkpoints: Path | None,
+    checkpoint_every: int,
+) -> Any:
+    """Lightning's trainer for one stage on one device."""
+    import pytorch_lightning as pl
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    from harness_speculative_decoding.training.preference_lightning import Reports
+
+    callbacks: list[pl.Callback] = [Reports(tell)]
+    if checkpoints is not None:
+        callbacks.append(
+            ModelCheckpoint(
+                checkpoints,
+                filename=Path(CHECKPOINT).stem,
+                every_n_train_steps=checkpoint_every,
+                enable_version_counter=False,
+            )
+        )
+    return pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else device.type,
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        precision="bf16-mixed" if precision == "bfloat16" else None,
+        max_epochs=1,
+        max_steps=schedule.steps,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=1.0,
+        plugins=LightningEnvironment(),  # a scheduler that is installed here has no part in it
+        logger=False,
+        enable_checkpointing=checkpoints is not None,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        callbacks=callbacks,
+    )
+
+
+def _precision(model: PreTrainedModel, settings: Settings) -> Literal["float32", "bfloat16"]:
+    if settings.precision != "auto":
+        return settings.precision
+    return "bfloat16" if model.device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+
+
+def _autocast(model: PreTrainedModel, precision: str) -> AbstractContextManager[Any]:
+    """The precision that Lightning trains in, so that policy and reference are rounded alike."""
+    return torch.autocast(model.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def _identity(
+    pairs: Sequence[TokenPair], reference: Tensor | None, settings: Settings, beta: float | None, precision: str
+) -> str:
+    """What names a training: settings, data, and through the reference's log-probabilities the model itself."""
+    rows = [[pair.prompt, pair.chosen, pair.rejected] for pair in pairs]
+    known = None if reference is None else [f"{value:.4g}" for value in reference[:64].tolist()]
+    content = json.dumps([asdict(settings), beta, precision, known, rows])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _checkpoint(folder: Path | None, identity: str) -> tuple[int, Path | None]:
+    """The step and file of a checkpoint to go on from; (0, None) without one."""
+    if folder is None or not (folder / CHECKPOINT).is_file():
+        return 0, None
+    path = folder / CHECKPOINT
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        step, whose = int(found["global_step"]), found["alignment"]
+    except Exception as error:
+        raise UsageError(
+            f"{path} is no checkpoint that can be gone on from: {type(error).__name__}", accepted="another folder"
+        ) from error
+    if whose != identity:
+        raise UsageError(
+            f"{path} belongs to another training (model, pairs or settings differ)", accepted="another folder"
+        )
+    return step, path

@@ -1,0 +1,143 @@
+"""Builds the built-in models once: `python -m harness_speculative_decoding.training.builder small tiny`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
+
+from harness.errors import HarnessError, UsageError, did_you_mean
+from harness_speculative_decoding.data import corpus as prose
+from harness_speculative_decoding.networks.digest import file_digest
+from harness_speculative_decoding.training.recipes import PREFIX, RECIPES, AlignmentRecipe, Recipe, versions
+
+FACTS = "recipe.json"
+WEIGHTS = "model.safetensors"
+WAIT_S = 5.0
+"""How often a process that waits for another one's build says so."""
+
+Progress = Callable[[str, float | None], None]
+AnyRecipe = Recipe | AlignmentRecipe
+
+
+def recipe_named(name: str) -> AnyRecipe:
+    """The recipe of `builtin:NAME`; raises UsageError."""
+    short = name.removeprefix(PREFIX)
+    if short not in RECIPES:
+        raise UsageError(
+            f"there is no built-in model {PREFIX}{short}",
+            accepted=", ".join(f"{PREFIX}{known}" for known in RECIPES),
+            hint=did_you_mean(short, RECIPES),
+        )
+    return RECIPES[short]
+
+
+def build(recipe: AnyRecipe, cache: Path, progress: Progress, *, bar: bool = False) -> Path:
+    """The folder of a built-in model, trained first if the cache does not hold it.
+
+    The folder is what `save_pretrained` writes, and `recipe.json`: recipe, corpus, versions and held-out perplexity.
+    It appears whole or not at all, and one process builds at a time.
+
+    Args:
+        recipe: what to build.
+        cache: folder shared between runs.
+        progress: receives text and the share that is done.
+        bar: also show a progress bar on the terminal.
+    """
+    models = cache / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    corpus = prose.load(models)
+    folder = models / f"{recipe.name}-{recipe.key(corpus.digest)}"
+    if facts_of(folder) is not None:
+        return folder
+    lock = FileLock(f"{folder}.lock")
+    while True:
+        try:
+            with lock.acquire(timeout=WAIT_S):
+                if facts_of(folder) is None:
+                    _build_into(folder, recipe, corpus, progress, bar=bar)
+                return folder
+        except Timeout:
+            progress(f"waiting for another process that builds {PREFIX}{recipe.name}", None)
+
+
+def facts_of(folder: Path) -> dict[str, Any] | None:
+    """What is recorded of a finished model; None where it is absent or its weights are not the ones recorded."""
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        return facts if facts["weights_sha256"] == file_digest(folder / WEIGHTS) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _build_into(folder: Path, recipe: AnyRecipe, corpus: prose.Corpus, progress: Progress, *, bar: bool) -> None:
+    from harness_speculative_decoding.training.aligned import align
+    from harness_speculative_decoding.training.pretraining import train
+
+    if isinstance(recipe, AlignmentRecipe):
+        base = build(recipe.base, folder.parent.parent, progress, bar=bar)
+        capped = bool((facts_of(base) or {}).get("time_cap_struck"))
+        trained = align(recipe, base, corpus, progress, base_capped=capped)
+    else:
+        trained = train(recipe, corpus, progress, bar=bar)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        target = Path(temporary, "model")
+        trained.model.save_pretrained(target)
+        trained.tokenizer.save_pretrained(target)
+        facts: Mapping[str, object] = {
+            "recipe": asdict(recipe),
+            "corpus": {
+                "sha256": corpus.digest,
+                "characters": corpus.characters,
+                "python": sys.version.split()[0],
+                "train_tokens": trained.train_tokens,
+                "held_out_tokens": trained.held_out_tokens,
+            },
+            "versions": versions(),
+            "parameters": trained.parameters,
+            "perplexity": trained.perplexity,
+            "steps": trained.steps,
+            "time_cap_struck": trained.time_cap_struck,
+            "threads": trained.threads,
+            "duration_s": trained.duration_s,
+            **trained.extra,
+            "weights_sha256": file_digest(target / WEIGHTS),
+        }
+        (target / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+        target.rename(folder)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Builds the named models and prints their perplexities; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="harness_speculative_decoding.training.builder", description=main.__doc__)
+    parser.add_argument("names", nargs="+", metavar="NAME", help=", ".join(RECIPES))
+    parser.add_argument("--cache", type=Path, default=user_cache_path("joule-harness"), help="default: %(default)s")
+    asked = parser.parse_args(arguments)
+    try:
+        for recipe in [recipe_named(name) for name in asked.names]:
+            folder = build(recipe, asked.cache, lambda _text, _done: None, bar=True)
+            facts = facts_of(folder) or {}
+            capped = ", ended by the cap on processor time" if facts["time_cap_struck"] else ""
+            sys.stdout.write(
+                f"{PREFIX}{recipe.name}: {facts['parameters']:,} parameters, held-out perplexity "
+                f"{facts['perplexity']:.1f} per token, {facts['steps']} steps in {facts['duration_s']:.0f} s{capped}\n"
+                f"  {folder}\n"
+            )
+    except HarnessError as error:
+        sys.stderr.write(f"{error}\n")
+        return int(error.exit_code)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""The workloads and the scorer: the one folder that knows the harness."""

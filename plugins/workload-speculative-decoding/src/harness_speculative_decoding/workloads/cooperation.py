@@ -1,0 +1,361 @@
+"""The decoding workloads beside `vanilla`: same prompts, same columns, another way to the tokens."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from harness.errors import MeasurementError, UsageError
+from harness.workload import TrialContext, Window
+from harness_speculative_decoding.loading import Loaded
+from harness_speculative_decoding.methods.assisted import assisted
+from harness_speculative_decoding.methods.decoding import Generation, Request
+from harness_speculative_decoding.methods.ensemble import sample_ensemble
+from harness_speculative_decoding.methods.rule import Rule, Speculated, SpeculationError, Trio
+from harness_speculative_decoding.methods.selection import Selected, select_best, select_first
+from harness_speculative_decoding.methods.speculation import speculate
+from harness_speculative_decoding.networks.trace import Traced
+from harness_speculative_decoding.options import (
+    AssistedOptions,
+    BestOfNOptions,
+    DraftOnlyOptions,
+    EnsembleOptions,
+    PlainSpeculationOptions,
+    RejectionOptions,
+    SpeculationOptions,
+)
+from harness_speculative_decoding.reward_models import Reward, reward_named
+from harness_speculative_decoding.together import (
+    ancestry,
+    check_contexts,
+    logit_count,
+    pass_facts,
+    shared_vocabulary,
+    wrap,
+)
+from harness_speculative_decoding.workloads.decoding import Alone, Decoding, Vanilla
+
+ROLES = {"target": "target", "draft_aligned": "draft", "draft_sft": "sft"}
+"""Option that names a model, and the role in which its energy is read."""
+
+
+class DraftOnly(Vanilla):
+    """Samples from the aligned draft alone; its calls are draft calls."""
+
+    def __init__(self, options: DraftOnlyOptions) -> None:
+        super().__init__(options)
+        self._draft = options.draft_aligned
+
+    def _load(self, context: TrialContext, device: torch.device) -> Loaded:
+        return self._load_model(self._draft, context, device)
+
+    def _columns(self, prompt: Sequence[int], generation: Generation) -> Mapping[str, float | None]:
+        calls = float(len(generation.tokens))
+        return {"prefill_calls": float(len(prompt) > 1), "draft_calls": calls, "logprob": None}
+
+
+class _Cooperation(Decoding):
+    """Several models decode together, on caches that can be rolled back."""
+
+    models: Trio
+
+    def __init__(self, options: EnsembleOptions | PlainSpeculationOptions) -> None:
+        super().__init__(options)
+        self._cooperation = options
+        self._all: dict[str, Loaded] = {}
+        self._traced: dict[str, Traced] = {}
+        self._ancestry: list[str] = []
+
+    def _drafts(self) -> tuple[str, ...]:
+        """Options that name the drafts in use."""
+        return ("draft_aligned", "draft_sft")
+
+    def _load(self, context: TrialContext, device: torch.device) -> Loaded:
+        options = self._cooperation
+        for name in ("target", *self._drafts()):
+            quantization = options.quantization if name == "target" else "none"
+            self._all[name] = self._load_model(getattr(options, name), context, device, quantization)
+        wrapped = wrap(self._all, options.cache, options.batch, fused=options.fused, compiled=options.compile)
+        if options.role_energy:
+            self._traced = {ROLES[name]: Traced(model) for name, model in wrapped.items()}
+            wrapped = dict(zip(wrapped, self._traced.values(), strict=True))
+        self.models = Trio(*wrapped.values())
+        if len(self._drafts()) == 2:
+            self._ancestry = ancestry(self._all["draft_sft"], self._all["draft_aligned"])
+            for reason in self._ancestry:
+                context.log(f"warning: draft_sft is hardly what draft_aligned was trained from: {reason}")
+        return self._all["target"]
+
+    def prepare(self, context: TrialContext) -> None:
+        """Loads all models and checks that prompts fit each of them."""
+        super().prepare(context)
+        check_contexts(self._all, [prompt.ids for prompt in self._prompts], self._options.max_new_tokens)
+
+    def run(self, window: Window) -> None:
+        """The whole window."""
+        for traced in self._traced.values():
+            traced.forget()
+        super().run(window)
+
+    def after_window(self, window: Window) -> None:
+        """Makes each model's passes again in a span of its own."""
+        for role, traced in self._traced.items():
+            with window.mark(f"role:{role}"):
+                traced.replay()
+
+    def _columns(self, prompt: Sequence[int], generation: Generation) -> Mapping[str, float | None]:
+        del prompt
+        assert isinstance(generation, Speculated)
+        return speculation_columns(generation)
+
+    def facts(self) -> Mapping[str, object]:
+        """All models, their caches, whether the drafts can be one model before and after alignment."""
+        facts = dict(super().facts())
+        if not self._all:
+            return facts
+        unavailable = {"unavailable": "the option role_energy is off"}
+        drafts: dict[str, object] = {name: self._all[name].facts for name in self._drafts()}
+        return {
+            **facts,
+            **drafts,
+            "ancestry_doubts": self._ancestry,
+            "role_energy": [f"role:{role}" for role in self._traced] if self._traced else unavailable,
+        }
+
+    def _passes(self) -> Mapping[str, object]:
+        return {name: pass_facts(model) for name, model in zip(self._all, self.models.all, strict=True)}
+
+    def close(self) -> None:
+        """Lets go of the models."""
+        super().close()
+        self._all, self._traced = {}, {}
+        if hasattr(self, "models"):
+            del self.models
+
+
+class Speculation(_Cooperation):
+    """Reward-shifted speculative sampling."""
+
+    def __init__(self, options: SpeculationOptions) -> None:
+        super().__init__(options)
+        self._rule = Rule(
+            mode=options.mode,
+            draft_tokens=options.draft_tokens,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            draft_top_k=options.draft_top_k,
+            draft_top_p=options.draft_top_p,
+            bonus=options.bonus,
+            replaced_by=options.replacement,
+        )
+
+    def prepare(self, context: TrialContext) -> None:
+        """Also warns of a law that depends on K."""
+        super().prepare(context)
+        if self._rule.mode == "paper" and self._rule.takes_bonus:
+            context.log("warning: in mode paper with bonus the law depends on draft_tokens wherever Z is not 1")
+
+    def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
+        return _speculate(self.models, requests, self._rule, self._options.max_new_tokens, self._eos, window)
+
+    def facts(self) -> Mapping[str, object]:
+        """Also whether a bonus token is taken."""
+        return {**super().facts(), "bonus": self._rule.takes_bonus}
+
+
+class PlainSpeculation(_Cooperation):
+    """Speculative sampling from the target with one draft."""
+
+    def __init__(self, options: PlainSpeculationOptions) -> None:
+        super().__init__(options)
+        self._draft_option = f"draft_{options.draft}"
+        self._rule = Rule(
+            draft_tokens=options.draft_tokens,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            draft_top_k=options.draft_top_k,
+            draft_top_p=options.draft_top_p,
+            bonus=options.bonus,
+        )
+
+    def _drafts(self) -> tuple[str, ...]:
+        return (self._draft_option,)
+
+    def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
+        return _speculate(self.models, requests, self._rule, self._options.max_new_tokens, self._eos, window)
+
+
+class Ensemble(_Cooperation):
+    """Ancestral sampling from the three models' product."""
+
+    def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
+        return sample_ensemble(
+            self.models,
+            requests,
+            sampling=self._sampling,
+            max_new_tokens=self._options.max_new_tokens,
+            eos=self._eos,
+            clock=window.now_s,
+        )
+
+
+class Assisted(Decoding):
+    """Transformers' assisted generation."""
+
+    def __init__(self, options: AssistedOptions) -> None:
+        super().__init__(options)
+        self._assisted = options
+        self._draft: Loaded | None = None
+
+    def _load(self, context: TrialContext, device: torch.device) -> Loaded:
+        target = super()._load(context, device)
+        name = f"draft_{self._assisted.draft}"
+        self._draft = self._load_model(getattr(self._assisted, name), context, device)
+        shared_vocabulary({"target": target, name: self._draft})
+        widths = [logit_count(loaded) for loaded in (target, self._draft)]
+        if widths[0] != widths[1]:
+            raise UsageError(
+                f"the target has {widths[0]} logits, {name} has {widths[1]}: different tokenizers to transformers",
+                accepted="workload speculative, which leaves padding of the vocabulary out",
+            )
+        return target
+
+    def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
+        assert self._loaded is not None and self._draft is not None, "prepare() comes first"  # noqa: PT018
+        return [
+            assisted(
+                self._loaded.model,
+                self._draft.model,
+                request,
+                sampling=self._sampling,
+                draft_tokens=self._assisted.draft_tokens,
+                max_new_tokens=self._options.max_new_tokens,
+                eos=self._eos,
+                clock=window.now_s,
+            )
+            for request in requests
+        ]
+
+    def _columns(self, prompt: Sequence[int], generation: Generation) -> Mapping[str, float | None]:
+        del prompt
+        assert isinstance(generation, Speculated)
+        calls = generation.target_calls
+        return {
+            "prefill_calls": 0.0,  # the prompt is read with the first proposals
+            "target_calls": calls,
+            "draft_calls": generation.draft_calls,
+            "tokens_per_target_call": len(generation.tokens) / calls,
+            "logprob": None,  # transformers gives tokens only
+        }
+
+    def facts(self) -> Mapping[str, object]:
+        """Also the draft."""
+        facts = dict(super().facts())
+        return facts if self._draft is None else {**facts, "draft": self._draft.facts}
+
+    def close(self) -> None:
+        """Lets go of both models."""
+        super().close()
+        self._draft = None
+
+
+class BestOfN(Alone):
+    """Samples each prompt n times and keeps the answer with the highest reward."""
+
+    def __init__(self, options: BestOfNOptions) -> None:
+        super().__init__(options)
+        self._selection = options
+        self._reward: Reward | None = None
+
+    def _load(self, context: TrialContext, device: torch.device) -> Loaded:
+        self._reward = reward_named(self._selection.reward, device)
+        return super()._load(context, device)
+
+    def _rewards(self, requests: Sequence[Request], answers: Sequence[Generation]) -> list[float]:
+        assert self._loaded is not None and self._reward is not None, "prepare() comes first"  # noqa: PT018
+        decode = self._loaded.tokenizer.decode
+        return self._reward(
+            [
+                (
+                    str(decode(list(request.prompt), skip_special_tokens=True)),
+                    str(decode(answer.tokens, skip_special_tokens=True)),
+                )
+                for request, answer in zip(requests, answers, strict=True)
+            ]
+        )
+
+    def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
+        return select_best(
+            requests, self._selection.n, lambda batch: self._generate(batch, window), self._rewards, window.now_s
+        )
+
+    def _columns(self, prompt: Sequence[int], generation: Generation) -> Mapping[str, float | None]:
+        assert isinstance(generation, Selected)
+        return {
+            "prefill_calls": float(generation.samples * (len(prompt) > 1)),
+            "target_calls": generation.target_calls,
+            "tokens_per_target_call": len(generation.tokens) / generation.target_calls,
+            "reward_calls": generation.samples,
+            "selection_reward": generation.reward,
+        }
+
+    def facts(self) -> Mapping[str, object]:
+        """Also the reward."""
+        facts = dict(super().facts())
+        return facts if self._reward is None else {**facts, "reward": dict(self._reward.facts())}
+
+
+class Rejection(BestOfN):
+    """Samples a prompt until an answer's reward reaches the threshold, n times at most; then keeps the best."""
+
+    def __init__(self, options: RejectionOptions) -> None:
+        super().__init__(options)
+        self._threshold = options.threshold
+
+    def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
+        return select_first(
+            requests,
+            self._selection.n,
+            self._threshold,
+            lambda batch: self._generate(batch, window),
+            self._rewards,
+            window.now_s,
+        )
+
+
+def speculation_columns(result: Speculated) -> dict[str, float | None]:
+    """Counts, Z statistics and log-probabilities of a request that several models decoded."""
+    log_z = result.log_z
+    return {
+        "proposed_tokens": result.proposed,
+        "judged_tokens": result.judged,
+        "accepted_tokens": result.accepted,
+        "rounds": result.rounds,
+        "prefill_calls": result.prefill_calls,
+        "target_calls": result.target_calls,
+        "draft_calls": result.draft_calls,
+        "sft_calls": result.sft_calls,
+        "reward_calls": 0.0,
+        "tokens_per_target_call": len(result.tokens) / result.target_calls,
+        "acceptance": result.accepted / result.judged if result.judged else None,
+        "log_z_mean": statistics.fmean(log_z) if log_z else None,
+        "log_z_std": statistics.pstdev(log_z) if log_z else None,
+        "log_z_min": min(log_z, default=None),
+        "log_z_max": max(log_z, default=None),
+        "log_z_sum": sum(log_z) if log_z else None,
+        "zero_residuals": result.zero_residuals,
+        "law_logprob": result.law_logprob,
+    }
+
+
+def _speculate(
+    models: Trio, requests: Sequence[Request], rule: Rule, new_tokens: int, eos: frozenset[int], window: Window
+) -> Sequence[Generation]:
+    try:
+        return speculate(models, requests, rule=rule, max_new_tokens=new_tokens, eos=eos, clock=window.now_s)
+    except SpeculationError as error:
+        raise MeasurementError(f"speculative decoding broke an invariant: {error}") from error
