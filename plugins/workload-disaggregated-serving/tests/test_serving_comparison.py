@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from harness_disaggregated_serving.comparison import (
+from harness_disaggregated_serving.choosing.comparison import (
     Saving,
     TrialCost,
     as_text,

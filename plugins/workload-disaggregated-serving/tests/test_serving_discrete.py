@@ -16,20 +16,21 @@ from typing import Any
 
 import pytest
 import torch
-from harness_disaggregated_serving import arrivals
-from harness_disaggregated_serving.calibration import calibrate
-from harness_disaggregated_serving.engine import Engine, Running
-from harness_disaggregated_serving.models import build_target
-from harness_disaggregated_serving.options import SeededModel
+from harness_disaggregated_serving.load import arrivals
 from harness_disaggregated_serving.runtime.desk import Desk
+from harness_disaggregated_serving.runtime.engine import Engine, Running
+from harness_disaggregated_serving.runtime.models import build_target
 from harness_disaggregated_serving.runtime.observing import decode_points, dispatch_s, prefill_points, transfer_points
+from harness_disaggregated_serving.runtime.options import SeededModel
 from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
 from harness_disaggregated_serving.runtime.role import DUTIES, Role
 from harness_disaggregated_serving.simulator import setup as simulated
+from harness_disaggregated_serving.simulator.calibration import calibrate
 from harness_disaggregated_serving.simulator.costs import DecodeCost, PhaseCosts, PrefillCost
 from harness_disaggregated_serving.simulator.simulate import simulate
 from harness_disaggregated_serving.simulator.tally import Flight
-from harness_disaggregated_serving.transport import Arrival, LinkClosed, Message
+from harness_disaggregated_serving.transport.faults import LinkClosed
+from harness_disaggregated_serving.transport.link import Arrival, Message
 
 COSTS = PhaseCosts(PrefillCost(0.02, 4e-4, 1e-7), DecodeCost(0.012, 5e-6, 1e-3))
 TINY = SeededModel(layers=1, hidden=16, heads=2, kv_heads=1, vocabulary=8, draft_layers=1)

@@ -7,17 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from harness_disaggregated_serving.engine import Engine, Running, rows_are_equal, shape_of
-from harness_disaggregated_serving.memory import KvBudget, capacity_for
-from harness_disaggregated_serving.models import FolderModel, SeededModel, build_draft, build_target
-from harness_disaggregated_serving.speculation import (
-    Verdict,
-    judge,
-    judged_law,
-    pick,
-    residual,
-    wire_row,
-)
+from harness_disaggregated_serving.runtime.engine import Engine, Running, rows_are_equal, shape_of
+from harness_disaggregated_serving.runtime.memory import KvBudget, capacity_for
+from harness_disaggregated_serving.runtime.models import FolderModel, SeededModel, build_draft, build_target
+from harness_disaggregated_serving.runtime.speculation import Verdict, judge, judged_law, pick, residual, wire_row
 from scipy import stats
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 

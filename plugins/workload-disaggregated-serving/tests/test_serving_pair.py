@@ -20,16 +20,16 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from harness_disaggregated_serving.engine import Engine, Running
-from harness_disaggregated_serving.models import SeededModel, build_target
 from harness_disaggregated_serving.runtime import role as role_module
 from harness_disaggregated_serving.runtime.driving import Drive, Limits, _Active, serve
+from harness_disaggregated_serving.runtime.engine import Engine, Running
 from harness_disaggregated_serving.runtime.launching import LocalLauncher, LocalProcess, RoleProcess
+from harness_disaggregated_serving.runtime.models import SeededModel, build_target
 from harness_disaggregated_serving.runtime.pair import Address, News, Pair, PairOptions
 from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
 from harness_disaggregated_serving.runtime.role import Role
 from harness_disaggregated_serving.traffic import Wire, draft_bytes_per_round
-from harness_disaggregated_serving.transport import Carrier
+from harness_disaggregated_serving.transport.link import Carrier
 from harness_speculative_decoding.sampling import Sampling, warp
 from scipy import stats
 

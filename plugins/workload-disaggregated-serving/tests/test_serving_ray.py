@@ -20,14 +20,14 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from harness_disaggregated_serving.engine import Engine, Running
-from harness_disaggregated_serving.models import build_target
-from harness_disaggregated_serving.options import SeededModel
 from harness_disaggregated_serving.runtime.cluster import Cluster, ClusterOptions, Place, import_ray
 from harness_disaggregated_serving.runtime.driving import Drive, Limits, serve
+from harness_disaggregated_serving.runtime.engine import Engine, Running
+from harness_disaggregated_serving.runtime.models import build_target
+from harness_disaggregated_serving.runtime.options import SeededModel
 from harness_disaggregated_serving.runtime.pair import Pair, PairOptions
 from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
-from harness_disaggregated_serving.transport import Carrier
+from harness_disaggregated_serving.transport.link import Carrier
 
 from harness.errors import MeasurementError
 from harness.sample import clock_id

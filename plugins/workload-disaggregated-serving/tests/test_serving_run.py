@@ -10,7 +10,7 @@ from typing import Any
 
 import harness_disaggregated_serving
 import pytest
-from harness_disaggregated_serving.options import PairRunOptions
+from harness_disaggregated_serving.runtime.options import PairRunOptions
 from pydantic import ValidationError
 
 from harness.builtin.host import BACKEND as HOST

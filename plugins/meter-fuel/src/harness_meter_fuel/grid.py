@@ -2,16 +2,90 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
 
 from harness.errors import UsageError
 from harness.meter import Factor
+from harness.options import Options
 from harness.quantity import Unavailable
 from harness_meter_fuel import codecarbon_tables, series
 
-if TYPE_CHECKING:
-    from harness_meter_fuel.options import GridOptions
+_CLOUDS: Final = ("gcp", "aws", "azure")
+Source = Annotated[str, Field(min_length=1, pattern=r"\S")]
+
+
+class GridOptions(Options):
+    """A carbon intensity: exactly one of `g_per_kwh`, `country` (with `region`), `cloud` with `region`, `series`."""
+
+    g_per_kwh: float | None = Field(None, ge=0, allow_inf_nan=False, description="gCO2e/kWh")
+    low: float | None = Field(None, ge=0, allow_inf_nan=False, description="lower end of the number's own range")
+    high: float | None = Field(None, ge=0, allow_inf_nan=False, description="upper end of it")
+    country: str | None = Field(None, pattern=r"^[A-Za-z]{2,3}$", description="ISO 3166 alpha-2 or alpha-3")
+    cloud: str | None = Field(None, description="only `gcp` has rows")
+    region: Source | None = Field(None, description="state, province, bidding zone or cloud region")
+    fallback: Literal["country"] | None = Field(None, description="the country's mean for a region without a row")
+    series: Path | None = Field(None, description="CSV file: start_utc, end_utc, g_per_kwh")
+    kind: Literal["average", "marginal"] = "average"
+    basis: Literal["location", "market"] = "location"
+    source: str = ""
+    licence: str = ""
+    date: str = ""
+    id: str = ""
+
+    @model_validator(mode="after")
+    def _one_of(self) -> GridOptions:
+        named = [name for name in ("g_per_kwh", "country", "cloud", "series") if getattr(self, name) is not None]
+        if len(named) != 1:
+            raise ValueError(
+                f"give exactly one of g_per_kwh, country, cloud, series; found {', '.join(named) or 'none'}"
+            )
+        if self.region is not None and named[0] not in {"country", "cloud"}:
+            raise ValueError("`region` goes with `country` or `cloud`")
+        if self.cloud is not None and self.region is None:
+            raise ValueError("`cloud` needs a `region`, such as us-central1")
+        if self.fallback is not None and (self.country is None or self.region is None):
+            raise ValueError("`fallback` goes with `country` and `region`")
+        if self.series is not None and not self.source.strip():
+            raise ValueError("a series needs its `source`: who published it, and when")
+        if (self.low is not None or self.high is not None) and self.g_per_kwh is None:
+            raise ValueError("`low` and `high` go with `g_per_kwh`")
+        if self.g_per_kwh is not None:
+            low = self.g_per_kwh if self.low is None else self.low
+            high = self.g_per_kwh if self.high is None else self.high
+            if not low <= self.g_per_kwh <= high:
+                raise ValueError(f"the range {low:g}..{high:g} does not hold g_per_kwh {self.g_per_kwh:g}")
+        return self
+
+
+def _short_grid(value: object) -> object:
+    """`369.5`, `USA`, `USA/indiana`, `gcp/us-central1` as the mapping they stand for."""
+    if isinstance(value, bool):
+        raise ValueError("true/false is no grid; quote a name that YAML reads so")  # noqa: TRY004 - pydantic's contract
+    if isinstance(value, int | float):
+        return {"g_per_kwh": value}
+    if not isinstance(value, str):
+        return value
+    try:
+        return {"g_per_kwh": float(value)}
+    except ValueError:
+        pass
+    place, slash, region = value.strip().partition("/")
+    if place.lower() in _CLOUDS:
+        return {"cloud": place.lower(), "region": region or None}
+    if not re.fullmatch(r"[A-Za-z]{2,3}", place) or (slash and not region.strip()):
+        raise ValueError(
+            f"{value!r} names no grid; accepted: a number of g/kWh, a country code such as USA or FR, "
+            "COUNTRY/REGION such as USA/indiana, gcp/REGION, or a mapping"
+        )
+    return {"country": place.upper(), "region": region.strip() if slash else None}
+
+
+GridOption = Annotated[GridOptions, BeforeValidator(_short_grid, json_schema_input_type=float | str | GridOptions)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,18 +9,19 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from harness.errors import HarnessError, UsageError
 from harness.options import Duration, Options, Share
-from harness_meter_scarf import aware, basins, sites
 from harness_meter_scarf.months import local_instant
-from harness_meter_scarf.place_options import (
-    DeclaredNumber,
+from harness_meter_scarf.place import aware, basins, sites
+from harness_meter_scarf.place.options import (
+    AwareOptions,
     NotNegative,
     SiteOption,
-    Source,
     Sourced,
     StressOptions,
+    TwoBasinOptions,
     refusal,
 )
-from harness_meter_scarf.stress import BASELINE_YEAR, MILESTONES, NearExhausted, Scenario, weights
+from harness_meter_scarf.stress.factor import Kind, Missing, StressRule, Years
+from harness_meter_scarf.stress.ratio import BASELINE_YEAR, MILESTONES, NearExhausted, Scenario, weights
 
 
 class DeclaredConsumption(Sourced):
@@ -36,44 +37,10 @@ class DeclaredConsumption(Sourced):
         return self
 
 
-class AwareOptions(Options):
-    """Where the AWARE 2.0 factor comes from: a number, a CSV file, or the package `edges`."""
-
-    cf: DeclaredNumber | None = Field(None, description="L world-eq per L, 0.1 to 100")
-    file: Path | None = Field(None, description="CSV file: location, cf")
-    location: Source | None = Field(None, description="place in the file or package; the site's country by default")
-    method: str = Field("AWARE 2.0_Country_all_yearly.json", description="file of the package `edges`")
-
-    @model_validator(mode="after")
-    def _one(self) -> AwareOptions:
-        if self.cf is not None and self.file is not None:
-            raise ValueError("give `cf` or `file`, one of the two")
-        if self.cf is not None:
-            try:
-                for value in (self.cf.range().low, self.cf.value, self.cf.range().high):
-                    aware.checked(value)
-            except UsageError as error:
-                raise refusal(error) from None
-        return self
-
-
 def _short_aware(value: object) -> object:
     if value is True:
         return {}
     return None if value is False else value
-
-
-class TwoBasinOptions(Options):
-    """Extension, not SCARF: the basin of the power plants, which never defaults to the site's."""
-
-    basin: Source | None = Field(None, description="site or pfaf_id in the file of `basins`")
-    stress: StressOptions | None = None
-
-    @model_validator(mode="after")
-    def _given(self) -> TwoBasinOptions:
-        if (self.basin is None) == (self.stress is None):
-            raise ValueError("the plants' basin must be given: `basin`, or `stress`, one of the two")
-        return self
 
 
 class EmbodiedOptions(Sourced):
@@ -97,9 +64,9 @@ class ScarfOptions(Options):
     scenario: Scenario = "bau"
     t0: int = BASELINE_YEAR
     milestones: tuple[int, ...] = MILESTONES
-    years: Literal["milestones", "yearly"] = "milestones"
+    years: Years = "milestones"
     before_t0: bool = Field(default=False, description="accept milestones before t0")
-    missing: Literal["strict", "fallback"] = "strict"
+    missing: Missing = "strict"
     near_exhausted: NearExhausted = "refuse"
     accept_conflict: bool = Field(default=False, description="use a category that its sources contradict")
     basins: Path | None = Field(None, description="CSV file of `scarf-aqueduct`, or `made-up`")
@@ -119,9 +86,25 @@ class ScarfOptions(Options):
         return value
 
     @property
-    def kind(self) -> Literal["short", "month", "monthly", "long"]:
+    def kind(self) -> Kind:
         """The form of the stress factor: `month` is one month for all of the work."""
         return "month" if self.month is not None else self.mode
+
+    @property
+    def stress_rule(self) -> StressRule:
+        """Which stress the water is weighted with."""
+        return StressRule(
+            kind=self.kind,
+            month=self.month,
+            scenario=self.scenario,
+            near_exhausted=self.near_exhausted,
+            missing=self.missing,
+            gamma=self.gamma,
+            t0=self.t0,
+            milestones=self.milestones,
+            years=self.years,
+            before_t0=self.before_t0,
+        )
 
     @property
     def time_zone(self) -> str:

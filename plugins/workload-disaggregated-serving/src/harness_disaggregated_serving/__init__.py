@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import Column, CommandSpec, FunctionalUnit, Method, Unavailable, Workload, WorkloadSpec, hookimpl
-from harness_disaggregated_serving.endpoint_options import EndpointOptions
-from harness_disaggregated_serving.options import PairRunOptions
-from harness_disaggregated_serving.simulated_options import SimulatedOptions
+from harness_disaggregated_serving.endpoint.options import EndpointOptions
+from harness_disaggregated_serving.runtime.options import PairRunOptions
+from harness_disaggregated_serving.simulator.options import SimulatedOptions
 
 REQUEST_COLUMNS = (
     Column("arrival_s", "s", "scheduled arrival, from the start of the stream"),
@@ -49,19 +49,19 @@ FUNCTIONAL_UNITS = {
 
 
 def _simulated(options: SimulatedOptions) -> Workload:
-    from harness_disaggregated_serving.simulated_workload import Simulated
+    from harness_disaggregated_serving.simulator.workload import Simulated
 
     return Simulated(options)
 
 
 def _probe_simulated(options: SimulatedOptions) -> Unavailable | None:
-    from harness_disaggregated_serving.simulated_workload import probe
+    from harness_disaggregated_serving.simulator.workload import probe
 
     return probe(options)
 
 
 def _pair(options: PairRunOptions) -> Workload:
-    from harness_disaggregated_serving.workload import GreenLlm
+    from harness_disaggregated_serving.runtime.workload import GreenLlm
 
     return GreenLlm(options)
 
@@ -69,13 +69,13 @@ def _pair(options: PairRunOptions) -> Workload:
 def _probe_pair(options: PairRunOptions) -> Unavailable | None:
     if options.cluster is None and {options.new.device, options.old.device} == {"cpu"}:
         return None  # nothing to ask a framework for
-    from harness_disaggregated_serving.workload import probe
+    from harness_disaggregated_serving.runtime.workload import probe
 
     return probe(options)
 
 
 def _endpoint(options: EndpointOptions) -> Workload:
-    from harness_disaggregated_serving.endpoint_workload import ServeEndpoint
+    from harness_disaggregated_serving.endpoint.workload import ServeEndpoint
 
     return ServeEndpoint(options)
 
@@ -114,7 +114,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
 
 
 def _greenllm() -> Any:
-    from harness_disaggregated_serving.sweep_command import app
+    from harness_disaggregated_serving.commands.sweep import app
 
     return app
 
@@ -131,12 +131,12 @@ def harness_commands() -> Iterable[CommandSpec]:
 def harness_run_finished(run: Mapping[str, object], folder: Path) -> None:  # noqa: ARG001 - the hook's signature
     """Writes tables and chart beside the trials of a run that left profile rows or ran a pair."""
     if any(folder.glob("*/profile_row.json")):
-        from harness_disaggregated_serving.sweep_command import write_sweep
+        from harness_disaggregated_serving.commands.sweep import write_sweep
 
         write_sweep(folder)
     if any(folder.glob("*/record.json")):
         import sys
 
-        from harness_disaggregated_serving.comparison import write_table
+        from harness_disaggregated_serving.choosing.comparison import write_table
 
         sys.stderr.write(write_table(folder) or "")
