@@ -316,6 +316,7 @@ class ScarfMeter(ImpactMeter):
                 licence=given.licence,
                 date=given.date,
                 id=given.id or f"embodied_water={given.water_l!r}:{given.source}",
+                lifetime_s=given.lifetime,
             )
         )
         return embodied_l(given.water_l, costed.duration_s, given.lifetime, given.reserved)

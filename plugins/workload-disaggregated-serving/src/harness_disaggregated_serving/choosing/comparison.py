@@ -12,9 +12,11 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from harness.meter import DeviceUse, Factor
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value, total
+from harness.records.record import ITEMS, RECORD, load_record, read_lines
 
 TABLE_FILE: Final = "greenllm-table.md"
 """Name of a run's side-car."""
@@ -85,21 +87,9 @@ class Saving:
         return f"{self.mean:+.1%} ± {self.half_width:.1%}"
 
 
-def value_of(data: Mapping[str, Any] | None, reason: str) -> Value:
-    """A stored value; Unavailable with `reason` where there is none."""
-    if data is None:
-        return Unavailable(reason)
-    if data["kind"] == "unavailable":
-        return Unavailable(data["reason"])
-    if data["kind"] == "undefined":
-        return Undefined(data["reason"])
-    parts = {Method(name): part for name, part in data["composition"].items()}
-    return Amount(data["value"], data["unit"], parts, data["low"], data["high"])
-
-
-def role_energy(totals: Mapping[str, Any], uses: Iterable[Mapping[str, Any]]) -> dict[str, Value]:
+def role_energy(totals: Mapping[str, Value], uses: Iterable[DeviceUse]) -> dict[str, Value]:
     """Joules of each role: of its declared device, of its process where that is all its device, or of its own GPU."""
-    devices = {use["role"]: use["device"] for use in uses}
+    devices = {use.role: use.device for use in uses}
     found: dict[str, Value] = {}
     for role, device in devices.items():
         of_process = device.startswith(f"{role}:")
@@ -109,7 +99,7 @@ def role_energy(totals: Mapping[str, Any], uses: Iterable[Mapping[str, Any]]) ->
             found[role] = Unavailable(f"shares {device} with role {sharing[0]!r}: its joules belong to no one role")
             continue
         names = [name for scope in scopes for name in totals if _is_scope(name, scope)]
-        found[role] = value_of(totals[names[0]] if names else None, f"no meter read {device!r} or its process")
+        found[role] = totals[names[0]] if names else Unavailable(f"no meter read {device!r} or its process")
     return found
 
 
@@ -119,47 +109,48 @@ def _is_scope(total: str, device: str) -> bool:
     return kind == "energy_j" and scope.partition("/")[2] == device
 
 
-def busy_embodied(factors: Iterable[Mapping[str, Any]], uses: Iterable[Mapping[str, Any]]) -> Value:
+def busy_embodied(factors: Iterable[Factor], uses: Iterable[DeviceUse]) -> Value:
     """Embodied carbon for busy time, from the figures and lifetimes that `fuel` recorded for the declared devices."""
-    figures: dict[str, tuple[float, float]] = {}
+    figures: dict[str, Factor] = {}
     for factor in factors:
-        kind, _, device = factor["name"].removeprefix("embodied:").partition(":")
-        if factor["name"].startswith("embodied:") and kind == "gpu":
-            figures[device] = (factor["value"], float(factor["id"].rpartition(":")[2]))
+        kind, _, device = factor.name.removeprefix("embodied:").partition(":")
+        if factor.name.startswith("embodied:") and kind == "gpu":
+            figures[device] = factor
     grams = []
     for use in uses:
-        if use["stands_for"] not in figures:
-            return Unavailable(f"no embodied figure was recorded for what {use['device']!r} stands for")
-        kg, lifetime_s = figures[use["stands_for"]]
-        grams.append(1000 * kg * use["busy_s"] / lifetime_s)
+        figure = figures.get(use.stands_for)
+        if figure is None or figure.value is None:
+            return Unavailable(f"no embodied figure was recorded for what {use.device!r} stands for")
+        if figure.lifetime_s is None:
+            return Unavailable(f"the record does not say over which lifetime {use.stands_for!r} is written off")
+        grams.append(1000 * figure.value * use.busy_s / figure.lifetime_s)
     return Amount.of(math.fsum(grams), "g", Method.SIMULATED) if grams else Unavailable("no device rows")
 
 
 def trial_cost(folder: Path) -> TrialCost | None:
     """A trial's numbers; None where its workload is another, or it left no record."""
-    path = folder / "record.json"
-    if not path.exists():
+    if not (folder / RECORD).exists():
         return None
-    data = json.loads(path.read_text(encoding="utf-8"))
-    point, totals = data["measurement"]["point"], data["totals"]
+    record = load_record(folder)
+    point = record.measurement.point
     if point["workload"] != "greenllm":
         return None
-    uses = [row["use"] for row in data["measurement"]["uses"]]
-    rows = [json.loads(line) for line in (folder / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+    uses = [row.use for row in record.measurement.uses]
+    rows = list(read_lines(folder / ITEMS))
     same = {name: value for name, value in point["options"].items() if name not in BESIDE}
-    missing = "meter `fuel` was not asked for"
+    missing = Unavailable("meter `fuel` was not asked for")
     return TrialCost(
         label=point["label"],
         configuration=point["options"]["configuration"],
         family=json.dumps(same, sort_keys=True),
-        trial=data["measurement"]["trial"],
+        trial=record.measurement.trial,
         arrived=len(rows),
         finished=sum(row["status"] == "ok" for row in rows),
         meeting=math.fsum(row.get("meets_slo") or 0.0 for row in rows),
-        energy=role_energy(totals, uses),
-        operational=value_of(totals.get("carbon_operational_g"), missing),
-        embodied=value_of(totals.get("carbon_embodied_g"), missing),
-        embodied_busy=busy_embodied(data["factors"], uses),
+        energy=role_energy(record.totals, uses),
+        operational=record.totals.get("carbon_operational_g", missing),
+        embodied=record.totals.get("carbon_embodied_g", missing),
+        embodied_busy=busy_embodied(record.factors, uses),
     )
 
 
@@ -260,7 +251,7 @@ def as_text(trials: Sequence[TrialCost]) -> str:
 
 def trials_of(run: Path) -> list[TrialCost]:
     """All finished `greenllm` trials of a run's folder."""
-    found = [trial_cost(record.parent) for record in sorted(run.glob("*/record.json"))]
+    found = [trial_cost(record.parent) for record in sorted(run.glob(f"*/{RECORD}"))]
     return [one for one in found if one is not None]
 
 
