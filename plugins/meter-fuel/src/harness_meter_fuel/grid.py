@@ -20,16 +20,40 @@ Source = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
 class GridOptions(Options):
-    """A carbon intensity: exactly one of `g_per_kwh`, `country` (with `region`), `cloud` with `region`, `series`."""
+    """A carbon intensity: exactly one of `g_per_kwh`, `country` (with `region`), `cloud` with `region`, `series`.
 
-    g_per_kwh: float | None = Field(None, ge=0, allow_inf_nan=False, description="gCO2e/kWh")
-    low: float | None = Field(None, ge=0, allow_inf_nan=False, description="lower end of the number's own range")
-    high: float | None = Field(None, ge=0, allow_inf_nan=False, description="upper end of it")
-    country: str | None = Field(None, pattern=r"^[A-Za-z]{2,3}$", description="ISO 3166 alpha-2 or alpha-3")
-    cloud: str | None = Field(None, description="only `gcp` has rows")
-    region: Source | None = Field(None, description="state, province, bidding zone or cloud region")
-    fallback: Literal["country"] | None = Field(None, description="the country's mean for a region without a row")
-    series: Path | None = Field(None, description="CSV file: start_utc, end_utc, g_per_kwh")
+    Attributes:
+        g_per_kwh: CI, carbon intensity of the electricity, as a number; gCO2e/kWh.
+        low: lower end of the range of `g_per_kwh`; gCO2e/kWh; no range if not given.
+        high: upper end of the range of `g_per_kwh`; gCO2e/kWh; no range if not given.
+        country: ISO 3166 code of two or three letters, such as `FR` or `USA`: the country's mean in codecarbon's
+            tables (extra `grid`).
+        cloud: cloud provider whose region is meant; only `gcp` has rows in codecarbon's tables.
+        region: state, province or bidding zone of `country`, such as `indiana`, or region of `cloud`, such as
+            `us-central1`.
+        fallback: `country` takes the country's mean, with a flag, where its region has no row; without it that is
+            an error.
+        series: CSV file of an intensity that changes over time, with the columns `start_utc`, `end_utc` (ISO 8601
+            with offset) and `g_per_kwh`; it has to cover every window, and needs a `source`.
+        kind: whether the intensity is the mean of the grid (`average`) or that of one more kWh (`marginal`); kept
+            with the factor, changes no number.
+        basis: `location` for the grid where the work runs, `market` for bought contracts; with `market` there is no
+            SCI score.
+        source: who published the intensity, and where; kept with the factor.
+        licence: licence of the data; kept with the factor.
+        date: ISO 8601 date of the data or of its retrieval; kept with the factor.
+        id: name that tells this factor from others when results are compared; made from the number or the file if
+            empty.
+    """
+
+    g_per_kwh: float | None = Field(None, ge=0, allow_inf_nan=False)
+    low: float | None = Field(None, ge=0, allow_inf_nan=False)
+    high: float | None = Field(None, ge=0, allow_inf_nan=False)
+    country: str | None = Field(None, pattern=r"^[A-Za-z]{2,3}$")
+    cloud: str | None = None
+    region: Source | None = None
+    fallback: Literal["country"] | None = None
+    series: Path | None = None
     kind: Literal["average", "marginal"] = "average"
     basis: Literal["location", "market"] = "location"
     source: str = ""

@@ -53,11 +53,18 @@ Lifetime = Annotated[
     PlainSerializer("{!r}s".format, return_type=str, when_used="json"),  # a record's options are read back
 ]
 """Seconds, written as `7y` (years of 365 days) or as any duration with a unit; a bare number is refused."""
+ScopeKind = Literal["gpu", "cpu", "dram", "host", "module", "process", "declared"]
 _UnitShare = Annotated[Share, Field(ge=0, le=1)]
 
 
 class PueOptions(Options):
-    """A power usage effectiveness with its source."""
+    """A power usage effectiveness with its source.
+
+    Attributes:
+        value: PUE, energy of the facility over that of its IT equipment; a ratio from 1 to 10; multiplies
+            operational carbon only.
+        source: where the ratio is from; without it a ratio other than 1 is flagged `pue without a source`.
+    """
 
     value: Annotated[float, _checked(carbon.checked_pue)]
     source: str = ""
@@ -71,16 +78,24 @@ Pue = Annotated[PueOptions, BeforeValidator(_short_pue, json_schema_input_type=f
 
 
 class ActOptions(Options):
-    """A device as ACT (ISCA 2022) counts it; without `area_cm2` memory and packages alone."""
+    """A device as ACT (ISCA 2022) counts it; without `area_cm2` memory and packages alone.
 
-    area_cm2: float = Field(0.0, ge=0, allow_inf_nan=False, description="logic dies together")
-    node_nm: int | None = Field(None, description="process node of the logic")
-    packages: int = Field(1, ge=0, description="integrated circuits with a package of their own")
-    memory: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
-        default_factory=dict, description="GB by technology; there is none for HBM or GDDR, a stand-in is recorded"
-    )
-    fab_g_per_kwh: float | None = Field(None, ge=0, allow_inf_nan=False, description="instead of Taiwan's")
-    fab_yield: float | None = Field(None, gt=0, le=1, description="of the logic, instead of ACT's default")
+    Attributes:
+        area_cm2: area of all logic dies together; cm2; 0 counts no logic.
+        node_nm: process node of the logic: 28, 20, 14, 10, 8, 7, 5 or 3 nm; needed where there is logic.
+        packages: integrated circuits with a package of their own; each adds 0.150 kg.
+        memory: GB by technology: `LPDDR4`, `DDR4 10 nm`, `NAND TLC v3`. ACT has none for HBM and GDDR: name a
+            stand-in, which is recorded.
+        fab_g_per_kwh: CI_fab, carbon intensity of the fab's electricity; g/kWh; ACT's 583 (Taiwan) if not given.
+        fab_yield: Y, share of the logic dies that are good; above 0, up to 1; ACT's 0.875 if not given.
+    """
+
+    area_cm2: float = Field(0.0, ge=0, allow_inf_nan=False)
+    node_nm: int | None = None
+    packages: int = Field(1, ge=0)
+    memory: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+    fab_g_per_kwh: float | None = Field(None, ge=0, allow_inf_nan=False)
+    fab_yield: float | None = Field(None, gt=0, le=1)
 
     @model_validator(mode="after")
     def _known(self) -> ActOptions:
@@ -108,7 +123,15 @@ class ActOptions(Options):
 
 
 class OwnEmbodied(Options):
-    """An own embodied figure, per device, or per GB for `dram`: a number or ACT's formula, never without a source."""
+    """An own embodied figure, per device, or per GB for `dram`: a number or ACT's formula, never without a source.
+
+    Attributes:
+        kg: M, embodied carbon as a number; kg CO2e per device, per GB for `dram`.
+        act: the same by ACT's formula, from dies, memory and packages.
+        source: who says so, and where; kept with the factor.
+        lifetime: LT, service life over which this figure is spread, such as `5y`; the meter's `lifetime` if not
+            given.
+    """
 
     kg: float | None = Field(None, ge=0, allow_inf_nan=False)
     act: ActOptions | None = None
@@ -136,32 +159,59 @@ class OwnEmbodied(Options):
 
 
 class HostOptions(Options):
-    """The host around the accelerators, as far as it is charged."""
+    """The host around the accelerators, as far as it is charged.
 
-    cpu: Source | None = Field(None, description="product name of its processors, looked up like a device")
-    cpus: int = Field(1, ge=1, description="sockets")
-    dram_gb: float | None = Field(None, gt=0, allow_inf_nan=False, description="memory of the whole host")
-    gpus: int | None = Field(None, ge=1, description="accelerators in the host, used or not")
+    Attributes:
+        cpu: product name of its processors, looked up in the embodied table; the one that the backend reports if
+            not given.
+        cpus: processors (sockets) of the host.
+        dram_gb: memory of the whole host; GB; what the backend reports if not given.
+        gpus: accelerators in the host, used or not; the host is charged in the share of those used, whole if not
+            given.
+    """
+
+    cpu: Source | None = None
+    cpus: int = Field(1, ge=1)
+    dram_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
+    gpus: int | None = Field(None, ge=1)
 
 
 class FuelOptions(Options):
-    """Options of the impact meter `fuel`."""
+    """Options of the impact meter `fuel`.
+
+    Attributes:
+        profile: which constants are fixed: `custom` none; `fuel-paper` and `fuel-code` the grid (518 g/kWh), the
+            PUE (1), the embodied table with its lifetime, and the host's energy share (1), after FUEL, from
+            secondary sources.
+        grid: CI, carbon intensity of the electricity: a number of gCO2e/kWh, `USA`, `USA/indiana`,
+            `gcp/us-central1`, or a mapping; profile `custom` needs it.
+        pue: PUE, energy of the facility over that of its IT equipment: a ratio from 1 to 10, or a mapping with its
+            source; 1 if not given. Multiplies operational carbon only.
+        lifetime: LT, service life over which embodied carbon is spread: `7y` (years of 365 days), `43800h`; that of
+            the embodied table if not given.
+        embodied_table: table with M, the embodied carbon of devices: `fuel`, `llmcarbon`, `ecologits-0.9.1`, or
+            `chien-hotcarbon-2023` and `act`, which need a `lifetime`; `fuel` if not given.
+        embodied: own figures that go before the table's, by kind (`cpu`, `gpu`, `dram`) or product name.
+        devices: stand-ins: a kind, UUID or product name, and the product that it is costed as; the record is
+            flagged.
+        host: the host around the accelerators, whose processors and memory are charged too.
+        scopes: kinds of energy that are charged, such as `[gpu, cpu, dram]`; one that was not read marks the result
+            incomplete; all that were read if not given.
+        host_embodied_share: share of the embodied carbon of the host's processors and memory that is charged; 0 to
+            1, or `50%`; accelerators used over those in the host if not given.
+        host_energy_share: share of the energy of processors and memory that is charged; 0 to 1, or `50%`;
+            accelerators used over those in the host if not given.
+    """
 
     profile: ProfileName = "custom"
-    grid: GridOption | None = Field(None, description="carbon intensity; `custom` needs it")
-    pue: Pue | None = Field(None, description="ratio >= 1; multiplies operational carbon only")
-    lifetime: Lifetime | None = Field(None, description="instead of the embodied table's own")
-    embodied_table: str | None = Field(None, description="name of an embodied table; `fuel` unless given")
-    embodied: dict[str, OwnEmbodied] = Field(
-        default_factory=dict, description="own rows by kind (`cpu`, `gpu`, `dram`) or product name"
-    )
-    devices: dict[str, Source] = Field(
-        default_factory=dict, description="declared stand-ins: kind, UUID or product name -> product name"
-    )
+    grid: GridOption | None = None
+    pue: Pue | None = None
+    lifetime: Lifetime | None = None
+    embodied_table: str | None = None
+    embodied: dict[str, OwnEmbodied] = Field(default_factory=dict)
+    devices: dict[str, Source] = Field(default_factory=dict)
     host: HostOptions = HostOptions()
-    scopes: tuple[Literal["gpu", "cpu", "dram", "host", "module", "process", "declared"], ...] | None = Field(
-        None, min_length=1, description="kinds of energy that are charged; all that are read unless given"
-    )
+    scopes: tuple[ScopeKind, ...] | None = Field(None, min_length=1)
     host_embodied_share: _UnitShare | None = None
     host_energy_share: _UnitShare | None = None
 

@@ -17,20 +17,22 @@ from harness_disaggregated_serving.runtime.options import PairRunOptions
 from harness_disaggregated_serving.simulator.options import SimulatedOptions
 
 REQUEST_COLUMNS = (
-    Column("arrival_s", "s", "scheduled arrival, from the start of the stream"),
+    Column("arrival_s", "s", "scheduled arrival of the request, from the start of the stream"),
     Column("prompt_tokens", "1", "tokens of the prompt"),
     Column("output_tokens", "1", "generated tokens", higher_is_better=True),
     Column("ttft_s", "s", "from arrival to the first token", higher_is_better=False),
     Column("tpot_s", "s", "(last token - first) / (output tokens - 1)", higher_is_better=False),
     Column("latency_s", "s", "from arrival to the last token", higher_is_better=False),
     Column("queue_s", "s", "from arrival to the start of the prefill", higher_is_better=False),
-    Column("transfer_s", "s", "from sending to the last byte's arrival, waits for the link included"),
-    Column("bytes_sent", "B", "to the decoding device (dpd), from draft to target (dsd)", higher_is_better=False),
-    Column("bytes_returned", "B", "from target to draft", higher_is_better=False),
-    Column("rounds", "1", "speculative rounds"),
-    Column("proposed_tokens", "1", "tokens that the draft proposed"),
-    Column("accepted_tokens", "1", "of which the target kept", higher_is_better=True),
-    Column("meets_slo", "1", "1 where both latency targets are met, else 0", higher_is_better=True),
+    Column("transfer_s", "s", "from sending to the arrival of the last byte, waits for the link included"),
+    Column(
+        "bytes_sent", "B", "sent to the decoding device (dpd), or from draft to target (dsd)", higher_is_better=False
+    ),
+    Column("bytes_returned", "B", "sent back from target to draft (dsd)", higher_is_better=False),
+    Column("rounds", "1", "speculative rounds: proposals of the draft, judged together"),
+    Column("proposed_tokens", "1", "tokens that the draft proposed for the request"),
+    Column("accepted_tokens", "1", "proposed tokens that the target kept", higher_is_better=True),
+    Column("meets_slo", "1", "1 where both latency targets of option `slo` are met, else 0", higher_is_better=True),
 )
 """Columns of every serving workload here: one row a request."""
 

@@ -16,11 +16,24 @@ SCENARIOS = ("bau", "opt", "pes")
 
 
 def run(
-    files: Annotated[list[Path], typer.Argument(help="WRI's CSV files, annual, monthly, future.", show_default=False)],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="WRI's CSV files as downloaded: baseline annual, baseline monthly, future annual.", show_default=False
+        ),
+    ],
     *,
-    basins: Annotated[list[str], typer.Option(help="SITE=PFAF_ID; may be repeated.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="CSV file to write.", show_default=False)],
-    scenario: Annotated[list[str] | None, typer.Option(help="bau, opt or pes; may be repeated.")] = None,
+    basins: Annotated[
+        list[str],
+        typer.Option(
+            help="SITE=PFAF_ID: a site and the six-digit code of its basin; may be repeated.", show_default=False
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="CSV file to write, for option `basins` of scarf.", show_default=False)],
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(help="Scenario of the years to come: bau, opt or pes; may be repeated; bau if not given."),
+    ] = None,
 ) -> None:
     """Writes a small CSV of basins from WRI Aqueduct 4.0 files (CC BY 4.0); give it to scarf as `basins`."""
     chosen = tuple(dict.fromkeys(scenario or ["bau"]))

@@ -12,9 +12,14 @@ from harness_meter_scarf.place.sites import Site, SiteFactor, find, shipped
 
 
 def sites(
-    names: Annotated[list[str] | None, typer.Argument(help="Sites to show in full.", show_default=False)] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Ids of sites to show in full; without one, all as a table.", show_default=False),
+    ] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write JSON, with source and confidence of every factor.")
+    ] = False,
 ) -> None:
     """Lists the sites that meter scarf knows; with names, every factor of these with its source and confidence."""
     chosen = [find(name) for name in names] if names else list(shipped().values())

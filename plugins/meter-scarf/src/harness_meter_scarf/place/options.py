@@ -26,7 +26,14 @@ def refusal(error: HarnessError) -> ValueError:
 
 
 class Sourced(Options):
-    """Something a user declares; without a source it is refused."""
+    """Something a user declares; without a source it is refused.
+
+    Attributes:
+        source: who says so, and where; kept with the factor.
+        licence: licence of the data; kept with the factor.
+        date: ISO 8601 date of the data or of its retrieval; kept with the factor.
+        id: name that tells this factor from others when results are compared; made from value and source if empty.
+    """
 
     source: Source
     licence: str = ""
@@ -35,11 +42,17 @@ class Sourced(Options):
 
 
 class DeclaredNumber(Sourced):
-    """A declared number with its own range."""
+    """A declared number with its own range.
+
+    Attributes:
+        value: the number; at least 0; its unit is that of the option that it is given for.
+        low: lower end of the number's own range; same unit; no range if not given.
+        high: upper end of the number's own range; same unit; no range if not given.
+    """
 
     value: NotNegative
-    low: NotNegative | None = Field(None, description="lower end of the number's own range")
-    high: NotNegative | None = Field(None, description="upper end of it")
+    low: NotNegative | None = None
+    high: NotNegative | None = None
 
     @model_validator(mode="after")
     def _holds(self) -> DeclaredNumber:
@@ -58,7 +71,13 @@ _PueRatio = Annotated[float, Field(ge=PUE_RANGE[0], le=PUE_RANGE[1], allow_inf_n
 
 
 class DeclaredPue(DeclaredNumber):
-    """A power usage effectiveness: a ratio of at least 1, never a percentage."""
+    """A power usage effectiveness: a ratio of at least 1, never a percentage.
+
+    Attributes:
+        value: PUE, energy of the facility over that of its IT equipment; a ratio from 1 to 10.
+        low: lower end of the ratio's own range; no range if not given.
+        high: upper end of the ratio's own range; no range if not given.
+    """
 
     value: _PueRatio
     low: _PueRatio | None = None
@@ -66,7 +85,13 @@ class DeclaredPue(DeclaredNumber):
 
 
 class DeclaredVolume(DeclaredNumber):
-    """Litres per kWh, and whether they count water consumed or water withdrawn."""
+    """Litres per kWh, and whether they count water consumed or water withdrawn.
+
+    Attributes:
+        value: litres per kWh; at least 0.
+        kind: what the litres count: `consumption`, water that does not come back, or `withdrawal`, all that is
+            taken; a sum of both is flagged.
+    """
 
     kind: Kind = "consumption"
 
@@ -84,7 +109,13 @@ _Generation = Annotated[float, BeforeValidator(_share, json_schema_input_type=fl
 
 
 class MixEwif(Sourced):
-    """EWIF from a generation mix: fuel -> share (0.3 or 30%), or fuel -> MWh with `unit: MWh`."""
+    """EWIF from a generation mix: fuel -> share (0.3 or 30%), or fuel -> MWh with `unit: MWh`.
+
+    Attributes:
+        mix: generation by fuel, as shares (`0.3`, `30%`) or MWh; fuels with their cooling, as `data/ewif_fuel.csv`
+            names them. A fuel without a known value is left out and named.
+        unit: unit of the numbers of `mix`.
+    """
 
     mix: dict[str, _Generation] = Field(min_length=1)
     unit: Literal["share", "MWh"] = "share"
@@ -110,25 +141,43 @@ def _iana(name: str) -> str:
 
 
 class DeclaredZone(Sourced):
-    """An IANA time zone."""
+    """An IANA time zone.
+
+    Attributes:
+        value: name of the zone, such as `America/Phoenix`.
+    """
 
     value: Annotated[str, AfterValidator(_iana)]
 
 
 class DeclaredBasin(Sourced):
-    """A HydroBASINS level-6 basin by its Pfafstetter code."""
+    """A HydroBASINS level-6 basin by its Pfafstetter code.
+
+    Attributes:
+        value: the code, six digits in quotes.
+    """
 
     value: Annotated[str, Field(pattern=r"^\d{6}$")]
 
 
 class SiteOptions(Options):
-    """A site: a row of the shipped table by `row`, or an own one by `id`; each field may be replaced."""
+    """A site: a row of the shipped table by `row`, or an own one by `id`; each field may be replaced.
 
-    row: str | None = Field(None, description="id of a shipped site; `harness sites` lists them")
-    id: Source | None = Field(None, description="name of an own site, where there is no row")
+    Attributes:
+        row: id of a shipped site; `harness sites` lists them.
+        id: name of an own site, which has no row.
+        pue: PUE, energy of the facility over that of its IT equipment; multiplies off-site water only.
+        wue_onsite: WUE_on, water used on site, for cooling; L per kWh of IT energy.
+        ewif: WUE_off, water used to generate electricity (also EWIF, EWF); L/kWh, or a generation mix.
+        time_zone: zone of the site, whose calendar months count.
+        pfaf_id: basin that the site lies in, looked up in the file of `basins`.
+    """
+
+    row: str | None = None
+    id: Source | None = None
     pue: DeclaredPue | None = None
-    wue_onsite: DeclaredVolume | None = Field(None, description="L per kWh of IT energy")
-    ewif: DeclaredVolume | MixEwif | None = Field(None, description="L per kWh of electricity, or a generation mix")
+    wue_onsite: DeclaredVolume | None = None
+    ewif: DeclaredVolume | MixEwif | None = None
     time_zone: DeclaredZone | None = None
     pfaf_id: DeclaredBasin | None = None
 
@@ -154,7 +203,14 @@ SiteOption = Annotated[SiteOptions, BeforeValidator(_short_site, json_schema_inp
 
 
 class Ratio(Options):
-    """A stress ratio with its own range, or one of WRI's codes -9999 and 9999."""
+    """A stress ratio with its own range, or one of WRI's codes -9999 and 9999.
+
+    Attributes:
+        value: WS, demand over supply of a basin: a raw ratio of at least 0, never a score; -9999 for no data, 9999
+            for supply nearly used up.
+        low: lower end of the ratio's own range; no range if not given.
+        high: upper end of the ratio's own range; no range if not given.
+    """
 
     value: float
     low: NotNegative | None = None
@@ -181,13 +237,22 @@ RatioOption = Annotated[Ratio, BeforeValidator(_short_ratio, json_schema_input_t
 
 
 class StressOptions(Sourced):
-    """Declared stress of one basin: raw ratios, never scores, or a category alone."""
+    """Declared stress of one basin: raw ratios, never scores, or a category alone.
 
-    annual: RatioOption | None = Field(None, description="ratio of the baseline year")
-    monthly: list[RatioOption | None] = Field(default_factory=list, description="ratios of January to December")
-    future: dict[Scenario, dict[int, RatioOption]] = Field(default_factory=dict, description="scenario, year, ratio")
-    category: int | None = Field(None, description="WRI's category of a province, -1 to 4: gives an interval only")
-    simulated: bool = Field(default=False, description="the basin is made up")
+    Attributes:
+        annual: WS of the baseline year, 2019; a ratio.
+        monthly: WS of January to December of the baseline years; twelve ratios, null for a missing one.
+        future: WS of later years: scenario (`bau`, `opt`, `pes`), year, ratio.
+        category: WRI's stress category of a province, 0 (low) to 4 (extremely high), -1 for arid with low use;
+            gives an interval without a point value.
+        simulated: whether the basin is made up; its results are marked `simulated`.
+    """
+
+    annual: RatioOption | None = None
+    monthly: list[RatioOption | None] = Field(default_factory=list)
+    future: dict[Scenario, dict[int, RatioOption]] = Field(default_factory=dict)
+    category: int | None = None
+    simulated: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -210,12 +275,20 @@ class StressOptions(Sourced):
 
 
 class AwareOptions(Options):
-    """Where the AWARE 2.0 factor comes from: a number, a CSV file, or the package `edges`."""
+    """Where the AWARE 2.0 factor comes from: a number, a CSV file, or the package `edges`.
 
-    cf: DeclaredNumber | None = Field(None, description="L world-eq per L, 0.1 to 100")
-    file: Path | None = Field(None, description="CSV file: location, cf")
-    location: Source | None = Field(None, description="place in the file or package; the site's country by default")
-    method: str = Field("AWARE 2.0_Country_all_yearly.json", description="file of the package `edges`")
+    Attributes:
+        cf: CF, the characterisation factor as a number; L world-eq per L, 0.1 to 100.
+        file: CSV file with the columns `location` and `cf`.
+        location: place in the file or the package; the site's country if not given, which an own site does not
+            have.
+        method: file of the package `edges` that the factor is read from, where neither `cf` nor `file` is given.
+    """
+
+    cf: DeclaredNumber | None = None
+    file: Path | None = None
+    location: Source | None = None
+    method: str = "AWARE 2.0_Country_all_yearly.json"
 
     @model_validator(mode="after")
     def _one(self) -> AwareOptions:
@@ -231,9 +304,14 @@ class AwareOptions(Options):
 
 
 class TwoBasinOptions(Options):
-    """Extension, not SCARF: the basin of the power plants, which never defaults to the site's."""
+    """Extension, not SCARF: the basin of the power plants, which never defaults to the site's.
 
-    basin: Source | None = Field(None, description="site or pfaf_id in the file of `basins`")
+    Attributes:
+        basin: basin of the power plants, by site or `pfaf_id` in the file of `basins`.
+        stress: the stress of that basin, declared.
+    """
+
+    basin: Source | None = None
     stress: StressOptions | None = None
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from harness_disaggregated_serving.choosing import comparison
 from harness_disaggregated_serving.choosing.profile_table import ProfileTable, read_rows
 from harness_disaggregated_serving.choosing.winners import YEARS, as_text, sweep
 from harness_disaggregated_serving.choosing.winners_chart import as_svg
-from harness_disaggregated_serving.load.slo import named
+from harness_disaggregated_serving.load.slo import SLOS, named
 
 ROW_FILE: Final = "profile_row.json"
 TABLE_FILE: Final = "greenllm-winners.md"
@@ -66,8 +66,10 @@ def write_sweep(run: Path, slo_name: str = "longbench") -> tuple[Path, Path]:
 
 @app.command("sweep")
 def sweep_command(
-    run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
-    slo: Annotated[str, typer.Option(help="Latency targets.")] = "longbench",
+    run: Annotated[Path, typer.Argument(help="Folder of the run.", show_default=False)],
+    slo: Annotated[
+        str, typer.Option(help=f"Latency targets that a request has to meet: {', '.join(SLOS)}.")
+    ] = "longbench",
 ) -> None:
     """Prints who wins, and writes table and chart into the run's folder."""
     if not run.is_dir():
@@ -78,7 +80,7 @@ def sweep_command(
 
 
 @app.command("table")
-def table_command(run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)]) -> None:
+def table_command(run: Annotated[Path, typer.Argument(help="Folder of the run.", show_default=False)]) -> None:
     """Prints attainment, energy by role, carbon and saving of each configuration, and writes greenllm-table.md."""
     text = comparison.write_table(run) if run.is_dir() else None
     if text is None:

@@ -18,8 +18,9 @@ class ServerOptions(Options):
     """What of the server's host is metered, when the suite runs there.
 
     Attributes:
-        pid: process whose tree meters of processes read as role `server`.
-        gpus: product name by UUID of the GPUs that the server uses; meters of devices read these.
+        pid: process id of the server; meters of processes read its process tree as role `server`.
+        gpus: GPUs that the server uses: product name by UUID, as `nvidia-smi -L` prints them; meters of devices
+            read these.
     """
 
     pid: Annotated[int, Field(ge=1)] | None = None
@@ -30,27 +31,37 @@ class EndpointOptions(Options):
     """Options of workload `serve-endpoint`.
 
     Attributes:
-        url: base address of the API, its version included: `http://127.0.0.1:8000/v1`. Never with a user or password.
-        model: as the server names it.
-        api: `completions` or `chat`.
-        api_key_env: environment variable that holds the key; without it, or empty, none is sent. Never recorded.
-        ca: file with the server's certificate authority, beside which none is trusted; the usual ones if not given.
-        server: what of the server's host is metered.
-        connect_timeout: longest wait for a connection.
-        silence_timeout: longest wait for the next byte.
-        request_timeout: longest time of an attempt.
-        retries: attempts after the first one, for refusals (429, 5xx) and connections lost before the first token.
-        retry_wait: before the first retry, doubled for each further one; a server's own `Retry-After` goes before it.
-        temperature: of sampling.
+        url: base address of the API, its version included: `http://127.0.0.1:8000/v1`. Never with a user or
+            password.
+        model: name of the model, as the server has it.
+        api: `completions` sends a prompt, `chat` a message of the user.
+        api_key_env: environment variable that holds the key; none is sent where it is not set or empty. The key is
+            never recorded.
+        ca: file with the server's certificate authority, beside which none is trusted; the system's if not given.
+        server: what of the server's host is metered, when the suite runs there.
+        connect_timeout: longest wait for a connection; seconds, or `5s`.
+        silence_timeout: longest wait for the next byte; seconds, or `30s`.
+        request_timeout: longest time of one attempt; seconds, or `300s`.
+        retries: attempts after the first one, for refusals (408, 429, 5xx) and connections lost before the first
+            token.
+        retry_wait: wait before the first retry, doubled for each further one; seconds, or `500ms`; a server's
+            `Retry-After` goes before it.
+        temperature: of sampling; 0 for greedy decoding.
         extra: further fields of the request, as the engine knows them: `{ignore_eos: true}`.
-        arrivals: `poisson`, `constant` or `all_at_once`; a `trace` has its own times and sizes.
-        trace: CSV file with `arrival_s`, `prompt_tokens`, `output_tokens`.
-        qps: requests per second.
-        sizes: application whose prompt and output lengths are drawn.
-        length_scale: lengths are multiplied by it; each stays at least 1.
-        requests: how many a window has.
-        slo: latency targets, by name or of one's own.
-        seed: of arrivals, lengths and prompts, with the trial's own.
+        arrivals: when requests arrive: `poisson`, random gaps with `qps` as mean rate; `constant`, equal gaps;
+            `all_at_once`, all at the start. Arrivals never wait for answers. Not used with a `trace`.
+        trace: CSV file with the columns `arrival_s`, `prompt_tokens`, `output_tokens`: requests in place of drawn
+            ones. They are scaled by `length_scale` too.
+        qps: requests per second. Not used with a `trace`.
+        sizes: application whose prompt and output lengths are drawn: `chat`, `code` or `summarisation`, synthetic.
+            Not used with a `trace`.
+        length_scale: factor on all prompt and output lengths; above 0, up to 1; each length stays at least 1 token.
+        requests: how many requests a window has. Not used with a `trace`.
+        slo: latency targets that a request has to meet, both of them: `longbench` (TTFT 15 s, TPOT 0.15 s),
+            `sharegpt-13b`, `sharegpt-66b`, `sharegpt-175b`, `humaneval-66b`, `longbench-66b`, or `{ttft: 2s, tpot:
+            100ms}`.
+        seed: of arrivals, lengths and prompts; the trial's own seed is added, so that the same trial of two
+            compared points gets the same requests.
     """
 
     url: str

@@ -49,7 +49,12 @@ def named(name: str) -> Slo:
 
 
 class SloOptions(Options):
-    """Latency targets of the user's own."""
+    """Latency targets of the user's own.
+
+    Attributes:
+        ttft: longest time from arrival to the first token; seconds, or `500ms`.
+        tpot: longest time per output token after the first; seconds, or `50ms`.
+    """
 
     ttft: Annotated[Duration, Field(gt=0)]
     tpot: Annotated[Duration, Field(gt=0)]

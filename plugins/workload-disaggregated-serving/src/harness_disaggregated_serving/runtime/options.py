@@ -19,6 +19,18 @@ class SeededModel(Options):
 
     The output projections of the layers that the draft lacks are scaled by `eps`: a dial on how often the target agrees
     with the draft, from always (0) to as rarely as chance has it.
+
+    Attributes:
+        layers: layers of the target.
+        hidden: width of the hidden state; a multiple of twice `heads`.
+        heads: attention heads of a layer; a multiple of `kv_heads`.
+        kv_heads: key and value heads of a layer.
+        vocabulary: tokens of the vocabulary; prompts are drawn from it.
+        context: longest sequence, prompt and output together; tokens.
+        draft_layers: layers of the draft; at most `layers`.
+        eps: scale of what the target's further layers add: 0 makes target and draft agree always, 1 as good as
+            never.
+        weights_seed: seed of the random weights.
     """
 
     layers: Count = 4
@@ -42,7 +54,12 @@ class SeededModel(Options):
 
 
 class FolderModel(Options):
-    """Models saved by `save_pretrained`, or hub ids that are already in the local cache."""
+    """Models saved by `save_pretrained`, or hub ids that are already in the local cache.
+
+    Attributes:
+        target: folder or hub id of the target model.
+        draft: folder or hub id of the draft; `spec-local` and `dsd` need one.
+    """
 
     target: Annotated[str, Field(min_length=1)]
     draft: str | None = None
@@ -52,10 +69,11 @@ class RoleOptions(Options):
     """The device of a role.
 
     Attributes:
-        device: torch device of its process: `cpu`, `cuda:0`.
-        kind: packaged profile of a device that the process only stands for; what is charged to it is simulated.
-        slow_down: emulated: each step takes so many times its own duration.
-        memory: usable memory for weights and caches; no limit if not given.
+        device: torch device of the role's process: `cpu`, `cuda:0`.
+        kind: product that a process on `cpu` stands for, by the name of a packaged profile such as `T4`; what is
+            charged to it is simulated.
+        slow_down: how many times its own duration each step takes, to emulate a slower device; 1 to 1000.
+        memory: usable memory for weights and caches; bytes, or `16GB`; no limit if not given.
     """
 
     device: str = "cpu"
@@ -76,10 +94,12 @@ class PairLinkOptions(Options):
     """The link between the roles.
 
     Attributes:
-        carrier: `auto` takes shared memory on one host, else TCP.
-        bandwidth_gbit_s: shaped by a token bucket at the sender; as fast as it goes if not given.
-        latency: emulated one-way delay.
-        timeout: longest silence of the other role.
+        carrier: how tensors travel: `ring` through shared memory, `tcp` through a socket, `auto` through shared
+            memory where both roles are on one host.
+        bandwidth_gbit_s: bandwidth in each direction, shaped at the sender; Gbit/s, 10^9 bits; as fast as it goes
+            if not given.
+        latency: emulated one-way delay; seconds, or `5ms`; at most 10 s.
+        timeout: longest silence of the other role before it counts as lost; seconds, or `10s`.
     """
 
     carrier: Literal["auto", "tcp", "ring"] = "auto"
@@ -92,8 +112,9 @@ class PlaceOptions(Options):
     """What a role asks of a cluster's nodes.
 
     Attributes:
-        resources: Ray's resources and amounts: the cluster's own (`new_gpu: 1`), `GPU`, `CPU`.
-        labels: of the node, as Ray's label selectors write them: `ray.io/accelerator-type: T4`.
+        resources: Ray's resources and their amounts: the cluster's own (`new_gpu: 1`), `GPU`, `CPU`; one GPU for a
+            role on `cuda` unless given.
+        labels: labels of the node, as Ray's label selectors write them: `ray.io/accelerator-type: T4`.
     """
 
     resources: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
@@ -104,10 +125,11 @@ class ClusterRunOptions(Options):
     """The roles as actors on a Ray cluster; needs the extra `ray` here and on its nodes.
 
     Attributes:
-        address: host and port of a running cluster's control service, or `auto`. This machine is one of its nodes.
+        address: `host:port` of a running cluster's head, or `auto` for the cluster that this machine is a node of.
         new: where the new role may run.
-        old: where the old one may.
-        timeout: for connecting, and for placing both; what no node can satisfy would wait for ever.
+        old: where the old role may run.
+        timeout: longest wait for connecting, and for placing both roles; seconds, or `60s`; without it what no node
+            can satisfy would wait for ever.
     """
 
     address: str = "auto"
@@ -127,28 +149,40 @@ class PairRunOptions(Options):
     """Options of workload `greenllm`.
 
     Attributes:
-        configuration: which role does what.
-        model: target and draft.
-        dtype: of both.
-        new: the new device.
-        old: the old one; held in `dpd` and `dsd` only.
-        link: between them.
-        cluster: where the roles run; two processes of this machine if not given.
-        gamma: proposals a round.
-        wire: what the draft sends; `ids` is for temperature 0.
-        row_dtype: precision of probability rows on the wire.
-        first_token: who emits it in `dpd`.
-        temperature: 0 for greedy.
-        arrivals: `poisson`, `constant` or `all_at_once`; a `trace` has its own times and sizes.
-        trace: CSV file with `arrival_s`, `prompt_tokens`, `output_tokens`.
-        qps: requests per second.
-        sizes: application whose prompt and output lengths are drawn.
-        length_scale: lengths are multiplied by it, for models of a small machine; each stays at least 1.
-        requests: how many a window has.
-        slo: latency targets, by name or of one's own.
-        request_timeout: a request without a new token for so long has failed.
-        threads: of each role's process.
-        seed: of arrivals, lengths, prompts and draws, with the trial's own.
+        configuration: which device does what: `standalone` serves on the new one alone; `spec-local` adds a draft
+            model there; `dpd` prefills on the new device and decodes on the old one; `dsd` drafts on the old device
+            and verifies on the new one.
+        model: target and draft: random weights from a seed, or saved models.
+        dtype: number format of both models' weights and caches.
+        new: device of the new role.
+        old: device of the old role; held in `dpd` and `dsd` only.
+        link: the link between the roles.
+        cluster: Ray cluster that the roles run on; two processes of this machine if not given.
+        gamma: tokens that the draft proposes in a round (the paper's gamma), in `spec-local` and `dsd`.
+        wire: what the draft sends for each proposal: `full` its id and whole probability row; `ids` its id alone,
+            exact for greedy decoding only; `lazy` its id and probability, and the row where the proposal is
+            rejected.
+        row_dtype: number format of the probability rows that the draft sends.
+        first_token: who emits the first token in `dpd`: the `prefill` device, so that the transfer delays the
+            second token (TPOT), or the `decode` device, so that it delays the first (TTFT).
+        temperature: of sampling; 0 for greedy decoding.
+        arrivals: when requests arrive: `poisson`, random gaps with `qps` as mean rate; `constant`, equal gaps;
+            `all_at_once`, all at the start. Arrivals never wait for answers. Not used with a `trace`.
+        trace: CSV file with the columns `arrival_s`, `prompt_tokens`, `output_tokens`: requests in place of drawn
+            ones. They are scaled by `length_scale` too.
+        qps: requests per second. Not used with a `trace`.
+        sizes: application whose prompt and output lengths are drawn: `chat`, `code` or `summarisation`, synthetic.
+            Not used with a `trace`.
+        length_scale: factor on all prompt and output lengths, for models of a small machine; above 0, up to 1; each
+            length stays at least 1 token.
+        requests: how many requests a window has. Not used with a `trace`.
+        slo: latency targets that a request has to meet, both of them: `longbench` (TTFT 15 s, TPOT 0.15 s),
+            `sharegpt-13b`, `sharegpt-66b`, `sharegpt-175b`, `humaneval-66b`, `longbench-66b`, or `{ttft: 2s, tpot:
+            100ms}`.
+        request_timeout: a request that gets no new token for so long has failed; seconds, or `60s`.
+        threads: threads of each role's process.
+        seed: of arrivals, lengths, prompts and sampling; the trial's own seed is added, so that the same trial of
+            two compared points gets the same requests.
     """
 
     configuration: Literal["standalone", "spec-local", "dpd", "dsd"] = "standalone"
