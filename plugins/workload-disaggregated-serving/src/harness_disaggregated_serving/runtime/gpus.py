@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-
 from harness.backend import Device
 from harness.quantity import Unavailable
 
 
 def gpu(name: str) -> Device:
     """The GPU that torch calls `cuda:0`; raises RuntimeError or AssertionError where there is none."""
+    import torch
+
     properties = torch.cuda.get_device_properties(torch.device(name))
     raw = str(properties.uuid)
     uuid = raw if raw.startswith(("GPU-", "MIG-")) else f"GPU-{raw}"
@@ -18,6 +18,8 @@ def gpu(name: str) -> Device:
 
 def missing(role: str, name: str) -> Unavailable | None:
     """Why a role cannot have its device here; None if it can."""
+    import torch
+
     try:
         device = torch.device(name)
     except RuntimeError:

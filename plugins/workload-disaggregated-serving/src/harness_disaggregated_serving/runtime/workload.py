@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness_speculative_decoding.sampling import Sampling
-
 from harness.backend import Device
 from harness.errors import UsageError
 from harness.meter import Node
@@ -32,6 +30,8 @@ _STATUS = {Status.FINISHED: "ok", Status.REJECTED: "rejected", Status.FAILED: "f
 
 def settings_of(options: PairRunOptions) -> Settings:
     """How the roles work together."""
+    from harness_speculative_decoding.sampling import Sampling  # it brings torch: not before there is work
+
     return Settings(
         configuration=Configuration(options.configuration),
         gamma=options.gamma,
