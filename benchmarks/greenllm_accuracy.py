@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness_disaggregated_serving import arrivals
-from harness_disaggregated_serving.calibration import Calibration, calibrate
+from harness_disaggregated_serving.load import arrivals
 from harness_disaggregated_serving.runtime.driving import serve
 from harness_disaggregated_serving.runtime.observing import decode_points, dispatch_s, prefill_points, transfer_points
 from harness_disaggregated_serving.runtime.pair import Pair, PairOptions
 from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings
 from harness_disaggregated_serving.simulator import setup as simulated
+from harness_disaggregated_serving.simulator.calibration import Calibration, calibrate
 from harness_disaggregated_serving.simulator.simulate import simulate
 
 MODEL = {"layers": 6, "hidden": 256, "heads": 4, "kv_heads": 4, "draft_layers": 1, "context": 1024}

@@ -10,9 +10,10 @@ import resource
 from typing import Any
 
 import pytest
-from harness_disaggregated_serving.arrivals import Poisson, requests
-from harness_disaggregated_serving.lengths import application
-from harness_disaggregated_serving.profiles import profile
+from harness_disaggregated_serving.load.arrivals import Poisson, requests
+from harness_disaggregated_serving.load.lengths import application
+from harness_disaggregated_serving.load.slo import SLOS
+from harness_disaggregated_serving.simulator.profiles import profile
 from harness_disaggregated_serving.simulator.setup import (
     Batching,
     Configuration,
@@ -22,7 +23,6 @@ from harness_disaggregated_serving.simulator.setup import (
     Speculation,
 )
 from harness_disaggregated_serving.simulator.simulate import simulate
-from harness_disaggregated_serving.slo import SLOS
 from harness_disaggregated_serving.traffic import BYTES_PER_S_PER_GBIT_S, MODELS
 
 RATES = {Configuration.STANDALONE: 2.0, Configuration.DPD: 0.3, Configuration.SPEC_LOCAL: 2.0, Configuration.DSD: 1.0}

@@ -13,7 +13,8 @@ import sys
 import time
 
 import pytest
-from harness_disaggregated_serving.transport import Carrier, Inbox, LinkOptions, Message, listen
+from harness_disaggregated_serving.transport.link import Carrier, Inbox, LinkOptions, Message
+from harness_disaggregated_serving.transport.opening import listen
 from pytest_benchmark.fixture import BenchmarkFixture
 
 SIZE = 64 * 10**6

@@ -25,6 +25,8 @@ class Factor:
         licence: licence of the data.
         date: of the data, or of its retrieval (ISO 8601).
         id: stable identity, so that two records can tell whether they used the same factor.
+        lifetime_s: service life over which an embodied factor is spread, in seconds; None where it is no such factor,
+            or was recorded before lifetimes were kept.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Factor:
     licence: str = ""
     date: str = ""
     id: str = ""
+    lifetime_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -185,6 +185,8 @@ def test_a_declared_stand_in_and_an_own_row() -> None:
     own = apply({"grid": 518, "embodied": {"cpu": {"kg": 9.98, "source": "maker's sheet"}}}, energy, cpu())
     assert grams(own, "carbon_embodied_g") == pytest.approx(expected, rel=TIGHT)
     assert any("maker's sheet" in factor.source for factor in own.factors)
+    assert {f.lifetime_s for f in own.factors if f.name.startswith("embodied:")} == {220_752_000.0}
+    assert all(f.lifetime_s is None for f in own.factors if not f.name.startswith("embodied:"))
     assert flagged(own, "embodied range not known")
 
 

@@ -8,9 +8,10 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from harness_meter_scarf import aware, basins, generation, sites, tables
-from harness_meter_scarf.aqueduct import extract, parse_basins, written
-from harness_meter_scarf.sites_command import details, listing
+from harness_meter_scarf import tables
+from harness_meter_scarf.commands.sites import details, listing
+from harness_meter_scarf.place import aware, basins, generation, sites
+from harness_meter_scarf.place.aqueduct import extract, parse_basins, written
 
 from harness.errors import UsageError
 from harness.quantity import Unavailable

@@ -6,11 +6,11 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from harness_meter_scarf.crossing import equal_gammas
 from harness_meter_scarf.meter import ScarfMeter
 from harness_meter_scarf.months import local_instant, month_start, split
 from harness_meter_scarf.options import ScarfOptions
-from harness_meter_scarf.stress import long_term, raw_of_score, score, weights
+from harness_meter_scarf.stress.crossing import equal_gammas
+from harness_meter_scarf.stress.ratio import long_term, raw_of_score, score, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -4,13 +4,13 @@ import math
 from datetime import UTC, datetime
 
 import pytest
-from harness_meter_scarf.crossing import equal_gammas
-from harness_meter_scarf.generation import fuels, of_mix
 from harness_meter_scarf.meter import ScarfMeter
 from harness_meter_scarf.months import local_instant
 from harness_meter_scarf.options import ScarfOptions
-from harness_meter_scarf.sites import shipped
-from harness_meter_scarf.stress import category, long_term, raw_of_score, score, weights
+from harness_meter_scarf.place.generation import fuels, of_mix
+from harness_meter_scarf.place.sites import shipped
+from harness_meter_scarf.stress.crossing import equal_gammas
+from harness_meter_scarf.stress.ratio import category, long_term, raw_of_score, score, weights
 
 from harness.errors import UsageError
 from harness.impact import Costed, EnergyTrace, Impact

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness_disaggregated_serving.arrivals import AllAtOnce, Arrivals, Constant, Poisson, requests, trace
-from harness_disaggregated_serving.lengths import APPLICATIONS, Fixed, Lengths, Table, application
+from harness_disaggregated_serving.load.arrivals import AllAtOnce, Arrivals, Constant, Poisson, requests, trace
+from harness_disaggregated_serving.load.lengths import APPLICATIONS, Fixed, Lengths, Table, application
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from harness_disaggregated_serving.calibration import (
+from harness_disaggregated_serving.simulator.calibration import (
     DecodePoint,
     HeldOutError,
     PrefillPoint,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from harness_disaggregated_serving import embodied
-from harness_disaggregated_serving.carbon import (
+from harness_disaggregated_serving.carbon import embodied
+from harness_disaggregated_serving.carbon.accounting import (
     SECONDS_PER_YEAR,
     Accounting,
     Footprint,
@@ -18,7 +18,7 @@ from harness_disaggregated_serving.carbon import (
     saving_from_ratios,
     saving_grows_with_intensity,
 )
-from harness_disaggregated_serving.embodied import EmbodiedRow, Node, Provenance
+from harness_disaggregated_serving.carbon.embodied import EmbodiedRow, Node, Provenance
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -228,7 +228,7 @@ def test_table_in_milligrams_per_second(row: str, five: float, seven: float) -> 
 
 
 def test_no_unverified_figure_is_a_default() -> None:
-    from harness_disaggregated_serving.profiles import profiles
+    from harness_disaggregated_serving.simulator.profiles import profiles
 
     for device in profiles().values():
         found = embodied.find(device.embodied_id)

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from harness_disaggregated_serving.carbon import SECONDS_PER_YEAR, Accounting, Footprint
-from harness_disaggregated_serving.profile_table import (
+from harness_disaggregated_serving.carbon.accounting import SECONDS_PER_YEAR, Accounting, Footprint
+from harness_disaggregated_serving.choosing.profile_table import (
     ProfiledDevice,
     ProfileKey,
     ProfileRow,
@@ -18,7 +18,7 @@ from harness_disaggregated_serving.profile_table import (
     row_from_json,
     row_to_json,
 )
-from harness_disaggregated_serving.scheduler import (
+from harness_disaggregated_serving.choosing.scheduler import (
     Candidate,
     Decision,
     Demand,
@@ -27,7 +27,7 @@ from harness_disaggregated_serving.scheduler import (
     decide,
     flip_intensity,
 )
-from harness_disaggregated_serving.slo import Slo
+from harness_disaggregated_serving.load.slo import Slo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

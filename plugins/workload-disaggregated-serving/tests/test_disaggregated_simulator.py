@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from harness_disaggregated_serving.arrivals import Poisson, Request, requests
-from harness_disaggregated_serving.lengths import APPLICATIONS, Fixed
+from harness_disaggregated_serving.load.arrivals import Poisson, Request, requests
+from harness_disaggregated_serving.load.lengths import APPLICATIONS, Fixed
+from harness_disaggregated_serving.load.slo import Slo
 from harness_disaggregated_serving.simulator.costs import DecodeCost, PhaseCosts, PrefillCost
 from harness_disaggregated_serving.simulator.rounds import Clock
 from harness_disaggregated_serving.simulator.setup import (
@@ -23,7 +24,6 @@ from harness_disaggregated_serving.simulator.setup import (
 )
 from harness_disaggregated_serving.simulator.simulate import Outcome, simulate
 from harness_disaggregated_serving.simulator.tally import Sketch
-from harness_disaggregated_serving.slo import Slo
 from harness_disaggregated_serving.traffic import Wire, md1_wait_s, speculative_tpot_s, tokens_per_round
 from hypothesis import given, settings
 from hypothesis import strategies as st

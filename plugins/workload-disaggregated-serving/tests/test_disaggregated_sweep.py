@@ -13,10 +13,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from harness_disaggregated_serving import harness_run_finished, harness_workloads
-from harness_disaggregated_serving.simulated_options import SimulatedOptions
-from harness_disaggregated_serving.simulated_workload import PROFILE_ROW, Simulated, probe
-from harness_disaggregated_serving.sweep_command import CHART_FILE, ROW_FILE, TABLE_FILE, write_sweep
-from harness_disaggregated_serving.winners import envelope
+from harness_disaggregated_serving.choosing.winners import envelope
+from harness_disaggregated_serving.commands.sweep import CHART_FILE, ROW_FILE, TABLE_FILE, write_sweep
+from harness_disaggregated_serving.simulator.options import SimulatedOptions
+from harness_disaggregated_serving.simulator.workload import PROFILE_ROW, Simulated, probe
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from harness_disaggregated_serving import traffic
-from harness_disaggregated_serving.profiles import profile, profiles
+from harness_disaggregated_serving.simulator.profiles import profile, profiles
 from harness_disaggregated_serving.traffic import BYTES_PER_S_PER_GBIT_S, MODELS, ModelShape, Wire
 from hypothesis import given
 from hypothesis import strategies as st

@@ -14,8 +14,8 @@ from typing import Any
 import harness_disaggregated_serving
 import httpx
 import pytest
-from harness_disaggregated_serving.endpoint import Answer, Asking, Policy
-from harness_disaggregated_serving.endpoint_options import EndpointOptions
+from harness_disaggregated_serving.endpoint.client import Answer, Asking, Policy
+from harness_disaggregated_serving.endpoint.options import EndpointOptions
 from pydantic import ValidationError
 
 from harness.builtin.host import BACKEND as HOST
@@ -301,7 +301,7 @@ def test_bad_options_are_refused(given: dict[str, object]) -> None:
 
 
 def test_certificates_are_verified(tmp_path: Path) -> None:
-    from harness_disaggregated_serving.endpoint_workload import ServeEndpoint
+    from harness_disaggregated_serving.endpoint.workload import ServeEndpoint
 
     workload = ServeEndpoint(EndpointOptions.model_validate(options("https://127.0.0.1:1/v1")))
     client = workload._client()

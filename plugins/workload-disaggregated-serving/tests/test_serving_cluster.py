@@ -9,9 +9,9 @@ from typing import Any
 
 import harness_disaggregated_serving
 import pytest
-from harness_disaggregated_serving.options import PairRunOptions
 from harness_disaggregated_serving.runtime.cluster import Cluster, ClusterOptions, Member, Place, import_ray, offer
-from harness_disaggregated_serving.workload import cluster_of
+from harness_disaggregated_serving.runtime.options import PairRunOptions
+from harness_disaggregated_serving.runtime.workload import cluster_of
 from pydantic import ValidationError
 
 from harness.backend import Device

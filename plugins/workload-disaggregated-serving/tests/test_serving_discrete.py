@@ -12,24 +12,25 @@ import statistics
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-from harness_disaggregated_serving import arrivals
-from harness_disaggregated_serving.calibration import calibrate
-from harness_disaggregated_serving.engine import Engine, Running
-from harness_disaggregated_serving.models import build_target
-from harness_disaggregated_serving.options import SeededModel
-from harness_disaggregated_serving.runtime.desk import Desk
+from harness_disaggregated_serving.load import arrivals
 from harness_disaggregated_serving.runtime.observing import decode_points, dispatch_s, prefill_points, transfer_points
+from harness_disaggregated_serving.runtime.options import SeededModel
 from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
-from harness_disaggregated_serving.runtime.role import DUTIES, Role
 from harness_disaggregated_serving.simulator import setup as simulated
+from harness_disaggregated_serving.simulator.calibration import calibrate
 from harness_disaggregated_serving.simulator.costs import DecodeCost, PhaseCosts, PrefillCost
 from harness_disaggregated_serving.simulator.simulate import simulate
 from harness_disaggregated_serving.simulator.tally import Flight
-from harness_disaggregated_serving.transport import Arrival, LinkClosed, Message
+from harness_disaggregated_serving.transport.faults import LinkClosed
+from harness_disaggregated_serving.transport.link import Arrival, Message
+
+if TYPE_CHECKING:
+    import torch
+    from harness_disaggregated_serving.runtime.engine import Engine, Running
+
 
 COSTS = PhaseCosts(PrefillCost(0.02, 4e-4, 1e-7), DecodeCost(0.012, 5e-6, 1e-3))
 TINY = SeededModel(layers=1, hidden=16, heads=2, kv_heads=1, vocabulary=8, draft_layers=1)
@@ -41,22 +42,26 @@ class Clock:
     now: float = 0.0
 
 
-class Reckoner(Engine):
-    """Takes the time that the simulator reckons with."""
+def reckoner(clock: Clock) -> Engine:
+    """An engine that takes the time that the simulator reckons with."""
+    import torch
+    from harness_disaggregated_serving.runtime.engine import Engine
+    from harness_disaggregated_serving.runtime.models import build_target
 
-    clock: Clock
+    class Reckoner(Engine):
+        def prefill(self, sequence: Running) -> torch.Tensor:
+            count = len(sequence.tokens)
+            clock.now += COSTS.prefill.seconds(count, count**2)
+            sequence.cache.length = count
+            return torch.zeros(self.vocabulary)
 
-    def prefill(self, sequence: Running) -> torch.Tensor:
-        count = len(sequence.tokens)
-        self.clock.now += COSTS.prefill.seconds(count, count**2)
-        sequence.cache.length = count
-        return torch.zeros(self.vocabulary)
+        def advance(self, sequences: Sequence[Running]) -> list[torch.Tensor]:
+            clock.now += COSTS.decode.seconds(1, len(sequences), sum(len(one.tokens) for one in sequences))
+            for sequence in sequences:
+                sequence.cache.length = len(sequence.tokens)
+            return [torch.zeros(1, self.vocabulary) for _ in sequences]
 
-    def advance(self, sequences: Sequence[Running]) -> list[torch.Tensor]:
-        self.clock.now += COSTS.decode.seconds(1, len(sequences), sum(len(one.tokens) for one in sequences))
-        for sequence in sequences:
-            sequence.cache.length = len(sequence.tokens)
-        return [torch.zeros(1, self.vocabulary) for _ in sequences]
+    return Reckoner(build_target(TINY, torch.float32, torch.device("cpu")), 1)
 
 
 @dataclass
@@ -89,9 +94,11 @@ class Coming:
 
 def serve(name: str, configuration: Configuration, coming: list[tuple[float, Message]]) -> tuple[Said, Said]:
     """Runs a role until it has served what comes; what it said to the client, and to the other role."""
+    from harness_disaggregated_serving.runtime.desk import Desk
+    from harness_disaggregated_serving.runtime.role import DUTIES, Role
+
     clock = Clock()
-    engine = Reckoner(build_target(TINY, torch.float32, torch.device("cpu")), 1)
-    engine.clock = clock
+    engine = reckoner(clock)
     client, peer = Said(clock), Said(clock)
     role = object.__new__(Role)
     role._job = {"device": "cpu"}

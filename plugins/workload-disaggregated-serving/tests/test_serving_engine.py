@@ -4,37 +4,36 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from harness_disaggregated_serving.engine import Engine, Running, rows_are_equal, shape_of
-from harness_disaggregated_serving.memory import KvBudget, capacity_for
-from harness_disaggregated_serving.models import FolderModel, SeededModel, build_draft, build_target
-from harness_disaggregated_serving.speculation import (
-    Verdict,
-    judge,
-    judged_law,
-    pick,
-    residual,
-    wire_row,
-)
-from scipy import stats
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from harness_disaggregated_serving.runtime.memory import KvBudget, capacity_for
+from harness_disaggregated_serving.runtime.options import FolderModel, SeededModel
 
 from harness.quantity import Unavailable
 
-CPU = torch.device("cpu")
+if TYPE_CHECKING:
+    import torch
+    from harness_disaggregated_serving.runtime.engine import Engine, Running
+
+
 SMALL = SeededModel(layers=2, hidden=64, draft_layers=1, context=128)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> None:
+    import torch
+
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine(build_target(SMALL, torch.float32, CPU))
+    import torch
+    from harness_disaggregated_serving.runtime.engine import Engine
+    from harness_disaggregated_serving.runtime.models import build_target
+
+    return Engine(build_target(SMALL, torch.float32, torch.device("cpu")))
 
 
 def prompt(length: int, seed: int) -> list[int]:
@@ -42,6 +41,8 @@ def prompt(length: int, seed: int) -> list[int]:
 
 
 def start(engine: Engine, tokens: Sequence[int], room: int = 40) -> tuple[Running, torch.Tensor]:
+    from harness_disaggregated_serving.runtime.engine import Running
+
     running = Running(list(tokens), engine.new_cache(len(tokens) + room))
     return running, engine.prefill(running)
 
@@ -62,6 +63,8 @@ def test_tiles_have_many_rows_here(engine: Engine) -> None:
 
 @pytest.mark.parametrize("others", [1, 2, 6, 7, 8, 20])
 def test_logits_are_equal_alone_and_in_any_batch(engine: Engine, others: int) -> None:
+    import torch
+
     tokens, expected = alone(engine, prompt(17, 0), 12)
     chance = random.Random(others)
     company = [start(engine, prompt(chance.randrange(1, 30), seed))[0] for seed in range(1, others + 1)]
@@ -81,13 +84,18 @@ def test_logits_are_equal_alone_and_in_any_batch(engine: Engine, others: int) ->
 
 
 def test_agrees_with_transformers_own_generation(engine: Engine) -> None:
-    reference = build_target(SMALL, torch.float32, CPU)
+    import torch
+    from harness_disaggregated_serving.runtime.models import build_target
+
+    reference = build_target(SMALL, torch.float32, torch.device("cpu"))
     ids = torch.tensor([prompt(9, 3)])
     expected = reference.generate(ids, max_new_tokens=16, do_sample=False, attention_mask=torch.ones_like(ids))
     assert alone(engine, prompt(9, 3), 16)[0] == expected[0, 9:].tolist()
 
 
 def test_verifying_gives_the_bits_of_decoding(engine: Engine) -> None:
+    import torch
+
     tokens, expected = alone(engine, prompt(11, 4), 10)
     mine, _ = start(engine, prompt(11, 4))
     company, _ = start(engine, prompt(3, 5))
@@ -98,6 +106,9 @@ def test_verifying_gives_the_bits_of_decoding(engine: Engine) -> None:
 
 
 def test_rewinding_forgets(engine: Engine) -> None:
+    import torch
+    from harness_disaggregated_serving.runtime.engine import Engine
+
     tokens, expected = alone(engine, prompt(5, 7), 6)
     mine, _ = start(engine, prompt(5, 7))
     mine.tokens += [*tokens[:2], 1, 2, 3]
@@ -108,6 +119,9 @@ def test_rewinding_forgets(engine: Engine) -> None:
 
 
 def test_a_moved_cache_gives_equal_bits(engine: Engine) -> None:
+    import torch
+    from harness_disaggregated_serving.runtime.engine import Running
+
     mine, logits = start(engine, prompt(13, 8))
     moved = Running(list(mine.tokens), engine.new_cache(90))
     moved.cache.length = 13
@@ -120,6 +134,10 @@ def test_a_moved_cache_gives_equal_bits(engine: Engine) -> None:
 
 
 def test_other_families() -> None:
+    import torch
+    from harness_disaggregated_serving.runtime.engine import Engine
+    from transformers import MistralConfig, MistralForCausalLM
+
     torch.manual_seed(0)
     grouped = MistralForCausalLM(
         MistralConfig(
@@ -136,6 +154,9 @@ def test_other_families() -> None:
 
 
 def test_a_sliding_window_is_refused() -> None:
+    from harness_disaggregated_serving.runtime.engine import Engine
+    from transformers import MistralConfig, MistralForCausalLM
+
     windowed = MistralForCausalLM(
         MistralConfig(
             vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
@@ -157,21 +178,38 @@ def test_nothing_to_do(engine: Engine) -> None:
 
 
 def test_the_draft_is_the_targets_beginning() -> None:
+    import torch
+    from harness_disaggregated_serving.runtime.engine import Engine
+    from harness_disaggregated_serving.runtime.models import build_draft, build_target
+
     exact = SeededModel(layers=3, hidden=64, draft_layers=1, eps=0.0)
-    target, draft = Engine(build_target(exact, torch.float32, CPU)), Engine(build_draft(exact, torch.float32, CPU))
+    target, draft = (
+        Engine(build_target(exact, torch.float32, torch.device("cpu"))),
+        Engine(build_draft(exact, torch.float32, torch.device("cpu"))),
+    )
     assert draft.shape.layers == 1
     assert alone(target, prompt(6, 1), 8)[0] == alone(draft, prompt(6, 1), 8)[0]
 
 
 def test_a_folder_model_without_a_draft() -> None:
+    import torch
+    from harness_disaggregated_serving.runtime.models import build_draft
+
     with pytest.raises(ValueError, match="no draft"):
-        build_draft(FolderModel(target="x"), torch.float32, CPU)
+        build_draft(FolderModel(target="x"), torch.float32, torch.device("cpu"))
 
 
 def test_spec_kv_bytes_of_a_real_cache() -> None:
-    model = LlamaForCausalLM(build_target(SeededModel(layers=1), torch.float32, CPU).config)
+    import torch
+    from harness_disaggregated_serving.runtime.engine import Engine, shape_of
+    from harness_disaggregated_serving.runtime.models import build_target
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM(build_target(SeededModel(layers=1), torch.float32, torch.device("cpu")).config)
     assert shape_of(model).kv_bytes_per_token == 2 * 1 * 2 * 16 * 4
-    wide = Engine(build_target(SeededModel(layers=8, hidden=128, heads=4, kv_heads=4), torch.float32, CPU))
+    wide = Engine(
+        build_target(SeededModel(layers=8, hidden=128, heads=4, kv_heads=4), torch.float32, torch.device("cpu"))
+    )
     running, _ = start(wide, prompt(300, 1))
     assert sum(piece.numel() * piece.element_size() for piece in running.cache.pieces()) == 2_457_600
 
@@ -209,42 +247,65 @@ def test_memory_is_given_back() -> None:
         budget.give(200)
 
 
-P = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
-Q = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+def laws() -> tuple[torch.Tensor, torch.Tensor]:
+    """Target p and draft q of the specification's worked example."""
+    import torch
+
+    return torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
 
 
 def test_spec_residual_lies_on_the_first_token() -> None:
-    assert torch.allclose(residual(P, Q), torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64))
-    assert torch.equal(residual(P, P), P)
+    import torch
+    from harness_disaggregated_serving.runtime.speculation import residual
+
+    p, q = laws()
+    assert torch.allclose(residual(p, q), torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64))
+    assert torch.equal(residual(p, p), p)
 
 
 def test_spec_acceptance_and_law() -> None:
+    import torch
+    from harness_disaggregated_serving.runtime.speculation import judge, pick
+    from scipy import stats
+
+    p, q = laws()
     chance = random.Random(1)
     counts, kept, rounds = [0, 0, 0], 0, 6_000
     for _ in range(rounds):
-        proposal = pick(Q, chance.random())
+        proposal = pick(q, chance.random())
         verdict = judge(
-            torch.stack([P, P]), [proposal], [float(Q[proposal])], Q[None], [chance.random(), chance.random()]
+            torch.stack([p, p]), [proposal], [float(q[proposal])], q[None], [chance.random(), chance.random()]
         )
         kept += verdict.kept
         token = proposal if verdict.kept else verdict.token
         assert token is not None
         counts[token] += 1
     assert kept / rounds == pytest.approx(0.7, abs=0.025)
-    assert stats.chisquare(counts, [rounds * float(chance_of) for chance_of in P]).pvalue > 1e-4
+    assert stats.chisquare(counts, [rounds * float(chance_of) for chance_of in p]).pvalue > 1e-4
 
 
 def test_gamma_kept_proposals_yield_one_more() -> None:
-    rows = torch.stack([P] * 4)
-    verdict = judge(rows, [0, 0, 0], [0.2] * 3, torch.stack([Q] * 3), [0.9, 0.9, 0.9, 0.99])
+    import torch
+    from harness_disaggregated_serving.runtime.speculation import Verdict, judge
+
+    p, q = laws()
+    rows = torch.stack([p] * 4)
+    verdict = judge(rows, [0, 0, 0], [0.2] * 3, torch.stack([q] * 3), [0.9, 0.9, 0.9, 0.99])
     assert verdict == Verdict(3, 2)
 
 
 def test_a_missing_row_is_asked_for() -> None:
-    assert judge(torch.stack([P, P]), [1], [0.5], None, [0.9, 0.1]) == Verdict(0, None)
+    import torch
+    from harness_disaggregated_serving.runtime.speculation import Verdict, judge
+
+    p, _ = laws()
+    assert judge(torch.stack([p, p]), [1], [0.5], None, [0.9, 0.1]) == Verdict(0, None)
 
 
 def test_rounded_rows_are_judged_as_they_were_sent() -> None:
+    import torch
+    from harness_disaggregated_serving.runtime.speculation import judged_law, wire_row
+
     law = torch.softmax(torch.randn(512, generator=torch.Generator().manual_seed(1)) * 3, -1)
     row = wire_row(law, torch.float16)
     judged = judged_law(row)
@@ -253,7 +314,11 @@ def test_rounded_rows_are_judged_as_they_were_sent() -> None:
 
 
 def test_a_library_whose_rows_differ_gets_single_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = build_target(SMALL, torch.float32, CPU)
+    import torch
+    from harness_disaggregated_serving.runtime.engine import Engine, rows_are_equal
+    from harness_disaggregated_serving.runtime.models import build_target
+
+    model = build_target(SMALL, torch.float32, torch.device("cpu"))
     assert rows_are_equal(model, 8)
     plain = torch.nn.Linear.forward
 
@@ -265,6 +330,10 @@ def test_a_library_whose_rows_differ_gets_single_rows(monkeypatch: pytest.Monkey
 
 
 def test_gpt2_runs_too() -> None:
+    import torch
+    from harness_disaggregated_serving.runtime.engine import Engine
+    from transformers import GPT2Config, GPT2LMHeadModel
+
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=64)).eval()
     reference, _ = model(torch.tensor([[1, 2, 3]])).logits[0, -1], None

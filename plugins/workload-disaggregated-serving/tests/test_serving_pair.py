@@ -15,25 +15,23 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-import torch
-from harness_disaggregated_serving.engine import Engine, Running
-from harness_disaggregated_serving.models import SeededModel, build_target
-from harness_disaggregated_serving.runtime import role as role_module
 from harness_disaggregated_serving.runtime.driving import Drive, Limits, _Active, serve
 from harness_disaggregated_serving.runtime.launching import LocalLauncher, LocalProcess, RoleProcess
+from harness_disaggregated_serving.runtime.options import SeededModel
 from harness_disaggregated_serving.runtime.pair import Address, News, Pair, PairOptions
 from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
-from harness_disaggregated_serving.runtime.role import Role
 from harness_disaggregated_serving.traffic import Wire, draft_bytes_per_round
-from harness_disaggregated_serving.transport import Carrier
-from harness_speculative_decoding.methods.sampling import Sampling, warp
-from scipy import stats
+from harness_disaggregated_serving.transport.link import Carrier
 
 from harness.errors import MeasurementError
+
+if TYPE_CHECKING:
+    from harness_disaggregated_serving.runtime.role import Role
+
 
 MODEL = {"layers": 2, "hidden": 64, "draft_layers": 1, "context": 256, "eps": 0.05}
 PER_TOKEN = 2 * 2 * 2 * 16 * 4
@@ -49,6 +47,8 @@ class ThreadProcess:
         self.thread.start()
 
     def run(self) -> None:
+        from harness_disaggregated_serving.runtime.role import Role
+
         self.role = Role(self.job)
         try:
             self.role.run()
@@ -78,6 +78,8 @@ class ThreadPair(Pair):
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> None:
+    import torch
+
     torch.set_num_threads(1)
 
 
@@ -115,6 +117,10 @@ def sent_by(pair: Pair, role: str, expected: int) -> int:
 
 
 def greedy_alone(asked: Sequence[Request]) -> list[list[int]]:
+    import torch
+    from harness_disaggregated_serving.runtime.engine import Engine, Running
+    from harness_disaggregated_serving.runtime.models import build_target
+
     engine = Engine(build_target(SeededModel(**MODEL), torch.float32, torch.device("cpu")), 8)
     found = []
     for request in asked:
@@ -179,6 +185,8 @@ def test_tokens_of_one_message_come_at_one_moment(pair: Pair) -> None:
 
 
 def test_sampled_tokens_do_not_depend_on_the_company(pair: Pair) -> None:
+    from harness_speculative_decoding.methods.sampling import Sampling
+
     settings = Settings(sampling=Sampling(1.0))
     crowd = requests(8, gap_s=0.0, seed=4)
     together = dict(zip([r.name for r in crowd], tokens(serve(pair, crowd, settings)), strict=True))
@@ -188,6 +196,8 @@ def test_sampled_tokens_do_not_depend_on_the_company(pair: Pair) -> None:
 
 
 def test_sampled_dpd_gives_standalones_tokens(pair: Pair) -> None:
+    from harness_speculative_decoding.methods.sampling import Sampling
+
     asked = requests(6, seed=5)
     law = Sampling(0.8, top_k=50)
     alone = tokens(serve(pair, asked, Settings(sampling=law)))
@@ -245,6 +255,8 @@ def test_dsd_lean_rounds_by_formula(pair: Pair, wire: Wire) -> None:
 
 
 def test_ids_are_for_greedy_decoding_only() -> None:
+    from harness_speculative_decoding.methods.sampling import Sampling
+
     with pytest.raises(ValueError, match="greedy"):
         Settings(configuration=Configuration.DSD, wire=Wire.IDS, sampling=Sampling(1.0))
 
@@ -255,6 +267,12 @@ def test_ids_are_for_greedy_decoding_only() -> None:
 )
 def test_sampled_speculation_keeps_the_targets_law(configuration: Configuration, wire: Wire) -> None:
     """The second and third token over many requests, against the target's exact two-step law."""
+    import torch
+    from harness_disaggregated_serving.runtime.engine import Engine, Running
+    from harness_disaggregated_serving.runtime.models import build_target
+    from harness_speculative_decoding.methods.sampling import Sampling, warp
+    from scipy import stats
+
     model = {"layers": 2, "hidden": 16, "heads": 2, "kv_heads": 1, "vocabulary": 4, "draft_layers": 1, "eps": 1.0}
     law = Sampling(1.0)
     engine = Engine(build_target(SeededModel(**model), torch.float32, torch.device("cpu")), 1)
@@ -294,6 +312,8 @@ def test_the_first_token_rule_moves_the_transfer() -> None:
 
 
 def test_where_clocks_differ_a_transfer_is_timed_by_the_sender_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness_disaggregated_serving.runtime import role as role_module
+
     machines = count()
     monkeypatch.setattr(role_module, "clock_id", lambda: f"machine {next(machines)}")
     asked = [Request(f"r{number}", 0.1 * number, [5] * 20, 8) for number in range(3)]

@@ -19,17 +19,15 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
-from harness_disaggregated_serving.engine import Engine, Running
-from harness_disaggregated_serving.models import build_target
-from harness_disaggregated_serving.options import SeededModel
 from harness_disaggregated_serving.runtime.cluster import Cluster, ClusterOptions, Place, import_ray
 from harness_disaggregated_serving.runtime.driving import Drive, Limits, serve
+from harness_disaggregated_serving.runtime.options import SeededModel
 from harness_disaggregated_serving.runtime.pair import Pair, PairOptions
 from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
-from harness_disaggregated_serving.transport import Carrier
+from harness_disaggregated_serving.transport.link import Carrier
 
 from harness.errors import MeasurementError
+from harness.records.record import Record, adapter, load_record
 from harness.sample import clock_id
 
 MODEL = {"layers": 2, "hidden": 64, "draft_layers": 1, "context": 256}
@@ -123,6 +121,10 @@ def stream(count: int, gap_s: float = 0.05) -> list[Request]:
 
 
 def alone(asked: list[Request]) -> list[list[int]]:
+    import torch
+    from harness_disaggregated_serving.runtime.engine import Engine, Running
+    from harness_disaggregated_serving.runtime.models import build_target
+
     torch.set_num_threads(1)
     engine = Engine(build_target(SeededModel(**MODEL), torch.float32, torch.device("cpu")), 8)
     found = []
@@ -233,13 +235,18 @@ cases:
 """
 
 
+def as_json(record: Record) -> dict[str, Any]:
+    values: dict[str, Any] = adapter(Record).dump_python(record, mode="json")
+    return values
+
+
 def run(folder: Path, environment: Mapping[str, str]) -> tuple[subprocess.CompletedProcess[str], list[dict[str, Any]]]:
     (folder / "suite.yaml").write_text(SUITE, encoding="utf-8")
     command = [sys.executable, "-m", "harness", "run", str(folder / "suite.yaml"), "--store", str(folder / "store")]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **environment}
     )
-    return done, [json.loads(path.read_text(encoding="utf-8")) for path in (folder / "store").glob("*/*/record.json")]
+    return done, [as_json(load_record(path.parent)) for path in (folder / "store").glob("*/*/record.json")]
 
 
 def test_each_nodes_meters_come_back_by_their_scopes(address: str, tmp_path: Path) -> None:

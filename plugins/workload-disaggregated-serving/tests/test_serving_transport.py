@@ -10,21 +10,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from harness_disaggregated_serving.transport import (
+from harness_disaggregated_serving.transport.faults import (
     AuthenticationFailed,
-    Carrier,
     CorruptFrame,
-    Inbox,
-    Link,
     LinkClosed,
     LinkError,
-    LinkOptions,
     LinkStalled,
-    Message,
     Oversize,
-    TokenBucket,
-    connect,
-    listen,
 )
 from harness_disaggregated_serving.transport.framing import (
     DESCRIPTION_LIMIT,
@@ -35,6 +27,9 @@ from harness_disaggregated_serving.transport.framing import (
     pack,
     unpack,
 )
+from harness_disaggregated_serving.transport.link import Carrier, Inbox, Link, LinkOptions, Message
+from harness_disaggregated_serving.transport.opening import connect, listen
+from harness_disaggregated_serving.transport.shaping import TokenBucket
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -2,16 +2,114 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
 
 from harness.errors import UsageError
 from harness.impact import Factor
+from harness.options import Options
 from harness.quantity import Unavailable
 from harness_meter_fuel import codecarbon_tables, series
 
-if TYPE_CHECKING:
-    from harness_meter_fuel.options import GridOptions
+_CLOUDS: Final = ("gcp", "aws", "azure")
+Source = Annotated[str, Field(min_length=1, pattern=r"\S")]
+
+
+class GridOptions(Options):
+    """A carbon intensity: exactly one of `g_per_kwh`, `country` (with `region`), `cloud` with `region`, `series`.
+
+    Attributes:
+        g_per_kwh: CI, carbon intensity of the electricity, as a number; gCO2e/kWh.
+        low: lower end of the range of `g_per_kwh`; gCO2e/kWh; no range if not given.
+        high: upper end of the range of `g_per_kwh`; gCO2e/kWh; no range if not given.
+        country: ISO 3166 code of two or three letters, such as `FR` or `USA`: the country's mean in codecarbon's
+            tables (extra `grid`).
+        cloud: cloud provider whose region is meant; only `gcp` has rows in codecarbon's tables.
+        region: state, province or bidding zone of `country`, such as `indiana`, or region of `cloud`, such as
+            `us-central1`.
+        fallback: `country` takes the country's mean, with a flag, where its region has no row; without it that is
+            an error.
+        series: CSV file of an intensity that changes over time, with the columns `start_utc`, `end_utc` (ISO 8601
+            with offset) and `g_per_kwh`; it has to cover every window, and needs a `source`.
+        kind: whether the intensity is the mean of the grid (`average`) or that of one more kWh (`marginal`); kept
+            with the factor, changes no number.
+        basis: `location` for the grid where the work runs, `market` for bought contracts; with `market` there is no
+            SCI score.
+        source: who published the intensity, and where; kept with the factor.
+        licence: licence of the data; kept with the factor.
+        date: ISO 8601 date of the data or of its retrieval; kept with the factor.
+        id: name that tells this factor from others when results are compared; made from the number or the file if
+            empty.
+    """
+
+    g_per_kwh: float | None = Field(None, ge=0, allow_inf_nan=False)
+    low: float | None = Field(None, ge=0, allow_inf_nan=False)
+    high: float | None = Field(None, ge=0, allow_inf_nan=False)
+    country: str | None = Field(None, pattern=r"^[A-Za-z]{2,3}$")
+    cloud: str | None = None
+    region: Source | None = None
+    fallback: Literal["country"] | None = None
+    series: Path | None = None
+    kind: Literal["average", "marginal"] = "average"
+    basis: Literal["location", "market"] = "location"
+    source: str = ""
+    licence: str = ""
+    date: str = ""
+    id: str = ""
+
+    @model_validator(mode="after")
+    def _one_of(self) -> GridOptions:
+        named = [name for name in ("g_per_kwh", "country", "cloud", "series") if getattr(self, name) is not None]
+        if len(named) != 1:
+            raise ValueError(
+                f"give exactly one of g_per_kwh, country, cloud, series; found {', '.join(named) or 'none'}"
+            )
+        if self.region is not None and named[0] not in {"country", "cloud"}:
+            raise ValueError("`region` goes with `country` or `cloud`")
+        if self.cloud is not None and self.region is None:
+            raise ValueError("`cloud` needs a `region`, such as us-central1")
+        if self.fallback is not None and (self.country is None or self.region is None):
+            raise ValueError("`fallback` goes with `country` and `region`")
+        if self.series is not None and not self.source.strip():
+            raise ValueError("a series needs its `source`: who published it, and when")
+        if (self.low is not None or self.high is not None) and self.g_per_kwh is None:
+            raise ValueError("`low` and `high` go with `g_per_kwh`")
+        if self.g_per_kwh is not None:
+            low = self.g_per_kwh if self.low is None else self.low
+            high = self.g_per_kwh if self.high is None else self.high
+            if not low <= self.g_per_kwh <= high:
+                raise ValueError(f"the range {low:g}..{high:g} does not hold g_per_kwh {self.g_per_kwh:g}")
+        return self
+
+
+def _short_grid(value: object) -> object:
+    """`369.5`, `USA`, `USA/indiana`, `gcp/us-central1` as the mapping they stand for."""
+    if isinstance(value, bool):
+        raise ValueError("true/false is no grid; quote a name that YAML reads so")  # noqa: TRY004 - pydantic's contract
+    if isinstance(value, int | float):
+        return {"g_per_kwh": value}
+    if not isinstance(value, str):
+        return value
+    try:
+        return {"g_per_kwh": float(value)}
+    except ValueError:
+        pass
+    place, slash, region = value.strip().partition("/")
+    if place.lower() in _CLOUDS:
+        return {"cloud": place.lower(), "region": region or None}
+    if not re.fullmatch(r"[A-Za-z]{2,3}", place) or (slash and not region.strip()):
+        raise ValueError(
+            f"{value!r} names no grid; accepted: a number of g/kWh, a country code such as USA or FR, "
+            "COUNTRY/REGION such as USA/indiana, gcp/REGION, or a mapping"
+        )
+    return {"country": place.upper(), "region": region.strip() if slash else None}
+
+
+GridOption = Annotated[GridOptions, BeforeValidator(_short_grid, json_schema_input_type=float | str | GridOptions)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

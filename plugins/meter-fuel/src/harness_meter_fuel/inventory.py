@@ -143,6 +143,7 @@ class Charge:
             source="; ".join(note for note in notes if note),
             licence=self.row.licence_note,
             id=f"{self.row.id}:{self.lifetime_s:g}",
+            lifetime_s=self.lifetime_s,
         )
 
 

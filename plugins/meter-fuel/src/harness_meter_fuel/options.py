@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
@@ -14,11 +13,10 @@ from harness.options import Options, Share
 from harness.quantity import Unavailable
 from harness.units import parse_duration
 from harness_meter_fuel import act, carbon, embodied
-from harness_meter_fuel.grid import Grid, resolve
+from harness_meter_fuel.grid import Grid, GridOption, GridOptions, Source, resolve
 from harness_meter_fuel.profiles import PROFILES, Profile, ProfileName
 
 _YEARS: Final = re.compile(r"\s*(\d+(?:\.\d*)?)\s*(y|year|years)\s*")
-_CLOUDS: Final = ("gcp", "aws", "azure")
 
 
 def _refusal(error: HarnessError) -> ValueError:
@@ -55,81 +53,18 @@ Lifetime = Annotated[
     PlainSerializer("{!r}s".format, return_type=str, when_used="json"),  # a record's options are read back
 ]
 """Seconds, written as `7y` (years of 365 days) or as any duration with a unit; a bare number is refused."""
-Source = Annotated[str, Field(min_length=1, pattern=r"\S")]
+ScopeKind = Literal["gpu", "cpu", "dram", "host", "module", "process", "declared"]
 _UnitShare = Annotated[Share, Field(ge=0, le=1)]
 
 
-class GridOptions(Options):
-    """A carbon intensity: exactly one of `g_per_kwh`, `country` (with `region`), `cloud` with `region`, `series`."""
-
-    g_per_kwh: float | None = Field(None, ge=0, allow_inf_nan=False, description="gCO2e/kWh")
-    low: float | None = Field(None, ge=0, allow_inf_nan=False, description="lower end of the number's own range")
-    high: float | None = Field(None, ge=0, allow_inf_nan=False, description="upper end of it")
-    country: str | None = Field(None, pattern=r"^[A-Za-z]{2,3}$", description="ISO 3166 alpha-2 or alpha-3")
-    cloud: str | None = Field(None, description="only `gcp` has rows")
-    region: Source | None = Field(None, description="state, province, bidding zone or cloud region")
-    fallback: Literal["country"] | None = Field(None, description="the country's mean for a region without a row")
-    series: Path | None = Field(None, description="CSV file: start_utc, end_utc, g_per_kwh")
-    kind: Literal["average", "marginal"] = "average"
-    basis: Literal["location", "market"] = "location"
-    source: str = ""
-    licence: str = ""
-    date: str = ""
-    id: str = ""
-
-    @model_validator(mode="after")
-    def _one_of(self) -> GridOptions:
-        named = [name for name in ("g_per_kwh", "country", "cloud", "series") if getattr(self, name) is not None]
-        if len(named) != 1:
-            raise ValueError(
-                f"give exactly one of g_per_kwh, country, cloud, series; found {', '.join(named) or 'none'}"
-            )
-        if self.region is not None and named[0] not in {"country", "cloud"}:
-            raise ValueError("`region` goes with `country` or `cloud`")
-        if self.cloud is not None and self.region is None:
-            raise ValueError("`cloud` needs a `region`, such as us-central1")
-        if self.fallback is not None and (self.country is None or self.region is None):
-            raise ValueError("`fallback` goes with `country` and `region`")
-        if self.series is not None and not self.source.strip():
-            raise ValueError("a series needs its `source`: who published it, and when")
-        if (self.low is not None or self.high is not None) and self.g_per_kwh is None:
-            raise ValueError("`low` and `high` go with `g_per_kwh`")
-        if self.g_per_kwh is not None:
-            low = self.g_per_kwh if self.low is None else self.low
-            high = self.g_per_kwh if self.high is None else self.high
-            if not low <= self.g_per_kwh <= high:
-                raise ValueError(f"the range {low:g}..{high:g} does not hold g_per_kwh {self.g_per_kwh:g}")
-        return self
-
-
-def _short_grid(value: object) -> object:
-    """`369.5`, `USA`, `USA/indiana`, `gcp/us-central1` as the mapping they stand for."""
-    if isinstance(value, bool):
-        raise ValueError("true/false is no grid; quote a name that YAML reads so")  # noqa: TRY004 - pydantic's contract
-    if isinstance(value, int | float):
-        return {"g_per_kwh": value}
-    if not isinstance(value, str):
-        return value
-    try:
-        return {"g_per_kwh": float(value)}
-    except ValueError:
-        pass
-    place, slash, region = value.strip().partition("/")
-    if place.lower() in _CLOUDS:
-        return {"cloud": place.lower(), "region": region or None}
-    if not re.fullmatch(r"[A-Za-z]{2,3}", place) or (slash and not region.strip()):
-        raise ValueError(
-            f"{value!r} names no grid; accepted: a number of g/kWh, a country code such as USA or FR, "
-            "COUNTRY/REGION such as USA/indiana, gcp/REGION, or a mapping"
-        )
-    return {"country": place.upper(), "region": region.strip() if slash else None}
-
-
-GridOption = Annotated[GridOptions, BeforeValidator(_short_grid, json_schema_input_type=float | str | GridOptions)]
-
-
 class PueOptions(Options):
-    """A power usage effectiveness with its source."""
+    """A power usage effectiveness with its source.
+
+    Attributes:
+        value: PUE, energy of the facility over that of its IT equipment; a ratio from 1 to 10; multiplies
+            operational carbon only.
+        source: where the ratio is from; without it a ratio other than 1 is flagged `pue without a source`.
+    """
 
     value: Annotated[float, _checked(carbon.checked_pue)]
     source: str = ""
@@ -143,16 +78,24 @@ Pue = Annotated[PueOptions, BeforeValidator(_short_pue, json_schema_input_type=f
 
 
 class ActOptions(Options):
-    """A device as ACT (ISCA 2022) counts it; without `area_cm2` memory and packages alone."""
+    """A device as ACT (ISCA 2022) counts it; without `area_cm2` memory and packages alone.
 
-    area_cm2: float = Field(0.0, ge=0, allow_inf_nan=False, description="logic dies together")
-    node_nm: int | None = Field(None, description="process node of the logic")
-    packages: int = Field(1, ge=0, description="integrated circuits with a package of their own")
-    memory: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
-        default_factory=dict, description="GB by technology; there is none for HBM or GDDR, a stand-in is recorded"
-    )
-    fab_g_per_kwh: float | None = Field(None, ge=0, allow_inf_nan=False, description="instead of Taiwan's")
-    fab_yield: float | None = Field(None, gt=0, le=1, description="of the logic, instead of ACT's default")
+    Attributes:
+        area_cm2: area of all logic dies together; cm2; 0 counts no logic.
+        node_nm: process node of the logic: 28, 20, 14, 10, 8, 7, 5 or 3 nm; needed where there is logic.
+        packages: integrated circuits with a package of their own; each adds 0.150 kg.
+        memory: GB by technology: `LPDDR4`, `DDR4 10 nm`, `NAND TLC v3`. ACT has none for HBM and GDDR: name a
+            stand-in, which is recorded.
+        fab_g_per_kwh: CI_fab, carbon intensity of the fab's electricity; g/kWh; ACT's 583 (Taiwan) if not given.
+        fab_yield: Y, share of the logic dies that are good; above 0, up to 1; ACT's 0.875 if not given.
+    """
+
+    area_cm2: float = Field(0.0, ge=0, allow_inf_nan=False)
+    node_nm: int | None = None
+    packages: int = Field(1, ge=0)
+    memory: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+    fab_g_per_kwh: float | None = Field(None, ge=0, allow_inf_nan=False)
+    fab_yield: float | None = Field(None, gt=0, le=1)
 
     @model_validator(mode="after")
     def _known(self) -> ActOptions:
@@ -180,7 +123,15 @@ class ActOptions(Options):
 
 
 class OwnEmbodied(Options):
-    """An own embodied figure, per device, or per GB for `dram`: a number or ACT's formula, never without a source."""
+    """An own embodied figure, per device, or per GB for `dram`: a number or ACT's formula, never without a source.
+
+    Attributes:
+        kg: M, embodied carbon as a number; kg CO2e per device, per GB for `dram`.
+        act: the same by ACT's formula, from dies, memory and packages.
+        source: who says so, and where; kept with the factor.
+        lifetime: LT, service life over which this figure is spread, such as `5y`; the meter's `lifetime` if not
+            given.
+    """
 
     kg: float | None = Field(None, ge=0, allow_inf_nan=False)
     act: ActOptions | None = None
@@ -208,32 +159,59 @@ class OwnEmbodied(Options):
 
 
 class HostOptions(Options):
-    """The host around the accelerators, as far as it is charged."""
+    """The host around the accelerators, as far as it is charged.
 
-    cpu: Source | None = Field(None, description="product name of its processors, looked up like a device")
-    cpus: int = Field(1, ge=1, description="sockets")
-    dram_gb: float | None = Field(None, gt=0, allow_inf_nan=False, description="memory of the whole host")
-    gpus: int | None = Field(None, ge=1, description="accelerators in the host, used or not")
+    Attributes:
+        cpu: product name of its processors, looked up in the embodied table; the one that the backend reports if
+            not given.
+        cpus: processors (sockets) of the host.
+        dram_gb: memory of the whole host; GB; what the backend reports if not given.
+        gpus: accelerators in the host, used or not; the host is charged in the share of those used, whole if not
+            given.
+    """
+
+    cpu: Source | None = None
+    cpus: int = Field(1, ge=1)
+    dram_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
+    gpus: int | None = Field(None, ge=1)
 
 
 class FuelOptions(Options):
-    """Options of the impact meter `fuel`."""
+    """Options of the impact meter `fuel`.
+
+    Attributes:
+        profile: which constants are fixed: `custom` none; `fuel-paper` and `fuel-code` the grid (518 g/kWh), the
+            PUE (1), the embodied table with its lifetime, and the host's energy share (1), after FUEL, from
+            secondary sources.
+        grid: CI, carbon intensity of the electricity: a number of gCO2e/kWh, `USA`, `USA/indiana`,
+            `gcp/us-central1`, or a mapping; profile `custom` needs it.
+        pue: PUE, energy of the facility over that of its IT equipment: a ratio from 1 to 10, or a mapping with its
+            source; 1 if not given. Multiplies operational carbon only.
+        lifetime: LT, service life over which embodied carbon is spread: `7y` (years of 365 days), `43800h`; that of
+            the embodied table if not given.
+        embodied_table: table with M, the embodied carbon of devices: `fuel`, `llmcarbon`, `ecologits-0.9.1`, or
+            `chien-hotcarbon-2023` and `act`, which need a `lifetime`; `fuel` if not given.
+        embodied: own figures that go before the table's, by kind (`cpu`, `gpu`, `dram`) or product name.
+        devices: stand-ins: a kind, UUID or product name, and the product that it is costed as; the record is
+            flagged.
+        host: the host around the accelerators, whose processors and memory are charged too.
+        scopes: kinds of energy that are charged, such as `[gpu, cpu, dram]`; one that was not read marks the result
+            incomplete; all that were read if not given.
+        host_embodied_share: share of the embodied carbon of the host's processors and memory that is charged; 0 to
+            1, or `50%`; accelerators used over those in the host if not given.
+        host_energy_share: share of the energy of processors and memory that is charged; 0 to 1, or `50%`;
+            accelerators used over those in the host if not given.
+    """
 
     profile: ProfileName = "custom"
-    grid: GridOption | None = Field(None, description="carbon intensity; `custom` needs it")
-    pue: Pue | None = Field(None, description="ratio >= 1; multiplies operational carbon only")
-    lifetime: Lifetime | None = Field(None, description="instead of the embodied table's own")
-    embodied_table: str | None = Field(None, description="name of an embodied table; `fuel` unless given")
-    embodied: dict[str, OwnEmbodied] = Field(
-        default_factory=dict, description="own rows by kind (`cpu`, `gpu`, `dram`) or product name"
-    )
-    devices: dict[str, Source] = Field(
-        default_factory=dict, description="declared stand-ins: kind, UUID or product name -> product name"
-    )
+    grid: GridOption | None = None
+    pue: Pue | None = None
+    lifetime: Lifetime | None = None
+    embodied_table: str | None = None
+    embodied: dict[str, OwnEmbodied] = Field(default_factory=dict)
+    devices: dict[str, Source] = Field(default_factory=dict)
     host: HostOptions = HostOptions()
-    scopes: tuple[Literal["gpu", "cpu", "dram", "host", "module", "process", "declared"], ...] | None = Field(
-        None, min_length=1, description="kinds of energy that are charged; all that are read unless given"
-    )
+    scopes: tuple[ScopeKind, ...] | None = Field(None, min_length=1)
     host_embodied_share: _UnitShare | None = None
     host_energy_share: _UnitShare | None = None
 

@@ -19,13 +19,13 @@ def _meter(options: ScarfOptions) -> ImpactMeter:
 
 
 def _sites() -> Callable[..., None]:
-    from harness_meter_scarf.sites_command import sites
+    from harness_meter_scarf.commands.sites import sites
 
     return sites
 
 
 def _aqueduct() -> Callable[..., None]:
-    from harness_meter_scarf.aqueduct_command import run
+    from harness_meter_scarf.commands.aqueduct import run
 
     return run
 

@@ -10,7 +10,7 @@ import math
 
 from harness.errors import UsageError
 from harness.quantity import Amount, Method, Unavailable, Value, total
-from harness_meter_scarf.stress import Wsf
+from harness_meter_scarf.stress.ratio import Wsf
 from harness_meter_scarf.weighting import adjusted
 
 

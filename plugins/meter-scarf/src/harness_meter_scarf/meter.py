@@ -10,14 +10,14 @@ from typing import Final
 from harness.errors import HarnessError
 from harness.impact import Costed, Factor, Impact, ImpactMeter
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value, total
-from harness_meter_scarf import place
-from harness_meter_scarf.basins import Basin
 from harness_meter_scarf.extensions import embodied_l, two_basin_l
 from harness_meter_scarf.months import energy_shares, split
 from harness_meter_scarf.options import ScarfOptions
-from harness_meter_scarf.sites import Category, Site
-from harness_meter_scarf.stress import Wsf
-from harness_meter_scarf.stress_factor import MonthWeights, stress_factor
+from harness_meter_scarf.place import factors
+from harness_meter_scarf.place.factors import Found
+from harness_meter_scarf.place.sites import Site
+from harness_meter_scarf.stress.factor import MonthWeights, stress_factor
+from harness_meter_scarf.stress.ratio import Basin, Category, Wsf
 from harness_meter_scarf.water import offsite_l, onsite_l
 from harness_meter_scarf.weighting import ADJUSTED, WORLD, adjusted, ratio_amount, simulated
 
@@ -33,7 +33,7 @@ class _Notes:
     flags: list[str] = field(default_factory=list)
     kinds: set[str] = field(default_factory=set)
 
-    def found(self, found: place.Found, name: str, unit: str) -> None:
+    def found(self, found: Found, name: str, unit: str) -> None:
         """Keeps a factor with its flags."""
         self.factors.append(found.described(name, unit))
         self.flags.extend(found.flags)
@@ -71,7 +71,7 @@ class ScarfMeter(ImpactMeter):
     @cached_property
     def site(self) -> Site:
         """The place in use."""
-        return place.site(self.options)
+        return factors.site(self.options.site)
 
     def apply(self, costed: Costed) -> Impact:
         """Water of one window: on-site, off-site, their sum; the stress factor; and their product where both are known.
@@ -84,7 +84,7 @@ class ScarfMeter(ImpactMeter):
         offsite = self._offsite(energy, notes)
         water = self._total(onsite, offsite, costed, notes)
         self._basis(notes)
-        basin = place.guarded(lambda: place.basin(self.site, self.options))
+        basin = factors.guarded(self._basin)
         stressed = self._stress(basin, costed, notes)
         made_up = isinstance(basin, Basin) and basin.simulated
         readings: dict[str, Value] = {
@@ -118,14 +118,14 @@ class ScarfMeter(ImpactMeter):
     def _onsite(self, energy: Value, costed: Costed, notes: _Notes) -> Value:
         if self.options.declared is not None:
             return self._declared(self.options.declared.onsite_l_per_year, "onsite", costed, notes)
-        wue = place.wue_onsite(self.site)
+        wue = factors.wue_onsite(self.site)
         if isinstance(wue, Unavailable):
             return wue
         notes.found(wue, "wue_onsite", "L/kWh")
         factor = wue.factor.range
         if self.options.energy == "it":
             return _guarded(energy, lambda joules: onsite_l(joules, factor))
-        pue = place.pue(self.site)
+        pue = factors.pue(self.site)
         if isinstance(pue, Unavailable):
             return pue
         facility_pue = pue.factor.range
@@ -161,8 +161,11 @@ class ScarfMeter(ImpactMeter):
     def _offsite(self, energy: Value, notes: _Notes) -> Value:
         if self.options.declared is not None and self.options.declared.total_l_per_year is not None:
             return Unavailable("a declared total of the facility is not split into on-site and off-site")
-        pue, ewif = place.pue(self.site), place.guarded(lambda: place.ewif(self.site, self.options))
-        if isinstance(pue, place.Found):
+        pue, ewif = (
+            factors.pue(self.site),
+            factors.guarded(lambda: factors.ewif(self.site, self.options.site, missing=self.options.missing)),
+        )
+        if isinstance(pue, Found):
             notes.found(pue, "pue", "1")
         if isinstance(ewif, Unavailable):
             return ewif
@@ -182,13 +185,19 @@ class ScarfMeter(ImpactMeter):
 
     # Stress
 
+    def _basin(self) -> Basin | Category | Unavailable:
+        asked = self.options
+        return factors.basin(
+            self.site, asked.stress, asked.basins, missing=asked.missing, accept_conflict=asked.accept_conflict
+        )
+
     def _stress(
         self, basin: Basin | Category | Unavailable, costed: Costed, notes: _Notes, name: str = "wsf"
     ) -> Wsf | Unavailable:
         if isinstance(basin, Unavailable):
             return basin
         try:
-            found = stress_factor(basin, self.options, lambda: self._months(costed))
+            found = stress_factor(basin, self.options.stress_rule, lambda: self._months(costed))
         except HarnessError as error:
             return Unavailable(str(error))
         if isinstance(found, Unavailable):
@@ -261,7 +270,7 @@ class ScarfMeter(ImpactMeter):
     # Beside it
 
     def _aware(self, water: Value, notes: _Notes) -> Value:
-        found = place.guarded(lambda: place.characterisation(self.options))
+        found = factors.guarded(lambda: factors.characterisation(self.options.aware, self.options.aware_location))
         if isinstance(found, Unavailable):
             return found
         known, factor = found
@@ -283,10 +292,11 @@ class ScarfMeter(ImpactMeter):
     def _two_basin(
         self, parts: tuple[Value, Value], stressed: Wsf | Unavailable, costed: Costed, notes: _Notes, *, made_up: bool
     ) -> Value:
-        if self.options.two_basin is None:
+        given = self.options.two_basin
+        if given is None:
             return Unavailable("not asked for: extension `two_basin`")
         notes.flags.append("two-basin is an extension, not SCARF")
-        basin = place.guarded(lambda: place.plants_basin(self.options))
+        basin = factors.guarded(lambda: factors.plants_basin(given, self.options.basins))
         plants = self._stress(basin, costed, notes, "wsf_plants")
         value = two_basin_l(parts, (stressed, plants))
         made_up = made_up or (isinstance(basin, Basin) and basin.simulated)
@@ -306,6 +316,7 @@ class ScarfMeter(ImpactMeter):
                 licence=given.licence,
                 date=given.date,
                 id=given.id or f"embodied_water={given.water_l!r}:{given.source}",
+                lifetime_s=given.lifetime,
             )
         )
         return embodied_l(given.water_l, costed.duration_s, given.lifetime, given.reserved)

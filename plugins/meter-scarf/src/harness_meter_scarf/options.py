@@ -9,51 +9,38 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from harness.errors import HarnessError, UsageError
 from harness.options import Duration, Options, Share
-from harness_meter_scarf import aware, basins, sites
 from harness_meter_scarf.months import local_instant
-from harness_meter_scarf.place_options import (
-    DeclaredNumber,
+from harness_meter_scarf.place import aware, basins, sites
+from harness_meter_scarf.place.options import (
+    AwareOptions,
     NotNegative,
     SiteOption,
-    Source,
     Sourced,
     StressOptions,
+    TwoBasinOptions,
     refusal,
 )
-from harness_meter_scarf.stress import BASELINE_YEAR, MILESTONES, NearExhausted, Scenario, weights
+from harness_meter_scarf.stress.factor import Kind, Missing, StressRule, Years
+from harness_meter_scarf.stress.ratio import BASELINE_YEAR, MILESTONES, NearExhausted, Scenario, weights
 
 
 class DeclaredConsumption(Sourced):
-    """Yearly water as an operator reports it, in place of energy: on-site alone, or a facility's total."""
+    """Yearly water as an operator reports it, in place of energy: on-site alone, or a facility's total.
 
-    onsite_l_per_year: NotNegative | None = Field(None, description="litres on-site per year of 365 days")
-    total_l_per_year: NotNegative | None = Field(None, description="litres of the facility in all; not split")
+    Attributes:
+        onsite_l_per_year: water used on site; litres per year of 365 days, charged by time; off-site water still
+            comes from energy.
+        total_l_per_year: water of the facility in all; litres per year of 365 days, charged by time; not split into
+            on-site and off-site.
+    """
+
+    onsite_l_per_year: NotNegative | None = None
+    total_l_per_year: NotNegative | None = None
 
     @model_validator(mode="after")
     def _one(self) -> DeclaredConsumption:
         if (self.onsite_l_per_year is None) == (self.total_l_per_year is None):
             raise ValueError("give `onsite_l_per_year` or `total_l_per_year`, one of the two")
-        return self
-
-
-class AwareOptions(Options):
-    """Where the AWARE 2.0 factor comes from: a number, a CSV file, or the package `edges`."""
-
-    cf: DeclaredNumber | None = Field(None, description="L world-eq per L, 0.1 to 100")
-    file: Path | None = Field(None, description="CSV file: location, cf")
-    location: Source | None = Field(None, description="place in the file or package; the site's country by default")
-    method: str = Field("AWARE 2.0_Country_all_yearly.json", description="file of the package `edges`")
-
-    @model_validator(mode="after")
-    def _one(self) -> AwareOptions:
-        if self.cf is not None and self.file is not None:
-            raise ValueError("give `cf` or `file`, one of the two")
-        if self.cf is not None:
-            try:
-                for value in (self.cf.range().low, self.cf.value, self.cf.range().high):
-                    aware.checked(value)
-            except UsageError as error:
-                raise refusal(error) from None
         return self
 
 
@@ -63,47 +50,76 @@ def _short_aware(value: object) -> object:
     return None if value is False else value
 
 
-class TwoBasinOptions(Options):
-    """Extension, not SCARF: the basin of the power plants, which never defaults to the site's."""
-
-    basin: Source | None = Field(None, description="site or pfaf_id in the file of `basins`")
-    stress: StressOptions | None = None
-
-    @model_validator(mode="after")
-    def _given(self) -> TwoBasinOptions:
-        if (self.basin is None) == (self.stress is None):
-            raise ValueError("the plants' basin must be given: `basin`, or `stress`, one of the two")
-        return self
-
-
 class EmbodiedOptions(Sourced):
-    """Extension, not SCARF: water to make the device, after the GSF Software Water Intensity specification 0.1.0."""
+    """Extension, not SCARF: water to make the device, after the GSF Software Water Intensity specification 0.1.0.
 
-    water_l: NotNegative = Field(description="TW: water to make the device")
-    lifetime: Annotated[Duration, Field(gt=0)] = Field(description="EL: expected life, such as 43800h")
-    reserved: Annotated[Share, Field(ge=0, le=1)] = Field(1.0, description="RR / ToR: share of its resources")
+    Attributes:
+        water_l: TW, water to make the device; litres.
+        lifetime: EL, expected life of the device, such as `43800h`; each window is charged its own length of it.
+        reserved: RR / ToR, share of the device's resources that is reserved; 0 to 1, or `50%`.
+    """
+
+    water_l: NotNegative
+    lifetime: Annotated[Duration, Field(gt=0)]
+    reserved: Annotated[Share, Field(ge=0, le=1)] = 1.0
 
 
 class ScarfOptions(Options):
-    """Options of the impact meter `scarf`."""
+    """Options of the impact meter `scarf`.
 
-    site: SiteOption = Field(description="a shipped site, or a mapping")
-    energy: Literal["it", "facility"] = Field("it", description="what the energy readings cover")
+    Attributes:
+        site: b, the place that the work is costed at: the id of a shipped site (`harness sites` lists them), or a
+            mapping.
+        energy: what the energy readings cover: `it` the IT equipment, `facility` the whole facility, a wall meter
+            of the hall for one.
+        declared: yearly water as an operator reports it, in place of water from energy.
+        mode: which stress the water is weighted with: `short` that of `t0` (WSF_short), `monthly` that of the
+            months that the window covers, `long` the weighted mean of the `milestones` (WSF_long).
+        month: one month, 1 to 12, whose stress counts for all of the work, in place of what `mode` short or monthly
+            would take.
+        start: cost as if the work had begun then: ISO 8601 in the site's local time, such as `2025-06-30T20:00`;
+            when it ran if not given.
+        gamma: discount rate per year of mode long, above -1: the lower, the more the later years count.
+        scenario: WRI's scenario of the years to come: `bau` business as usual, `opt` optimistic, `pes` pessimistic.
+        t0: the year whose stress mode short takes, and the present of mode long.
+        milestones: T, the years of mode long; each needs a value in the file of `basins` or in `stress`.
+        years: `milestones` weights these alone, `yearly` every year from `t0` to the last one, interpolated between
+            them.
+        before_t0: whether mode long accepts milestones before `t0`.
+        missing: what a missing value does: `strict` gives none and says why; `fallback` takes the documented
+            substitute (annual stress for a month, category of the province for a basin, world figure for EWIF) and
+            flags it.
+        near_exhausted: what WRI's code 9999, supply nearly used up, stands for: `refuse` gives no value,
+            `wri-average` the ratio 2, `score-cap` 1.6.
+        accept_conflict: whether a site's stress category is used although its sources contradict each other.
+        basins: CSV file of basins that `harness scarf-aqueduct` wrote, or `made-up` for invented ones; without it
+            and `stress` only the category of the site's province is known.
+        stress: stress of the site's basin as declared, in place of `basins`.
+        aware: adds `aware_world_eq_l`, the water weighted by AWARE 2.0: `true`, or where its factor is from; none
+            if not given.
+        two_basin: extension, not SCARF: adds `awi_two_basin_adjusted_l`, off-site water weighted in the power
+            plants' basin.
+        embodied: extension, not SCARF: adds `water_embodied_l`, water to make the device.
+        placement: `hypothetical` marks a result at a site where the work did not run.
+    """
+
+    site: SiteOption
+    energy: Literal["it", "facility"] = "it"
     declared: DeclaredConsumption | None = None
     mode: Literal["short", "monthly", "long"] = "short"
-    month: Annotated[int, Field(ge=1, le=12)] | None = Field(None, description="its stress for all of the work")
-    start: str | None = Field(None, description="cost as if the work had begun then, local time of the site")
-    gamma: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = Field(0.03, description="discount rate of `long`")
+    month: Annotated[int, Field(ge=1, le=12)] | None = None
+    start: str | None = None
+    gamma: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = 0.03
     scenario: Scenario = "bau"
     t0: int = BASELINE_YEAR
     milestones: tuple[int, ...] = MILESTONES
-    years: Literal["milestones", "yearly"] = "milestones"
-    before_t0: bool = Field(default=False, description="accept milestones before t0")
-    missing: Literal["strict", "fallback"] = "strict"
+    years: Years = "milestones"
+    before_t0: bool = False
+    missing: Missing = "strict"
     near_exhausted: NearExhausted = "refuse"
-    accept_conflict: bool = Field(default=False, description="use a category that its sources contradict")
-    basins: Path | None = Field(None, description="CSV file of `scarf-aqueduct`, or `made-up`")
-    stress: StressOptions | None = Field(None, description="declared stress in place of `basins`")
+    accept_conflict: bool = False
+    basins: Path | None = None
+    stress: StressOptions | None = None
     aware: Annotated[AwareOptions | None, BeforeValidator(_short_aware, json_schema_input_type=bool | AwareOptions)] = (
         None
     )
@@ -119,9 +135,25 @@ class ScarfOptions(Options):
         return value
 
     @property
-    def kind(self) -> Literal["short", "month", "monthly", "long"]:
+    def kind(self) -> Kind:
         """The form of the stress factor: `month` is one month for all of the work."""
         return "month" if self.month is not None else self.mode
+
+    @property
+    def stress_rule(self) -> StressRule:
+        """Which stress the water is weighted with."""
+        return StressRule(
+            kind=self.kind,
+            month=self.month,
+            scenario=self.scenario,
+            near_exhausted=self.near_exhausted,
+            missing=self.missing,
+            gamma=self.gamma,
+            t0=self.t0,
+            milestones=self.milestones,
+            years=self.years,
+            before_t0=self.before_t0,
+        )
 
     @property
     def time_zone(self) -> str:

@@ -8,8 +8,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from harness.errors import UsageError
+
+DATA: Final = Path(__file__).parent / "data"
+"""Folder of the tables that this package carries."""
 
 
 @dataclass(frozen=True, slots=True)

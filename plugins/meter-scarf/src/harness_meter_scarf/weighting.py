@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from harness.quantity import Amount, Method
-from harness_meter_scarf.stress import Wsf
+from harness_meter_scarf.stress.ratio import Wsf
 
 ADJUSTED: Final = "L stress-adjusted"
 WORLD: Final = "L world-eq"

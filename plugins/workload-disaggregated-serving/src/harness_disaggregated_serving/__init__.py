@@ -12,25 +12,27 @@ from pathlib import Path
 from typing import Any
 
 from harness import Column, CommandSpec, FunctionalUnit, Method, Unavailable, Workload, WorkloadSpec, hookimpl
-from harness_disaggregated_serving.endpoint_options import EndpointOptions
-from harness_disaggregated_serving.options import PairRunOptions
-from harness_disaggregated_serving.simulated_options import SimulatedOptions
+from harness_disaggregated_serving.endpoint.options import EndpointOptions
+from harness_disaggregated_serving.runtime.options import PairRunOptions
+from harness_disaggregated_serving.simulator.options import SimulatedOptions
 
 REQUEST_COLUMNS = (
-    Column("arrival_s", "s", "scheduled arrival, from the start of the stream"),
+    Column("arrival_s", "s", "scheduled arrival of the request, from the start of the stream"),
     Column("prompt_tokens", "1", "tokens of the prompt"),
     Column("output_tokens", "1", "generated tokens", higher_is_better=True),
     Column("ttft_s", "s", "from arrival to the first token", higher_is_better=False),
     Column("tpot_s", "s", "(last token - first) / (output tokens - 1)", higher_is_better=False),
     Column("latency_s", "s", "from arrival to the last token", higher_is_better=False),
     Column("queue_s", "s", "from arrival to the start of the prefill", higher_is_better=False),
-    Column("transfer_s", "s", "from sending to the last byte's arrival, waits for the link included"),
-    Column("bytes_sent", "B", "to the decoding device (dpd), from draft to target (dsd)", higher_is_better=False),
-    Column("bytes_returned", "B", "from target to draft", higher_is_better=False),
-    Column("rounds", "1", "speculative rounds"),
-    Column("proposed_tokens", "1", "tokens that the draft proposed"),
-    Column("accepted_tokens", "1", "of which the target kept", higher_is_better=True),
-    Column("meets_slo", "1", "1 where both latency targets are met, else 0", higher_is_better=True),
+    Column("transfer_s", "s", "from sending to the arrival of the last byte, waits for the link included"),
+    Column(
+        "bytes_sent", "B", "sent to the decoding device (dpd), or from draft to target (dsd)", higher_is_better=False
+    ),
+    Column("bytes_returned", "B", "sent back from target to draft (dsd)", higher_is_better=False),
+    Column("rounds", "1", "speculative rounds: proposals of the draft, judged together"),
+    Column("proposed_tokens", "1", "tokens that the draft proposed for the request"),
+    Column("accepted_tokens", "1", "proposed tokens that the target kept", higher_is_better=True),
+    Column("meets_slo", "1", "1 where both latency targets of option `slo` are met, else 0", higher_is_better=True),
 )
 """Columns of every serving workload here: one row a request."""
 
@@ -49,19 +51,19 @@ FUNCTIONAL_UNITS = {
 
 
 def _simulated(options: SimulatedOptions) -> Workload:
-    from harness_disaggregated_serving.simulated_workload import Simulated
+    from harness_disaggregated_serving.simulator.workload import Simulated
 
     return Simulated(options)
 
 
 def _probe_simulated(options: SimulatedOptions) -> Unavailable | None:
-    from harness_disaggregated_serving.simulated_workload import probe
+    from harness_disaggregated_serving.simulator.workload import probe
 
     return probe(options)
 
 
 def _pair(options: PairRunOptions) -> Workload:
-    from harness_disaggregated_serving.workload import GreenLlm
+    from harness_disaggregated_serving.runtime.workload import GreenLlm
 
     return GreenLlm(options)
 
@@ -69,13 +71,13 @@ def _pair(options: PairRunOptions) -> Workload:
 def _probe_pair(options: PairRunOptions) -> Unavailable | None:
     if options.cluster is None and {options.new.device, options.old.device} == {"cpu"}:
         return None  # nothing to ask a framework for
-    from harness_disaggregated_serving.workload import probe
+    from harness_disaggregated_serving.runtime.workload import probe
 
     return probe(options)
 
 
 def _endpoint(options: EndpointOptions) -> Workload:
-    from harness_disaggregated_serving.endpoint_workload import ServeEndpoint
+    from harness_disaggregated_serving.endpoint.workload import ServeEndpoint
 
     return ServeEndpoint(options)
 
@@ -114,7 +116,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
 
 
 def _greenllm() -> Any:
-    from harness_disaggregated_serving.sweep_command import app
+    from harness_disaggregated_serving.commands.sweep import app
 
     return app
 
@@ -131,12 +133,12 @@ def harness_commands() -> Iterable[CommandSpec]:
 def harness_run_finished(run: Mapping[str, object], folder: Path) -> None:  # noqa: ARG001 - the hook's signature
     """Writes tables and chart beside the trials of a run that left profile rows or ran a pair."""
     if any(folder.glob("*/profile_row.json")):
-        from harness_disaggregated_serving.sweep_command import write_sweep
+        from harness_disaggregated_serving.commands.sweep import write_sweep
 
         write_sweep(folder)
     if any(folder.glob("*/record.json")):
         import sys
 
-        from harness_disaggregated_serving.comparison import write_table
+        from harness_disaggregated_serving.choosing.comparison import write_table
 
         sys.stderr.write(write_table(folder) or "")

@@ -1,1 +1,1 @@
-"""The pair runtime: one process a role, and the client that sends them requests and keeps the time."""
+"""Workload `greenllm`: one process a role, and the client that sends them requests and keeps the time."""

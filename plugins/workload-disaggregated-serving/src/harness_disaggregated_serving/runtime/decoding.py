@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness_disaggregated_serving.engine import Running
 from harness_disaggregated_serving.runtime.desk import Desk, Duty, Served, from_wire, prompt_of, to_wire
-from harness_disaggregated_serving.transport import Message
+from harness_disaggregated_serving.runtime.engine import Running
+from harness_disaggregated_serving.transport.link import Message
 
 
 class Standalone(Duty):

@@ -13,10 +13,10 @@ import torch
 from harness_speculative_decoding.methods.sampling import Sampling, warp
 from torch import Tensor
 
-from harness_disaggregated_serving.engine import Engine, Running
+from harness_disaggregated_serving.runtime.engine import Engine, Running
 from harness_disaggregated_serving.runtime.requests import Settings
-from harness_disaggregated_serving.speculation import pick
-from harness_disaggregated_serving.transport import Link, Message
+from harness_disaggregated_serving.runtime.speculation import pick
+from harness_disaggregated_serving.transport.link import Link, Message
 
 _DRAFT_SEED = 0x5DEECE66D
 """Mixed into a request's seed for its draft, whose random numbers must not be those that judge it."""

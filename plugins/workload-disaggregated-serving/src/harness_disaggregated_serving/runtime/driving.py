@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from harness.errors import MeasurementError
 from harness.quantity import Unavailable
-from harness_disaggregated_serving.memory import KvBudget
+from harness_disaggregated_serving.runtime.memory import KvBudget
 from harness_disaggregated_serving.runtime.pair import ENGINES, News, Pair
 from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
-from harness_disaggregated_serving.transport import LinkError
+from harness_disaggregated_serving.transport.faults import LinkError
 
 _LOSS_TOLD_S: Final = 0.2
 """The end of a process is told within so long of the end of its links, and a transfer's time of its request's end."""

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from itertools import groupby, pairwise
 from typing import Final
 
-from harness_disaggregated_serving.calibration import DecodePoint, PrefillPoint, TransferPoint
 from harness_disaggregated_serving.runtime.requests import Outcome, Status
+from harness_disaggregated_serving.simulator.calibration import DecodePoint, PrefillPoint, TransferPoint
 
 POOLED: Final = 8
 """Decode steps of similar size that make one cell: a single step says more of the scheduler than of the model."""

@@ -14,7 +14,9 @@ from harness.backend import Device
 from harness.errors import MeasurementError
 from harness_disaggregated_serving.runtime.launching import Launcher, LocalLauncher, RoleProcess
 from harness_disaggregated_serving.runtime.requests import Configuration, Request, Settings
-from harness_disaggregated_serving.transport import Carrier, Inbox, Link, LinkError, LinkOptions, Message, listen
+from harness_disaggregated_serving.transport.faults import LinkError
+from harness_disaggregated_serving.transport.link import Carrier, Inbox, Link, LinkOptions, Message
+from harness_disaggregated_serving.transport.opening import listen
 
 Address = tuple[str, int]
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
-
-from harness_speculative_decoding.methods.sampling import Sampling
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness_disaggregated_serving.traffic import Wire
+
+if TYPE_CHECKING:
+    from harness_speculative_decoding.methods.sampling import Sampling
+
+
+def _law(temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0) -> Sampling:
+    from harness_speculative_decoding.methods.sampling import Sampling  # it brings torch: not before there is work
+
+    return Sampling(temperature, top_k, top_p)
 
 
 class Configuration(StrEnum):
@@ -48,7 +55,7 @@ class Settings:
     wire: Wire = Wire.FULL
     row_dtype: Literal["float16", "float32"] = "float16"
     first_token: Literal["prefill", "decode"] = "prefill"  # noqa: S105 - no password, a token of text
-    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
+    sampling: Sampling = field(default_factory=_law)
 
     def __post_init__(self) -> None:
         if self.gamma < 1:
@@ -77,7 +84,7 @@ class Settings:
             wire=Wire(data["wire"]),
             row_dtype=data["row_dtype"],
             first_token=data["first_token"],
-            sampling=Sampling(*data["sampling"]),
+            sampling=_law(*data["sampling"]),
         )
 
 

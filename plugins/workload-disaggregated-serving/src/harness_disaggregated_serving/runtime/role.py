@@ -19,15 +19,17 @@ import torch
 
 from harness.backend import Device
 from harness.sample import clock_id
-from harness_disaggregated_serving.engine import Engine
-from harness_disaggregated_serving.gpus import gpu
-from harness_disaggregated_serving.models import build_draft, build_target
-from harness_disaggregated_serving.options import FolderModel, SeededModel
 from harness_disaggregated_serving.runtime.decoding import Decoder, Prefiller, Standalone
 from harness_disaggregated_serving.runtime.desk import Desk, Duty
+from harness_disaggregated_serving.runtime.engine import Engine
+from harness_disaggregated_serving.runtime.gpus import gpu
+from harness_disaggregated_serving.runtime.models import build_draft, build_target
+from harness_disaggregated_serving.runtime.options import FolderModel, SeededModel
 from harness_disaggregated_serving.runtime.requests import Configuration, Settings
 from harness_disaggregated_serving.runtime.speculating import Drafter, SpecLocal, Verifier
-from harness_disaggregated_serving.transport import Carrier, Inbox, LinkError, LinkOptions, Message, connect, listen
+from harness_disaggregated_serving.transport.faults import LinkError
+from harness_disaggregated_serving.transport.link import Carrier, Inbox, LinkOptions, Message
+from harness_disaggregated_serving.transport.opening import connect, listen
 
 DUTIES: Final[Mapping[tuple[Configuration, str], type[Duty]]] = {
     (Configuration.STANDALONE, "new"): Standalone,

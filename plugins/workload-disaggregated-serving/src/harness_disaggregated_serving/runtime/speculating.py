@@ -10,13 +10,13 @@ import torch
 from harness_speculative_decoding.methods.sampling import warp
 from torch import Tensor
 
-from harness_disaggregated_serving.engine import Engine
 from harness_disaggregated_serving.runtime.decoding import Standalone
 from harness_disaggregated_serving.runtime.desk import Desk, Duty, Served, from_wire, prompt_of, to_wire
+from harness_disaggregated_serving.runtime.engine import Engine
 from harness_disaggregated_serving.runtime.requests import Settings
-from harness_disaggregated_serving.speculation import Verdict, judge, judged_law, pick, residual, wire_row
+from harness_disaggregated_serving.runtime.speculation import Verdict, judge, judged_law, pick, residual, wire_row
 from harness_disaggregated_serving.traffic import Wire
-from harness_disaggregated_serving.transport import Message
+from harness_disaggregated_serving.transport.link import Message
 
 _ASK = -1
 """In place of a verdict's token: the row of the proposal at `kept` is wanted."""

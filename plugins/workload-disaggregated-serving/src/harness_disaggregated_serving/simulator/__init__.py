@@ -1,1 +1,1 @@
-"""Event-driven simulator of the serving configurations, on a clock of its own: everything it says is simulated."""
+"""Workload `greenllm-simulated`: an event-driven simulator on a clock of its own; everything it says is simulated."""

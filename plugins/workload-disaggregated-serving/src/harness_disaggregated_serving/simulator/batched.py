@@ -14,7 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from harness_disaggregated_serving.arrivals import Request
+from harness_disaggregated_serving.load.arrivals import Request
 from harness_disaggregated_serving.simulator.independent import send
 from harness_disaggregated_serving.simulator.setup import Batching, FirstToken, Setup, SimulatedDevice
 from harness_disaggregated_serving.simulator.tally import Busy, Flight, Tally

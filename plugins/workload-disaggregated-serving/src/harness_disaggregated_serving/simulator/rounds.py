@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from math import isnan
 
-from harness_disaggregated_serving.arrivals import Request
+from harness_disaggregated_serving.load.arrivals import Request
 from harness_disaggregated_serving.simulator.setup import Batching, FirstToken, Setup, SimulatedDevice, Speculation
 from harness_disaggregated_serving.simulator.tally import Busy, Flight, Tally
 from harness_disaggregated_serving.traffic import VERDICT_BYTES, Wire

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.quantity import Unavailable
-from harness_disaggregated_serving.arrivals import Request
-from harness_disaggregated_serving.slo import Slo
+from harness_disaggregated_serving.load.arrivals import Request
+from harness_disaggregated_serving.load.slo import Slo
 
 FLUSH: Final = 8192
 """Values kept as a list before they go into a sketch."""

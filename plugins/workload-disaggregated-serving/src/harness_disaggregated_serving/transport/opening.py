@@ -11,8 +11,7 @@ from typing import Final
 
 from harness_disaggregated_serving.transport.faults import LinkError, LinkStalled
 from harness_disaggregated_serving.transport.framing import FrameKind
-from harness_disaggregated_serving.transport.inbox import Inbox
-from harness_disaggregated_serving.transport.link import Carrier, Link, LinkOptions, Rings
+from harness_disaggregated_serving.transport.link import Carrier, Inbox, Link, LinkOptions, Rings
 from harness_disaggregated_serving.transport.ring import RingReader, RingWriter
 from harness_disaggregated_serving.transport.stream import (
     Stream,

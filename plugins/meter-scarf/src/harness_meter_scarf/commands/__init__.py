@@ -1,0 +1,1 @@
+"""The commands `harness sites` and `harness scarf-aqueduct`."""

@@ -1,0 +1,1 @@
+"""Carbon of devices that serve together: accounting, savings, break-even, and embodied figures with sources."""

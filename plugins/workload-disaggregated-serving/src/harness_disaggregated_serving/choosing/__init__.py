@@ -1,0 +1,1 @@
+"""Which configuration emits least: stored cells, scheduler, winners, and the table of a run."""

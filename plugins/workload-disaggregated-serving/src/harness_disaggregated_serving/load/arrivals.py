@@ -1,0 +1,130 @@
+"""When requests arrive: open-loop processes, streamed, so that a million of them take no memory.
+
+Arrivals never wait for answers. The same seed gives the same requests for every configuration that is compared.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from harness.errors import UsageError
+from harness_disaggregated_serving.load.lengths import Lengths, read_rows
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CHUNK: Final = 4096
+"""Requests drawn at a time. Part of the definition of a stream: sums of gaps round the same way in every run."""
+
+
+class Request(NamedTuple):
+    """One request. Latencies count from `arrival_s`, the scheduled time."""
+
+    arrival_s: float
+    prompt_tokens: int
+    output_tokens: int
+
+
+class Arrivals(ABC):
+    """An arrival process."""
+
+    @abstractmethod
+    def times(self, generator: np.random.Generator) -> Iterator[float]:
+        """Arrival times in s, never decreasing; without end unless the process has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Poisson(Arrivals):
+    """Independent exponential gaps; the first request comes after the first gap."""
+
+    rate_per_s: float
+
+    def __post_init__(self) -> None:
+        _checked_rate(self.rate_per_s)
+
+    def times(self, generator: np.random.Generator) -> Iterator[float]:
+        """Arrival times without end."""
+        import numpy as np
+
+        now = 0.0
+        while True:
+            chunk = now + np.cumsum(generator.exponential(1.0 / self.rate_per_s, CHUNK))
+            yield from chunk.tolist()
+            now = float(chunk[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Constant(Arrivals):
+    """Equal gaps; the first request comes at 0."""
+
+    rate_per_s: float
+
+    def __post_init__(self) -> None:
+        _checked_rate(self.rate_per_s)
+
+    def times(self, generator: np.random.Generator) -> Iterator[float]:  # noqa: ARG002 - nothing is drawn
+        """Arrival times without end."""
+        number = 0
+        while True:
+            yield number / self.rate_per_s
+            number += 1
+
+
+@dataclass(frozen=True, slots=True)
+class AllAtOnce(Arrivals):
+    """Every request comes at 0."""
+
+    def times(self, generator: np.random.Generator) -> Iterator[float]:  # noqa: ARG002 - nothing is drawn
+        """Zeros without end."""
+        while True:
+            yield 0.0
+
+
+def requests(arrivals: Arrivals, lengths: Lengths, count: int, seed: int) -> Iterator[Request]:
+    """The first `count` requests of a stream.
+
+    Times and lengths are drawn from independent generators, so that another rate leaves the lengths as they are.
+    """
+    import numpy as np
+
+    if count < 0:
+        raise UsageError(f"{count} requests", accepted="0 or more")
+    when, prompts, outputs = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3))
+    times = arrivals.times(when)
+    left = count
+    while left > 0:
+        drawn = min(left, CHUNK)
+        prompt, output = lengths.draw(drawn, prompts, outputs)
+        yield from map(Request, islice(times, drawn), prompt.tolist(), output.tolist())
+        left -= drawn
+
+
+def trace(path: Path) -> list[Request]:
+    """Requests of a CSV file (`arrival_s`, `prompt_tokens`, `output_tokens`), in order of time; raises UsageError."""
+    found = [Request(*row) for row in read_rows(path, timed=True)]
+    for line, (before, after) in enumerate(pairwise(found), start=3):
+        if not after.arrival_s >= before.arrival_s:
+            raise UsageError(
+                f"arrival {after.arrival_s} s comes before {before.arrival_s} s",
+                where=f"{path}:{line}",
+                accepted="rows in order of time",
+            )
+    for line, row in enumerate(found, start=2):
+        if not (math.isfinite(row.arrival_s) and row.prompt_tokens >= 1 and row.output_tokens >= 1):
+            raise UsageError(
+                f"{row.arrival_s}, {row.prompt_tokens}, {row.output_tokens}",
+                where=f"{path}:{line}",
+                accepted="a finite time and at least 1 token each",
+            )
+    return found
+
+
+def _checked_rate(rate_per_s: float) -> None:
+    if not (rate_per_s > 0 and math.isfinite(rate_per_s)):
+        raise UsageError(f"{rate_per_s} requests per second", accepted="a finite number above 0")

@@ -1,0 +1,60 @@
+"""Latency targets of serving: time to first token and time per output token, both of which a request must meet."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from harness.errors import UsageError, did_you_mean
+from harness.options import Duration, Options
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """Targets in s. A missing value (one token has no TPOT) meets none, as in functional units."""
+
+    ttft_s: float
+    tpot_s: float
+
+    def __post_init__(self) -> None:
+        if not (self.ttft_s > 0 and self.tpot_s > 0):
+            raise UsageError(f"latency targets {self.ttft_s} s and {self.tpot_s} s", accepted="two times above 0")
+
+    def met(self, ttft_s: float | None, tpot_s: float | None) -> bool:
+        """Whether a request was served."""
+        if ttft_s is None or tpot_s is None or math.isnan(ttft_s) or math.isnan(tpot_s):
+            return False
+        return ttft_s <= self.ttft_s and tpot_s <= self.tpot_s
+
+
+SLOS: Final = {
+    "longbench": Slo(15.0, 0.15),
+    "sharegpt-13b": Slo(0.25, 0.10),
+    "sharegpt-66b": Slo(2.5, 0.15),
+    "sharegpt-175b": Slo(4.0, 0.20),
+    "humaneval-66b": Slo(0.125, 0.20),
+    "longbench-66b": Slo(15.0, 0.15),
+}
+"""From secondary sources: `longbench` is used by a later repository of the first author, the others are DistServe's."""
+
+
+def named(name: str) -> Slo:
+    """A shipped set by name; raises UsageError for another."""
+    if name not in SLOS:
+        raise UsageError(f"no latency targets {name!r}", accepted=", ".join(SLOS), hint=did_you_mean(name, SLOS))
+    return SLOS[name]
+
+
+class SloOptions(Options):
+    """Latency targets of the user's own.
+
+    Attributes:
+        ttft: longest time from arrival to the first token; seconds, or `500ms`.
+        tpot: longest time per output token after the first; seconds, or `50ms`.
+    """
+
+    ttft: Annotated[Duration, Field(gt=0)]
+    tpot: Annotated[Duration, Field(gt=0)]

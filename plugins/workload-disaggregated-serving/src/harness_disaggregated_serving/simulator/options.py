@@ -1,0 +1,135 @@
+"""Options of workload `greenllm-simulated`, as a suite writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from harness.errors import UsageError
+from harness.options import Duration, Options
+from harness_disaggregated_serving.carbon import embodied
+from harness_disaggregated_serving.load.lengths import APPLICATIONS
+from harness_disaggregated_serving.load.slo import SLOS, SloOptions
+from harness_disaggregated_serving.simulator.profiles import profile
+from harness_disaggregated_serving.traffic import MODELS
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class DeviceOptions(Options):
+    """A device of the pair: a packaged profile, and what of it is declared anew.
+
+    Attributes:
+        kind: name of a packaged profile: `A100-40GB`, `A100-80GB`, `H100`, `V100-16GB`, `T4` or `L4`.
+        active_w: power while anything is in service; watts; the profile's if not given.
+        idle_w: power while held and waiting; watts; the profile's if not given.
+        embodied: id of a row of the packaged embodied figures, such as `act-birds:T4`; the profile's if not given.
+    """
+
+    kind: str
+    active_w: PositiveFloat | None = None
+    idle_w: NonNegativeFloat | None = None
+    embodied: str | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> DeviceOptions:
+        try:
+            profile(self.kind)
+            if self.embodied is not None:
+                embodied.find(self.embodied)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+class LinkOptions(Options):
+    """The link between the devices; it is simulated, so it is always shaped.
+
+    Attributes:
+        bandwidth_gbit_s: bandwidth in each direction; Gbit/s, 10^9 bits.
+        rtt: round-trip time; seconds, or `500us`.
+    """
+
+    bandwidth_gbit_s: PositiveFloat = 16.0
+    rtt: Annotated[Duration, Field(ge=0)] = 0.0005
+
+
+class SimulatedOptions(Options):
+    """Options of workload `greenllm-simulated`.
+
+    Attributes:
+        configuration: which device does what: `standalone` serves on the new one alone; `spec-local` adds a draft
+            model there; `dpd` prefills on the new device and decodes on the old one; `dsd` drafts on the old device
+            and verifies on the new one.
+        new: the new device.
+        old: the old device; held in `dpd` and `dsd` only.
+        link: the link between them.
+        model: target model, by the name of a packaged shape: `llama-2-7b`, `llama-2-13b`, `llama-2-70b`,
+            `llama-3-8b`, `opt-13b` or `tinyllama-1.1b`, in fp16.
+        draft: draft model, likewise: `draft-160m` or `draft-68m`.
+        acceptance: probability that a proposal is kept if those before it were; 0 to 1; one number for all, or a
+            list with one for each position, whose length is then gamma.
+        gamma: tokens that the draft proposes in a round (the paper's gamma), in `spec-local` and `dsd`; not used
+            where `acceptance` is a list.
+        wire: what the draft sends for each proposal: `full` its id and whole probability row; `ids` its id alone,
+            exact for greedy decoding only; `lazy` its id and probability, and the row where the proposal is
+            rejected.
+        first_token: who emits the first token in `dpd`: the `prefill` device, so that the transfer delays the
+            second token (TPOT), or the `decode` device, so that it delays the first (TTFT).
+        batching: `iteration` serves several requests in a step, as engines do; `none` one after the other, as a
+            hand calculation has it.
+        arrivals: when requests arrive: `poisson`, random gaps with `qps` as mean rate; `constant`, equal gaps;
+            `all_at_once`, all at the start. Arrivals never wait for answers. Not used with a `trace`.
+        trace: CSV file with the columns `arrival_s`, `prompt_tokens`, `output_tokens`: requests in place of drawn
+            ones.
+        qps: requests per second; with a `trace`, only the rate that the profile row is filed under.
+        sizes: application whose prompt and output lengths are drawn: `chat`, `code` or `summarisation`, synthetic.
+            Not used with a `trace`.
+        requests: how many requests a window has. Not used with a `trace`.
+        slo: latency targets that a request has to meet, both of them: `longbench` (TTFT 15 s, TPOT 0.15 s),
+            `sharegpt-13b`, `sharegpt-66b`, `sharegpt-175b`, `humaneval-66b`, `longbench-66b`, or `{ttft: 2s, tpot:
+            100ms}`.
+        max_batch: most requests that a device decodes together.
+        seed: of arrivals, lengths and acceptance; the trial's own seed is added, so that the same trial of two
+            compared points gets the same requests.
+    """
+
+    configuration: Literal["standalone", "spec-local", "dpd", "dsd"] = "standalone"
+    new: DeviceOptions = DeviceOptions(kind="A100-40GB")
+    old: DeviceOptions = DeviceOptions(kind="V100-16GB")
+    link: LinkOptions = LinkOptions()
+    model: str = "llama-2-7b"
+    draft: str = "draft-160m"
+    acceptance: Share | tuple[Share, ...] = 0.8
+    gamma: Annotated[int, Field(ge=1, le=64)] = 4
+    wire: Literal["full", "ids", "lazy"] = "full"
+    first_token: Literal["prefill", "decode"] = "prefill"  # noqa: S105 - no password, a token of text
+    batching: Literal["iteration", "none"] = "iteration"
+    arrivals: Literal["poisson", "constant", "all_at_once"] = "poisson"
+    trace: str | None = None
+    qps: PositiveFloat = 1.0
+    sizes: str = "chat"
+    requests: Annotated[int, Field(ge=1, le=100_000)] = 500
+    slo: str | SloOptions = "longbench"
+    max_batch: PositiveInt = 256
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _named(self) -> SimulatedOptions:
+        known: dict[str, tuple[object, Collection[str]]] = {
+            "model": (self.model, MODELS),
+            "draft": (self.draft, MODELS),
+            "sizes": (self.sizes, APPLICATIONS),
+            "slo": (self.slo, SLOS),
+        }
+        for option, (name, names) in known.items():
+            if isinstance(name, str) and name not in names:
+                raise ValueError(f"no {option} {name!r}; accepted: {', '.join(names)}")
+        return self
+
+    @property
+    def positions(self) -> tuple[float, ...]:
+        """Acceptance by position; its length is gamma."""
+        return self.acceptance if isinstance(self.acceptance, tuple) else (self.acceptance,) * self.gamma

@@ -1,0 +1,252 @@
+"""Workload `greenllm-simulated`: one cell of the grid, simulated. Every number it writes is simulated.
+
+A window is one simulation. Its device rows hold simulated seconds, so `declared_power` turns them into simulated
+joules; the time that the simulation took on this machine says nothing about the devices. Beside its rows a trial leaves
+`profile_row.json`, from which a sweep over intensity and lifetimes is made without another run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from math import isnan
+from pathlib import Path
+from typing import Final
+
+from harness.errors import MeasurementError
+from harness.quantity import Unavailable, Undefined
+from harness.workload import TrialContext, Window, Workload
+from harness_disaggregated_serving.choosing.profile_table import ProfiledDevice, ProfileKey, ProfileRow, row_to_json
+from harness_disaggregated_serving.load.arrivals import AllAtOnce, Arrivals, Constant, Poisson, Request, requests, trace
+from harness_disaggregated_serving.load.lengths import application
+from harness_disaggregated_serving.load.slo import Slo, named
+from harness_disaggregated_serving.simulator.options import DeviceOptions, SimulatedOptions
+from harness_disaggregated_serving.simulator.profiles import DeviceProfile, profile
+from harness_disaggregated_serving.simulator.setup import (
+    LABEL,
+    Batching,
+    Configuration,
+    FirstToken,
+    Link,
+    Setup,
+    SimulatedDevice,
+    Speculation,
+)
+from harness_disaggregated_serving.simulator.simulate import Outcome, simulate
+from harness_disaggregated_serving.simulator.tally import Flight
+from harness_disaggregated_serving.traffic import BYTES_PER_S_PER_GBIT_S, MODELS, ModelShape, Wire
+
+PROFILE_ROW: Final = "profile_row.json"
+"""Name of a trial's side-car."""
+
+
+def models_on(options: SimulatedOptions, role: str) -> tuple[ModelShape, ...]:
+    """The models whose weights and caches a device holds."""
+    target, draft = MODELS[options.model], MODELS[options.draft]
+    if options.configuration == "spec-local":
+        return (target, draft)
+    return (draft,) if role == "old" and options.configuration == "dsd" else (target,)
+
+
+def device_of(options: SimulatedOptions, role: str) -> SimulatedDevice | Unavailable:
+    """A device with its uncalibrated service times; Unavailable where its models do not fit."""
+    declared: DeviceOptions = getattr(options, role)
+    found: DeviceProfile = profile(declared.kind)
+    tokens = found.kv_tokens(*models_on(options, role))
+    if isinstance(tokens, Unavailable):
+        return Unavailable(f"{role} device: {tokens.reason}")
+    return SimulatedDevice(
+        name=declared.kind,
+        target=found.costs(MODELS[options.model]),
+        draft=found.costs(MODELS[options.draft]),
+        active_w=found.active_w if declared.active_w is None else declared.active_w,
+        idle_w=found.idle_w if declared.idle_w is None else declared.idle_w,
+        kv_tokens=tokens,
+    )
+
+
+def setup_of(options: SimulatedOptions) -> Setup | Unavailable:
+    """What the options ask for; Unavailable where a model does not fit its device."""
+    configuration = Configuration(options.configuration)
+    new = device_of(options, "new")
+    old = device_of(options, "old") if configuration.needs_old else None
+    for device in (new, old):
+        if isinstance(device, Unavailable):
+            return device
+    assert isinstance(new, SimulatedDevice)
+    assert not isinstance(old, Unavailable)
+    return Setup(
+        configuration=configuration,
+        new=new,
+        old=old,
+        link=Link(bandwidth=options.link.bandwidth_gbit_s * BYTES_PER_S_PER_GBIT_S, rtt_s=options.link.rtt),
+        kv_bytes_per_token=MODELS[options.model].kv_bytes_per_token,
+        speculation=Speculation(
+            acceptance=options.positions,
+            vocabulary=MODELS[options.model].vocabulary,
+            wire=Wire(options.wire),
+            seed=options.seed,
+        ),
+        first_token=FirstToken(options.first_token),
+        batching=Batching(options.batching),
+        max_batch=options.max_batch,
+    )
+
+
+def stream_of(options: SimulatedOptions) -> Iterable[Request]:
+    """The requests, the same for every configuration with the same seed."""
+    if options.trace is not None:
+        return trace(Path(options.trace))
+    process: dict[str, Arrivals] = {
+        "poisson": Poisson(options.qps),
+        "constant": Constant(options.qps),
+        "all_at_once": AllAtOnce(),
+    }
+    return requests(process[options.arrivals], application(options.sizes), options.requests, options.seed)
+
+
+def targets_of(options: SimulatedOptions) -> Slo:
+    """The latency targets."""
+    return named(options.slo) if isinstance(options.slo, str) else Slo(options.slo.ttft, options.slo.tpot)
+
+
+def probe(options: SimulatedOptions) -> Unavailable | None:
+    """Why there is nothing to simulate: a model that does not fit is a result, told before any work."""
+    found = setup_of(options)
+    return found if isinstance(found, Unavailable) else None
+
+
+def profile_row(options: SimulatedOptions, outcome: Outcome, longest: int) -> ProfileRow:
+    """The row of the profile table that a simulation gives; its rows must have been kept."""
+    pair = outcome.configuration.needs_old
+    rejected = sum(outcome.rejected.values())
+    declared: dict[str, DeviceOptions] = {"new": options.new, "old": options.old}
+    return ProfileRow(
+        configuration=options.configuration,
+        new=options.new.kind,
+        old=options.old.kind if pair else "",
+        size=options.sizes if options.trace is None else f"trace {Path(options.trace).name}",
+        prompt_tokens=longest,
+        qps=options.qps,
+        bandwidth=options.link.bandwidth_gbit_s * BYTES_PER_S_PER_GBIT_S if pair else None,
+        needed_bandwidth=outcome.needed_bandwidth,
+        requests=outcome.finished,
+        latencies=(*((row.ttft_s, row.tpot_s) for row in outcome.rows), *(((None, None),) * rejected)),
+        devices=tuple(
+            ProfiledDevice(
+                role=device.role,
+                name=device.name,
+                energy_busy_j=device.energy_busy_j,
+                energy_idle_j=device.energy_idle_j,
+                busy_s=device.busy_s,
+                reserved_s=device.reserved_s,
+                embodied_id=declared[device.role].embodied or profile(device.name).embodied_id,
+            )
+            for device in outcome.devices
+        ),
+        method=LABEL,
+        failure="" if outcome.finished else "no request finished: " + "; ".join(outcome.rejected),
+    )
+
+
+class Simulated(Workload):
+    """One cell of the grid."""
+
+    def __init__(self, options: SimulatedOptions) -> None:
+        self._options = options
+        self._setup: Setup | None = None
+        self._requests: list[Request] = []
+        self._folder: Path | None = None
+        self._outcome: Outcome | None = None
+
+    def prepare(self, context: TrialContext) -> None:
+        """Draws the requests; raises MeasurementError where a model does not fit."""
+        self._options = self._options.model_copy(update={"seed": self._options.seed + context.seed})
+        found = setup_of(self._options)
+        if isinstance(found, Unavailable):
+            raise MeasurementError(found.reason)
+        self._setup = found
+        self._requests = list(stream_of(self._options))
+        self._folder = context.folder
+
+    def step(self, window: Window) -> None:
+        """One simulation."""
+        self.run(window)
+
+    def run(self, window: Window) -> None:
+        """One simulation fills a window, however long it takes here."""
+        assert self._setup is not None
+        slo = targets_of(self._options)
+        outcome = self._outcome = simulate(self._setup, self._requests, slo=slo, keep_rows=True)
+        for flight in outcome.rows:
+            window.item(str(flight.number), status="ok", **_columns(flight, slo))
+        done = {flight.number for flight in outcome.rows}
+        for number in sorted(set(range(outcome.arrived)) - done):
+            window.item(str(number), status="rejected")
+        for device in outcome.devices:
+            window.device(device.name, role=device.role, busy_s=device.busy_s, reserved_s=device.reserved_s)
+        if window.index >= 0:
+            self._keep(outcome)
+
+    def _keep(self, outcome: Outcome) -> None:
+        assert self._folder is not None
+        options = self._options
+        key = ProfileKey(
+            model=options.model,
+            dtype="float16",
+            engine=f"simulator, {options.batching} batching, {outcome.calibration}",
+            driver="none",
+            link_kind="simulated",
+            seed=options.seed,
+        )
+        longest = max(request.prompt_tokens for request in self._requests)
+        content = row_to_json(key, profile_row(options, outcome, longest))
+        (self._folder / PROFILE_ROW).write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+
+    def facts(self) -> Mapping[str, object]:
+        """Labels, and what the simulated clock says as a whole."""
+        if self._outcome is None:
+            return {"method": LABEL}
+        outcome = self._outcome
+        return {
+            "method": LABEL,
+            "calibration": outcome.calibration,
+            "first_token": outcome.first_token,
+            "host_included": False,
+            "configuration": outcome.configuration.value,
+            "simulated_window_s": outcome.window_s,
+            "attainment": None if isinstance(outcome.attainment, Undefined) else outcome.attainment,
+            "rejected": dict(outcome.rejected),
+            "needed_bandwidth_bytes_per_s": outcome.needed_bandwidth,
+            "energy_j": {
+                device.role: {"busy": device.energy_busy_j, "idle": device.energy_idle_j} for device in outcome.devices
+            },
+            "profiles": {
+                device.role: {
+                    "device": device.name,
+                    "source": profile(device.name).source,
+                    "confidence": profile(device.name).confidence,
+                }
+                for device in outcome.devices
+            },
+        }
+
+
+def _columns(flight: Flight, slo: Slo) -> dict[str, float | None]:
+    tpot_s = flight.tpot_s
+    return {
+        "arrival_s": flight.arrival_s,
+        "prompt_tokens": flight.prompt,
+        "output_tokens": flight.output,
+        "ttft_s": flight.ttft_s,
+        "tpot_s": None if tpot_s is None or isnan(tpot_s) else tpot_s,
+        "latency_s": flight.end_s - flight.arrival_s,
+        "queue_s": flight.started_s - flight.arrival_s,
+        "transfer_s": flight.transfer_s,
+        "bytes_sent": flight.bytes_sent,
+        "bytes_returned": flight.bytes_returned,
+        "rounds": flight.rounds,
+        "proposed_tokens": flight.proposed,
+        "accepted_tokens": flight.accepted,
+        "meets_slo": float(slo.met(flight.ttft_s, tpot_s)),
+    }
