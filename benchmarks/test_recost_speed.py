@@ -18,9 +18,9 @@ from harness.backend import Device
 from harness.functional_unit import UnitCount
 from harness.planning.point import Choice, Point
 from harness.quantity import Amount, Method
-from harness.records import record
+from harness.records.files import adapter
+from harness.records.paths import MEASUREMENT, PLAN, RECORD, RUN
 from harness.records.record import Measurement, MeterReport, Reading, Record, Span, UnitResult, WarmUp
-from harness.running.run_folder import PLAN
 from harness.sample import Scope
 
 GOAL_S = 60.0
@@ -90,10 +90,10 @@ def large_run(folder: Path, trials: int, points: int = 20) -> Path:
         made = trial(planned[number % points], number)
         target = folder / made.measurement.trial_id
         target.mkdir()
-        (target / record.RECORD).write_bytes(record.adapter(Record).dump_json(replace(made), indent=1))
-        (target / record.MEASUREMENT).write_text("{}", encoding="utf-8")
+        (target / RECORD).write_bytes(adapter(Record).dump_json(replace(made), indent=1))
+        (target / MEASUREMENT).write_text("{}", encoding="utf-8")
     (folder / PLAN).write_text(json.dumps([point.to_json() for point in planned]), encoding="utf-8")
-    (folder / record.RUN).write_text(json.dumps({"run": folder.name}), encoding="utf-8")
+    (folder / RUN).write_text(json.dumps({"run": folder.name}), encoding="utf-8")
     return folder
 
 

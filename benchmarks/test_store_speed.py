@@ -18,8 +18,8 @@ from harness.backend import Device
 from harness.functional_unit import UnitCount
 from harness.planning.point import Choice, Point
 from harness.quantity import Amount, Method
-from harness.records import record
-from harness.records.paths import INDEX
+from harness.records.files import adapter
+from harness.records.paths import INDEX, RECORD, RUN
 from harness.records.record import Measurement, MeterReport, Reading, Record, Span, UnitResult, WarmUp
 from harness.sample import Scope
 from harness.storing.check import listed
@@ -56,7 +56,7 @@ def text() -> bytes:
     count = UnitCount(achieved=1000.0, items=20, qualifying=20, failed=0)
     unit = UnitResult(unit="output_tokens", count=count, costs=costs, rate=Amount.exact(50.0, "token/s"))
     finished = Record(measurement=measurement, totals=totals, units={"token": unit, "good_token": unit}, columns={})
-    return record.adapter(Record).dump_json(finished, indent=1)
+    return adapter(Record).dump_json(finished, indent=1)
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +67,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(RECORDS // TRIALS):
         run = folder / f"20260102T030405-{number:06d}"
         run.mkdir()
-        (run / record.RUN).write_text(f'{{"run": "{run.name}", "status": "ok", "seed": 0}}', encoding="utf-8")
+        (run / RUN).write_text(f'{{"run": "{run.name}", "status": "ok", "seed": 0}}', encoding="utf-8")
         mine = template.replace(b"@RUN@", run.name.encode())
         for trial in range(TRIALS):
             target = run / f"pppppppppppp-t{trial:03d}"
             target.mkdir()
             energy = b"%d.5" % (number * TRIALS + trial)
-            (target / record.RECORD).write_bytes(
-                mine.replace(b"@TRIAL@", target.name.encode()).replace(b"12345.0", energy)
-            )
+            (target / RECORD).write_bytes(mine.replace(b"@TRIAL@", target.name.encode()).replace(b"12345.0", energy))
     return folder
 
 

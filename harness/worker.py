@@ -21,7 +21,8 @@ from harness.errors import HarnessError, MeasurementError, UsageError
 from harness.machine import leftovers
 from harness.measuring.messenger import Messenger
 from harness.measuring.trial import Trial
-from harness.records import record
+from harness.records.files import write_measurement
+from harness.records.paths import JOB
 
 LIMIT_REASON = 4000
 """Characters of a failure's reason."""
@@ -45,13 +46,13 @@ def main(folder: Path) -> int:
     messenger = Messenger()
     leftovers.adopt_orphans()
     watch_parent()
-    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     messenger.send("progress", phase="start", text="", done=None)
     try:
         trial = Trial(folder, job, load_plugins(), messenger)
         trial.interruptions.watch_signals()
         measurement = trial.run()
-        record.dump(folder / record.MEASUREMENT, measurement)
+        write_measurement(folder, measurement)
     except MemoryError:
         messenger.send("failed", kind="failed", reason="out of memory")
         return 1

@@ -22,7 +22,7 @@ from typing import IO, Final
 from harness.executor import MESSAGES, Executor, Job, Listener, Outcome
 from harness.machine.device_locks import _POLL_S, device_locks
 from harness.machine.leftovers import MARK, end_of_trial, kernel_kills
-from harness.records import record
+from harness.records.paths import LOG, MEASUREMENT
 
 LOG_TAIL_LINES: Final = 12
 LOG_LIMIT_BYTES: Final = 16 * 2**20
@@ -95,7 +95,7 @@ class LocalExecutor(Executor):
             return self._run(job, listener)
 
     def _run(self, job: Job, listener: Listener) -> Outcome:
-        log_path = job.folder / record.LOG
+        log_path = job.folder / LOG
         receive, send = os.pipe()
         kills = kernel_kills()
         with log_path.open("ab") as log, os.fdopen(receive, "rb", buffering=0) as pipe:
@@ -111,7 +111,7 @@ class LocalExecutor(Executor):
                     reason += _aftermath(process.pid, str(job.folder.resolve()), kills)
             finally:
                 self._end(process)
-        if reason or not (job.folder / record.MEASUREMENT).exists():
+        if reason or not (job.folder / MEASUREMENT).exists():
             return Outcome(ok=False, reason=reason or "the worker wrote no measurement", log_tail=tail(log_path))
         return Outcome(ok=True)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from harness.discovery.registry import Registry
-    from harness.planning.planner import Plan, Point
+    from harness.planning.point import Plan, Point
     from harness.planning.suite import Suite
     from harness.running.executor_choice import Chosen, Wish
     from harness.storing.store import Push, Store

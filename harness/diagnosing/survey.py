@@ -19,7 +19,7 @@ from harness.diagnosing.meter_card import MeterCard
 from harness.errors import HarnessError
 from harness.machine.fingerprint import environment
 from harness.meter import ImpactMeterSpec, Meter, MeterContext
-from harness.planning.planner import Choice
+from harness.planning.point import Choice
 from harness.planning.probe import Prober as ChildProber
 from harness.quantity import Unavailable
 from harness.reporting.tables import Item, Section, Table

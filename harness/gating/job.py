@@ -20,10 +20,11 @@ from harness.gating.pairs import Pairs, Series
 from harness.gating.sides import BASE, HEAD, Planned, Side, Tell, installed, revisions, same_points
 from harness.gating.verdict import margin
 from harness.planning import suite
-from harness.planning.planner import Point
+from harness.planning.point import Point
 from harness.planning.suite import Suite
-from harness.records import record
+from harness.records.files import write_json
 from harness.records.metric import Metric
+from harness.records.paths import GATE
 from harness.running.executor_choice import LOCAL
 from harness.running.run import Watcher
 from harness.running.run_folder import new_run_id
@@ -42,7 +43,6 @@ cases:
     functional_units: {item: {sum: items}}
 """
 """Measured in every round under both names, on base's environment; if it moves, the runner did."""
-GATE: Final = "gate.json"
 
 
 @contextmanager
@@ -234,7 +234,7 @@ def run(
         "revisions": {name: side.revision for name, side in made.items()},
         "suites": [each.file for each in loaded],
     }
-    record.write_json(folder / GATE, content)
+    write_json(folder / GATE, content)
     return result, folder
 
 

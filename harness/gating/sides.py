@@ -23,8 +23,7 @@ from types import FrameType
 from typing import Final
 
 from harness.errors import ExitCode, MeasurementError, UsageError
-from harness.planning.planner import Point
-from harness.planning.point import canonical
+from harness.planning.point import Point, canonical
 
 BASE: Final = "base"
 HEAD: Final = "head"

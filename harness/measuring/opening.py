@@ -7,7 +7,7 @@ from harness.discovery.guard import made, sorted_scopes
 from harness.discovery.registry import Registry
 from harness.measuring.channel import Channel
 from harness.meter import Meter, MeterContext, MeterSpec
-from harness.planning.planner import Choice
+from harness.planning.point import Choice
 from harness.quantity import Unavailable
 from harness.sample import Scope
 

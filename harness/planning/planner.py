@@ -23,8 +23,6 @@ from harness.planning.suite import CHOICE_KEYS, FREE_KEYS, Case, Named, Suite, W
 from harness.quantity import Unavailable
 from harness.workload import COMMON_COLUMNS, WorkloadSpec
 
-__all__ = ["Choice", "Plan", "Point", "Skipped", "expand", "order_impacts"]
-
 LIMIT_POINTS: Final = 100_000
 _LIMIT_COMPARISONS: Final = 10_000_000
 _LIMIT_ERRORS: Final = 200

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from harness.backend import Device
 from harness.discovery.registry import Registry, load_plugins
-from harness.planning.planner import Choice, Plan, Point, Skipped, expand
-from harness.planning.point import unmet
+from harness.planning.planner import expand
+from harness.planning.point import Choice, Plan, Point, Skipped, unmet
 from harness.planning.suite import Suite
 from harness.quantity import Unavailable
 

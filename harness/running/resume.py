@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import UsageError
-from harness.planning.planner import Plan, Point
+from harness.planning.point import Plan, Point
 from harness.running.run_folder import reopen
 
 REFUSE: Final = "refuse"

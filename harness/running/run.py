@@ -19,13 +19,12 @@ from platformdirs import user_cache_path
 from harness.discovery.registry import Registry
 from harness.errors import ExitCode, HarnessError
 from harness.executor import Executor, Job, Outcome
-from harness.planning.planner import Point
-from harness.planning.point import canonical
-from harness.records import record
+from harness.planning.point import Point, canonical
+from harness.records.files import load_measurement, make_folder, write_json
+from harness.records.paths import COSTING_LOG, FAILURE, JOB, MEASUREMENT, RUN
 from harness.running.executor_choice import Chosen
+from harness.running.order import Scheduled, SideBySide, schedule
 from harness.running.run_folder import planned_points
-from harness.running.schedule import Scheduled, schedule
-from harness.running.side_by_side import SideBySide
 
 FULL_BYTES = 1 << 20
 """A disk with less room than this is the likely reason for whatever went wrong on it."""
@@ -138,7 +137,7 @@ class Run:
         """Runs the missing trials of an executor, so many side by side as it takes."""
         if not self._told(lambda: executor.recover(self.folder, self.watcher)):
             return
-        missing = [each for each in order if not (self.folder / each[1].trial_id / record.MEASUREMENT).exists()]
+        missing = [each for each in order if not (self.folder / each[1].trial_id / MEASUREMENT).exists()]
         self.tally.kept += len(order) - len(missing)
         if not missing:
             return
@@ -188,7 +187,7 @@ class Run:
 
     def _outcome(self, executor: Executor, job: Job) -> Outcome:
         outcome = executor.run(job, self.watcher)
-        if outcome.ok and not (job.folder / record.MEASUREMENT).exists():
+        if outcome.ok and not (job.folder / MEASUREMENT).exists():
             return Outcome(ok=False, reason="the executor said that it was measured and brought no measurement")
         return outcome
 
@@ -199,13 +198,13 @@ class Run:
             return "skipped"
         if not outcome.ok:
             self.tally.failed.append(f"{due.point.label}, trial {due.trial}: {outcome.reason}")
-            record.write_json(
-                folder / record.FAILURE,
+            write_json(
+                folder / FAILURE,
                 {"label": due.point.label, "reason": outcome.reason, "log_tail": list(outcome.log_tail)},
             )
             self.watcher({"type": "finished", "ok": False, "reason": outcome.reason, "log_tail": outcome.log_tail})
             return "failed"
-        measurement = record.load_measurement(folder)
+        measurement = load_measurement(folder)
         self.tally.measured += 1
         if measurement.invalid:
             self.tally.invalid.append(f"{due.point.label}, trial {due.trial}: {'; '.join(measurement.invalid)}")
@@ -226,12 +225,12 @@ class Run:
             self.tally.failed.append(fault)
 
     def _close_run_file(self) -> None:
-        path = self.folder / record.RUN
+        path = self.folder / RUN
         described = json.loads(path.read_text(encoding="utf-8"))
         described["finished_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
         described["skipped"] += self.tally.skipped
         described["status"] = "interrupted" if self.tally.interrupted else "failed" if self.tally.exit_code else "ok"
-        record.write_json(path, described)
+        write_json(path, described)
 
 
 def start(
@@ -261,9 +260,9 @@ def prepare(run: Path, due: Scheduled, *, measured: bool = True) -> Job:
     """Makes the folder of a trial, empty but for what its worker reads, and the job to hand to an executor."""
     folder = run / due.trial_id
     shutil.rmtree(folder, ignore_errors=True)
-    record.make_folder(folder)
-    record.write_json(
-        folder / "job.json",
+    make_folder(folder)
+    write_json(
+        folder / JOB,
         {
             "run": run.name,
             "trial_id": due.trial_id,
@@ -294,10 +293,10 @@ def finish(folder: Path, *, again: bool = False) -> str:
         folder: of the run.
         again: also those that have a record, which is replaced only by a complete new one.
     """
-    trials = sum(1 for _ in folder.glob(f"*/{record.MEASUREMENT}"))
+    trials = sum(1 for _ in folder.glob(f"*/{MEASUREMENT}"))
     parts = 1 if trials < 2 * _SHARE or _scored(folder) else min(trials // _SHARE, os.cpu_count() or 1)
     flags = ["--again"] if again else []
-    with (folder / "costing.log").open("ab") as log:
+    with (folder / COSTING_LOG).open("ab") as log:
         children = [
             subprocess.Popen(
                 [sys.executable, "-m", "harness.costing", str(folder), *flags, "--part", f"{part}/{parts}"],

@@ -13,8 +13,7 @@ import psutil
 import pytest
 
 from harness.errors import UsageError
-from harness.planning.planner import Plan, Skipped
-from harness.planning.point import Choice, Point
+from harness.planning.point import Choice, Plan, Point, Skipped
 from harness.running.resume import differences, resumed
 from harness.running.run_folder import create
 

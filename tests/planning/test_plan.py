@@ -25,7 +25,8 @@ from harness.meter import ImpactMeterSpec, MeterSpec
 from harness.options import Duration, Options
 from harness.planning import matrix
 from harness.planning.located_yaml import SuiteError
-from harness.planning.planner import Choice, Plan, Point, expand, order_impacts
+from harness.planning.planner import expand
+from harness.planning.point import Choice, Plan, Point, order_impacts
 from harness.planning.suite import loads
 from harness.quantity import Unavailable
 from harness.workload import Column, ScorerSpec, WorkloadSpec

@@ -19,7 +19,8 @@ from harness.functional_unit import FunctionalUnit
 from harness.hookspecs import hookimpl
 from harness.meter import ImpactMeterSpec, MeterSpec
 from harness.options import Duration, Options, Share, Size
-from harness.planning.planner import Point, expand
+from harness.planning.planner import expand
+from harness.planning.point import Point
 from harness.planning.suite import loads
 from harness.workload import Column, ScorerSpec, WorkloadSpec
 

@@ -13,7 +13,7 @@ from typing import Final
 from harness import Executor, Job, Outcome
 from harness.errors import MeasurementError
 from harness.executor import Listener
-from harness.records import record
+from harness.records.paths import MEASUREMENT
 from harness_executor_slurm import cluster
 from harness_executor_slurm.cluster import Nodes, SlurmError, shown
 from harness_executor_slurm.requirements import RefusalError, request
@@ -179,7 +179,7 @@ def _key(job: Job) -> str:
 
 def _seen(folder: Path) -> bool:
     deadline = time.monotonic() + SEEN_S
-    while not (folder / record.MEASUREMENT).exists():
+    while not (folder / MEASUREMENT).exists():
         if time.monotonic() > deadline:
             return False
         time.sleep(FOLLOW_S / 4)

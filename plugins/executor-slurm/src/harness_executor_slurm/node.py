@@ -24,7 +24,7 @@ from typing import Any, Final
 from harness import Job, Outcome
 from harness.builtin.local_executor import LocalExecutor
 from harness.executor import FACTS
-from harness.records import record
+from harness.records.paths import LOG, MEASUREMENT
 from harness_executor_slurm import journal
 
 UNSEEN: Final = 78
@@ -32,7 +32,7 @@ UNSEEN: Final = 78
 SUPERSEDED: Final = 79
 """Exit code of a job whose trial was handed to another."""
 TIME_LIMIT: Final = "the Slurm job reached its time limit"
-_KEPT: Final = frozenset({"job.json", journal.NAME, record.LOG})
+_KEPT: Final = frozenset({"job.json", journal.NAME, LOG})
 _POLL_S: Final = 0.2
 _PROGRESS_EVERY_S: Final = 0.25
 
@@ -87,7 +87,7 @@ def main(listing: Path, token: str, job: str) -> int:
     lines = journal.Journal(folder)
     try:
         lines.write(event="started", **known)
-        if (folder / record.MEASUREMENT).exists():  # requeued after the end
+        if (folder / MEASUREMENT).exists():  # requeued after the end
             outcome = Outcome(ok=True)
         else:
             clear(folder)

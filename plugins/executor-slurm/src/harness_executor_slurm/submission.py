@@ -18,7 +18,7 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from harness import Job
-from harness.records import record
+from harness.records.files import write_json
 from harness_executor_slurm import journal
 from harness_executor_slurm.cluster import plain
 from harness_executor_slurm.requirements import RefusalError, Request
@@ -98,7 +98,7 @@ def submit(run: Path, jobs: Sequence[Job], request: Request, options: SlurmOptio
     for job in jobs:
         journal.start(job.folder, token)
     listing = folder / f"{token}.json"
-    record.write_json(listing, {"token": token, "trials": [_listed(job) for job in jobs]})
+    write_json(listing, {"token": token, "trials": [_listed(job) for job in jobs]})
     many = len(jobs) > 1
     script = _Script(folder)
     script.update_parameters(

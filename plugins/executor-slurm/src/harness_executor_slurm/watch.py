@@ -16,7 +16,7 @@ from typing import Any, Final
 from harness import Job, Outcome
 from harness.builtin.local_executor import tail
 from harness.executor import Listener
-from harness.records import record
+from harness.records.paths import MEASUREMENT
 from harness_executor_slurm import cluster, journal
 from harness_executor_slurm.cluster import Row, SlurmError
 from harness_executor_slurm.node import SUPERSEDED, TIME_LIMIT, UNSEEN
@@ -261,7 +261,7 @@ def said_by_node(entry: Mapping[str, Any]) -> Outcome:
 def conclusion(element: Element) -> Outcome:
     """How a trial ended whose node did not say so."""
     run = element.job.folder.parent
-    if (element.job.folder / record.MEASUREMENT).exists():
+    if (element.job.folder / MEASUREMENT).exists():
         return Outcome(ok=True)
     row = element.row
     reason = _BY_STATE.get(row.state, "").format(node=row.node) or why(row, cluster.described(element.id), run)

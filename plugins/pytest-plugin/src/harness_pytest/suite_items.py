@@ -14,7 +14,8 @@ from typing import Any, Final
 import pytest
 
 from harness import HarnessError
-from harness.records.record import FAILURE, RECORD, load_record
+from harness.records.files import load_record
+from harness.records.paths import FAILURE, RECORD
 
 RECORDS: Final = "records: "
 """Begin of the line in which `harness run` says where its records are."""

@@ -10,11 +10,12 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value, total
+from harness.records.files import load_record
 
 TABLE_FILE: Final = "greenllm-table.md"
 """Name of a run's side-car."""
@@ -141,10 +142,11 @@ def trial_cost(folder: Path) -> TrialCost | None:
     if not path.exists():
         return None
     data = json.loads(path.read_text(encoding="utf-8"))
-    point, totals = data["measurement"]["point"], data["totals"]
+    measurement = load_record(folder).measurement
+    point, totals = measurement.point, data["totals"]
     if point["workload"] != "greenllm":
         return None
-    uses = [row["use"] for row in data["measurement"]["uses"]]
+    uses = [asdict(row.use) for row in measurement.uses]
     rows = [json.loads(line) for line in (folder / "items.jsonl").read_text(encoding="utf-8").splitlines()]
     same = {name: value for name, value in point["options"].items() if name not in BESIDE}
     missing = "meter `fuel` was not asked for"
@@ -152,7 +154,7 @@ def trial_cost(folder: Path) -> TrialCost | None:
         label=point["label"],
         configuration=point["options"]["configuration"],
         family=json.dumps(same, sort_keys=True),
-        trial=data["measurement"]["trial"],
+        trial=measurement.trial,
         arrived=len(rows),
         finished=sum(row["status"] == "ok" for row in rows),
         meeting=math.fsum(row.get("meets_slo") or 0.0 for row in rows),
