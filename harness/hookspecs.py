@@ -79,9 +79,16 @@ def harness_trial_started(trial: Mapping[str, object]) -> None:
 
 @hookspec
 def harness_trial_finished(trial: Mapping[str, object], folder: Path) -> None:
-    """A trial ended; `trial` also holds `status` and `reason`; `folder` holds what it wrote."""
+    """A trial ended; `trial` also holds `status` (`measured`, `invalid`, `failed`, `skipped`) and `reason`.
+
+    `folder` holds what the trial wrote; it is gone for one that was skipped.
+    """
 
 
 @hookspec
 def harness_run_finished(run: Mapping[str, object], folder: Path) -> None:
-    """A run ended; `run` holds `run`, `exit_code` and counts by status."""
+    """A run ended; `run` holds `run`, `exit_code` and `trials`: how many by status.
+
+    The statuses are those that a finished trial is told with (`measured`, `invalid`, `failed`, `skipped`), and `kept`
+    for what an earlier call of a resumed run has measured.
+    """

@@ -138,7 +138,7 @@ def build(name: str, runs: Sequence[Path], keys: Sequence[str] = RUNNER_KEYS) ->
     records: list[Record] = []
     for run in runs:
         if not (run / RUN).exists():
-            raise UsageError("this is no run folder", where=str(run), accepted="a folder with run.json")
+            raise UsageError("this is no run folder", where=str(run), accepted=f"a folder with {RUN}")
         records += records_of(run)
     points = group(records)
     if not points:

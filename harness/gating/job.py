@@ -21,6 +21,7 @@ from harness.gating.sides import BASE, HEAD, Planned, Side, Tell, installed, rev
 from harness.gating.verdict import margin
 from harness.planning import suite
 from harness.planning.point import Point
+from harness.planning.secrecy import command_line
 from harness.planning.suite import Suite
 from harness.records.files import write_json
 from harness.records.metric import Metric
@@ -28,7 +29,6 @@ from harness.records.paths import GATE
 from harness.running.executor_choice import LOCAL
 from harness.running.run import Watcher
 from harness.running.run_folder import new_run_id
-from harness.storing.url import command_line
 
 CONTROL: Final = """\
 suite: control

@@ -15,12 +15,12 @@ from harness.gating.baseline_gate import BaselineResult, judge_against_baseline
 from harness.gating.gate import Result, to_json
 from harness.planning.point import Point
 from harness.planning.probe import plan_probed
+from harness.planning.secrecy import command_line
 from harness.records import trials
 from harness.records.files import write_json
 from harness.records.paths import GATE
 from harness.running.run import Run, Watcher
 from harness.running.run_folder import create
-from harness.storing.url import command_line
 
 
 def against_baseline(

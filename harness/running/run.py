@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,6 +32,9 @@ FULL_BYTES = 1 << 20
 _SHARE: Final = 100
 """Trials that are worth a process of their own for costing."""
 
+STATUSES: Final = ("measured", "invalid", "failed", "skipped", "kept")
+"""How a trial can have ended, by the end of a run."""
+
 Watcher = Callable[[Mapping[str, object]], None]
 """Told what happens: `trial` (started), `progress`, `waiting`, `finished`, `note`."""
 
@@ -45,6 +49,8 @@ class Tally:
     invalid: list[str] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
     interrupted: bool = False
+    trials: Counter[str] = field(default_factory=Counter)
+    """How many trials by status."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -115,7 +121,11 @@ class Run:
         self.keep(self.folder)
         for fault in self.registry.tell(
             "harness_run_finished",
-            run={"run": self.folder.name, "exit_code": int(self.tally.exit_code)},
+            run={
+                "run": self.folder.name,
+                "exit_code": int(self.tally.exit_code),
+                "trials": {status: self.tally.trials[status] for status in STATUSES},
+            },
             folder=self.folder,
         ):
             self.watcher({"type": "note", "text": fault})
@@ -139,6 +149,7 @@ class Run:
             return
         missing = [each for each in order if not (self.folder / each[1].trial_id / MEASUREMENT).exists()]
         self.tally.kept += len(order) - len(missing)
+        self.tally.trials["kept"] += len(order) - len(missing)
         if not missing:
             return
         asked: list[int] = []
@@ -179,6 +190,7 @@ class Run:
             return
         with self._lock:
             status = self._judge(due, job.folder, outcome)
+            self.tally.trials[status] += 1
         news = {**news, "status": status, "reason": outcome.reason}
         self._tell("harness_trial_finished", trial=news, folder=job.folder)
         if job.folder.is_dir():

@@ -441,3 +441,81 @@ def test_a_trial_that_ran_foreign_code_is_flagged(tmp_path: Path) -> None:
         trial = Trial(tmp_path, job, load_plugins(), Messenger())
         warm_up = WarmUp(iterations=5, seconds=1.0, converged=True)
         assert sum("trust_remote_code" in flag for flag in trial._notable(warm_up)) == flagged
+
+
+# News
+
+
+class Listening:
+    """A plugin that is told all news."""
+
+    def __init__(self) -> None:
+        self.started: list[dict[str, object]] = []
+        self.finished: list[tuple[dict[str, object], Path]] = []
+        self.runs: list[tuple[dict[str, object], Path]] = []
+
+    @hookimpl
+    def harness_trial_started(self, trial: dict[str, object]) -> None:
+        self.started.append(trial)
+
+    @hookimpl
+    def harness_trial_finished(self, trial: dict[str, object], folder: Path) -> None:
+        self.finished.append((trial, folder))
+
+    @hookimpl
+    def harness_run_finished(self, run: dict[str, object], folder: Path) -> None:
+        self.runs.append((run, folder))
+
+
+def told_of(work: Run) -> Listening:
+    listening = Listening()
+    assert work.registry.register(listening, "listening")
+    work.execute()
+    return listening
+
+
+def test_news_hold_what_they_promise(measured: bytes, tmp_path: Path) -> None:
+    seen = {"kind": "throttle", "scope": "n0", "detail": "hot", "fails": True, "count": 1, "first_ns": 0}
+
+    def ends(job: Job) -> object:
+        number = int(job.trial_id[-3:])
+        if number == 3:
+            hot = {**json.loads(measured), "trial_id": job.trial_id, "trial": 3, "side_cars": {}, "conditions": [seen]}
+            write_json(job.folder / MEASUREMENT, hot)
+            return Outcome(ok=True)
+        return {1: Outcome(ok=False, reason="lost"), 2: Outcome(ok=False, reason="no such device", skipped=True)}.get(
+            number
+        )
+
+    work = run_on(Stand(measured, 1, ends), tmp_path, 6)
+    point = work.points[0]
+    told = told_of(work)
+    common = {"run": work.folder.name, "point": point.id, "workload": "spin"}
+    assert told.started == [{**common, "trial": number} for number in range(6)]
+    statuses = ["measured", "failed", "skipped", "invalid", "measured", "measured"]
+    reasons = ["", "lost", "no such device", "", "", ""]
+    assert told.finished == [
+        ({**common, "trial": n, "status": status, "reason": reason}, work.folder / f"{point.id}-t{n:03d}")
+        for n, (status, reason) in enumerate(zip(statuses, reasons, strict=True))
+    ]
+    ended = {"measured": 3, "invalid": 1, "failed": 1, "skipped": 1, "kept": 0}
+    assert told.runs == [({"run": work.folder.name, "exit_code": 3, "trials": ended}, work.folder)]
+
+
+def test_news_of_a_resumed_run_count_what_was_kept(measured: bytes, tmp_path: Path) -> None:
+    work = run_on(Stand(measured, 1, lambda job: Outcome(ok=False) if job.trial_id[-1] == "0" else None), tmp_path, 3)
+    work.execute()
+    again = Run(
+        work.folder, work.points, 0, registry=load_plugins(), executor=Stand(measured, 1, lambda _job: None),
+        watcher=lambda _event: None,
+    )  # fmt: skip
+    ((told, _),) = told_of(again).runs
+    assert told["trials"] == {"measured": 1, "invalid": 0, "failed": 0, "skipped": 0, "kept": 2}
+    assert told["exit_code"] == 0
+
+
+def test_every_notification_has_a_test_of_its_keys() -> None:
+    from harness import hookspecs
+
+    news = {name for name in vars(hookspecs) if name.startswith("harness_") and name.endswith(("ed", "_news"))}
+    assert news == {name for name in vars(Listening) if name.startswith("harness_")}

@@ -20,7 +20,7 @@ from harness.errors import MeasurementError, UsageError
 from harness.planning.point import Choice, Plan, Point
 from harness.records.files import records_of, trial_folders, write_json
 from harness.records.metric import Metric
-from harness.records.paths import BASELINES, RUN
+from harness.records.paths import BASELINES, DOCUMENTS, RUN
 from harness.running.run_folder import create, reopen
 from harness.storing.places import to_resume
 from harness.storing.remote import upload
@@ -474,7 +474,7 @@ def test_history_and_records_need_no_side_cars(open_memory: Open, make_run: Make
     here, reader = open_memory("a"), open_memory("b")
     here.send(measured(here, make_run, "one", points=1, trials=2))
     (folder,) = reader.fetch()
-    assert {path.name for path in folder.rglob("*") if path.is_file()} == {"measurement.json", "record.json", "run.json"}
+    assert {path.name for path in folder.rglob("*") if path.is_file()} == DOCUMENTS
     assert len(list(records_of(folder))) == 2
     (series,) = history(reader, Metric("energy_j")).series
     assert [entry.run for entry in series.entries] == ["made-up"]
