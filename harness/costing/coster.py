@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import functional_unit
-from harness.costing.impacts import Applied, Costs, StoredTrace, Windows, in_order
+from harness.costing.impacts import Applied, CostedWindows, Costs, StoredTrace, in_order
 from harness.discovery.guard import expect, json_mapping, made, naming, title
 from harness.discovery.registry import Registry, load_plugins
 from harness.errors import HarnessError, MeasurementError, PluginError
@@ -58,7 +58,7 @@ class Coster:
         self._score()
         late = self._check_items()
         applied = in_order(self._applied())
-        costs = Windows(self.measurement, StoredTrace(self.folder, self.measurement)).cost(applied)
+        costs = CostedWindows(self.measurement, StoredTrace(self.folder, self.measurement)).cost(applied)
         return Record(
             measurement=self.measurement,
             totals=costs.totals,

@@ -101,7 +101,7 @@ class _Window:
     uses: tuple[DeviceUse, ...]
 
 
-class Windows:
+class CostedWindows:
     """The windows of one measurement.
 
     Args:

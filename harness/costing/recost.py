@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from harness.costing.impacts import Applied, Costs, StoredTrace, Windows
+from harness.costing.impacts import Applied, CostedWindows, Costs, StoredTrace
 from harness.costing.settings import Combinations
 from harness.discovery.registry import Registry
 from harness.errors import MeasurementError, UsageError
@@ -116,7 +116,7 @@ def rows(runs: Sequence[Path], combinations: Combinations, columns: Columns) -> 
     for run in runs:
         for folder in trials(run):
             finished = load_record(folder)
-            windows = Windows(finished.measurement, StoredTrace(folder, finished.measurement))
+            windows = CostedWindows(finished.measurement, StoredTrace(folder, finished.measurement))
             invalid = finished.measurement.invalid
             for index, applied in enumerate(combinations.of(finished.impacts)):
                 yield _row(run, finished, index, windows.cost(applied, columns.metrics), columns, invalid)
@@ -155,7 +155,7 @@ def recosted(parent: Record, folder: Path, applied: Sequence[Applied], parent_id
         applied: impact meters in order.
         parent_id: `<run>/<trial>` of the parent.
     """
-    costs = Windows(parent.measurement, StoredTrace(folder, parent.measurement)).cost(applied)
+    costs = CostedWindows(parent.measurement, StoredTrace(folder, parent.measurement)).cost(applied)
     return replace(
         parent,
         totals=costs.totals,

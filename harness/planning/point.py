@@ -14,7 +14,7 @@ import psutil
 from harness.backend import Device
 from harness.errors import UsageError
 from harness.meter import ImpactMeterSpec
-from harness.planning.suite import Limits, WarmUp, Windows
+from harness.planning.suite import Limits, WarmUpRule, Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Point:
     trials: int = 3
     seed: int = 0
     windows: Windows = field(default_factory=Windows)
-    warm_up: WarmUp = field(default_factory=WarmUp)
+    warm_up: WarmUpRule = field(default_factory=WarmUpRule)
     idle_seconds: float = 0.0
     limits: Limits = field(default_factory=Limits)
     functional_units: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class Point:
         for key in ("meters", "scorers"):
             data[key] = tuple(Choice(**each) for each in data[key])
         data["windows"] = Windows(**data["windows"])
-        data["warm_up"] = WarmUp(**data["warm_up"])
+        data["warm_up"] = WarmUpRule(**data["warm_up"])
         data["limits"] = Limits(**data["limits"])
         data["devices"] = tuple(data["devices"])
         return cls(**data)

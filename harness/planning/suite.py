@@ -123,7 +123,7 @@ class Windows:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WarmUp:
+class WarmUpRule:
     """How long is warmed up: until iterations vary by less than `tolerance`, within the caps."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -220,7 +220,7 @@ class Suite(Strict):
     trials: Count = 3
     seed: Annotated[int, BeforeValidator(_no_bool), Field(ge=0)] = 0
     windows: Windows = Windows()
-    warm_up: WarmUp = WarmUp()
+    warm_up: WarmUpRule = WarmUpRule()
     idle_seconds: Seconds = 0.0
     limits: Limits = Limits()
     cases: Annotated[list[Case], Field(min_length=1)]

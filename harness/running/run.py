@@ -325,7 +325,7 @@ def finish(folder: Path, *, again: bool = False) -> str:
                 child.kill()
                 child.wait()
     full = "; the disk is full" if shutil.disk_usage(folder).free < FULL_BYTES else ""
-    return f"scoring or costing failed, see {folder / 'costing.log'}{full}" if any(failed) else ""
+    return f"scoring or costing failed, see {folder / COSTING_LOG}{full}" if any(failed) else ""
 
 
 def _scored(folder: Path) -> bool:

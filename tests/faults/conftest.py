@@ -192,7 +192,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
     from harness.discovery.registry import Registry
     from harness.machine import leftovers
     from harness.planning.point import Choice, Plan, Point
-    from harness.planning.suite import WarmUp, Windows
+    from harness.planning.suite import WarmUpRule, Windows
     from harness.running.order import Scheduled
     from harness.running.run import prepare
     from harness.running.run_folder import create
@@ -213,7 +213,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
             "id": "0123456789ab", "suite": "s", "label": "a point", "workload": "spin",
             "options": {"iterations": 1000}, "backend": Choice("host"), "meters": (Choice("tdp", {"watts": 100}),),
             "trials": 1, "windows": Windows(count=1, min_seconds=0.0),
-            "warm_up": WarmUp(max_seconds=1.0, max_iterations=0, min_iterations=0),
+            "warm_up": WarmUpRule(max_seconds=1.0, max_iterations=0, min_iterations=0),
             "functional_units": {"operation": {"sum": "operations", "where": {}}},
         }  # fmt: skip
         values["meters"] = changes.pop("meters", values["meters"])

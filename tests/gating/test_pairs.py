@@ -14,7 +14,7 @@ from harness.gating import pairs as module
 from harness.gating.pairs import REDOINGS, Pairs, faults
 from harness.gating.sides import BASE, HEAD, Side, same_points
 from harness.planning.point import Choice, Point
-from harness.planning.suite import WarmUp
+from harness.planning.suite import WarmUpRule
 
 Says = Callable[[str, int], str]
 """Side and number of its trial -> why it fails; empty where it does not."""
@@ -122,9 +122,9 @@ def test_the_control_runs_on_bases_environment_and_counts_for_nobody(tmp_path: P
 
 @pytest.mark.parametrize(
     ("converged", "wanted", "counts"),
-    [(True, WarmUp(), True), (False, WarmUp(), False), (False, WarmUp(max_iterations=0), True)],
+    [(True, WarmUpRule(), True), (False, WarmUpRule(), False), (False, WarmUpRule(max_iterations=0), True)],
 )
-def test_a_warm_up_that_did_not_converge_keeps_a_trial_out(converged: bool, wanted: WarmUp, counts: bool) -> None:
+def test_a_warm_up_that_did_not_converge_keeps_a_trial_out(converged: bool, wanted: WarmUpRule, counts: bool) -> None:
     warm_up = SimpleNamespace(converged=converged, iterations=50, seconds=1.0, duration_cv=0.2)
     measurement: Any = SimpleNamespace(invalid=(), warm_up=warm_up)
     assert (faults(measurement, point(warm_up=wanted)) == []) is counts

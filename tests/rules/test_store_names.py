@@ -35,8 +35,12 @@ def test_no_other_module_spells_a_name_of_the_store() -> None:
 
 
 def test_the_rule_sees() -> None:
-    code = (
-        """folder / "job.json"; glob("*/record.json"); f"{run}/plan.json"; store / "baselines"; '"run.json is torn"'"""
-    )
-    assert len(list(spelled(ast.parse(code.replace(";", "\n"))))) == 4
+    lines = [
+        'a / "job.json"',
+        'glob("*/record.json")',
+        'x = f"{run}/plan.json"',
+        'a / "baselines"',
+        'said("no run.json yet")',
+    ]
+    assert len(list(spelled(ast.parse("\n".join(lines))))) == len(lines)
     assert not list(spelled(ast.parse('def f():\n    """Writes run.json."""\n    return {"index": 1}')))
