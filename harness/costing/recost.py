@@ -24,13 +24,17 @@ from harness.meter import ImpactMeterSpec
 from harness.planning.point import Choice, Point
 from harness.planning.secrecy import redacted_command
 from harness.quantity import Value
-from harness.records.files import load_record, trial_folders, write_json, write_record
+from harness.records.files import load_record, trial_folders, write_json, write_measurement, write_record
 from harness.records.paths import ENERGY, FAILURE, ITEMS, MEASUREMENT, PLAN, RECORD, RUN
 from harness.records.record import Record
 from harness.running.run_folder import new_run_id, planned_points
 
 KEPT_FILES: Final = (MEASUREMENT, ITEMS, ENERGY, FAILURE)
-"""What a new trial folder holds beside its record: copies, so that it can be costed again by itself."""
+"""What a new trial folder holds beside its record: copies, so that it can be costed again by itself.
+
+The measurement too is a copy and no reference to the parent's folder: a run can be moved, sent to a store and read
+there without another run, and the digest in the record says that it is the parent's.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +216,8 @@ def _write_run(
                 shutil.copyfile(trial / file, target / file)
         if (trial / RECORD).exists():
             parent = load_record(trial)
+            if not (target / MEASUREMENT).exists():  # a record of before may stand alone, since it holds it itself
+                write_measurement(target, parent.measurement)
             (applied,) = combinations.of(parent.impacts)
             write_record(target, recosted(parent, trial, applied, f"{run.name}/{trial.name}"))
     write_json(folder / PLAN, [_replanned(point, combinations, registry).to_json() for point in points])

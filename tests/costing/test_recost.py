@@ -6,7 +6,8 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,8 @@ from harness.meter import Costed, Factor, Impact, ImpactMeter, ImpactMeterSpec, 
 from harness.options import Options
 from harness.planning.point import Choice, Point
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value
-from harness.records.files import load_record, write_measurement, write_record
-from harness.records.paths import ENERGY, ITEMS, PLAN, RECORD, RUN
+from harness.records.files import load_record, trial_folders, write_measurement, write_record
+from harness.records.paths import ENERGY, ITEMS, MEASUREMENT, PLAN, RECORD, RUN
 from harness.records.record import Measurement, MeterReport, Reading, Record, Span, UnitResult, WarmUp
 from harness.running.run_folder import reopen
 from harness.sample import Scope
@@ -181,6 +182,27 @@ def test_a_new_record_names_its_parent_and_the_raw_files_stay(tmp_path: Path, re
     assert not list((tmp_path / "store").glob(".*"))
     with pytest.raises(UsageError, match="costed again from r1"):
         reopen(made)
+
+
+def test_a_new_record_refers_to_a_copy_of_the_parents_measurement(tmp_path: Path, registry: Registry) -> None:
+    run = make_run(tmp_path / "r1", {"a": 100.0}, own={"per_joule": 1.0})
+    (made,) = write_records([run], combinations(["smog.base=1"], [], registry), registry, tmp_path, [])
+    (old,), (new,) = (list(trial_folders(folder)) for folder in (run, made))
+    assert (new / MEASUREMENT).read_bytes() == (old / MEASUREMENT).read_bytes()
+    assert not (new / MEASUREMENT).is_symlink()
+    shutil.rmtree(run)
+    assert load_record(new).parent == f"r1/{old.name}"
+
+
+def test_a_record_of_before_that_stands_alone_can_be_costed_again(
+    tmp_path: Path, registry: Registry, hold_measurement: Callable[[Path], None]
+) -> None:
+    run = make_run(tmp_path / "r1", {"a": 100.0}, own={"per_joule": 1.0})
+    (trial,) = trial_folders(run)
+    hold_measurement(trial)
+    (trial / MEASUREMENT).unlink()
+    (made,) = write_records([run], combinations(["smog.base=1"], [], registry), registry, tmp_path, [])
+    assert load_record(made / trial.name).measurement == load_record(trial).measurement
 
 
 def test_a_recosted_run_can_be_costed_again(tmp_path: Path, registry: Registry) -> None:

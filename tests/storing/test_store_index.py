@@ -106,6 +106,16 @@ def test_an_index_that_does_not_fit_the_records_is_not_read(store: Path) -> None
     assert standing.exists()
 
 
+def test_check_names_a_record_of_another_measurement(store: Path) -> None:
+    first, second = sorted(store.glob("one/*-t000"))
+    rewrite(first / MEASUREMENT, lambda content: content.update(trial=7))
+    (second / MEASUREMENT).unlink()
+    found = {finding.where: finding.what for finding in check(Store(store)) if finding.fault}
+    assert "was made of another measurement" in found[f"one/{first.name}/record.json"]
+    assert "there is no such file" in found[f"one/{second.name}/record.json"]
+    assert [row.status for row in listed(Store(store)) if row.run == "one"] == ["a record cannot be read"]
+
+
 def test_a_trial_that_came_later_is_found(store: Path, make_run: MakeRun, tmp_path: Path) -> None:
     everything(store)
     later = make_run("later/run", points=1, trials=3)

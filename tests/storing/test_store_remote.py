@@ -470,6 +470,20 @@ def test_baselines_come_and_go_with_the_store(open_mirror: Open) -> None:
     assert not (here.fetch_kept(BASELINES) / BASELINES / "main.json").exists()
 
 
+def test_records_of_before_come_and_go(
+    open_memory: Open, make_run: MakeRun, hold_measurement: Callable[[Path], None]
+) -> None:
+    here, reader = open_memory("a"), open_memory("b")
+    run = measured(here, make_run, "one", points=1, trials=2)
+    for trial in trial_folders(run):
+        hold_measurement(trial)
+    here.send(run)
+    (folder,) = reader.fetch()
+    assert list(records_of(folder)) == list(records_of(run))
+    (series,) = history(reader, Metric("energy_j")).series
+    assert [entry.run for entry in series.entries] == ["made-up"]
+
+
 def test_history_and_records_need_no_side_cars(open_memory: Open, make_run: MakeRun) -> None:
     here, reader = open_memory("a"), open_memory("b")
     here.send(measured(here, make_run, "one", points=1, trials=2))
