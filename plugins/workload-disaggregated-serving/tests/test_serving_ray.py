@@ -233,13 +233,19 @@ cases:
 """
 
 
+def whole(path: Path) -> dict[str, Any]:
+    """A record with the measurement that it refers to."""
+    measurement = path.with_name("measurement.json").read_text(encoding="utf-8")
+    return {**json.loads(path.read_text(encoding="utf-8")), "measurement": json.loads(measurement)}
+
+
 def run(folder: Path, environment: Mapping[str, str]) -> tuple[subprocess.CompletedProcess[str], list[dict[str, Any]]]:
     (folder / "suite.yaml").write_text(SUITE, encoding="utf-8")
     command = [sys.executable, "-m", "harness", "run", str(folder / "suite.yaml"), "--store", str(folder / "store")]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **environment}
     )
-    return done, [json.loads(path.read_text(encoding="utf-8")) for path in (folder / "store").glob("*/*/record.json")]
+    return done, [whole(path) for path in (folder / "store").glob("*/*/record.json")]
 
 
 def test_each_nodes_meters_come_back_by_their_scopes(address: str, tmp_path: Path) -> None:

@@ -82,6 +82,12 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def whole(path: Path) -> dict[str, Any]:
+    """A record with the measurement that it refers to."""
+    measurement = path.with_name("measurement.json").read_text(encoding="utf-8")
+    return {**json.loads(path.read_text(encoding="utf-8")), "measurement": json.loads(measurement)}
+
+
 @pytest.mark.slow
 def test_a_run_by_the_command_line_conserves_requests_and_joules(tmp_path: Path) -> None:
     (tmp_path / "suite.yaml").write_text(SUITE, encoding="utf-8")
@@ -89,7 +95,7 @@ def test_a_run_by_the_command_line_conserves_requests_and_joules(tmp_path: Path)
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "store").glob("*-tiny-*")
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in run.glob("*/record.json")]
+    records = [whole(path) for path in run.glob("*/record.json")]
     assert {record["measurement"]["workload"]["configuration"] for record in records} == {"standalone", "dpd"}
     for record in records:
         _check_conservation(record)
