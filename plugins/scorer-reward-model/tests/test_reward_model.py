@@ -28,6 +28,7 @@ from harness.errors import ExitCode, MeasurementError
 from harness.functional_unit import Sweep
 from harness.planning.point import Choice, Point
 from harness.quantity import Amount
+from harness.records import paths
 from harness.records.files import load_record, write_measurement
 from harness.records.paths import OUTPUTS, RECORD
 from harness.records.record import Measurement, Span, WarmUp
@@ -226,7 +227,7 @@ def a_trial(folder: Path, point: Point) -> Path:
         {"item_id": row["item_id"], "window": 0, "output": {"prompt": "why", "text": "the cat", "tokens": [1]}}
         for row in rows
     ]
-    for name, lines in ((ITEMS, rows), (OUTPUTS, outputs)):
+    for name, lines in ((paths.ITEMS, rows), (OUTPUTS, outputs)):
         (trial / name).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return trial
 
@@ -236,8 +237,8 @@ def a_trial(folder: Path, point: Point) -> Path:
     [
         (OUTPUTS, {"item_id": "a", "window": 0, "output": {}}, "'0:a' has two outputs"),
         (OUTPUTS, {"item_id": "z", "window": 0, "output": {}}, "'0:z' has an output and no work item"),
-        (ITEMS, {"item_id": "d", "window": 0, "status": "ok", "output_tokens": 1}, "'0:d' left no prompt"),
-        (ITEMS, {"item_id": "d", "window": 0, "status": "failed", "output_tokens": 1.5}, ""),
+        (paths.ITEMS, {"item_id": "d", "window": 0, "status": "ok", "output_tokens": 1}, "'0:d' left no prompt"),
+        (paths.ITEMS, {"item_id": "d", "window": 0, "status": "failed", "output_tokens": 1.5}, ""),
     ],
 )
 def test_outputs_and_items_that_do_not_match_are_an_error(
