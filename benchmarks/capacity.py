@@ -25,7 +25,8 @@ from harness.discovery.registry import load_plugins
 from harness.executor import Executor, Job, Listener, Outcome
 from harness.planning.planner import expand
 from harness.planning.suite import Suite, loads
-from harness.records import record
+from harness.records.files import trial_folders, write_json
+from harness.records.paths import MEASUREMENT, RECORD
 from harness.running.run import Run, finish
 from harness.running.run_folder import create
 
@@ -50,8 +51,8 @@ class PretendedNodes(Executor):
     def __init__(self, nodes: int, seconds: float, files: Mapping[str, bytes]) -> None:
         self._nodes = nodes
         self._seconds = seconds
-        self._files = {name: data for name, data in files.items() if name != record.MEASUREMENT}
-        self._measurement = json.loads(files[record.MEASUREMENT])
+        self._files = {name: data for name, data in files.items() if name != MEASUREMENT}
+        self._measurement = json.loads(files[MEASUREMENT])
 
     @property
     def at_once(self) -> int:
@@ -68,7 +69,7 @@ class PretendedNodes(Executor):
         for name, data in self._files.items():
             (job.folder / name).write_bytes(data)
         described = {**self._measurement, "run": job.folder.parent.name, "trial_id": job.trial_id}
-        record.write_json(job.folder / record.MEASUREMENT, described)
+        write_json(job.folder / MEASUREMENT, described)
         return Outcome(ok=True)
 
 
@@ -99,8 +100,8 @@ def one_trial(store: Path) -> dict[str, bytes]:
     folder = create(store, plan, ["capacity"], ["capacity"], 0, name="one")
     work = Run(folder, plan.points, 0, registry=load_plugins(), executor=LocalExecutor(), watcher=lambda _event: None)
     assert work.execute().measured == 1
-    (trial,) = record.trial_folders(folder)
-    return {path.name: path.read_bytes() for path in trial.iterdir() if path.name != record.RECORD}
+    (trial,) = trial_folders(folder)
+    return {path.name: path.read_bytes() for path in trial.iterdir() if path.name != RECORD}
 
 
 def suites_of(points: int) -> list[Suite]:
@@ -153,11 +154,11 @@ def main() -> None:
         count, size = 0, 0
         for _, _, names in os.walk(run):
             count += len(names)
-        for path in next(record.trial_folders(run)).iterdir():
+        for path in next(trial_folders(run)).iterdir():
             size += path.stat().st_size
         rows.append(("files", f"{count}, {count / wanted.points:.1f} a trial before costing"))
         rows.append(("a trial of this workload", f"{size / 1e3:.1f} kB"))
-        for path in list(record.trial_folders(run))[COSTED:]:
+        for path in list(trial_folders(run))[COSTED:]:
             shutil.rmtree(path)
         began = time.perf_counter()
         assert finish(run) == ""

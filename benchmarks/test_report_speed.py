@@ -15,7 +15,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from harness.functional_unit import UnitCount, per_unit
 from harness.quantity import Amount, Method
-from harness.records import record
+from harness.records.files import write_measurement, write_record
+from harness.records.paths import ENERGY, ITEMS
 from harness.records.record import Measurement, MeterReport, Reading, Record, Span, UnitResult, WarmUp
 from harness.reporting.output import write
 from harness.sample import Scope
@@ -84,10 +85,10 @@ def write_run(folder: Path, points: int, trials: int) -> None:
             finished = trial(point, number)
             inside = folder / finished.measurement.trial_id
             inside.mkdir(parents=True)
-            record.dump(inside / record.MEASUREMENT, finished.measurement)
-            record.dump(inside / record.RECORD, finished)
-            (inside / record.ENERGY).write_text("\n".join(trace) + "\n", encoding="utf-8")
-            (inside / record.ITEMS).write_text("\n".join(items) + "\n", encoding="utf-8")
+            write_measurement(inside, finished.measurement)
+            write_record(inside, finished)
+            (inside / ENERGY).write_text("\n".join(trace) + "\n", encoding="utf-8")
+            (inside / ITEMS).write_text("\n".join(items) + "\n", encoding="utf-8")
 
 
 @pytest.mark.benchmark(timer=time.process_time)

@@ -5,6 +5,7 @@ Goals: the index makes a listing and a query of 100,000 records a matter of seco
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -18,8 +19,8 @@ from harness.backend import Device
 from harness.functional_unit import UnitCount
 from harness.planning.point import Choice, Point
 from harness.quantity import Amount, Method
-from harness.records import record
-from harness.records.paths import INDEX
+from harness.records.files import write_measurement, write_record
+from harness.records.paths import INDEX, MEASUREMENT, RECORD, RUN
 from harness.records.record import Measurement, MeterReport, Reading, Record, Span, UnitResult, WarmUp
 from harness.sample import Scope
 from harness.storing.check import listed
@@ -32,8 +33,8 @@ GOAL_S = 10.0
 GPU = "n0/gpu:GPU-1"
 
 
-def text() -> bytes:
-    """A record as a serving trial leaves it, with marks where run, trial and energy go."""
+def texts(folder: Path) -> tuple[bytes, bytes]:
+    """Measurement and record as a serving trial leaves them, with marks where run, trial, energy and digest go."""
     energy = Amount.of(5000.0, "J", Method.COUNTER, low=4700.0, high=5400.0)
     point = Point(
         id="p" * 12, suite="s", label="a point", workload="w", options={"draft_tokens": 4}, backend=Choice("torch"),
@@ -56,26 +57,29 @@ def text() -> bytes:
     count = UnitCount(achieved=1000.0, items=20, qualifying=20, failed=0)
     unit = UnitResult(unit="output_tokens", count=count, costs=costs, rate=Amount.exact(50.0, "token/s"))
     finished = Record(measurement=measurement, totals=totals, units={"token": unit, "good_token": unit}, columns={})
-    return record.adapter(Record).dump_json(finished, indent=1)
+    write_measurement(folder, measurement)
+    write_record(folder, finished)
+    measured, record = (folder / MEASUREMENT).read_bytes(), (folder / RECORD).read_bytes()
+    return measured, record.replace(hashlib.sha256(measured).hexdigest().encode(), b"@DIGEST@")
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Written without fsync and without a measurement beside each record: only records are read here."""
+    """Written without fsync."""
     folder = tmp_path_factory.mktemp("large")
-    template = text()
+    measured, finished = texts(tmp_path_factory.mktemp("one"))
     for number in range(RECORDS // TRIALS):
         run = folder / f"20260102T030405-{number:06d}"
         run.mkdir()
-        (run / record.RUN).write_text(f'{{"run": "{run.name}", "status": "ok", "seed": 0}}', encoding="utf-8")
-        mine = template.replace(b"@RUN@", run.name.encode())
+        (run / RUN).write_text(f'{{"run": "{run.name}", "status": "ok", "seed": 0}}', encoding="utf-8")
         for trial in range(TRIALS):
             target = run / f"pppppppppppp-t{trial:03d}"
             target.mkdir()
             energy = b"%d.5" % (number * TRIALS + trial)
-            (target / record.RECORD).write_bytes(
-                mine.replace(b"@TRIAL@", target.name.encode()).replace(b"12345.0", energy)
-            )
+            mine = measured.replace(b"@RUN@", run.name.encode()).replace(b"@TRIAL@", target.name.encode())
+            digest = hashlib.sha256(mine).hexdigest().encode()
+            (target / MEASUREMENT).write_bytes(mine)
+            (target / RECORD).write_bytes(finished.replace(b"@DIGEST@", digest).replace(b"12345.0", energy))
     return folder
 
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from harness.running.order import Scheduled
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from harness.discovery.registry import load_plugins
@@ -23,7 +24,6 @@ from harness.planning.named_offers import offers_of
 from harness.planning.planner import expand
 from harness.planning.suite import loads
 from harness.running.run import prepare
-from harness.running.schedule import Scheduled
 
 GOAL_S = 0.6
 ROUNDS = 10

@@ -22,7 +22,7 @@ _HOMES = {
     "harness.meter": ("Meter", "MeterContext", "MeterSpec", "Node"),
     "harness.options": ("Duration", "NoOptions", "Options", "Share", "Size"),
     "harness.quantity": ("Amount", "Method", "Unavailable", "Undefined", "Value", "total"),
-    "harness.records.record": ("load_record", "write_json"),
+    "harness.records.files": ("load_items", "load_record", "recorded_trials", "write_json"),
     "harness.sample": ("Condition", "Cumulative", "Scope", "Snapshot", "clock_id", "now_ns"),
     "harness.scorer": ("Scorer", "ScorerSpec"),
     "harness.workload": ("Column", "TrialContext", "Window", "Workload", "WorkloadSpec"),
@@ -71,8 +71,10 @@ if TYPE_CHECKING:
     from harness.quantity import Undefined as Undefined
     from harness.quantity import Value as Value
     from harness.quantity import total as total
-    from harness.records.record import load_record as load_record
-    from harness.records.record import write_json as write_json
+    from harness.records.files import load_items as load_items
+    from harness.records.files import load_record as load_record
+    from harness.records.files import recorded_trials as recorded_trials
+    from harness.records.files import write_json as write_json
     from harness.sample import Condition as Condition
     from harness.sample import Cumulative as Cumulative
     from harness.sample import Scope as Scope

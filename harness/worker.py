@@ -17,12 +17,12 @@ import traceback
 from pathlib import Path
 
 from harness.errors import HarnessError, MeasurementError, UsageError
-from harness.executor import JOB
 from harness.machine import leftovers
 from harness.measuring.messenger import Messenger
 from harness.measuring.trial import Trial
 from harness.planning.named_offers import load_named
-from harness.records import record
+from harness.records.files import write_measurement
+from harness.records.paths import JOB
 
 LIMIT_REASON = 4000
 """Characters of a failure's reason."""
@@ -52,7 +52,7 @@ def main(folder: Path) -> int:
         trial = Trial(folder, job, load_named(job), messenger)
         trial.interruptions.watch_signals()
         measurement = trial.run()
-        record.dump(folder / record.MEASUREMENT, measurement)
+        write_measurement(folder, measurement)
     except MemoryError:
         messenger.send("failed", kind="failed", reason="out of memory")
         return 1

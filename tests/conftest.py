@@ -15,7 +15,8 @@ from harness.functional_unit import UnitCount, per_unit
 from harness.impact import Factor
 from harness.planning.point import Choice, Point
 from harness.quantity import Amount, Method, Unavailable, Value
-from harness.records import record
+from harness.records.files import write_json, write_measurement, write_record
+from harness.records.paths import ENERGY, ITEMS, MEASUREMENT, RECORD, RUN
 from harness.records.record import Measurement, MeterReport, Reading, Record, SeenCondition, Span, UnitResult, WarmUp
 from harness.sample import Scope
 
@@ -136,9 +137,9 @@ def stored_run(tmp_path: Path) -> StoredRun:
                 finished = trial(point, name, number, joules, **facts)  # type: ignore[arg-type]
                 target = folder / finished.measurement.trial_id
                 target.mkdir()
-                record.dump(target / record.MEASUREMENT, finished.measurement)
-                record.dump(target / record.RECORD, finished)
-        (folder / record.RUN).write_text(json.dumps({"run": name, "parent": parent, "points": []}), encoding="utf-8")
+                write_measurement(target, finished.measurement)
+                write_record(target, finished)
+        (folder / RUN).write_text(json.dumps({"run": name, "parent": parent, "points": []}), encoding="utf-8")
         return folder
 
     return make
@@ -216,16 +217,16 @@ def trial_record(
 def write_trial(folder: Path, finished: Record, *, items: int = 20) -> None:
     """The record with side-cars: a steady 75 W on the GPU, items whose latency rises."""
     folder.mkdir(parents=True)
-    record.dump(folder / record.MEASUREMENT, finished.measurement)
-    record.dump(folder / record.RECORD, finished)
+    write_measurement(folder, finished.measurement)
+    write_record(folder, finished)
     lines = [json.dumps({"anchor": {"monotonic_ns": 0, "utc_s": 1.0}})]
     lines += [json.dumps({"t": at * 10**8, "m": "nvml", "j": {GPU: 7.5 * at}}) for at in range(41)]
-    (folder / record.ENERGY).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / ENERGY).write_text("\n".join(lines) + "\n", encoding="utf-8")
     rows = [
         {"item_id": str(n), "window": 0, "status": "ok", "output_tokens": 50, "latency_s": 0.01 * (n + 1)}
         for n in range(items)
     ]
-    (folder / record.ITEMS).write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    (folder / ITEMS).write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
 
 
 @pytest.fixture
@@ -245,10 +246,22 @@ def make_run(tmp_path: Path) -> MakeRun:
                        for at in range(points)],
             "skipped": [{"label": label, "reason": label}],
         }  # fmt: skip
-        record.write_json(folder / record.RUN, described)
+        write_json(folder / RUN, described)
         return folder
 
     return make
+
+
+@pytest.fixture
+def hold_measurement() -> Callable[[Path], None]:
+    """Makes the record of a trial one of before records referred to their measurement: it holds it itself."""
+
+    def change(trial: Path) -> None:
+        content = json.loads((trial / RECORD).read_text(encoding="utf-8"))
+        content["measurement"] = json.loads((trial / MEASUREMENT).read_text(encoding="utf-8"))
+        write_json(trial / RECORD, content)
+
+    return change
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 
 from harness import executor
 from harness.executor import ask_probe, costing_command, probe_command, tail, worker_command
-from harness.records import record
+from harness.records.paths import FAILURE, LOG, MEASUREMENT
 
 ROOT = Path(__file__).parents[1]
 STARTED = {executor.WORKER, executor.COSTING, executor.PROBE}
@@ -49,7 +49,7 @@ def test_no_other_file_types_the_name_of_a_started_module() -> None:
 
 
 def test_the_files_of_a_trial_are_those_of_the_store() -> None:
-    assert (executor.MEASUREMENT, executor.LOG, executor.FAILURE) == (record.MEASUREMENT, record.LOG, record.FAILURE)
+    assert (executor.MEASUREMENT, executor.LOG, executor.FAILURE) == (MEASUREMENT, LOG, FAILURE)
 
 
 def test_the_tail_of_a_log_is_its_last_lines(tmp_path: Path) -> None:

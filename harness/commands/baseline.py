@@ -67,7 +67,7 @@ def list_(*, store: Store = STORE, as_json: AsJson = False) -> None:
     for each in found:
         typer.echo(f"{each.name:<24} {each.saved_utc}  {len(each.points)} points, {each.trials} trials")
     if not found:
-        typer.echo(f"no baseline is saved under {kept.shown}/{baseline.FOLDER}")
+        typer.echo(f"no baseline is saved under {kept.shown}/{BASELINES}")
 
 
 @app.command()
@@ -79,14 +79,14 @@ def show(name: Name, *, store: Store = STORE, as_json: AsJson = False) -> None:
 
     from harness.commands.baseline_view import section
     from harness.gating import baseline
-    from harness.records import record
+    from harness.records.files import adapter
     from harness.records.paths import BASELINES
     from harness.reporting.terminal import print_section
     from harness.storing.places import open_store
 
     found = baseline.load(open_store(store).fetch_kept(BASELINES), name)
     if as_json:
-        typer.echo(json.dumps(record.adapter(baseline.Baseline).dump_python(found, mode="json"), indent=1))
+        typer.echo(json.dumps(adapter(baseline.Baseline).dump_python(found, mode="json"), indent=1))
         return
     typer.echo(f"{found.name}: saved {found.saved_utc} from {', '.join(found.runs)}")
     for key in found.keys:

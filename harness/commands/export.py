@@ -17,7 +17,7 @@ def export(
     form: Annotated[str, typer.Option("--to", help="pytest-benchmark, openmetrics or model-card.")],
 ) -> None:
     """Writes a run's results for another tool."""
-    from harness.records.record import write_atomically
+    from harness.records.files import write_atomically
     from harness.records.summary import load
     from harness.reporting.export import FORMATS
     from harness.storing.places import run_folder

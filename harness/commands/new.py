@@ -1,4 +1,4 @@
-"""The body of `harness new`: writes the package of a first plugin from the templates beside this file."""
+"""`harness new`: writes the package of a first plugin from the templates beside this file."""
 
 from __future__ import annotations
 
@@ -9,15 +9,31 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-from harness.discovery.registry import Registry
+import typer
+
+from harness.commands.console import loaded_registry
 from harness.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from harness.discovery.registry import Registry
 
 KINDS: Final = ("workload", "backend", "meter", "executor")
 LONGEST: Final = 28
 _NAME: Final = re.compile(r"[A-Za-z](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 """A name of PEP 508 that begins with a letter, so that a class can bear it too."""
+
+
+def new(
+    kind: Annotated[str, typer.Argument(help="workload, backend, meter or executor.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="What suites will call it.", show_default=False)],
+    *,
+    folder: Annotated[Path, typer.Option(help="Where the package's folder is made.")] = Path(),
+) -> None:
+    """Writes the package of a first plugin, with its test."""
+    for line in made(kind, name, folder, loaded_registry()):
+        typer.echo(line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +128,7 @@ def content(plugin: Names) -> dict[str, str]:
     return {**written, f"src/{plugin.package}/py.typed": ""}
 
 
-def new(kind: str, name: str, parent: Path, registry: Registry) -> list[str]:
+def made(kind: str, name: str, parent: Path, registry: Registry) -> list[str]:
     """Writes a plugin and returns what to do next, as lines.
 
     Raises:

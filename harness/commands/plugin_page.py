@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from harness.discovery.option_table import PARSED, OptionRow, OptionTable, option_tables, schema_of
 from harness.discovery.registry import Offer, Registry
 from harness.impact import ImpactMeterSpec
@@ -66,6 +64,8 @@ def _verdict(registry: Registry, kind: str, offer: Offer) -> str | None:
         return verdicts(registry, name).get((kind, name))
     if kind != "workload" or offer.spec.probe is None:
         return None
+    from pydantic import ValidationError
+
     from harness.planning.point import Choice, Point
     from harness.planning.probe import Prober
 

@@ -1,15 +1,61 @@
-"""The body of `harness plugins`: what is offered, what works here, and which contracts hold."""
+"""`harness plugins`: what is offered, what works here, and which contracts hold."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from harness.discovery.registry import Registry
+import typer
+
+from harness.commands.console import AsJson, loaded_registry
 from harness.errors import ExitCode
 
+if TYPE_CHECKING:
+    from harness.discovery.registry import Registry
+
 KINDS_SHOWN: Final = ("workload", "backend", "meter", "scorer", "executor", "command")
+
+
+def plugins(
+    name: Annotated[
+        str | None, typer.Argument(help="Show this one with its options, columns and units.", show_default=False)
+    ] = None,
+    *,
+    as_json: AsJson = False,
+    probe: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="Ask each backend and meter, with default options, if it works.")
+    ] = True,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Hold an offer, or all of a distribution, to its contract.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Lists what the installed plugins offer and what works here, and plugins that do not load."""
+    registry = loaded_registry()
+    if check is not None:
+        if name is not None:
+            raise typer.BadParameter("NAME and --check are mutually exclusive")
+        said, code = checked(registry, check, as_json=as_json)
+        typer.echo("\n".join(said))
+        raise typer.Exit(int(code))
+    if name is not None:
+        from harness.commands.plugin_page import page
+
+        typer.echo(page(registry, name, probe=probe, as_json=as_json))
+        return
+    rows = listed(registry, probe=probe)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        for line in lines(rows):
+            typer.echo(line)
+        for conflict in registry.conflicts:
+            typer.echo(f"conflict: {conflict}", err=True)
+    if registry.broken:
+        raise typer.Exit(int(ExitCode.MEASUREMENT))
 
 
 def listed(registry: Registry, *, probe: bool) -> list[dict[str, Any]]:
@@ -42,7 +88,7 @@ def lines(rows: list[dict[str, Any]]) -> Iterator[str]:
             yield f"{'':<29}{row['probe']}"
 
 
-def check(registry: Registry, name: str, *, as_json: bool) -> tuple[list[str], ExitCode]:
+def checked(registry: Registry, name: str, *, as_json: bool) -> tuple[list[str], ExitCode]:
     """Holds the offers of a name or distribution to their contracts: lines to print, and 0 or 3."""
     from harness.testing.contract import check_offer, chosen
 

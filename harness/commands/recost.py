@@ -1,21 +1,59 @@
-"""What `harness recost` does with its arguments, once they are parsed."""
+"""`harness recost`: what is heavy is imported when it is called."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from harness.costing.recost import columns_of, points_of, rows, write_runs
-from harness.costing.settings import Combinations, parse_set, parse_sweep
-from harness.costing.sweep_ranking import Ranking
-from harness.discovery.registry import Registry
+import typer
+
+from harness.commands.console import DEFAULT_STORE, RunFolders, StorePlace, loaded_registry, render
 from harness.errors import UsageError, did_you_mean
-from harness.reporting.sweep_table import FORMATS, opened
+
+if TYPE_CHECKING:
+    from harness.costing.settings import Combinations
+    from harness.discovery.registry import Registry
+
+
+def recost(
+    runs: RunFolders,
+    *,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="METER.OPTION=VALUE", help="Option of an impact meter.")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None, typer.Option(metavar="METER.OPTION=A,B,1..9", help="Options side by side, in one table.")
+    ] = None,
+    store: StorePlace = DEFAULT_STORE,
+    form: Annotated[str, typer.Option("--format", help="Of the table: terminal, csv, md or json.")] = "terminal",
+    output: Annotated[Path | None, typer.Option(help="File for the table.", show_default=False)] = None,
+) -> None:
+    """Costs finished runs again with other factors: new records, or one table of a sweep; nothing is measured."""
+    from harness.planning.secrecy import command_line
+    from harness.storing.places import open_store, run_folder
+
+    registry = loaded_registry()
+    kept, folders = open_store(store), [run_folder(run) for run in runs]
+    wanted = combinations(settings or [], sweep or [], registry)
+    if sweep:
+        for line in write_table(folders, wanted, registry, form, output):
+            typer.echo(line, err=output is None)
+        return
+    if output is not None or form != "terminal":
+        raise UsageError("--format and --output are for the table of a sweep", accepted="--sweep")
+    made = write_records(folders, wanted, registry, kept.folder, command_line())
+    render(made)
+    for folder in made:
+        kept.send(folder)
+        typer.echo(f"records: {kept.name_of(folder)}")
 
 
 def combinations(fixed: Sequence[str], swept: Sequence[str], registry: Registry) -> Combinations:
     """What the arguments of `--set` and `--sweep` span; raises UsageError."""
+    from harness.costing.settings import Combinations, parse_set, parse_sweep
+
     if not fixed and not swept:
         raise UsageError("nothing to change", accepted="--set METER.OPTION=VALUE or --sweep METER.OPTION=A,B,C")
     return Combinations([parse_set(text) for text in fixed], [parse_sweep(text) for text in swept], registry)
@@ -30,6 +68,10 @@ def write_table(
         UsageError: an unknown format, no run folder, an option refused.
         MeasurementError: a record that cannot be read.
     """
+    from harness.costing.recost import columns_of, points_of, rows
+    from harness.costing.sweep_ranking import Ranking
+    from harness.reporting.sweep_table import FORMATS, opened
+
     if form not in FORMATS:
         raise UsageError(
             f"{form!r} is no format of a table", accepted=", ".join(FORMATS), hint=did_you_mean(form, FORMATS)
@@ -53,6 +95,8 @@ def write_records(
     runs: Sequence[Path], wanted: Combinations, registry: Registry, store: Path, command: Sequence[str]
 ) -> list[Path]:
     """Writes a new run for each run, with records that name their parents; returns their folders."""
+    from harness.costing.recost import columns_of, points_of, write_runs
+
     points = points_of(runs)
     columns_of([point for of_run in points.values() for point in of_run], wanted, registry)
     return write_runs(points, store, wanted, registry, command)

@@ -119,9 +119,9 @@ def _resumed(
 
 def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry: Registry) -> Begun:
     """A new run."""
+    from harness.planning.secrecy import command_line
     from harness.running.executor_choice import choose
     from harness.running.run_folder import create
-    from harness.storing.url import command_line
 
     if not loaded:
         raise UsageError("nothing to run", accepted="suite files, or --resume with a run folder")

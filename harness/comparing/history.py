@@ -16,8 +16,9 @@ from typing import Any
 
 from harness.errors import MeasurementError, UsageError, did_you_mean
 from harness.quantity import Amount
-from harness.records import record
+from harness.records.files import records_of
 from harness.records.metric import Metric
+from harness.records.paths import RUN
 from harness.records.trials import (
     PointTrials,
     cards,
@@ -110,7 +111,7 @@ def history(
         if recosted(folder):
             notes.append(f"{folder.name}: costed again from another run, left out")
             continue
-        for point in group(record.records_of(folder)):
+        for point in group(records_of(folder)):
             if only not in point.name:
                 continue
             known |= dict.fromkeys(map(str, metrics_of(point.records)))
@@ -129,12 +130,12 @@ def history(
 
 def run_folders(store: Store) -> Iterator[Path]:
     """The run folders of a store, by name and so by time."""
-    yield from (folder for folder in store.fetch() if (folder / record.RUN).is_file())
+    yield from (folder for folder in store.fetch() if (folder / RUN).is_file())
 
 
 def recosted(run: Path) -> bool:
     """Whether a run holds other costs of a run that the store may hold too."""
-    path = run / record.RUN
+    path = run / RUN
     try:
         return bool(json.loads(path.read_text(encoding="utf-8")).get("parent"))
     except (OSError, ValueError, AttributeError) as error:

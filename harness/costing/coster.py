@@ -23,7 +23,8 @@ from harness.functional_unit import FunctionalUnit, Row, count, finite, per_seco
 from harness.impact import ImpactMeter, ImpactMeterSpec
 from harness.planning.point import Point
 from harness.quantity import Amount, Method, Value
-from harness.records import record, side_cars
+from harness.records.files import check_side_cars, load_measurement, read_lines, trial_folders, write_json, write_record
+from harness.records.paths import FAILURE, ITEMS, MEASUREMENT, OUTPUTS, RECORD
 from harness.records.record import Measurement, Record, UnitResult
 from harness.scorer import Scorer
 from harness.workload import Column
@@ -50,7 +51,7 @@ class Coster:
         self.folder = folder
         self.registry = registry
         self.point = Point.from_json(dict(measurement.point))
-        self.rows = list(record.read_lines(folder / record.ITEMS))
+        self.rows = list(read_lines(folder / ITEMS))
         self.scorer_facts: dict[str, Any] = {}
 
     def record(self) -> Record:
@@ -115,11 +116,11 @@ class Coster:
     def _outputs(self, items: Mapping[str, Row]) -> dict[str, object]:
         """Stored outputs by item; one without its item, or two of one item, are an error."""
         outputs: dict[str, object] = {}
-        for row in record.read_lines(self.folder / record.OUTPUTS):
+        for row in read_lines(self.folder / OUTPUTS):
             name = key(row)
             if name in outputs or name not in items:
                 what = "two outputs" if name in outputs else "an output and no work item"
-                raise MeasurementError(f"item {name!r} has {what}", where=str(self.folder / record.OUTPUTS))
+                raise MeasurementError(f"item {name!r} has {what}", where=str(self.folder / OUTPUTS))
             outputs[name] = row["output"]
         return outputs
 
@@ -198,11 +199,11 @@ def _obtained(value: Value, method: Method) -> Value:
 
 def finish_trial(folder: Path, registry: Registry) -> Record:
     """Scores and costs one trial and writes its record."""
-    measurement = record.load_measurement(folder)
-    side_cars.check(folder, measurement)
+    measurement = load_measurement(folder)
+    check_side_cars(folder, measurement)
     finished = Coster(measurement, folder, registry).record()
-    record.dump(folder / record.RECORD, finished)
-    (folder / record.FAILURE).unlink(missing_ok=True)
+    write_record(folder, finished)
+    (folder / FAILURE).unlink(missing_ok=True)
     return finished
 
 
@@ -213,9 +214,9 @@ def main(run: Path, *, again: bool = False, part: int = 0, parts: int = 1) -> in
     """
     registry = load_plugins()
     failed = 0
-    for folder in islice(record.trial_folders(run), part, None, parts):
-        stands = (folder / record.RECORD).exists()
-        if (stands and not again) or not (folder / record.MEASUREMENT).exists():
+    for folder in islice(trial_folders(run), part, None, parts):
+        stands = (folder / RECORD).exists()
+        if (stands and not again) or not (folder / MEASUREMENT).exists():
             continue
         try:
             finish_trial(folder, registry)
@@ -224,5 +225,5 @@ def main(run: Path, *, again: bool = False, part: int = 0, parts: int = 1) -> in
             failed += 1
             reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
             if not stands:
-                record.write_json(folder / record.FAILURE, {"reason": f"scoring or costing: {reason}", "log_tail": []})
+                write_json(folder / FAILURE, {"reason": f"scoring or costing: {reason}", "log_tail": []})
     return 1 if failed else 0

@@ -17,7 +17,8 @@ from harness.functional_unit import UnitCount, per_unit
 from harness.impact import Costed, DeviceUse, EnergyTrace, Factor, Impact, ImpactMeter, ImpactMeterSpec
 from harness.planning.point import order_impacts
 from harness.quantity import Amount, Unavailable, Undefined, Value, total
-from harness.records import record
+from harness.records.files import read_lines
+from harness.records.paths import ENERGY
 from harness.records.record import Measurement, Span
 from harness.sample import Scope, disjoint
 from harness.units import seconds
@@ -233,7 +234,7 @@ class StoredTrace(EnergyTrace):
     _read: Callable[[], EnergyTrace]
 
     def __init__(self, folder: Path, measurement: Measurement) -> None:
-        read = cache(lambda: read_trace(folder / record.ENERGY, measurement))
+        read = cache(lambda: read_trace(folder / ENERGY, measurement))
         object.__setattr__(self, "_read", read)  # a trace is frozen
 
     @property
@@ -254,7 +255,7 @@ def read_trace(path: Path, measurement: Measurement) -> EnergyTrace:
     times: list[float] = []
     joules: dict[str, list[float]] = defaultdict(list)
     wanted = {scope for _, scope in primary}
-    rows = list(record.read_lines(path))
+    rows = list(read_lines(path))
     anchor: Mapping[str, Any] | None = next((row["anchor"] for row in rows if "anchor" in row), None)
     for row in sorted((row for row in rows if "t" in row), key=itemgetter("t")):  # edges are written a little late
         latest |= {

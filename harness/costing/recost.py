@@ -24,12 +24,17 @@ from harness.impact import ImpactMeterSpec
 from harness.planning.point import Choice, Point
 from harness.planning.secrecy import redacted_command
 from harness.quantity import Value
-from harness.records import record
+from harness.records.files import load_record, trial_folders, write_json, write_measurement, write_record
+from harness.records.paths import ENERGY, FAILURE, ITEMS, MEASUREMENT, PLAN, RECORD, RUN
 from harness.records.record import Record
-from harness.running.run_folder import PLAN, new_run_id, planned_points
+from harness.running.run_folder import new_run_id, planned_points
 
-KEPT_FILES: Final = (record.MEASUREMENT, record.ITEMS, record.ENERGY, record.FAILURE)
-"""What a new trial folder holds beside its record: copies, so that it can be costed again by itself."""
+KEPT_FILES: Final = (MEASUREMENT, ITEMS, ENERGY, FAILURE)
+"""What a new trial folder holds beside its record: copies, so that it can be costed again by itself.
+
+The measurement too is a copy and no reference to the parent's folder: a run can be moved, sent to a store and read
+there without another run, and the digest in the record says that it is the parent's.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +77,8 @@ class Columns:
 
 def trials(run: Path) -> Iterator[Path]:
     """Folders of the trials of a run that have a record."""
-    for folder in record.trial_folders(run):
-        if (folder / record.RECORD).exists():
+    for folder in trial_folders(run):
+        if (folder / RECORD).exists():
             yield folder
 
 
@@ -114,7 +119,7 @@ def rows(runs: Sequence[Path], combinations: Combinations, columns: Columns) -> 
     """Every record under every combination, one record in memory at a time."""
     for run in runs:
         for folder in trials(run):
-            finished = record.load_record(folder)
+            finished = load_record(folder)
             windows = CostedWindows(finished.measurement, StoredTrace(folder, finished.measurement))
             invalid = finished.measurement.invalid
             for index, applied in enumerate(combinations.of(finished.impacts)):
@@ -203,17 +208,19 @@ def _write_run(
     command: Sequence[str],
 ) -> None:
     described = _described(run)
-    for trial in record.trial_folders(run):
+    for trial in trial_folders(run):
         target = folder / trial.name
         target.mkdir()
         for file in KEPT_FILES:
             with suppress(FileNotFoundError):
                 shutil.copyfile(trial / file, target / file)
-        if (trial / record.RECORD).exists():
-            parent = record.load_record(trial)
+        if (trial / RECORD).exists():
+            parent = load_record(trial)
+            if not (target / MEASUREMENT).exists():  # a record of before may stand alone, since it holds it itself
+                write_measurement(target, parent.measurement)
             (applied,) = combinations.of(parent.impacts)
-            record.dump(target / record.RECORD, recosted(parent, trial, applied, f"{run.name}/{trial.name}"))
-    record.write_json(folder / PLAN, [_replanned(point, combinations, registry).to_json() for point in points])
+            write_record(target, recosted(parent, trial, applied, f"{run.name}/{trial.name}"))
+    write_json(folder / PLAN, [_replanned(point, combinations, registry).to_json() for point in points])
     described |= {
         "run": name,
         "parent": run.name,
@@ -221,16 +228,16 @@ def _write_run(
         "command": redacted_command(list(command)),
         "recosted_utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    record.write_json(folder / record.RUN, described)
+    write_json(folder / RUN, described)
 
 
 def _described(run: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((run / record.RUN).read_text(encoding="utf-8")))
+        return dict(json.loads((run / RUN).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError) as error:
-        raise MeasurementError(f"not readable as a JSON object: {error}", where=str(run / record.RUN)) from error
+        raise MeasurementError(f"not readable as a JSON object: {error}", where=str(run / RUN)) from error
 
 
 def _replanned(point: Point, combinations: Combinations, registry: Registry) -> Point:

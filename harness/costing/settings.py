@@ -16,9 +16,9 @@ from harness.costing.impacts import Applied, in_order
 from harness.discovery.registry import Registry
 from harness.errors import PluginError, UsageError, did_you_mean
 from harness.impact import ImpactMeterSpec
+from harness.planning.faults import refusals
 from harness.planning.located_yaml import parse
 from harness.planning.point import canonical
-from harness.planning.refusals import refusals
 
 LIMIT_COMBINATIONS: Final = 10_000
 

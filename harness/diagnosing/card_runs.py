@@ -20,7 +20,7 @@ from harness.errors import HarnessError, MeasurementError
 from harness.machine.fingerprint import digest
 from harness.meter import Meter, MeterContext, MeterSpec
 from harness.quantity import Method, Unavailable
-from harness.records.record import write_atomically
+from harness.records.files import write_atomically
 from harness.reporting.tables import Item, Section
 from harness.reporting.terminal import print_section
 from harness.reporting.wording import percent

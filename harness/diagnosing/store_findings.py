@@ -11,9 +11,9 @@ import psutil
 
 from harness.errors import MeasurementError
 from harness.planning.point import Point
-from harness.records import record, side_cars
+from harness.records.files import check_side_cars, load_measurement, load_record, trial_folders
+from harness.records.paths import FAILURE, JOB, MEASUREMENT, PLAN, RECORD, RUN
 from harness.running.driver_lock import is_driven
-from harness.running.run_folder import PLAN
 
 SHOWN: Final = 20
 """So many findings of one kind are told one by one."""
@@ -38,7 +38,7 @@ def store_findings(store: Path) -> Iterator[StoreFinding]:
         if not _is_run(folder):
             continue
         runs += 1
-        trials += sum(1 for _ in record.trial_folders(folder))
+        trials += sum(1 for _ in trial_folders(folder))
         for finding in _run(folder, going_on=is_driven(folder)):
             wrong += 1
             if wrong <= SHOWN:
@@ -51,20 +51,20 @@ def store_findings(store: Path) -> Iterator[StoreFinding]:
 
 def _is_run(folder: Path) -> bool:
     """Whether a folder of the store is a run's, or what is left of one; baselines and pages are not."""
-    if (folder / record.RUN).exists() or (folder / PLAN).exists():
+    if (folder / RUN).exists() or (folder / PLAN).exists():
         return True
-    return any(path.name in {record.MEASUREMENT, "job.json"} for path in folder.glob("*/*"))
+    return any(path.name in {MEASUREMENT, JOB} for path in folder.glob("*/*"))
 
 
 def _run(folder: Path, *, going_on: bool) -> Iterator[StoreFinding]:
     for path in sorted(folder.rglob(".*")):
         yield from _temporary(path)
     try:
-        described = json.loads((folder / record.RUN).read_bytes())
+        described = json.loads((folder / RUN).read_bytes())
         status = dict(described).get("status")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         yield StoreFinding(
-            str(folder), "wrong", f"run.json cannot be read: {_said(error)}", "the run never began: delete the folder"
+            str(folder), "wrong", f"{RUN} cannot be read: {_said(error)}", "the run never began: delete the folder"
         )
         return
     try:
@@ -82,27 +82,27 @@ def _run(folder: Path, *, going_on: bool) -> Iterator[StoreFinding]:
 
 
 def _trial(folder: Path, *, going_on: bool) -> Iterator[StoreFinding]:
-    measured, finished = folder / record.MEASUREMENT, folder / record.RECORD
+    measured, finished = folder / MEASUREMENT, folder / RECORD
     try:
         if finished.exists():
-            record.load_record(folder)
+            load_record(folder)
         if measured.exists():
-            side_cars.check(folder, record.load_measurement(folder))
+            check_side_cars(folder, load_measurement(folder))
     except (MeasurementError, OSError) as error:
         remedy = f"restore the file, or delete {folder} and resume the run"
         yield StoreFinding(str(folder), "wrong", str(error), remedy)
         return
     if going_on:
         return
-    if measured.exists() and not finished.exists() and not (folder / record.FAILURE).exists():
+    if measured.exists() and not finished.exists() and not (folder / FAILURE).exists():
         yield StoreFinding(str(folder), "wrong", "measured and not costed", f"harness score {folder.parent}")
-    elif (folder / "job.json").exists() and not measured.exists() and not (folder / record.FAILURE).exists():
+    elif (folder / JOB).exists() and not measured.exists() and not (folder / FAILURE).exists():
         remedy = f"harness run --resume {folder.parent}"
         yield StoreFinding(str(folder), "wrong", "begun and not finished", remedy)
 
 
 def _temporary(path: Path) -> Iterator[StoreFinding]:
-    """A temporary file whose writer is gone: `.name.PID`, as `record.write_atomically` names them."""
+    """A temporary file whose writer is gone: `.name.PID`, as `write_atomically` names them."""
     pid = path.name.rpartition(".")[2]
     if path.is_file() and path.name.count(".") > 1 and pid.isdigit() and not psutil.pid_exists(int(pid)):
         yield StoreFinding(str(path), "wrong", "half-written, by a process that is gone", "delete it: it is no record")

@@ -20,13 +20,13 @@ from pydantic import ConfigDict, ValidationError
 from harness.errors import MeasurementError, UsageError, did_you_mean
 from harness.gating.cells import gateable
 from harness.quantity import Amount
-from harness.records import record
+from harness.records.files import adapter, records_of, write_json
 from harness.records.metric import Metric
+from harness.records.paths import BASELINES, RUN
 from harness.records.record import AnyValue, Record
 from harness.records.trials import RUNNER_KEYS, PointTrials, factor_ids, group, metrics_of, same_runner, value_of
 
 SCHEMA_VERSION: Final = 1
-FOLDER: Final = "baselines"
 """Below the store, so that `reports/baselines/` can be committed."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -125,7 +125,7 @@ def path_of(store: Path, name: str) -> Path:
         raise UsageError(
             f"{name!r} is no name of a baseline", accepted="up to 100 of A-Z a-z 0-9 . _ -, a letter or digit first"
         )
-    return store / FOLDER / f"{name}.json"
+    return store / BASELINES / f"{name}.json"
 
 
 def build(name: str, runs: Sequence[Path], keys: Sequence[str] = RUNNER_KEYS) -> Baseline:
@@ -137,9 +137,9 @@ def build(name: str, runs: Sequence[Path], keys: Sequence[str] = RUNNER_KEYS) ->
     """
     records: list[Record] = []
     for run in runs:
-        if not (run / record.RUN).exists():
-            raise UsageError("this is no run folder", where=str(run), accepted="a folder with run.json")
-        records += record.records_of(run)
+        if not (run / RUN).exists():
+            raise UsageError("this is no run folder", where=str(run), accepted=f"a folder with {RUN}")
+        records += records_of(run)
     points = group(records)
     if not points:
         raise MeasurementError("no valid trial in these runs has a record", where=", ".join(map(str, runs)))
@@ -196,7 +196,7 @@ def save(store: Path, baseline: Baseline, *, replace: bool = False) -> Path:
     if path.exists() and not replace:
         raise UsageError(f"there is a baseline {baseline.name!r} already", where=str(path), hint="--replace")
     path.parent.mkdir(parents=True, exist_ok=True)
-    record.write_json(path, record.adapter(Baseline).dump_python(baseline, mode="json"))
+    write_json(path, adapter(Baseline).dump_python(baseline, mode="json"))
     return path
 
 
@@ -222,7 +222,7 @@ def load(store: Path, name: str) -> Baseline:
         found = json.loads(text).get("schema")
         if found != SCHEMA_VERSION:
             raise MeasurementError(f"a baseline of schema {found}, not {SCHEMA_VERSION}", where=str(path))
-        return record.adapter(Baseline).validate_json(text)
+        return adapter(Baseline).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -233,7 +233,7 @@ def load(store: Path, name: str) -> Baseline:
 
 def names(store: Path) -> list[str]:
     """Names of the stored baselines, sorted."""
-    return sorted(path.stem for path in (store / FOLDER).glob("*.json") if _NAME.fullmatch(path.stem))
+    return sorted(path.stem for path in (store / BASELINES).glob("*.json") if _NAME.fullmatch(path.stem))
 
 
 def remove(store: Path, name: str) -> Path:

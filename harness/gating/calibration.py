@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from harness.errors import MeasurementError
 from harness.gating.verdict import Cell, Verdict, build, judge, needs_more
-from harness.records import record
+from harness.records.files import write_json
 from harness.statistics.paired import ALPHA, effect, look_sizes, wilson
 
 SCHEMA: Final = 1
@@ -79,7 +79,7 @@ class Calibration:
     def write(self, path: Path) -> None:
         """Keeps it as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        record.write_json(path, {"schema": SCHEMA, **asdict(self)})
+        write_json(path, {"schema": SCHEMA, **asdict(self)})
 
     @classmethod
     def read(cls, path: Path) -> Calibration:

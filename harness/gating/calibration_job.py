@@ -17,9 +17,9 @@ from harness.gating.gate import Gate, control_cell, looks_for
 from harness.gating.job import Matched, load, margins, match
 from harness.gating.pairs import Pairs
 from harness.gating.sides import BASE, HEAD, Side, installed
+from harness.planning.secrecy import command_line
 from harness.running.run import Watcher
 from harness.running.run_folder import new_run_id
-from harness.storing.url import command_line
 
 
 def run(

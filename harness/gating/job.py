@@ -22,13 +22,14 @@ from harness.gating.verdict import margin
 from harness.planning import suite
 from harness.planning.named_offers import Offers
 from harness.planning.point import Point
+from harness.planning.secrecy import command_line
 from harness.planning.suite import Suite
-from harness.records import record
+from harness.records.files import write_json
 from harness.records.metric import Metric
+from harness.records.paths import GATE
 from harness.running.executor_choice import LOCAL
 from harness.running.run import Watcher
 from harness.running.run_folder import new_run_id
-from harness.storing.url import command_line
 
 CONTROL: Final = """\
 suite: control
@@ -43,7 +44,6 @@ cases:
     functional_units: {item: {sum: items}}
 """
 """Measured in every round under both names, on base's environment; if it moves, the runner did."""
-GATE: Final = "gate.json"
 
 
 @contextmanager
@@ -239,7 +239,7 @@ def run(
         "revisions": {name: side.revision for name, side in made.items()},
         "suites": [each.file for each in loaded],
     }
-    record.write_json(folder / GATE, content)
+    write_json(folder / GATE, content)
     return result, folder
 
 

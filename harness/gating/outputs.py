@@ -10,8 +10,8 @@ from xml.etree import ElementTree as ET
 
 from harness.errors import UsageError
 from harness.gating.gate import Result, to_json
-from harness.gating.job import GATE
 from harness.gating.verdict import Judged, Verdict
+from harness.records.paths import GATE
 
 _JUNIT = {Verdict.REGRESSED: "failure", Verdict.INVALID: "error", Verdict.INCONCLUSIVE: "error"}
 

@@ -19,11 +19,12 @@ from harness.executor import Executor, costing_command
 from harness.gating.sides import BASE, HEAD, Side, run_whole
 from harness.planning.named_offers import Offers
 from harness.planning.point import Plan, Point
-from harness.records import record
+from harness.records.files import load_measurement, load_record, write_json
+from harness.records.paths import FAILURE
 from harness.records.record import Measurement, Record
+from harness.running.order import Scheduled
 from harness.running.run import Watcher, prepare
 from harness.running.run_folder import create
-from harness.running.schedule import Scheduled
 
 REDOINGS: Final = 3
 """A pair is measured again so often before its point is given up."""
@@ -150,11 +151,11 @@ class Pairs:
         outcome = self._executor(self.sides[side]).run(job, self._watcher)
         folder = self.runs[name] / due.trial_id
         if outcome.ok:
-            fault = "; ".join(faults(record.load_measurement(folder), due.point))
+            fault = "; ".join(faults(load_measurement(folder), due.point))
         else:
             fault = outcome.reason
             tail = list(outcome.log_tail)
-            record.write_json(folder / record.FAILURE, {"label": due.point.label, "reason": fault, "log_tail": tail})
+            write_json(folder / FAILURE, {"label": due.point.label, "reason": fault, "log_tail": tail})
         self._watcher({"type": "finished", "ok": not fault, "reason": fault, "log_tail": outcome.log_tail})
         return fault
 
@@ -174,7 +175,7 @@ class Pairs:
     def records(self, series: Series) -> Iterator[tuple[Record, Record]]:
         """The finished records of a point's pairs, base first. Call `finish` before."""
         for base, head in zip(series.kept[BASE], series.kept[HEAD], strict=True):
-            yield record.load_record(self.runs[BASE] / base), record.load_record(self.runs[HEAD] / head)
+            yield load_record(self.runs[BASE] / base), load_record(self.runs[HEAD] / head)
 
 
 def faults(measurement: Measurement, point: Point) -> list[str]:

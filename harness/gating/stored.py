@@ -15,10 +15,12 @@ from harness.gating.baseline_gate import BaselineResult, judge_against_baseline
 from harness.gating.gate import Result, to_json
 from harness.planning.point import Point
 from harness.planning.probe import plan_probed
-from harness.records import record, trials
+from harness.planning.secrecy import command_line
+from harness.records import trials
+from harness.records.files import write_json
+from harness.records.paths import GATE
 from harness.running.run import Run, Watcher
 from harness.running.run_folder import create
-from harness.storing.url import command_line
 
 
 def against_baseline(
@@ -44,7 +46,7 @@ def against_baseline(
         raise MeasurementError("; ".join([*tally.failed, *tally.invalid]), where=str(folder))
     result = judge_against_baseline(kept, suites, trials.load(folder), registry.directions(offers_of(planned.points)))
     content = {**to_json(result.as_result()), "baseline": name, "suites": [each.file for each in suites]}
-    record.write_json(folder / gate_command.GATE, content)
+    write_json(folder / GATE, content)
     return result, folder
 
 

@@ -33,7 +33,9 @@ from harness.measuring.window import Ledger, OpenWindow, measure, rest
 from harness.meter import MeterContext
 from harness.planning.named_offers import hardware_meters
 from harness.planning.point import Point
-from harness.records import record, side_cars
+from harness.records.files import side_car_sizes
+from harness.records.paths import ENERGY, ITEMS, OUTPUTS
+from harness.records.record import Measurement, MeterReport, SeenCondition, WarmUp
 from harness.units import si
 from harness.workload import COMMON_COLUMNS, TrialContext, Workload, WorkloadSpec
 
@@ -66,7 +68,7 @@ class Trial:
     def _waiting(self, message: Mapping[str, object]) -> None:
         self.messenger.send("waiting", device=message["device"], holder=message["holder"])
 
-    def run(self) -> record.Measurement:
+    def run(self) -> Measurement:
         """Runs the trial; raises what backend, workload or core raise."""
         backend = build_backend(self.point.backend, self.registry)
         options = self.spec.options.model_validate(dict(self.point.options))
@@ -87,9 +89,7 @@ class Trial:
         faults += [f"left {name!r} running, which was ended" for name in leftovers.end_descendants()]
         return replace(measured, flags=(*measured.flags, *faults))
 
-    def _measured(
-        self, backend: Backend, workload: Workload, devices: tuple[Device, ...], seed: int
-    ) -> record.Measurement:
+    def _measured(self, backend: Backend, workload: Workload, devices: tuple[Device, ...], seed: int) -> Measurement:
         context = TrialContext(
             backend=backend,
             seed=seed,
@@ -119,10 +119,10 @@ class Trial:
                 reports = self._reports(meters.channels, silent)
             finally:
                 faults += meters.close()
-            written = side_cars.sizes(streams)
+            written = side_car_sizes(streams)
         described = {"name": self.point.backend.name}
         described |= json_mapping(backend.fingerprint(), self.backend, "fingerprint")
-        return record.Measurement(
+        return Measurement(
             run=self.job["run"],
             trial_id=self.job["trial_id"],
             trial=self.job["trial"],
@@ -145,7 +145,7 @@ class Trial:
             side_cars=written,
         )
 
-    def _notable(self, warm_up: record.WarmUp) -> tuple[str, ...]:
+    def _notable(self, warm_up: WarmUp) -> tuple[str, ...]:
         """What a reader of this trial must know, besides faults."""
         foreign = self.point.options.get("trust_remote_code") is True
         return (
@@ -168,16 +168,16 @@ class Trial:
         return list(faults), [device for node in nodes for device in node.devices], silent
 
     @staticmethod
-    def _reports(reading: Sequence[Channel], silent: Sequence[Channel]) -> tuple[record.MeterReport, ...]:
+    def _reports(reading: Sequence[Channel], silent: Sequence[Channel]) -> tuple[MeterReport, ...]:
         facts = [json_mapping(ch.meter.facts(), f"meter {ch.name!r}", "facts") for ch in reading]
         return tuple(
-            record.MeterReport(name=ch.name, asked=ch.asked, scopes=ch.scopes, missing=ch.missing, facts=fact)
+            MeterReport(name=ch.name, asked=ch.asked, scopes=ch.scopes, missing=ch.missing, facts=fact)
             for ch, fact in zip([*reading, *silent], [*facts, *({} for _ in silent)], strict=True)
         )
 
     @contextlib.contextmanager
     def _side_cars(self) -> Iterator[tuple[IO[str], IO[str], IO[str]]]:
-        names = (record.ITEMS, record.OUTPUTS, record.ENERGY)
+        names = (ITEMS, OUTPUTS, ENERGY)
         with contextlib.ExitStack() as stack:
             first, second, third = (
                 stack.enter_context((self.folder / name).open("w", encoding="utf-8")) for name in names
@@ -193,7 +193,7 @@ class Trial:
             self.messenger.send("failed", kind="failed", reason=reason)
             os._exit(1)
 
-    def _judged(self, seen: record.SeenCondition) -> record.SeenCondition:
+    def _judged(self, seen: SeenCondition) -> SeenCondition:
         """A software power cap fails the trial unless the suite expects it."""
         if seen.kind == "power_cap" and self.point.power_cap != "expected":
             return replace(seen, fails=True)
@@ -216,7 +216,7 @@ class Trial:
             max_seconds=wanted.max_seconds if index >= 0 else None,
         )
 
-    def _warm_up(self, workload: Workload, meters: Meters, backend: Backend) -> record.WarmUp:
+    def _warm_up(self, workload: Workload, meters: Meters, backend: Backend) -> WarmUp:
         """Iterates until the last five vary by less than the tolerance in duration and power, or a cap is reached."""
         rule = self.point.warm_up
         durations: list[float] = []
@@ -240,7 +240,7 @@ class Trial:
             stable = duration_cv is not None and duration_cv < rule.tolerance
             steady = power_cv is None or power_cv < rule.tolerance
             converged = len(durations) >= max(rule.min_iterations, STABLE_OVER) and stable and steady
-        return record.WarmUp(
+        return WarmUp(
             iterations=len(durations),
             seconds=time.monotonic() - began,
             converged=converged,

@@ -1,16 +1,17 @@
-"""What pydantic found wrong, as errors at a line and column of a suite."""
+"""What pydantic found wrong, as usage errors: at a line and column of a suite, or with what the user wrote."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, ValidationError
 
 from harness.discovery.option_table import schema_of
 from harness.errors import UsageError, did_you_mean
+from harness.options import Options
 from harness.planning.located_yaml import Document, Keys, short
 
 LIMIT_FAULTS: Final = 50
@@ -108,3 +109,41 @@ def _resolved(schemas: list[Any], root: dict[str, Any]) -> list[dict[str, Any]]:
         for word in ("anyOf", "oneOf", "allOf"):
             waiting.extend(schema.get(word, ()))
     return found
+
+
+class OptionsOf(Protocol):
+    """An offer that takes options."""
+
+    @property
+    def name(self) -> str:
+        """Of the offer."""
+
+    @property
+    def options(self) -> type[Options]:
+        """Their model."""
+
+
+def refusals(error: ValidationError, spec: OptionsOf, options: Mapping[str, Any], where: str) -> Iterator[UsageError]:
+    """What pydantic found wrong with options that do not come from a file.
+
+    Args:
+        error: what it found.
+        spec: the offer whose options they are.
+        options: as given.
+        where: what the user wrote.
+    """
+    for found in error.errors(include_url=False):
+        loc, said = tuple(found["loc"]), str(found["msg"])
+        place = ".".join(map(str, (spec.name, *real_path(options, loc))))
+        if found["type"] == "extra_forbidden":
+            known = accepted_keys(spec.options, loc[:-1])
+            hint = did_you_mean(str(loc[-1]), known)
+            yield UsageError(f"there is no option {place}", where=where, accepted=", ".join(known) or "none", hint=hint)
+        elif found["type"] == "missing":
+            yield UsageError(f"the option {place}.{loc[-1]} is missing", where=where)
+        elif found["type"] in {"value_error", "assertion_error"}:
+            message, _, accepted = said.partition(", ")[2].partition("; accepted: ")
+            yield UsageError(f"{place}: {message}", where=where, accepted=accepted)
+        else:
+            accepted = said.removeprefix("Input should be ")
+            yield UsageError(f"{place}: found {short(found['input'])}", where=where, accepted=accepted)

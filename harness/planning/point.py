@@ -16,7 +16,7 @@ from harness.backend import Device
 from harness.errors import UsageError
 from harness.impact import ImpactMeterSpec
 from harness.planning.trial_rules import Limits, WarmUpRule, Windows
-from harness.records.record import adapter
+from harness.records.files import adapter
 
 
 @dataclass(frozen=True, slots=True)

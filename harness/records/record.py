@@ -1,31 +1,14 @@
-"""What is kept of a trial: `measurement.json` (raw, by the worker) and `record.json` (scored, costed, per unit).
-
-One folder a trial, all of a run in one folder:
-
-    <store>/<run>/run.json                      what was asked, when, by which command
-    <store>/<run>/<trial>/measurement.json      written once by the worker, never rewritten
-    <store>/<run>/<trial>/record.json           the measurement with quality, impacts and results; authoritative
-    <store>/<run>/<trial>/items.jsonl           work items, one a line
-    <store>/<run>/<trial>/outputs.jsonl         what the items produced, for scoring
-    <store>/<run>/<trial>/energy.jsonl          cumulative joules at 1 Hz or more, with one UTC anchor
-    <store>/<run>/<trial>/worker.log            what the worker printed
-"""
+"""What is kept of a trial: a measurement (raw, by the worker) and a record (scored, costed, per functional unit)."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 
-from harness import executor
 from harness.backend import Device
-from harness.errors import MeasurementError
 from harness.functional_unit import Sweep, UnitCount
 from harness.impact import DeviceUse, Factor
 from harness.quantity import Amount, Unavailable, Undefined
@@ -33,15 +16,6 @@ from harness.sample import Scope
 
 SCHEMA_VERSION: Final = 1
 """Grows when a reader of older records must do something different."""
-
-MEASUREMENT: Final = executor.MEASUREMENT
-RECORD: Final = "record.json"
-ITEMS: Final = "items.jsonl"
-OUTPUTS: Final = "outputs.jsonl"
-ENERGY: Final = "energy.jsonl"
-LOG: Final = executor.LOG
-RUN: Final = "run.json"
-FAILURE: Final = executor.FAILURE
 
 AnyValue = Annotated[Amount | Unavailable | Undefined, Field(discriminator="kind")]
 
@@ -239,7 +213,7 @@ class Record:
     """A finished trial: the measurement, its quality, its impacts, its cost per functional unit.
 
     Attributes:
-        measurement: as the worker wrote it.
+        measurement: as the worker wrote it; in the file of the record stands its digest alone.
         totals: reading name -> value over all windows: `duration_s`, `energy_j`, `energy_j:<scope>`, `carbon_g`, ...
         units: functional unit -> what it cost.
         columns: column -> summary statistic (`mean`, `p50`, `p95`) -> value, over completed items.
@@ -264,119 +238,3 @@ class Record:
     parent: str = ""
     alternatives: Mapping[str, Mapping[str, AnyValue]] = field(default_factory=dict)
     qualities: Mapping[str, bool] = field(default_factory=dict)
-
-
-_T = TypeVar("_T")
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
-
-
-def adapter(kind: type[_T]) -> TypeAdapter[_T]:
-    """The validator of a record type, built once."""
-    if kind not in _ADAPTERS:
-        _ADAPTERS[kind] = TypeAdapter(kind)
-    return _ADAPTERS[kind]
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all: temporary name, fsync, rename, fsync of the folder.
-
-    Raises:
-        MeasurementError: it cannot be written, a full disk for one; the file that stood there still stands.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, path)  # noqa: PTH105 - the tests of power loss see every call by its name in `os`
-        sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise MeasurementError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Returns when the names in a folder are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def make_folder(folder: Path) -> None:
-    """Makes a folder and those above it, each on the disk when this returns; FileExistsError where it is there."""
-    missing = [each for each in folder.parents if not each.exists()]
-    for each in [*reversed(missing), folder]:
-        each.mkdir(exist_ok=each is not folder)
-        sync_folder(each.parent)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Writes a JSON document atomically; NaN and infinity are refused."""
-    write_atomically(path, json.dumps(value, indent=1, allow_nan=False, default=str).encode())
-
-
-def dump(path: Path, value: Measurement | Record) -> None:
-    """Writes a measurement or a record atomically."""
-    write_atomically(path, adapter(type(value)).dump_json(value, indent=1))
-
-
-def _load(path: Path, kind: type[_T]) -> _T:
-    try:
-        return adapter(kind).validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise MeasurementError("there is no such record", where=str(path)) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise MeasurementError(
-            f"not a {kind.__name__.lower()} of schema {SCHEMA_VERSION}: {place}: {first['msg']}", where=str(path)
-        ) from None
-
-
-def load_measurement(folder: Path) -> Measurement:
-    """The measurement of a trial folder."""
-    return _load(folder / MEASUREMENT, Measurement)
-
-
-def load_record(folder: Path) -> Record:
-    """The record of a trial folder."""
-    return _load(folder / RECORD, Record)
-
-
-def trial_folders(run: Path) -> Iterator[Path]:
-    """The folders of a run's trials, in order of their names."""
-    for child in sorted(run.iterdir()):
-        if child.is_dir() and any((child / name).exists() for name in (MEASUREMENT, FAILURE, RECORD)):
-            yield child
-
-
-def records_of(run: Path) -> Iterator[Record]:
-    """The finished records of a run."""
-    for folder in trial_folders(run):
-        if (folder / RECORD).exists():
-            yield load_record(folder)
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSON Lines side-car. A torn last line (its writer was killed) ends the file; any other is an error."""
-    if not path.exists():
-        return
-    with path.open("rb") as stream:
-        torn: int | None = None
-        for number, line in enumerate(stream, start=1):
-            if torn is not None:
-                raise MeasurementError("this line is not JSON", where=f"{path}:{torn}")
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                torn = number
-                continue
-            yield row

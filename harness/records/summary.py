@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from harness.errors import MeasurementError
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value
-from harness.records import record
+from harness.records.files import load_record, trial_folders
+from harness.records.paths import FAILURE, RECORD, RUN
 from harness.records.record import Record
 
 RATE: Final = "rate"
@@ -247,7 +248,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
 
 def _failure(folder: Path, labels: Mapping[str, str]) -> Failure:
     """Why a trial has no record, as the run wrote it down."""
-    content = _read_json(folder / record.FAILURE)
+    content = _read_json(folder / FAILURE)
     point, _, trial = folder.name.rpartition("-t")
     label = str(labels.get(point) or content.get("label") or folder.name)
     where = f"{label}, trial {int(trial)}" if trial.isdigit() and label != folder.name else label
@@ -286,20 +287,20 @@ def load(run_folder: Path) -> RunReport:
     """The report of a run; raises MeasurementError where it has no finished trial."""
     if not run_folder.is_dir():
         raise MeasurementError("there is no such run folder", where=str(run_folder))
-    run = _read_json(run_folder / record.RUN)
+    run = _read_json(run_folder / RUN)
     planned = [point for point in run.get("points", ()) if "id" in point]
     labels = _labels(planned)
     grouped: dict[str, list[Record]] = {identity: [] for identity in labels}
     suites = {str(point["id"]): str(point.get("suite", "")) for point in planned}
     seen: dict[str, int] = {}
     failures: list[Failure] = []
-    for folder in record.trial_folders(run_folder):
+    for folder in trial_folders(run_folder):
         identity = folder.name.rpartition("-t")[0]
-        if not (folder / record.RECORD).exists():
+        if not (folder / RECORD).exists():
             failures.append(_failure(folder, labels))
         else:
             try:
-                finished = record.load_record(folder)
+                finished = load_record(folder)
             except MeasurementError as error:
                 failures.append(Failure(folder.name, str(error)))
             else:

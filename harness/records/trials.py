@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from harness.errors import MeasurementError, UsageError
 from harness.quantity import Amount, Method, Unavailable, Value
-from harness.records import record
+from harness.records.files import load_record, records_of
 from harness.records.metric import RATE, Metric
+from harness.records.paths import RECORD
 from harness.records.record import Measurement, Record
 
 RUNNER_KEYS: Final = (
@@ -64,8 +65,8 @@ def load(path: Path) -> list[PointTrials]:
     """
     if not path.is_dir():
         raise UsageError("there is no such folder", where=str(path), accepted="a run folder or a record folder")
-    single = (path / record.RECORD).exists()
-    found = group([record.load_record(path)] if single else record.records_of(path))
+    single = (path / RECORD).exists()
+    found = group([load_record(path)] if single else records_of(path))
     if not found:
         raise MeasurementError("no valid trial in this folder has a record", where=str(path))
     return found

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from harness.impact import Factor
+from harness.records.paths import RUN
 from harness.records.record import Record
 from harness.records.summary import RunReport, cross_checks
 from harness.reporting.tables import Item, Section, Table
@@ -41,7 +42,7 @@ def header(report: RunReport) -> list[tuple[str, str]]:
         ("suites", ", ".join(suites)),
         (
             "run",
-            f"{run.get('started_utc', '?')} to {run.get('finished_utc') or '?'}, {run.get('status', 'no run.json')}",
+            f"{run.get('started_utc', '?')} to {run.get('finished_utc') or '?'}, {run.get('status', 'no ' + RUN)}",
         ),
     ]
     lines += [("machine", text) for text in dict.fromkeys(_machine(r.measurement.environment) for r in report.records)]

@@ -11,12 +11,12 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import MeasurementError
+from harness.records.paths import GATE, RECORD
 from harness.reporting.blocks import Block, Chart
 from harness.reporting.charts import Dot, intervals
 from harness.reporting.tables import Item, Section, Table
 from harness.reporting.wording import counted
 
-GATE: Final = "gate.json"
 SIDES: Final = ("base", "head")
 
 
@@ -109,7 +109,7 @@ def load(folder: Path) -> Gate:
 
 def sides(folder: Path) -> list[tuple[str, Path]]:
     """The runs of the sides that left a record."""
-    return [(side, folder / side) for side in SIDES if any((folder / side).glob("*/record.json"))]
+    return [(side, folder / side) for side in SIDES if any((folder / side).glob(f"*/{RECORD}"))]
 
 
 def section(gate: Gate) -> Section:

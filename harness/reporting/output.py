@@ -13,7 +13,8 @@ from typing import Final
 from rich.console import Console
 
 from harness.errors import UsageError, did_you_mean
-from harness.records.record import write_atomically
+from harness.records.files import write_atomically
+from harness.records.paths import GATE
 from harness.records.summary import load
 from harness.reporting import comparison
 from harness.reporting import gate_verdict as verdict
@@ -80,7 +81,7 @@ def write(folders: Sequence[Path], form: str, output: Path | None, *, show: bool
 
 
 def _found(folders: Sequence[Path]) -> _Found:
-    gates = [folder for folder in folders if (folder / verdict.GATE).is_file()]
+    gates = [folder for folder in folders if (folder / GATE).is_file()]
     if not gates:
         return _Found(Runs([load(folder) for folder in folders], comparison.names_of(len(folders))), None)
     if len(folders) > 1:

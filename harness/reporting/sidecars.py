@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.functional_unit import finite, has_completed
-from harness.records import record
+from harness.records.files import read_lines
+from harness.records.paths import ENERGY, ITEMS
 from harness.records.record import Record
 from harness.units import seconds
 
@@ -34,7 +35,7 @@ def power_steps(folder: Path, finished: Record, most: int = 80) -> dict[str, lis
     measurement = finished.measurement
     primary = {(reading.meter, reading.scope) for reading in measurement.readings if reading.primary}
     samples: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for row in record.read_lines(folder / record.ENERGY):
+    for row in read_lines(folder / ENERGY):
         for scope, joules in row.get("j", {}).items():
             if (row["m"], scope) in primary and joules is not None:
                 samples[scope].append((row["t"], joules))
@@ -81,7 +82,7 @@ def durations(folders: Sequence[Path], columns: Sequence[str]) -> dict[str, list
     """Per column the values of completed items of some trials, in rising order; columns without any are left out."""
     found: dict[str, list[float]] = {column: [] for column in columns}
     for folder in folders:
-        for row in record.read_lines(folder / record.ITEMS):
+        for row in read_lines(folder / ITEMS):
             if has_completed(row):
                 for column, values in found.items():
                     number = finite(row.get(column))

@@ -13,9 +13,8 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from harness.errors import MeasurementError, UsageError
+from harness.records.paths import DRIVER, DRIVER_LOCK
 
-LOCK: Final = ".driver.lock"
-HOLDER: Final = ".driver"
 DISK_FAULTS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE})
 """Errors that say something of the disk, not of the harness."""
 
@@ -28,7 +27,7 @@ def driven(folder: Path) -> Iterator[None]:
         UsageError: another process drives it.
         MeasurementError: the disk is full or failed; what is finished stands, and the run can be resumed.
     """
-    lock = FileLock(str(folder / LOCK), timeout=0)
+    lock = FileLock(str(folder / DRIVER_LOCK), timeout=0)
     try:
         with _held(lock, folder):
             yield
@@ -52,7 +51,7 @@ def _held(lock: FileLock, folder: Path) -> Iterator[None]:
         ) from None
     try:
         with contextlib.suppress(OSError):
-            (folder / HOLDER).write_text(f"process {os.getpid()}", encoding="utf-8")
+            (folder / DRIVER).write_text(f"process {os.getpid()}", encoding="utf-8")
         yield
     finally:
         lock.release()
@@ -60,7 +59,7 @@ def _held(lock: FileLock, folder: Path) -> Iterator[None]:
 
 def is_driven(folder: Path) -> bool:
     """Whether some process drives a run now; leaves no trace in the folder."""
-    path = folder / LOCK
+    path = folder / DRIVER_LOCK
     if not path.exists():
         return False
     try:
@@ -74,6 +73,6 @@ def is_driven(folder: Path) -> bool:
 
 def _holder(folder: Path) -> str:
     try:
-        return (folder / HOLDER).read_text(encoding="utf-8")
+        return (folder / DRIVER).read_text(encoding="utf-8")
     except OSError:
         return "another process"

@@ -12,9 +12,8 @@ from harness.discovery.guard import GuardedExecutor, made, naming, title
 from harness.discovery.registry import Registry
 from harness.errors import MeasurementError, UsageError
 from harness.executor import Executor, ExecutorSpec
-from harness.planning.faults import faults, real_path
+from harness.planning.faults import faults, real_path, refusals
 from harness.planning.located_yaml import Keys, parse, raise_all, unset_in
-from harness.planning.refusals import refusals
 from harness.planning.suite import Named, Suite
 
 LOCAL: Final = "local"

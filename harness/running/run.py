@@ -18,21 +18,22 @@ from platformdirs import user_cache_path
 
 from harness.discovery.registry import Registry
 from harness.errors import ExitCode, HarnessError
-from harness.executor import JOB, Executor, Job, Outcome, costing_command
+from harness.executor import Executor, Job, Outcome, costing_command
 from harness.planning.named_offers import Offers, offers_of
 from harness.planning.point import Point, canonical
-from harness.records import record
+from harness.records.files import load_measurement, make_folder, write_json
+from harness.records.paths import COSTING_LOG, FAILURE, JOB, MEASUREMENT, RUN
 from harness.running.executor_choice import Chosen
+from harness.running.order import Scheduled, SideBySide, schedule
 from harness.running.run_folder import planned_points
-from harness.running.schedule import Scheduled, schedule
-from harness.running.side_by_side import SideBySide
 
 FULL_BYTES = 1 << 20
 """A disk with less room than this is the likely reason for whatever went wrong on it."""
-STATUSES: Final = ("measured", "invalid", "failed", "skipped")
-"""How a trial may end, as plugins are told."""
 _SHARE: Final = 100
 """Trials that are worth a process of their own for costing."""
+
+STATUSES: Final = ("measured", "invalid", "failed", "skipped", "kept")
+"""How a trial can have ended, by the end of a run."""
 
 Watcher = Callable[[Mapping[str, object]], None]
 """Told what happens: `trial` (started), `progress`, `waiting`, `finished`, `note`."""
@@ -47,8 +48,9 @@ class Tally:
     failed: list[str] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
-    told: Counter[str] = field(default_factory=Counter)
     interrupted: bool = False
+    trials: Counter[str] = field(default_factory=Counter)
+    """How many trials by status."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -122,7 +124,7 @@ class Run:
             run={
                 "run": self.folder.name,
                 "exit_code": int(self.tally.exit_code),
-                "trials": {**{status: self.tally.told[status] for status in STATUSES}, "kept": self.tally.kept},
+                "trials": {status: self.tally.trials[status] for status in STATUSES},
             },
             folder=self.folder,
         ):
@@ -145,8 +147,9 @@ class Run:
         """Runs the missing trials of an executor, so many side by side as it takes."""
         if not self._told(lambda: executor.recover(self.folder, self.watcher)):
             return
-        missing = [each for each in order if not (self.folder / each[1].trial_id / record.MEASUREMENT).exists()]
+        missing = [each for each in order if not (self.folder / each[1].trial_id / MEASUREMENT).exists()]
         self.tally.kept += len(order) - len(missing)
+        self.tally.trials["kept"] += len(order) - len(missing)
         if not missing:
             return
         asked: list[int] = []
@@ -187,7 +190,7 @@ class Run:
             return
         with self._lock:
             status, reason = self._judge(due, job.folder, outcome)
-            self.tally.told[status] += 1
+            self.tally.trials[status] += 1
         news = {**news, "status": status, "reason": reason}
         self._tell("harness_trial_finished", trial=news, folder=job.folder)
         if job.folder.is_dir():
@@ -196,7 +199,7 @@ class Run:
 
     def _outcome(self, executor: Executor, job: Job) -> Outcome:
         outcome = executor.run(job, self.watcher)
-        if outcome.ok and not (job.folder / record.MEASUREMENT).exists():
+        if outcome.ok and not (job.folder / MEASUREMENT).exists():
             return Outcome(ok=False, reason="the executor said that it was measured and brought no measurement")
         return outcome
 
@@ -208,13 +211,13 @@ class Run:
             return "skipped", outcome.reason
         if not outcome.ok:
             self.tally.failed.append(f"{due.point.label}, trial {due.trial}: {outcome.reason}")
-            record.write_json(
-                folder / record.FAILURE,
+            write_json(
+                folder / FAILURE,
                 {"label": due.point.label, "reason": outcome.reason, "log_tail": list(outcome.log_tail)},
             )
             self.watcher({"type": "finished", "ok": False, "reason": outcome.reason, "log_tail": outcome.log_tail})
             return "failed", outcome.reason
-        measurement = record.load_measurement(folder)
+        measurement = load_measurement(folder)
         self.tally.measured += 1
         reason = "; ".join(measurement.invalid)
         if reason:
@@ -236,12 +239,12 @@ class Run:
             self.tally.failed.append(fault)
 
     def _close_run_file(self) -> None:
-        path = self.folder / record.RUN
+        path = self.folder / RUN
         described = json.loads(path.read_text(encoding="utf-8"))
         described["finished_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
         described["skipped"] += self.tally.skipped
         described["status"] = "interrupted" if self.tally.interrupted else "failed" if self.tally.exit_code else "ok"
-        record.write_json(path, described)
+        write_json(path, described)
 
 
 def start(
@@ -278,8 +281,8 @@ def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, measured
     """
     folder = run / due.trial_id
     shutil.rmtree(folder, ignore_errors=True)
-    record.make_folder(folder)
-    record.write_json(
+    make_folder(folder)
+    write_json(
         folder / JOB,
         {
             "run": run.name,
@@ -312,10 +315,10 @@ def finish(folder: Path, *, again: bool = False) -> str:
         folder: of the run.
         again: also those that have a record, which is replaced only by a complete new one.
     """
-    trials = sum(1 for _ in folder.glob(f"*/{record.MEASUREMENT}"))
+    trials = sum(1 for _ in folder.glob(f"*/{MEASUREMENT}"))
     parts = 1 if trials < 2 * _SHARE or _scored(folder) else min(trials // _SHARE, os.cpu_count() or 1)
     flags = ["--again"] if again else []
-    with (folder / "costing.log").open("ab") as log:
+    with (folder / COSTING_LOG).open("ab") as log:
         children = [
             subprocess.Popen(
                 costing_command(folder, *flags, "--part", f"{part}/{parts}"),
@@ -332,7 +335,7 @@ def finish(folder: Path, *, again: bool = False) -> str:
                 child.kill()
                 child.wait()
     full = "; the disk is full" if shutil.disk_usage(folder).free < FULL_BYTES else ""
-    return f"scoring or costing failed, see {folder / 'costing.log'}{full}" if any(failed) else ""
+    return f"scoring or costing failed, see {folder / COSTING_LOG}{full}" if any(failed) else ""
 
 
 def _scored(folder: Path) -> bool:

@@ -15,12 +15,9 @@ from harness.errors import MeasurementError, UsageError
 from harness.machine.fingerprint import digest
 from harness.planning.point import Plan, Point
 from harness.planning.secrecy import redacted, redacted_command
-from harness.records import record
-from harness.records.paths import checked_name
+from harness.records.files import make_folder, write_json
+from harness.records.paths import PLAN, RUN, checked_name
 from harness.running.executor_choice import Chosen, stored
-
-PLAN = "plan.json"
-"""The points of a run, as planned: what `--resume` goes by."""
 
 
 def new_run_id(suites: Iterable[str], now: datetime | None = None) -> str:
@@ -53,10 +50,10 @@ def create(
     """
     suites = [point.suite for point in plan.points] or [skipped.point.suite for skipped in plan.skipped] or ["empty"]
     folder = store / checked_name(name or new_run_id(suites))
-    record.make_folder(folder)
-    record.write_json(folder / PLAN, [point.to_json() for point in plan.points])
-    record.write_json(
-        folder / record.RUN,
+    make_folder(folder)
+    write_json(folder / PLAN, [point.to_json() for point in plan.points])
+    write_json(
+        folder / RUN,
         {
             "run": folder.name,
             "suite_files": [redacted(name) for name in suite_files],
@@ -96,7 +93,7 @@ def planned_points(folder: Path) -> list[Point]:
     try:
         points = [Point.from_json(raw) for raw in json.loads((folder / PLAN).read_text(encoding="utf-8"))]
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError("this is no run folder", where=str(folder), accepted="a folder with plan.json") from error
+        raise UsageError("this is no run folder", where=str(folder), accepted=f"a folder with {PLAN}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise MeasurementError(f"the plan cannot be read: {error}", where=str(folder)) from error
     for point in points:
@@ -106,7 +103,7 @@ def planned_points(folder: Path) -> list[Point]:
 
 def refuse_recosted(folder: Path) -> None:
     """Raises UsageError for a run that was costed again: what was measured for it lies in the run it came from."""
-    parent = _description(folder).get("parent") if (folder / record.RUN).exists() else None
+    parent = _description(folder).get("parent") if (folder / RUN).exists() else None
     if parent:
         raise UsageError(f"this run was costed again from {parent}", where=str(folder), hint="name that one")
 
@@ -114,8 +111,8 @@ def refuse_recosted(folder: Path) -> None:
 def _description(folder: Path) -> dict[str, Any]:
     """What `run.json` says."""
     try:
-        return dict(json.loads((folder / record.RUN).read_text(encoding="utf-8")))
+        return dict(json.loads((folder / RUN).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise UsageError("this is no run folder", where=str(folder), accepted="a folder with run.json") from error
+        raise UsageError("this is no run folder", where=str(folder), accepted=f"a folder with {RUN}") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise MeasurementError(f"the run's description cannot be read: {error}", where=str(folder)) from error

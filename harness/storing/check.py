@@ -10,13 +10,25 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import HarnessError, MeasurementError, UsageError
-from harness.records import record
-from harness.records.paths import INDEX, RESERVED, checked_name
-from harness.running.driver_lock import HOLDER, LOCK
+from harness.records.files import load_measurement, load_record, read_lines
+from harness.records.paths import (
+    DRIVER,
+    DRIVER_LOCK,
+    ENERGY,
+    FAILURE,
+    GATE,
+    INDEX,
+    ITEMS,
+    JOB,
+    MEASUREMENT,
+    RECORD,
+    RESERVED,
+    RUN,
+    checked_name,
+)
 from harness.storing import index, views
 from harness.storing.places import open_store
 from harness.storing.remote.index import listed as documents_listed
-from harness.storing.remote.mirror import RUNNING
 from harness.storing.remote.store import RemoteStore
 from harness.storing.store import Store
 
@@ -61,7 +73,7 @@ def listed(store: Store) -> list[Row]:
             ).fetchall()
             rows = [Row(*each) for each in found]
     for run in sources.plain:
-        trials = sum(path != record.RUN for path in index.documents_of(run))
+        trials = sum(path != RUN for path in index.documents_of(run))
         rows.append(Row(run.name, "a record cannot be read", None, trials, index.bytes_below(run)))
     return sorted(rows, key=lambda row: row.run)
 
@@ -101,35 +113,35 @@ def _check_run(store: Store, run: str) -> Iterator[Finding]:
         return
     for path in sorted(folder.rglob("*")):
         name, trial = str(path.relative_to(store.folder)), str(path.parent.relative_to(store.folder))
-        if path.name in (HOLDER, LOCK):
+        if path.name in (DRIVER, DRIVER_LOCK):
             continue
         if path.name.startswith(".") and path.is_file():
             yield Finding(name, "a file that a killed process did not finish; it is never read", fault=False)
-        elif path.name == record.RECORD:
+        elif path.name == RECORD:
             yield from _check_record(path.parent, name)
-        elif path.name == RUNNING and not any((path.parent / done).exists() for done in _ENDED):
+        elif path.name == JOB and not any((path.parent / done).exists() for done in _ENDED):
             yield Finding(trial, "half written: `harness run --resume` measures it again", fault=False)
-        elif path.name == record.MEASUREMENT and not (path.parent / record.RECORD).exists():
+        elif path.name == MEASUREMENT and not (path.parent / RECORD).exists():
             yield Finding(trial, "measured and not costed: `harness run --resume` makes its record", fault=False)
     if isinstance(store, RemoteStore):
         for pending in store.pending(run):
             yield Finding(pending, "is not in the store: `harness store push` sends it")
 
 
-_ENDED: Final = (record.MEASUREMENT, record.FAILURE)
+_ENDED: Final = (MEASUREMENT, FAILURE)
 
 
 def _check_record(folder: Path, name: str) -> Iterator[Finding]:
     try:
-        finished = record.load_record(folder)
-        if not (folder / record.MEASUREMENT).exists():
+        finished = load_record(folder)
+        if not (folder / MEASUREMENT).exists():
             yield Finding(name, "a record without its measurement")
-        elif finished.measurement != record.load_measurement(folder):
+        elif finished.measurement != load_measurement(folder):
             yield Finding(name, "the measurement in the record is not the one beside it; `harness score` makes it anew")
         if finished.measurement.trial_id != folder.name:
             yield Finding(name, f"a record of trial {finished.measurement.trial_id}")
-        for side_car in (record.ITEMS, record.ENERGY):
-            for _ in record.read_lines(folder / side_car):
+        for side_car in (ITEMS, ENERGY):
+            for _ in read_lines(folder / side_car):
                 pass
     except (MeasurementError, OSError) as error:
         yield Finding(name, str(error))
@@ -198,7 +210,7 @@ def _taken_in(store: RemoteStore, run: str) -> str:
     folder = Path(run)
     if "/" not in run and (store.folder / run).is_dir():
         return checked_name(run)
-    if not (folder / record.RUN).is_file() and not (folder / "gate.json").is_file():
+    if not (folder / RUN).is_file() and not (folder / GATE).is_file():
         raise UsageError("this is no run", where=run, accepted="the name of a run in the mirror, or a run folder")
     name = checked_name(folder.resolve().name)
     with suppress(HarnessError):

@@ -13,17 +13,16 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final, Self
 
 from platformdirs import user_cache_path
 
-from harness.records import record
-from harness.records.paths import INDEX
+from harness.records.paths import INDEX, RECORD, RUN
 from harness.storing import views
 from harness.storing.local_files import files_below, stamp_of
-from harness.storing.sources import Sources
 
 SUFFIX: Final = ".parquet"
 SIZES: Final = "store"
@@ -74,7 +73,7 @@ def documents_of(run: Path) -> dict[str, str]:
     except (FileNotFoundError, NotADirectoryError):
         return found
     for child in children:
-        path = f"{child.path}/{record.RECORD}" if child.name != record.RUN else child.path
+        path = f"{child.path}/{RECORD}" if child.name != RUN else child.path
         if child.name.startswith("."):
             continue
         try:
@@ -82,6 +81,21 @@ def documents_of(run: Path) -> dict[str, str]:
         except (FileNotFoundError, NotADirectoryError):
             continue
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a query reads.
+
+    Attributes:
+        indexed: files of the index, one a run.
+        plain: folders of runs that could not be indexed, because a record does not read.
+        missing: runs that were indexed only now.
+    """
+
+    indexed: Sequence[Path]
+    plain: Sequence[Path]
+    missing: Sequence[str] = ()
 
 
 class Builder:
@@ -138,12 +152,12 @@ class Builder:
         return final
 
     def _fill(self, run: Path, documents: Sequence[str]) -> None:
-        records = [path for path in documents if path != record.RUN]
-        groups = [(record.RUN, [record.RUN])] if record.RUN in documents else []
-        groups += [(record.RECORD, records[at : at + _BATCH]) for at in range(0, len(records), _BATCH)]
+        records = [path for path in documents if path != RUN]
+        groups = [(RUN, [RUN])] if RUN in documents else []
+        groups += [(RECORD, records[at : at + _BATCH]) for at in range(0, len(records), _BATCH)]
         for kind, paths in groups:
             wanted = [view for view in views.VIEWS if view.files == kind]
-            parsed = views.parsed(wanted[0], [run / path for path in paths])
+            parsed = views.documents(wanted[0], [run / path for path in paths])
             self._database.execute(f"CREATE OR REPLACE TEMP TABLE documents AS {parsed}")
             for view in wanted:
                 selected = views.select(view, "documents", tagged=True)
@@ -190,7 +204,7 @@ def sources_of_folder(folder: Path, runs: Sequence[str], *, rebuild: bool = Fals
 
 
 def _build_in(builder: Builder, homes: Sequence[Path], run: Path, documents: Mapping[str, str]) -> Path | None:
-    size = (sum(path != record.RUN for path in documents), bytes_below(run))
+    size = (sum(path != RUN for path in documents), bytes_below(run))
     for home in homes:
         try:
             return builder.build(run, documents, home, basis(documents), size)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
-from harness.records import record
+from harness.records.paths import ITEMS, RECORD, RUN
 from harness.storing.places import open_store
 from harness.storing.store import Store
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from harness.storing.sources import Sources
+    from harness.storing.index import Sources
 from harness.storing.views import VIEWS, View, database, documents, errors, quoted, select
 
 
@@ -32,7 +32,7 @@ def connect(store: Store, *, items: bool = True) -> DuckDBPyConnection:
         UsageError: duckdb is missing, or there is no such store.
     """
     sources = store.sources()
-    runs = store.fetch((record.ITEMS, record.RECORD)) if items else []
+    runs = store.fetch((ITEMS, RECORD)) if items else []
     made = database([store.folder, *{path.parent for path in sources.indexed}])
     for view in VIEWS:
         made.execute(_definition(view, sources, runs))
@@ -48,7 +48,7 @@ def _definition(view: View, sources: Sources, runs: Sequence[Path]) -> str:
         parts.append(f"SELECT {names} FROM read_parquet([{listed}]) WHERE \"table\" = '{view.name}'")  # noqa: S608
     files = [file for run in (runs if view.lines else sources.plain) for file in _files(run, view.files)]
     if files:
-        parts.append(select(view, documents(view, files)))
+        parts.append(select(view, f"({documents(view, files)})"))
     if not parts:
         nothing = ", ".join(f'NULL::{kind} AS "{name}"' for name, (_, kind, _) in view.selects.items())
         parts.append(f"SELECT {nothing} WHERE false")
@@ -57,9 +57,9 @@ def _definition(view: View, sources: Sources, runs: Sequence[Path]) -> str:
 
 def _files(run: Path, name: str) -> list[Path]:
     """Files of a kind; of trials, only those that have a record: a running one's last line may be half written."""
-    if name == record.RUN:
+    if name == RUN:
         return [path] if (path := run / name).is_file() else []
-    return sorted(path for path in run.glob(f"*/{name}") if (path.parent / record.RECORD).exists())
+    return sorted(path for path in run.glob(f"*/{name}") if (path.parent / RECORD).exists())
 
 
 def ask(store: Store | Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:

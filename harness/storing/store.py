@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.storing.sources import Sources
-from harness.records.paths import RECORDS, RESERVED
+    from harness.storing.index import Sources
+from harness.records.paths import DOCUMENTS, RESERVED
 
 Push = Callable[[Path], None]
 """Told of a trial's folder when the trial has ended, and of the run's folder when all is written."""
@@ -60,7 +60,7 @@ class Store:
         """The folder of a run on this machine, with all of its files."""
         return self.folder / run
 
-    def fetch(self, only: Collection[str] = RECORDS) -> list[Path]:  # noqa: ARG002 - a folder has everything already
+    def fetch(self, only: Collection[str] = DOCUMENTS) -> list[Path]:  # noqa: ARG002 - a folder has everything already
         """Brings the files of these names of every run here; returns the folders of the runs."""
         return [self.folder / run for run in self.runs()]
 

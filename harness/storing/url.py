@@ -5,19 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, unquote, unquote_plus
 
 from harness.errors import UsageError
+from harness.planning.secrecy import CONTAINER_PROTOCOLS, redacted, slash_in_password
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^?]*)(?:\?(.*))?", re.DOTALL)
-_IN_TEXT: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s'\"?]*)(\?[^\s'\"]*)?")
-_PORT: Final = re.compile(r"[^/@:]*:\d+(?:/|$)")
-_CONTAINER: Final = frozenset({"abfs", "abfss", "adl", "az", "wasb", "wasbs"})
-"""Protocols of Azure, where what stands before the @ is a container and no user."""
 _KEYS: Final = frozenset({"s3", "s3a"})
 """Protocols whose user and password are options of the filesystem: s3fs would take them for a part of the bucket."""
 _PLAIN: Final = frozenset({"endpoint_url", "profile", "anon"})
@@ -62,7 +58,7 @@ def parse(text: str) -> StoreUrl:
     if match is None:
         raise UsageError("this is no address of a store", accepted="a folder, or a URL such as s3://bucket/folder")
     protocol, rest, query = match[1].lower(), match[2].rstrip("/"), match[3] or ""
-    if _slash_in_password(rest):
+    if slash_in_password(rest):
         raise UsageError("the password in the store's address holds a plain /", accepted="%2F in its place")
     authority, slash, path = rest.partition("/")
     userinfo, at, host = authority.rpartition("@")
@@ -75,7 +71,7 @@ def parse(text: str) -> StoreUrl:
         name, _, value = pair.partition("=")
         if name not in _PLAIN and value not in {"true", "false"}:
             hidden += [value, unquote_plus(value)]
-    container = protocol in _CONTAINER and not password
+    container = protocol in CONTAINER_PROTOCOLS and not password
     if not container:
         hidden += [user, unquote(user)] if password or protocol.startswith("http") else []
     if protocol in _KEYS and at:
@@ -94,28 +90,3 @@ def parse(text: str) -> StoreUrl:
         key=hashlib.sha256(identity.encode()).hexdigest()[:16],
         secrets=tuple(sorted({secret for secret in hidden if len(secret) > 1}, key=len, reverse=True)),
     )
-
-
-def _slash_in_password(rest: str) -> bool:
-    head, at, _ = rest.rpartition("@")
-    return bool(at) and "/" in head and ":" in head.partition("/")[0] and "@" not in head and not _PORT.match(rest)
-
-
-def redacted(text: str) -> str:
-    """A text in which every URL has lost its user, password and query."""
-    return _IN_TEXT.sub(_bare, text)
-
-
-def _bare(match: re.Match[str]) -> str:
-    protocol, rest = match[1], match[2]
-    if _slash_in_password(rest):
-        rest = rest.rpartition("@")[2]
-    authority, slash, path = rest.partition("/")
-    userinfo, at, host = authority.rpartition("@")
-    keep = at and protocol.lower() in _CONTAINER and ":" not in userinfo
-    return f"{protocol}://{authority if keep else host}{slash}{path}"
-
-
-def command_line() -> list[str]:
-    """What the user typed, for a record: without the secrets of addresses."""
-    return ["harness", *map(redacted, sys.argv[1:])]

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.commands.new import KINDS, LONGEST, content, names, new, write
+from harness.commands.new import KINDS, LONGEST, content, made, names, write
 from harness.discovery.registry import Registry, load_plugins
 from harness.errors import UsageError
 
@@ -174,9 +174,9 @@ def test_parents_are_made_and_no_draft_is_left(tmp_path):
 def test_a_name_that_is_taken_is_refused(tmp_path):
     registry = load_plugins()
     with pytest.raises(UsageError, match="the meter 'rapl' is there already, by plugin builtin"):
-        new("meter", "RAPL", tmp_path, registry)
+        made("meter", "RAPL", tmp_path, registry)
     assert not list(tmp_path.iterdir())
-    assert new("meter", "a", tmp_path, Registry())[0] == f"written: {tmp_path / 'harness-meter-a'}"
+    assert made("meter", "a", tmp_path, Registry())[0] == f"written: {tmp_path / 'harness-meter-a'}"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from harness.costing.coster import finish_trial
 from harness.discovery.registry import load_plugins
 from harness.errors import ExitCode, MeasurementError
 from harness.planning.point import Choice, Point
-from harness.records import record
+from harness.records.files import write_measurement
+from harness.records.paths import ITEMS, RECORD
 from harness.records.record import Measurement, Span, WarmUp
 
 
@@ -43,9 +44,9 @@ def trial(folder: Path, *rows: dict[str, object]) -> Path:
         meters=(),
         conditions=(),
     )
-    record.dump(folder / record.MEASUREMENT, measurement)
+    write_measurement(folder, measurement)
     lines = [json.dumps({"window": 0, "status": "ok", "output_tokens": 1, **row}) + "\n" for row in rows]
-    (folder / record.ITEMS).write_text("".join(lines), encoding="utf-8")
+    (folder / ITEMS).write_text("".join(lines), encoding="utf-8")
     return folder
 
 
@@ -75,4 +76,4 @@ def test_an_impossible_item_is_an_error_and_leaves_no_record(tmp_path: Path, row
     with pytest.raises(MeasurementError, match=says) as caught:
         finish_trial(folder, load_plugins())
     assert caught.value.exit_code is ExitCode.MEASUREMENT
-    assert not (folder / record.RECORD).exists()
+    assert not (folder / RECORD).exists()

@@ -6,7 +6,8 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,10 @@ from harness.meter import MeterSpec
 from harness.options import Options
 from harness.planning.point import Choice, Point
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value
-from harness.records import record
-from harness.records.record import Measurement, MeterReport, Reading, Record, Span, UnitResult, WarmUp, load_record
-from harness.running.run_folder import PLAN, reopen
+from harness.records.files import load_record, trial_folders, write_measurement, write_record
+from harness.records.paths import ENERGY, ITEMS, MEASUREMENT, PLAN, RECORD, RUN
+from harness.records.record import Measurement, MeterReport, Reading, Record, Span, UnitResult, WarmUp
+from harness.running.run_folder import reopen
 from harness.sample import Scope
 
 SCOPE = "n0/host"
@@ -138,21 +140,21 @@ def make_run(
         quality = {"quality": {"mean": Amount.exact(7.5, "1")}}
         impacts = ({"name": "smog", "options": own},) if own is not None else ()
         made = Record(measurement=measurement, totals={}, units={"token": unit}, columns=quality, impacts=impacts)
-        record.dump(target / record.MEASUREMENT, measurement)
-        record.dump(target / record.RECORD, made)
-        (target / record.ITEMS).write_text('{"item_id": "a"}\n', encoding="utf-8")
+        write_measurement(target, measurement)
+        write_record(target, made)
+        (target / ITEMS).write_text('{"item_id": "a"}\n', encoding="utf-8")
         trace: list[dict[str, object]] = [{"anchor": {"monotonic_ns": 0, "utc_s": 1000.0}}]
         trace += [
             {"t": int(t * 1e9), "m": "lamp", "j": {SCOPE: joules * share}} for t, share in ((0, 0), (5, 0.25), (10, 1))
         ]
-        (target / record.ENERGY).write_text("".join(json.dumps(row) + "\n" for row in trace), encoding="utf-8")
+        (target / ENERGY).write_text("".join(json.dumps(row) + "\n" for row in trace), encoding="utf-8")
     (folder / PLAN).write_text(json.dumps([point.to_json() for point in points]), encoding="utf-8")
     described = {
         "run": folder.name,
         "seed": 0,
         "points": [{"id": p.id, "label": p.label, "suite": "s", "trials": 1} for p in points],
     }
-    (folder / record.RUN).write_text(json.dumps(described), encoding="utf-8")
+    (folder / RUN).write_text(json.dumps(described), encoding="utf-8")
     return folder
 
 
@@ -177,10 +179,31 @@ def test_a_new_record_names_its_parent_and_the_raw_files_stay(tmp_path: Path, re
     assert (cost.value, cost.unit) == (5.0, "g/token")
     assert new.columns["quality"]["mean"] == Amount.exact(7.5, "1")
     assert new.impacts == ({"name": "smog", "options": {"per_joule": 0.5, "base": 0.0, "split": False}},)
-    assert json.loads((made / record.RUN).read_text())["parent"] == "r1"
+    assert json.loads((made / RUN).read_text())["parent"] == "r1"
     assert not list((tmp_path / "store").glob(".*"))
     with pytest.raises(UsageError, match="costed again from r1"):
         reopen(made)
+
+
+def test_a_new_record_refers_to_a_copy_of_the_parents_measurement(tmp_path: Path, registry: Registry) -> None:
+    run = make_run(tmp_path / "r1", {"a": 100.0}, own={"per_joule": 1.0})
+    (made,) = write_records([run], combinations(["smog.base=1"], [], registry), registry, tmp_path, [])
+    (old,), (new,) = (list(trial_folders(folder)) for folder in (run, made))
+    assert (new / MEASUREMENT).read_bytes() == (old / MEASUREMENT).read_bytes()
+    assert not (new / MEASUREMENT).is_symlink()
+    shutil.rmtree(run)
+    assert load_record(new).parent == f"r1/{old.name}"
+
+
+def test_a_record_of_before_that_stands_alone_can_be_costed_again(
+    tmp_path: Path, registry: Registry, hold_measurement: Callable[[Path], None]
+) -> None:
+    run = make_run(tmp_path / "r1", {"a": 100.0}, own={"per_joule": 1.0})
+    (trial,) = trial_folders(run)
+    hold_measurement(trial)
+    (trial / MEASUREMENT).unlink()
+    (made,) = write_records([run], combinations(["smog.base=1"], [], registry), registry, tmp_path, [])
+    assert load_record(made / trial.name).measurement == load_record(trial).measurement
 
 
 def test_a_recosted_run_can_be_costed_again(tmp_path: Path, registry: Registry) -> None:
@@ -320,7 +343,7 @@ def test_a_wrong_setting_is_a_usage_error_and_writes_nothing(
 
 def test_a_broken_record_leaves_no_part_of_a_result(tmp_path: Path, registry: Registry) -> None:
     run = make_run(tmp_path / "r1", {"a": 100.0, "b": 50.0})
-    (run / ("b" * 12 + "-t000") / record.RECORD).write_text("{}", encoding="utf-8")
+    (run / ("b" * 12 + "-t000") / RECORD).write_text("{}", encoding="utf-8")
     before = digests(tmp_path)
     with pytest.raises(MeasurementError, match=r"record\.json"):
         write_records([run], combinations(["smog.base=1"], [], registry), registry, tmp_path / "new", [])

@@ -73,8 +73,8 @@ def test_a_suite_runs_on_it(tmp_path: Path) -> None:
     records = sorted(store.rglob("record.json"))
     assert len(records) == 2 * 2, "one record a trial: two points, two trials"
     for record in records:
-        text = record.read_text(encoding="utf-8")
-        assert isinstance(json.loads(text), dict)
+        text = "".join(path.read_text(encoding="utf-8") for path in (record, record.with_name("measurement.json")))
+        assert isinstance(json.loads(record.read_text(encoding="utf-8")), dict)
         assert "example_lamp" in text
         assert "estimated" in text
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.quantity import Amount
-from harness.records.record import load_record
+from harness.records.files import load_record
 
 pytest.importorskip("harness_meter_fuel")
 

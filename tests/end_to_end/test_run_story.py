@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from harness.quantity import Amount, Method, Unavailable
-from harness.records.record import load_record, records_of, trial_folders
+from harness.records.files import load_record, records_of, trial_folders
 
 SUITE = """\
 suite: story

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.records import record
+from harness.records.files import records_of
 
 SUITE = """\
 suite: {name}
@@ -121,7 +121,7 @@ class Bench:
         after = self.measured()
         assert before.items() <= after.items(), "a finished trial was measured again"
         assert set(after) == self.planned()
-        finished = [kept.measurement.trial_id for kept in record.records_of(self.only_run)]
+        finished = [kept.measurement.trial_id for kept in records_of(self.only_run)]
         assert sorted(finished) == sorted(self.planned())
 
 
@@ -193,9 +193,9 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
     from harness.machine import leftovers
     from harness.planning.point import Choice, Plan, Point
     from harness.planning.trial_rules import WarmUpRule, Windows
+    from harness.running.order import Scheduled
     from harness.running.run import prepare
     from harness.running.run_folder import create
-    from harness.running.schedule import Scheduled
 
     registry = Registry()
     registry.register(builtin, "builtin", distribution="joule-harness", version="0")

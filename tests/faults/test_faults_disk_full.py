@@ -17,7 +17,8 @@ import pytest
 
 from harness.costing import coster as costing
 from harness.errors import MeasurementError
-from harness.records import record
+from harness.records.files import load_measurement, load_record, read_lines, write_atomically
+from harness.records.paths import ITEMS, MEASUREMENT, RECORD
 from harness.running.driver_lock import driven
 
 
@@ -37,14 +38,14 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 def test_a_file_that_cannot_be_replaced_still_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "record.json"
-    record.write_atomically(path, b"old")
+    write_atomically(path, b"old")
     disk = disk_model.Disk(tmp_path)
     with disk.watched(monkeypatch):
-        record.write_atomically(path, b"old")
+        write_atomically(path, b"old")
     for call in range(disk.calls):
         failing = disk_model.Disk(tmp_path, call, FULL)
         with failing.watched(monkeypatch), pytest.raises(MeasurementError) as caught:
-            record.write_atomically(path, b"new")
+            write_atomically(path, b"new")
         assert str(caught.value) == f"{path}: cannot be written: No space left on device"
         renamed = any(op.kind == "rename" for op in failing.ops)
         assert path.read_bytes() == (b"new" if renamed else b"old"), failing.ops
@@ -71,12 +72,12 @@ def test_a_disk_full_at_any_write_of_a_trial_costs_that_trial_only(
             except (MeasurementError, OSError) as error:  # of the driver
                 reasons.add(str(error))
         for trial in store.glob("*/*/"):
-            if (trial / record.MEASUREMENT).exists():
-                measured = record.load_measurement(trial)
-                assert len(list(record.read_lines(trial / record.ITEMS))) == sum(s.iterations for s in measured.windows)
+            if (trial / MEASUREMENT).exists():
+                measured = load_measurement(trial)
+                assert len(list(read_lines(trial / ITEMS))) == sum(s.iterations for s in measured.windows)
                 costing.main(trial.parent)
-                assert record.load_record(trial).measurement == measured
-            assert not (trial / record.RECORD).exists() or record.load_record(trial)
+                assert load_record(trial).measurement == measured
+            assert not (trial / RECORD).exists() or load_record(trial)
     assert all(not reason or "No space left on device" in reason for reason in reasons), reasons
     assert any(reasons)
 
@@ -127,7 +128,7 @@ def test_a_run_on_a_disk_that_fills_up_is_resumed_when_there_is_room(
     assert "internal error" not in output
     assert len(bench.measured()) < 3
     for trial in bench.measured():
-        assert record.load_measurement(bench.only_run / trial)
+        assert load_measurement(bench.only_run / trial)
     ballast.unlink()
     bench.resume()
 

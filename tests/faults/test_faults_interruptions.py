@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from harness.measuring.interruptions import Interruptions, Moment, read_clocks
-from harness.records import record
+from harness.records.files import records_of
 from harness.records.record import Span
 
 S = 10**9
@@ -86,7 +86,7 @@ def test_a_stopped_worker_makes_its_trial_invalid(
     output, _ = driver.communicate(timeout=60)
     assert driver.returncode == 3, output
     assert "stopped on n0/process: the worker was stopped and let go on" in output
-    (finished,) = record.records_of(bench.only_run)
+    (finished,) = records_of(bench.only_run)
     assert finished.measurement.invalid
     report = bench.run("report", bench.only_run)
     assert "the worker was stopped and let go on" in " ".join(report.stdout.split())
@@ -143,7 +143,7 @@ def test_a_clock_step_is_on_the_record_and_a_suspend_fails_its_trial(bench: Any)
     suite = bench.suite(workload="night", options="", matrix="kind: [step, suspend]")
     done = bench.run("run", suite, "--store", bench.store)
     assert done.returncode == 3, done.stdout + done.stderr
-    found = {kept.measurement.point["options"]["kind"]: kept for kept in record.records_of(bench.only_run)}
+    found = {kept.measurement.point["options"]["kind"]: kept for kept in records_of(bench.only_run)}
     (stepped,) = found["step"].measurement.conditions
     assert (stepped.kind, stepped.fails) == ("clock stepped", False)
     assert "-3600.0 s" in stepped.detail

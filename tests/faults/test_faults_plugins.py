@@ -30,7 +30,8 @@ from harness.executor import Executor, ExecutorSpec, Job, Outcome
 from harness.impact import Costed, Impact, ImpactMeter, ImpactMeterSpec
 from harness.planning.point import Choice
 from harness.quantity import Amount, Unavailable
-from harness.records import record
+from harness.records.files import load_measurement, load_record, records_of
+from harness.records.paths import FAILURE, MEASUREMENT, RECORD
 from harness.running.executor_choice import Chosen
 from harness.scorer import Scorer, ScorerSpec
 from harness.workload import Column
@@ -144,7 +145,7 @@ def test_what_a_plugin_must_not_give_fails_its_trial_by_name(
 ) -> None:
     trial, worker = in_process(plugin(**{part: value}), **OWN)
     assert said in worker.reason, worker.reason
-    assert not (trial / record.MEASUREMENT).exists()
+    assert not (trial / MEASUREMENT).exists()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ def test_what_a_meter_must_not_give_is_unavailable_by_name(
 ) -> None:
     trial, worker = in_process(plugin(meter=giving(Lamp, method, value)), cost=True, **OWN)
     assert not worker.reason
-    found = record.load_record(trial)
+    found = load_record(trial)
     (report,) = found.measurement.meters
     reasons = [*report.missing.values()]
     reasons += [
@@ -190,14 +191,14 @@ def test_other_faults_of_a_meter_are_flags(in_process: Callable[..., Any], metho
     work = giving(Work, "processes", {"role": 1})
     trial, worker = in_process(plugin(meter=giving(Lamp, method, value), workload=work), **OWN)
     assert not worker.reason
-    assert any(said in flag for flag in record.load_measurement(trial).flags)
+    assert any(said in flag for flag in load_measurement(trial).flags)
 
 
 @pytest.mark.parametrize("value", [5, [5], RuntimeError("x")])
 def test_conditions_that_cannot_be_read_are_a_condition(in_process: Callable[..., Any], value: Any) -> None:
     trial, worker = in_process(plugin(meter=giving(Lamp, "conditions", value)), **OWN)
     assert not worker.reason
-    assert [seen.kind for seen in record.load_measurement(trial).conditions] == ["conditions_unreadable"]
+    assert [seen.kind for seen in load_measurement(trial).conditions] == ["conditions_unreadable"]
 
 
 @pytest.mark.parametrize("part", ["workload", "backend"])
@@ -205,7 +206,7 @@ def test_a_close_that_raises_costs_no_measurement_and_is_told(in_process: Callab
     kind = {"workload": Work, "backend": Back}[part]
     trial, worker = in_process(plugin(**{part: giving(kind, "close", OSError("stuck"))}), **OWN)
     assert not worker.reason
-    assert any("close: OSError: stuck" in flag for flag in record.load_measurement(trial).flags)
+    assert any("close: OSError: stuck" in flag for flag in load_measurement(trial).flags)
 
 
 class Cost(ImpactMeter):
@@ -238,9 +239,9 @@ def test_faults_in_costing_name_the_plugin_and_leave_the_measurement(
     more = {"meters": (Choice("lamp"), Choice("cost"))} if part == "impact" else {"scorers": (Choice("judge"),)}
     trial, worker = in_process(plugin(**{part: value}), cost=True, **{**OWN, **more})
     assert not worker.reason
-    assert said in json.loads((trial / record.FAILURE).read_text())["reason"]
-    assert record.load_measurement(trial)
-    assert not (trial / record.RECORD).exists()
+    assert said in json.loads((trial / FAILURE).read_text())["reason"]
+    assert load_measurement(trial)
+    assert not (trial / RECORD).exists()
     capsys.readouterr()
 
 
@@ -380,9 +381,7 @@ def test_plugins_that_misbehave_at_run_time_are_named_and_leave_nothing_behind(b
     assert "Traceback" not in done.stderr.replace("  | Traceback", "")
     for hook in ("harness_trial_started", "harness_trial_finished", "harness_run_finished"):
         assert f"plugin faulty of faulty 1.0: {hook} failed" in done.stderr
-    records = {
-        kept.measurement.point["options"]["kind"]: kept.measurement for kept in record.records_of(bench.only_run)
-    }
+    records = {kept.measurement.point["options"]["kind"]: kept.measurement for kept in records_of(bench.only_run)}
     assert set(records) == {"print", "children"}
     left = [flag for flag in records["children"].flags if flag.startswith("left 'python")]
     assert len(left) >= 3, records["children"].flags

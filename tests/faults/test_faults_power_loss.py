@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessError, MeasurementError
-from harness.records import record, side_cars
-from harness.running.run_folder import PLAN, planned_points, reopen
+from harness.records.files import check_side_cars, load_measurement, load_record, read_lines, write_atomically
+from harness.records.paths import FAILURE, ITEMS, MEASUREMENT, PLAN, RECORD, RUN
+from harness.running.run_folder import planned_points, reopen
 
 
 def _model() -> ModuleType:
@@ -45,9 +46,9 @@ def test_a_file_is_old_or_new_and_never_between(tmp_path: Path, monkeypatch: pyt
     disk = disk_model.Disk(root)
     old, new = b'{"old": 1}' * 50, b'{"new": 22}' * 50
     with disk.watched(monkeypatch):
-        record.write_atomically(root / "run.json", old)
+        write_atomically(root / "run.json", old)
         first = len(disk.ops)
-        record.write_atomically(root / "run.json", new)
+        write_atomically(root / "run.json", new)
     assert (root / "run.json").read_bytes() == new
     for count, state in states(disk.ops, root, left):
         path = left / "run.json"
@@ -65,7 +66,7 @@ def test_the_model_finds_a_writer_that_forgets_to_sync(
     root.mkdir()
     disk = disk_model.Disk(root)
     with disk.watched(monkeypatch):
-        record.write_atomically(root / "run.json", b"whole")
+        write_atomically(root / "run.json", b"whole")
     ops = [op for op in disk.ops if op.kind != missing]
     found = set()
     for count, _ in states(ops, root, left):
@@ -83,8 +84,8 @@ def test_a_trial_is_whole_or_is_not_there_at_every_moment(
     with disk.watched(monkeypatch):
         trial, said = in_process(store=root / "store", cost=True)
     assert not said.reason
-    measured, finished = record.load_measurement(trial), record.load_record(trial)
-    items = list(record.read_lines(trial / record.ITEMS))
+    measured, finished = load_measurement(trial), load_record(trial)
+    items = list(read_lines(trial / ITEMS))
     done = max(number for number, op in enumerate(disk.ops) if op.kind == "sync-folder") + 1
     assert {"make", "write", "sync", "rename", "folder", "sync-folder"} <= {op.kind for op in disk.ops}
     seen = set()
@@ -96,19 +97,19 @@ def test_a_trial_is_whole_or_is_not_there_at_every_moment(
             assert [point.id for point in points] == [measured.point["id"]], state
             seen.add("planned")
         except HarnessError:
-            assert not (there / record.MEASUREMENT).exists(), f"measured and not to be resumed: {state}"
+            assert not (there / MEASUREMENT).exists(), f"measured and not to be resumed: {state}"
             seen.add("no run yet")
-        if (there / record.MEASUREMENT).exists():
-            assert record.load_measurement(there) == measured, state
-            side_cars.check(there, measured)
-            assert list(record.read_lines(there / record.ITEMS)) == items, state
+        if (there / MEASUREMENT).exists():
+            assert load_measurement(there) == measured, state
+            check_side_cars(there, measured)
+            assert list(read_lines(there / ITEMS)) == items, state
             seen.add("measured")
-        if (there / record.RECORD).exists():
-            assert record.load_record(there) == finished, state
+        if (there / RECORD).exists():
+            assert load_record(there) == finished, state
             seen.add("finished")
         if count >= done:
-            assert (there / record.RECORD).exists(), f"finished and lost: {state}"
-        for name in (PLAN, record.RUN):
+            assert (there / RECORD).exists(), f"finished and lost: {state}"
+        for name in (PLAN, RUN):
             if (run / name).exists():
                 json.loads((run / name).read_bytes())
         if (there / "job.json").exists():
@@ -124,24 +125,24 @@ def test_a_torn_tail_of_a_side_car_is_seen_and_never_counted(
     from harness.costing import coster as costing
 
     trial, _ = in_process()
-    path = trial / record.ITEMS
-    rows = list(record.read_lines(path))
+    path = trial / ITEMS
+    rows = list(read_lines(path))
     path.write_bytes(path.read_bytes() + tail)
-    assert list(record.read_lines(path)) == rows, "a torn last line ends the file"
+    assert list(read_lines(path)) == rows, "a torn last line ends the file"
     with pytest.raises(MeasurementError, match=r"items\.jsonl: holds \d+ bytes where the trial wrote \d+"):
-        side_cars.check(trial, record.load_measurement(trial))
+        check_side_cars(trial, load_measurement(trial))
     assert costing.main(trial.parent) == 1
-    assert not (trial / record.RECORD).exists()
-    assert "items.jsonl" in json.loads((trial / record.FAILURE).read_text())["reason"]
+    assert not (trial / RECORD).exists()
+    assert "items.jsonl" in json.loads((trial / FAILURE).read_text())["reason"]
 
 
 def test_a_side_car_cut_at_a_line_is_no_smaller_measurement(in_process: Callable[..., Any]) -> None:
     from harness.planning.trial_rules import Windows
 
     trial, _ = in_process(windows=Windows(count=1, min_seconds=0.0, min_iterations=5))
-    path = trial / record.ITEMS
+    path = trial / ITEMS
     lines = path.read_bytes().splitlines(keepends=True)
     assert len(lines) == 5
     path.write_bytes(b"".join(lines[:-1]))
     with pytest.raises(MeasurementError, match="where the trial wrote"):
-        side_cars.check(trial, record.load_measurement(trial))
+        check_side_cars(trial, load_measurement(trial))

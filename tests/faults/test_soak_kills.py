@@ -17,7 +17,7 @@ from typing import Final
 import psutil
 import pytest
 
-from harness.records import record
+from harness.records.files import records_of
 
 LANES: Final = 2
 """Runs side by side, each with device locks of its own: one keeps one core busy."""
@@ -135,7 +135,7 @@ class Lane:
 
     def check(self) -> None:
         planned = {f"{point['id']}-t000" for point in json.loads((self.run / "plan.json").read_text())}
-        kept = [finished.measurement.trial_id for finished in record.records_of(self.run)]
+        kept = [finished.measurement.trial_id for finished in records_of(self.run)]
         assert len(kept) == len(set(kept)), "a trial has two records"
         assert set(kept) == planned, "a trial was lost"
         assert not list(self.run.glob("*/failure.json"))

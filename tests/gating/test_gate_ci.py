@@ -20,9 +20,10 @@ import yaml
 from harness.errors import UsageError
 from harness.gating import outputs as output
 from harness.gating.gate import Result, to_json
-from harness.gating.job import CONTROL, GATE, load
+from harness.gating.job import CONTROL, load
 from harness.gating.verdict import Cell, Verdict, build, judge, margin
 from harness.planning import suite
+from harness.records.paths import GATE
 from harness.statistics.paired import wilson
 
 ROOT = Path(__file__).parents[2]

@@ -39,7 +39,7 @@ def point(label: str = "spin", suite: str = "s", **more: Any) -> Point:
 @pytest.fixture(autouse=True)
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     fine = SimpleNamespace(invalid=(), warm_up=SimpleNamespace(converged=True))
-    monkeypatch.setattr(module.record, "load_measurement", lambda folder: fine)
+    monkeypatch.setattr(module, "load_measurement", lambda folder: fine)
 
 
 def made(folder: Path, says: Says = lambda side, number: "", *, seed: int = 0, **more: Any) -> tuple[Pairs, list[str]]:

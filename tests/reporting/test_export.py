@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from harness.errors import MeasurementError
-from harness.records import record
+from harness.records.files import trial_folders
+from harness.records.paths import RECORD
 from harness.records.summary import load
 from harness.reporting.export import model_card, open_metrics, pytest_benchmark
 from harness.reporting.figures import figures
@@ -40,12 +41,12 @@ def test_pytest_benchmark_compares_two_exports(make_run: MakeRun, tmp_path: Path
 def test_pytest_benchmark_statistics_are_those_of_its_own_library(make_run: MakeRun) -> None:
     stats = pytest.importorskip("pytest_benchmark.stats")
     run = make_run(points=1, trials=7)
-    for number, trial in enumerate(record.trial_folders(run)):
-        content = json.loads((trial / record.RECORD).read_text(encoding="utf-8"))
+    for number, trial in enumerate(trial_folders(run)):
+        content = json.loads((trial / RECORD).read_text(encoding="utf-8"))
         seconds = (1.0, 1.1, 1.2, 1.3, 1.25, 1.15, 9.0)[number]
         amount = {"value": seconds, "unit": "s/token", "composition": {"measured": seconds}, "low": None, "high": None}
         content["units"]["token"]["costs"]["duration_s"] = {**amount, "kind": "amount"}
-        (trial / record.RECORD).write_text(json.dumps(content), encoding="utf-8")
+        (trial / RECORD).write_text(json.dumps(content), encoding="utf-8")
     found = json.loads(pytest_benchmark(load(run)))["benchmarks"][0]["stats"]
     wanted = stats.Stats()
     for seconds in (1.0, 1.1, 1.2, 1.3, 1.25, 1.15, 9.0):
@@ -81,12 +82,12 @@ def test_open_metrics_are_parsed_into_the_same_numbers(make_run: MakeRun) -> Non
 def with_carbon(run: Path, value: dict[str, object] | None = None) -> list[float]:
     """Gives each trial a total carbon, or a reason; returns the grams."""
     grams = []
-    for number, trial in enumerate(record.trial_folders(run)):
-        content = json.loads((trial / record.RECORD).read_text(encoding="utf-8"))
+    for number, trial in enumerate(trial_folders(run)):
+        content = json.loads((trial / RECORD).read_text(encoding="utf-8"))
         grams.append(0.25 + number)
         told = {"value": grams[-1], "unit": "g", "composition": {"estimated": grams[-1]}, "kind": "amount"}
         content["totals"]["carbon_g"] = value or told
-        (trial / record.RECORD).write_text(json.dumps(content), encoding="utf-8")
+        (trial / RECORD).write_text(json.dumps(content), encoding="utf-8")
     return grams
 
 

@@ -17,7 +17,8 @@ from harness.errors import MeasurementError
 from harness.functional_unit import UnitCount, per_second, per_unit
 from harness.impact import Factor
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value
-from harness.records import record
+from harness.records.files import write_json, write_measurement, write_record
+from harness.records.paths import FAILURE, RECORD, RUN
 from harness.records.record import Measurement, MeterReport, Reading, Record, SeenCondition, Span, UnitResult, WarmUp
 from harness.records.summary import cross_checks, summarise
 from harness.reporting.markdown import escape
@@ -107,10 +108,10 @@ def store(folder: Path, *records: Record, **run: object) -> Path:
     for finished in records:
         where = folder / finished.measurement.trial_id
         where.mkdir(parents=True)
-        record.dump(where / record.MEASUREMENT, finished.measurement)
-        record.dump(where / record.RECORD, finished)
+        write_measurement(where, finished.measurement)
+        write_record(where, finished)
     folder.mkdir(exist_ok=True)
-    record.write_json(folder / record.RUN, {"run": "r1", "suite_files": ["suites/x.yaml"], "status": "ok", **run})
+    write_json(folder / RUN, {"run": "r1", "suite_files": ["suites/x.yaml"], "status": "ok", **run})
     return folder
 
 
@@ -288,9 +289,7 @@ def test_all_absences_are_listed(tmp_path: Path) -> None:
     )
     failed = folder / "p1-t001"
     failed.mkdir()
-    (failed / record.FAILURE).write_text(
-        json.dumps({"reason": "ended by SIGKILL", "log_tail": ["Traceback", "x[red]"]})
-    )
+    (failed / FAILURE).write_text(json.dumps({"reason": "ended by SIGKILL", "log_tail": ["Traceback", "x[red]"]}))
     text = squeezed(shown(folder))
     assert "Not measured, and why" in text
     assert "draft_tokens=2, trial 1: ended by SIGKILL" in text
@@ -320,7 +319,7 @@ def test_without_a_valid_trial_the_row_is_marked(tmp_path: Path) -> None:
 
 def test_a_broken_record_is_named_and_the_others_are_shown(tmp_path: Path) -> None:
     folder = store(tmp_path / "run", trial(0), trial(1))
-    (folder / "p1-t001" / record.RECORD).write_text('{"measurement": {}}')
+    (folder / "p1-t001" / RECORD).write_text('{"measurement": {}}')
     text = squeezed(shown(folder))
     assert "500 mJ" in text
     assert "not a record of schema 1" in text
@@ -348,7 +347,7 @@ def test_a_run_without_records_is_a_clear_error(tmp_path: Path, make: bool) -> N
 
 def test_a_broken_run_file_is_a_clear_error(tmp_path: Path) -> None:
     folder = store(tmp_path / "run", trial())
-    (folder / record.RUN).write_text("{")
+    (folder / RUN).write_text("{")
     with pytest.raises(MeasurementError, match=r"run\.json"):
         report.load(folder)
 
@@ -416,7 +415,7 @@ def test_a_log_cannot_close_its_own_fence(tmp_path: Path) -> None:
     folder = store(tmp_path / "run", trial())
     failed = folder / "p1-t001"
     failed.mkdir()
-    (failed / record.FAILURE).write_text(json.dumps({"reason": "died", "log_tail": ["````", "<img src=x>"]}))
+    (failed / FAILURE).write_text(json.dumps({"reason": "died", "log_tail": ["````", "<img src=x>"]}))
     page = report.markdown(folder)
     assert "  `````text\n  ````\n  <img src=x>\n  `````\n" in page
 

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from harness.quantity import Amount, Method
-from harness.records import record
+from harness.records.files import load_record, trial_folders
+from harness.records.paths import RECORD
 from harness.records.summary import load
 from harness.reporting.charts import Dot, front
 from harness.reporting.comparison import Runs, differences
@@ -68,7 +69,7 @@ def test_every_figure_of_the_page_is_the_median_of_the_records(make_run: MakeRun
     folder = make_run(trials=3)
     parsed = Parsed(page(folder))
     rows = list(expand(json.loads(parsed.data)))
-    records = [record.load_record(trial) for trial in record.trial_folders(folder)]
+    records = [load_record(trial) for trial in trial_folders(folder)]
     checked = 0
     for row in rows:
         mine = [each for each in records if each.measurement.point["id"] == row.point_id]
@@ -167,7 +168,7 @@ def test_hundred_points_stay_under_three_megabytes(make_run: MakeRun) -> None:
 
 def test_the_page_of_a_run_without_impacts_has_no_columns_of_carbon(make_run: MakeRun) -> None:
     folder = make_run(points=1, trials=1)
-    path = next(record.trial_folders(folder)) / record.RECORD
+    path = next(trial_folders(folder)) / RECORD
     content = json.loads(path.read_text(encoding="utf-8"))
     for table in (content["totals"], content["units"]["token"]["costs"]):
         for name in list(table):
@@ -184,7 +185,7 @@ def test_the_page_of_a_run_without_impacts_has_no_columns_of_carbon(make_run: Ma
 
 def test_power_of_a_steady_device_is_its_power(make_run: MakeRun) -> None:
     folder = make_run(points=1, trials=1) / "p0000-t000"
-    windows = power_steps(folder, record.load_record(folder))["n0/gpu:GPU-1"]
+    windows = power_steps(folder, load_record(folder))["n0/gpu:GPU-1"]
     assert len(windows) == 2
     for steps in windows:
         assert steps[0][0] == 0.0
@@ -252,7 +253,7 @@ def test_no_front_across_methods(make_run: MakeRun) -> None:
 def test_images_inside_the_folder_are_shown_and_others_are_not(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(points=1, trials=1)
     folder = run / "p0000-t000"
-    finished = record.load_record(folder)
+    finished = load_record(folder)
     (folder / "grid.png").write_bytes(PNG)
     (image,) = images(folder, finished)
     assert image.data == "data:image/png;base64," + base64.b64encode(PNG).decode()

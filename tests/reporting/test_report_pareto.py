@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from harness.backend import Device
 from harness.functional_unit import UnitCount, per_second, per_unit
 from harness.quantity import Amount, Method, Unavailable, Value
-from harness.records import record
+from harness.records.files import write_json, write_measurement, write_record
+from harness.records.paths import RUN
 from harness.records.record import Measurement, Record, Span, UnitResult, WarmUp
 from harness.records.summary import load
 from harness.reporting import pareto
@@ -65,9 +66,9 @@ def found(folder: Path, *records: Record) -> list[Section]:
     for each in records:
         where = folder / each.measurement.trial_id
         where.mkdir(parents=True)
-        record.dump(where / record.MEASUREMENT, each.measurement)
-        record.dump(where / record.RECORD, each)
-    record.write_json(folder / record.RUN, {"run": "r1", "status": "ok"})
+        write_measurement(where, each.measurement)
+        write_record(where, each)
+    write_json(folder / RUN, {"run": "r1", "status": "ok"})
     return pareto.sections(load(folder))
 
 

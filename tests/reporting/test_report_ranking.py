@@ -10,7 +10,7 @@ from harness import reporting as report
 from harness.functional_unit import FunctionalUnit, count, per_second, per_unit, shares, sweep
 from harness.impact import Factor
 from harness.quantity import Amount, Method, Value
-from harness.records import record
+from harness.records.files import load_record, write_measurement, write_record
 from harness.records.record import Measurement, Record, Span, UnitResult, WarmUp
 
 GOOD = FunctionalUnit.of("output_tokens", {"ttft_s": "<= 1", "quality": ">= 10"})
@@ -84,9 +84,9 @@ def shown(folder: Path, *records: Record) -> str:
     for finished in records:
         where = folder / finished.measurement.trial_id
         where.mkdir(parents=True)
-        record.dump(where / record.MEASUREMENT, finished.measurement)
-        record.dump(where / record.RECORD, finished)
-        assert record.load_record(where) == finished  # sweeps, shares and alternatives survive the file
+        write_measurement(where, finished.measurement)
+        write_record(where, finished)
+        assert load_record(where) == finished  # sweeps, shares and alternatives survive the file
     return report.markdown(folder)
 
 

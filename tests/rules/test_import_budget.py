@@ -9,13 +9,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from harness.running.order import Scheduled
 
 from harness.discovery.registry import load_plugins
 from harness.planning.named_offers import offers_of
 from harness.planning.planner import expand
 from harness.planning.suite import loads
 from harness.running.run import prepare
-from harness.running.schedule import Scheduled
 
 ROOT = Path(__file__).parents[2]
 FRAMEWORKS_AND_DRIVERS = ("torch", "numpy", "pynvml", "transformers", "lightning", "pytorch_lightning", "codecarbon")

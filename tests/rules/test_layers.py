@@ -48,10 +48,14 @@ def test_the_top_floor_is_small() -> None:
     assert len(list((ROOT / "harness").glob("*.py"))) <= 24
 
 
+SPACIOUS = {"harness", "harness.reporting", "harness.commands"}
+"""What a plugin may import, what only the reports need, and one file a command."""
+
+
 def test_no_room_is_crowded() -> None:
     crowded = {
         name: count
         for name, folder in packages(ROOT / "harness", "harness").items()
-        if name not in {"harness", "harness.reporting"} and (count := len(list(folder.glob("*.py"))) - 1) > 16
+        if name not in SPACIOUS and (count := len(list(folder.glob("*.py"))) - 1) > 16
     }
     assert crowded == {}

@@ -8,7 +8,7 @@ from harness import Executor, Outcome
 from harness.discovery.registry import load_plugins
 from harness.planning.planner import expand
 from harness.planning.suite import loads
-from harness.records import record
+from harness.records.paths import MEASUREMENT
 from harness.running.run import Run
 from harness.running.run_folder import create
 
@@ -58,5 +58,5 @@ def test_a_trial_that_ended_while_it_was_waited_for_is_kept(tmp_path):
     assert tally.kept == 1
     assert executor.began == [other.name]
     assert told[0] == {"type": "note", "text": "waiting"}
-    kept = second / finished.name / record.MEASUREMENT
-    assert kept.read_bytes() == (finished / record.MEASUREMENT).read_bytes()
+    kept = second / finished.name / MEASUREMENT
+    assert kept.read_bytes() == (finished / MEASUREMENT).read_bytes()

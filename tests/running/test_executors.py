@@ -27,7 +27,9 @@ from harness.planning.planner import expand
 from harness.planning.point import unmet
 from harness.planning.probe import plan_probed
 from harness.planning.suite import Suite, loads
-from harness.records import record
+from harness.records.files import trial_folders, write_json
+from harness.records.paths import FAILURE, MEASUREMENT, RUN
+from harness.records.record import WarmUp
 from harness.running.executor_choice import LOCAL, Chosen, Wish, choose
 from harness.running.run import Run, start
 from harness.running.run_folder import create, executors_of
@@ -190,7 +192,7 @@ class Stand(Executor):
         described = json.loads(self.measurement)
         described |= {"trial_id": job.trial_id, "run": job.folder.parent.name, "trial": int(job.trial_id[-3:])}
         described["side_cars"] = {}
-        record.write_json(job.folder / record.MEASUREMENT, described)
+        write_json(job.folder / MEASUREMENT, described)
         listener({"type": "progress", "phase": "window", "text": job.trial_id, "done": 1.0})
         return Outcome(ok=True)
 
@@ -206,8 +208,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = create(store, plan, ["s.yaml"], ["harness"], 0)
     work = Run(folder, plan.points, 0, registry=registry, executor=LocalExecutor(), watcher=lambda _event: None)
     assert work.execute().measured == 1
-    (trial,) = record.trial_folders(folder)
-    return (trial / record.MEASUREMENT).read_bytes()
+    (trial,) = trial_folders(folder)
+    return (trial / MEASUREMENT).read_bytes()
 
 
 def run_on(executor: Executor, store: Path, trials: int) -> Run:
@@ -225,7 +227,7 @@ def test_so_many_run_at_once_each_once_and_begin_is_told_of_all(measured: bytes,
     tally = work.execute()
     assert not tally.failed
     assert tally.measured == 8
-    assert sorted(stand.ran) == sorted(stand.begun) == sorted(path.name for path in record.trial_folders(work.folder))
+    assert sorted(stand.ran) == sorted(stand.begun) == sorted(path.name for path in trial_folders(work.folder))
     assert len(set(stand.ran)) == 8
     assert stand.closed.is_set()
 
@@ -252,7 +254,7 @@ def test_what_an_executor_does_wrong_is_the_failure_of_that_trial(
     ):
         assert said in told
     assert tally.exit_code is ExitCode.MEASUREMENT
-    assert sum((folder / record.FAILURE).exists() for folder in record.trial_folders(work.folder)) == 4
+    assert sum((folder / FAILURE).exists() for folder in trial_folders(work.folder)) == 4
 
 
 def test_an_executor_that_cannot_begin_fails_the_run_and_the_others_go_on(measured: bytes, tmp_path: Path) -> None:
@@ -283,7 +285,7 @@ def test_an_executor_that_cannot_begin_fails_the_run_and_the_others_go_on(measur
     assert tally.exit_code is ExitCode.MEASUREMENT
     assert [text for text in tally.failed if "far:6379: there is no cluster" in text]
     assert [text for text in tally.failed if "far, close: RuntimeError: nothing to close" in text]
-    assert json.loads((folder / record.RUN).read_text())["status"] == "failed"
+    assert json.loads((folder / RUN).read_text())["status"] == "failed"
 
 
 def test_an_executor_that_cannot_say_how_many_fails_the_run(measured: bytes, tmp_path: Path) -> None:
@@ -316,7 +318,7 @@ def test_ctrl_c_ends_all_and_what_was_under_way_has_not_failed(measured: bytes, 
     assert tally.exit_code is ExitCode.INTERRUPTED
     assert not tally.failed
     assert 5 <= len(stand.ran) < 9
-    assert [path.name for path in record.trial_folders(runs.folder)] == sorted(stand.begun[:2])
+    assert [path.name for path in trial_folders(runs.folder)] == sorted(stand.begun[:2])
     again = Stand(measured, 3, lambda _job: None)
     resumed = Run(
         runs.folder, runs.points, 0, registry=load_plugins(), executor=again, watcher=lambda _event: None
@@ -331,8 +333,8 @@ def test_what_a_cluster_lacks_is_skipped_and_tried_again_by_a_resume(measured: b
     tally = runs.execute()
     assert tally.exit_code is ExitCode.OK
     assert [each["reason"] for each in tally.skipped] == ["no H100 in this cluster"] * 2
-    assert list(record.trial_folders(runs.folder)) == []
-    assert len(json.loads((runs.folder / record.RUN).read_text())["skipped"]) == 2
+    assert list(trial_folders(runs.folder)) == []
+    assert len(json.loads((runs.folder / RUN).read_text())["skipped"]) == 2
     again = Stand(measured, 1, lambda _job: None)
     later = Run(runs.folder, runs.points, 0, registry=load_plugins(), executor=again, watcher=lambda _event: None)
     assert later.execute().measured == 2
@@ -437,7 +439,7 @@ def test_a_trial_that_ran_foreign_code_is_flagged(tmp_path: Path) -> None:
     for said, flagged in ((True, 1), (False, 0), ("yes", 0)):
         job = {"point": {**point, "options": {**point["options"], "trust_remote_code": said}}}
         trial = Trial(tmp_path, job, load_plugins(), Messenger())
-        warm_up = record.WarmUp(iterations=5, seconds=1.0, converged=True)
+        warm_up = WarmUp(iterations=5, seconds=1.0, converged=True)
         assert sum("trust_remote_code" in flag for flag in trial._notable(warm_up)) == flagged
 
 
@@ -457,7 +459,7 @@ class Listening:
 
     @hookimpl
     def harness_run_finished(self, run: dict[str, Any], folder: Path) -> None:
-        assert (folder / record.RUN).exists()
+        assert (folder / RUN).exists()
         self.heard.append(("run", {"run": run, "folder": folder}))
 
 
@@ -467,7 +469,7 @@ def test_every_notification_has_the_keys_that_its_hook_promises(measured: bytes,
         if kind == 0:
             throttled = {"kind": "throttle", "scope": "n0/a", "detail": "hot", "fails": True, "count": 1, "first_ns": 1}
             described = {**json.loads(measured), "side_cars": {}, "conditions": [throttled]}
-            record.write_json(job.folder / record.MEASUREMENT, described)
+            write_json(job.folder / MEASUREMENT, described)
             return Outcome(ok=True)
         return {1: Outcome(ok=False, reason="lost"), 2: Outcome(ok=False, skipped=True, reason="no such node")}.get(
             kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import subprocess
@@ -14,7 +15,8 @@ import pytest
 
 from harness.errors import UsageError
 from harness.quantity import Amount
-from harness.records import record
+from harness.records.files import records_of, trial_folders, write_json
+from harness.records.paths import ITEMS, MEASUREMENT, RECORD
 
 pytest.importorskip("duckdb", reason="a query needs duckdb")
 
@@ -22,6 +24,7 @@ from harness.storing.query import ask
 from harness.storing.views import VIEWS
 
 MakeRun = Callable[..., Path]
+Holds = Callable[[Path], None]
 
 
 def test_views_say_what_the_records_say(make_run: MakeRun) -> None:
@@ -30,7 +33,7 @@ def test_views_say_what_the_records_say(make_run: MakeRun) -> None:
     records = {
         (run.name, finished.measurement.trial_id): finished
         for run in (store / "one", store / "two")
-        for finished in record.records_of(run)
+        for finished in records_of(run)
     }
     _, rows = ask(store, "SELECT run, trial_id, energy_j, duration_s FROM trials")
     assert len(rows) == len(records) == 7
@@ -62,18 +65,40 @@ def test_views_say_what_the_records_say(make_run: MakeRun) -> None:
 
 def test_missing_values_are_null_with_their_reason(make_run: MakeRun) -> None:
     run = make_run("one", points=1, trials=1)
-    path = next(record.trial_folders(run)) / record.RECORD
+    path = next(trial_folders(run)) / RECORD
     content = json.loads(path.read_text(encoding="utf-8"))
     missing = {"kind": "unavailable", "reason": "no meter"}
     content["units"]["token"]["costs"]["energy_j"] = content["totals"]["energy_j"] = missing
-    content["measurement"]["readings"][0]["value"] = missing
-    content["measurement"]["conditions"] = [
+    measurement = json.loads((path.parent / MEASUREMENT).read_text(encoding="utf-8"))
+    measurement["readings"][0]["value"] = missing
+    measurement["conditions"] = [
         {"kind": "throttle", "scope": "n0", "detail": "hot", "fails": True, "count": 1, "first_ns": 0}
     ]
+    write_json(path.parent / MEASUREMENT, measurement)
+    content["measurement"]["sha256"] = hashlib.sha256((path.parent / MEASUREMENT).read_bytes()).hexdigest()
     path.write_text(json.dumps(content), encoding="utf-8")
     assert ask(run.parent, "SELECT value, reason FROM units WHERE metric = 'energy_j'")[1] == [(None, "no meter")]
     assert ask(run.parent, "SELECT energy_j, invalid FROM trials")[1] == [(None, True)]
     assert ask(run.parent, "SELECT count(*) FROM readings WHERE reason = 'no meter'")[1] == [(1,)]
+
+
+def test_a_record_that_holds_its_measurement_says_the_same(make_run: MakeRun, hold_measurement: Holds) -> None:
+    store = make_run("one", points=2, trials=2).parent
+    asked = [f'SELECT * EXCLUDE (run) FROM "{view.name}" ORDER BY ALL' for view in VIEWS]
+    before = [ask(store, sql) for sql in asked]
+    for trial in list(trial_folders(store / "one"))[1:]:
+        hold_measurement(trial)
+    assert [ask(store, sql) for sql in asked] == before
+
+
+@pytest.mark.parametrize("change", [lambda path: path.unlink(), lambda path: path.write_text("{}", encoding="utf-8")])
+def test_a_record_without_the_measurement_that_it_refers_to_is_an_error(
+    make_run: MakeRun, change: Callable[[Path], object]
+) -> None:
+    run = make_run("one", points=1, trials=2)
+    change(max(run.glob("*/measurement.json")))
+    with pytest.raises(UsageError, match=r"t001/record\.json: the measurement that it refers to is not in"):
+        ask(run.parent, "SELECT cpu FROM trials")
 
 
 def test_an_empty_store_has_empty_views(tmp_path: Path) -> None:
@@ -95,9 +120,9 @@ def test_columns_of_filled_and_empty_views_have_the_documented_types(make_run: M
 
 def test_a_half_written_trial_and_an_odd_folder_name_do_no_harm(make_run: MakeRun) -> None:
     run = make_run("it's [odd] *", points=1, trials=2)
-    trials = list(record.trial_folders(run))
-    (trials[0] / record.RECORD).unlink()
-    with (trials[0] / record.ITEMS).open("a", encoding="utf-8") as stream:
+    trials = list(trial_folders(run))
+    (trials[0] / RECORD).unlink()
+    with (trials[0] / ITEMS).open("a", encoding="utf-8") as stream:
         stream.write('{"item_id": "9", "win')
     assert ask(run.parent, "SELECT DISTINCT run, trial_id FROM items")[1] == [(run.name, trials[1].name)]
 

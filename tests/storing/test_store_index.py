@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 pytest.importorskip("duckdb", reason="a query needs duckdb")
 
 from harness.quantity import Amount, Method
-from harness.records import record
-from harness.records.paths import INDEX
-from harness.storing import index, query, sources, views
+from harness.records.files import adapter, trial_folders, write_atomically, write_json
+from harness.records.paths import INDEX, ITEMS, MEASUREMENT, RECORD
+from harness.storing import index, query, views
 from harness.storing.check import check, listed
 from harness.storing.query import ask
 from harness.storing.remote.store import RemoteStore
@@ -53,8 +53,8 @@ def from_records(store: Path) -> dict[str, list[str]]:
     """The same from the JSON documents alone."""
 
     class Plain(Store):
-        def sources(self, *, rebuild: bool = False) -> sources.Sources:
-            return sources.Sources([], [self.folder / run for run in self.runs()])
+        def sources(self, *, rebuild: bool = False) -> index.Sources:
+            return index.Sources([], [self.folder / run for run in self.runs()])
 
     return everything(Plain(store))
 
@@ -62,7 +62,7 @@ def from_records(store: Path) -> dict[str, list[str]]:
 def rewrite(path: Path, change: Callable[[dict[str, object]], object]) -> None:
     content = json.loads(path.read_text("utf-8"))
     change(content)
-    record.write_json(path, content)
+    write_json(path, content)
 
 
 def test_the_index_answers_what_the_records_say(store: Path) -> None:
@@ -106,10 +106,20 @@ def test_an_index_that_does_not_fit_the_records_is_not_read(store: Path) -> None
     assert standing.exists()
 
 
+def test_check_names_a_record_of_another_measurement(store: Path) -> None:
+    first, second = sorted(store.glob("one/*-t000"))
+    rewrite(first / MEASUREMENT, lambda content: content.update(trial=7))
+    (second / MEASUREMENT).unlink()
+    found = {finding.where: finding.what for finding in check(Store(store)) if finding.fault}
+    assert "was made of another measurement" in found[f"one/{first.name}/record.json"]
+    assert "there is no such file" in found[f"one/{second.name}/record.json"]
+    assert [row.status for row in listed(Store(store)) if row.run == "one"] == ["a record cannot be read"]
+
+
 def test_a_trial_that_came_later_is_found(store: Path, make_run: MakeRun, tmp_path: Path) -> None:
     everything(store)
     later = make_run("later/run", points=1, trials=3)
-    for number, trial in enumerate(record.trial_folders(later)):
+    for number, trial in enumerate(trial_folders(later)):
         shutil.copytree(trial, store / "one" / f"late-{number}")
         assert len(ask(store, "SELECT * FROM trials WHERE run = 'one'")[1]) == 4 + number + 1
 
@@ -207,8 +217,8 @@ def test_a_reader_beside_a_writer_never_fails(store: Path) -> None:
         for number in range(40):
             trial = store / "one" / f"new-{number:03d}"
             trial.mkdir()
-            for name in (record.ITEMS, record.MEASUREMENT, record.RECORD):
-                record.write_atomically(trial / name, (template / name).read_bytes())
+            for name in (ITEMS, MEASUREMENT, RECORD):
+                write_atomically(trial / name, (template / name).read_bytes())
             if number % 4 == 0:
                 rewrite(min(store.glob("one/p*/record.json")), lambda content: content.update(flags=["again"]))
         stop.set()
@@ -263,7 +273,7 @@ def test_the_index_is_withdrawn_before_a_record_changes_and_made_after(
     first, reader = remote("a"), remote("b")
     everything(reader)
     path = min(first.folder.glob("one/*/record.json"))
-    energy = record.adapter(Amount).dump_python(Amount.of(123456.0, "J", Method.COUNTER), mode="json")
+    energy = adapter(Amount).dump_python(Amount.of(123456.0, "J", Method.COUNTER), mode="json")
     rewrite(path, lambda content: content["totals"].update(energy_j=energy))  # type: ignore[attr-defined]
     first.upload("one", replace=True)
     assert first.published("one") == []
@@ -283,7 +293,7 @@ def test_a_published_index_that_is_damaged_or_does_not_fit(remote: Callable[[str
     (path,) = (path for path in first.files.tree("one") if path.endswith("0000-t000/record.json"))
     text = first.files.read(path)
     assert text is not None
-    first.files.put(path, text.replace(b"Example CPU", b"Another CPU"))
+    first.files.put(path, text.replace(b"output_tokens", b"other_tokens"))
     assert [finding.where for finding in check(remote("c")) if finding.where.startswith(INDEX)]
     remote("d").sources(rebuild=True)
     assert not [finding for finding in check(remote("e")) if finding.where.startswith(INDEX)]

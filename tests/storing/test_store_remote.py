@@ -18,9 +18,9 @@ pytest.importorskip("fsspec", reason="stores behind URLs need fsspec")
 from harness.comparing.history import history
 from harness.errors import MeasurementError, UsageError
 from harness.planning.point import Choice, Plan, Point
-from harness.records import record
+from harness.records.files import records_of, trial_folders, write_json
 from harness.records.metric import Metric
-from harness.records.paths import BASELINES
+from harness.records.paths import BASELINES, DOCUMENTS, RUN
 from harness.running.run_folder import create, reopen
 from harness.storing.places import to_resume
 from harness.storing.remote import upload
@@ -153,7 +153,7 @@ def test_a_record_is_replaced_by_score_only(open_memory: Open, make_run: MakeRun
     run = measured(first, make_run, "one", points=1, trials=1)
     shutil.copytree(run, second.folder / "one")
     (path,) = (second.folder / "one").glob("*/record.json")
-    path.write_text(path.read_text("utf-8").replace("made-up", "other"), "utf-8")
+    path.write_text(path.read_text("utf-8").replace("output_tokens", "other"), "utf-8")
     first.send(run)
     with pytest.raises(MeasurementError, match="another record"):
         second.send(path.parents[1])
@@ -277,7 +277,7 @@ def test_cut_at_every_write_a_reader_sees_whole_trials_and_nothing_is_lost(
         faults.writes_left = None
         if cut and name in reader.runs():
             found = reader.find(name) if reader.files.tree(name) else None
-            trials = list(record.trial_folders(found)) if found and found.is_dir() else []
+            trials = list(trial_folders(found)) if found and found.is_dir() else []
             for trial in trials:
                 full = content(made / trial.name)
                 assert content(trial).items() <= full.items()
@@ -317,7 +317,7 @@ def test_a_claim_whose_writer_died_is_taken_over(
 def test_a_trial_that_failed_here_and_was_measured_elsewhere(open_memory: Open, make_run: MakeRun) -> None:
     here, there = open_memory("a"), open_memory("b")
     run = measured(here, make_run, "one", points=1, trials=1)
-    (trial,) = record.trial_folders(run)
+    (trial,) = trial_folders(run)
     whole = content(trial)
     shutil.rmtree(trial)
     trial.mkdir()
@@ -351,10 +351,10 @@ def test_what_was_not_sent_is_not_overwritten_by_a_fetch(open_memory: Open, make
     run = measured(here, make_run, "one", points=1, trials=1)
     here.send(run)
     other = there.find("one")
-    record.write_json(other / record.RUN, {"run": "one", "status": "theirs"})
-    record.write_json(run / record.RUN, {"run": "one", "status": "ours"})
+    write_json(other / RUN, {"run": "one", "status": "theirs"})
+    write_json(run / RUN, {"run": "one", "status": "ours"})
     there.send(other)
-    assert json.loads((here.find("one") / record.RUN).read_text("utf-8"))["status"] == "ours"
+    assert json.loads((here.find("one") / RUN).read_text("utf-8"))["status"] == "ours"
     assert here.pending("one") == ["one/run.json"]
 
 
@@ -377,11 +377,11 @@ def test_a_store_that_is_away_for_a_while_loses_nothing_and_does_not_stop_the_ru
     run = store.folder / "one"
     with store.sending(quiet=True) as uploads:
         run.mkdir()
-        for number, trial in enumerate(sorted(record.trial_folders(made))):
+        for number, trial in enumerate(sorted(trial_folders(made))):
             faults.down = 1 <= number <= 4
             shutil.copytree(trial, run / trial.name)
             uploads.push(run / trial.name)
-        shutil.copy(made / record.RUN, run / record.RUN)
+        shutil.copy(made / RUN, run / RUN)
         uploads.push(run)
     assert uploads.faults == ()
     assert content(open_memory("b").find("one")) == content(made)
@@ -441,7 +441,7 @@ def test_a_plan_whose_ids_leave_the_run_is_refused(tmp_path: Path) -> None:
     folder = create(tmp_path, Plan([point()], []), [], [], 0)
     plan = json.loads((folder / "plan.json").read_text("utf-8"))
     plan[0]["id"] = "../../x"
-    record.write_json(folder / "plan.json", plan)
+    write_json(folder / "plan.json", plan)
     with pytest.raises(UsageError, match="no name"):
         reopen(folder)
 
@@ -470,12 +470,26 @@ def test_baselines_come_and_go_with_the_store(open_mirror: Open) -> None:
     assert not (here.fetch_kept(BASELINES) / BASELINES / "main.json").exists()
 
 
+def test_records_of_before_come_and_go(
+    open_memory: Open, make_run: MakeRun, hold_measurement: Callable[[Path], None]
+) -> None:
+    here, reader = open_memory("a"), open_memory("b")
+    run = measured(here, make_run, "one", points=1, trials=2)
+    for trial in trial_folders(run):
+        hold_measurement(trial)
+    here.send(run)
+    (folder,) = reader.fetch()
+    assert list(records_of(folder)) == list(records_of(run))
+    (series,) = history(reader, Metric("energy_j")).series
+    assert [entry.run for entry in series.entries] == ["made-up"]
+
+
 def test_history_and_records_need_no_side_cars(open_memory: Open, make_run: MakeRun) -> None:
     here, reader = open_memory("a"), open_memory("b")
     here.send(measured(here, make_run, "one", points=1, trials=2))
     (folder,) = reader.fetch()
-    assert {path.name for path in folder.rglob("*") if path.is_file()} == {"record.json", "run.json"}
-    assert len(list(record.records_of(folder))) == 2
+    assert {path.name for path in folder.rglob("*") if path.is_file()} == DOCUMENTS
+    assert len(list(records_of(folder))) == 2
     (series,) = history(reader, Metric("energy_j")).series
     assert [entry.run for entry in series.entries] == ["made-up"]
     assert content(reader.find("one")) == content(here.folder / "one")

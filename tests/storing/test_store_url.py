@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
+from harness.planning.secrecy import command_line, redacted
 from harness.records.paths import checked_name
 from harness.storing.places import located, open_store, run_folder
-from harness.storing.url import command_line, parse, redacted
+from harness.storing.url import parse
 
 SECRET = st.text(alphabet="abcdefghijkXYZ0123456789+_-", min_size=6, max_size=24)
 

@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from harness.errors import MeasurementError
+from harness.records.paths import FAILURE, JOB, MANIFEST, MEASUREMENT, RECORD
 from harness.storing.local_files import stamp
 from harness.storing.remote.files import Entry, RemoteFiles
-from harness.storing.remote.mirror import RUNNING, Journal, Synced, unsent
-from harness.storing.remote.upload import FAILURE, MANIFEST, MEASUREMENT, OPEN, RECORD, read_manifest, sealed
+from harness.storing.remote.mirror import Journal, Synced, unsent
+from harness.storing.remote.upload import OPEN, read_manifest, sealed
 
 
 class Download:
@@ -53,7 +54,7 @@ class Download:
     def _one(self, folder: str, there: Mapping[str, Entry]) -> None:
         """The files right in a folder. A trial's are brought together, and only once all of them are there."""
         names = there.keys()
-        if names & {RUNNING, MANIFEST, MEASUREMENT, RECORD, FAILURE} and not names & {MEASUREMENT, FAILURE}:
+        if names & {JOB, MANIFEST, MEASUREMENT, RECORD, FAILURE} and not names & {MEASUREMENT, FAILURE}:
             return
         wanted = [name for name in names if self._wants(f"{folder}/{name}", there[name])]
         manifest: Mapping[str, str] = {}

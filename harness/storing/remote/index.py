@@ -14,13 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from harness.records import record
-from harness.records.paths import INDEX, RECORDS
-from harness.storing.index import Builder, basis, content, forget, intact, parts
+from harness.records.paths import DOCUMENTS, INDEX, RECORD, RUN
+from harness.storing.index import Builder, Sources, basis, content, forget, intact, parts
 from harness.storing.local_files import stamp
 from harness.storing.remote.files import Entry, RemoteFiles
 from harness.storing.remote.mirror import Journal
-from harness.storing.sources import Sources
 
 
 class Remote(Protocol):
@@ -58,7 +56,7 @@ def listed(there: Mapping[str, Entry], run: str) -> dict[str, str]:
     return {
         path: token
         for path, token in found.items()
-        if path == record.RUN or (path.count("/") == 1 and path.endswith(f"/{record.RECORD}"))
+        if path == RUN or (path.count("/") == 1 and path.endswith(f"/{RECORD}"))
     }
 
 
@@ -114,7 +112,7 @@ def _bring(store: Remote, name: str) -> Path | None:
 
 def _index(store: Remote, run: str, *, anew: bool = False) -> Path | None:
     """The index of a run as the store has it now, made here unless it was before; None where a record does not read."""
-    there = store.fetch_run(run, RECORDS)
+    there = store.fetch_run(run, DOCUMENTS)
     documents = listed(there, run)
     made_of = basis(documents)
     home = store.home / INDEX
@@ -133,7 +131,7 @@ def _index(store: Remote, run: str, *, anew: bool = False) -> Path | None:
 
 def _size(there: Mapping[str, Entry], documents: Mapping[str, str]) -> tuple[int, int]:
     """Number of records, and of bytes."""
-    return sum(path != record.RUN for path in documents), sum(entry.size for entry in there.values())
+    return sum(path != RUN for path in documents), sum(entry.size for entry in there.values())
 
 
 def _same(store: Remote, run: str, documents: Mapping[str, str]) -> bool:

@@ -6,10 +6,6 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-RUNNING: Final = "job.json"
-"""Lies in every trial's folder from its start."""
 
 
 @dataclass(frozen=True, slots=True)

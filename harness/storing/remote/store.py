@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from platformdirs import user_cache_path
 
 from harness.errors import MeasurementError, UsageError
-from harness.records.paths import INDEX, RECORDS, RESERVED, checked_name
+from harness.records.paths import DOCUMENTS, INDEX, RESERVED, checked_name
 from harness.storing import url as store_url
 from harness.storing.remote.download import Download
 from harness.storing.remote.files import Entry, RemoteFiles
@@ -29,7 +29,7 @@ from harness.storing.remote.upload import Upload
 from harness.storing.store import Store, Uploads
 
 if TYPE_CHECKING:
-    from harness.storing.sources import Sources
+    from harness.storing.index import Sources
 
 WAIT_S: Final = 120.0
 """How long the end of a run, or another command that wrote something, waits for the store."""
@@ -82,7 +82,7 @@ class RemoteStore(Store):
             raise UsageError("the store has no such run", where=f"{self.shown}/{run}", hint="harness store list")
         return folder
 
-    def fetch(self, only: Collection[str] = RECORDS) -> list[Path]:
+    def fetch(self, only: Collection[str] = DOCUMENTS) -> list[Path]:
         """Brings the files of these names of every run of the store here; returns the folders of the runs."""
         names = self.runs()
         for run in names:

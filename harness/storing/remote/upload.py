@@ -17,16 +17,12 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from harness.errors import MeasurementError
+from harness.records.paths import FAILURE, GATE, JOB, LOG, MANIFEST, MEASUREMENT, PLAN, RECORD, RUN
 from harness.storing.local_files import files_below, stamp, stamp_of
 from harness.storing.remote.files import Entry, RemoteFiles, UnreachableError, entity_tag
-from harness.storing.remote.mirror import RUNNING, Journal, Synced
+from harness.storing.remote.mirror import Journal, Synced
 
-MANIFEST: Final = "manifest.json"
-MEASUREMENT: Final = "measurement.json"
-RECORD: Final = "record.json"
-FAILURE: Final = "failure.json"
-PLAN: Final = "plan.json"
-OPEN: Final = frozenset({RECORD, FAILURE, RUNNING, "worker.log", MANIFEST})
+OPEN: Final = frozenset({RECORD, FAILURE, JOB, LOG, MANIFEST})
 """Files of a trial that the manifest does not seal: they may change after the measurement is written."""
 _CLAIM_S: Final = 600.0
 """A claim without a measurement is another writer's for so long; then that writer is taken for dead."""
@@ -118,7 +114,7 @@ class Upload:
 
     def _is_trial(self, folder: str) -> bool:
         place = self._folder / folder
-        return any((place / name).exists() for name in (RUNNING, MEASUREMENT, RECORD, FAILURE))
+        return any((place / name).exists() for name in (JOB, MEASUREMENT, RECORD, FAILURE))
 
     def _ended(self, folder: str) -> bool:
         place = self._folder / folder
@@ -244,4 +240,4 @@ class Upload:
 
 def _described_last(path: str) -> tuple[int, str]:
     """What says how a run or a gate ended follows what it says it of."""
-    return {"run.json": 1, "gate.json": 2}.get(PurePosixPath(path).name, 0), path
+    return {RUN: 1, GATE: 2}.get(PurePosixPath(path).name, 0), path

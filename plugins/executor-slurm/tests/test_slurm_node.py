@@ -16,10 +16,11 @@ from harness_executor_slurm.node import SUPERSEDED, TIME_LIMIT, UNSEEN
 from harness.discovery.registry import load_plugins
 from harness.planning.planner import expand
 from harness.planning.suite import loads
-from harness.records import record
+from harness.records.files import load_measurement
+from harness.records.paths import MEASUREMENT
+from harness.running.order import schedule
 from harness.running.run import prepare
 from harness.running.run_folder import create
-from harness.running.schedule import schedule
 
 SUITE = """
 suite: node
@@ -85,7 +86,7 @@ def test_a_trial_is_measured_and_its_record_has_the_job(node):
     code, said = node.run()
     assert (code, node.events) == (0, ["started", "ended"]), said
     assert node.last == {"event": "ended", "ok": True, "reason": "", "log_tail": []}
-    assert record.load_measurement(node.trial).environment["executor"] == {
+    assert load_measurement(node.trial).environment["executor"] == {
         "name": "slurm",
         "job": "12_1",
         "array_job": "12",
@@ -114,15 +115,15 @@ def test_a_trial_that_was_handed_to_another_job_is_left_alone(node, which):
     code, said = node.run(token="an older token" if which == "list" else TOKEN)
     assert (code, node.events) == (SUPERSEDED, [])
     assert "handed to another job" in said
-    assert not (node.trial / record.MEASUREMENT).exists()
+    assert not (node.trial / MEASUREMENT).exists()
 
 
 def test_a_measurement_is_never_touched(node):
-    (node.trial / record.MEASUREMENT).write_text("of an earlier attempt")
+    (node.trial / MEASUREMENT).write_text("of an earlier attempt")
     assert node.run()[0] == 0
     assert node.events == ["started", "ended"]
     assert node.last["ok"] is True
-    assert (node.trial / record.MEASUREMENT).read_text() == "of an earlier attempt"
+    assert (node.trial / MEASUREMENT).read_text() == "of an earlier attempt"
 
 
 def test_a_trial_that_ended_is_not_run_again(node):
@@ -146,7 +147,7 @@ def test_an_attempt_begins_without_what_the_last_one_left(node):
     assert not (node.trial / "checkpoints").exists()
     assert "half a li" not in (node.trial / "items.jsonl").read_text()
     assert (node.trial / "worker.log").read_text().startswith("of the first attempt")
-    assert record.load_measurement(node.trial).environment["executor"]["restarts"] == 1
+    assert load_measurement(node.trial).environment["executor"]["restarts"] == 1
 
 
 def test_a_worker_that_fails_is_told_with_its_log(node):
@@ -163,7 +164,7 @@ def test_the_signal_before_the_limit_ends_the_trial_with_the_reason(long_node, u
         process.send_signal(signal.SIGUSR2)
         assert process.wait(timeout=20) == 1
     assert (long_node.last["event"], long_node.last["reason"]) == ("ended", TIME_LIMIT)
-    assert not (long_node.trial / record.MEASUREMENT).exists()
+    assert not (long_node.trial / MEASUREMENT).exists()
 
 
 def test_what_comes_after_a_cancellation_is_slurms_to_say(long_node, until):

@@ -13,7 +13,8 @@ from harness_executor_slurm.node import TIME_LIMIT
 from harness_executor_slurm.settings import SlurmOptions
 
 from harness import Job
-from harness.records import record
+from harness.records.files import load_measurement
+from harness.records.paths import MEASUREMENT
 from harness.testing import check_executor
 
 pytestmark = pytest.mark.slow
@@ -41,7 +42,7 @@ def write(folder: Path, *, trials: int = 2, seconds: float = 0.1, options: str =
 
 def executors(run: Path) -> list[dict[str, object]]:
     """What the records of a run keep of their jobs."""
-    found = [record.load_measurement(path.parent) for path in run.glob("*/measurement.json")]
+    found = [load_measurement(path.parent) for path in run.glob("*/measurement.json")]
     return [measurement.environment["executor"] for measurement in found]
 
 
@@ -218,12 +219,12 @@ def test_the_time_limit_ends_the_trial_and_says_so(slurm, tmp_path):
     run = Run(folder, plan.points[:2], 0, registry=registry, executor=executor, watcher=lambda _message: None)
     finished = folder / f"{plan.points[0].id}-t000"
     finished.mkdir()
-    (finished / record.MEASUREMENT).write_text("kept as it is")
+    (finished / MEASUREMENT).write_text("kept as it is")
     run._finish = lambda: None  # the kept measurement is none
     tally = run.execute()
     assert (tally.kept, tally.measured) == (1, 0)
     assert [text.rpartition(": ")[2] for text in tally.failed] == [TIME_LIMIT]
-    assert (finished / record.MEASUREMENT).read_text() == "kept as it is"
+    assert (finished / MEASUREMENT).read_text() == "kept as it is"
 
 
 def test_a_job_told_of_alone_is_submitted_alone(slurm, tmp_path):

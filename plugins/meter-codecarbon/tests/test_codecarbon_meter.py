@@ -341,7 +341,7 @@ def test_a_total_needs_a_meter_that_counts(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "harness", "run", str(suite), "--store", str(tmp_path / "reports")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    from harness.records.record import load_record
+    from harness.records.files import load_record
 
     (file,) = tmp_path.glob("reports/*/*/record.json")
     finished = load_record(file.parent)

@@ -28,7 +28,9 @@ from harness.errors import ExitCode, MeasurementError
 from harness.functional_unit import Sweep
 from harness.planning.point import Choice, Point
 from harness.quantity import Amount
-from harness.records import record
+from harness.records import paths
+from harness.records.files import load_record, write_measurement
+from harness.records.paths import OUTPUTS, RECORD
 from harness.records.record import Measurement, Span, WarmUp
 from harness.testing import check_offers
 
@@ -167,7 +169,7 @@ def test_a_run_with_outputs_of_vanilla_is_scored_and_scored_again(folder: Path, 
     trial = a_trial(tmp_path, a_point(folder, good=unit))
     first = finish_trial(trial, load_plugins())
     again = finish_trial(trial, load_plugins())
-    assert first == again == record.load_record(trial)
+    assert first == again == load_record(trial)
     good = first.units["good"]
     assert good.count.achieved == 30
     assert good.shares["slo_attainment"] == Amount.exact(100 * 2 / 3, "%")
@@ -214,7 +216,7 @@ def a_trial(folder: Path, point: Point) -> Path:
         meters=(),
         conditions=(),
     )
-    record.dump(trial / record.MEASUREMENT, measurement)
+    write_measurement(trial, measurement)
     times = {"ttft_s": 0.1, "tpot_s": 0.01, "latency_s": 0.2, "start_s": 0.0, "end_s": 0.2}
     rows = [
         {"item_id": "a", "window": 0, "status": "ok", "output_tokens": 10, **times},
@@ -225,7 +227,7 @@ def a_trial(folder: Path, point: Point) -> Path:
         {"item_id": row["item_id"], "window": 0, "output": {"prompt": "why", "text": "the cat", "tokens": [1]}}
         for row in rows
     ]
-    for name, lines in ((record.ITEMS, rows), (record.OUTPUTS, outputs)):
+    for name, lines in ((paths.ITEMS, rows), (OUTPUTS, outputs)):
         (trial / name).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return trial
 
@@ -233,10 +235,10 @@ def a_trial(folder: Path, point: Point) -> Path:
 @pytest.mark.parametrize(
     ("name", "line", "says"),
     [
-        (record.OUTPUTS, {"item_id": "a", "window": 0, "output": {}}, "'0:a' has two outputs"),
-        (record.OUTPUTS, {"item_id": "z", "window": 0, "output": {}}, "'0:z' has an output and no work item"),
-        (record.ITEMS, {"item_id": "d", "window": 0, "status": "ok", "output_tokens": 1}, "'0:d' left no prompt"),
-        (record.ITEMS, {"item_id": "d", "window": 0, "status": "failed", "output_tokens": 1.5}, ""),
+        (OUTPUTS, {"item_id": "a", "window": 0, "output": {}}, "'0:a' has two outputs"),
+        (OUTPUTS, {"item_id": "z", "window": 0, "output": {}}, "'0:z' has an output and no work item"),
+        (paths.ITEMS, {"item_id": "d", "window": 0, "status": "ok", "output_tokens": 1}, "'0:d' left no prompt"),
+        (paths.ITEMS, {"item_id": "d", "window": 0, "status": "failed", "output_tokens": 1.5}, ""),
     ],
 )
 def test_outputs_and_items_that_do_not_match_are_an_error(
@@ -248,7 +250,7 @@ def test_outputs_and_items_that_do_not_match_are_an_error(
     if says:
         with pytest.raises(MeasurementError, match=says):
             finish_trial(trial, load_plugins())
-        assert not (trial / record.RECORD).exists()
+        assert not (trial / RECORD).exists()
     else:
         assert finish_trial(trial, load_plugins()).units["token"].count.items == 4
 

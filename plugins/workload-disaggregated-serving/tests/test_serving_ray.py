@@ -27,7 +27,8 @@ from harness_disaggregated_serving.runtime.requests import Configuration, Outcom
 from harness_disaggregated_serving.transport.link import Carrier
 
 from harness.errors import MeasurementError
-from harness.records.record import Record, adapter, load_record
+from harness.records.files import adapter, load_record
+from harness.records.record import Record
 from harness.sample import clock_id
 
 MODEL = {"layers": 2, "hidden": 64, "draft_layers": 1, "context": 256}

@@ -15,7 +15,8 @@ from harness_disaggregated_serving.runtime.options import PairRunOptions
 from pydantic import ValidationError
 
 from harness.builtin.host import BACKEND as HOST
-from harness.records.record import Record, adapter, records_of
+from harness.records.files import adapter, records_of
+from harness.records.record import Record
 from harness.testing import check_offers, check_workload
 
 TINY = {"model": {"layers": 2, "hidden": 64}, "length_scale": 0.05, "requests": 8, "qps": 20}
@@ -82,6 +83,12 @@ def test_the_workload_keeps_its_contract(tmp_path: Path) -> None:
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def whole(path: Path) -> dict[str, Any]:
+    """A record with the measurement that it refers to."""
+    measurement = path.with_name("measurement.json").read_text(encoding="utf-8")
+    return {**json.loads(path.read_text(encoding="utf-8")), "measurement": json.loads(measurement)}
 
 
 @pytest.mark.slow

@@ -136,7 +136,9 @@ def harness_run_finished(run: Mapping[str, object], folder: Path) -> None:  # no
         from harness_disaggregated_serving.commands.sweep import write_sweep
 
         write_sweep(folder)
-    if any(folder.glob("*/record.json")):
+    from harness import recorded_trials
+
+    if next(recorded_trials(folder), None) is not None:
         import sys
 
         from harness_disaggregated_serving.choosing.comparison import write_table

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness import load_items, load_record, recorded_trials
 from harness.impact import DeviceUse, Factor
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value, total
-from harness.records.record import ITEMS, RECORD, load_record, read_lines
 
 TABLE_FILE: Final = "greenllm-table.md"
 """Name of a run's side-car."""
@@ -128,15 +128,13 @@ def busy_embodied(factors: Iterable[Factor], uses: Iterable[DeviceUse]) -> Value
 
 
 def trial_cost(folder: Path) -> TrialCost | None:
-    """A trial's numbers; None where its workload is another, or it left no record."""
-    if not (folder / RECORD).exists():
-        return None
+    """The numbers of a trial with a record; None where its workload is another."""
     record = load_record(folder)
     point = record.measurement.point
     if point["workload"] != "greenllm":
         return None
     uses = [row.use for row in record.measurement.uses]
-    rows = list(read_lines(folder / ITEMS))
+    rows = list(load_items(folder))
     same = {name: value for name, value in point["options"].items() if name not in BESIDE}
     missing = Unavailable("meter `fuel` was not asked for")
     return TrialCost(
@@ -251,7 +249,7 @@ def as_text(trials: Sequence[TrialCost]) -> str:
 
 def trials_of(run: Path) -> list[TrialCost]:
     """All finished `greenllm` trials of a run's folder."""
-    found = [trial_cost(record.parent) for record in sorted(run.glob(f"*/{RECORD}"))]
+    found = [trial_cost(folder) for folder in recorded_trials(run)]
     return [one for one in found if one is not None]
 
 

@@ -1,15 +1,46 @@
-"""Trials under way at the same time: one thread each, waiting for an executor."""
+"""The order of trials, and those under way at the same time: one thread each, waiting for an executor."""
 
 from __future__ import annotations
 
+import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from harness.executor import Executor
+from harness.planning.point import Point
 
 _POLL_S: Final = 0.5
 _STOP_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """One trial of one point."""
+
+    point: Point
+    trial: int
+
+    @property
+    def trial_id(self) -> str:
+        """Unique in its run, the same after a resume."""
+        return f"{self.point.id}-t{self.trial:03d}"
+
+
+def schedule(points: Sequence[Point], seed: int) -> list[Scheduled]:
+    """Every trial of every point: rounds of one trial a point, each round in random order, the same for one seed.
+
+    So a slow hour of the machine falls on all points.
+    """
+    generator = random.Random(seed)  # noqa: S311 - an order, not a secret
+    rounds = max((point.trials for point in points), default=0)
+    order = []
+    for trial in range(rounds):
+        due = [Scheduled(point, trial) for point in points if trial < point.trials]
+        generator.shuffle(due)
+        order += due
+    return order
 
 
 class SideBySide:

@@ -1,0 +1,39 @@
+"""`harness doctor`: what is heavy is imported when it is called."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from harness.commands.console import DEFAULT_STORE, AsJson, StorePlace, loaded_registry
+
+
+def doctor(
+    *,
+    as_json: AsJson = False,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Also make the card of each meter that reads.")
+    ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Look at locks, workers, store, clock, disk and memory instead.")
+    ] = False,
+    store: StorePlace = DEFAULT_STORE,
+) -> None:
+    """Shows what can be measured on this machine, how, and why the rest cannot."""
+    from rich.console import Console
+
+    from harness.diagnosing import state, survey
+    from harness.storing.places import open_store
+
+    if deep:
+        raise typer.Exit(state.command(open_store(store).folder, as_json=as_json))
+    registry = loaded_registry()
+    rows = survey.survey(registry, survey.devices_of(registry))
+    if as_json:
+        typer.echo(json.dumps(survey.to_json(rows), indent=1))
+    else:
+        survey.render(Console(), rows)
+    if self_test:
+        survey.self_test(Console(), registry)

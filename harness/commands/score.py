@@ -1,0 +1,26 @@
+"""`harness score`: what is heavy is imported when it is called."""
+
+from __future__ import annotations
+
+import typer
+
+from harness.commands.console import RunFolders
+from harness.errors import MeasurementError, UsageError
+
+
+def score(runs: RunFolders) -> None:
+    """Scores and costs the stored outputs of runs again; the measurements are not touched."""
+    from harness.running.run import finish
+    from harness.running.run_folder import refuse_recosted
+    from harness.storing.places import located
+
+    for run in runs:
+        store, folder = located(run)
+        if not folder.is_dir():
+            raise UsageError("this is no run folder", where=str(folder))
+        refuse_recosted(folder)
+        fault = finish(folder, again=True)
+        if fault:
+            raise MeasurementError(fault)
+        store.send(folder, replace=True)
+        typer.echo(f"scored: {store.name_of(folder)}")

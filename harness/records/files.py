@@ -1,0 +1,233 @@
+"""The files of a run's trials: written whole or not at all, and read again with what they were made of."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+
+from harness.errors import MeasurementError
+from harness.records.paths import FAILURE, ITEMS, MEASUREMENT, RECORD
+from harness.records.record import SCHEMA_VERSION, Measurement, Record
+
+_T = TypeVar("_T")
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+
+
+def adapter(kind: type[_T]) -> TypeAdapter[_T]:
+    """The validator of a record type, built once."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all: temporary name, fsync, rename, fsync of the folder.
+
+    Raises:
+        MeasurementError: it cannot be written, a full disk for one; the file that stood there still stands.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)  # noqa: PTH105 - the tests of power loss see every call by its name in `os`
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise MeasurementError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Returns when the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, each on the disk when this returns; FileExistsError where it is there."""
+    missing = [each for each in folder.parents if not each.exists()]
+    for each in [*reversed(missing), folder]:
+        each.mkdir(exist_ok=each is not folder)
+        sync_folder(each.parent)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes a JSON document atomically; NaN and infinity are refused."""
+    write_atomically(path, json.dumps(value, indent=1, allow_nan=False, default=str).encode())
+
+
+def write_measurement(folder: Path, measurement: Measurement) -> None:
+    """Writes the measurement of a trial folder atomically."""
+    write_atomically(folder / MEASUREMENT, adapter(Measurement).dump_json(measurement, indent=1))
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Writes the record of a trial folder atomically, with the digest of the measurement beside it in its place.
+
+    Raises:
+        MeasurementError: there is no measurement beside it, or another one than the record was made of.
+    """
+    path = folder / MEASUREMENT
+    data = _read(path)
+    if _plain(_parsed(path, data, Measurement)) != _plain(record.measurement):
+        raise MeasurementError("is not the measurement that the record was made of", where=str(path))
+    reference = {"file": MEASUREMENT, "sha256": hashlib.sha256(data).hexdigest()}
+    results = adapter(Record).dump_python(record, mode="json", exclude={"measurement"})
+    content = to_json({"measurement": reference, **results}, indent=1, inf_nan_mode="null")
+    write_atomically(folder / RECORD, content)
+
+
+def load_measurement(folder: Path) -> Measurement:
+    """The measurement of a trial folder."""
+    path = folder / MEASUREMENT
+    return _parsed(path, _read(path), Measurement)
+
+
+def load_record(folder: Path) -> Record:
+    """The record of a trial folder, with the measurement that it was made of.
+
+    A record that was written before records referred to their measurement holds it itself.
+
+    Raises:
+        MeasurementError: one of the two files is missing or does not read, or the measurement is not the one that the
+            record was made of.
+    """
+    path = folder / RECORD
+    data = _read(path)
+    try:
+        content = from_json(data)
+    except ValueError as error:
+        raise MeasurementError(f"not JSON: {error}", where=str(path)) from None
+    if isinstance(content, dict) and isinstance(content.get("measurement"), dict):
+        reference = content["measurement"]
+        if reference.keys() == {"file", "sha256"}:
+            content["measurement"] = _referred(folder, reference)
+    return _parsed(path, content, Record)
+
+
+def _referred(folder: Path, reference: Mapping[str, object]) -> Measurement:
+    path, record = folder / MEASUREMENT, folder / RECORD
+    if reference["file"] != MEASUREMENT:
+        raise MeasurementError(f"refers to {reference['file']!r}", where=str(record), accepted=MEASUREMENT)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise MeasurementError(f"refers to {path}, and there is no such file", where=str(record)) from None
+    if hashlib.sha256(data).hexdigest() != reference["sha256"]:
+        raise MeasurementError(
+            f"was made of another measurement than {path} holds now",
+            where=str(record),
+            hint="`harness score` makes the record anew from that one",
+        )
+    return _parsed(path, data, Measurement)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise MeasurementError("there is no such file", where=str(path)) from None
+
+
+def _parsed(path: Path, content: Any, kind: type[_T]) -> _T:
+    """A type from its JSON text, or from the values of one."""
+    try:
+        if isinstance(content, bytes):
+            return adapter(kind).validate_json(content)
+        return adapter(kind).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise MeasurementError(
+            f"not a {kind.__name__.lower()} of schema {SCHEMA_VERSION}: {place}: {first['msg']}", where=str(path)
+        ) from None
+
+
+def _plain(measurement: Measurement) -> bytes:
+    """What makes two measurements equal: what would be written of them by this version."""
+    return adapter(Measurement).dump_json(measurement)
+
+
+def trial_folders(run: Path) -> Iterator[Path]:
+    """The folders of a run's trials, in order of their names."""
+    for child in sorted(run.iterdir()):
+        if child.is_dir() and any((child / name).exists() for name in (MEASUREMENT, FAILURE, RECORD)):
+            yield child
+
+
+def recorded_trials(run: Path) -> Iterator[Path]:
+    """The folders of a run's trials that have a record, in order of their names."""
+    yield from (folder for folder in trial_folders(run) if (folder / RECORD).exists())
+
+
+def load_items(folder: Path) -> Iterator[dict[str, Any]]:
+    """The work items of a trial, in the order in which they were written: `item_id`, `window`, `status`, columns.
+
+    Raises:
+        MeasurementError: a line is no JSON; a last line that is torn (its writer was killed) ends the items.
+    """
+    yield from read_lines(folder / ITEMS)
+
+
+def records_of(run: Path) -> Iterator[Record]:
+    """The finished records of a run."""
+    for folder in trial_folders(run):
+        if (folder / RECORD).exists():
+            yield load_record(folder)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSON Lines side-car. A torn last line (its writer was killed) ends the file; any other is an error."""
+    if not path.exists():
+        return
+    with path.open("rb") as stream:
+        torn: int | None = None
+        for number, line in enumerate(stream, start=1):
+            if torn is not None:
+                raise MeasurementError("this line is not JSON", where=f"{path}:{torn}")
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                torn = number
+                continue
+            yield row
+
+
+def side_car_sizes(streams: Iterable[IO[str]]) -> dict[str, int]:
+    """Name -> bytes of the side-cars, after everything written to them is on the disk.
+
+    The measurement is written after this: one that can be read never speaks of rows that a power loss took.
+    """
+    found = {}
+    for stream in streams:
+        stream.flush()
+        os.fsync(stream.fileno())
+        found[Path(stream.name).name] = os.fstat(stream.fileno()).st_size
+    return found
+
+
+def check_side_cars(folder: Path, measurement: Measurement) -> None:
+    """Raises MeasurementError where a side-car is not as long as it was when the measurement was written."""
+    for name, size in measurement.side_cars.items():
+        path = folder / name
+        found = path.stat().st_size if path.exists() else 0
+        if found != size:
+            raise MeasurementError(f"holds {found} bytes where the trial wrote {size}", where=str(path))
