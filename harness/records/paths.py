@@ -11,6 +11,8 @@ CALIBRATIONS: Final = "calibrations"
 INDEX: Final = "index"
 RESERVED: Final = frozenset({BASELINES, CALIBRATIONS, INDEX})
 """Folders of a store that are no runs."""
+GATE: Final = "gate.json"
+"""What a gate found, in its folder."""
 RECORDS: Final = frozenset({"run.json", "record.json"})
 """The files of a run that say what it found, without side-cars."""
 

@@ -8,10 +8,11 @@ from typing import Final
 
 from harness.functional_unit import Where
 from harness.quantity import Amount
+from harness.records.metric import RATE
 from harness.records.record import Record
-from harness.records.summary import RATE, PointReport, RunReport, Summary, cross_checks
+from harness.records.summary import PointReport, RunReport, Summary, cross_checks
 from harness.reporting import charts
-from harness.reporting.blocks import Block, Cell, Chart, Pictures, Result, Results
+from harness.reporting.blocks import Block, Chart, FigureCell, Pictures, Result, Results
 from harness.reporting.charts import Dot, Spot
 from harness.reporting.circumstances import CHECK_LIMIT
 from harness.reporting.comparison import Runs
@@ -52,7 +53,7 @@ def units(runs: Runs) -> Iterator[Block]:
                 point.label,
                 _marks(point),
                 len(point.records),
-                [Cell.of(point.units[name].get(metric), name) for metric in metrics],
+                [FigureCell.of(point.units[name].get(metric), name) for metric in metrics],
             )
             for point in points
         ]
