@@ -17,6 +17,7 @@ from harness.machine import fingerprint
 from harness.machine.fingerprint import digest
 from harness.planning.point import Point
 from harness.planning.suite import GateRule
+from harness.records.paths import CALIBRATIONS
 
 VALID: Final = timedelta(days=30)
 _MACHINE: Final = ("cpu", "cores_logical", "cores_allowed", "cpu_limit", "governor", "virtualised", "system", "machine")
@@ -64,7 +65,7 @@ def revision(points: Iterable[Point], rules: Mapping[str, Sequence[GateRule]]) -
 
 def path_of(store: Path, suites: Iterable[str], runner: Mapping[str, Any]) -> Path:
     """Where the calibration of suites on a runner is kept in a store."""
-    return store / "calibrations" / f"{_stem(suites)}-{digest(runner, 8)}.json"
+    return store / CALIBRATIONS / f"{_stem(suites)}-{digest(runner, 8)}.json"
 
 
 def _stem(suites: Iterable[str]) -> str:
