@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from harness.errors import UsageError
 from harness.gating.cells import Rules, comparison
 from harness.gating.pairs import Pairs
-from harness.gating.result import Look, Result
+from harness.gating.result import InterimAnalysis, Result
 from harness.gating.verdict import (
     Cell,
     CellKey,
@@ -64,7 +64,7 @@ class Gate:
             UsageError: a rule names a metric that no record has; told after the first pair.
             MeasurementError: scoring or costing failed.
         """
-        taken: list[Look] = []
+        taken: list[InterimAnalysis] = []
         judged: list[Judged] = []
         for n, alpha in self.looks:
             self.measure(n)
@@ -72,7 +72,7 @@ class Gate:
             # what earlier analyses spent and this share together stay within the error rate of all of them
             spend = self.looks[-1][1] if cut_short else alpha
             judged = judge(self.cells(), spend)
-            taken.append(Look(self._done, spend))
+            taken.append(InterimAnalysis(self._done, spend))
             if cut_short or not needs_more(judged):
                 break
         return self._result(judged, taken)
@@ -103,7 +103,7 @@ class Gate:
         cells = self.cells()
         return not cells or any(not cell.missing for cell in cells)
 
-    def _result(self, judged: Sequence[Judged], taken: Sequence[Look]) -> Result:
+    def _result(self, judged: Sequence[Judged], taken: Sequence[InterimAnalysis]) -> Result:
         tried, redone = self.pairs.tried, self.pairs.redone
         moved, shift = self._control()
         reason = moved or one_side_fails(redone["base"], redone["head"], tried["base"], tried["head"])

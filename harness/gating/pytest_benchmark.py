@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any, Final
 
 from harness.errors import UsageError
-from harness.gating.result import Kind, Look, Result
+from harness.gating.result import InterimAnalysis, Kind, Result
 from harness.gating.verdict import Cell, CellKey, Seen, Verdict, build, decide, margin
 from harness.records.trials import describe, differing
 from harness.statistics.paired import ALPHA, Effect
@@ -171,7 +171,7 @@ def judge(base: Saved, head: Saved, tolerance: float = TOLERANCE, alpha: float =
         kind=Kind.PYTEST_BENCHMARK,
         verdict=Verdict.INVALID,
         pairs=rounds,
-        looks=[Look(max(rounds.values(), default=0), alpha)],
+        looks=[InterimAnalysis(max(rounds.values(), default=0), alpha)],
         notes=notes,
         cells=(),
     )

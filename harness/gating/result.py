@@ -29,7 +29,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class InterimAnalysis:
     """An interim analysis, or the only one: after how many pairs (or trials of head), at which error rate."""
 
     pairs: int
@@ -69,7 +69,7 @@ class Result:
     reason: str = ""
     pairs: Mapping[str, int] = field(default_factory=dict)
     base_trials: Mapping[str, int] = field(default_factory=dict)
-    looks: Sequence[Look] = ()
+    looks: Sequence[InterimAnalysis] = ()
     control_change: float | None = None
     notes: Sequence[str] = ()
     cells: Sequence[Annotated[Judged, BeforeValidator(_keyed)]]

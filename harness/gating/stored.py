@@ -15,7 +15,7 @@ from harness.gating import baseline as baselines
 from harness.gating import job
 from harness.gating.baseline import Baseline, KeptPoint
 from harness.gating.cells import gateable, keys, limit
-from harness.gating.result import Kind, Look, Result
+from harness.gating.result import InterimAnalysis, Kind, Result
 from harness.gating.verdict import Cell, CellKey, Seen, Verdict, build, decide, margin
 from harness.planning.point import Point
 from harness.planning.probe import plan_probed
@@ -117,7 +117,7 @@ def judge(
         saved_utc=baseline.saved_utc,
         base_trials={name: base for name, (base, _) in counts.items()},
         pairs={name: head for name, (_, head) in counts.items()},
-        looks=[Look(max((head for _, head in counts.values()), default=0), alpha)],
+        looks=[InterimAnalysis(max((head for _, head in counts.values()), default=0), alpha)],
         notes=notes,
         cells=(),
     )

@@ -13,7 +13,7 @@ import pytest
 from harness.errors import ExitCode, UsageError
 from harness.gating.cells import Rules, gateable
 from harness.gating.gate import Gate, looks_for
-from harness.gating.result import Look
+from harness.gating.result import InterimAnalysis
 from harness.gating.verdict import Verdict
 from harness.planning.point import Choice, Point
 from harness.planning.suite import GateRule
@@ -111,7 +111,7 @@ def test_a_build_takes_the_verdict_of_its_cell(worse: float, verdict: Verdict, c
 
 def test_a_clear_case_stops_at_the_first_look_and_an_open_one_takes_all() -> None:
     clear, open_ = gate(FakePairs(a=ratio(0.2))).run(), gate(FakePairs(a=ratio(0.05))).run()
-    assert clear.looks == [Look(12, 0.0007)]
+    assert clear.looks == [InterimAnalysis(12, 0.0007)]
     assert [look.pairs for look in open_.looks] == [12, 24, 36]
     assert sum(look.alpha for look in open_.looks) == pytest.approx(0.05)
 
@@ -119,7 +119,7 @@ def test_a_clear_case_stops_at_the_first_look_and_an_open_one_takes_all() -> Non
 def test_time_that_is_up_spends_what_the_last_look_may() -> None:
     clock = iter([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, *[99.0] * 99])
     result = gate(FakePairs(a=ratio(0.0)), deadline_s=10.0, clock=lambda: next(clock)).run()
-    assert result.looks == [Look(7, pytest.approx(0.0336))]
+    assert result.looks == [InterimAnalysis(7, pytest.approx(0.0336))]
     assert result.verdict is Verdict.PASS
 
 

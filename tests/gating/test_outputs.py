@@ -10,7 +10,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.gating import outputs as output
-from harness.gating.result import Look, Result
+from harness.gating.result import InterimAnalysis, Result
 from harness.gating.verdict import Cell, CellKey, Verdict, build, judge, margin
 
 
@@ -18,7 +18,12 @@ def result(*cells: Cell, reason: str = "", notes: tuple[str, ...] = ()) -> Resul
     judged = judge(cells, 0.05)
     verdict = Verdict.INVALID if reason else build(judged)
     return Result(
-        verdict=verdict, cells=judged, looks=[Look(12, 0.05)], control_change=0.01, notes=notes, reason=reason
+        verdict=verdict,
+        cells=judged,
+        looks=[InterimAnalysis(12, 0.05)],
+        control_change=0.01,
+        notes=notes,
+        reason=reason,
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import MeasurementError
-from harness.gating.result import Kind, Look, Result
+from harness.gating.result import InterimAnalysis, Kind, Result
 from harness.gating.verdict import CellKey, Judged, Verdict
 from harness.records.paths import GATE
 
@@ -25,7 +25,7 @@ RESULTS = st.builds(
     reason=TEXTS,
     pairs=st.dictionaries(TEXTS, st.integers(0, 99)),
     base_trials=st.dictionaries(TEXTS, st.integers(0, 99)),
-    looks=st.lists(st.builds(Look, pairs=st.integers(0, 99), alpha=NUMBERS), max_size=3),
+    looks=st.lists(st.builds(InterimAnalysis, pairs=st.integers(0, 99), alpha=NUMBERS), max_size=3),
     control_change=st.none() | NUMBERS,
     notes=st.lists(TEXTS, max_size=2),
     cells=st.lists(
@@ -84,7 +84,7 @@ def test_a_result_of_an_older_version_gets_the_keys_of_its_names(tmp_path: Path)
     (tmp_path / GATE).write_text(json.dumps(OLD))
     found = Result.load(tmp_path)
     assert found.kind is Kind.PAIRS
-    assert found.looks == [Look(8, 0.05)]
+    assert found.looks == [InterimAnalysis(8, 0.05)]
     assert [cell.key for cell in found.cells] == [
         CellKey("s", "p", "energy_j", "token"),
         CellKey("s", "p", "reward", None, (">=", 0.5)),

@@ -323,3 +323,14 @@ def test_broken_gate_file_is_named(tmp_path: Path) -> None:
     done = harness("report", tmp_path, "--format", "html")
     assert done.returncode == 3
     assert "gate.json" in done.stderr
+
+
+def test_a_gate_against_a_baseline_is_reported_with_its_own_run(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(points=1)
+    verdict = {"verdict": "pass", "baseline": "main", "cells": [], "notes": ["compared with a stored baseline"]}
+    (run / "gate.json").write_text(json.dumps(verdict), encoding="utf-8")
+    done = harness("report", run, "--format", "md")
+    assert done.returncode == 0, done.stderr
+    assert "Verdict: pass" in done.stdout
+    assert "main, saved at an unknown time" in done.stdout
+    assert "Per token" in done.stdout
