@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.gating.verdict import Cell, Verdict, judge, margin, needs_more
+from harness.gating.verdict import Cell, CellKey, Verdict, judge, margin, needs_more
 from harness.statistics.paired import ALPHA, look_sizes, wilson
 
 
@@ -32,12 +32,13 @@ class Noise:
     m: float
 
 
+KEY = CellKey("", "simulated", "cost")
 PROFILES = {"ci": Noise(s=0.05, g=0.04, p=0.05, m=0.40), "gpu": Noise(s=0.01, g=0.01, p=0.01, m=0.10)}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A gate: the tolerance, the pairs, and whether it looks at fewer first."""
+    """A gate: the tolerance, the pairs, and whether it analyses fewer first."""
 
     profile: str
     tolerance: float
@@ -46,7 +47,7 @@ class Rule:
 
     @property
     def looks(self) -> list[tuple[int, float]]:
-        """Pairs and error rate of each look."""
+        """Pairs and error rate of each interim analysis."""
         return look_sizes(self.pairs) if self.sequential else [(self.pairs, ALPHA)]
 
 
@@ -85,9 +86,8 @@ def job(noise: Noise, pairs: int, effect: float, generator: random.Random) -> li
 def outcome(rule: Rule, differences: list[float]) -> tuple[Verdict, int]:
     """Verdict of a job and the pairs it took, by the code that the gate runs."""
     for n, alpha in rule.looks:
-        (judged,) = judged_all = judge(
-            [Cell(name="", differences=tuple(differences[:n]), margin=margin(rule.tolerance))], alpha
-        )
+        cell = Cell(key=KEY, differences=tuple(differences[:n]), margin=margin(rule.tolerance))
+        (judged,) = judged_all = judge([cell], alpha)
         if not needs_more(judged_all):
             return judged.verdict, n
     return judged.verdict, n

@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from harness.running.order import Scheduled
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from harness.discovery.registry import load_plugins
 from harness.planning.named_offers import offers_of
 from harness.planning.planner import expand
 from harness.planning.suite import loads
+from harness.running.order import Scheduled
 from harness.running.run import prepare
 
 GOAL_S = 0.6

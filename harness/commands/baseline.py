@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from harness.gating.baseline import KeptMetric, KeptPoint
+    from harness.reporting.tables import Section
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Keeps what runs measured as baselines for `harness gate`."
@@ -77,7 +81,6 @@ def show(name: Name, *, store: Store = STORE, as_json: AsJson = False) -> None:
 
     from rich.console import Console
 
-    from harness.commands.baseline_view import section
     from harness.gating import baseline
     from harness.records.files import adapter
     from harness.records.paths import BASELINES
@@ -94,6 +97,43 @@ def show(name: Name, *, store: Store = STORE, as_json: AsJson = False) -> None:
     console = Console()
     for point in found.points:
         print_section(console, section(point))
+
+
+COLUMNS = ("metric", "median", "trials", "method", "bound", "gate")
+
+
+def section(point: KeptPoint) -> Section:
+    """One point's metrics; a metric that no trial has says why."""
+    from harness.reporting.tables import Section, Table
+    from harness.reporting.wording import counted
+
+    left_out = f"; {counted(point.left_out, 'trial')} not valid and left out" if point.left_out else ""
+    factors = (f"factors: {', '.join(point.factors)}",) if point.factors else ()
+    return Section(
+        title=f"{point.suite}: {point.label} ({counted(len(point.trials), 'trial')}{left_out})",
+        table=Table(COLUMNS, [_row(metric) for metric in point.metrics]),
+        paragraphs=factors,
+    )
+
+
+def _row(kept: KeptMetric) -> list[str]:
+    from harness.quantity import Amount
+    from harness.records.summary import summarise
+    from harness.reporting.wording import bound, label, spread
+    from harness.units import si
+
+    found = summarise(kept.values)
+    if not isinstance(found.value, Amount):
+        return [str(kept.metric), "-", "", "", "", found.value.reason]
+    unit = "" if found.value.unit == "1" else found.value.unit
+    return [
+        str(kept.metric),
+        si(found.value.value, unit),
+        spread(found, unit),
+        label(found),
+        bound(found, unit),
+        kept.ungated or "yes",
+    ]
 
 
 @app.command()

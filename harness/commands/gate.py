@@ -11,7 +11,7 @@ import typer
 from harness.errors import ExitCode, HarnessError, UsageError
 
 if TYPE_CHECKING:
-    from harness.gating.gate import Result
+    from harness.gating.result import Result
     from harness.storing.store import Store as Kept
 
 SuiteFiles = Annotated[list[Path], typer.Argument(help="Suite files.", show_default=False)]
@@ -34,7 +34,9 @@ Install = Annotated[
         show_default=False,
     ),
 ]
-PairsAtMost = Annotated[int, typer.Option(help="Pairs of trials at most; looked at after a third, two thirds, all.")]
+PairsAtMost = Annotated[
+    int, typer.Option(help="Pairs of trials at most; interim analyses after a third and two thirds.")
+]
 Budget = Annotated[float | None, typer.Option(help="Minutes; no new round begins later.", min=0, show_default=False)]
 AllowWeak = Annotated[
     bool, typer.Option("--allow-weak", help="Measure although the calibration says that the tolerance is too small.")
@@ -80,16 +82,18 @@ def gate(
     summary: SummaryFile = None,
 ) -> None:
     """Measures base and head in interleaved pairs and fails when head is worse than the suites' rules allow."""
-    from harness.gating import outputs as output
+    from harness.gating import outputs
+    from harness.gating.pytest_benchmark import judge_files
     from harness.records.paths import BASELINES, CALIBRATIONS
     from harness.storing.places import open_store
 
+    _one_base(base, base_python, baseline, pytest_benchmark=pytest_benchmark)
     kept = open_store(store)
-    if pytest_benchmark or baseline is not None:
-        if base is not None or base_python is not None or (pytest_benchmark and baseline is not None):
-            raise UsageError("head is compared with one thing", accepted="--base, --base-python, --baseline or files")
-        local = kept.folder if baseline is None else kept.fetch_kept(BASELINES)
-        shown, result, folder = _stored(suites, local, baseline, tolerance, seed)
+    folder: Path | None = None
+    if pytest_benchmark:
+        result = judge_files(suites, tolerance)
+    elif baseline is not None:
+        result, folder = _stored(suites, kept.fetch_kept(BASELINES), baseline, seed)
     else:
         result, folder = _pairs(
             suites,
@@ -101,13 +105,11 @@ def gate(
             seed=seed,
             allow_weak=allow_weak,
         )
-        shown = list(output.lines(result, folder))
-    for line in shown:
+    for line in outputs.lines(result, folder):
         typer.echo(line)
     step_summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    output.write(
+    outputs.write(
         result,
-        folder,
         json_file=json_file,
         junit_file=junit,
         summary=summary,
@@ -118,6 +120,22 @@ def gate(
         typer.echo(f"failed: {fault}", err=True)
         code = code or ExitCode.MEASUREMENT
     raise typer.Exit(int(code))
+
+
+def _one_base(base: str | None, base_python: str | None, baseline: str | None, *, pytest_benchmark: bool) -> None:
+    """Raises UsageError where head would be judged by several things."""
+    given = {
+        "--base": base is not None,
+        "--base-python": base_python is not None,
+        "--baseline": baseline is not None,
+        "--pytest-benchmark": pytest_benchmark,
+    }
+    if sum(given.values()) > 1:
+        raise UsageError(
+            "--base, --base-python, --baseline and --pytest-benchmark are mutually exclusive",
+            accepted="one of them",
+            hint=f"given: {', '.join(name for name, here in given.items() if here)}",
+        )
 
 
 def _sent(store: Kept, folder: Path) -> str:
@@ -145,8 +163,8 @@ def _pairs(
     from harness.gating.gate import looks_for
     from harness.gating.sides import INSTALL
 
-    gates.load(suites)
-    looks_for(pairs)
+    loaded = gates.load(suites)
+    looks_for(pairs)  # too few for any comparison: told before revisions are installed
     with (
         Progress() as progress,
         gates.sides(
@@ -157,7 +175,7 @@ def _pairs(
     ):
         return gates.run(
             made,
-            suites,
+            loaded,
             store,
             pairs=pairs,
             budget_s=None if budget is None else 60 * budget,
@@ -167,23 +185,13 @@ def _pairs(
         )
 
 
-def _stored(
-    suites: list[Path], store: Path, baseline: str | None, tolerance: float, seed: int
-) -> tuple[list[str], Result, Path | None]:
+def _stored(suites: list[Path], store: Path, baseline: str, seed: int) -> tuple[Result, Path]:
     from harness.commands.progress import Progress
     from harness.discovery.registry import load_plugins
-    from harness.gating import baseline_gate
-    from harness.gating import pytest_benchmark as pytest_benchmark_import
-    from harness.gating import stored as gate_stored
+    from harness.gating import stored
 
-    if baseline is None:
-        result = gate_stored.of_pytest_benchmark(suites, tolerance)
-        return list(pytest_benchmark_import.lines(result)), result, None
     with Progress() as progress:
-        found, folder = gate_stored.against_baseline(
-            baseline, suites, store, load_plugins(), seed=seed, watcher=progress.tell
-        )
-    return [*baseline_gate.lines(found), f"records: {folder}"], found.as_result(), folder
+        return stored.run(baseline, suites, store, load_plugins(), seed=seed, watcher=progress.tell)
 
 
 def calibrate(

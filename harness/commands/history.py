@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from harness.comparing.history import Series
+    from harness.comparing.history import MetricSeries
     from harness.reporting.tables import Section
 
 
@@ -43,7 +43,7 @@ def history(
         console.print(plain(f"note: {note}", "dim"))
 
 
-def section(series: Series, min_size: int) -> Section:
+def section(series: MetricSeries, min_size: int) -> Section:
     """One series: sparkline, what it is of, and its change points."""
     from harness.comparing.history import sparkline
     from harness.reporting.tables import Item, Section, Table

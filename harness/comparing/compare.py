@@ -6,15 +6,16 @@ Not a gate: nothing fails. The trials of two runs are no pairs, so what drifted 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError, did_you_mean
 from harness.quantity import Amount
+from harness.records.cross_checks import CrossCheck, cross_checks
 from harness.records.metric import Kind, Metric
-from harness.records.summary import CrossCheck, Summary, cross_checks, summarise
+from harness.records.summary import Summary, summarise
 from harness.records.trials import (
     RUNNER_KEYS,
     PointTrials,
@@ -22,7 +23,7 @@ from harness.records.trials import (
     describe,
     differing,
     factor_ids,
-    load,
+    load_all,
     methods_of,
     metrics_of,
     rests_on_factors,
@@ -111,31 +112,62 @@ def compare(first: Path, second: Path, only: Sequence[str] = (), alpha: float = 
         UsageError: no such folder or metric, or no point in common.
         MeasurementError: nothing valid was measured.
     """
-    ours, theirs = load(first), load(second)
-    matched, notes = _match(ours, theirs)
+    ours, theirs = load_all(first), load_all(second)
+    matched, _ = _match(ours, theirs)
+    if not matched:
+        raise UsageError(
+            "the two have no point in common",
+            hint=f"first: {_listed(ours)}; second: {_listed(theirs)}; or name two folders of single records",
+        )
     known = {metric.name for pair in matched for metric in metrics_of(pair[0].records)}
     for name in only:
         if name not in known:
             raise UsageError(
                 f"there is no metric {name!r}", accepted=", ".join(sorted(known)), hint=did_you_mean(name, known)
             )
-    return Comparison(points=[_point(*pair, only, alpha) for pair in matched], notes=[*notes, *_runners(ours, theirs)])
+
+    def wanted(metric: Metric) -> bool:
+        return not only or metric.name in only or metric.name.partition(".")[0] in only
+
+    return compare_points(ours, theirs, wanted, alpha)
+
+
+def compare_points(
+    ours: Sequence[PointTrials],
+    theirs: Sequence[PointTrials],
+    wanted: Callable[[Metric], bool],
+    alpha: float = ALPHA,
+) -> Comparison:
+    """Compares the points of two runs that have a valid trial in both; there may be none.
+
+    Args:
+        ours: all points of what is compared with, as `trials.load_all` gives them.
+        theirs: of what is compared.
+        wanted: which metrics.
+        alpha: error rate of each end of an interval.
+    """
+    matched, notes = _match(ours, theirs)
+    points = [_point(*pair, wanted, alpha) for pair in matched]
+    return Comparison(points=points, notes=[*notes, *(_runners(*matched[0]) if matched else ())])
 
 
 def _match(
     ours: Sequence[PointTrials], theirs: Sequence[PointTrials]
 ) -> tuple[list[tuple[PointTrials, PointTrials]], list[str]]:
-    by_name = {point.name: point for point in theirs}
-    matched = [(point, by_name[point.name]) for point in ours if point.name in by_name]
-    if not matched and len(ours) == len(theirs) == 1:
-        return [(ours[0], theirs[0])], ["the two are different points: what is compared is not one piece of work"]
-    if not matched:
-        raise UsageError(
-            "the two have no point in common",
-            hint=f"first: {_listed(ours)}; second: {_listed(theirs)}; or name two folders of single records",
-        )
+    """Points with a valid trial in both, by name, or the only two that there are; and what to say of the others."""
+    first, second = ([point for point in side if point.valid] for side in (ours, theirs))
+    by_name = {point.name: point for point in second}
+    matched = [(point, by_name[point.name]) for point in first if point.name in by_name]
+    if not matched and len(first) == len(second) == 1:
+        return [(first[0], second[0])], ["the two are different points: what is compared is not one piece of work"]
+    notes = [
+        f"no trial of {point.name} in the {side} is valid"
+        for side, points in (("first", ours), ("second", theirs))
+        for point in points
+        if not point.valid
+    ]
     odd = {point.name for point in ours} ^ {point.name for point in theirs}
-    return matched, [f"only one of the two has {name}" for name in sorted(odd)]
+    return matched, [*notes, *(f"only one of the two has {name}" for name in sorted(odd))]
 
 
 def _listed(points: Sequence[PointTrials], most: int = 3) -> str:
@@ -143,9 +175,9 @@ def _listed(points: Sequence[PointTrials], most: int = 3) -> str:
     return names + (f" and {len(points) - most} more" if len(points) > most else "")
 
 
-def _runners(ours: Sequence[PointTrials], theirs: Sequence[PointTrials]) -> list[str]:
+def _runners(one: PointTrials, other: PointTrials) -> list[str]:
     """What differs between the machines and the installations."""
-    first, second = ours[0].records[0].measurement, theirs[0].records[0].measurement
+    first, second = one.records[0].measurement, other.records[0].measurement
     odd = differing(runner(first), runner(second), RUNNER_KEYS)
     common = first.plugins.keys() & second.plugins.keys()  # a record names every plugin installed, or those it used
     versions: list[dict[str, Any]] = [
@@ -157,19 +189,15 @@ def _runners(ours: Sequence[PointTrials], theirs: Sequence[PointTrials]) -> list
     return notes + ([f"other versions: {describe(changed, 'first', 'second')}"] if changed else [])
 
 
-def _point(first: PointTrials, second: PointTrials, only: Sequence[str], alpha: float) -> ComparedPoint:
+def _point(first: PointTrials, second: PointTrials, wanted: Callable[[Metric], bool], alpha: float) -> ComparedPoint:
     notes = []
     if first.name == second.name and first.id != second.id:
         notes.append("options, backend, meters or windows differ under this label")
     for side, point in (("first", first), ("second", second)):
         if point.left_out:
-            notes.append(f"{point.left_out} trials of the {side} are not valid and left out")
+            notes.append(f"{len(point.left_out)} trials of the {side} are not valid and left out")
     common = set(metrics_of(second.records))
-    shown = [
-        metric
-        for metric in metrics_of(first.records)
-        if metric in common and (not only or metric.name in only or metric.name.partition(".")[0] in only)
-    ]
+    shown = [metric for metric in metrics_of(first.records) if metric in common and wanted(metric)]
     return ComparedPoint(
         name=first.name if first.name == second.name else f"{first.name} -> {second.name}",
         metrics=[_compared(metric, first, second, alpha) for metric in shown],
@@ -191,8 +219,13 @@ def _compared(metric: Metric, first: PointTrials, second: PointTrials, alpha: fl
         return said(f"no value: {reason}")
     if len({amount.unit for amount in (*before, *after)}) > 1:
         return said("measured in different units")
-    if len(set(map(methods_of, (*before, *after)))) > 1:
-        return said("not comparable: obtained by different methods")
+    definitions = [_definition(metric, point) for point in (first, second)]
+    if definitions[0] != definitions[1]:
+        return said(f"not comparable: {metric.per} is defined as {definitions[0]} and as {definitions[1]}")
+    methods = dict.fromkeys(map(methods_of, (*before, *after)))
+    if len(methods) > 1:
+        ways = ", ".join(" and ".join(sorted(each)) or "nothing" for each in methods)
+        return said(f"not comparable: obtained by different methods ({ways})")
     ids = [{factor for finished in point.records for factor in factor_ids(finished)} for point in (first, second)]
     if rests_on_factors(metric, first.records[0]) and ids[0] != ids[1]:
         return said("not comparable: rests on other factors")
@@ -208,6 +241,12 @@ def _compared(metric: Metric, first: PointTrials, second: PointTrials, alpha: fl
         p_value=p_different(values[0], values[1]),
         conclusion=_conclusion(effect, summaries, _gain_matters(metric, first, second)),
     )
+
+
+def _definition(metric: Metric, point: PointTrials) -> str:
+    """What the metric's functional unit counts; empty for a metric without one."""
+    found = (finished.units.get(metric.per or "") for finished in point.records)
+    return next((unit.unit for unit in found if unit is not None), "")
 
 
 def _gain_matters(metric: Metric, first: PointTrials, second: PointTrials) -> bool:

@@ -68,7 +68,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class MetricSeries:
     """One series in time order, with its change points."""
 
     key: SeriesKey
@@ -81,7 +81,7 @@ class History:
     """All series of a metric, longest first, and what was left out."""
 
     metric: Metric
-    series: Sequence[Series]
+    series: Sequence[MetricSeries]
     notes: Sequence[str]
 
 
@@ -164,9 +164,9 @@ def _entries(metric: Metric, point: PointTrials) -> Iterator[tuple[SeriesKey, En
         yield key, Entry(min(started for started, _ in values), run, median(v for _, v in values), len(values))
 
 
-def _series(key: SeriesKey, entries: Sequence[Entry], min_size: int) -> Series:
+def _series(key: SeriesKey, entries: Sequence[Entry], min_size: int) -> MetricSeries:
     ordered = sorted(entries, key=lambda entry: (entry.started_utc, entry.run))
-    return Series(key, ordered, change_points([entry.value for entry in ordered], min_size=min_size))
+    return MetricSeries(key, ordered, change_points([entry.value for entry in ordered], min_size=min_size))
 
 
 def to_json(found: History) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from harness.records.record import AnyValue, Record
 from harness.records.trials import RUNNER_KEYS, PointTrials, factor_ids, group, metrics_of, same_runner, value_of
 
 SCHEMA_VERSION: Final = 1
-"""Below the store, so that `reports/baselines/` can be committed."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -123,7 +122,8 @@ def path_of(store: Path, name: str) -> Path:
     """The file of a baseline; raises UsageError for a name that is none."""
     if _NAME.fullmatch(name) is None:
         raise UsageError(
-            f"{name!r} is no name of a baseline", accepted="up to 100 of A-Z a-z 0-9 . _ -, a letter or digit first"
+            f"{name!r} is not a valid name of a baseline",
+            accepted="up to 100 of A-Z a-z 0-9 . _ -, a letter or digit first",
         )
     return store / BASELINES / f"{name}.json"
 
@@ -138,7 +138,7 @@ def build(name: str, runs: Sequence[Path], keys: Sequence[str] = RUNNER_KEYS) ->
     records: list[Record] = []
     for run in runs:
         if not (run / RUN).exists():
-            raise UsageError("this is no run folder", where=str(run), accepted=f"a folder with {RUN}")
+            raise UsageError("this is not a run folder", where=str(run), accepted=f"a folder with {RUN}")
         records += records_of(run)
     points = group(records)
     if not points:
@@ -170,7 +170,7 @@ def _keep(point: PointTrials) -> KeptPoint:
         suite=point.suite,
         label=point.label,
         trials=tuple(f"{finished.measurement.run}/{finished.measurement.trial_id}" for finished in point.records),
-        left_out=point.left_out,
+        left_out=len(point.left_out),
         factors=tuple(sorted({factor for finished in point.records for factor in factor_ids(finished)})),
         metrics=tuple(_keep_metric(metric, point.records) for metric in metrics_of(point.records)),
     )

@@ -9,19 +9,20 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Final
 
 from harness.errors import MeasurementError
-from harness.gating.verdict import Cell, Verdict, build, judge, needs_more
-from harness.records.files import write_json
+from harness.gating.verdict import Cell, CellKey, Verdict, build, judge, needs_more
+from harness.records.files import adapter, write_json
 from harness.statistics.paired import ALPHA, effect, look_sizes, wilson
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+"""In schema 1 a cell was kept under its name."""
 POWER: Final = 0.80
 """The minimum detectable effect is found in this share of jobs."""
 FEWEST_JOBS: Final = 5
@@ -30,7 +31,7 @@ CONTROL_CONFIDENCE: Final = 0.99
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class CalibrationSample:
     """One cell in one job: differences and levels of its pairs, in the order measured, on the logarithmic scale."""
 
     differences: tuple[float, ...]
@@ -44,10 +45,10 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class CalibrationJob:
     """One job of base against base: a sample per cell, and the control's differences."""
 
-    cells: Mapping[str, Sample]
+    cells: Mapping[CellKey, CalibrationSample]
     control: tuple[float, ...] = ()
 
 
@@ -68,18 +69,25 @@ class Calibration:
     revision: str
     pairs: int
     made_utc: str
-    jobs: tuple[Job, ...]
+    jobs: tuple[CalibrationJob, ...]
     failed: int = 0
 
-    @property
-    def cells(self) -> list[str]:
-        """Names of the cells."""
-        return list(self.jobs[0].cells)
+    def known(self, margins: Mapping[CellKey, float]) -> dict[CellKey, float]:
+        """The margins of the cells that it holds."""
+        return {key: margin for key, margin in margins.items() if key in self.jobs[0].cells}
 
     def write(self, path: Path) -> None:
         """Keeps it as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"schema": SCHEMA, **asdict(self)})
+        jobs = [
+            {
+                "cells": [{"key": asdict(key), **asdict(sample)} for key, sample in job.cells.items()],
+                "control": job.control,
+            }
+            for job in self.jobs
+        ]
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        write_json(path, {"schema": SCHEMA, **own, "jobs": jobs})
 
     @classmethod
     def read(cls, path: Path) -> Calibration:
@@ -88,22 +96,24 @@ class Calibration:
             raw = json.loads(path.read_text(encoding="utf-8"))
             schema = raw.pop("schema")
             raw["jobs"] = tuple(
-                Job(
-                    {
-                        name: Sample(tuple(cell["differences"]), tuple(cell["levels"]))
-                        for name, cell in job["cells"].items()
-                    },
-                    tuple(job["control"]),
-                )
-                for job in raw["jobs"]
+                CalibrationJob(dict(_samples(job["cells"])), tuple(job["control"])) for job in raw["jobs"]
             )
             datetime.fromisoformat(raw["made_utc"])
             read = cls(**raw)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise MeasurementError(f"not a calibration: {error}", where=str(path)) from error
-        if schema != SCHEMA or not read.jobs:
+        if schema not in {1, SCHEMA} or not read.jobs:
             raise MeasurementError(f"not a calibration of schema {SCHEMA} that holds a job", where=str(path))
         return read
+
+
+def _samples(cells: Any) -> Iterator[tuple[CellKey, CalibrationSample]]:
+    """The cells of a job in a file, of either schema."""
+    if isinstance(cells, dict):
+        cells = [{"key": CellKey.parse(name), **cell} for name, cell in cells.items()]
+    for cell in cells:
+        key = adapter(CellKey).validate_python(cell["key"])
+        yield key, CalibrationSample(tuple(cell["differences"]), tuple(cell["levels"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +138,7 @@ class CellReport:
     """What a calibration says of one cell. Changes are relative, `sd` are of logarithms.
 
     Attributes:
-        name: of the cell.
+        key: of the cell.
         pairs: of each job.
         margin: the tolerance on the logarithmic scale.
         alarms: jobs that the rule fails at the tolerance.
@@ -141,7 +151,7 @@ class CellReport:
         mde_0: logarithm of the ratio that is found in 80 % of jobs at tolerance 0; infinite where none is.
     """
 
-    name: str
+    key: CellKey
     pairs: int
     margin: float
     alarms: Rate
@@ -155,7 +165,7 @@ class CellReport:
 
     @property
     def mde(self) -> float:
-        """The same at the tolerance: the bound of every look moves along with the effect, so it is a sum."""
+        """The same at the tolerance: the bound of every analysis moves along with the effect, so it is a sum."""
         return self.margin + self.mde_0
 
     @property
@@ -196,19 +206,19 @@ class Report:
         for cell in self.cells:
             if cell.alarms_at_0.interval[0] > ALPHA:
                 return (
-                    f"{cell.name}: at tolerance 0 the rule fails {cell.alarms_at_0} jobs without a change, "
+                    f"{cell.key}: at tolerance 0 the rule fails {cell.alarms_at_0} jobs without a change, "
                     f"clearly more than the nominal {ALPHA:.0%}"
                 )
         return ""
 
 
-def replay(samples: Mapping[str, Sequence[float]], margins: Mapping[str, float], pairs: int) -> Verdict:
-    """The verdict of a build on differences that were measured, look by look, by the gate's own rule."""
+def replay(samples: Mapping[CellKey, Sequence[float]], margins: Mapping[CellKey, float], pairs: int) -> Verdict:
+    """The verdict of a build on differences that were measured, analysis by analysis, by the gate's own rule."""
     verdict = Verdict.INCONCLUSIVE
     for n, alpha in look_sizes(pairs):
         cells = [
-            Cell(name=name, differences=tuple(differences[:n]), margin=margins[name])
-            for name, differences in samples.items()
+            Cell(key=key, differences=tuple(differences[:n]), margin=margins[key])
+            for key, differences in samples.items()
         ]
         judged = judge(cells, alpha)
         verdict = build(judged)
@@ -220,8 +230,8 @@ def replay(samples: Mapping[str, Sequence[float]], margins: Mapping[str, float],
 def critical_effect(differences: Sequence[float], pairs: int, cells: int = 1) -> float:
     """The least effect that, added to the differences, makes the rule at tolerance 0 fail the build; may be infinite.
 
-    An effect moves both bounds of every look by itself, so no search is needed: a look fails once the effect exceeds
-    minus its lower bound, unless an earlier look passed, which takes an effect below minus that look's upper bound.
+    An effect moves both bounds of every analysis by itself, so no search is needed: an analysis fails once the effect
+    exceeds minus its lower bound, unless an earlier one passed, which takes an effect below minus its upper bound.
     Holm's first step stands for the family: the other cells show no change.
     """
     found = math.inf
@@ -254,7 +264,7 @@ def student(probability: float, freedom: int) -> float:
     return x + math.fsum(term / freedom**power for power, term in enumerate(terms, start=1))
 
 
-def control_bounds(jobs: Sequence[Job]) -> tuple[float, float] | None:
+def control_bounds(jobs: Sequence[CalibrationJob]) -> tuple[float, float] | None:
     """Where the control's estimate of a further job lies when nothing changes: a 99 % prediction interval around 0."""
     shifts = [effect(job.control).estimate for job in jobs if job.control]
     if len(shifts) < FEWEST_JOBS:
@@ -264,15 +274,14 @@ def control_bounds(jobs: Sequence[Job]) -> tuple[float, float] | None:
     return -half, half
 
 
-def report(calibration: Calibration, margins: Mapping[str, float]) -> Report:
+def report(calibration: Calibration, margins: Mapping[CellKey, float]) -> Report:
     """What a calibration says of a gate with these margins, by cell."""
     jobs, pairs = calibration.jobs, calibration.pairs
-    samples = [{name: job.cells[name].differences for name in margins} for job in jobs]
+    samples = [{key: job.cells[key].differences for key in margins} for job in jobs]
     verdicts = [replay(sample, margins, pairs) for sample in samples]
     return Report(
         cells=[
-            _cell(name, margin, [job.cells[name] for job in jobs], pairs, len(margins))
-            for name, margin in margins.items()
+            _cell(key, margin, [job.cells[key] for job in jobs], pairs, len(margins)) for key, margin in margins.items()
         ],
         alarms=Rate(verdicts.count(Verdict.REGRESSED), len(jobs)),
         clean=Rate(verdicts.count(Verdict.PASS) + verdicts.count(Verdict.IMPROVED), len(jobs)),
@@ -280,14 +289,14 @@ def report(calibration: Calibration, margins: Mapping[str, float]) -> Report:
     )
 
 
-def _cell(name: str, margin: float, samples: Sequence[Sample], pairs: int, cells: int) -> CellReport:
+def _cell(key: CellKey, margin: float, samples: Sequence[CalibrationSample], pairs: int, cells: int) -> CellReport:
     def alarms(at: float) -> Rate:
-        verdicts = [replay({name: sample.differences}, {name: at}, pairs) for sample in samples]
+        verdicts = [replay({key: sample.differences}, {key: at}, pairs) for sample in samples]
         return Rate(verdicts.count(Verdict.REGRESSED), len(samples))
 
     estimates = [effect(sample.differences).estimate for sample in samples]
     return CellReport(
-        name=name,
+        key=key,
         pairs=pairs,
         margin=margin,
         alarms=alarms(margin),

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.errors import MeasurementError, UsageError
-from harness.gating.calibration import FEWEST_JOBS, Calibration, Job, Report, Sample, report
+from harness.gating.calibration import FEWEST_JOBS, Calibration, CalibrationJob, CalibrationSample, Report, report
 from harness.gating.calibration_store import path_of, revision, runner_of
 from harness.gating.gate import Gate, control_cell, looks_for
-from harness.gating.job import Matched, load, margins, match
+from harness.gating.job import Matched, load, match
 from harness.gating.pairs import Pairs
 from harness.gating.sides import BASE, HEAD, Side, installed
 from harness.planning.secrecy import command_line
@@ -39,18 +39,18 @@ def run(
         MeasurementError: too many jobs could not be measured.
     """
     if jobs < FEWEST_JOBS:
-        raise UsageError(f"{jobs} jobs say nothing about a rate", accepted=f"at least {FEWEST_JOBS}")
+        raise UsageError(f"{jobs} jobs are too few to estimate an error rate", accepted=f"at least {FEWEST_JOBS}")
     loaded = load(files)
-    looks_for(pairs)
+    looks_for(pairs)  # too few for any comparison: told before anything is planned
     side = installed(BASE, python or sys.executable)
     sides = {BASE: side, HEAD: replace(side, name=HEAD)}
     folder = store / new_run_id(["calibrate", *(each.suite for each in loaded)])
     folder.mkdir(parents=True)
-    matched = match(sides, loaded, files, folder / "control.yaml")
-    if not margins(matched):
+    matched = match(sides, loaded, folder / "control.yaml")
+    if not matched.margins:
         raise UsageError("no rule compares head with base", where=loaded[0].file, accepted="worse_by_at_most")
-    looks_for(pairs, matched.rules.most_cells(head for _, head in matched.points))
-    measured: list[Job] = []
+    looks_for(pairs, matched.rules.most_cells(matched.heads))
+    measured: list[CalibrationJob] = []
     faults: list[str] = []
     for number in range(jobs):
         watcher({"type": "note", "text": f"job {number + 1} of {jobs}"})
@@ -75,11 +75,12 @@ def run(
     )
     path = path_of(store, [each.suite for each in loaded], runner)
     calibration.write(path)
-    known = {name: margin for name, margin in margins(matched).items() if name in calibration.cells}
-    return report(calibration, known), path
+    return report(calibration, calibration.known(matched.margins)), path
 
 
-def job(folder: Path, sides: dict[str, Side], matched: Matched, pairs: int, seed: int, watcher: Watcher) -> Job:
+def job(
+    folder: Path, sides: dict[str, Side], matched: Matched, pairs: int, seed: int, watcher: Watcher
+) -> CalibrationJob:
     """One job of base against base; its records are removed once its differences are known.
 
     Raises:
@@ -99,21 +100,22 @@ def job(folder: Path, sides: dict[str, Side], matched: Matched, pairs: int, seed
     gate = Gate(rules=matched.rules, pairs=measuring, looks=[(pairs, 1.0)])
     gate.measure(pairs)
     compared = [cell for cell in gate.cells() if not cell.limit]
-    missing = [f"{cell.name}: {cell.missing}" for cell in compared if cell.missing]
+    missing = [f"{cell.key}: {cell.missing}" for cell in compared if cell.missing]
     if missing:
         raise MeasurementError("; ".join(missing))
     control = control_cell(measuring)
     if control is None or control.missing:
         raise MeasurementError(f"the control workload: {control.missing if control else 'no pair'}")
     shutil.rmtree(folder)
-    return Job({cell.name: Sample(cell.differences, cell.levels) for cell in compared}, control.differences)
+    samples = {cell.key: CalibrationSample(cell.differences, cell.levels) for cell in compared}
+    return CalibrationJob(samples, control.differences)
 
 
 def lines(found: Report, path: Path) -> Iterator[str]:
     """A calibration for a terminal."""
     yield f"without a change the build failed in {found.alarms} jobs and passed in {found.clean}"
     for cell in found.cells:
-        yield f"  {cell.name}, tolerance {math.expm1(cell.margin):.1%}"
+        yield f"  {cell.key}, tolerance {math.expm1(cell.margin):.1%}"
         yield f"    false alarms: {cell.alarms}; at tolerance 0: {cell.alarms_at_0}"
         yield f"    finds in 80 % of jobs: {_change(cell.mde)}; at tolerance 0: {_change(cell.mde_0)}"
         yield (

@@ -1,20 +1,21 @@
-"""The cells of a gate: every rule on every point that it applies to, with one difference a pair."""
+"""The cells of a gate (its comparisons and limits): every rule on every point that it is for, one difference a pair."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from harness.errors import UsageError
 from harness.gating.pairs import Series
-from harness.gating.verdict import Cell, margin
+from harness.gating.verdict import Cell, CellKey, margin
 from harness.planning.point import Point
 from harness.planning.suite import GateRule
 from harness.quantity import Amount, Value
 from harness.records.metric import Kind, Metric
 from harness.records.record import Record
+from harness.records.trials import PointTrials
 from harness.statistics.paired import log_ratio
 
 TOO_SHORT: Final = {Kind.ENERGY: "short", Kind.TIME: "short_time"}
@@ -38,12 +39,22 @@ class Rules:
 
     def most_cells(self, points: Iterable[Point]) -> int:
         """How many cells there can be, known before anything is measured."""
-        return sum(
-            sum(each is not None for each in (rule.worse_by_at_most, rule.at_least, rule.at_most))
-            for point in points
-            for rule in self.by_suite.get(point.suite, ())
-            if rule.per is None or rule.per in point.functional_units
-        )
+        return sum(len(keys(rule, point)) for rule, point in self._applying(points))
+
+    def margins(self, points: Iterable[Point]) -> dict[CellKey, float]:
+        """Cell -> tolerance on the logarithmic scale, of every comparison that there can be."""
+        return {
+            keys(rule, point)[0]: margin(rule.worse_by_at_most)
+            for rule, point in self._applying(points)
+            if rule.worse_by_at_most is not None
+        }
+
+    def _applying(self, points: Iterable[Point]) -> Iterator[tuple[GateRule, Point]]:
+        """Rules with the points that have their functional unit."""
+        for point in points:
+            for rule in self.by_suite.get(point.suite, ()):
+                if rule.per is None or rule.per in point.functional_units:
+                    yield rule, point
 
     def cells(self, series: Sequence[Series], read: Mapping[str, Records]) -> list[Cell]:
         """The cells of series whose records were read.
@@ -67,29 +78,26 @@ class Rules:
                 continue  # a rule is for the points that have its unit, and its metric
             records = read[each.label]
             if each.lost or not records:
-                made += [Cell(name=name, missing=each.lost) for name in names(rule, metric, each)]
+                made += [Cell(key=key, missing=each.lost) for key in keys(rule, each.points["head"])]
                 continue
             try:
                 metric.value(records[0][1])
             except UsageError as error:
                 unknown = error
                 continue
-            made += self._of_point(rule, metric, each, records)
+            made += self._of_point(rule, each.points["head"], records)
         if unknown is not None and not made:
             raise unknown
         return made
 
-    def _of_point(self, rule: GateRule, metric: Metric, series: Series, records: Records) -> list[Cell]:
+    def _of_point(self, rule: GateRule, point: Point, records: Records) -> list[Cell]:
         made = []
-        wanted = iter(names(rule, metric, series))
-        if rule.worse_by_at_most is not None:
-            up = self._higher_is_better(rule, metric, records[0][1])
-            made.append(comparison(next(wanted), records, metric, rule.worse_by_at_most, higher_is_better=up))
-        heads = [head for _, head in records]
-        if rule.at_least is not None:
-            made.append(limit(next(wanted), heads, metric, floor=float(rule.at_least)))
-        if rule.at_most is not None:
-            made.append(limit(next(wanted), heads, metric, ceiling=float(rule.at_most)))
+        for key in keys(rule, point):
+            if key.bound is None:
+                up = self._higher_is_better(rule, Metric(rule.metric, rule.per), records[0][1])
+                made.append(comparison(key, records, rule.worse_by_at_most or 0.0, higher_is_better=up))
+            else:
+                made.append(limit(key, [head for _, head in records]))
         return made
 
     def _higher_is_better(self, rule: GateRule, metric: Metric, record: Record) -> bool:
@@ -107,16 +115,17 @@ class Rules:
         return declared
 
 
-def names(rule: GateRule, metric: Metric, series: Series) -> list[str]:
-    """Names of the cells of a rule on a point: of the comparison, of the floor, of the ceiling."""
-    start = f"{series.label}: {metric}"
-    found = [start] if rule.worse_by_at_most is not None else []
-    found += [f"{start} >= {rule.at_least:g}"] if rule.at_least is not None else []
-    return found + ([f"{start} <= {rule.at_most:g}"] if rule.at_most is not None else [])
+def keys(rule: GateRule, point: Point | PointTrials) -> list[CellKey]:
+    """The cells of a rule on a point: the comparison, the floor, the ceiling."""
+    compared = CellKey(point.suite, point.label, rule.metric, rule.per)
+    found = [compared] if rule.worse_by_at_most is not None else []
+    found += [replace(compared, bound=(">=", float(rule.at_least)))] if rule.at_least is not None else []
+    return found + ([replace(compared, bound=("<=", float(rule.at_most)))] if rule.at_most is not None else [])
 
 
-def comparison(name: str, records: Records, metric: Metric, tolerance: float, *, higher_is_better: bool) -> Cell:
+def comparison(key: CellKey, records: Records, tolerance: float, *, higher_is_better: bool) -> Cell:
     """The cell that compares head with base, or why it cannot."""
+    metric = Metric(key.metric, key.per)
     differences: list[float] = []
     levels: list[float] = []
     for number, (base, head) in enumerate(records, start=1):
@@ -124,31 +133,37 @@ def comparison(name: str, records: Records, metric: Metric, tolerance: float, *,
         for side, found in (("base", base), ("head", head)):
             amount, why = gateable(metric, found)
             if amount is None:
-                return Cell(name=name, missing=f"pair {number}, {side}: {why}")
+                return Cell(key=key, missing=f"pair {number}, {side}: {why}")
             values.append(amount)
         first, second = values
         if first.composition.keys() != second.composition.keys():
             methods = [" and ".join(sorted(amount.composition)) for amount in values]
-            return Cell(name=name, missing=f"pair {number}: base is {methods[0]}, head is {methods[1]}: not comparable")
+            return Cell(key=key, missing=f"pair {number}: base is {methods[0]}, head is {methods[1]}: not comparable")
         difference = log_ratio(first.value, second.value, higher_is_better=higher_is_better)
         if difference is None:
-            return Cell(name=name, missing=f"pair {number}: {first.value:g} and {second.value:g} have no ratio")
+            return Cell(key=key, missing=f"pair {number}: {first.value:g} and {second.value:g} have no ratio")
         differences.append(difference)
         levels.append(math.log(first.value * second.value) / 2)
-    return Cell(name=name, differences=tuple(differences), levels=tuple(levels), margin=margin(tolerance))
+    return Cell(key=key, differences=tuple(differences), levels=tuple(levels), margin=margin(tolerance))
 
 
-def limit(
-    name: str, heads: Iterable[Record], metric: Metric, *, floor: float | None = None, ceiling: float | None = None
-) -> Cell:
-    """The cell that holds head's values against an absolute floor or ceiling."""
+def limit(key: CellKey, heads: Iterable[Record], trial: str = "pair {}, head") -> Cell:
+    """The cell that holds head's values against the key's floor or ceiling.
+
+    Args:
+        key: with a bound.
+        heads: head's records, in order.
+        trial: what one of them is called, with a place for its number.
+    """
+    assert key.bound is not None
+    sign, bound = key.bound
     distances = []
     for number, head in enumerate(heads, start=1):
-        amount, why = gateable(metric, head)
+        amount, why = gateable(Metric(key.metric, key.per), head)
         if amount is None:
-            return Cell(name=name, missing=f"pair {number}, head: {why}")
-        distances.append(floor - amount.value if floor is not None else amount.value - (ceiling or 0.0))
-    return Cell(name=name, differences=tuple(distances), limit=True)
+            return Cell(key=key, missing=f"{trial.format(number)}: {why}", limit=True)
+        distances.append(bound - amount.value if sign == ">=" else amount.value - bound)
+    return Cell(key=key, differences=tuple(distances), limit=True)
 
 
 def gateable(metric: Metric, record: Record) -> tuple[Amount | None, str]:

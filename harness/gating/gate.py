@@ -1,4 +1,4 @@
-"""The gate: measures base and head in pairs, looks at most three times, and says whether it got worse.
+"""The gate: measures base and head in pairs, analyses at most three times, and says whether head got worse.
 
 The order of thoughts: guards (pairs), the control workload, cells and their verdicts, the verdict of the build, and
 whether a calibration vouches for it.
@@ -8,41 +8,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from harness.errors import UsageError
 from harness.gating.cells import Rules, comparison
 from harness.gating.pairs import Pairs
-from harness.gating.verdict import Cell, Judged, Verdict, build, control_moved, judge, needs_more, one_side_fails
+from harness.gating.result import InterimAnalysis, Result
+from harness.gating.verdict import (
+    Cell,
+    CellKey,
+    Judged,
+    Verdict,
+    build,
+    control_moved,
+    judge,
+    needs_more,
+    one_side_fails,
+)
 from harness.records.metric import Metric
 from harness.statistics.paired import ALPHA, effect, fewest_pairs, look_sizes
 
 CONTROL_METRIC = Metric("duration_s", "item")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What a gate found.
-
-    Attributes:
-        verdict: of the build.
-        judged: every cell of the last look.
-        pairs: measured per point.
-        looks: pairs and error rate of each look that was taken.
-        control: estimate of the control's change, relative; None where there is none.
-        notes: what a reader must know: redone pairs, calibration, points that only one side has.
-        reason: why the whole job is invalid, or a pass does not count; empty otherwise.
-    """
-
-    verdict: Verdict
-    judged: Sequence[Judged]
-    pairs: Mapping[str, int]
-    looks: Sequence[tuple[int, float]]
-    control: float | None = None
-    notes: Sequence[str] = ()
-    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -52,7 +39,7 @@ class Gate:
     Attributes:
         rules: what is judged.
         pairs: measures.
-        looks: pairs and error rate of each look, ascending.
+        looks: pairs and error rate of each interim analysis, ascending.
         deadline_s: on the monotonic clock; no new round begins after it.
         control_bounds: what the control does when nothing changes, from calibration, on the logarithmic scale.
         uncalibrated: why no calibration vouches for a pass; empty where one does, or none is asked for.
@@ -71,21 +58,21 @@ class Gate:
     _done: int = field(default=0, init=False)
 
     def run(self) -> Result:
-        """Measures and looks until the build is decided, the pairs are used up, or the time is.
+        """Measures and analyses until the build is decided, the pairs are used up, or the time is.
 
         Raises:
             UsageError: a rule names a metric that no record has; told after the first pair.
             MeasurementError: scoring or costing failed.
         """
-        taken: list[tuple[int, float]] = []
+        taken: list[InterimAnalysis] = []
         judged: list[Judged] = []
         for n, alpha in self.looks:
             self.measure(n)
             cut_short = self._done < n
-            # what earlier looks spent and this share together stay within the error rate of all looks
+            # what earlier analyses spent and this share together stay within the error rate of all of them
             spend = self.looks[-1][1] if cut_short else alpha
             judged = judge(self.cells(), spend)
-            taken.append((self._done, spend))
+            taken.append(InterimAnalysis(self._done, spend))
             if cut_short or not needs_more(judged):
                 break
         return self._result(judged, taken)
@@ -116,7 +103,7 @@ class Gate:
         cells = self.cells()
         return not cells or any(not cell.missing for cell in cells)
 
-    def _result(self, judged: Sequence[Judged], taken: Sequence[tuple[int, float]]) -> Result:
+    def _result(self, judged: Sequence[Judged], taken: Sequence[InterimAnalysis]) -> Result:
         tried, redone = self.pairs.tried, self.pairs.redone
         moved, shift = self._control()
         reason = moved or one_side_fails(redone["base"], redone["head"], tried["base"], tried["head"])
@@ -130,10 +117,10 @@ class Gate:
         ]
         return Result(
             verdict=verdict,
-            judged=judged,
+            cells=judged,
             pairs={series.label: series.pairs for series in self.pairs.series},
             looks=taken,
-            control=shift,
+            control_change=shift,
             notes=[*self.notes, *redoings],
             reason=reason,
         )
@@ -160,60 +147,26 @@ def control_cell(pairs: Pairs) -> Cell | None:
     for series in pairs.controls:
         if series.pairs:
             records = list(pairs.records(series))
-            return comparison(series.label, records, CONTROL_METRIC, 0.0, higher_is_better=False)
+            point = series.points["head"]
+            key = CellKey(point.suite, point.label, CONTROL_METRIC.name, CONTROL_METRIC.per)
+            return comparison(key, records, 0.0, higher_is_better=False)
     return None
 
 
 def looks_for(pairs: int, cells: int = 1) -> list[tuple[int, float]]:
-    """The looks of a gate of so many pairs.
+    """The interim analyses of a gate of so many pairs: after how many, at which error rate.
 
     Raises:
         UsageError: so few could only end inconclusive: Holm's first step asks for p <= alpha / cells, and no p-value
             lies below 2^-pairs.
     """
     least = fewest_pairs(ALPHA / max(1, cells))
-    while 2.0**-least > look_sizes(least)[-1][1] / max(1, cells):  # where early looks spend a share, less is left
+    while 2.0**-least > look_sizes(least)[-1][1] / max(1, cells):  # where early analyses spend a share, less is left
         least += 1
     if pairs < least:
-        of = f"{cells} cells" if cells > 1 else "one cell"
+        of = f"one of {cells} comparisons" if cells > 1 else "one comparison"
         raise UsageError(
-            f"{pairs} pairs cannot find a regression in {of} at an error rate of {ALPHA:g}",
+            f"{pairs} pairs cannot show a regression in {of} at an error rate of {ALPHA:g}",
             accepted=f"at least {least}",
         )
     return look_sizes(pairs)
-
-
-def to_json(result: Result) -> dict[str, Any]:
-    """The result as JSON values."""
-    return {
-        "verdict": result.verdict,
-        "exit_code": int(result.verdict.exit_code),
-        "reason": result.reason,
-        "pairs": dict(result.pairs),
-        "looks": [{"pairs": n, "alpha": alpha} for n, alpha in result.looks],
-        "control_change": result.control,
-        "notes": list(result.notes),
-        "cells": [_cell(judged) for judged in result.judged],
-    }
-
-
-def _cell(judged: Judged) -> dict[str, Any]:
-    """A cell: changes are relative, distances beyond a limit are in the metric's own unit; None where unbounded."""
-    found = judged.effect
-    values: tuple[float | None, ...] = (None, None, None)
-    if found is not None:
-        values = (found.estimate, found.low, found.high) if judged.cell.limit else found.ratio
-    estimate, low, high = (value if value is not None and math.isfinite(value) else None for value in values)
-    unbounded_below = found is not None and found.low == -math.inf
-    return {
-        "name": judged.cell.name,
-        "verdict": judged.verdict,
-        "reason": judged.reason,
-        "limit": judged.cell.limit,
-        "worse_by_at_most": None if judged.cell.limit else math.expm1(judged.cell.margin),
-        "n": found.n if found else 0,
-        "estimate": estimate,
-        "low": None if unbounded_below else low,
-        "high": high,
-        "p_worse": judged.p_worse,
-    }

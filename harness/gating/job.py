@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,18 +15,17 @@ from harness.errors import MeasurementError, UsageError
 from harness.gating.calibration import Report, report
 from harness.gating.calibration_store import find, revision, runner_of
 from harness.gating.cells import Rules
-from harness.gating.gate import Gate, Result, looks_for, to_json
-from harness.gating.pairs import Pairs, Series
+from harness.gating.gate import Gate, looks_for
+from harness.gating.pairs import Pairs
+from harness.gating.result import Result
 from harness.gating.sides import BASE, HEAD, Planned, Side, Tell, installed, revisions, same_points
-from harness.gating.verdict import margin
+from harness.gating.verdict import CellKey
 from harness.planning import suite
 from harness.planning.named_offers import Offers
 from harness.planning.point import Point
 from harness.planning.secrecy import command_line
 from harness.planning.suite import Suite
-from harness.records.files import write_json
 from harness.records.metric import Metric
-from harness.records.paths import GATE
 from harness.running.executor_choice import LOCAL
 from harness.running.run import Watcher
 from harness.running.run_folder import new_run_id
@@ -63,11 +62,18 @@ def sides(
     """
     if base_python is not None or head_python is not None:
         if base is not None or base_python is None:
-            raise UsageError("two environments are compared, or two revisions", accepted="--base REF, or --base-python")
+            raise UsageError(
+                "--base compares two revisions and --base-python two environments: name one of them, "
+                "and --head-python only with --base-python",
+                accepted="--base REF [--head REF], or --base-python PYTHON [--head-python PYTHON]",
+            )
         yield {BASE: installed(BASE, base_python), HEAD: installed(HEAD, head_python or sys.executable)}
         return
     if base is None:
-        raise UsageError("nothing to compare with", accepted="--base REF, --base-python PYTHON or --baseline NAME")
+        raise UsageError(
+            "the gate needs something to compare with",
+            accepted="--base REF, --base-python PYTHON, --baseline NAME or --pytest-benchmark",
+        )
     with revisions(Path.cwd(), {BASE: base, HEAD: head}, install, tell) as made:
         yield made
 
@@ -84,7 +90,7 @@ def load(files: Sequence[Path]) -> list[Suite]:
         if each.executor is not None and each.executor.name != LOCAL:
             raise each.document.error(
                 ("executor",),
-                f"the executor {each.executor.name!r} does not gate",
+                f"the gate cannot use the executor {each.executor.name!r}",
                 accepted=LOCAL,
                 hint="leave it out of the suite and name it where it is to be used: harness run --executor",
             )
@@ -115,14 +121,25 @@ class Matched:
     notes: list[str]
     offers: Mapping[str, Mapping[str, Offers]]
 
+    @property
+    def heads(self) -> list[Point]:
+        """The points as head plans them."""
+        return [head for _, head in self.points]
 
-def match(made: Mapping[str, Side], loaded: Sequence[Suite], files: Sequence[Path], control: Path) -> Matched:
+    @property
+    def margins(self) -> dict[CellKey, float]:
+        """The tolerances of every comparison that there can be."""
+        return self.rules.margins(self.heads)
+
+
+def match(made: Mapping[str, Side], loaded: Sequence[Suite], control: Path) -> Matched:
     """Plans suites on both sides and matches their points.
 
     Raises:
         UsageError: the suites are wrong on both sides, or there is no point in common.
         MeasurementError: one side cannot plan what the other one can.
     """
+    files = [Path(each.file) for each in loaded]
     control.write_text(CONTROL, encoding="utf-8")
     base = made[BASE].plan([*files, control])
     try:
@@ -145,17 +162,6 @@ def _directions(base: Planned, head: Planned) -> dict[str, bool | None]:
     return {**head.directions, **declared}
 
 
-def margins(matched: Matched) -> dict[str, float]:
-    """Cell -> tolerance on the logarithmic scale, of every comparison that there can be."""
-    found = {}
-    for base, head in matched.points:
-        for rule in matched.rules.by_suite[head.suite]:
-            if rule.worse_by_at_most is not None and (rule.per is None or rule.per in head.functional_units):
-                series = Series(f"{head.suite}: {head.label}", {BASE: base, HEAD: head})
-                found[f"{series.label}: {Metric(rule.metric, rule.per)}"] = margin(rule.worse_by_at_most)
-    return found
-
-
 def calibrated(store: Path, matched: Matched, suites: Sequence[str], pairs: int) -> tuple[Report | None, str]:
     """What the runner's calibration says of this gate, or why none holds."""
     points = [base for base, _ in matched.points]
@@ -163,8 +169,7 @@ def calibrated(store: Path, matched: Matched, suites: Sequence[str], pairs: int)
     calibration, why = find(store, suites, runner_of(points), wanted, pairs)
     if calibration is None:
         return None, why
-    known = {name: limit for name, limit in margins(matched).items() if name in calibration.cells}
-    found = report(calibration, known)
+    found = report(calibration, calibration.known(matched.margins))
     return found, found.broken
 
 
@@ -176,7 +181,7 @@ def refuse_weak(found: Report, pairs: int) -> None:
     needed = [cell.pairs_needed for cell in weak]
     enough = max((number for number in needed if number is not None), default=None)
     texts = [
-        f"{cell.name}: a tolerance of {math.expm1(cell.margin):.1%} is below what {cell.pairs} pairs show here "
+        f"{cell.key}: a tolerance of {math.expm1(cell.margin):.1%} is below what {cell.pairs} pairs show here "
         f"({math.expm1(cell.mde_0):.1%} in 80 % of jobs, standard error {math.expm1(cell.standard_error):.1%})"
         for cell in weak
     ]
@@ -189,7 +194,7 @@ def refuse_weak(found: Report, pairs: int) -> None:
 
 def run(
     made: Mapping[str, Side],
-    files: Sequence[Path],
+    loaded: Sequence[Suite],
     store: Path,
     *,
     pairs: int,
@@ -198,19 +203,17 @@ def run(
     watcher: Watcher,
     allow_weak: bool = False,
 ) -> tuple[Result, Path]:
-    """Measures both sides and judges them; returns the result and the folder that holds all of it.
+    """Measures both sides by the suites that `load` gave and judges them; returns the result and its folder.
 
     Raises:
-        UsageError: no rule, too few pairs, an unknown metric, or a tolerance that the calibration refuses.
+        UsageError: too few pairs, an unknown metric, or a tolerance that the calibration refuses.
         MeasurementError: one side cannot plan, no point is common, or scoring or costing failed.
     """
     started = time.monotonic()
-    loaded = load(files)
-    looks_for(pairs)
     folder = store / new_run_id(["gate", *(each.suite for each in loaded)])
     folder.mkdir(parents=True)
-    matched = match(made, loaded, files, folder / "control.yaml")
-    looks = looks_for(pairs, matched.rules.most_cells(head for _, head in matched.points))
+    matched = match(made, loaded, folder / "control.yaml")
+    looks = looks_for(pairs, matched.rules.most_cells(matched.heads))
     found, why = calibrated(store, matched, [each.suite for each in loaded], pairs)
     if found is not None and not allow_weak:
         refuse_weak(found, pairs)
@@ -234,12 +237,12 @@ def run(
         uncalibrated=why if required else "",
         notes=[*matched.notes, *_about(found, why, required=required)],
     ).run()
-    content = {
-        **to_json(result),
-        "revisions": {name: side.revision for name, side in made.items()},
-        "suites": [each.file for each in loaded],
-    }
-    write_json(folder / GATE, content)
+    result = replace(
+        result,
+        revisions={name: side.revision for name, side in made.items()},
+        suites=[each.file for each in loaded],
+    )
+    result.write(folder)
     return result, folder
 
 
@@ -251,7 +254,7 @@ def _about(found: Report | None, why: str, *, required: bool) -> list[str]:
     if found is not None:
         notes.append(f"calibrated: without a change {found.alarms} jobs failed and {found.clean} passed")
         notes += [
-            f"{cell.name}: finds +{math.expm1(cell.mde):.1%} in 80 % of jobs, and +{math.expm1(cell.mde_0):.1%} at "
+            f"{cell.key}: finds +{math.expm1(cell.mde):.1%} in 80 % of jobs, and +{math.expm1(cell.mde_0):.1%} at "
             "tolerance 0"
             for cell in found.cells
         ]

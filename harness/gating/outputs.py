@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from harness.errors import UsageError
-from harness.gating.gate import Result, to_json
+from harness.gating.result import Kind, Result
 from harness.gating.verdict import Judged, Verdict
-from harness.records.paths import GATE
 
 _JUNIT = {Verdict.REGRESSED: "failure", Verdict.INVALID: "error", Verdict.INCONCLUSIVE: "error"}
 
 
-def lines(result: Result, folder: Path) -> Iterator[str]:
-    """The result for a terminal: the verdict, then each cell with its interval first."""
+def lines(result: Result, folder: Path | None = None) -> Iterator[str]:
+    """The result for a terminal: the verdict, then each comparison with its interval first, then what it is worth.
+
+    Args:
+        result: of a gate.
+        folder: that holds its records; None where nothing was measured here.
+    """
     yield headline(result)
-    yield looked(result)
-    for judged in result.judged:
-        yield f"  {judged.verdict!s:<13} {judged.cell.name}: {change(judged)}"
-    if result.control is not None:
-        yield f"  control moved by {result.control:+.1%}"
+    yield analysed(result)
+    for key, (base, head) in result.differing.items():
+        yield f"  {key}: {base!r} in base, {head!r} in head"
+    for cell in result.cells:
+        yield f"  {cell.verdict!s:<13} {cell.name}: {change(cell)}"
+    for name, base in result.base_trials.items():
+        yield f"  trials of {name}: {base} in the baseline, {result.pairs.get(name, 0)} now"
+    if result.control_change is not None:
+        yield f"  control moved by {result.control_change:+.1%}"
     for note in result.notes:
         yield f"  note: {note}"
-    yield f"records: {folder}"
+    if folder is not None:
+        yield f"records: {folder}"
 
 
 def headline(result: Result) -> str:
@@ -34,29 +42,30 @@ def headline(result: Result) -> str:
     return str(result.verdict).upper() + (f": {result.reason}" if result.reason else "")
 
 
-def looked(result: Result) -> str:
-    """After how many pairs, at which error rate."""
-    n, alpha = result.looks[-1]
-    return f"{n} pairs; look {len(result.looks)}, each bound at an error rate of {alpha:g}"
+def analysed(result: Result) -> str:
+    """What was analysed, at which error rate."""
+    if not result.looks:
+        return "nothing was analysed"
+    last = result.looks[-1]
+    bounds = f"each bound at an error rate of {last.alpha:g}"
+    if result.kind is Kind.BASELINE:
+        return f"baseline {result.baseline}, saved {result.saved_utc}; {bounds}, for the noise between trials alone"
+    if result.kind is Kind.PYTEST_BENCHMARK:
+        return f"files of pytest-benchmark; {bounds}, for the noise between rounds alone"
+    return f"{last.pairs} pairs; interim analysis {len(result.looks)}, {bounds}"
 
 
-def change(judged: Judged) -> str:
-    """What a cell found, in words: the change with its interval and what is allowed."""
-    found = judged.effect
-    if found is None:
-        return judged.reason
-    why = f" ({judged.reason})" if judged.reason else ""
-    if judged.cell.limit:
-        return f"{_plain(found.estimate)} beyond the limit, from {_plain(found.low)} to {_plain(found.high)}{why}"
-    estimate, low, high = found.ratio
-    allowed = math.expm1(judged.cell.margin)
-    lower = "unknown" if found.low == -math.inf else f"{low:+.1%}"
-    upper = "unknown" if high == math.inf else f"{high:+.1%}"
-    return f"worse by {estimate:+.1%}, from {lower} to {upper}; allowed {allowed:+.1%}{why}"
-
-
-def _plain(value: float) -> str:
-    return f"{value:+.4g}" if math.isfinite(value) else "unknown"
+def change(cell: Judged) -> str:
+    """What a comparison found, in words: the change with its interval and what is allowed."""
+    if cell.estimate is None:
+        return cell.reason
+    why = f" ({cell.reason})" if cell.reason else ""
+    if cell.limit:
+        estimate, low, high = ("unknown" if v is None else f"{v:+.4g}" for v in (cell.estimate, cell.low, cell.high))
+        return f"{estimate} beyond the limit, from {low} to {high}{why}"
+    estimate, low, high = ("unknown" if v is None else f"{v:+.1%}" for v in (cell.estimate, cell.low, cell.high))
+    allowed = "" if cell.worse_by_at_most is None else f"; allowed {cell.worse_by_at_most:+.1%}"
+    return f"worse by {estimate}, from {low} to {high}{allowed}{why}"
 
 
 def markdown(result: Result) -> str:
@@ -65,13 +74,14 @@ def markdown(result: Result) -> str:
     def plain(text: str) -> str:
         return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
-    rows = [f"| {judged.verdict} | {plain(judged.cell.name)} | {plain(change(judged))} |" for judged in result.judged]
-    control = [] if result.control is None else [f"- control moved by {result.control:+.1%}"]
+    rows = [f"| {cell.verdict} | {plain(cell.name)} | {plain(change(cell))} |" for cell in result.cells]
+    moved = result.control_change
+    control = [] if moved is None else [f"- control moved by {moved:+.1%}"]
     return "\n".join(
         [
             f"## Gate: {plain(headline(result))}",
             "",
-            f"{looked(result)}.",
+            f"{plain(analysed(result))}.",
             "",
             "| verdict | case and metric | change of head against base |",
             "|---|---|---|",
@@ -85,8 +95,8 @@ def markdown(result: Result) -> str:
 
 
 def junit(result: Result) -> bytes:
-    """The result as JUnit XML: one test a cell; inconclusive is an error, since it fails the job too."""
-    cases = [(judged.cell.name, judged.verdict, change(judged)) for judged in result.judged]
+    """The result as JUnit XML: one test a comparison; inconclusive is an error, since it fails the job too."""
+    cases = [(cell.name, cell.verdict, change(cell)) for cell in result.cells]
     if result.reason:
         cases.append(("the job", result.verdict, result.reason))
     kinds = [_JUNIT.get(verdict) for _, verdict, _ in cases]
@@ -113,7 +123,6 @@ def _xml(text: str) -> str:
 
 def write(
     result: Result,
-    folder: Path | None,
     *,
     json_file: Path | None = None,
     junit_file: Path | None = None,
@@ -122,15 +131,12 @@ def write(
 ) -> None:
     """Writes the result where it is wanted; `step_summary` is appended to, as GitHub asks.
 
-    A result without a folder (`None`) was not measured here, and its JSON is made anew.
-
     Raises:
         UsageError: a file cannot be written.
     """
-    content_json = to_json(result) if folder is None else json.loads((folder / GATE).read_text(encoding="utf-8"))
     try:
         for path, content in (
-            (json_file, json.dumps(content_json, indent=1).encode()),
+            (json_file, json.dumps(result.to_json(), indent=1).encode()),
             (junit_file, junit(result)),
             (summary, markdown(result).encode()),
         ):

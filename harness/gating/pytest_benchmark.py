@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 from harness.errors import UsageError
-from harness.gating.gate import Result
-from harness.gating.unpaired_verdict import Seen, decide
-from harness.gating.verdict import Cell, Verdict, build, margin
+from harness.gating.result import InterimAnalysis, Kind, Result
+from harness.gating.verdict import Cell, CellKey, Seen, Verdict, build, decide, margin
 from harness.records.trials import describe, differing
 from harness.statistics.paired import ALPHA, Effect
 from harness.statistics.unpaired import p_above, shift
@@ -141,6 +140,16 @@ def envelope(
     return low, high
 
 
+def judge_files(files: Sequence[Path], tolerance: float) -> Result:
+    """Judges two files of pytest-benchmark, base first; raises UsageError unless there are two that it wrote."""
+    if len(files) != 2:
+        raise UsageError(
+            f"{len(files)} files are given", accepted="two JSON files of pytest-benchmark: base, then head"
+        )
+    base, head = map(load, files)
+    return judge(base, head, tolerance)
+
+
 def judge(base: Saved, head: Saved, tolerance: float = TOLERANCE, alpha: float = ALPHA) -> Result:
     """Judges every benchmark that both files have, as a result of the gate.
 
@@ -157,10 +166,18 @@ def judge(base: Saved, head: Saved, tolerance: float = TOLERANCE, alpha: float =
     if not names:
         raise UsageError("the two files have no benchmark in common")
     notes = [ROUNDS_ARE_NO_TRIALS]
+    rounds = {name: times.rounds for name in names if isinstance(times := head.benchmarks[name], Times)}
+    found = Result(
+        kind=Kind.PYTEST_BENCHMARK,
+        verdict=Verdict.INVALID,
+        pairs=rounds,
+        looks=[InterimAnalysis(max(rounds.values(), default=0), alpha)],
+        notes=notes,
+        cells=(),
+    )
     odd = differing(base.machine, head.machine, list(base.machine))
     if odd:
-        reason = f"not comparable: {describe(odd, 'base', 'head')}"
-        return Result(verdict=Verdict.INVALID, judged=[], pairs={}, looks=[(0, alpha)], notes=notes, reason=reason)
+        return replace(found, differing=odd, reason=f"not comparable: {describe(odd, 'base', 'head')}")
     seen = [_seen(name, base.benchmarks[name], head.benchmarks[name], margin(tolerance), alpha) for name in names]
     both = [side.benchmarks[name] for side in (base, head) for name in names]
     if any(isinstance(times, Times) and not times.raw for times in both):
@@ -168,31 +185,19 @@ def judge(base: Saved, head: Saved, tolerance: float = TOLERANCE, alpha: float =
     single = sorted(base.benchmarks.keys() ^ head.benchmarks.keys())
     notes += [f"{name}: only {'base' if name in base.benchmarks else 'head'} has it" for name in single]
     judged = decide(seen, alpha)
-    rounds = {name: times.rounds for name in names if isinstance(times := head.benchmarks[name], Times)}
-    return Result(verdict=build(judged), judged=judged, pairs=rounds, looks=[(0, alpha)], notes=notes)
+    return replace(found, verdict=build(judged), cells=judged, notes=notes)
 
 
 def _seen(name: str, base: Times | str, head: Times | str, allowed: float, alpha: float) -> Seen:
-    cell = Cell(name=f"{name}: seconds per call", margin=allowed)
+    key = CellKey("", name, "seconds", "call")
     for side, times in (("base", base), ("head", head)):
         if isinstance(times, str):
-            return Seen(Cell(name=cell.name, missing=f"{side}: {times}"))
+            return Seen(Cell(key=key, missing=f"{side}: {times}"))
     assert isinstance(base, Times)
     assert isinstance(head, Times)
     if base.timer != head.timer:
-        return Seen(Cell(name=cell.name, missing=f"measured by another clock: {head.timer}, base by {base.timer}"))
+        return Seen(Cell(key=key, missing=f"measured by another clock: {head.timer}, base by {base.timer}"))
     low, high = shift(base.high, head.low, alpha), shift(base.low, head.high, alpha)
     estimate = low.estimate if base.raw and head.raw else head.middle - base.middle
     found = Effect(low.n, min(max(estimate, low.low), high.high), low.low, high.high, alpha)
-    return Seen(cell, found, p_above(base.high, head.low, allowed))
-
-
-def lines(result: Result) -> Iterator[str]:
-    """The result for a terminal: the verdict, each benchmark with its interval first, and what it is worth."""
-    from harness.gating.outputs import change
-
-    yield str(result.verdict).upper() + (f": {result.reason}" if result.reason else "")
-    for judged in result.judged:
-        yield f"  {judged.verdict!s:<13} {judged.cell.name}: {change(judged)}"
-    for note in result.notes:
-        yield f"  note: {note}"
+    return Seen(Cell(key=key, margin=allowed), found, p_above(base.high, head.low, allowed))

@@ -1,17 +1,20 @@
-"""From paired differences to a verdict: per cell, per look, and for the build. Arithmetic only.
+"""From effects to verdicts: per cell, per interim analysis, and for the build. Arithmetic only.
 
 A cell is one rule on one point: a metric, per functional unit or not, and how much worse, how low or how high it may
-be. A build fails by Holm's procedure over all cells of a look; it passes when every cell passes on its own.
+be. A build fails by Holm's procedure over all cells of an analysis; it passes when every cell passes on its own.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final, Literal
 
-from harness.errors import ExitCode
+from harness.errors import ExitCode, UsageError
+from harness.records.metric import Metric
 from harness.statistics.paired import Effect, effect, fisher_more_often, holm, p_worse
 
 
@@ -45,12 +48,57 @@ _EXIT_CODES = {
 _GRAVEST_FIRST = (Verdict.REGRESSED, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.PASS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One rule on one point.
+@dataclass(frozen=True, slots=True)
+class CellKey:
+    """What one rule on one point is known by, in a gate, its result and a calibration.
 
     Attributes:
-        name: point, metric and functional unit, for people; unique in a build.
+        suite: name of the point's suite; empty where it has none, as a benchmark of pytest-benchmark.
+        label: of the point, unique in its suite.
+        metric: by name; empty for a name of an older file that does not tell.
+        per: functional unit; None for a total or a column.
+        bound: a floor (`>=`) or ceiling (`<=`) with its value; None where head is compared with base.
+    """
+
+    suite: str
+    label: str
+    metric: str
+    per: str | None = None
+    bound: tuple[Literal[">=", "<="], float] | None = None
+
+    def __str__(self) -> str:
+        point = f"{self.suite}: {self.label}" if self.suite else self.label
+        if not self.metric:
+            return point
+        bound = "" if self.bound is None else f" {self.bound[0]} {self.bound[1]:g}"
+        return f"{point}: {Metric(self.metric, self.per)}{bound}"
+
+    @classmethod
+    def parse(cls, text: str) -> CellKey:
+        """The key that `str` gave, as files of older versions hold it; any other text is a label by itself."""
+        found = _KEY.fullmatch(text)
+        if found is None:
+            return cls("", text, "")
+        sign, value = found["sign"], found["value"]
+        bound: tuple[Literal[">=", "<="], float] | None = None
+        if sign is not None:
+            bound = (">=" if sign == ">=" else "<=", float(value))
+        return cls(found["suite"] or "", found["label"], found["metric"], found["per"], bound)
+
+
+_KEY: Final = re.compile(
+    r"(?:(?P<suite>[^:]*): )?(?P<label>.*): (?P<metric>\S+)(?: per (?P<per>\S+))?"
+    r"(?: (?P<sign>>=|<=) (?P<value>[-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|inf)))?",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One rule on one point, with what was measured for it.
+
+    Attributes:
+        key: what it is known by; unique in a build.
         differences: one a pair, positive is worse: logarithms of ratios, or for a limit the distance beyond it.
         margin: the largest difference that is still allowed; log(1 + tolerance), or 0 for a limit.
         levels: per pair the mean logarithm of base and head, from which drift shows; empty for a limit.
@@ -58,7 +106,7 @@ class Cell:
         limit: whether the rule is an absolute floor or ceiling rather than a comparison.
     """
 
-    name: str
+    key: CellKey
     differences: tuple[float, ...] = ()
     levels: tuple[float, ...] = ()
     margin: float = 0.0
@@ -66,23 +114,56 @@ class Cell:
     limit: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """A cell with its verdict.
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A cell with what was seen of it, in pairs or without.
 
     Attributes:
-        cell: what was judged.
-        verdict: of this cell.
-        effect: estimate and bounds at this look's error rate; None where nothing could be judged.
-        p_worse: p-value of "not worse than allowed"; None likewise.
-        reason: why it is invalid or inconclusive.
+        cell: its key, its margin, and why it cannot be judged where it cannot.
+        effect: estimate and bounds; None where nothing was seen.
+        p_worse: p-value of "not worse than the margin"; None likewise.
     """
 
     cell: Cell
-    verdict: Verdict
     effect: Effect | None = None
     p_worse: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """The verdict on a cell, as it is kept in a gate's result.
+
+    Estimate and ends of the interval are relative changes of head against base, positive where it is worse (0.03 is
+    3 %); for a limit they are distances beyond it, in the metric's own unit.
+
+    Attributes:
+        key: what was judged.
+        verdict: on this cell.
+        reason: why it is invalid or inconclusive.
+        limit: whether the metric is held against an absolute floor or ceiling rather than against base.
+        worse_by_at_most: the relative change that is allowed; None for a limit.
+        n: values that the estimate rests on.
+        estimate: None where nothing could be judged.
+        low: lower end of the interval; None where it is not bounded.
+        high: upper end, likewise.
+        p_worse: p-value of "not worse than allowed"; None where nothing could be judged.
+    """
+
+    key: CellKey
+    verdict: Verdict
     reason: str = ""
+    limit: bool = False
+    worse_by_at_most: float | None = None
+    n: int = 0
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_worse: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The key, for people."""
+        return str(self.key)
 
 
 def margin(worse_by_at_most: float) -> float:
@@ -93,41 +174,69 @@ def margin(worse_by_at_most: float) -> float:
 
 
 def judge(cells: Iterable[Cell], alpha: float) -> list[Judged]:
-    """Judges all cells of one look.
+    """Judges cells by the differences of their pairs; raises UsageError as `decide` does."""
+    return decide([_paired(cell, alpha) for cell in cells], alpha)
+
+
+def _paired(cell: Cell, alpha: float) -> Seen:
+    if cell.missing or not cell.differences:
+        return Seen(cell)
+    return Seen(cell, effect(cell.differences, alpha), p_worse(cell.differences, cell.margin))
+
+
+def decide(seen: Sequence[Seen], alpha: float) -> list[Judged]:
+    """Judges all cells of a build by whichever bounds their effects come from.
 
     A comparison regressed when Holm's procedure over all cells of the build rejects "not worse than the margin"; it
     passes when its upper bound lies below the margin, and is improved when that bound lies below no change. A limit is
     kept up to and including its value.
+
+    Raises:
+        UsageError: two cells have one key.
     """
-    cells = list(cells)
-    judged: dict[str, Judged] = {}
-    p_values: dict[str, float] = {}
-    for cell in cells:
-        if cell.name in judged:
-            raise ValueError(f"two cells are named {cell.name!r}")
-        if cell.missing:
-            judged[cell.name] = Judged(cell=cell, verdict=Verdict.INVALID, reason=cell.missing)
-            continue
-        if not cell.differences:
-            judged[cell.name] = Judged(cell=cell, verdict=Verdict.INCONCLUSIVE, reason="no pair was measured")
-            continue
-        found = effect(cell.differences, alpha)
-        p_values[cell.name] = p_worse(cell.differences, cell.margin)
-        verdict, reason = _alone(cell, found)
-        judged[cell.name] = Judged(cell=cell, verdict=verdict, effect=found, p_worse=p_values[cell.name], reason=reason)
-    for name in holm(p_values, alpha):
-        was = judged[name]
-        judged[name] = Judged(cell=was.cell, verdict=Verdict.REGRESSED, effect=was.effect, p_worse=was.p_worse)
-    return [judged[cell.name] for cell in cells]
+    found: dict[CellKey, Judged] = {}
+    for each in seen:
+        if each.cell.key in found:
+            raise UsageError(f"two rules judge {str(each.cell.key)!r}", accepted="one rule a metric and unit")
+        found[each.cell.key] = _judged(each)
+    p_values = {each.cell.key: each.p_worse for each in seen if each.p_worse is not None}
+    for key in holm(p_values, alpha):
+        found[key] = replace(found[key], verdict=Verdict.REGRESSED, reason="")
+    return list(found.values())
 
 
-def _alone(cell: Cell, found: Effect) -> tuple[Verdict, str]:
-    """What a cell says for itself; whether it regressed is for the family of all cells to say."""
+def _judged(each: Seen) -> Judged:
+    """A cell by itself; whether it regressed is for all cells together to say."""
+    cell, found = each.cell, each.effect
+    verdict, reason = _alone(cell, found)
+    values: tuple[float | None, ...] = (None, None, None)
+    if found is not None:
+        estimate, low, high = (found.estimate, found.low, found.high) if cell.limit else found.ratio
+        values = (estimate, None if found.low == -math.inf else low, None if found.high == math.inf else high)
+    return Judged(
+        key=cell.key,
+        verdict=verdict,
+        reason=reason,
+        limit=cell.limit,
+        worse_by_at_most=None if cell.limit else math.expm1(cell.margin),
+        n=found.n if found else 0,
+        estimate=values[0],
+        low=values[1],
+        high=values[2],
+        p_worse=each.p_worse,
+    )
+
+
+def _alone(cell: Cell, found: Effect | None) -> tuple[Verdict, str]:
+    if cell.missing:
+        return Verdict.INVALID, cell.missing
+    if found is None:
+        return Verdict.INCONCLUSIVE, "no pair was measured"
     kept = found.high <= cell.margin if cell.limit else found.high < cell.margin
     if kept:
         return (Verdict.IMPROVED if found.high < 0 and not cell.limit else Verdict.PASS), ""
     if found.high == math.inf:
-        return Verdict.INCONCLUSIVE, f"{found.n} pairs are too few for a bound at an error rate of {found.alpha:g}"
+        return Verdict.INCONCLUSIVE, f"{found.n} values are too few for a bound at an error rate of {found.alpha:g}"
     return Verdict.INCONCLUSIVE, "the interval holds the tolerance"
 
 

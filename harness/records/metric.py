@@ -16,6 +16,7 @@ from harness.quantity import Amount, Value
 from harness.records.record import Record
 
 RATE = "rate"
+"""Name of a functional unit's rate among its metrics; the others are named as in the record's costs."""
 
 
 class Kind(StrEnum):

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from harness.errors import MeasurementError
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value
 from harness.records.files import load_record, trial_folders
+from harness.records.metric import RATE
 from harness.records.paths import FAILURE, RECORD, RUN
 from harness.records.record import Record
-
-RATE: Final = "rate"
-"""Name of a unit's rate among its metrics; the others are named as in the record's costs."""
+from harness.records.trials import PointTrials, by_point
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,28 +117,45 @@ class PointReport:
     """What the trials of one point say.
 
     Attributes:
-        id: of the point.
-        label: of the point, as the suite's author knows it.
-        suite: it comes from.
-        records: of the trials that count: the valid ones; all of them where none is valid.
-        left_out: of the trials that were not valid while others were.
-        valid: whether the trials that count are valid.
+        trials: of the point.
+        label: of the point, as the suite's author knows it, with the suite's name where a run has several.
         units: functional unit -> metric -> summary; `rate` and the names of the costs.
         definitions: functional unit -> its definition.
         columns: column -> statistic -> summary.
         totals: reading -> summary.
     """
 
-    id: str
+    trials: PointTrials
     label: str
-    suite: str
-    records: tuple[Record, ...]
-    left_out: tuple[Record, ...]
-    valid: bool
     units: Mapping[str, Mapping[str, Summary]]
     definitions: Mapping[str, str]
     columns: Mapping[str, Mapping[str, Summary]]
     totals: Mapping[str, Summary]
+
+    @property
+    def id(self) -> str:
+        """Of the point."""
+        return self.trials.id
+
+    @property
+    def suite(self) -> str:
+        """The suite that it comes from."""
+        return self.trials.suite
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """The trials that count: the valid ones; all of them where none is valid."""
+        return self.trials.records
+
+    @property
+    def left_out(self) -> Sequence[Record]:
+        """The trials that were not valid while others were."""
+        return self.trials.left_out
+
+    @property
+    def valid(self) -> bool:
+        """Whether the trials that count are valid."""
+        return self.trials.valid
 
     @property
     def short(self) -> bool:
@@ -206,18 +221,13 @@ def _over_trials(tables: Sequence[Mapping[str, Value]]) -> dict[str, Summary]:
     }
 
 
-def _point(identity: str, label: str, suite: str, records: Sequence[Record]) -> PointReport:
-    valid = tuple(finished for finished in records if not finished.measurement.invalid)
-    counted = valid or tuple(records)
+def _point(trials: PointTrials, label: str) -> PointReport:
+    counted = trials.records
     names = dict.fromkeys(name for finished in counted for name in finished.units)
     columns = dict.fromkeys(name for finished in counted for name in finished.columns)
     return PointReport(
-        id=identity,
+        trials=trials,
         label=label,
-        suite=suite,
-        records=counted,
-        left_out=tuple(finished for finished in records if valid and finished.measurement.invalid),
-        valid=bool(valid),
         units={
             name: _over_trials(
                 [
@@ -290,8 +300,8 @@ def load(run_folder: Path) -> RunReport:
     run = _read_json(run_folder / RUN)
     planned = [point for point in run.get("points", ()) if "id" in point]
     labels = _labels(planned)
-    grouped: dict[str, list[Record]] = {identity: [] for identity in labels}
-    suites = {str(point["id"]): str(point.get("suite", "")) for point in planned}
+    place = {identity: number for number, identity in enumerate(labels)}
+    records: list[Record] = []
     seen: dict[str, int] = {}
     failures: list[Failure] = []
     for folder in trial_folders(run_folder):
@@ -305,18 +315,14 @@ def load(run_folder: Path) -> RunReport:
                 failures.append(Failure(folder.name, str(error)))
             else:
                 identity = str(finished.measurement.point["id"])
-                labels.setdefault(identity, str(finished.measurement.point.get("label", identity)))
-                grouped.setdefault(identity, []).append(finished)
+                records.append(finished)
         seen[identity] = seen.get(identity, 0) + 1
     failures += _not_run(planned, labels, seen, str(run.get("status", "")))
     skipped = tuple(
         (str(row.get("label") or row.get("point") or "?"), str(row.get("reason", ""))) for row in run.get("skipped", ())
     )
-    points = tuple(
-        _point(identity, labels[identity], suites.get(identity, ""), records)
-        for identity, records in grouped.items()
-        if records
-    )
+    grouped = sorted(by_point(records), key=lambda point: place.get(point.id, len(place)))
+    points = tuple(_point(point, labels.get(point.id, point.label)) for point in grouped)
     if not points:
         raise MeasurementError("no trial of this run has a record", where=str(run_folder), hint=_why(skipped, failures))
     return RunReport(folder=run_folder, run=run, points=points, skipped=skipped, failures=tuple(failures))
@@ -327,68 +333,3 @@ def _why(skipped: Sequence[tuple[str, str]], failures: Sequence[Failure]) -> str
     reasons += [f"{label}: skipped: {reason}" for label, reason in skipped]
     more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
     return "; ".join(reasons[:3]) + more if reasons else "nothing was run in this folder"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CrossCheck:
-    """A second meter of a scope against its primary one, over all trials.
-
-    Attributes:
-        scope: what both read.
-        primary: meter that counts; empty where none does.
-        check: the other meter.
-        difference: median over trials of (check - primary) / primary; None where it has no value.
-        spread: least and greatest of them.
-        n: trials in which both read.
-        note: why there is no difference; empty where there is one.
-    """
-
-    scope: str
-    primary: str
-    check: str
-    difference: float | None
-    spread: tuple[float, float] | None
-    n: int
-    note: str = ""
-
-
-def cross_checks(records: Iterable[Record]) -> list[CrossCheck]:
-    """Non-primary readings against the primary one of their scope: joules of the windows that both read, per trial."""
-    found: dict[tuple[str, str, str], list[float]] = {}
-    notes: dict[tuple[str, str, str], str] = {}
-    for finished in records:
-        windows = [reading for reading in finished.measurement.readings if reading.span == "window"]
-        primary = {(r.scope, r.window): r for r in windows if r.primary}
-        sums: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-        for reading in windows:
-            if reading.primary:
-                continue
-            base = primary.get((reading.scope, reading.window))
-            key = (reading.scope, base.meter if base else "", reading.meter)
-            found.setdefault(key, [])
-            if base is None:
-                notes[key] = "no primary meter reads this scope"
-            elif not isinstance(base.value, Amount):
-                notes[key] = f"primary: {base.value.reason}"
-            elif not isinstance(reading.value, Amount):
-                notes[key] = reading.value.reason
-            else:
-                sums.setdefault(key, []).append((base.value.value, reading.value.value))
-        for key, pairs in sums.items():
-            of_primary = math.fsum(pair[0] for pair in pairs)
-            if of_primary == 0:
-                notes[key] = "the primary meter read 0 J"
-            else:
-                found[key].append((math.fsum(pair[1] for pair in pairs) - of_primary) / of_primary)
-    return [
-        CrossCheck(
-            scope=key[0],
-            primary=key[1],
-            check=key[2],
-            difference=statistics.median(values) if values else None,
-            spread=(min(values), max(values)) if values else None,
-            n=len(values),
-            note=notes.get(key, ""),
-        )
-        for key, values in found.items()
-    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -34,21 +34,23 @@ RUNNER_KEYS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class PointTrials:
-    """The trials of one point that count.
+    """The trials of one point.
 
     Attributes:
         id: of the point: the digest of what is measured.
         suite: name of its suite.
         label: for people; unique in its suite.
-        records: valid trials, in order.
-        left_out: how many trials were not valid.
+        records: the trials that count, in order: the valid ones, all of them where none is valid.
+        left_out: the trials that were not valid while others were.
+        valid: whether the trials that count are valid.
     """
 
     id: str
     suite: str
     label: str
     records: Sequence[Record]
-    left_out: int = 0
+    left_out: Sequence[Record] = ()
+    valid: bool = True
 
     @property
     def name(self) -> str:
@@ -57,7 +59,12 @@ class PointTrials:
 
 
 def load(path: Path) -> list[PointTrials]:
-    """The points of a run folder, or of one trial's folder.
+    """The points with a valid trial of a run folder, or of one trial's folder; raises as `load_all` does."""
+    return [point for point in load_all(path) if point.valid]
+
+
+def load_all(path: Path) -> list[PointTrials]:
+    """The points of a run folder, or of one trial's folder, valid or not.
 
     Raises:
         UsageError: there is no such folder.
@@ -66,25 +73,36 @@ def load(path: Path) -> list[PointTrials]:
     if not path.is_dir():
         raise UsageError("there is no such folder", where=str(path), accepted="a run folder or a record folder")
     single = (path / RECORD).exists()
-    found = group([load_record(path)] if single else records_of(path))
-    if not found:
+    found = by_point([load_record(path)] if single else records_of(path))
+    if not any(point.valid for point in found):
         raise MeasurementError("no valid trial in this folder has a record", where=str(path))
     return found
 
 
-def group(records: Iterator[Record] | Sequence[Record]) -> list[PointTrials]:
+def group(records: Iterable[Record]) -> list[PointTrials]:
     """Records by point; points without a valid trial are left out."""
-    by_point: dict[str, list[Record]] = {}
+    return [point for point in by_point(records) if point.valid]
+
+
+def by_point(records: Iterable[Record]) -> list[PointTrials]:
+    """Records by point, in the order in which the points appear."""
+    found: dict[str, list[Record]] = {}
     for finished in records:
-        by_point.setdefault(str(finished.measurement.point["id"]), []).append(finished)
-    found = []
-    for identity, trials in by_point.items():
-        point = trials[0].measurement.point
-        valid = [finished for finished in trials if not finished.measurement.invalid]
-        if valid:
-            suite, label = str(point.get("suite", "")), str(point.get("label", identity))
-            found.append(PointTrials(identity, suite, label, valid, len(trials) - len(valid)))
-    return found
+        found.setdefault(str(finished.measurement.point["id"]), []).append(finished)
+    return [_of_point(identity, trials) for identity, trials in found.items()]
+
+
+def _of_point(identity: str, trials: Sequence[Record]) -> PointTrials:
+    point = trials[0].measurement.point
+    valid = [finished for finished in trials if not finished.measurement.invalid]
+    return PointTrials(
+        id=identity,
+        suite=str(point.get("suite", "")),
+        label=str(point.get("label", identity)),
+        records=valid or trials,
+        left_out=[finished for finished in trials if valid and finished.measurement.invalid],
+        valid=bool(valid),
+    )
 
 
 def metrics_of(records: Sequence[Record]) -> list[Metric]:

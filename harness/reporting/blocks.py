@@ -30,7 +30,7 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class FigureCell:
     """A result: the number, how it was obtained, its two intervals; or what is missing and why."""
 
     text: str
@@ -41,7 +41,7 @@ class Cell:
     note: str = ""
 
     @classmethod
-    def of(cls, summary: Summary | None, name: str) -> Cell:
+    def of(cls, summary: Summary | None, name: str) -> FigureCell:
         """From a summary of a metric per `name`."""
         if summary is None:
             return cls("unavailable", note="not among the results of this point")
@@ -70,7 +70,7 @@ class Result:
     label: str
     marks: Sequence[str]
     n: int
-    cells: Sequence[Cell]
+    cells: Sequence[FigureCell]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from harness.impact import Factor
+from harness.records.cross_checks import cross_checks
 from harness.records.paths import RUN
 from harness.records.record import Record
-from harness.records.summary import RunReport, cross_checks
+from harness.records.summary import RunReport
 from harness.reporting.tables import Item, Section, Table
 from harness.reporting.wording import counted, listed, percent
 from harness.units import si

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from harness.quantity import Amount
+from harness.comparing.compare import Compared, ComparedPoint, Comparison, compare_points
+from harness.records.cross_checks import CrossCheck
+from harness.records.metric import Metric
 from harness.records.record import Record
-from harness.records.summary import RATE, Failure, PointReport, RunReport, Summary
+from harness.records.summary import Failure, PointReport, RunReport, Summary
 from harness.reporting.tables import Section, Table
 from harness.units import si
 
-WHAT: Final = (
-    "Difference: median of the later run minus median of the first. Range: every trial of one run minus every trial of "
-    "the other lies in it; it is no confidence interval. Apart: the range does not hold 0."
+NOT_PAIRS: Final = (
+    "Change of the second against the first: each end of an interval errs in 5 % of comparisons, as far as "
+    "the noise between trials goes. Two runs are no pairs: what drifted between them is in the change. "
+    "Many metrics are compared here; the adjusted p-values of `harness compare --details` allow for that."
 )
 
 
@@ -71,128 +75,110 @@ class Runs:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """One metric of one point in two runs.
-
-    Attributes:
-        point: label of the point.
-        metric: name of the cost, or `rate`.
-        per: functional unit.
-        first: of the first run.
-        other: of the other run.
-        names: of the two runs.
-        absent: why they cannot be compared; empty where they can.
-    """
-
-    point: str
-    metric: str
-    per: str
-    first: Summary
-    other: Summary
-    names: tuple[str, str]
-    absent: str
-
-    @property
-    def change(self) -> float | None:
-        """Difference of the medians; None where they cannot be compared."""
-        first, other = self.first.value, self.other.value
-        if self.absent or not isinstance(first, Amount) or not isinstance(other, Amount):
-            return None
-        return other.value - first.value
-
-    @property
-    def range(self) -> tuple[float, float] | None:
-        """Least and greatest difference between a trial of each; None where a run has fewer than two trials."""
-        if self.absent or self.first.spread is None or self.other.spread is None:
-            return None
-        return self.other.spread[0] - self.first.spread[1], self.other.spread[1] - self.first.spread[0]
-
-    @property
-    def base(self) -> float | None:
-        """What a relative difference is relative to: the first run's median, unless it is 0 or missing."""
-        value = self.first.value
-        return value.value if isinstance(value, Amount) and value.value > 0 else None
-
-    @property
-    def verdict(self) -> str:
-        """Whether the trials of the two runs overlap."""
-        if self.range is None:
-            return self.absent or "too few trials"
-        low, high = self.range
-        return "overlap" if low <= 0 <= high else "apart"
+def compared(reports: Sequence[RunReport]) -> list[Comparison]:
+    """Every later run against the first, as `harness compare` does: costs and rates of functional units."""
+    first, *others = ([point.trials for point in report.points] for report in reports)
+    return [compare_points(first, other, _shown) for other in others]
 
 
-def differences(reports: Sequence[RunReport], names: Sequence[str]) -> Iterator[Difference]:
-    """Of every later run against the first: each metric of each functional unit of the points they share."""
-    first = _by_key(reports[0])
-    for name, report in zip(names[1:], reports[1:], strict=True):
-        for key, point in _by_key(report).items():
-            if key not in first:
-                continue
-            for unit, metrics in point.units.items():
-                known = first[key].units.get(unit, {})
-                for metric, other in metrics.items():
-                    if metric in known and metric != "duration_s" and not metric.startswith("energy_j:"):
-                        yield Difference(
-                            point=point.label,
-                            metric=metric,
-                            per=unit,
-                            first=known[metric],
-                            other=other,
-                            names=(names[0], name),
-                            absent=_absent(first[key], point, unit, known[metric], other),
-                        )
-
-
-def _by_key(report: RunReport) -> Mapping[tuple[str, str], PointReport]:
-    """Points by suite and label: the identity of a point changes with any option, its label with the matrix only."""
-    return {(point.suite, point.label): point for point in report.points}
-
-
-def _absent(one: PointReport, two: PointReport, unit: str, first: Summary, other: Summary) -> str:
-    values = (first.value, other.value)
-    reasons = [value.reason for value in values if not isinstance(value, Amount)]
-    if reasons:
-        return "; ".join(dict.fromkeys(reasons))
-    if one.definitions.get(unit) != two.definitions.get(unit):
-        return f"{unit} is defined as {one.definitions.get(unit)} and as {two.definitions.get(unit)}"
-    kinds = [{method for method, share in each.shares.items() if share} for each in (first, other)]
-    if kinds[0] != kinds[1]:
-        texts = [" and ".join(sorted(kind)) or "nothing" for kind in kinds]
-        return f"obtained in different ways: {texts[0]}, {texts[1]}"
-    if not (one.valid and two.valid):
-        return "the measurement of a run is not valid"
-    return ""
+def _shown(metric: Metric) -> bool:
+    return metric.per is not None and metric.name != "duration_s" and not metric.name.startswith("energy_j:")
 
 
 def section(reports: Sequence[RunReport], names: Sequence[str]) -> Section | None:
     """The table of differences; None for a single run."""
     if len(reports) < 2:
         return None
-    rows = [_row(difference) for difference in differences(reports, names)]
+    title = "Differences between the runs"
+    rows: list[list[str]] = []
+    notes: list[str] = []
+    for name, comparison in zip(names[1:], compared(reports), strict=True):
+        rows += [
+            [point.name, str(each.metric), interval(each), *_ends(each, names[0], name), each.conclusion]
+            for point in comparison.points
+            for each in point.metrics
+        ]
+        notes += [f"{names[0]} and {name}: {note}" for note in comparison.notes]
+        notes += [f"{names[0]} and {name}: {point.name}: {note}" for point in comparison.points for note in point.notes]
     if not rows:
-        text = "The runs share no point with a functional unit: nothing can be compared."
-        return Section("Differences between the runs", paragraphs=[text])
-    columns = ["point", "metric", "from", "to", "difference", "range over trials", "trials"]
-    return Section("Differences between the runs", Table(columns, rows), paragraphs=[WHAT])
+        text = "The runs share no valid point with a functional unit: nothing can be compared."
+        return Section(title, paragraphs=[text, *notes])
+    columns = ["point", "metric", "change", "from", "to", "conclusion"]
+    return Section(title, Table(columns, rows), paragraphs=[NOT_PAIRS, *notes])
 
 
-def _row(found: Difference) -> list[str]:
-    metric = f"{found.metric} per {found.per}" if found.metric != RATE else f"{found.per} per second"
-    ends = [f"{name}: {_value(each)}" for name, each in zip(found.names, (found.first, found.other), strict=True)]
-    change = "not compared" if found.change is None else _relative(found, found.change)
-    within = "" if found.range is None else " to ".join(_relative(found, end) for end in found.range)
-    return [found.point, metric, *ends, change, within, found.verdict]
+def _ends(each: Compared, *names: str) -> list[str]:
+    return [f"{name}: {value}" for name, value in zip(names, _sides(each), strict=True)]
 
 
-def _value(summary: Summary) -> str:
-    value = summary.value
-    return si(value.value, value.unit) if isinstance(value, Amount) else value.kind
+def sections(point: ComparedPoint, *, details: bool) -> Iterator[Section]:
+    """Tables of one point: the changes, the details if wanted, the cross-check meters if there are any."""
+    changes = [[str(each.metric), interval(each), *_sides(each), each.conclusion] for each in point.metrics]
+    yield Section(
+        title=point.name,
+        table=Table(("metric", "change", "first", "second", "conclusion"), changes),
+        paragraphs=tuple(f"note: {note}" for note in point.notes),
+    )
+    if details:
+        adjusted = point.adjusted
+        rows = [
+            [
+                str(each.metric),
+                "-" if each.p_value is None else f"{each.p_value:.3g}",
+                "-" if each.p_value is None else f"{adjusted[str(each.metric)]:.3g}",
+                f"{each.first.n} and {each.second.n}",
+                " / ".join(dict.fromkeys(_method(side) for side in (each.first, each.second))),
+            ]
+            for each in point.metrics
+        ]
+        yield Section(title="Details", table=Table(("metric", "p", "p adjusted", "trials", "methods"), rows))
+    if any(point.checks):
+        yield Section(
+            title="Primary meters and cross-checks",
+            table=Table(("scope", "primary", "cross-check", "first", "second"), _checks(*point.checks)),
+        )
 
 
-def _relative(found: Difference, number: float) -> str:
-    if found.base is None:
-        unit = found.first.value.unit if isinstance(found.first.value, Amount) else ""
-        return ("+" if number > 0 else "") + si(number, unit)
-    return f"{number / found.base * 100:+.2g} %"
+def interval(each: Compared) -> str:
+    """The change with its interval first: `+1.2 % to +3.4 % (+2.1 %)`."""
+    found = each.interval
+    if found is None:
+        return "-"
+    amounts = [each.first.value, each.second.value]
+    unit = next((amount.unit for amount in amounts if amount.kind == "amount"), "")
+    low, high, estimate = (_change(value, "" if each.ratio else unit) for value in found)
+    return (
+        f"({estimate})" if not math.isfinite(each.effect.low if each.effect else 0) else f"{low} to {high} ({estimate})"
+    )
+
+
+def _change(value: float, unit: str) -> str:
+    if not math.isfinite(value):
+        return "unknown"
+    return f"{value:+.4g} {unit}" if unit else f"{100 * value:+.3g} %"
+
+
+def _sides(each: Compared) -> list[str]:
+    values = [side.value for side in (each.first, each.second)]
+    return [
+        si(value.value, "" if value.unit == "1" else value.unit) if value.kind == "amount" else "-" for value in values
+    ]
+
+
+def _method(summary: Summary) -> str:
+    return summary.composition or (summary.label.value if summary.label else "none")
+
+
+def _checks(first: Sequence[CrossCheck], second: Sequence[CrossCheck]) -> list[list[str]]:
+    """One row a scope and pair of meters: how far the cross-check lay from the primary meter in each run."""
+    sides = [{(check.scope, check.primary, check.check): check for check in side} for side in (first, second)]
+    return [
+        [*key, *(_difference(side.get(key)) for side in sides)]
+        for key in dict.fromkeys(key for s in sides for key in s)
+    ]
+
+
+def _difference(check: CrossCheck | None) -> str:
+    if check is None:
+        return "not read"
+    return check.note if check.difference is None else f"{100 * check.difference:+.3g} %"

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from harness.quantity import Amount
-from harness.records.summary import RATE, PointReport, RunReport, Summary
+from harness.records.metric import RATE
+from harness.records.summary import PointReport, RunReport, Summary
 from harness.reporting import absent, circumstances, pareto, ranking
 from harness.reporting.tables import Section, Table
 from harness.reporting.wording import Footnotes, bound, counted, label, spread

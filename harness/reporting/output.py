@@ -13,6 +13,7 @@ from typing import Final
 from rich.console import Console
 
 from harness.errors import UsageError, did_you_mean
+from harness.gating.result import Result
 from harness.records.files import write_atomically
 from harness.records.paths import GATE
 from harness.records.summary import load
@@ -20,7 +21,6 @@ from harness.reporting import comparison
 from harness.reporting import gate_verdict as verdict
 from harness.reporting.comparison import Runs
 from harness.reporting.figures import to_csv, to_json
-from harness.reporting.gate_verdict import Gate
 from harness.reporting.markdown import section_text, text
 from harness.reporting.tables import Section
 from harness.reporting.terminal import print_report, print_section
@@ -34,7 +34,7 @@ class _Found:
     """What the folders hold: runs, and the gate that they are the sides of."""
 
     runs: Runs
-    gate: Gate | None
+    gate: Result | None
 
     @property
     def first(self) -> list[Section]:
@@ -59,10 +59,10 @@ def write(folders: Sequence[Path], form: str, output: Path | None, *, show: bool
     """
     if form not in FORMATS:
         raise UsageError(
-            f"{form!r} is no format of a report", accepted=", ".join(FORMATS), hint=did_you_mean(form, FORMATS)
+            f"{form!r} is not a format of a report", accepted=", ".join(FORMATS), hint=did_you_mean(form, FORMATS)
         )
     if show and form != "html":
-        raise UsageError("--open shows a page in a browser", accepted="--format html --open")
+        raise UsageError("--open needs --format html: it shows the page in a browser", accepted="--format html --open")
     if output is not None and not output.absolute().parent.is_dir():
         raise UsageError("there is no such folder", where=str(output.parent), accepted="a folder that exists")
     found = _found(folders)
@@ -85,9 +85,11 @@ def _found(folders: Sequence[Path]) -> _Found:
     if not gates:
         return _Found(Runs([load(folder) for folder in folders], comparison.names_of(len(folders))), None)
     if len(folders) > 1:
-        raise UsageError("a gate is reported alone", where=str(gates[0]), accepted="the folder of one gate")
-    gate = verdict.load(gates[0])
-    sides = verdict.sides(gates[0])
+        raise UsageError(
+            "a gate cannot be reported beside other folders", where=str(gates[0]), accepted="the folder of one gate"
+        )
+    gate = Result.load(gates[0])
+    sides = verdict.sides(gates[0], gate)
     return _Found(Runs([load(folder) for _, folder in sides], [name for name, _ in sides]), gate)
 
 

@@ -15,6 +15,7 @@ from harness.reporting.comparison import Runs
 from harness.reporting.figures import compact, figures
 from harness.reporting.tables import Item, Section, Table
 from harness.reporting.wording import clean, counted
+from harness.reporting.workload_images import workload_images
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -97,7 +98,7 @@ def _blocks(runs: Runs) -> Iterator[Block]:
     yield from _present(pictures.joules(runs))
     yield from _present(pictures.traces(runs))
     yield from _present(pictures.distributions(runs))
-    yield from _present(pictures.workload_images(runs))
+    yield from _present(workload_images(runs))
     found = [content.further(report), ranking.shares(report), *ranking.embodied(report), *ranking.sweeps(report)]
     found += [ranking.ties(report), content.work_items(report)]
     if sections := [section for section in found if section is not None]:

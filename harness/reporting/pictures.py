@@ -8,15 +8,16 @@ from typing import Final
 
 from harness.functional_unit import Where
 from harness.quantity import Amount
-from harness.records.record import Record
-from harness.records.summary import RATE, PointReport, RunReport, Summary, cross_checks
+from harness.records.cross_checks import cross_checks
+from harness.records.metric import RATE
+from harness.records.summary import PointReport, RunReport, Summary
 from harness.reporting import charts
-from harness.reporting.blocks import Block, Cell, Chart, Pictures, Result, Results
+from harness.reporting.blocks import Block, Chart, FigureCell, Result, Results
 from harness.reporting.charts import Dot, Spot
 from harness.reporting.circumstances import CHECK_LIMIT
 from harness.reporting.comparison import Runs
 from harness.reporting.content import HEADINGS, MAIN, mixed, ordered
-from harness.reporting.sidecars import IMAGES_BYTES, Image, Steps, durations, images, power_steps
+from harness.reporting.sidecars import Steps, durations, power_steps
 from harness.reporting.wording import counted, label, listed
 from harness.units import si
 
@@ -52,7 +53,7 @@ def units(runs: Runs) -> Iterator[Block]:
                 point.label,
                 _marks(point),
                 len(point.records),
-                [Cell.of(point.units[name].get(metric), name) for metric in metrics],
+                [FigureCell.of(point.units[name].get(metric), name) for metric in metrics],
             )
             for point in points
         ]
@@ -372,28 +373,3 @@ def meters(runs: Runs) -> list[Chart]:
     limit = CHECK_LIMIT * 100
     drawing = charts.intervals(dots, "%", "Difference of meters", band=(-limit, limit))
     return [Chart(drawing, f"Difference from the primary meter; the band is ± {limit:.0f} %.")]
-
-
-def workload_images(runs: Runs) -> Block | None:
-    """PNG files that workloads wrote and named in their facts; the first trial's that has any, bounded in size."""
-    found: list[Pictures] = []
-    left = IMAGES_BYTES
-    for point in runs.whole.points:
-        shown: list[Image] = []
-        for image in _first_images(runs, point.records):
-            if len(image.data) > left:
-                shown.append(Image(image.name, "", "left out: the page holds as many images as it may"))
-                continue
-            left -= len(image.data)
-            shown.append(image)
-        if shown:
-            found.append(Pictures(point.label, shown))
-    return Block(anchor="images", title="What the workload drew", pictures=found) if found else None
-
-
-def _first_images(runs: Runs, records: Sequence[Record]) -> list[Image]:
-    for finished in records:
-        found = list(images(runs.folder(finished), finished))
-        if found:
-            return found
-    return []

@@ -14,15 +14,17 @@ import bisect
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, median
-from typing import Final
+from typing import Final, TypeVar
+
+K = TypeVar("K", bound=Hashable)
 
 ALPHA: Final = 0.05
-"""Error rate of one look, and of all looks together."""
+"""Error rate of one analysis, and of all interim analyses together."""
 LOOK_ALPHAS: Final = (0.0007, 0.0157, 0.0336)
-"""Shares of `ALPHA` for looks at 1/3, 2/3 and 1 of the pairs. They add up to it, so they hold under any dependence."""
+"""Shares of `ALPHA` for analyses at 1/3, 2/3 and 1 of the pairs: they add up to it, so they hold however dependent."""
 
 
 def log_ratio(base: float, head: float, *, higher_is_better: bool = False) -> float | None:
@@ -116,10 +118,13 @@ def p_worse(differences: Sequence[float], margin: float) -> float:
     return signed_rank_tail(len(differences))[not_above]
 
 
-def holm(p_values: Mapping[str, float], alpha: float) -> set[str]:
-    """Which hypotheses fall at family-wise error rate alpha, under any dependence."""
-    fallen: set[str] = set()
-    for position, (name, p_value) in enumerate(sorted(p_values.items(), key=lambda pair: (pair[1], pair[0]))):
+def holm(p_values: Mapping[K, float], alpha: float) -> set[K]:
+    """Which hypotheses fall at family-wise error rate alpha, under any dependence.
+
+    The order of equal p-values changes nothing: where the first of them falls, so do the others.
+    """
+    fallen: set[K] = set()
+    for position, (name, p_value) in enumerate(sorted(p_values.items(), key=lambda pair: pair[1])):
         if p_value > alpha / (len(p_values) - position):
             break
         fallen.add(name)
@@ -161,10 +166,10 @@ def fisher_more_often(hits: int, trials: int, other_hits: int, other_trials: int
 
 
 def look_sizes(pairs: int, alphas: Sequence[float] = LOOK_ALPHAS) -> list[tuple[int, float]]:
-    """Numbers of pairs after which to look, with the error rate that each look may spend.
+    """Numbers of pairs after which to analyse, with the error rate that each interim analysis may spend.
 
-    Looks at equal steps up to `pairs`; an early look too small to decide anything is left out and its share goes to
-    the last one.
+    Analyses at equal steps up to `pairs`; an early one too small to decide anything is left out and its share goes to
+    the last.
     """
     steps = [(-(-pairs * (index + 1) // len(alphas)), alpha) for index, alpha in enumerate(alphas)]
     kept = [(n, alpha) for n, alpha in steps[:-1] if n >= fewest_pairs(alpha) and n < pairs]

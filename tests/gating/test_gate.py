@@ -12,7 +12,8 @@ import pytest
 
 from harness.errors import ExitCode, UsageError
 from harness.gating.cells import Rules, gateable
-from harness.gating.gate import Gate, looks_for, to_json
+from harness.gating.gate import Gate, looks_for
+from harness.gating.result import InterimAnalysis
 from harness.gating.verdict import Verdict
 from harness.planning.point import Choice, Point
 from harness.planning.suite import GateRule
@@ -105,32 +106,32 @@ def test_a_build_takes_the_verdict_of_its_cell(worse: float, verdict: Verdict, c
     result = gate(FakePairs(a=ratio(worse))).run()
     assert result.verdict is verdict
     assert result.verdict.exit_code == code
-    assert to_json(result)["exit_code"] == code
+    assert result.to_json()["exit_code"] == code
 
 
 def test_a_clear_case_stops_at_the_first_look_and_an_open_one_takes_all() -> None:
     clear, open_ = gate(FakePairs(a=ratio(0.2))).run(), gate(FakePairs(a=ratio(0.05))).run()
-    assert clear.looks == [(12, 0.0007)]
-    assert [n for n, _ in open_.looks] == [12, 24, 36]
-    assert sum(alpha for _, alpha in open_.looks) == pytest.approx(0.05)
+    assert clear.looks == [InterimAnalysis(12, 0.0007)]
+    assert [look.pairs for look in open_.looks] == [12, 24, 36]
+    assert sum(look.alpha for look in open_.looks) == pytest.approx(0.05)
 
 
 def test_time_that_is_up_spends_what_the_last_look_may() -> None:
     clock = iter([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, *[99.0] * 99])
     result = gate(FakePairs(a=ratio(0.0)), deadline_s=10.0, clock=lambda: next(clock)).run()
-    assert result.looks == [(7, pytest.approx(0.0336))]
+    assert result.looks == [InterimAnalysis(7, pytest.approx(0.0336))]
     assert result.verdict is Verdict.PASS
 
 
 def test_no_time_at_all_is_inconclusive() -> None:
     result = gate(FakePairs(a=ratio(0.9)), deadline_s=0.0, clock=lambda: 1.0).run()
     assert result.verdict is Verdict.INCONCLUSIVE
-    assert result.judged[0].reason == "no pair was measured"
+    assert result.cells[0].reason == "no pair was measured"
 
 
 def test_holm_over_all_cells_of_the_suite() -> None:
     worse = gate(FakePairs(a=ratio(0.3), b=ratio(0.0), c=ratio(0.0)), looks=7).run()
-    assert [judged.verdict for judged in worse.judged] == [Verdict.REGRESSED, Verdict.PASS, Verdict.PASS]
+    assert [judged.verdict for judged in worse.cells] == [Verdict.REGRESSED, Verdict.PASS, Verdict.PASS]
     assert worse.verdict is Verdict.REGRESSED
     five = FakePairs(**{name: ratio(0.3 if name == "a" else 0.0) for name in "abcde"})
     assert gate(five, looks=5).run().verdict is Verdict.INCONCLUSIVE, "2^-5 is above 0.05 / 5"
@@ -159,7 +160,7 @@ def test_a_rule_is_for_the_points_that_have_its_metric() -> None:
     with_reward = {"reward": {"mean": amount(0.5, "1")}}
     pairs = FakePairs(a=ratio(0.0), b=lambda number: (trial(1.0, columns=with_reward), trial(1.0, columns=with_reward)))
     result = gate(pairs, {"metric": "reward", "at_least": 0.5}).run()
-    assert [judged.cell.name for judged in result.judged] == ["s: b: reward >= 0.5"]
+    assert [judged.name for judged in result.cells] == ["s: b: reward >= 0.5"]
     assert result.verdict is Verdict.PASS
 
 
@@ -183,7 +184,7 @@ def test_cheaper_but_worse_is_no_improvement() -> None:
 
     rules = ({"metric": "duration_s", "per": "token", "worse_by_at_most": 0.05}, {"metric": "q", "at_least": 0.8})
     result = gate(FakePairs(a=pair), *rules).run()
-    assert [judged.verdict for judged in result.judged] == [Verdict.IMPROVED, Verdict.REGRESSED]
+    assert [judged.verdict for judged in result.cells] == [Verdict.IMPROVED, Verdict.REGRESSED]
     assert result.verdict is Verdict.REGRESSED
 
 
@@ -211,7 +212,7 @@ def test_what_cannot_be_compared_is_invalid_and_ends_the_measuring(base: Any, he
     pairs = FakePairs(a=lambda number: (base, head))
     result = gate(pairs).run()
     assert result.verdict is Verdict.INVALID
-    assert said in result.judged[0].reason
+    assert said in result.cells[0].reason
     assert pairs.series[0].pairs == 1, "more pairs could not change that"
 
 
@@ -225,7 +226,7 @@ def test_a_lost_point_is_invalid_and_its_siblings_are_judged() -> None:
     pairs = FakePairs(a=ratio(0.0), b=ratio(0.0))
     pairs.series[0].lost = "pair 1 could not be measured in 4 attempts: head: crash"
     result = gate(pairs).run()
-    assert [judged.verdict for judged in result.judged] == [Verdict.INVALID, Verdict.PASS]
+    assert [judged.verdict for judged in result.cells] == [Verdict.INVALID, Verdict.PASS]
     assert result.verdict is Verdict.INVALID
 
 
@@ -258,7 +259,7 @@ def test_a_side_that_fails_clearly_more_often_makes_the_job_invalid() -> None:
 def test_a_control_that_moved_makes_the_job_invalid_not_regressed(moved: float, verdict: Verdict) -> None:
     result = gate(FakePairs(a=ratio(0.3), control=ratio(moved)), control_bounds=(-0.03, 0.03)).run()
     assert result.verdict is verdict
-    assert result.control == pytest.approx(moved, abs=0.01)
+    assert result.control_change == pytest.approx(moved, abs=0.01)
 
 
 def test_a_control_that_could_not_be_measured_makes_the_job_invalid() -> None:
@@ -276,6 +277,6 @@ def test_without_calibration_a_pass_does_not_count_and_a_failure_does(worse: flo
 
 def test_json_holds_no_infinity() -> None:
     result = gate(FakePairs(a=ratio(0.0)), deadline_s=1.0, clock=iter([0.0, 0.0, *[2.0] * 99]).__next__).run()
-    (cell,) = to_json(result)["cells"]
+    (cell,) = result.to_json()["cells"]
     assert (cell["low"], cell["high"]) == (None, None)
     assert cell["n"] == 2

@@ -9,14 +9,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import ExitCode
-from harness.gating.verdict import Cell, Verdict, build, control_moved, judge, margin, needs_more, one_side_fails
+from harness.errors import ExitCode, UsageError
+from harness.gating.verdict import (
+    Cell,
+    CellKey,
+    Seen,
+    Verdict,
+    build,
+    control_moved,
+    decide,
+    judge,
+    margin,
+    needs_more,
+    one_side_fails,
+)
+from harness.statistics.unpaired import p_above, shift
 
 TOLERANCE = margin(0.05)
 
 
 def cell(name: str = "a", *differences: float, **others: object) -> Cell:
-    return Cell(name=name, differences=differences, margin=TOLERANCE, **others)  # type: ignore[arg-type]
+    return Cell(key=key(name), differences=differences, margin=TOLERANCE, **others)  # type: ignore[arg-type]
+
+
+def key(label: str) -> CellKey:
+    return CellKey("s", label, "energy_j", "token")
 
 
 def around(centre: float, n: int = 12, spread: float = 0.01) -> tuple[float, ...]:
@@ -75,8 +92,8 @@ def test_what_could_not_be_measured_is_invalid_with_its_reason() -> None:
 
 
 def test_a_limit_is_kept_up_to_and_including_its_value() -> None:
-    floor = Cell(name="floor", differences=(0.0,) * 6, limit=True)
-    below = Cell(name="below", differences=tuple(around(0.1, 6)), limit=True)
+    floor = Cell(key=key("floor"), differences=(0.0,) * 6, limit=True)
+    below = Cell(key=key("below"), differences=tuple(around(0.1, 6)), limit=True)
     assert [item.verdict for item in judge([floor], 0.05)] == [Verdict.PASS]
     assert [item.verdict for item in judge([below], 0.05)] == [Verdict.REGRESSED]
 
@@ -98,9 +115,60 @@ def test_the_gravest_cell_decides_the_exit_code(verdicts: list[float | None], co
     assert build(judge(cells, 0.05)).exit_code == code
 
 
-def test_one_name_stands_for_one_cell() -> None:
-    with pytest.raises(ValueError, match="two cells"):
+def test_one_key_stands_for_one_cell_with_and_without_pairs() -> None:
+    with pytest.raises(UsageError, match="two rules judge 's: a: energy_j per token'"):
         judge([cell("a", 0.1), cell("a", 0.1)], 0.05)
+    with pytest.raises(UsageError, match="two rules judge"):
+        decide([Seen(cell("a")), Seen(cell("a"))], 0.05)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.lists(st.floats(-0.3, 0.3), min_size=1, max_size=12), min_size=1, max_size=5))
+def test_samples_without_pairs_are_judged_by_the_same_rule(cells: list[list[float]]) -> None:
+    """The bounds of two samples are judged by the same branches as those of pairs."""
+    base = [0.0] * 6
+    seen = [
+        Seen(Cell(key=key(str(n)), margin=TOLERANCE), shift(base, head), p_above(base, head, TOLERANCE))
+        for n, head in enumerate(cells)
+    ]
+    for each, judged in zip(seen, decide(seen, 0.05), strict=True):
+        assert each.effect is not None
+        low, high = each.effect.low, each.effect.high
+        assert judged.low == (None if low == -math.inf else math.expm1(low))
+        assert judged.high == (None if high == math.inf else math.expm1(high))
+        if judged.verdict in {Verdict.PASS, Verdict.IMPROVED}:
+            assert high < TOLERANCE
+        if judged.verdict is Verdict.REGRESSED:
+            assert low > TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (CellKey("s", "a", "energy_j", "token"), "s: a: energy_j per token"),
+        (CellKey("s", "a: b, c=1", "energy_j:n0/gpu:GPU-1", "token"), "s: a: b, c=1: energy_j:n0/gpu:GPU-1 per token"),
+        (CellKey("s", "a", "ttft_s.p95", None, ("<=", 0.25)), "s: a: ttft_s.p95 <= 0.25"),
+        (CellKey("s", "a", "rate", "token", (">=", 1e9)), "s: a: rate per token >= 1e+09"),
+        (CellKey("s", "a", "gain", None, (">=", -0.5)), "s: a: gain >= -0.5"),
+        (CellKey("", "tests/t.py::test[x: y]", "seconds", "call"), "tests/t.py::test[x: y]: seconds per call"),
+        (CellKey("", "no key at all", ""), "no key at all"),
+    ],
+)
+def test_a_key_is_read_back_from_its_name(made: CellKey, text: str) -> None:
+    assert str(made) == text
+    assert CellKey.parse(text) == made
+
+
+@given(st.text())
+def test_any_name_stays_as_it_is(text: str) -> None:
+    assert str(CellKey.parse(text)) == text
+
+
+def test_equal_names_of_different_points_are_different_keys() -> None:
+    first, second = CellKey("s", "a: b", "m"), CellKey("s: a", "b", "m")
+    assert str(first) == str(second)
+    judged = judge([Cell(key=each, differences=around(0.0)) for each in (first, second)], 0.05)
+    assert [each.key for each in judged] == [first, second]
 
 
 def test_a_control_that_moved_is_told() -> None:

@@ -17,10 +17,11 @@ from harness.errors import MeasurementError
 from harness.functional_unit import UnitCount, per_second, per_unit
 from harness.impact import Factor
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value
+from harness.records.cross_checks import cross_checks
 from harness.records.files import write_json, write_measurement, write_record
 from harness.records.paths import FAILURE, RECORD, RUN
 from harness.records.record import Measurement, MeterReport, Reading, Record, SeenCondition, Span, UnitResult, WarmUp
-from harness.records.summary import cross_checks, summarise
+from harness.records.summary import summarise
 from harness.reporting.markdown import escape
 from harness.sample import Scope
 

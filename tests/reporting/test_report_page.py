@@ -21,7 +21,7 @@ from harness.records.files import load_record, trial_folders
 from harness.records.paths import RECORD
 from harness.records.summary import load
 from harness.reporting.charts import Dot, front
-from harness.reporting.comparison import Runs, differences
+from harness.reporting.comparison import Runs
 from harness.reporting.figures import COLUMNS, Figure, compact, expand, figures, to_csv, to_json
 from harness.reporting.page import html
 from harness.reporting.sidecars import IMAGE_BYTES, images, power_steps
@@ -223,25 +223,6 @@ def test_scale_shows_all_values_and_has_ticks(values: list[float]) -> None:
 # Several runs
 
 
-def test_differences_of_two_runs_have_the_range_of_their_trials(make_run: MakeRun) -> None:
-    runs = [load(make_run("one")), load(make_run("two", slower=1.5))]
-    found = {(each.point, each.metric): each for each in differences(runs, ["A", "B"])}
-    energy = found["point 0", "energy_j"]
-    assert energy.change == pytest.approx((150.5 - 100.5) / 1000)
-    assert energy.range == pytest.approx(((150 - 101) / 1000, (151 - 100) / 1000))
-    assert energy.verdict == "apart"
-    assert found["point 0", "carbon_embodied_g"].verdict == "overlap"
-
-
-def test_energies_of_different_methods_are_not_compared(make_run: MakeRun) -> None:
-    runs = [load(make_run("one")), load(make_run("two", method=Method.SIMULATED))]
-    found = {(each.point, each.metric): each for each in differences(runs, ["A", "B"])}
-    energy = found["point 0", "energy_j"]
-    assert energy.change is None
-    assert energy.range is None
-    assert energy.verdict == "obtained in different ways: counter and estimated, estimated and simulated"
-
-
 def test_no_front_across_methods(make_run: MakeRun) -> None:
     text = page(make_run("one"), make_run("two", method=Method.SIMULATED))
     assert "No front is drawn: the costs were obtained in different ways (estimated, simulated)." in text
@@ -343,3 +324,14 @@ def test_broken_gate_file_is_named(tmp_path: Path) -> None:
     done = harness("report", tmp_path, "--format", "html")
     assert done.returncode == 3
     assert "gate.json" in done.stderr
+
+
+def test_a_gate_against_a_baseline_is_reported_with_its_own_run(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(points=1)
+    verdict = {"verdict": "pass", "baseline": "main", "cells": [], "notes": ["compared with a stored baseline"]}
+    (run / "gate.json").write_text(json.dumps(verdict), encoding="utf-8")
+    done = harness("report", run, "--format", "md")
+    assert done.returncode == 0, done.stderr
+    assert "Verdict: pass" in done.stdout
+    assert "main, saved at an unknown time" in done.stdout
+    assert "Per token" in done.stdout

@@ -9,12 +9,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from harness.running.order import Scheduled
 
 from harness.discovery.registry import load_plugins
 from harness.planning.named_offers import offers_of
 from harness.planning.planner import expand
 from harness.planning.suite import loads
+from harness.running.order import Scheduled
 from harness.running.run import prepare
 
 ROOT = Path(__file__).parents[2]

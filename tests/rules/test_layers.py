@@ -52,6 +52,10 @@ SPACIOUS = {"harness", "harness.reporting", "harness.commands"}
 """What a plugin may import, what only the reports need, and one file a command."""
 
 
+def test_no_package_is_left_out_of_the_contract_about_circles() -> None:
+    assert set(CONTRACTS["circles"]["ancestors"]) == set(CONFIGURATION["root_packages"])
+
+
 def test_no_room_is_crowded() -> None:
     crowded = {
         name: count

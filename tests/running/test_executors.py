@@ -123,7 +123,7 @@ def test_only_local_gates(tmp_path: Path) -> None:
         + "gate: [{metric: energy_j, per: iteration, worse_by_at_most: 5%}]\n",
         encoding="utf-8",
     )
-    with pytest.raises(UsageError, match="'ray' does not gate"):
+    with pytest.raises(UsageError, match="cannot use the executor 'ray'"):
         gate_command.load([path])
 
 

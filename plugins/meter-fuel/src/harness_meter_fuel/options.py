@@ -165,7 +165,7 @@ class HostOptions(Options):
         cpu: product name of its processors, looked up in the embodied table; the one that the backend reports if
             not given.
         cpus: processors (sockets) of the host.
-        dram_gb: memory of the whole host; GB; what the backend reports if not given.
+        dram_gb: memory of the whole host, in GB; what the backend reports if not given.
         gpus: accelerators in the host, used or not; the host is charged in the share of those used, whole if not
             given.
     """

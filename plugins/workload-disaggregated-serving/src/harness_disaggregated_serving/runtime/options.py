@@ -96,7 +96,7 @@ class PairLinkOptions(Options):
     Attributes:
         carrier: how tensors travel: `ring` through shared memory, `tcp` through a socket, `auto` through shared
             memory where both roles are on one host.
-        bandwidth_gbit_s: bandwidth in each direction, shaped at the sender; Gbit/s, 10^9 bits; as fast as it goes
+        bandwidth_gbit_s: bandwidth in each direction, shaped at the sender, in Gbit/s; as fast as it goes
             if not given.
         latency: emulated one-way delay; seconds, or `5ms`; at most 10 s.
         timeout: longest silence of the other role before it counts as lost; seconds, or `10s`.

@@ -23,8 +23,8 @@ class DeviceOptions(Options):
 
     Attributes:
         kind: name of a packaged profile: `A100-40GB`, `A100-80GB`, `H100`, `V100-16GB`, `T4` or `L4`.
-        active_w: power while anything is in service; watts; the profile's if not given.
-        idle_w: power while held and waiting; watts; the profile's if not given.
+        active_w: power while anything is in service, in W; the profile's if not given.
+        idle_w: power while held and waiting, in W; the profile's if not given.
         embodied: id of a row of the packaged embodied figures, such as `act-birds:T4`; the profile's if not given.
     """
 
@@ -48,7 +48,7 @@ class LinkOptions(Options):
     """The link between the devices; it is simulated, so it is always shaped.
 
     Attributes:
-        bandwidth_gbit_s: bandwidth in each direction; Gbit/s, 10^9 bits.
+        bandwidth_gbit_s: bandwidth in each direction, in Gbit/s.
         rtt: round-trip time; seconds, or `500us`.
     """
 

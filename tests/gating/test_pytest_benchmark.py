@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from pytest_benchmark.stats import Stats
 
 from harness.errors import ExitCode, UsageError
-from harness.gating.pytest_benchmark import BLOCKS, Saved, blocks, envelope, judge, lines, load
+from harness.gating.outputs import lines
+from harness.gating.pytest_benchmark import BLOCKS, Saved, blocks, envelope, judge, load
 from harness.gating.verdict import Verdict
 from harness.statistics.unpaired import shift
 
@@ -103,13 +104,15 @@ def test_a_slowdown_regresses_and_the_same_again_passes(files: dict[str, Path], 
     slow = judge(base, head)
     assert slow.verdict is Verdict.REGRESSED
     assert slow.verdict.exit_code is ExitCode.REGRESSED
-    assert {judged.cell.name for judged in slow.judged} == {
+    assert {judged.name for judged in slow.cells} == {
         "test_timed.py::test_quick: seconds per call",
         "test_timed.py::test_slow: seconds per call",
     }
-    for judged in slow.judged:
-        assert judged.effect is not None
-        estimate, low, high = judged.effect.ratio
+    for judged in slow.cells:
+        estimate, low, high = judged.estimate, judged.low, judged.high
+        assert estimate is not None
+        assert low is not None
+        assert high is not None
         assert low <= estimate <= high
         assert estimate == pytest.approx(0.5, abs=0.03)
     assert judge(base, base, tolerance=0.05).verdict is Verdict.PASS
@@ -123,20 +126,21 @@ def test_bounds_from_rounds_are_those_of_the_rank_bound(files: dict[str, Path]) 
         for name in ("base", "slow")
     )
     wanted = shift(base, head)
-    judged = judge(load(files["base"]), load(files["slow"])).judged[0]
-    assert judged.effect is not None
-    assert (judged.effect.low, judged.effect.high) == pytest.approx((wanted.low, wanted.high))
+    judged = judge(load(files["base"]), load(files["slow"])).cells[0]
+    assert (judged.low, judged.high) == pytest.approx(wanted.ratio[1:])
 
 
 def test_bounds_from_statistics_hold_those_from_rounds(files: dict[str, Path]) -> None:
     """The clock is turned alike in both, so the files without rounds describe the same ones."""
-    whole = judge(load(files["base"]), load(files["slow"])).judged
-    outside = judge(load(files["base, no rounds"]), load(files["slow, no rounds"])).judged
+    whole = judge(load(files["base"]), load(files["slow"])).cells
+    outside = judge(load(files["base, no rounds"]), load(files["slow, no rounds"])).cells
     for outer, inner in zip(outside, whole, strict=True):
-        assert outer.effect is not None
-        assert inner.effect is not None
-        assert outer.effect.low <= inner.effect.low
-        assert inner.effect.high <= outer.effect.high
+        assert outer.low is not None
+        assert outer.high is not None
+        assert inner.low is not None
+        assert inner.high is not None
+        assert outer.low <= inner.low
+        assert inner.high <= outer.high
 
 
 @given(st.lists(st.floats(1e-6, 10.0), min_size=1, max_size=BLOCKS))
@@ -165,7 +169,7 @@ def test_few_rounds_decide_nothing(files: dict[str, Path], tmp_path: Path) -> No
 
     found = judge(changed(files["base"], tmp_path, cut), changed(files["slow"], tmp_path, cut))
     assert found.verdict is Verdict.INCONCLUSIVE
-    assert "too few" in found.judged[0].reason
+    assert "too few" in found.cells[0].reason
 
 
 def test_another_machine_is_not_comparable(files: dict[str, Path], tmp_path: Path) -> None:
@@ -183,7 +187,7 @@ def test_another_machine_is_not_comparable(files: dict[str, Path], tmp_path: Pat
 def test_what_only_one_file_has_is_told(files: dict[str, Path]) -> None:
     found = judge(load(files["base"]), load(files["slow"]))
     assert "test_timed.py::test_new: only head has it" in found.notes
-    assert len(found.judged) == 2
+    assert len(found.cells) == 2
 
 
 def test_a_time_of_zero_and_another_clock_are_no_ground(files: dict[str, Path], tmp_path: Path) -> None:
@@ -193,7 +197,7 @@ def test_a_time_of_zero_and_another_clock_are_no_ground(files: dict[str, Path], 
 
     found = judge(load(files["base"]), changed(files["base"], tmp_path, spoil))
     assert found.verdict is Verdict.INVALID
-    assert [judged.reason for judged in found.judged] == [
+    assert [judged.reason for judged in found.cells] == [
         "head: a time of 0 or less has no ratio",
         "measured by another clock: monotonic, base by read",
     ]

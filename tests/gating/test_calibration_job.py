@@ -12,8 +12,9 @@ import pytest
 from harness.errors import MeasurementError, UsageError
 from harness.gating import calibration_job as calibrate_command
 from harness.gating import job as gate_command
-from harness.gating.calibration import Job, Report, Sample
+from harness.gating.calibration import CalibrationJob, CalibrationSample, Report
 from harness.gating.sides import BASE, HEAD, installed
+from harness.gating.verdict import CellKey
 
 SUITE = """\
 suite: calm
@@ -25,7 +26,7 @@ cases:
 gate:
   - {metric: duration_s, per: operation, worse_by_at_most: TOLERANCE}
 """
-CELL = "calm: spin: duration_s per operation"
+CELL = CellKey("calm", "spin", "duration_s", "operation")
 Calibrated = tuple[Report, Path]
 
 
@@ -50,13 +51,13 @@ def calibrate(
     )
 
 
-def quiet(folder: Path, sides: Any, matched: Any, pairs: int, seed: int, watcher: Any) -> Job:
+def quiet(folder: Path, sides: Any, matched: Any, pairs: int, seed: int, watcher: Any) -> CalibrationJob:
     generator = random.Random(seed)
     draw = lambda: tuple(generator.gauss(0, 0.02) for _ in range(pairs))  # noqa: E731 - two draws of one kind
-    return Job({CELL: Sample(draw(), draw())}, draw())
+    return CalibrationJob({CELL: CalibrationSample(draw(), draw())}, draw())
 
 
-def flaky(folder: Path, sides: Any, matched: Any, pairs: int, seed: int, watcher: Any) -> Job:
+def flaky(folder: Path, sides: Any, matched: Any, pairs: int, seed: int, watcher: Any) -> CalibrationJob:
     if seed % 2:
         raise MeasurementError("the head crashed")
     return quiet(folder, sides, matched, pairs, seed, watcher)
@@ -65,16 +66,16 @@ def flaky(folder: Path, sides: Any, matched: Any, pairs: int, seed: int, watcher
 @pytest.mark.slow
 def test_the_gate_finds_what_was_calibrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report, path = calibrate(tmp_path, monkeypatch, quiet)
-    assert [cell.name for cell in report.cells] == [CELL]
+    assert [cell.key for cell in report.cells] == [CELL]
     shown = "\n".join(calibrate_command.lines(report, path))
-    assert f"{CELL}, tolerance 10.0%" in shown
+    assert "calm: spin: duration_s per operation, tolerance 10.0%" in shown
     assert "false alarms: 0 of 20 (0.0% to 16.1%)" in shown
     assert "control stays within" in shown
     side = installed(BASE, sys.executable)
     sides = {BASE: side, HEAD: side}
     for tolerance, refused in (("10%", False), ("0.5%", True)):
         file = suite(tmp_path, tolerance)
-        matched = gate_command.match(sides, gate_command.load([file]), [file], tmp_path / "control.yaml")
+        matched = gate_command.match(sides, gate_command.load([file]), tmp_path / "control.yaml")
         found, why = gate_command.calibrated(tmp_path / "store", matched, ["calm"], 36)
         assert why == ""
         assert found is not None

@@ -14,9 +14,9 @@ import pytest
 from harness.errors import MeasurementError, UsageError
 from harness.gating.calibration import (
     Calibration,
-    Job,
+    CalibrationJob,
+    CalibrationSample,
     Rate,
-    Sample,
     control_bounds,
     critical_effect,
     found_in,
@@ -26,25 +26,29 @@ from harness.gating.calibration import (
 )
 from harness.gating.calibration_store import find, path_of, revision, runner_of, stale
 from harness.gating.job import refuse_weak
-from harness.gating.verdict import Verdict, margin
+from harness.gating.verdict import CellKey, Verdict, margin
 from harness.planning.point import Choice, Point
 from harness.planning.suite import GateRule
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 RUNNER = {"cpu": "a", "cores_logical": 2}
+A = CellKey("s", "a", "energy_j", "token")
 
 
 def jobs(
     count: int, pairs: int, noise: float, *, seed: int = 1, drift: float = 0.0, cells: str = "a"
-) -> tuple[Job, ...]:
+) -> tuple[CalibrationJob, ...]:
     generator = random.Random(seed)
 
-    def sample() -> Sample:
+    def sample() -> CalibrationSample:
         differences = tuple(generator.gauss(0.0, noise) for _ in range(pairs))
-        return Sample(differences, tuple(drift * index / (pairs - 1) for index in range(pairs)))
+        return CalibrationSample(differences, tuple(drift * index / (pairs - 1) for index in range(pairs)))
 
     return tuple(
-        Job({name: sample() for name in cells}, tuple(generator.gauss(0.0, noise) for _ in range(pairs)))
+        CalibrationJob(
+            {replace(A, label=name): sample() for name in cells},
+            tuple(generator.gauss(0.0, noise) for _ in range(pairs)),
+        )
         for _ in range(count)
     )
 
@@ -61,12 +65,12 @@ def calibration(**changes: object) -> Calibration:
 def test_the_critical_effect_is_where_the_rule_changes_its_mind(pairs: int, cells: int) -> None:
     for seed in range(20):
         (job,) = jobs(1, pairs, 0.02, seed=seed)
-        differences = job.cells["a"].differences
+        differences = job.cells[A].differences
         least = critical_effect(differences, pairs, cells)
         for step, fails in ((1e-9, True), (-1e-9, False)):
-            shifted = {"a": [difference + least + step for difference in differences]}
-            others = {str(index): [0.0] * pairs for index in range(cells - 1)}
-            margins = {name: 0.0 if name == "a" else 0.01 for name in [*shifted, *others]}
+            shifted = {A: [difference + least + step for difference in differences]}
+            others = {replace(A, label=str(index)): [0.0] * pairs for index in range(cells - 1)}
+            margins = {key: 0.0 if key == A else 0.01 for key in [*shifted, *others]}
             assert (replay({**shifted, **others}, margins, pairs) is Verdict.REGRESSED) is fails
 
 
@@ -78,10 +82,10 @@ def test_the_detectable_effect_by_hand() -> None:
 
 
 def test_the_detectable_effect_is_found_in_80_percent_of_other_jobs() -> None:
-    known = report(calibration(jobs=jobs(300, 24, 0.02)), {"a": margin(0.03)}).cells[0]
+    known = report(calibration(jobs=jobs(300, 24, 0.02)), {A: margin(0.03)}).cells[0]
     assert known.mde == pytest.approx(margin(0.03) + known.mde_0)
     fresh = [
-        replay({"a": [d + known.mde for d in job.cells["a"].differences]}, {"a": margin(0.03)}, 24)
+        replay({A: [d + known.mde for d in job.cells[A].differences]}, {A: margin(0.03)}, 24)
         for job in jobs(300, 24, 0.02, seed=2)
     ]
     low, high = Rate(fresh.count(Verdict.REGRESSED), 300).interval
@@ -89,7 +93,7 @@ def test_the_detectable_effect_is_found_in_80_percent_of_other_jobs() -> None:
 
 
 def test_false_alarms_at_tolerance_0_agree_with_the_nominal_rate() -> None:
-    found = report(calibration(jobs=jobs(600, 24, 0.02)), {"a": margin(0.05)})
+    found = report(calibration(jobs=jobs(600, 24, 0.02)), {A: margin(0.05)})
     low, high = found.cells[0].alarms_at_0.interval
     assert low < 0.05 < high + 0.015  # exact bounds are discrete: a little below nominal
     assert found.cells[0].alarms.hits == 0
@@ -98,7 +102,7 @@ def test_false_alarms_at_tolerance_0_agree_with_the_nominal_rate() -> None:
 
 
 def test_noise_drift_and_correlations_by_known_values() -> None:
-    cell = report(calibration(jobs=jobs(200, 24, 0.02, drift=0.1)), {"a": 0.03}).cells[0]
+    cell = report(calibration(jobs=jobs(200, 24, 0.02, drift=0.1)), {A: 0.03}).cells[0]
     assert cell.noise == pytest.approx(0.02, rel=0.05)
     assert cell.drift == pytest.approx(0.1)
     assert cell.standard_error == pytest.approx(0.02 / math.sqrt(24) * math.sqrt(math.pi / 3), rel=0.15)
@@ -109,14 +113,14 @@ def test_noise_drift_and_correlations_by_known_values() -> None:
 
 
 def test_jobs_without_any_variation_have_no_correlation() -> None:
-    still = Job({"a": Sample((0.0,) * 6, (0.0,) * 6)}, (0.0,) * 6)
-    cell = report(calibration(pairs=6, jobs=(still,) * 5), {"a": 0.03}).cells[0]
+    still = CalibrationJob({A: CalibrationSample((0.0,) * 6, (0.0,) * 6)}, (0.0,) * 6)
+    cell = report(calibration(pairs=6, jobs=(still,) * 5), {A: 0.03}).cells[0]
     assert (cell.neighbours, cell.serial, cell.noise, cell.mde_0) == (None, None, 0.0, 0.0)
 
 
 def test_a_rule_that_fails_too_often_here_is_told() -> None:
-    shifted = [Job({"a": Sample((0.01 + index * 1e-5,) * 24, (0.0,) * 24)}) for index in range(20)]
-    found = report(calibration(jobs=tuple(shifted)), {"a": margin(0.05)})
+    shifted = [CalibrationJob({A: CalibrationSample((0.01 + index * 1e-5,) * 24, (0.0,) * 24)}) for index in range(20)]
+    found = report(calibration(jobs=tuple(shifted)), {A: margin(0.05)})
     assert "clearly more than the nominal 5%" in found.broken
 
 
@@ -131,7 +135,7 @@ def test_a_clean_control_leaves_its_bounds_in_one_job_of_a_hundred() -> None:
     generator = random.Random(5)
     left = 0
     for _ in range(2000):
-        made = [Job({}, (generator.gauss(0, 0.01),)) for _ in range(20)]
+        made = [CalibrationJob({}, (generator.gauss(0, 0.01),)) for _ in range(20)]
         bounds = control_bounds(made)
         assert bounds is not None
         left += not bounds[0] <= generator.gauss(0, 0.01) <= bounds[1]
@@ -144,7 +148,7 @@ def test_a_clean_control_leaves_its_bounds_in_one_job_of_a_hundred() -> None:
 
 
 def test_a_tolerance_below_what_shows_is_refused_with_the_pairs_that_do() -> None:
-    found = report(calibration(jobs=jobs(100, 24, 0.05)), {"a": margin(0.02)})
+    found = report(calibration(jobs=jobs(100, 24, 0.05)), {A: margin(0.02)})
     cell = found.cells[0]
     assert cell.weak(24)
     with pytest.raises(UsageError, match="--allow-weak") as caught:
@@ -152,13 +156,13 @@ def test_a_tolerance_below_what_shows_is_refused_with_the_pairs_that_do() -> Non
     assert str(cell.pairs_needed) in caught.value.accepted
     assert cell.pairs_needed == math.ceil(24 * (cell.mde_0 / margin(0.02)) ** 2)
     refuse_weak(found, cell.pairs_needed)
-    enough = report(calibration(pairs=cell.pairs_needed, jobs=jobs(100, cell.pairs_needed, 0.05)), {"a": margin(0.021)})
+    enough = report(calibration(pairs=cell.pairs_needed, jobs=jobs(100, cell.pairs_needed, 0.05)), {A: margin(0.021)})
     assert not enough.cells[0].weak(cell.pairs_needed), "errors fall with the root of the pairs"
 
 
 def test_a_tolerance_of_nothing_is_refused_whatever_the_pairs() -> None:
     with pytest.raises(UsageError) as caught:
-        refuse_weak(report(calibration(), {"a": 0.0}), 10_000)
+        refuse_weak(report(calibration(), {A: 0.0}), 10_000)
     assert "pairs" not in caught.value.accepted
 
 
@@ -170,6 +174,18 @@ def test_a_calibration_comes_back_from_its_file(tmp_path: Path) -> None:
     calibration().write(path)
     assert Calibration.read(path) == calibration()
     assert find(tmp_path, ["s"], RUNNER, "r", 24, NOW) == (calibration(), "")
+
+
+def test_a_calibration_of_schema_1_has_names_in_place_of_keys(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    calibration().write(path)
+    content = json.loads(path.read_text())
+    for job in content["jobs"]:
+        (cell,) = job["cells"]
+        del cell["key"]
+        job["cells"] = {"s: a: energy_j per token": cell}
+    path.write_text(json.dumps({**content, "schema": 1}))
+    assert Calibration.read(path) == calibration()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 1}', "null"])
@@ -188,7 +204,7 @@ def test_another_schema_is_no_calibration(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     calibration().write(path)
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
-    with pytest.raises(MeasurementError, match="schema 1"):
+    with pytest.raises(MeasurementError, match="schema 2"):
         Calibration.read(path)
 
 
