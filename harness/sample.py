@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.quantity import Method, Unavailable
+from harness.sensor import PowerSensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,9 @@ class Scope:
         gain_class: sensors of one class err together, so their gain adds linearly.
         smoothing_s: averaging time of a smoothed power reading; 0 where none is known.
         max_power_w: limit of the power this scope can draw, used to bound what a late counter hides.
+        sensor: the power sensor behind the register; None where it is not known. The meter puts its readings into
+            `Snapshot.watts`: the energy of an integrated scope is made from them, a counter is held against them.
+        card: id of the meter card that `sensor` comes from; empty where the sensor of this device was not tested.
         device: UUID of the device, where the scope is one; only devices the workload used are charged.
         note: what a reader should know (`model: TDP x load`).
     """
@@ -40,6 +44,8 @@ class Scope:
     gain_class: str = ""
     smoothing_s: float = 0.0
     max_power_w: float | None = None
+    sensor: PowerSensor | None = None
+    card: str = ""
     device: str | None = None
     note: str = ""
 
@@ -65,6 +71,9 @@ class Cumulative:
     resets: int = 0
 
 
+_NO_WATTS: Final[Mapping[str, float | None]] = {}
+
+
 class Snapshot(NamedTuple):
     """All registers of a meter, read at one moment.
 
@@ -72,11 +81,14 @@ class Snapshot(NamedTuple):
         monotonic_ns: `time.monotonic_ns()` when the reading began.
         joules: cumulative joules per scope; a plain float where there is nothing more to say.
         took_ns: how long the reading took.
+        watts: power per scope as the sensor showed it in this very reading; None for one that failed. A scope that was
+            not asked for its power this time is left out.
     """
 
     monotonic_ns: int
     joules: Mapping[str, float | Cumulative | Unavailable]
     took_ns: int = 0
+    watts: Mapping[str, float | None] = _NO_WATTS
 
 
 now_ns = time.monotonic_ns

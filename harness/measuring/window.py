@@ -175,6 +175,7 @@ def measure(
     backend.synchronize()
     closed = meters.closing(align=True)
     window.finish_iteration()
+    meters.settle(closed)
     after(window)
     span = Span(
         name="window",
@@ -186,11 +187,15 @@ def measure(
         flags=shortness(meters, seconds(closed.ns - opened.ns), window.iteration),
     )
     ledger.spans.append(span)
-    ledger.readings += meters.energies(opened, closed, "window", window.index)
+    period_s = seconds(closed.ns - opened.ns) / window.iteration if window.iteration > 1 else None
+    ledger.readings += meters.energies(opened, closed, "window", window.index, period_s=period_s)
+    for _, _, ended in window.marks[-1:]:
+        meters.settle(ended)
     for name, begun, ended in window.marks:
         start = meters.utc_s(begun.ns)
         ledger.spans.append(Span(name=name, window=window.index, start_ns=begun.ns, end_ns=ended.ns, start_utc_s=start))
         ledger.readings += meters.energies(begun, ended, name, window.index)
+    meters.forget(closed)
     ledger.uses += [WindowUse(window=window.index, use=use) for use in window.uses]
     _write(ledger.items, window.items)
     _write(ledger.outputs, ({"item_id": item, "window": window.index, "output": out} for item, out in window.outputs))
@@ -205,6 +210,7 @@ def rest(
     opened = meters.opening(align=True)
     sleep(duration_s)
     closed = meters.closing(align=True)
+    meters.settle(closed)
     ledger.spans.append(
         Span(name=name, window=-1, start_ns=opened.ns, end_ns=closed.ns, start_utc_s=meters.utc_s(opened.ns))
     )

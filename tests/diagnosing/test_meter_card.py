@@ -13,7 +13,8 @@ from harness import __version__
 from harness.backend import Device as BackendDevice
 from harness.builtin.simulated import SimulatedAccelerator, SimulatedMeter, attach, detach
 from harness.diagnosing.load import CallableLoad, ProcessLoad
-from harness.diagnosing.meter_card import CardKey, MeterCard, run_card, stale
+from harness.diagnosing.card_test import run_card
+from harness.machine.meter_card import CardKey, MeterCard, card_path, key_of, stale
 from harness.diagnosing.self_test import fraction_of
 from harness.errors import MeasurementError
 from harness.meter import Meter, MeterContext
