@@ -164,7 +164,7 @@ def _published_faults(store: RemoteStore) -> Iterator[Finding]:
     for name in store.published():
         named = index.parts(name)
         if named is None:
-            yield Finding(f"{INDEX}/{name}", "no file of an index")
+            yield Finding(f"{INDEX}/{name}", "not an index file")
             continue
         there = documents_listed(store.files.tree(named[0]), named[0])
         if index.basis(there) != named[1]:
@@ -181,7 +181,7 @@ def push(place: str, runs: Sequence[str]) -> Iterator[str]:
     """
     store = open_store(place)
     if not isinstance(store, RemoteStore):
-        raise UsageError("nothing has to be sent to a folder", where=store.shown, accepted="--store with a URL")
+        raise UsageError("only a store behind a URL is pushed to", where=store.shown, accepted="--store with a URL")
     names = [_taken_in(store, run) for run in runs]
     if not names:
         names = sorted(child.name for child in store.folder.iterdir() if not child.name.startswith("."))
@@ -211,7 +211,7 @@ def _taken_in(store: RemoteStore, run: str) -> str:
     if "/" not in run and (store.folder / run).is_dir():
         return checked_name(run)
     if not (folder / RUN).is_file() and not (folder / GATE).is_file():
-        raise UsageError("this is no run", where=run, accepted="the name of a run in the mirror, or a run folder")
+        raise UsageError("this is not a run", where=run, accepted="the name of a run in the mirror, or a run folder")
     name = checked_name(folder.resolve().name)
     with suppress(HarnessError):
         store.find(name)

@@ -63,7 +63,7 @@ def test_a_lock_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: 
     os.chown(lock_folder_path(), 12345, 12345)
     (found,) = deep.lock_findings(lock_folder_path())
     assert found.state == "wrong"
-    with pytest.raises(MeasurementError, match="belongs to somebody else"), device_locks(("cpu",), print):
+    with pytest.raises(MeasurementError, match="belongs to another user"), device_locks(("cpu",), print):
         pass
 
 

@@ -84,10 +84,10 @@ def leaves() -> Any:
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (offers_nothing_iterable, "gave 3; accepted: an iterable of WorkloadSpec"),
-        (offers_text, "gave 'abc'"),
+        (offers_nothing_iterable, "returned 3; accepted: an iterable of WorkloadSpec"),
+        (offers_text, "returned 'abc'"),
         (offers_a_wrong_type, "accepted: WorkloadSpec"),
-        (offers_a_wrong_name, "offered the name 'a b/c'"),
+        (offers_a_wrong_name, "yielded the name 'a b/c'"),
         (raises, "RuntimeError: the disk is on fire"),
         (raises_late, "RuntimeError: the disk is on fire"),
         (leaves, "SystemExit: 4"),

@@ -162,4 +162,4 @@ def _positive(name: str, value: float) -> None:
 
 def _share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise UsageError(f"{name} {value} is no share", accepted="a number from 0 to 1")
+        raise UsageError(f"{name} {value} is not a share", accepted="a number from 0 to 1")
