@@ -1,4 +1,4 @@
-"""Plugins that need nothing but Python; they take the same door as a stranger's: hooks that yield specs."""
+"""Plugins that need nothing but Python, registered through the same hooks as anybody's."""
 
 from __future__ import annotations
 
