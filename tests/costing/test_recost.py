@@ -320,7 +320,7 @@ def test_rows_and_ranking_work_without_a_table(tmp_path: Path, registry: Registr
         (["smog.base=x"], [], "smog.base: found 'x'"),
         (["smog.base"], [], "does not set an option"),
         (["smog=1"], [], "does not set an option"),
-        (["smog.base="], [], "no value"),
+        (["smog.base="], [], "the value is missing"),
         (["smog.base=1,2"], [], "--sweep takes several"),
         (["smog.base=.nan"], [], "a finite number"),
         (["smog.base=[1"], [], "not valid YAML"),

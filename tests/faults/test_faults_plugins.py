@@ -161,7 +161,7 @@ def test_what_a_plugin_must_not_give_fails_its_trial_by_name(
         ("open", OSError("no device"), "OSError: no device"),
         ("read", None, "meter 'lamp' returned None, which is not a Snapshot"),
         ("read", 3.0, "meter 'lamp' returned 3.0, which is not a Snapshot"),
-        ("read", Snapshot(0, None), "which is no Snapshot"),
+        ("read", Snapshot(0, None), "which is not a Snapshot"),
         ("read", Snapshot(0, {HOST: "5"}), "the meter returned '5', which is not a number of joules"),
         ("read", Snapshot(0, {HOST: float("nan")}), "the meter returned nan"),
         ("read", Snapshot(0, {HOST: float("inf")}), "the meter returned inf"),

@@ -93,7 +93,7 @@ def test_names_that_are_none(name: str) -> None:
 
 @pytest.mark.parametrize("text", ["://x", "9://x", "s 3://x"])
 def test_no_address(text: str) -> None:
-    with pytest.raises(UsageError, match="no address"):
+    with pytest.raises(UsageError, match="not the address"):
         open_store(text)
 
 

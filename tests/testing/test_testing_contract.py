@@ -293,17 +293,17 @@ def registry_with(*specs):
     return registry
 
 
-def test_an_offer_is_checked_to_the_end_even_if_one_promise_is_broken():
+def test_a_spec_is_checked_to_the_end_even_if_one_check_fails():
     registry = registry_with(MeterSpec(name="falling", summary="falls", factory=lambda _options: Falling()))
     ((kind, offer),) = chosen(registry, "falling")
     checks = check_offer(kind, offer, registry)
     assert [each.detail for each in checks.failed] == ["joules of n0/x went back"]
     states = {each.sentence: each.state for each in checks.found}
-    assert states["close() may be called twice"] == "holds"
+    assert states["close() may be called twice"] == "passed"
     assert "not tried" in states.values(), "it came through no entry point, so its imports cannot be watched"
 
 
-def test_an_offer_that_needs_options_is_not_tried():
+def test_a_spec_that_needs_options_is_not_tried():
     registry = registry_with(MeterSpec(name="h", summary="h", factory=lambda _options: Falling(), options=Hungry))
     ((kind, offer),) = chosen(registry, "mine")
     checks = check_offer(kind, offer, registry)
@@ -311,14 +311,14 @@ def test_an_offer_that_needs_options_is_not_tried():
     assert checks.found[-1].detail == "needs options: file"
 
 
-def test_a_factory_that_raises_is_a_broken_promise():
+def test_a_factory_that_raises_fails_a_check():
     registry = registry_with(MeterSpec(name="h", summary="h", factory=lambda _options: 1 / 0))
     ((kind, offer),) = chosen(registry, "h")
     (failed,) = check_offer(kind, offer, registry).failed
     assert "ZeroDivisionError" in failed.detail
 
 
-def test_a_name_means_an_offer_a_distribution_or_a_plugin():
+def test_a_name_means_a_spec_a_distribution_or_a_plugin():
     registry = load_plugins()
     assert {kind for kind, _ in chosen(registry, "simulated")} == {"backend", "meter"}
     assert {offer.plugin.distribution for _, offer in chosen(registry, "joule-harness")} == {"joule-harness"}
@@ -331,13 +331,13 @@ def test_a_name_means_an_offer_a_distribution_or_a_plugin():
 
 
 @pytest.mark.parametrize("name", ["spin", "host", "declared_power"])
-def test_the_command_says_what_holds_of_built_in_offers(name):
+def test_the_command_says_what_built_in_plugins_pass(name):
     done = CliRunner().invoke(app, ["plugins", "--check", name, "--json"])
     assert done.exit_code == 0, done.output
     rows = json.loads(done.stdout)
     assert {row["name"] for row in rows} == {name}
-    assert {row["state"] for row in rows} <= {"holds", "not tried"}
-    assert [row for row in rows if row["state"] == "holds"]
+    assert {row["state"] for row in rows} <= {"passed", "not tried"}
+    assert [row for row in rows if row["state"] == "passed"]
 
 
 def test_the_command_refuses_an_unknown_name():
@@ -374,7 +374,7 @@ def test_nvml(harness_nvml, harness_clock):
     assert abs(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - before - 100_000) <= 100 * 100 + 1
 
 def test_contract(harness_contract):
-    assert [promise for promise in harness_contract("cpu_time") if promise.state == "holds"]
+    assert [promise for promise in harness_contract("cpu_time") if promise.state == "passed"]
 """
 INERT = """
 import sys
