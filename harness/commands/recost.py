@@ -24,10 +24,10 @@ def recost(
         list[str] | None, typer.Option("--set", metavar="METER.OPTION=VALUE", help="Option of an impact meter.")
     ] = None,
     sweep: Annotated[
-        list[str] | None, typer.Option(metavar="METER.OPTION=A,B,1..9", help="Options side by side, in one table.")
+        list[str] | None, typer.Option(metavar="METER.OPTION=A,B,1..9", help="Values side by side, in one table.")
     ] = None,
     store: StorePlace = DEFAULT_STORE,
-    form: Annotated[str, typer.Option("--format", help="Of the table: terminal, csv, md or json.")] = "terminal",
+    form: Annotated[str, typer.Option("--format", help="Format of the table: terminal, csv, md or json.")] = "terminal",
     output: Annotated[Path | None, typer.Option(help="File for the table.", show_default=False)] = None,
 ) -> None:
     """Costs finished runs again with other factors: new records, or one table of a sweep; nothing is measured."""

@@ -120,12 +120,12 @@ def _check_run(store: Store, run: str) -> Iterator[Finding]:
         elif path.name == RECORD:
             yield from _check_record(path.parent, name)
         elif path.name == JOB and not any((path.parent / done).exists() for done in _ENDED):
-            yield Finding(trial, "half written: `harness run --resume` measures it again", fault=False)
+            yield Finding(trial, "half-written; `harness run --resume` measures it again", fault=False)
         elif path.name == MEASUREMENT and not (path.parent / RECORD).exists():
-            yield Finding(trial, "measured and not costed: `harness run --resume` makes its record", fault=False)
+            yield Finding(trial, "measured and not costed; `harness run --resume` makes its record", fault=False)
     if isinstance(store, RemoteStore):
         for pending in store.pending(run):
-            yield Finding(pending, "is not in the store: `harness store push` sends it")
+            yield Finding(pending, "not in the store; `harness store push` sends it")
 
 
 _ENDED: Final = (MEASUREMENT, FAILURE)
@@ -155,9 +155,11 @@ def _index_faults(store: Store) -> Iterator[Finding]:
     for path in sorted((store.folder / INDEX).glob("*")):
         named = index.parts(path.name)
         if named is None or not index.intact(path):
-            yield Finding(f"{INDEX}/{path.name}", "damaged: it is not read; `harness store index` makes another")
+            yield Finding(f"{INDEX}/{path.name}", "damaged and not read; `harness store index` rebuilds it")
         elif index.basis(index.documents_of(store.folder / named[0])) != named[1]:
-            yield Finding(f"{INDEX}/{path.name}", "of records that have changed since: it is not read", fault=False)
+            yield Finding(
+                f"{INDEX}/{path.name}", "out of date, since its records have changed, and not read", fault=False
+            )
 
 
 def _published_faults(store: RemoteStore) -> Iterator[Finding]:

@@ -75,14 +75,11 @@ def check_meter(
 
     Example:
         >>> from harness.testing import FakeClock
+        >>> clock = FakeClock()
         >>> class Lamp(Meter):
-        ...     def open(self, context):
-        ...         self.clock = FakeClock()
-        ...         return {"n0/lamp:0": Scope(method=Method.ESTIMATED)}
-        ...     def read(self):
-        ...         return Snapshot(self.clock.advance(1.0), {"n0/lamp:0": 5.0 * self.clock.s})
-        ...     def close(self):
-        ...         pass
+        ...     def open(self, context): return {"n0/lamp:0": Scope(method=Method.ESTIMATED)}
+        ...     def read(self): return Snapshot(clock.advance(1.0), {"n0/lamp:0": 5.0 * clock.s})
+        ...     def close(self): pass
         >>> [snapshot.joules["n0/lamp:0"] for snapshot in check_meter(Lamp(), MeterContext())]
         [10.0, 15.0, 20.0]
     """

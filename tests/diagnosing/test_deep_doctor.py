@@ -148,7 +148,7 @@ def test_what_a_crash_left_in_a_store_is_named_with_what_to_do(stored_run: Store
     assert all(each.state == "wrong" and each.remedy for each in found.values())
     assert "not JSON" in found[first.name].detail
     assert found[second.name].detail in {"measured and not costed", "begun and not finished"}
-    assert found[".record.json.999999999"].remedy == "delete it: it is no record"
+    assert found[".record.json.999999999"].remedy == "delete it: it is not a record"
     assert "cannot be resumed" in found["plan.json"].remedy
     assert "run.json cannot be read: there is none" in found["r2"].detail
 

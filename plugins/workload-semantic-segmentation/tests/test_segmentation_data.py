@@ -253,7 +253,7 @@ def test_camvid_faults(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no pixel has the colour"):
         data[0]
     (lists / "list" / "train.lst").write_text("images/train1.png\n", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"train.lst:1: 1 words"):
+    with pytest.raises(UsageError, match=r"train.lst:1: found 1 words"):
         camvid(lists)
     (lists / "list" / "train.lst").write_text("", encoding="utf-8")
     with pytest.raises(UsageError, match="holds no image"):
