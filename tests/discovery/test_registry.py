@@ -1,4 +1,4 @@
-"""The registry: plugins one by one, broken ones apart, conflicts named, news that cannot hurt."""
+"""The registry: plugins one by one, broken ones apart, conflicts named, notification hooks that cannot hurt."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_broken_offer_is_recorded_and_the_others_work(function: Any, said: str
     assert (broken.name, broken.distribution, broken.version) == ("bad", "joule-bad", "2.0")
     assert said in broken.error
     assert registry.tell("harness_trial_started", trial={}) == []
-    assert told == [], "a broken plugin hears no news"
+    assert told == [], "a broken plugin gets no notification"
     with pytest.raises(UsageError, match=r"joule-bad 2\.0"):
         registry.get("workload", "xyz")
 

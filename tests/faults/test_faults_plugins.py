@@ -249,7 +249,7 @@ def test_faults_in_costing_name_the_plugin_and_leave_the_measurement(
     capsys.readouterr()
 
 
-# Offers, executors, news
+# Plugin specs, executors, notification hooks
 
 
 @pytest.mark.parametrize(

@@ -374,7 +374,7 @@ def test_nvml(harness_nvml, harness_clock):
     assert abs(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - before - 100_000) <= 100 * 100 + 1
 
 def test_contract(harness_contract):
-    assert [promise for promise in harness_contract("cpu_time") if promise.state == "passed"]
+    assert [check for check in harness_contract("cpu_time") if check.state == "passed"]
 """
 INERT = """
 import sys

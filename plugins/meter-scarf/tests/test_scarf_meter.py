@@ -393,7 +393,7 @@ def test_facility_energy_lowers_on_site_water_with_pue() -> None:
         ({**BASE, "basins": "nowhere.csv"}, "nowhere.csv"),
         ({**BASE, "start": "2025-10-26T02:30"}, "twice"),
         ({**BASE, "start": "2025-03-30T02:30"}, "never"),
-        ({**BASE, "start": "yesterday"}, "no time"),
+        ({**BASE, "start": "yesterday"}, "not a time"),
         ({**BASE, "curve": "logistic"}, "curve"),
     ],
 )
