@@ -7,7 +7,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -230,7 +230,7 @@ class TdpMeter(Meter):
         low, high = self._options.range
         over_j = state.over_j + state.joules * (1 - low)
         under_j = state.under_j * high + state.joules * (high - 1)
-        return Cumulative(state.joules, over_j, under_j, state.other_j, state.gap_s, state.resets)
+        return replace(state, over_j=over_j, under_j=under_j)
 
     def facts(self) -> Mapping[str, object]:
         """CPU model, power and its source, what is charged."""
