@@ -1,72 +1,24 @@
 """Turns readings of an energy counter, or of power, into cumulative joules that only ever grow.
 
 Shared by meters: `CounterTrack` for counters that wrap, reset, jump or fail to answer, `PowerIntegrator` for sampled
-power, `counter_disagrees` for a device that has both. What no device can have drawn, by its `PowerLimit`, is never
-counted: it is a gap between idle power and the limit, and `Cumulative.dropped` counts it.
+power. What no device can have drawn, by its `harness.power_limit.PowerLimit`, is never counted: it is a gap between
+idle power and the limit, and `Cumulative.dropped` counts it.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
-from harness.quantity import Amount, Method
-from harness.sample import Condition, Cumulative
+from harness.power_limit import PowerLimit
+from harness.quantity import Method
+from harness.sample import Cumulative
 from harness.units import nanoseconds, seconds
-
-SHORT_TIME_FACTOR: Final = 1.5
-SHORT_TIME_S: Final = 2.0
-"""Devices exceed their nominal limit for so long by at most this factor before control brings them back.
-
-A recorded RTX 3090, a card of 350 W, averaged 442 W over a second: 1.26 times its limit.
-"""
-DISAGREEMENT: Final = 0.05
-"""A counter and the integral of sampled power that differ by more, relative to the counter, disagree."""
 
 
 def _usable(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) and value >= 0 else None
-
-
-@dataclass(frozen=True, slots=True)
-class PowerLimit:
-    """What a device can draw, as its sensor would show it.
-
-    Attributes:
-        watts: the device's power limit, in W; None where it is not known: then nothing is implausible.
-        gain: relative half-width of the sensor's proportional error.
-        offset_w: half-width of the sensor's constant error, in W.
-    """
-
-    watts: float | None = None
-    gain: float = 0.0
-    offset_w: float = 0.0
-
-    @property
-    def shown_w(self) -> float:
-        """The greatest power that a correct sensor may show for long: limit x (1 + gain) + offset."""
-        return math.inf if self.watts is None else self.watts * (1 + self.gain) + self.offset_w
-
-    def allows(self, watts: float) -> bool:
-        """Whether one sample of power can be true."""
-        return watts <= SHORT_TIME_FACTOR * self.shown_w
-
-    def most_j(self, length_s: float, *, short_time: bool = True) -> float:
-        """The greatest energy that may be shown for so long a time.
-
-        Args:
-            length_s: the time, with the update period of the sensor in it.
-            short_time: whether the device may have exceeded its limit for `SHORT_TIME_S`.
-        """
-        if self.watts is None:
-            return math.inf
-        extra_s = (SHORT_TIME_FACTOR - 1) * min(length_s, SHORT_TIME_S) if short_time else 0.0
-        return self.shown_w * (length_s + extra_s)
-
-    def drawn_j(self, length_s: float) -> float:
-        """The greatest energy that was drawn in so long a time by a device at its limit; infinite if not known."""
-        return math.inf if self.watts is None else self.watts * length_s
 
 
 class _Running:
@@ -332,7 +284,7 @@ class CounterTrack(_Running):
             self._begin_doubt(length_ns, t_ns, value_j, line)
             return
         self._joules += increase_j
-        fits_j = self._limit.most_j(seconds(length_ns) + self._tick_s, short_time=False)
+        fits_j = self._limit.drawn_j(seconds(length_ns) + self._tick_s)
         if self._range_j is not None and self._range_j <= fits_j < math.inf:
             hidden = max(0, math.floor((fits_j - increase_j) / self._range_j))
             self._under_j += hidden * self._range_j
@@ -414,29 +366,3 @@ class CounterTrack(_Running):
             most_j = self._power_j + self._limit.drawn_j(seconds(missing_ns)) + late_j
             self._under_j += max(0.0, most_j - value_j)
         self._power_j, self._power_ns = 0.0, 0
-
-
-def counter_disagrees(scope: str, counted: Amount, integrated: Amount) -> Condition | None:
-    """What a meter says of a device whose counter and sampled power, read side by side, do not agree.
-
-    The two are never averaged: the meter gives the one of its scope's method, and returns this from `conditions()`.
-    A meter returns the condition that it found first, unchanged, from then on: each new text would be one more.
-
-    Args:
-        scope: name of the scope.
-        counted: joules of the counter since both were opened.
-        integrated: joules of the sampled power over the same time.
-
-    Returns:
-        None where they differ by no more than `DISAGREEMENT` of the counter, or where their bounds overlap, as they
-        do over a short time. An end that is not known explains nothing.
-    """
-    if not abs(integrated.value - counted.value) > DISAGREEMENT * abs(counted.value):
-        return None
-    below, above = sorted((counted, integrated), key=lambda amount: amount.value)
-    reaches_j = below.value if below.high is None else below.high
-    begins_j = above.value if above.low is None else above.low
-    if reaches_j >= begins_j:
-        return None
-    detail = f"the counter shows {counted.value:.6g} J where sampled power comes to {integrated.value:.6g} J"
-    return Condition("counter_disagrees", scope, detail)

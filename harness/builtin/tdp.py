@@ -14,7 +14,7 @@ from typing import Final, Literal, Self
 import psutil
 from pydantic import PositiveFloat, model_validator
 
-from harness.builtin.cpu_time import clock_tick_s, tree_cpu_s
+from harness.builtin.cpu_time import JITTER_TICKS, clock_tick_s, tree_cpu_s
 from harness.builtin.host import cpu_model, topology
 from harness.counter import CounterTrack
 from harness.meter import Meter, MeterContext, MeterSpec
@@ -179,7 +179,8 @@ class TdpMeter(Meter):
         found: dict[str, Scope | Unavailable] = {}
         for name, cpus in chosen.items():
             watts = power.watts * (len(sockets) if shared else 1)
-            self._registers[name] = _Register(cpus, watts / len(cpus), CounterTrack(max_power_w=watts), CounterTrack())
+            track = CounterTrack(max_power_w=watts, tick_s=JITTER_TICKS * clock_tick_s())
+            self._registers[name] = _Register(cpus, watts / len(cpus), track, CounterTrack())
             found[name] = Scope(
                 method=Method.ESTIMATED,
                 within=tuple(per_package) if shared else (),

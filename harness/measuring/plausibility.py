@@ -10,7 +10,8 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from harness.counter import CounterTrack, PowerLimit
+from harness.counter import CounterTrack
+from harness.power_limit import PowerLimit
 from harness.records.record import Reading, SeenCondition, Span
 from harness.sample import Cumulative, Scope
 
