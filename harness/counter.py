@@ -8,8 +8,8 @@ idle power and the limit, and `Cumulative.dropped` counts it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from harness.power_limit import PowerLimit
 from harness.quantity import Method
@@ -247,6 +247,14 @@ class CounterTrack(_Running):
             self._power_j, self._power_ns = 0.0, 0
         self._last = (t_ns, value_j)
         return self.state
+
+    def __copy__(self) -> Self:
+        """A track that goes on from here and leaves this one as it is."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        if self._doubt is not None:
+            made._doubt = replace(self._doubt, since_line=[*self._doubt.since_line])
+        return made
 
     def still_s(self, t_ns: int) -> float:
         """Seconds for which the counter has shown one and the same value; 0 before the first good read.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from itertools import pairwise
 
@@ -315,6 +316,15 @@ def test_what_is_no_reading_is_said(bad):
     assert played(CounterTrack(), [(0, 10.0), (1, bad), (2, 40.0)]).dropped == 1
     assert played(PowerIntegrator(1), [(0, 10.0), (1, bad), (2, 40.0)]).dropped == 1
     assert played(CounterTrack(), [(0, 10.0), (1, None), (2, 40.0)]).dropped == 0
+
+
+def test_a_copy_goes_on_and_leaves_its_original_as_it_was():
+    track = CounterTrack(max_power_w=LIMIT_W)
+    played(track, [(0, 5000.0), (1, 5400.0), (2, 65_535.0)])
+    before, other = track.state, copy.copy(track)
+    played(other, [(3, 70_000.0), (4, 6600.0)])
+    assert track.state == before
+    assert track.update(3 * S, 6200.0).joules == other.state.joules - 400 == pytest.approx(1200)
 
 
 CURVES = st.lists(st.floats(0.2, 1.0), min_size=8, max_size=40)

@@ -56,7 +56,7 @@ def judged(track: CounterTrack | None, scope: Scope, t_ns: int, register: Cumula
             offset_w=scope.offset_w,
         )
     else:
-        taken = copy.deepcopy(track)
+        taken = copy.copy(track)
     taken.update(t_ns, register.joules)
     return taken
 
