@@ -34,6 +34,10 @@ class _Running:
         self._dropped = 0
 
     @property
+    def _sums(self) -> tuple[float, float, float]:
+        return self._joules, self._over_j, self._under_j
+
+    @property
     def state(self) -> Cumulative:
         """The sums so far."""
         other = {Method.INTEGRATED: self._integrated_j} if self._integrated_j > 0 else {}
@@ -64,6 +68,16 @@ class PowerIntegrator(_Running):
             place, and `gap_s` alone says that the upper bound is incomplete.
         gain: relative half-width of the sensor's proportional error, allowed for when a sample is held against `max_w`.
         offset_w: half-width of its constant error, likewise.
+
+    Example:
+        >>> power = PowerIntegrator(expected_interval_s=0.1, max_w=300.0)
+        >>> started = power.update(0, 100.0)
+        >>> power.update(100_000_000, 120.0).joules  # 0.1 s later
+        11.0
+        >>> failed = power.update(200_000_000, None)
+        >>> late = power.update(300_000_000, 120.0)  # the interval of a failed sample is a gap with a bound
+        >>> round(late.joules, 9), round(late.under_j, 9), late.gap_s
+        (35.0, 36.0, 0.2)
     """
 
     def __init__(
@@ -182,6 +196,22 @@ class CounterTrack(_Running):
         offset_w: half-width of its constant error, likewise.
         longest_still_s: a counter that shows one value for longer was stuck: the time until it moves is a gap; None
             for one that may rightly stand still.
+
+    Example:
+        A counter that wraps at 100 J, on a device that draws at most 50 W:
+
+        >>> track = CounterTrack(range_j=100.0, policy="wrap", max_power_w=50.0)
+        >>> started = track.update(0, 90.0)
+        >>> track.update(1_000_000_000, 20.0).joules
+        30.0
+
+        Under the default policy a counter that goes backwards was reset:
+
+        >>> reset = CounterTrack()
+        >>> started = reset.update(0, 90.0)
+        >>> seen = reset.update(1_000_000_000, 20.0)
+        >>> seen.joules, seen.gap_s, seen.resets  # what it shows since is the least that was drawn
+        (20.0, 1.0, 1)
     """
 
     def __init__(
@@ -237,7 +267,7 @@ class CounterTrack(_Running):
         if self._line is None:
             if began is not None:
                 self._bridge(t_ns - began, 0.0)
-            self._start_line(t_ns, value_j)
+            self._line, self._doubt = (t_ns, value_j), None
         elif self._doubt is not None:
             self._decide(self._doubt, self._line, t_ns, value_j)
         elif value_j != self._line[1]:
@@ -253,7 +283,7 @@ class CounterTrack(_Running):
         made = object.__new__(type(self))
         made.__dict__.update(self.__dict__)
         if self._doubt is not None:
-            made._doubt = replace(self._doubt, since_line=[*self._doubt.since_line])
+            made._doubt = replace(self._doubt)
         return made
 
     def still_s(self, t_ns: int) -> float:
@@ -272,9 +302,6 @@ class CounterTrack(_Running):
             self._power_j += (self._last_power[1] + power_w) / 2 * seconds(length_ns)
             self._power_ns += length_ns
         self._last_power = None if power_w is None else (t_ns, power_w)
-
-    def _start_line(self, t_ns: int, value_j: float) -> None:
-        self._line, self._doubt = (t_ns, value_j), None
 
     def _increase(self, since: tuple[int, float], t_ns: int, value_j: float) -> float | None:
         """Joules since a reading, with a wrap repaired; None where no device can have drawn them."""
@@ -302,24 +329,17 @@ class CounterTrack(_Running):
             self._gap_ns += length_ns
             missing_j = self._limit.drawn_j(seconds(length_ns) + self._tick_s) - increase_j
             self._under_j += missing_j if 0 < missing_j < math.inf else 0.0
-        self._start_line(t_ns, value_j)
+        self._line, self._doubt = (t_ns, value_j), None
 
     def _begin_doubt(self, length_ns: int, t_ns: int, value_j: float, line: tuple[int, float]) -> None:
-        before = (self._joules, self._over_j, self._under_j)
+        before = self._sums
         fell = value_j < line[1]
         restart = fell and value_j <= self._limit.most_j(seconds(length_ns) + self._tick_s)
         self._resets += fell
         self._dropped += not restart
         self._bridge(length_ns, value_j if restart else 0.0)
-        self._doubt = _Doubt(t_ns, value_j, restart, not restart, [0.0, 0.0, 0.0])
-        self._note(self._doubt, before)
-        self._doubt.since_doubt_j = 0.0
-
-    def _note(self, doubt: _Doubt, before: tuple[float, float, float]) -> None:
-        after = (self._joules, self._over_j, self._under_j)
-        for index in range(3):
-            doubt.since_line[index] += after[index] - before[index]
-        doubt.since_doubt_j += after[0] - before[0]
+        added = [now - then for now, then in zip(self._sums, before, strict=True)]
+        self._doubt = _Doubt(t_ns, value_j, restart, not restart, added)
 
     def _decide(self, doubt: _Doubt, line: tuple[int, float], t_ns: int, value_j: float) -> None:
         """A reading after one that was doubted: on the old line, on the new one, on both, or on neither."""
@@ -341,13 +361,15 @@ class CounterTrack(_Running):
         self._over_j += max(0.0, found_j - over_j - min(ends))
         self._under_j += max(0.0, max(ends) - found_j - under_j)
         self._dropped += returned and not doubt.dropped
-        self._start_line(t_ns, value_j)
+        self._line, self._doubt = (t_ns, value_j), None
 
     def _stay_in_doubt(self, doubt: _Doubt, t_ns: int, value_j: float, *, moved: bool) -> None:
-        before = (self._joules, self._over_j, self._under_j)
+        before = self._sums
         assert self._last is not None
         self._bridge(t_ns - self._last[0], 0.0)
-        self._note(doubt, before)
+        added = [now - then for now, then in zip(self._sums, before, strict=True)]
+        doubt.since_line = [sum(pair) for pair in zip(doubt.since_line, added, strict=True)]
+        doubt.since_doubt_j += added[0]
         doubt.restart = False
         if moved:
             self._dropped += 1

@@ -1,4 +1,4 @@
-"""The contract checks catch the faults they promise to catch."""
+"""The conformance checks catch the faults that they are for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.meter import Meter, MeterContext
 from harness.quantity import Method, Unavailable
 from harness.sample import Cumulative, Scope, Snapshot
 from harness.testing import FakeClock, check_meter, check_offers, check_workload
-from harness.testing.promises import Promises
+from harness.testing.checks import Checks
 from harness.workload import Column, Workload, WorkloadSpec
 
 SCOPE = Scope(method=Method.COUNTER)
@@ -63,10 +63,10 @@ def test_check_meter_accepts_an_honest_one():
 
 
 def test_check_meter_allows_what_a_late_counter_may_show_at_once():
-    promises = Promises()
-    check_meter(Fake({"n0/a": LIMITED}, {"n0/a": 1.0}, {"n0/a": 60.0}), MeterContext(), promises=promises)
-    assert not promises.broken
-    assert [one.state for one in promises.found if "max_power_w" in one.sentence] == ["holds"]
+    checks = Checks()
+    check_meter(Fake({"n0/a": LIMITED}, {"n0/a": 1.0}, {"n0/a": 60.0}), MeterContext(), checks=checks)
+    assert not checks.failed
+    assert [one.state for one in checks.found if "max_power_w" in one.sentence] == ["passed"]
 
 
 class Here(Backend):
