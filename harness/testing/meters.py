@@ -80,6 +80,13 @@ def _announced(opened: Mapping[str, Scope | Unavailable] | Unavailable, node: st
     return opened
 
 
+def _reasons(opened: Mapping[str, Scope | Unavailable] | Unavailable) -> str:
+    """Why a meter reads nothing."""
+    if isinstance(opened, Unavailable):
+        return opened.reason
+    return "; ".join(scope.reason for scope in opened.values() if isinstance(scope, Unavailable))
+
+
 def check_meter(
     meter: Meter,
     context: MeterContext,
@@ -128,12 +135,9 @@ def check_meter(
                 snapshots.append(meter.read())
                 _check_snapshot(snapshots[-1], opened, last)
                 between()
-            times = [snapshot.monotonic_ns for snapshot in snapshots]
-            assert times == sorted(times), "the snapshots' times went back"
+            assert snapshots == sorted(snapshots, key=lambda one: one.monotonic_ns), "the snapshots' times went back"
             if not last:
-                reasons = [scope.reason for scope in opened.values() if isinstance(scope, Unavailable)]
-                reasons += [answer.reason] if isinstance(answer, Unavailable) else []
-                raise NotTriedError("; ".join(reasons) or "nothing was read")
+                raise NotTriedError(_reasons(answer) or "nothing was read")
         with held.that("what it counts stays within the max_power_w that its scopes declare"):
             _check_limits(snapshots, opened)
         with held.that("facts are JSON values, and conditions can be asked for"):
