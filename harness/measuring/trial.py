@@ -23,6 +23,7 @@ from harness.discovery.registry import Registry
 from harness.errors import HarnessError
 from harness.machine import fingerprint, leftovers
 from harness.machine.device_locks import device_locks
+from harness.measuring import plausibility
 from harness.measuring.channel import Channel
 from harness.measuring.interruptions import Interruptions
 from harness.measuring.messenger import Messenger
@@ -115,7 +116,11 @@ class Trial:
                 self._idle("loaded_idle", meters, backend, ledger)
                 warm_up = self._warm_up(workload, meters, backend)
                 validation = self._windows(workload, meters, backend, ledger)
-                conditions = (*meters.conditions(), *self.interruptions.conditions(ledger.spans))
+                conditions = (
+                    *meters.conditions(),
+                    *self.interruptions.conditions(ledger.spans),
+                    *plausibility.conditions(ledger.readings, ledger.spans, meters.scopes()),
+                )
                 reports = self._reports(meters.channels, silent)
             finally:
                 faults += meters.close()

@@ -60,7 +60,7 @@ class Reading:
         primary: whether this meter counts for the scope; the others are cross-checks.
         value: joules, or why there are none.
         coverage: share of the span with valid data.
-        flags: `not aligned`, `counter reset`, `low coverage`, ...
+        flags: `not aligned`, `counter reset`, `low coverage`, `implausible readings`, `power above limit`, ...
     """
 
     span: str
