@@ -38,6 +38,7 @@ class RecordingWindow:
     outputs: dict[str, object] = field(default_factory=dict)
     uses: list[DeviceUse] = field(default_factory=list)
     marks: list[str] = field(default_factory=list)
+    simulated_s: float = 0.0
     _started: bool = False
     _opened_ns: int | None = None
 
@@ -66,6 +67,10 @@ class RecordingWindow:
         self.uses.append(
             DeviceUse(device=device, role=role, busy_s=busy_s, reserved_s=reserved_s, stands_for=stands_for)
         )
+
+    def simulated_duration(self, seconds: float) -> None:
+        """Keeps how long modelled work takes on its own clock."""
+        self.simulated_s += seconds
 
     @contextmanager
     def mark(self, name: str) -> Iterator[None]:

@@ -184,7 +184,7 @@ def mean_of(values: Sequence[Value]) -> Value:
     if len(amounts) < len(values):
         return next(value for value in values if not isinstance(value, Amount))
     summed = total(amounts)
-    return summed.times(1 / len(amounts), summed.unit)
+    return summed.times(1 / len(amounts), summed.unit, method=Method.MEASURED)
 
 
 def _shown(value: Value, scale: float = 1.0) -> str:
