@@ -295,13 +295,7 @@ def per_unit(value: Value, name: str, counted: UnitCount) -> Value:
 
 
 def per_second(name: str, counted: UnitCount, duration: Value) -> Value:
-    """The rate at which a functional unit was achieved; 0 is a valid rate.
-
-    Args:
-        name: of the unit.
-        counted: how much of it was achieved.
-        duration: of the work, in s; modelled work's own time, never that of the simulator.
-    """
+    """The rate at which a functional unit was achieved in the time of the very work; 0 is a valid rate."""
     if isinstance(counted.achieved, Unavailable):
         return counted.achieved
     if not isinstance(duration, Amount):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.backend import Device
+from harness.errors import MeasurementError
 from harness.options import NoOptions, Options
 from harness.quantity import Amount, Method, Value
 from harness.sample import Scope
@@ -102,7 +104,10 @@ class Costed:
     @property
     def duration(self) -> Value:
         """The length of the work with its method, or why there is none."""
-        return self.readings.get("duration_s") or Amount.exact(self.duration_s, "s")
+        known = self.readings.get("duration_s")
+        if known is None and not math.isfinite(self.duration_s):
+            raise MeasurementError(f"duration is {self.duration_s} s", accepted="a finite duration")
+        return known or Amount.exact(self.duration_s, "s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,16 +124,11 @@ class Amount:
         return {method: part / self.value for method, part in self.composition.items()}
 
     def as_weak_as(self, method: Method) -> Amount:
-        """The same number with no part of a stronger method than this one.
-
-        Only a count or a clock reading has a bound without width: another method leaves none of that kind.
-        """
+        """The same number and instrument's bound, with no part of a stronger method than this one."""
         parts: dict[Method, float] = {}
         for own, part in self.composition.items():
             name = weakest(own, method)
             parts[name] = parts.get(name, 0.0) + part
-        if method.weakness and self.low == self.high:
-            return replace(self, composition=parts, low=None, high=None)
         return replace(self, composition=parts)
 
     def times(

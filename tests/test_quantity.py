@@ -25,7 +25,7 @@ def amounts() -> st.SearchStrategy[Amount]:
 
 @given(amounts(), st.floats(0, 1e6))
 def test_scaling_is_linear_and_keeps_the_composition(amount: Amount, factor: float) -> None:
-    scaled = amount.times(factor, "g")
+    scaled = amount.times(factor, "g", method=Method.MEASURED)
     assert scaled.value == pytest.approx(amount.value * factor, rel=1e-12)
     assert scaled.low == pytest.approx((amount.low or 0) * factor)
     for method, part in amount.composition.items():
@@ -38,15 +38,15 @@ def test_totals_add_parts_and_bounds_linearly(listed: list[Amount]) -> None:
     assert summed.value == pytest.approx(math.fsum(a.value for a in listed))
     assert summed.low == pytest.approx(math.fsum(a.low or 0 for a in listed))
     assert summed.high == pytest.approx(math.fsum(a.high or 0 for a in listed))
-    assert summed.label.weakness == max((a.label.weakness for a in listed if a.value), default=summed.label.weakness)
+    assert summed.label.weakness == max(a.label.weakness for a in listed)
 
 
 @given(amounts(), st.floats(0.1, 10), st.floats(0, 1), st.floats(1, 2))
 def test_a_factor_with_a_range_widens_the_bound_and_holds_the_value(
     amount: Amount, factor: float, below: float, above: float
 ) -> None:
-    narrow = amount.times(factor, "g")
-    wide = amount.times(factor, "g", low=factor * below, high=factor * above)
+    narrow = amount.times(factor, "g", method=Method.MEASURED)
+    wide = amount.times(factor, "g", method=Method.MEASURED, low=factor * below, high=factor * above)
     assert wide.low is not None
     assert wide.high is not None
     assert wide.low <= (narrow.low or 0) * (1 + 1e-12)

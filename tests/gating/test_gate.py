@@ -33,6 +33,7 @@ def trial(value: Value | float, *, flags: Sequence[str] = (), columns: Any = Non
         columns=columns or {},
         units={"token": unit, "item": unit},
         measurement=SimpleNamespace(windows=(SimpleNamespace(flags=flags, duration_s=1.0),)),
+        factors=(),
     )
 
 
