@@ -53,6 +53,34 @@ def test_a_factor_with_a_range_widens_the_bound_and_holds_the_value(
     assert wide.high >= (narrow.high or 0) * (1 - 1e-12)
 
 
+@given(amounts(), amounts(), st.floats(0.1, 10), st.sampled_from(list(Method)))
+def test_no_result_is_stronger_than_its_parts(first: Amount, second: Amount, factor: float, method: Method) -> None:
+    parts = [first.label.weakness, second.label.weakness]
+    assert total([first, second]).label.weakness == max(parts)
+    assert first.times(factor, "g", method=method).label.weakness == max(parts[0], method.weakness)
+    assert first.times(factor, "g").label.weakness >= Method.ESTIMATED.weakness
+    assert first.as_weak_as(method).label.weakness == max(parts[0], method.weakness)
+    assert first.as_weak_as(method).value == first.value
+    if second.value > 1e-6:
+        quotient = first.over(second, "1")
+        assert quotient.label.weakness == max(parts)
+        assert quotient.value == pytest.approx(first.value / second.value, rel=1e-9)
+
+
+def test_a_quotient_holds_what_both_bounds_hold() -> None:
+    power = Amount.of(100.0, "J", Method.COUNTER, low=90.0, high=110.0).over(
+        Amount.of(10.0, "s", Method.MEASURED, low=8.0, high=12.5), "W"
+    )
+    assert (power.value, power.low, power.high) == pytest.approx((10.0, 7.2, 13.75))
+    assert Amount.exact(1, "J").over(Amount.of(2.0, "s", Method.SIMULATED), "W").high is None
+    with pytest.raises(ValueError, match="above 0"):
+        Amount.exact(1, "J").over(Amount.exact(0, "s"), "W")
+
+
+def test_a_part_of_zero_still_counts_for_the_label() -> None:
+    assert total([Amount.exact(5, "J", Method.COUNTER), Amount.of(0, "J", Method.SIMULATED)]).label is Method.SIMULATED
+
+
 def test_one_unknown_bound_makes_the_total_unknown() -> None:
     summed = total([Amount.exact(1, "J"), Amount.of(2, "J", Method.ESTIMATED)])
     assert (summed.low, summed.high) == (None, None)

@@ -21,6 +21,8 @@ ENERGY_SECONDS: Final = 30.0
 """An energy window below this, or below 100 counter ticks, or below 20 iterations, is `short` and never gated."""
 ENERGY_TICKS: Final = 100
 ITERATIONS: Final = 20
+SHORTEST_S: Final = 1e-9
+"""Modelled work takes at least so long: the resolution of a clock."""
 TIME_SECONDS: Final = 1.0
 """A window below this, or below 20 iterations, is `short_time`: not even its times are gated."""
 
@@ -131,8 +133,8 @@ class OpenWindow:
 
     def simulated_duration(self, seconds: float) -> None:
         """Adds to how long the modelled work takes on its own clock."""
-        if finite(seconds) is None or seconds <= 0:
-            raise PluginError(f"a simulated duration of {seconds!r:.60} s", accepted="a finite number above 0")
+        if finite(seconds) is None or seconds < SHORTEST_S:
+            raise PluginError(f"a simulated duration of {seconds!r:.60} s", accepted="a finite number, at least 1 ns")
         self.modelled = True
         self.simulated_s = (self.simulated_s or 0.0) + seconds
 

@@ -133,8 +133,7 @@ def load_record(folder: Path) -> Record:
 
 def _restated(found: Record) -> Record:
     """An older record of modelled work, whose windows do not say so: what the simulator's time divided is missing."""
-    spans = found.measurement.windows
-    if not found.modelled or any(span.modelled for span in spans):
+    if not found.modelled or f"{SIMULATOR}s" in found.totals:
         return found
     missing = Unavailable(NO_SIMULATED_DURATION)
     timed = dict.fromkeys({"duration_s", "power_w"} & found.totals.keys(), missing)
