@@ -219,6 +219,7 @@ class Trial:
             min_seconds=wanted.min_seconds if index >= 0 else 0.0,
             min_iterations=wanted.min_iterations if index >= 0 else 1,
             max_seconds=wanted.max_seconds if index >= 0 else None,
+            modelled=self.spec.modelled,
         )
 
     def _warm_up(self, workload: Workload, meters: Meters, backend: Backend) -> WarmUp:
