@@ -11,7 +11,7 @@ from typing import Any, Final
 from harness.errors import MeasurementError, UsageError
 from harness.quantity import Amount, Method, Unavailable, Value
 from harness.records.files import load_record, records_of
-from harness.records.metric import RATE, Metric
+from harness.records.metric import ABOVE_IDLE, POWERS, RATE, Metric
 from harness.records.paths import RECORD
 from harness.records.record import Measurement, Record
 
@@ -140,7 +140,7 @@ def rests_on_factors(metric: Metric, finished: Record) -> bool:
     base = metric.name.partition(":")[0]
     column = metric.name.partition(".")[0]
     own = metric.per is None and column in finished.columns
-    return bool(finished.factors) and base not in {"duration_s", "energy_j", "power_w", RATE} and not own
+    return bool(finished.factors) and base not in {"duration_s", "energy_j", ABOVE_IDLE, *POWERS, RATE} and not own
 
 
 def drivers(measurement: Measurement) -> list[str]:

@@ -96,9 +96,10 @@ def check_meter(
                 reasons = [scope.reason for scope in opened.values() if isinstance(scope, Unavailable)]
                 reasons += [answer.reason] if isinstance(answer, Unavailable) else []
                 raise NotTriedError("; ".join(reasons) or "nothing was read")
-        with held.that("facts are JSON values, and conditions can be asked for"):
+        with held.that("facts are JSON values, and conditions and temperatures can be asked for"):
             json.dumps(dict(meter.facts()), allow_nan=False)
             list(meter.conditions())
+            json.dumps(dict(meter.temperatures()), allow_nan=False)
         with held.that("close() may be called twice"):
             meter.close()
             meter.close()
