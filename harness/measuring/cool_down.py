@@ -48,7 +48,8 @@ def cool_down(rule: CoolDown, meters: Meters, sleep: Callable[[float], None], te
     while max(celsius.values()) > awaited and (left_s := rule.at_most_s - waited_s()) > 0:
         scope, warmest = max(celsius.items(), key=lambda item: item[1])
         tell(
-            f"{scope} at {warmest:g} °C, waits for {awaited:g} °C, {left_s:.0f} s at most", 1 - left_s / rule.at_most_s
+            f"{scope} at {warmest:.1f} °C, waits for {awaited:g} °C, {left_s:.0f} s at most",
+            1 - left_s / rule.at_most_s,
         )
         sleep(min(LOOK_S, left_s))
         celsius = meters.temperatures() or celsius
@@ -61,7 +62,7 @@ def conditions(rest: Rest | None) -> tuple[SeenCondition, ...]:
         return ()
     warm = {scope: at for scope, at in rest.celsius.items() if at > rest.to_celsius}
     told = {
-        scope: f"{at:g} °C after {rest.waited_s:.0f} s, where {rest.to_celsius:g} °C were awaited"
+        scope: f"{at:.1f} °C after {rest.waited_s:.0f} s, where {rest.to_celsius:g} °C were awaited"
         for scope, at in warm.items()
     }
     if rest.cooled is None:

@@ -7,7 +7,7 @@ is named).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -27,6 +27,11 @@ LOADED_IDLE_POWER = "loaded_idle_power_w"
 """With the workload loaded and no work."""
 POWERS = frozenset({"power_w", IDLE_POWER, LOADED_IDLE_POWER})
 """Never divided by a functional unit."""
+
+
+def idle_measured(totals: Container[str]) -> bool:
+    """Whether readings of a trial, or of several, hold an idle power."""
+    return IDLE_POWER in totals or LOADED_IDLE_POWER in totals
 
 
 def never_gated(name: str) -> str:
