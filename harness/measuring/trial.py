@@ -117,11 +117,7 @@ class Trial:
                 self._idle(LOADED_IDLE, meters, backend, ledger)
                 warm_up = self._warm_up(workload, meters, backend)
                 validation = self._windows(workload, meters, backend, ledger)
-                conditions = (
-                    *meters.conditions(),
-                    *self.interruptions.conditions(ledger.spans),
-                    *cool_down.conditions(rested),
-                )
+                conditions = (*meters.conditions(), *self.interruptions.conditions(ledger.spans))
                 reports = self._reports(meters.channels, silent)
             finally:
                 faults += meters.close()
@@ -144,7 +140,7 @@ class Trial:
             readings=tuple(ledger.readings),
             uses=tuple(ledger.uses),
             meters=reports,
-            conditions=tuple(self._judged(seen) for seen in conditions),
+            conditions=tuple(self._judged(seen) for seen in (*conditions, *cool_down.conditions(rested))),
             validation=tuple(validation),
             why_zero=json_mapping(workload.why_zero(), self.workload, "why_zero"),
             flags=(*faults, *self._notable(warm_up)),

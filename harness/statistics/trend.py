@@ -90,7 +90,7 @@ def inversions(multiplicities: Sequence[int]) -> list[int]:
     """How many orders of a multiset have 0, 1, 2, ... pairs in descending order."""
     found = [1]
     for i in range(1, sum(multiplicities) + 1):
-        found = _times(found, [1] * i)  # 1 + q + ... + q^(i-1)
+        found = _times_ones(found, i)
     for each in multiplicities:
         for i in range(2, each + 1):
             found = _over(found, i)
@@ -103,6 +103,13 @@ def _times(one: Sequence[int], other: Sequence[int]) -> list[int]:
         for j, b in enumerate(other):
             product[i + j] += a * b
     return product
+
+
+def _times_ones(factor: Sequence[int], i: int) -> list[int]:
+    """The product of a polynomial with 1 + q + ... + q^(i-1): each coefficient is a sum of `i` neighbours."""
+    sums = [0, *itertools.accumulate(factor)]
+    last = len(factor)
+    return [sums[min(k + 1, last)] - sums[max(0, k + 1 - i)] for k in range(last + i - 1)]
 
 
 def _over(dividend: Sequence[int], i: int) -> list[int]:
