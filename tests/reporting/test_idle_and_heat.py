@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from harness.backend import Device
+from harness.comparing.compare import compare
 from harness.functional_unit import UnitCount, per_second, per_unit
 from harness.quantity import Amount, Method, Unavailable, Value
 from harness.records.files import write_json, write_measurement, write_record
@@ -237,3 +238,13 @@ def test_energies_that_drift_in_noise_are_flagged(tmp_path: Path, seed: int) -> 
     generator = random.Random(seed)
     records = [trial(number, joules=50 + number + generator.gauss(0, 0.5)) for number in range(10)]
     assert drifting(tmp_path / "r", records) == [("energy per token", "point p")]
+
+
+def test_runs_are_compared_by_net_energy_only_where_it_was_measured(tmp_path: Path) -> None:
+    def known(name: str, *, idle: bool) -> set[str]:
+        made = [trial(number) if idle else without_idle(trial(number)) for number in range(3)]
+        folders = [stored(tmp_path / f"{name}{side}", made) for side in "ab"]
+        return {each.metric.name for point in compare(*folders).points for each in point.metrics}
+
+    assert ABOVE_IDLE in known("with", idle=True)
+    assert ABOVE_IDLE not in known("without", idle=False)
