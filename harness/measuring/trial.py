@@ -23,7 +23,7 @@ from harness.discovery.registry import Registry
 from harness.errors import HarnessError
 from harness.machine import fingerprint, leftovers
 from harness.machine.device_locks import device_locks
-from harness.measuring import cool_down
+from harness.measuring import cool_down, plausibility
 from harness.measuring.channel import Channel
 from harness.measuring.interruptions import Interruptions
 from harness.measuring.messenger import Messenger
@@ -117,13 +117,16 @@ class Trial:
                 self._idle(LOADED_IDLE, meters, backend, ledger)
                 warm_up = self._warm_up(workload, meters, backend)
                 validation = self._windows(workload, meters, backend, ledger)
-                conditions = (*meters.conditions(), *self.interruptions.conditions(ledger.spans))
+                conditions = (
+                    *meters.conditions(),
+                    *self.interruptions.conditions(ledger.spans),
+                    *plausibility.conditions(ledger.readings, ledger.spans, meters.scopes()),
+                )
                 reports = self._reports(meters.channels, silent)
             finally:
                 faults += meters.close()
             written = side_car_sizes(streams)
-        described = {"name": self.point.backend.name}
-        described |= json_mapping(backend.fingerprint(), self.backend, "fingerprint")
+        described = json_mapping(backend.fingerprint(), self.backend, "fingerprint")
         return Measurement(
             run=self.job["run"],
             trial_id=self.job["trial_id"],
@@ -131,7 +134,7 @@ class Trial:
             point=self.job["point"],
             started_utc=self.started_utc,
             environment=fingerprint.environment(),
-            backend=described,
+            backend={"name": self.point.backend.name, **described},
             devices=devices,
             plugins=self.registry.versions(),
             workload=json_mapping(workload.facts(), self.workload, "facts"),

@@ -67,7 +67,7 @@ class Reading:
         primary: whether this meter counts for the scope; the others are cross-checks.
         value: joules, or why there are none.
         coverage: share of the span with valid data.
-        flags: `not aligned`, `counter reset`, `low coverage`, ...
+        flags: `not aligned`, `counter reset`, `low coverage`, `implausible readings`, `power above limit`, ...
     """
 
     span: str
@@ -82,7 +82,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeterReport:
-    """What a meter offered in this trial.
+    """What a meter reads in this trial.
 
     Attributes:
         name: of the meter.
