@@ -16,6 +16,7 @@ from typing import Final, Literal
 
 from pydantic import PositiveFloat
 
+from harness.builtin.cpu_temperature import package_temperatures
 from harness.counter import CounterTrack
 from harness.meter import Meter, MeterContext, MeterSpec
 from harness.options import Options
@@ -134,10 +135,11 @@ class RaplMeter(Meter):
         self._sleep = sleep
         self._counters: dict[str, _Counter] = {}
         self._left_out: dict[str, str] = {}
+        self._node = ""
 
     def open(self, context: MeterContext) -> Mapping[str, Scope | Unavailable] | Unavailable:
         """Finds the zones and starts from what they show."""
-        self._counters, self._left_out = {}, {}
+        self._counters, self._left_out, self._node = {}, {}, context.node
         root = self._options.root
         try:
             zones = find_zones(root, self._read_text)
@@ -256,6 +258,10 @@ class RaplMeter(Meter):
             counter.last_error = f"RAPL zone {counter.zone.name} has not moved for {still_s:.3g} s"
             return Unavailable(counter.last_error)
         return state
+
+    def temperatures(self) -> Mapping[str, float]:
+        """Of each CPU package with a sensor."""
+        return package_temperatures(self._node)
 
     def facts(self) -> Mapping[str, object]:
         """Zones read, their ranges and limits, and the zones left out with the reason."""

@@ -14,6 +14,7 @@ from typing import Final, Literal, Self
 import psutil
 from pydantic import PositiveFloat, model_validator
 
+from harness.builtin.cpu_temperature import package_temperatures
 from harness.builtin.cpu_time import JITTER_TICKS, clock_tick_s, tree_cpu_s
 from harness.builtin.host import cpu_model, topology
 from harness.counter import CounterTrack
@@ -148,12 +149,13 @@ class TdpMeter(Meter):
         self._model, self._clock = model, clock
         self._registers: dict[str, _Register] = {}
         self._pid = 0
+        self._node = ""
         self._facts: dict[str, object] = {}
 
     def open(self, context: MeterContext) -> Mapping[str, Scope | Unavailable] | Unavailable:
         """Finds the power of each package and starts from the CPU times so far."""
         self._registers = {}
-        self._pid = context.pid or os.getpid()
+        self._pid, self._node = context.pid or os.getpid(), context.node
         sockets = topology()
         threads = max(map(len, sockets.values()))
         model = self._model()
@@ -232,6 +234,10 @@ class TdpMeter(Meter):
         over_j = state.over_j + state.joules * (1 - low)
         under_j = state.under_j * high + state.joules * (high - 1)
         return replace(state, over_j=over_j, under_j=under_j)
+
+    def temperatures(self) -> Mapping[str, float]:
+        """Of each CPU package with a sensor."""
+        return package_temperatures(self._node)
 
     def facts(self) -> Mapping[str, object]:
         """CPU model, power and its source, what is charged."""

@@ -82,7 +82,9 @@ class Progress:
             )
             return
         now = time.monotonic()
-        if phase in {"prepare", "costing"} and (phase != self._last_phase or now - self._last_print > PLAIN_EVERY_S):
+        if phase in {"prepare", "cool-down", "costing"} and (
+            phase != self._last_phase or now - self._last_print > PLAIN_EVERY_S
+        ):
             self._last_phase, self._last_print = phase, now
             print(f"  {phase} {text}".rstrip(), file=sys.stderr, flush=True)  # noqa: T201
 

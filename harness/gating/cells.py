@@ -13,7 +13,7 @@ from harness.gating.verdict import Cell, CellKey, margin
 from harness.planning.point import Point
 from harness.planning.suite import GateRule
 from harness.quantity import Amount, Method, Value, weakest
-from harness.records.metric import Kind, Metric
+from harness.records.metric import Kind, Metric, never_gated
 from harness.records.record import Record
 from harness.records.trials import PointTrials, energy_beneath, methods_of
 from harness.statistics.paired import log_ratio
@@ -179,6 +179,8 @@ def limit(key: CellKey, heads: Iterable[Record], trial: str = "pair {}, head") -
 
 def gateable(metric: Metric, record: Record) -> tuple[Amount | None, str]:
     """A metric's value in a trial, or why a gate may not use it."""
+    if reason := never_gated(metric.name):
+        return None, reason
     value: Value = metric.value(record)
     if not isinstance(value, Amount):
         return None, value.reason

@@ -7,6 +7,7 @@ edge: take the time, read every meter, then wait for the next tick, which bounds
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections import deque
@@ -248,6 +249,20 @@ class Meters:
             if channel.scopes and type(channel.meter).conditions is not Meter.conditions:
                 self._look(channel)
         return tuple(self._seen.values())
+
+    def temperatures(self) -> dict[str, float]:
+        """Temperature of each scope that a meter can tell, in °C; what a meter raises becomes a condition."""
+        found: dict[str, float] = {}
+        for channel in self.channels:
+            if channel.scopes and type(channel.meter).temperatures is not Meter.temperatures:
+                try:
+                    with channel.lock:
+                        read = {str(scope): float(at) for scope, at in channel.meter.temperatures().items()}
+                except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the trial
+                    self._see("temperature_unreadable", channel.name, f"{type(error).__name__}: {error}", fails=False)
+                    continue
+                found |= {scope: at for scope, at in read.items() if math.isfinite(at) and scope not in found}
+        return found
 
     def _write(self, row: Mapping[str, object]) -> None:
         if self._log is not None:

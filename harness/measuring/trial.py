@@ -23,7 +23,7 @@ from harness.discovery.registry import Registry
 from harness.errors import HarnessError
 from harness.machine import fingerprint, leftovers
 from harness.machine.device_locks import device_locks
-from harness.measuring import plausibility
+from harness.measuring import cool_down, plausibility
 from harness.measuring.channel import Channel
 from harness.measuring.interruptions import Interruptions
 from harness.measuring.messenger import Messenger
@@ -36,7 +36,7 @@ from harness.planning.named_offers import hardware_meters
 from harness.planning.point import Point
 from harness.records.files import side_car_sizes
 from harness.records.paths import ENERGY, ITEMS, OUTPUTS
-from harness.records.record import Measurement, MeterReport, SeenCondition, WarmUp
+from harness.records.record import IDLE, LOADED_IDLE, Measurement, MeterReport, Rest, SeenCondition, WarmUp
 from harness.units import si
 from harness.workload import COMMON_COLUMNS, TrialContext, Workload, WorkloadSpec
 
@@ -108,12 +108,13 @@ class Trial:
             meters.start()
             faults: list[str] = []
             try:
-                self._idle("idle", meters, backend, ledger)
+                self._idle(IDLE, meters, backend, ledger)
                 self.phase("prepare")
                 faults, others, lost = self._prepare(workload, context, meters)
                 devices = tuple(dict.fromkeys([*devices, *others]))
                 silent += lost
-                self._idle("loaded_idle", meters, backend, ledger)
+                rested = self._cool_down(meters)
+                self._idle(LOADED_IDLE, meters, backend, ledger)
                 warm_up = self._warm_up(workload, meters, backend)
                 validation = self._windows(workload, meters, backend, ledger)
                 conditions = (
@@ -125,8 +126,7 @@ class Trial:
             finally:
                 faults += meters.close()
             written = side_car_sizes(streams)
-        described = {"name": self.point.backend.name}
-        described |= json_mapping(backend.fingerprint(), self.backend, "fingerprint")
+        described = json_mapping(backend.fingerprint(), self.backend, "fingerprint")
         return Measurement(
             run=self.job["run"],
             trial_id=self.job["trial_id"],
@@ -134,7 +134,7 @@ class Trial:
             point=self.job["point"],
             started_utc=self.started_utc,
             environment=fingerprint.environment(),
-            backend=described,
+            backend={"name": self.point.backend.name, **described},
             devices=devices,
             plugins=self.registry.versions(),
             workload=json_mapping(workload.facts(), self.workload, "facts"),
@@ -143,11 +143,12 @@ class Trial:
             readings=tuple(ledger.readings),
             uses=tuple(ledger.uses),
             meters=reports,
-            conditions=tuple(self._judged(seen) for seen in conditions),
+            conditions=tuple(self._judged(seen) for seen in (*conditions, *cool_down.conditions(rested))),
             validation=tuple(validation),
             why_zero=json_mapping(workload.why_zero(), self.workload, "why_zero"),
             flags=(*faults, *self._notable(warm_up)),
             side_cars=written,
+            rest=rested,
         )
 
     def _notable(self, warm_up: WarmUp) -> tuple[str, ...]:
@@ -203,6 +204,13 @@ class Trial:
         if seen.kind == "power_cap" and self.point.power_cap != "expected":
             return replace(seen, fails=True)
         return seen
+
+    def _cool_down(self, meters: Meters) -> Rest | None:
+        """After loading, whose heat counts too, and before all that is measured with the work loaded."""
+        rule = self.point.cool_down
+        if rule is None:
+            return None
+        return cool_down.cool_down(rule, meters, time.sleep, lambda text, done: self.phase("cool-down", text, done))
 
     def _idle(self, name: str, meters: Meters, backend: Backend, ledger: Ledger) -> None:
         if self.point.idle_seconds > 0:

@@ -189,11 +189,13 @@ def measure(
     What `after` marks is kept with the window but lies outside of its span, its duration and its energy.
     """
     backend.synchronize()
+    cold = meters.temperatures()
     opened = meters.opening(align=True)
     window.restart_clock(opened.ns)
     work(window)
     backend.synchronize()
     closed = meters.closing(align=True)
+    celsius = _both(cold, meters.temperatures())
     window.finish_iteration()
     after(window)
     window.check_reserved()
@@ -208,6 +210,7 @@ def measure(
         flags=() if window.modelled else shortness(meters, seconds(closed.ns - opened.ns), window.iteration),
         modelled=window.modelled,
         simulated_s=window.simulated_s,
+        celsius=celsius,
     )
     ledger.spans.append(span)
     ledger.readings += meters.energies(opened, closed, "window", window.index)
@@ -226,13 +229,26 @@ def rest(
 ) -> None:
     """Measures an idle stretch (`idle`, `loaded_idle`): two readings with nothing between but the sampling."""
     backend.synchronize()
+    cold = meters.temperatures()
     opened = meters.opening(align=True)
     sleep(duration_s)
     closed = meters.closing(align=True)
     ledger.spans.append(
-        Span(name=name, window=-1, start_ns=opened.ns, end_ns=closed.ns, start_utc_s=meters.utc_s(opened.ns))
+        Span(
+            name=name,
+            window=-1,
+            start_ns=opened.ns,
+            end_ns=closed.ns,
+            start_utc_s=meters.utc_s(opened.ns),
+            celsius=_both(cold, meters.temperatures()),
+        )
     )
     ledger.readings += meters.energies(opened, closed, name, -1)
+
+
+def _both(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """Scope -> its temperature at either end, of those that were read at both."""
+    return {scope: (at, after[scope]) for scope, at in before.items() if scope in after}
 
 
 def _write(stream: IO[str], rows: Iterator[Mapping[str, object]] | list[dict[str, object]]) -> None:

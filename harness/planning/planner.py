@@ -145,6 +145,7 @@ class _Planner:
             seed=suite.seed,
             windows=windows,
             warm_up=suite.warm_up,
+            cool_down=suite.cool_down,
             idle_seconds=suite.idle_seconds,
             limits=suite.limits,
             functional_units=units,

@@ -20,6 +20,7 @@ from pydantic import (
     PrivateAttr,
     ValidationError,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 
@@ -30,7 +31,8 @@ from harness.planning import located_yaml as suite_yaml
 from harness.planning.faults import faults, real_path
 from harness.planning.located_yaml import Document, Keys, raise_all, short
 from harness.planning.secrecy import refuse_secrets
-from harness.planning.trial_rules import Count, Limits, Seconds, WarmUpRule, Windows, no_bool
+from harness.planning.trial_rules import CoolDown, Count, Limits, Seconds, WarmUpRule, Windows, no_bool
+from harness.records.metric import never_gated
 
 FREE_KEYS: Final = frozenset({"options", "matrix", "include", "exclude"})
 """Keys of a case whose values belong to the workload."""
@@ -187,6 +189,13 @@ class GateRule(Options):
     at_most: Number | None = None
     direction: Literal["higher_is_better", "lower_is_better"] | None = None
 
+    @field_validator("metric")
+    @classmethod
+    def _gated(cls, metric: str) -> str:
+        if reason := never_gated(metric):
+            raise ValueError(reason)
+        return metric
+
     @model_validator(mode="after")
     def _judges(self) -> GateRule:
         if self.worse_by_at_most is None and self.at_least is None and self.at_most is None:
@@ -207,7 +216,9 @@ class Suite(Options):
         seed: decides the order of trials and the seed that each trial gives its workload.
         windows: how long is measured.
         warm_up: how long is warmed up before.
-        idle_seconds: how long idle power is measured, before the workload is loaded and once more after; 0 for not.
+        cool_down: how long each trial rests before its warm-up, until devices are cool; it does not if not set.
+        idle_seconds: how long idle power is measured in every trial, before the workload is loaded and once more after,
+            so that a trial takes twice as much longer; 30 s or more for a good bound, 0 for not.
         limits: when a trial is ended as failed.
         cases: the workloads with their options.
         gate: rules that `harness gate` judges by.
@@ -225,6 +236,7 @@ class Suite(Options):
     seed: Annotated[int, BeforeValidator(no_bool), Field(ge=0)] = 0
     windows: Windows = Windows()
     warm_up: WarmUpRule = WarmUpRule()
+    cool_down: CoolDown | None = None
     idle_seconds: Seconds = 0.0
     limits: Limits = Limits()
     cases: Annotated[list[Case], Field(min_length=1)]

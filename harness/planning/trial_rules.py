@@ -70,6 +70,23 @@ class WarmUpRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CoolDown:
+    """How long a trial rests before its warm-up, so that each begins equally warm.
+
+    Attributes:
+        to_celsius: it rests until every temperature that a meter reads is at most this, in °C; not awaited if not set.
+        at_most_s: the longest that is waited for the temperature; a trial that is still warmer is flagged, and goes on.
+        pause_s: how long it rests where no meter reads a temperature, or where none is awaited.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    to_celsius: Annotated[float, BeforeValidator(no_bool), Field(gt=-273.15, le=150.0)] | None = None
+    at_most_s: Annotated[Seconds, Field(validation_alias="at_most")] = 300.0
+    pause_s: Annotated[Seconds, Field(validation_alias="pause")] = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """When a trial is ended as failed.
 

@@ -17,6 +17,11 @@ from harness.sample import Scope
 SCHEMA_VERSION: Final = 1
 """Grows when a reader of older records must do something different."""
 
+IDLE: Final = "idle"
+"""Span of an idle stretch before the workload is loaded."""
+LOADED_IDLE: Final = "loaded_idle"
+"""Span of an idle stretch with the workload loaded and no work."""
+
 SIMULATOR: Final = "simulator_"
 """Prefix of the totals that say what the computation of modelled work took on this machine; no unit is charged."""
 
@@ -40,6 +45,7 @@ class Span:
         flags: `short`, ...
         modelled: whether no machine did the work: then start, end and readings are those of the model's computation.
         simulated_s: how long modelled work takes on its own clock; None where the workload did not say.
+        celsius: scope -> its temperature right before the opening and right after the closing edge, in °C.
     """
 
     name: str
@@ -51,6 +57,7 @@ class Span:
     flags: tuple[str, ...] = ()
     modelled: bool = False
     simulated_s: float | None = None
+    celsius: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def duration_s(self) -> float:
@@ -143,6 +150,23 @@ class WarmUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """How a trial cooled down before its warm-up.
+
+    Attributes:
+        waited_s: how long it rested.
+        to_celsius: the temperature that was awaited, in °C; None for a plain pause.
+        celsius: scope -> temperature at the end, in °C; empty where no meter reads one.
+        cooled: whether all were at most `to_celsius`; None where that cannot be said.
+    """
+
+    waited_s: float
+    to_celsius: float | None = None
+    celsius: Mapping[str, float] = field(default_factory=dict)
+    cooled: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WindowUse:
     """A device row of a window."""
 
@@ -154,7 +178,8 @@ class WindowUse:
 class Measurement:
     """What one trial's worker saw; everything later is computed from it and its side-cars.
 
-    `side_cars` holds the bytes of each side-car, as they lay on the disk before this was written.
+    `side_cars` holds the bytes of each side-car, as they lay on the disk before this was written; `rest` is None where
+    the suite asks for no `cool_down`.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -180,6 +205,7 @@ class Measurement:
     why_zero: Mapping[str, str] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     side_cars: Mapping[str, int] = field(default_factory=dict)
+    rest: Rest | None = None
 
     @property
     def windows(self) -> tuple[Span, ...]:
@@ -243,6 +269,7 @@ class Record:
         parent: id of the record this one was costed from; empty for the first.
         alternatives: reading -> published alternative to its factors -> the total with it.
         qualities: column that a scorer filled and that has a direction -> whether higher is better.
+        notes: reading -> what tells it from its like, `above loaded_idle`; for what idle power has a part in.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -258,6 +285,7 @@ class Record:
     parent: str = ""
     alternatives: Mapping[str, Mapping[str, AnyValue]] = field(default_factory=dict)
     qualities: Mapping[str, bool] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def modelled(self) -> bool:

@@ -12,9 +12,10 @@ from typing import Any, Final
 import yaml
 
 from harness.errors import MeasurementError
-from harness.quantity import Amount, weakest
+from harness.quantity import Amount, total, weakest
+from harness.records.metric import ABOVE_IDLE, IDLE_POWER, LOADED_IDLE_POWER
 from harness.records.record import Record
-from harness.records.summary import PointReport, RunReport
+from harness.records.summary import PointReport, RunReport, Summary
 from harness.reporting.figures import Figure, figures
 
 _OUTLIER: Final = 1.5
@@ -60,16 +61,17 @@ def _benchmarks(point: PointReport) -> Iterator[dict[str, Any]]:
             if unit in finished.units and isinstance(cost := finished.units[unit].costs.get("duration_s"), Amount)
         ]
         if rounds:
-            extra = {
+            extra: dict[str, object] = {
                 metric: {"value": summary.value.value, "unit": summary.value.unit, "low": summary.value.low,
                          "high": summary.value.high, "method": summary.label.value if summary.label else ""}
                 if isinstance(summary.value, Amount) else {"missing": summary.value.reason}
-                for metric, summary in point.units[unit].items()
+                for metric, summary in {**point.units[unit], **_idle_powers(point)}.items()
             }  # fmt: skip
             name = f"{point.label} [per {unit}]"
             yield {
                 "group": unit, "name": name, "fullname": f"{point.suite}::{name}", "params": None, "param": None,
-                "extra_info": extra | {"valid": point.valid, "unit": point.definitions[unit]},
+                "extra_info": extra
+                | {"valid": point.valid, "unit": point.definitions[unit], "notes": dict(point.notes)},
                 "options": {"disable_gc": False, "timer": _timer(point), "min_rounds": len(rounds), "max_time": 0.0,
                             "min_time": 0.0, "warmup": False},
                 "stats": _statistics(rounds),
@@ -79,6 +81,11 @@ def _benchmarks(point: PointReport) -> Iterator[dict[str, Any]]:
 def _timer(point: PointReport) -> str:
     """The clock of the rounds: modelled work has its own."""
     return "simulated" if any(finished.modelled for finished in point.records) else "monotonic"
+
+
+def _idle_powers(point: PointReport) -> dict[str, Summary]:
+    """Beside the net energy, what it was reckoned with."""
+    return {name: point.totals[name] for name in (IDLE_POWER, LOADED_IDLE_POWER) if name in point.totals}
 
 
 def _statistics(rounds: Sequence[float]) -> dict[str, float | int | str]:
@@ -126,7 +133,7 @@ def open_metrics(report: RunReport) -> str:
         family = f"harness_{re.sub(r'[^a-zA-Z0-9_]', '_', metric)}"
         labels = {
             "run": figure.run, "point": figure.point, "point_id": figure.point_id, "per": figure.per,
-            "unit": figure.unit, "method": figure.label, "scope": rest, "statistic": statistic,
+            "unit": figure.unit, "method": figure.label, "scope": rest, "statistic": statistic, "note": figure.note,
         }  # fmt: skip
         key = tuple((name, text) for name, text in labels.items() if text)
         for suffix, (what, value) in _VALUES.items():
@@ -167,13 +174,30 @@ def model_card(report: RunReport) -> str:
     emissions: dict[str, Any] = {
         "emissions": math.fsum(amount.value for amount in grams),
         "source": f"joule-harness, run {report.run.get('run', report.folder.name)}: operational and embodied carbon of "
-        f"the measured windows of {len(grams)} trials, warm-up left out; {label}, energy {of_energy or 'unknown'}",
+        f"the measured windows of {len(grams)} trials, warm-up left out; {label}, energy {of_energy or 'unknown'}"
+        f"{_idle_text(report)}",
         "hardware_used": ", ".join(devices) or "unknown",
     }
     if grid:
         emissions["geographical_location"] = ", ".join(grid)
     block = yaml.safe_dump({"co2_eq_emissions": emissions}, sort_keys=False, allow_unicode=True, width=1000)
     return f"---\n{block}---\n"
+
+
+def _idle_text(report: RunReport) -> str:
+    """Gross energy and energy above idle of all trials; empty unless every one has both."""
+    found = [(r.totals.get("energy_j"), r.totals.get(ABOVE_IDLE)) for r in report.records]
+    pairs = [(gross, net) for gross, net in found if isinstance(gross, Amount) and isinstance(net, Amount)]
+    if len(pairs) < len(found):
+        return ""
+    gross, net = total(gross for gross, _ in pairs), total(net for _, net in pairs)
+    notes = " or ".join(dict.fromkeys(r.notes.get(ABOVE_IDLE, "net") for r in report.records))
+    watts = [
+        f"{name} {' to '.join(f'{each:.4g}' for each in dict.fromkeys((min(values), max(values))))} W"
+        for name in (IDLE_POWER, LOADED_IDLE_POWER)
+        if (values := [value.value for r in report.records if isinstance(value := r.totals.get(name), Amount)])
+    ]
+    return f"; {gross.value:.6g} J gross, to which the carbon belongs; {', '.join(watts)}; {net.value:.6g} J {notes}"
 
 
 def _carbon(finished: Record) -> Amount:

@@ -501,3 +501,15 @@ def test_real_card_counts_or_integrates():
     print(meter.conditions())  # noqa: T201
     assert json.loads(json.dumps(facts)) == facts
     meter.close()
+
+
+# Temperature
+
+
+def test_temperature_of_each_card_whose_driver_tells_it(opened, make_card):
+    silent = make_card(uuid=SECOND)
+    silent.faults["nvmlDeviceGetTemperature"] = real.NVML_ERROR_NOT_SUPPORTED
+    meter, _, _ = opened(make_card(celsius=61), silent)
+    assert meter.temperatures() == {A: 61.0}
+    meter.close()
+    assert meter.temperatures() == {}

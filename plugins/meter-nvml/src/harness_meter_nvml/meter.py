@@ -194,6 +194,13 @@ class NvmlMeter(Meter):
             return ()
         return [condition for register in self._registers.values() for condition in register.watch.look()]
 
+    def temperatures(self) -> Mapping[str, float]:
+        """Of each card whose driver tells it."""
+        if self._nvml is None:
+            return {}
+        read = {name: register.watch.celsius() for name, register in self._registers.items()}
+        return {name: celsius for name, celsius in read.items() if celsius is not None}
+
     def facts(self) -> Mapping[str, object]:
         """Driver, NVML version, and per card: register in use, outcome of the probe, cost of a read, cross-check."""
         return {
