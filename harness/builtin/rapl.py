@@ -149,7 +149,7 @@ class RaplMeter(Meter):
                 gain=GAIN,
                 gain_class="rapl",
                 max_power_w=self._options.max_power_w,
-                note=f"RAPL zone {zone.name}"
+                note=f"RAPL zone {zone.name}: the whole package, other processes included"
                 + ("; whether the package holds it depends on the model" if zone.name == "dram" else ""),
             )
         shortest_s = min((c.range_j / self._options.max_power_w for c in self._counters.values()), default=60.0)

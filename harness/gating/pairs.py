@@ -179,8 +179,8 @@ class Pairs:
 
 
 def faults(measurement: Measurement, point: Point) -> list[str]:
-    """Why a trial that ended well does not count: what its meters saw, and a warm-up that did not converge."""
-    found = list(measurement.invalid)
+    """Why a trial that ended well does not count: what meters saw, others' work in its energy, no steady warm-up."""
+    found = [*measurement.invalid, *measurement.foreign_load.values()]
     warm_up, wanted = measurement.warm_up, point.warm_up
     if not warm_up.converged and wanted.max_iterations > 0 and wanted.max_seconds > 0:
         varied = "" if warm_up.duration_cv is None else f", at the end by {warm_up.duration_cv:.1%}"

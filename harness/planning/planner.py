@@ -150,6 +150,7 @@ class _Planner:
             functional_units=units,
             requires=requires,
             power_cap=suite.power_cap,
+            foreign_load=suite.foreign_load,
             devices=devices,
         )
         plugin = str(offer.plugin) if offer else ""

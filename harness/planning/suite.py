@@ -30,7 +30,7 @@ from harness.planning import located_yaml as suite_yaml
 from harness.planning.faults import faults, real_path
 from harness.planning.located_yaml import Document, Keys, raise_all, short
 from harness.planning.secrecy import refuse_secrets
-from harness.planning.trial_rules import Count, Limits, Seconds, WarmUpRule, Windows, no_bool
+from harness.planning.trial_rules import Count, ForeignLoad, Limits, Seconds, WarmUpRule, Windows, no_bool
 
 FREE_KEYS: Final = frozenset({"options", "matrix", "include", "exclude"})
 """Keys of a case whose values belong to the workload."""
@@ -213,6 +213,7 @@ class Suite(Options):
         gate: rules that `harness gate` judges by.
         calibration: whether a gate passes only where a calibration of the same runner vouches for it.
         power_cap: whether clocks held down by a power limit are expected; unexpected, they fail the trial.
+        foreign_load: how much other processes may work beside a trial, and whether their share of energy is taken off.
         executor: what runs the trials: a name, or a mapping with `name` and its options; `local` if not set.
     """
 
@@ -231,6 +232,7 @@ class Suite(Options):
     gate: list[GateRule] = Field([])
     calibration: Literal["required", "optional"] = "required"
     power_cap: Literal["expected", "unexpected"] = "unexpected"
+    foreign_load: ForeignLoad = ForeignLoad()
     executor: NamedChoice | None = None
 
     _document: Document = PrivateAttr(default_factory=lambda: Document("-"))

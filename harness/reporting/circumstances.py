@@ -17,6 +17,8 @@ from harness.units import si
 
 CHECK_LIMIT: Final = 0.05
 """Meters of one scope that differ by more are warned of (zeus issue 181 shows why)."""
+DETAILS: Final = 3
+"""So many details of one kind of condition are told one by one."""
 LEAST_COVERAGE: Final = 0.95
 """A reading whose valid time is below this share of its window is warned of."""
 
@@ -140,25 +142,34 @@ def checks(report: RunReport) -> Section | None:
 
 def conditions(report: RunReport) -> Section | None:
     """What was seen on the devices, and what the harness flagged, with how often."""
-    seen: Counter[tuple[str, str, bool]] = Counter()
-    in_trials: Counter[tuple[str, str, bool]] = Counter()
+    seen: dict[tuple[str, bool], Counter[str]] = {}
+    in_trials: dict[tuple[str, bool], Counter[str]] = {}
     flags: Counter[str] = Counter()
     for finished in report.records:
         for condition in finished.measurement.conditions:
-            key = (f"{condition.kind} on {condition.scope}", condition.detail, condition.fails)
-            seen[key] += condition.count
-            in_trials[key] += 1
+            key = (f"{condition.kind} on {condition.scope}", condition.fails)
+            seen.setdefault(key, Counter())[condition.detail] += condition.count
+            in_trials.setdefault(key, Counter())[condition.detail] += 1
         flags.update(_flags(finished))
     items = [
         Item(
             key[0],
-            f"{key[1]}; seen {counted(number, 'time')} in {counted(in_trials[key], 'trial')}"
-            + (": makes a trial not valid" if key[2] else ""),
+            f"{text}; seen {counted(number, 'time')} in {counted(trials, 'trial')}"
+            + (": makes a trial not valid" if key[1] else ""),
         )
-        for key, number in seen.items()
+        for key in seen
+        for text, number, trials in _told(seen[key], in_trials[key])
     ]
     items += [Item(flag, f"in {counted(number, 'trial')} of {len(report.records)}") for flag, number in flags.items()]
     return Section("Conditions", items=items) if items else None
+
+
+def _told(seen: Counter[str], in_trials: Counter[str]) -> list[tuple[str, int, int]]:
+    """Details of one kind of condition, how often and in how many trials; many that differ in their numbers as one."""
+    if len(seen) <= DETAILS:
+        return [(detail, number, in_trials[detail]) for detail, number in seen.items()]
+    text = f"{next(iter(seen))}, and {len(seen) - 1} more such"
+    return [(text, seen.total(), in_trials.total())]
 
 
 def _flags(finished: Record) -> list[str]:

@@ -38,7 +38,7 @@ def point(label: str = "spin", suite: str = "s", **more: Any) -> Point:
 
 @pytest.fixture(autouse=True)
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    fine = SimpleNamespace(invalid=(), warm_up=SimpleNamespace(converged=True))
+    fine = SimpleNamespace(invalid=(), foreign_load={}, warm_up=SimpleNamespace(converged=True))
     monkeypatch.setattr(module, "load_measurement", lambda folder: fine)
 
 
@@ -127,12 +127,12 @@ def test_the_control_runs_on_bases_environment_and_counts_for_nobody(tmp_path: P
 )
 def test_a_warm_up_that_did_not_converge_keeps_a_trial_out(converged: bool, wanted: WarmUpRule, counts: bool) -> None:
     warm_up = SimpleNamespace(converged=converged, iterations=50, seconds=1.0, duration_cv=0.2)
-    measurement: Any = SimpleNamespace(invalid=(), warm_up=warm_up)
+    measurement: Any = SimpleNamespace(invalid=(), foreign_load={}, warm_up=warm_up)
     assert (faults(measurement, point(warm_up=wanted)) == []) is counts
 
 
 def test_what_meters_saw_keeps_a_trial_out() -> None:
-    measurement: Any = SimpleNamespace(invalid=("throttled",), warm_up=SimpleNamespace(converged=True))
+    measurement: Any = SimpleNamespace(invalid=("throttled",), foreign_load={}, warm_up=SimpleNamespace(converged=True))
     assert faults(measurement, point()) == ["throttled"]
 
 
