@@ -16,8 +16,7 @@ from typing import Final
 from harness.builtin.local import LocalExecutor
 from harness.errors import MeasurementError
 from harness.executor import Executor, costing_command
-from harness.gating.sides import BASE, HEAD, Side, run_whole
-from harness.planning.named_offers import Offers
+from harness.gating.sides import BASE, HEAD, Planned, Side, run_whole
 from harness.planning.point import Plan, Point
 from harness.records.files import load_measurement, load_record, write_json
 from harness.records.paths import FAILURE
@@ -63,11 +62,12 @@ class Pairs:
         sides: `base` and `head`.
         points: matched points, base first.
         control: measured in every round on base's environment, under both names.
-        offers: side -> point id -> the offers that it needs and their plugins; a worker that is told none loads all.
+        planned: what each side plans: the offers that a point needs, and what its work needs from elsewhere.
         seed: of the order of points and inside pairs.
         watcher: is told what happens.
         rounds: how many are measured at most, for the watcher.
         command: what the user typed, for the record.
+        wait_s: how long a trial waits for a device that another run holds; without end if None.
         executor: makes what runs a side's trials.
     """
 
@@ -80,10 +80,11 @@ class Pairs:
         seed: int,
         watcher: Watcher,
         control: Sequence[Point] = (),
-        offers: Mapping[str, Mapping[str, Offers]] | None = None,
+        planned: Mapping[str, Planned] | None = None,
         rounds: int = 0,
         command: Sequence[str] = (),
-        executor: Callable[[Side], Executor] = lambda side: LocalExecutor(side.python, side.folder),
+        wait_s: float | None = None,
+        executor: Callable[[Side], Executor] | None = None,
     ) -> None:
         self.sides = sides
         self.series = [Series(f"{head.suite}: {head.label}", {BASE: base, HEAD: head}) for base, head in points]
@@ -96,8 +97,9 @@ class Pairs:
         self._watcher = watcher
         self._of = 2 * rounds * len(self.series)
         self._number = 0
-        self._executor = executor
-        self._offers = offers or {}
+        make = executor or (lambda side: LocalExecutor(side.python, side.folder, wait_s=wait_s))
+        self._executors = {name: make(side) for name, side in sides.items()}
+        self._planned = planned or {}
         self.runs = {
             name: create(folder, Plan([each.points[name] for each in self.series], []), [], command, seed, name=name)
             for name in (BASE, HEAD)
@@ -147,8 +149,14 @@ class Pairs:
         self._watcher({"type": "trial", "number": self._number, "of": max(self._of, self._number + 1), "label": label})
         self._number += 1
         side = BASE if series.control else name
-        job = prepare(self.runs[name].resolve(), due, offers=self._offers.get(side, {}).get(due.point.id))
-        outcome = self._executor(self.sides[side]).run(job, self._watcher)
+        planned = self._planned.get(side, Planned([]))
+        job = prepare(
+            self.runs[name].resolve(),
+            due,
+            offers=planned.offers.get(due.point.id),
+            fetch=planned.fetch.get(due.point.id, ""),
+        )
+        outcome = self._executors[side].run(job, self._watcher)
         folder = self.runs[name] / due.trial_id
         if outcome.ok:
             fault = "; ".join(faults(load_measurement(folder), due.point))

@@ -45,7 +45,14 @@ WEAKER: Final = (
 
 
 def run(
-    name: str, files: Sequence[Path], store: Path, registry: Registry, *, seed: int, watcher: Watcher
+    name: str,
+    files: Sequence[Path],
+    store: Path,
+    registry: Registry,
+    *,
+    seed: int,
+    watcher: Watcher,
+    wait_s: float | None = None,
 ) -> tuple[Result, Path]:
     """Measures the suites now and judges them by a stored baseline.
 
@@ -60,7 +67,8 @@ def run(
         reasons = "; ".join(f"{each.point.label}: {each.reason}" for each in planned.skipped)
         raise MeasurementError("every point was skipped: nothing was measured", hint=reasons)
     folder = create(store, planned, [str(file) for file in files], command_line(), seed)
-    tally = Run(folder, planned.points, seed, registry=registry, executor=LocalExecutor(), watcher=watcher).execute()
+    executor = LocalExecutor(wait_s=wait_s)
+    tally = Run(folder, planned.points, seed, registry=registry, executor=executor, watcher=watcher).execute()
     if tally.interrupted:
         raise KeyboardInterrupt
     if tally.failed or tally.invalid:

@@ -43,7 +43,7 @@ class LoadWatch:
         pid: int | None = None,
     ) -> None:
         self._rule = rule
-        self._node = node
+        self.node = node
         self._machine = machine
         self._own = own
         self._roots = [pid or os.getpid()]
@@ -98,8 +98,8 @@ class LoadWatch:
             modelled: whether only a model of hardware did the work, so that others disturb no time of it.
         """
         shared = [name for name, scope in scopes.items() if counts_every_process(name, scope)]
-        here = [name for name in shared if node_of(name) == self._node]
-        found = self._of(FOREIGN_LOAD, here or ([] if modelled else [f"{self._node}/host"]), self._above())
+        here = [name for name in shared if node_of(name) == self.node]
+        found = self._of(FOREIGN_LOAD, here or ([] if modelled else [f"{self.node}/host"]), self._above())
         found += self._of(UNKNOWN, here, self._not_known())
         away = [name for name in shared if name not in here]
         return (*found, *self._of(UNKNOWN, away, {load.window: ELSEWHERE for load in self.loads}))
@@ -153,7 +153,7 @@ class LoadWatch:
             return listed
         by_window = {load.window: load for load in self.loads}
         return [
-            _share(reading, by_window.get(reading.window) if node_of(reading.scope) == self._node else None)
+            _share(reading, by_window.get(reading.window) if node_of(reading.scope) == self.node else None)
             if reading.window >= 0
             and reading.scope in scopes
             and counts_every_process(reading.scope, scopes[reading.scope])

@@ -37,9 +37,9 @@ from harness.planning.point import Point
 from harness.records.files import side_car_sizes
 from harness.records.paths import ENERGY, ITEMS, OUTPUTS
 from harness.records.record import Measurement, MeterReport, SeenCondition, WarmUp
-from harness.sample import Scope
+from harness.sample import Scope, now_ns
 from harness.units import si
-from harness.workload import COMMON_COLUMNS, TrialContext, Workload, WorkloadSpec
+from harness.workload import COMMON_COLUMNS, FetchContext, TrialContext, Workload, WorkloadSpec
 
 STABLE_OVER = 5
 """The warm-up looks at the variation of so many last iterations."""
@@ -62,6 +62,7 @@ class Trial:
         self.backend = title("backend", self.point.backend.name, registry.get("backend", self.point.backend.name))
         self.interruptions = Interruptions()
         self.load = LoadWatch(self.point.foreign_load, job.get("node", "n0"))
+        self.locks: list[dict[str, Any]] = []
         self.columns = {column.name for column in (*self.spec.columns, *COMMON_COLUMNS)}
 
     def phase(self, name: str, text: str = "", done: float | None = None) -> None:
@@ -69,7 +70,7 @@ class Trial:
         self.messenger.send("progress", phase=name, text=text, done=done)
 
     def _waiting(self, message: Mapping[str, object]) -> None:
-        self.messenger.send("waiting", device=message["device"], holder=message["holder"])
+        self.messenger.send("waiting", **{key: value for key, value in message.items() if key != "type"})
 
     def run(self) -> Measurement:
         """Runs the trial; raises what backend, workload or core raise."""
@@ -85,7 +86,9 @@ class Trial:
             with naming(self.workload, "devices"):
                 more = checked_devices(workload.devices(), self.workload, "devices")
             held = {str(device["uuid"]) for device in self.point.devices} | {device.uuid for device in found}
-            with device_locks(tuple({device.uuid for device in more} - held), self._waiting):
+            wait_s = fingerprint.locks().get("wait_s")
+            with device_locks(tuple({device.uuid for device in more} - held), self._waiting, wait_s) as locks:
+                self.locks = [held for held in (fingerprint.locks(), locks) if held]
                 measured = self._measured(backend, workload, (*found, *more), seed)
         finally:
             faults = [*closed(workload, self.workload), *closed(backend, self.backend)]
@@ -210,6 +213,7 @@ class Trial:
             *meters.conditions(),
             *self.interruptions.conditions(ledger.spans),
             *self.load.conditions(_scopes(meters), modelled=self.spec.modelled),
+            *_not_excluded(self.locks, f"{self.load.node}/host"),
         )
         return tuple(map(self._judged, seen))
 
@@ -294,6 +298,38 @@ class Trial:
             if finished:
                 break
         return validation
+
+
+def fetch(trial: Trial) -> None:
+    """Brings what a trial's work needs from elsewhere; raises what the workload raises."""
+    options = trial.spec.options.model_validate(dict(trial.point.options))
+    workload: Workload = made(trial.offer, "workload", options, Workload)
+    context = FetchContext(
+        cache=Path(trial.job["cache"]),
+        progress=lambda text, done: trial.phase("fetch", text, done),
+        log=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - the worker's log
+    )
+    try:
+        with naming(trial.workload, "fetch"):
+            workload.fetch(context)
+    finally:
+        closed(workload, trial.workload)
+
+
+def _not_excluded(locks: Sequence[Mapping[str, Any]], scope: str) -> list[SeenCondition]:
+    """Said where nothing keeps other users' runs off the devices of this one."""
+    told = dict.fromkeys(str(held.get("not_excluded", "")) for held in locks if held.get("fallback"))
+    return [
+        SeenCondition(
+            kind="device_lock_not_shared",
+            scope=scope,
+            detail=f"the device locks do not exclude {text}",
+            fails=False,
+            count=1,
+            first_ns=now_ns(),
+        )
+        for text in told
+    ]
 
 
 def _scopes(meters: Meters) -> dict[str, Scope]:
