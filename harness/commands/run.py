@@ -39,6 +39,7 @@ def _plan(suites: Sequence[Suite], registry: Registry, executors: Mapping[str, C
 
 def plan(suites: SuiteFiles, *, as_json: AsJson = False) -> None:
     """Shows what a run would do: points, trials, and what is skipped and why."""
+    from harness.machine.provenance import provenance
     from harness.planning.named_offers import fetch_key, offers_of
     from harness.planning.suite import load_all
     from harness.running.executor_choice import choose
@@ -51,6 +52,7 @@ def plan(suites: SuiteFiles, *, as_json: AsJson = False) -> None:
             "points": [point.to_json() for point in planned.points],
             "skipped": [{"label": skipped.point.label, "reason": skipped.reason} for skipped in planned.skipped],
             "offers": {point.id: offers_of(point, registry) for point in planned.points},
+            "provenance": provenance([suite.file for suite in loaded], registry.sources),
             "fetch": {point.id: fetch_key(point, registry) for point in planned.points},
             "directions": registry.directions(
                 [("workload", point.workload) for point in planned.points]
@@ -130,6 +132,7 @@ def _resumed(
 
 def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry: Registry) -> Begun:
     """A new run."""
+    from harness.machine.provenance import provenance
     from harness.planning.secrecy import command_line
     from harness.running.executor_choice import choose
     from harness.running.run_folder import create
@@ -139,7 +142,15 @@ def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry
     executors = choose(loaded, registry, wish)
     planned = _plan(loaded, registry, executors)
     files = [suite.file for suite in loaded]
-    folder = create(kept.folder, planned, files, command_line(), seed, executors=executors)
+    folder = create(
+        kept.folder,
+        planned,
+        files,
+        command_line(),
+        seed,
+        executors=executors,
+        provenance=provenance(files, registry.sources),
+    )
     for skipped in planned.skipped:
         typer.echo(f"skipped: {skipped.point.suite}: {skipped.point.label}: {skipped.reason}", err=True)
     return kept, folder, planned.points, seed, executors

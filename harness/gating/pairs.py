@@ -101,7 +101,15 @@ class Pairs:
         self._executors = {name: make(side) for name, side in sides.items()}
         self._planned = planned or {}
         self.runs = {
-            name: create(folder, Plan([each.points[name] for each in self.series], []), [], command, seed, name=name)
+            name: create(
+                folder,
+                Plan([each.points[name] for each in self.series], []),
+                [],
+                command,
+                seed,
+                name=name,
+                provenance=self._planned_by(name).provenance,
+            )
             for name in (BASE, HEAD)
         }
 
@@ -142,6 +150,10 @@ class Pairs:
         reasons = "; ".join(f"{name}: {fault}" for name, fault in sorted(failed.items()))
         series.lost = f"pair {number + 1} could not be measured in {1 + REDOINGS} attempts: {reasons}"
 
+    def _planned_by(self, side: str) -> Planned:
+        """What a side plans, and says of itself."""
+        return self._planned.get(side, Planned([]))
+
     def _trial(self, series: Series, name: str, trial: int) -> str:
         """Runs one trial; returns why it does not count, or an empty string."""
         due = Scheduled(series.points[name], trial)
@@ -149,7 +161,7 @@ class Pairs:
         self._watcher({"type": "trial", "number": self._number, "of": max(self._of, self._number + 1), "label": label})
         self._number += 1
         side = BASE if series.control else name
-        planned = self._planned.get(side, Planned([]))
+        planned = self._planned_by(side)
         job = prepare(
             self.runs[name].resolve(),
             due,

@@ -53,8 +53,33 @@ def header(report: RunReport) -> list[tuple[str, str]]:
     lines += [
         ("models", text) for text in dict.fromkeys(t for r in report.records for t in _models(r.measurement.workload))
     ]
+    lines += [("sources", text) for text in revisions(run)]
     lines.append(("records", str(report.folder)))
     return [(name, text) for name, text in lines if text]
+
+
+def revisions(run: Mapping[str, Any]) -> list[str]:
+    """The source trees of a run, the working folder's first: project, revision, branch and whether it was changed."""
+    said = run.get("provenance")
+    if not isinstance(said, Mapping):
+        return []
+    listed = [said.get("working_folder"), *_values(said.get("sources"))]
+    return list(dict.fromkeys(tree_text(tree) for tree in listed if isinstance(tree, Mapping) and tree))
+
+
+def tree_text(tree: Mapping[str, Any]) -> str:
+    """A source tree in words."""
+    project = str(tree.get("project", "?"))
+    if not tree.get("revision"):
+        return f"{project}: revision not known: {tree.get('unknown', 'no reason was recorded')}"
+    states = {True: "with uncommitted changes", False: "clean", None: "as installed"}
+    state = states.get(tree.get("dirty"), "")
+    branch = f"branch {tree['branch']}" if tree.get("branch") else ""
+    return ", ".join(filter(None, (f"{project} {str(tree['revision'])[:12]}", branch, state)))
+
+
+def _values(mapping: object) -> list[object]:
+    return list(mapping.values()) if isinstance(mapping, Mapping) else []
 
 
 def _machine(environment: Mapping[str, Any]) -> str:

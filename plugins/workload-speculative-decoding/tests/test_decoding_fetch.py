@@ -35,11 +35,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ("made", "expected"),
     [
         (lambda: Vanilla(VanillaOptions(target="a/b")), ["a/b", "prose"]),
-        (lambda: Speculation(SpeculationOptions(target="a/b")), ["a/b", "builtin:tiny-aligned", "builtin:tiny-sft", "prose"]),
+        (
+            lambda: Speculation(SpeculationOptions(target="a/b")),
+            ["a/b", "builtin:tiny-aligned", "builtin:tiny-sft", "prose"],
+        ),
         (lambda: BestOfN(BestOfNOptions(reward="c/d")), ["builtin:small", "c/d", "prose"]),
         (lambda: BestOfN(BestOfNOptions(reward="prose")), ["builtin:small", "prose"]),
     ],
-)  # fmt: skip
+)
 def test_every_model_that_the_options_name_is_fetched(
     made: Any, expected: list[str], asked: list[str], tmp_path: Path
 ) -> None:
