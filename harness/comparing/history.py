@@ -23,8 +23,10 @@ from harness.records.trials import (
     PointTrials,
     cards,
     drivers,
+    energy_beneath,
     factor_ids,
     group,
+    methods_of,
     metrics_of,
     rests_on_factors,
     value_of,
@@ -102,7 +104,7 @@ def history(
         MeasurementError: a record cannot be read.
     """
     if min_size < 2:
-        raise UsageError(f"a segment of {min_size} runs", accepted="at least 2")
+        raise UsageError(f"--min-size cannot be {min_size}", accepted="at least 2")
     found: dict[SeriesKey, list[Entry]] = {}
     known: dict[str, None] = {}
     notes = []
@@ -154,7 +156,7 @@ def _entries(metric: Metric, point: PointTrials) -> Iterator[tuple[SeriesKey, En
                 id=point.id,
                 cards=tuple(cards(measurement)),
                 drivers=tuple(drivers(measurement)),
-                methods=tuple(sorted(value.composition)),
+                methods=tuple(sorted(methods_of(value, energy_beneath(metric, finished)))),
                 factors=factor_ids(finished) if rests_on_factors(metric, finished) else (),
                 unit=value.unit,
             )

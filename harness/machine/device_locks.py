@@ -61,7 +61,7 @@ def lock_place(candidates: Sequence[Path] = SHARED) -> LockPlace:
     """The folder of the locks: the one that HARNESS_LOCKS names, else one shared by all, else the user's own.
 
     Raises:
-        MeasurementError: the folder belongs to somebody else, or cannot be made.
+        MeasurementError: the folder belongs to another user, or cannot be made.
     """
     named = os.environ.get(FOLDER)
     if named:
@@ -99,7 +99,7 @@ def _own(folder: Path) -> Path:
         ) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise MeasurementError(
-            "the folder of the device locks belongs to somebody else",
+            "the folder of the device locks belongs to another user",
             where=str(folder),
             hint=f"set {FOLDER} or TMPDIR to a folder of your own",
         )

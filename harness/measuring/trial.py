@@ -23,6 +23,7 @@ from harness.discovery.registry import Registry
 from harness.errors import HarnessError
 from harness.machine import fingerprint, leftovers
 from harness.machine.device_locks import device_locks
+from harness.measuring import plausibility
 from harness.measuring.channel import Channel
 from harness.measuring.foreign_load import LoadWatch
 from harness.measuring.interruptions import Interruptions
@@ -212,6 +213,7 @@ class Trial:
         seen = (
             *meters.conditions(),
             *self.interruptions.conditions(ledger.spans),
+            *plausibility.conditions(ledger.readings, ledger.spans, meters.scopes()),
             *self.load.conditions(_scopes(meters), modelled=self.spec.modelled),
             *_not_excluded(self.locks, f"{self.load.node}/host"),
         )
@@ -247,6 +249,7 @@ class Trial:
             min_seconds=wanted.min_seconds if index >= 0 else 0.0,
             min_iterations=wanted.min_iterations if index >= 0 else 1,
             max_seconds=wanted.max_seconds if index >= 0 else None,
+            modelled=self.spec.modelled,
         )
 
     def _warm_up(self, workload: Workload, meters: Meters, backend: Backend) -> WarmUp:

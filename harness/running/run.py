@@ -280,7 +280,7 @@ def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, fetch: s
     Args:
         run: the folder of the run.
         due: the trial.
-        offers: what the trial needs, by plugin; a worker that is not told imports every plugin.
+        offers: plugin specs that the trial needs, by plugin; a worker that is not told imports every plugin.
         fetch: stands for what the work needs from elsewhere, see `fetch_key`.
         measured: whether the trial measures this machine.
     """

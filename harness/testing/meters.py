@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
+from typing import Final
 
 from harness.impact import Costed, ImpactMeter, ImpactMeterSpec
 from harness.meter import Meter, MeterContext
+from harness.power_limit import PowerLimit
 from harness.quantity import Amount, Method, Unavailable, Undefined
 from harness.sample import Cumulative, Scope, Snapshot
-from harness.testing.promises import NotTriedError, Promises
+from harness.testing.checks import Checks, NotTriedError
+from harness.units import seconds
+
+CLOCK_SLACK_S: Final = 0.1
+"""Two readings may lie so much closer than the times of their snapshots say."""
 
 
 def _cumulative(name: str, value: float | Cumulative | Unavailable) -> Cumulative | None:
@@ -30,16 +37,36 @@ def _check_snapshot(snapshot: Snapshot, opened: Mapping[str, Scope | Unavailable
     missing = read - snapshot.joules.keys()
     assert not missing, f"read() left out {sorted(missing)}: a failed read is Unavailable, not absent"
     for name, value in snapshot.joules.items():
-        assert name in opened, f"read() gave {name!r}, which open() did not announce"
+        assert name in opened, f"read() returned {name!r}, which open() did not announce"
         state = _cumulative(name, value)
         if state is None:
             continue
         assert name in read, f"{name!r} was Unavailable at open() and must not read {state.joules} J"
         before = last.get(name)
         if before is not None:
-            for part in ("joules", "over_j", "under_j", "gap_s", "resets"):
+            for part in ("joules", "over_j", "under_j", "gap_s", "resets", "dropped"):
                 assert getattr(state, part) >= getattr(before, part), f"{part} of {name} went back"
         last[name] = state
+
+
+def _check_limits(snapshots: Sequence[Snapshot], opened: Mapping[str, Scope | Unavailable]) -> None:
+    """No register grows by more, from one snapshot to a later one, than its scope's declared limit allows."""
+    limited = {name: scope for name, scope in opened.items() if isinstance(scope, Scope) and scope.max_power_w}
+    if not limited:
+        raise NotTriedError("no scope declares max_power_w")
+    for name, scope in limited.items():
+        assert 0 < (scope.max_power_w or 0.0) < math.inf, f"max_power_w of {name} is {scope.max_power_w}"
+        limit = PowerLimit(scope.max_power_w, scope.gain or 0.0, scope.offset_w)
+        shown = [(one, one.joules[name]) for one in snapshots if name in one.joules]
+        known = [(one, state) for one, value in shown if (state := _cumulative(name, value)) is not None]
+        for (one, before), (other, after) in pairwise(known):
+            length_s = seconds(other.monotonic_ns + other.took_ns - one.monotonic_ns)
+            grown_j = after.joules - before.joules
+            most_j = limit.most_j(length_s + (scope.tick_s or 0.0) + CLOCK_SLACK_S)
+            assert grown_j <= most_j, (
+                f"{name} grew by {grown_j:.6g} J in {length_s:.3g} s; its max_power_w of {scope.max_power_w:g} W "
+                f"allows {most_j:.6g} J: declare the limit and tick_s as they are, or count through harness.counter"
+            )
 
 
 def _announced(opened: Mapping[str, Scope | Unavailable] | Unavailable, node: str) -> Mapping[str, Scope | Unavailable]:
@@ -53,27 +80,45 @@ def _announced(opened: Mapping[str, Scope | Unavailable] | Unavailable, node: st
     return opened
 
 
+def _reasons(opened: Mapping[str, Scope | Unavailable] | Unavailable) -> str:
+    """Why a meter reads nothing."""
+    if isinstance(opened, Unavailable):
+        return opened.reason
+    return "; ".join(scope.reason for scope in opened.values() if isinstance(scope, Unavailable))
+
+
 def check_meter(
     meter: Meter,
     context: MeterContext,
     *,
     reads: int = 3,
     between: Callable[[], object] = lambda: None,
-    promises: Promises | None = None,
+    checks: Checks | None = None,
 ) -> list[Snapshot]:
     """Holds a meter to its contract; returns the snapshots of its first opening.
 
     It is opened, read and closed twice; it announces every scope with its node; what it reads is cumulative, finite
-    and never falls; what was Unavailable at `open` never turns into joules.
+    and never falls, and stays within the power limit that its scopes declare; what was Unavailable at `open` never
+    turns into joules.
 
     Args:
         meter: not yet opened.
         context: what to open it with.
         reads: snapshots per opening; at least 1.
         between: called between two reads, to let time pass or to do work.
-        promises: collects what holds; without it, the first broken promise raises AssertionError.
+        checks: collects the outcomes; without it, the first check that fails raises AssertionError.
+
+    Example:
+        >>> from harness.testing import FakeClock
+        >>> clock = FakeClock()
+        >>> class Lamp(Meter):
+        ...     def open(self, context): return {"n0/lamp:0": Scope(method=Method.ESTIMATED)}
+        ...     def read(self): return Snapshot(clock.advance(1.0), {"n0/lamp:0": 5.0 * clock.s})
+        ...     def close(self): pass
+        >>> [snapshot.joules["n0/lamp:0"] for snapshot in check_meter(Lamp(), MeterContext())]
+        [10.0, 15.0, 20.0]
     """
-    held = promises or Promises(strict=True)
+    held = checks or Checks(strict=True)
     with held.that("it says how often it must be read"):
         assert meter.sample_hz > 0, f"sample_hz is {meter.sample_hz}"
     openings: list[list[Snapshot]] = []
@@ -90,12 +135,11 @@ def check_meter(
                 snapshots.append(meter.read())
                 _check_snapshot(snapshots[-1], opened, last)
                 between()
-            times = [snapshot.monotonic_ns for snapshot in snapshots]
-            assert times == sorted(times), "the snapshots' times went back"
+            assert snapshots == sorted(snapshots, key=lambda one: one.monotonic_ns), "the snapshots' times went back"
             if not last:
-                reasons = [scope.reason for scope in opened.values() if isinstance(scope, Unavailable)]
-                reasons += [answer.reason] if isinstance(answer, Unavailable) else []
-                raise NotTriedError("; ".join(reasons) or "nothing was read")
+                raise NotTriedError(_reasons(answer) or "nothing was read")
+        with held.that("what it counts stays within the max_power_w that its scopes declare"):
+            _check_limits(snapshots, opened)
         with held.that("facts are JSON values, and conditions can be asked for"):
             json.dumps(dict(meter.facts()), allow_nan=False)
             list(meter.conditions())
@@ -111,6 +155,12 @@ def made_up(spec: ImpactMeterSpec, energy_j: float = 3600.0) -> Costed:
     Args:
         spec: whose needs are met: `energy_j` by `energy_j`, any other reading by 1 of unit 1.
         energy_j: what the GPU drew.
+
+    Example:
+        >>> spec = ImpactMeterSpec(name="g", summary="g", factory=lambda options: None, needs=("energy_j",),
+        ...                        yields={"carbon_g": "g"})
+        >>> made_up(spec).readings["energy_j"].value
+        3600.0
     """
     energy = Amount.of(energy_j, "J", Method.COUNTER)
     readings = {name: energy if name == "energy_j" else Amount.of(1.0, "1", Method.ESTIMATED) for name in spec.needs}
@@ -118,7 +168,7 @@ def made_up(spec: ImpactMeterSpec, energy_j: float = 3600.0) -> Costed:
 
 
 def check_impact_meter(
-    meter: ImpactMeter, spec: ImpactMeterSpec, costed: Costed, *, promises: Promises | None = None
+    meter: ImpactMeter, spec: ImpactMeterSpec, costed: Costed, *, checks: Checks | None = None
 ) -> None:
     """Holds an impact meter to its contract.
 
@@ -127,11 +177,11 @@ def check_impact_meter(
 
     Args:
         meter: as its factory makes it.
-        spec: the offer.
+        spec: the plugin spec.
         costed: a window with every reading in `spec.needs`; `made_up` makes one.
-        promises: collects what holds; without it, the first broken promise raises AssertionError.
+        checks: collects the outcomes; without it, the first check that fails raises AssertionError.
     """
-    held = promises or Promises(strict=True)
+    held = checks or Checks(strict=True)
     impact = None
     with held.that("it yields its declared readings and no other, in their units"):
         impact = meter.apply(costed)

@@ -46,7 +46,7 @@ def test_a_run_has_one_driver(bench: Any, wait_for: Callable[..., Any]) -> None:
     wait_for(lambda: bench.store.exists() and list(bench.store.glob("*/.driver")))
     done = bench.run("run", "--resume", bench.only_run)
     assert done.returncode == 2, done.stderr
-    assert f"this run is going on, by process {driver.pid}" in done.stderr
+    assert f"this run is already in progress, driven by process {driver.pid}" in done.stderr
     driver.kill()
     driver.communicate(timeout=60)
 

@@ -249,7 +249,7 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytes
     theirs.mkdir()
     os.chown(theirs, 12345, 12345)
     monkeypatch.setenv("HARNESS_LOCKS", str(theirs))
-    with pytest.raises(MeasurementError, match="belongs to somebody else"), device_locks(("cpu",), silent):
+    with pytest.raises(MeasurementError, match="belongs to another user"), device_locks(("cpu",), silent):
         pass
 
 

@@ -79,16 +79,18 @@ def test_every_reading_is_declared_with_its_unit() -> None:
 # Methods, scopes, kinds
 
 
-def test_an_impact_keeps_the_method_of_its_energy() -> None:
-    impact = apply({"site": own(), "stress": stress(annual=0.2)}, Amount.of(KWH, "J", Method.INTEGRATED))
-    assert amount(impact, "awi_adjusted_l").label is Method.INTEGRATED
+def test_an_impact_is_as_weak_as_its_energy_and_its_factors() -> None:
+    place = {"site": own(), "stress": stress(annual=0.2)}
+    impact = apply(place, Amount.of(KWH, "J", Method.COUNTER))
+    assert amount(impact, "awi_adjusted_l").label is Method.ESTIMATED
+    assert amount(apply(place, Amount.of(KWH, "J", Method.SIMULATED)), "awi_adjusted_l").label is Method.SIMULATED
     assert amount(impact, "wsf").label is Method.ESTIMATED
 
 
 def test_a_made_up_basin_is_simulated() -> None:
     impact = apply({"site": "azure-illinois", "basins": "made-up"})
     assert amount(impact, "awi_adjusted_l").label is Method.SIMULATED
-    assert amount(impact, "water_l").label is Method.COUNTER
+    assert amount(impact, "water_l").label is Method.ESTIMATED
     assert "simulated: made-up basin" in impact.flags
 
 
@@ -384,7 +386,7 @@ def test_facility_energy_lowers_on_site_water_with_pue() -> None:
         ({**BASE, "mode": "long", "milestones": []}, "no years"),
         ({**BASE, "mode": "long", "milestones": [2010, 2019]}, "before t0"),
         ({**BASE, "stress": stress(score=3.6)}, "score"),
-        ({**BASE, "stress": stress(annual=-1)}, "no stress ratio"),
+        ({**BASE, "stress": stress(annual=-1)}, "not a stress ratio"),
         ({**BASE, "stress": stress(annual=0.1, monthly=[0.1] * 11)}, "12"),
         ({**BASE, "stress": {"annual": 0.1}}, "source"),
         ({**BASE, "aware": {"cf": declared(200)}}, "0.1 to 100"),
@@ -393,7 +395,7 @@ def test_facility_energy_lowers_on_site_water_with_pue() -> None:
         ({**BASE, "basins": "nowhere.csv"}, "nowhere.csv"),
         ({**BASE, "start": "2025-10-26T02:30"}, "twice"),
         ({**BASE, "start": "2025-03-30T02:30"}, "never"),
-        ({**BASE, "start": "yesterday"}, "no time"),
+        ({**BASE, "start": "yesterday"}, "not a time"),
         ({**BASE, "curve": "logistic"}, "curve"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from harness import Amount, Unavailable, UsageError, Value
+from harness import Amount, Method, Unavailable, UsageError, Value
 from harness.measuring.instrument import Instrument, Metered
 
 NO_CARBON: Final = Unavailable("no impact meter gives carbon")
@@ -26,7 +26,7 @@ def named(meters: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
             value = None
         one = {value: None} if isinstance(value, str) else value
         if not isinstance(one, dict) or len(one) != 1:
-            raise UsageError(f"{text!r} is no meter", accepted="a name, or one name with a mapping of its options")
+            raise UsageError(f"{text!r} is not a meter", accepted="a name, or one name with a mapping of its options")
         ((name, options),) = one.items()
         if not isinstance(options, dict | None):
             raise UsageError(f"the options of meter {name} are {options!r:.60}", accepted="a mapping")
@@ -55,7 +55,7 @@ def _described(name: str, value: Value, calls: int) -> dict[str, Any]:
     """A reading of the window as that of one call, under its name; without one, null and the reason."""
     if not isinstance(value, Amount):
         return {name: None, f"{name}_unavailable": value.reason}
-    one = value.times(1 / calls, value.unit)
+    one = value.times(1 / calls, value.unit, method=Method.MEASURED)
     return {
         name: one.value,
         f"{name}_low": one.low,
