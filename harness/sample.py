@@ -130,6 +130,15 @@ def node_of(scope: str) -> str:
     return scope.partition("/")[0]
 
 
+def counts_every_process(name: str, scope: Scope) -> bool:
+    """Whether a scope holds what any process of its machine spends, and so also what is not the work's.
+
+    Packages, memory, modules with a CPU and hosts do; a modelled board does not.
+    """
+    part = name.partition("/")[2].partition(":")[0]
+    return part in {"host", "cpu-package", "cpu-packages", "dram", "module"} and scope.method is not Method.SIMULATED
+
+
 def contains(outer: str, inner: str, scopes: Mapping[str, Scope]) -> bool:
     """Whether `outer` is declared to contain `inner`, directly or through others."""
     if outer == inner:

@@ -164,7 +164,7 @@ class RaplMeter(Meter):
                 gain=GAIN,
                 gain_class="rapl",
                 max_power_w=counter.limit_w,
-                note=f"RAPL zone {zone.name}"
+                note=f"RAPL zone {zone.name}: the whole package, other processes included"
                 + ("; whether the package holds it depends on the model" if zone.name == "dram" else ""),
             )
         wraps_s = [one.range_j / one.limit_w for one in self._counters.values() if one.range_j is not None]

@@ -15,9 +15,10 @@ import psutil
 from pydantic import PositiveFloat, model_validator
 
 from harness.builtin.cpu_temperature import package_temperatures
-from harness.builtin.cpu_time import JITTER_TICKS, clock_tick_s, tree_cpu_s
+from harness.builtin.cpu_time import JITTER_TICKS
 from harness.builtin.host import cpu_model, topology
 from harness.counter import CounterTrack
+from harness.machine.processor_time import BUSY, clock_tick_s, tree_cpu_s
 from harness.meter import Meter, MeterContext, MeterSpec
 from harness.options import Options
 from harness.quantity import Method, Unavailable
@@ -26,7 +27,6 @@ from harness.sample import Cumulative, Scope, Snapshot, now_ns
 STILL_S: Final = 1.0
 """Busy and idle time together pass by in any case: a system that shows none for so long shows no CPU times."""
 _NOISE: Final = re.compile(r"\((?:r|tm)\)|®|™|\b(?:cpu|processor|\d+-core)\b|@.*$|\bwith radeon.*$", re.IGNORECASE)
-_BUSY: Final = ("user", "nice", "system", "irq", "softirq")
 
 
 class TdpOptions(Options):
@@ -112,7 +112,7 @@ class CpuSeconds:
 def cpu_seconds() -> CpuSeconds:
     """Busy seconds, and busy and idle ones together, of every logical CPU. Time stolen by a hypervisor is not busy."""
     times = psutil.cpu_times(percpu=True)
-    busy = tuple(sum(getattr(one, name, 0.0) for name in _BUSY) for one in times)
+    busy = tuple(sum(getattr(one, name, 0.0) for name in BUSY) for one in times)
     rest = tuple(sum(getattr(one, name, 0.0) for name in ("idle", "iowait", "steal")) for one in times)
     return CpuSeconds(busy, tuple(map(float.__add__, busy, rest)))
 
@@ -178,6 +178,7 @@ class TdpMeter(Meter):
             {f"{context.node}/process": [cpu for cpus in sockets.values() for cpu in cpus]} if shared else per_package
         )
         note = f"model: TDP x utilisation; {power.watts:g} W a package, {power.source}"
+        note += "; the work's process tree alone" if shared else "; the whole package, other processes included"
         found: dict[str, Scope | Unavailable] = {}
         for name, cpus in chosen.items():
             watts = power.watts * (len(sockets) if shared else 1)

@@ -184,8 +184,15 @@ def gateable(metric: Metric, record: Record) -> tuple[Amount | None, str]:
     value: Value = metric.value(record)
     if not isinstance(value, Amount):
         return None, value.reason
-    flag = TOO_SHORT.get(metric.kind(record))
+    kind = metric.kind(record)
+    foreign = record.measurement.foreign_load
+    if kind is Kind.ENERGY and foreign:
+        _, _, scope = metric.name.partition(":")
+        why = foreign.get(scope, "") if scope else next(iter(foreign.values()))
+        if why:
+            return None, why
+    flag = TOO_SHORT.get(kind)
     if flag and any(flag in span.flags for span in record.measurement.windows):
         seconds = min(span.duration_s for span in record.measurement.windows)
-        return None, f"the windows of {seconds:.3g} s are too short to gate {metric.kind(record)} (`{flag}`)"
+        return None, f"the windows of {seconds:.3g} s are too short to gate {kind} (`{flag}`)"
     return value, ""

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, ValidationError
 from harness.backend import Device
 from harness.errors import UsageError
 from harness.impact import ImpactMeterSpec
-from harness.planning.trial_rules import CoolDown, Limits, WarmUpRule, Windows
+from harness.planning.trial_rules import CoolDown, ForeignLoad, Limits, WarmUpRule, Windows
 from harness.records.files import adapter
 
 
@@ -61,6 +61,7 @@ class Point:
         functional_units: name -> `{"sum": column, "where": {column: condition}}`.
         requires: what the machine must have.
         power_cap: `expected` where a power cap does not fail a trial.
+        foreign_load: how much other processes may work beside it.
         devices: what the backend's probe found, as JSON; empty before probing.
     """
 
@@ -87,6 +88,7 @@ class Point:
     functional_units: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     requires: Mapping[str, Any] = field(default_factory=dict)
     power_cap: str = "unexpected"
+    foreign_load: ForeignLoad = field(default_factory=ForeignLoad)
     devices: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:

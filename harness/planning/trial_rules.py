@@ -101,3 +101,20 @@ class Limits:
     trial_s: Annotated[Seconds, Field(validation_alias="trial", gt=0)] = 3600.0
     silence_s: Annotated[Seconds, Field(validation_alias="silence", gt=0)] = 600.0
     memory_bytes: Annotated[Size | None, Field(validation_alias="memory")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignLoad:
+    """What is said and done where other processes worked beside the trial.
+
+    Attributes:
+        at_most: share of the machine's processor time that other processes and a hypervisor may have had in a window;
+            above it the trial carries the condition `foreign_load`, and no gate judges energy that holds theirs.
+        apportion: charges the work, of scopes that count the whole machine, its share of the processor time that was
+            spent: an estimate, whose bound reaches from 0 to the whole; the whole is kept beside it.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    at_most: Annotated[Share, Field(ge=0, le=1)] = 0.05
+    apportion: bool = False

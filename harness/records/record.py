@@ -21,6 +21,8 @@ IDLE: Final = "idle"
 """Span of an idle stretch before the workload is loaded."""
 LOADED_IDLE: Final = "loaded_idle"
 """Span of an idle stretch with the workload loaded and no work."""
+FOREIGN_LOAD: Final = "foreign_load"
+"""Kind of the condition that other processes, or a hypervisor, had more of the processor time than they may."""
 
 SIMULATOR: Final = "simulator_"
 """Prefix of the totals that say what the computation of modelled work took on this machine; no unit is charged."""
@@ -86,6 +88,7 @@ class Reading:
         primary: whether this meter counts for the scope; the others are cross-checks.
         value: joules, or why there are none.
         coverage: share of the span with valid data.
+        whole: what was read of the whole machine, where `value` is the work's share of it by processor time.
         flags: `not aligned`, `counter reset`, `low coverage`, `implausible readings`, `power above limit`, ...
     """
 
@@ -96,7 +99,31 @@ class Reading:
     primary: bool
     value: AnyValue
     coverage: float | None = None
+    whole: AnyValue | None = None
     flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowLoad:
+    """Processor time of the worker's machine over a window: all logical CPUs together, in seconds.
+
+    Attributes:
+        window: its index.
+        own_s: what the work's processes spent, ended ones included.
+        others_s: what all others spent.
+        stolen_s: what a hypervisor gave to others.
+        machine_s: all of it, waiting included.
+        resolution_s: how well the differences are known.
+        unknown: why there are no numbers; empty where there are.
+    """
+
+    window: int
+    own_s: float | None = None
+    others_s: float | None = None
+    stolen_s: float | None = None
+    machine_s: float | None = None
+    resolution_s: float | None = None
+    unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +233,7 @@ class Measurement:
     flags: tuple[str, ...] = ()
     side_cars: Mapping[str, int] = field(default_factory=dict)
     rest: Rest | None = None
+    loads: tuple[WindowLoad, ...] = ()
 
     @property
     def windows(self) -> tuple[Span, ...]:
@@ -220,6 +248,16 @@ class Measurement:
             for seen in self.conditions
             if seen.fails
         )
+
+    @property
+    def foreign_load(self) -> dict[str, str]:
+        """Scope that was read with what other processes spent -> how much they worked; such energy is not gated."""
+        read = {reading.scope for reading in self.readings}
+        return {
+            seen.scope: f"{seen.kind} on {seen.scope}: {seen.detail}"
+            for seen in self.conditions
+            if seen.kind == FOREIGN_LOAD and seen.scope in read
+        }
 
     @property
     def scopes(self) -> dict[str, Scope]:

@@ -30,6 +30,8 @@ RUNNER_KEYS: Final = (
     "drivers",
 )
 """What two measurements must share before one may be judged by the other, unless other keys are declared."""
+_OF_ONE_RUN: Final = frozenset({"load_1min", "cpu_mhz", "packages", "locks"})
+"""What a trial's environment says that is no property of its runner."""
 
 
 OWN_READINGS: Final = frozenset(
@@ -177,9 +179,7 @@ def cards(measurement: Measurement) -> list[str]:
 
 def runner(measurement: Measurement) -> dict[str, Any]:
     """The fingerprint of what a trial ran on, as JSON values; `RUNNER_KEYS` are some of its keys."""
-    environment = {
-        key: value for key, value in measurement.environment.items() if key not in {"load_1min", "cpu_mhz", "packages"}
-    }
+    environment = {key: value for key, value in measurement.environment.items() if key not in _OF_ONE_RUN}
     plain = {**environment, "devices": cards(measurement), "drivers": drivers(measurement)}
     return dict(json.loads(json.dumps(plain, default=str)))
 

@@ -45,12 +45,27 @@ def pytest_benchmark(report: RunReport) -> str:
             "python_implementation": first.environment.get("implementation", ""),
             "cpu": {"brand_raw": first.environment.get("cpu", "")},
         },
-        "commit_info": {"id": "unknown", "dirty": False, "project": "harness", "branch": "(unknown)"},
+        "commit_info": commit_info(report.run),
         "benchmarks": found,
         "datetime": str(report.run.get("started_utc", first.started_utc)),
         "version": "5.1.0",
     }  # fmt: skip
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def commit_info(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The working folder's revision as pytest-benchmark keeps it; `unversioned` outside of a working tree."""
+    said = run.get("provenance")
+    tree = said.get("working_folder") if isinstance(said, Mapping) else None
+    if not isinstance(tree, Mapping):
+        known = isinstance(said, Mapping) and "working_folder" in said
+        tree = {"unknown": "no working tree" if known else "not recorded"}
+        found = {"id": "unversioned" if known else "unknown", "project": "harness"}
+    else:
+        found = {"id": str(tree.get("revision") or "unknown"), "project": str(tree.get("project", "harness"))}
+    found |= {"branch": str(tree.get("branch") or "(unknown)")}
+    error = {"error": str(tree["unknown"])} if tree.get("unknown") else {}
+    return {**found, "dirty": bool(tree.get("dirty")), "time": None, "author_time": None, **error}
 
 
 def _benchmarks(point: PointReport) -> Iterator[dict[str, Any]]:
@@ -147,7 +162,21 @@ def open_metrics(report: RunReport) -> str:
         for key, number in samples.items():
             labelled = ",".join(f'{name}="{_escaped(text)}"' for name, text in key)
             lines.append(f"{family}{{{labelled}}} {number!r}")
+    lines += _run_info(report.run)
     return "\n".join([*lines, "# EOF"]) + "\n"
+
+
+def _run_info(run: Mapping[str, Any]) -> list[str]:
+    """The revision of the working folder as an info metric; none where it is not known."""
+    info = commit_info(run)
+    if info["id"] in {"unknown", "unversioned"}:
+        return []
+    labels = {
+        "run": str(run.get("run", "")), "project": info["project"], "revision": info["id"], "branch": info["branch"],
+        "dirty": str(info["dirty"]).lower(),
+    }  # fmt: skip
+    shown = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
+    return ["# TYPE harness_run info", "# HELP harness_run working folder of the run", f"harness_run_info{{{shown}}} 1"]
 
 
 def _escaped(text: str) -> str:
@@ -175,7 +204,7 @@ def model_card(report: RunReport) -> str:
         "emissions": math.fsum(amount.value for amount in grams),
         "source": f"joule-harness, run {report.run.get('run', report.folder.name)}: operational and embodied carbon of "
         f"the measured windows of {len(grams)} trials, warm-up left out; {label}, energy {of_energy or 'unknown'}"
-        f"{_idle_text(report)}",
+        f"{_idle_text(report)}{_revision(report.run)}",
         "hardware_used": ", ".join(devices) or "unknown",
     }
     if grid:
@@ -198,6 +227,13 @@ def _idle_text(report: RunReport) -> str:
         if (values := [value.value for r in report.records if isinstance(value := r.totals.get(name), Amount)])
     ]
     return f"; {gross.value:.6g} J gross, to which the carbon belongs; {', '.join(watts)}; {net.value:.6g} J {notes}"
+
+
+def _revision(run: Mapping[str, Any]) -> str:
+    info = commit_info(run)
+    known = info["id"] not in {"unknown", "unversioned"}
+    changed = " with uncommitted changes" if info["dirty"] else ""
+    return f"; {info['project']} {info['id'][:12]}{changed}" if known else ""
 
 
 def _carbon(finished: Record) -> Amount:

@@ -75,7 +75,7 @@ def trial(
         unit="tokens",
         count=counted,
         costs={name: per_unit(value, "token", counted) for name, value in totals.items() if not name.endswith("_w")},
-        rate=per_second("token", counted, 10.0),
+        rate=per_second("token", counted, Amount.exact(10.0, "s")),
     )
     notes = {
         "energy_j": "gross",
