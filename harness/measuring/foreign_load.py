@@ -97,6 +97,8 @@ class LoadWatch:
             scopes: that meters read.
             modelled: whether only a model of hardware did the work, so that others disturb no time of it.
         """
+        if self._rule.at_most >= 1:  # nothing can be above it, and nobody asks how close it came
+            return ()
         shared = [name for name, scope in scopes.items() if counts_every_process(name, scope)]
         here = [name for name in shared if node_of(name) == self.node]
         found = self._of(FOREIGN_LOAD, here or ([] if modelled else [f"{self.node}/host"]), self._above())
