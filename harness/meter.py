@@ -77,8 +77,19 @@ class Meter(ABC):
         """Reads every scope now. A failed read is Unavailable for that scope, never 0 and never the old value."""
 
     def conditions(self) -> Sequence[Condition]:
-        """State of the devices right now (throttling, foreign processes); asked for about once a second."""
+        """State of the devices right now (throttling, foreign processes); asked for about once a second.
+
+        A meter that reads a counter and power of one device says here where the two disagree, by
+        `harness.power_limit.counter_disagrees`; it never averages them.
+        """
         return ()
+
+    def temperatures(self) -> Mapping[str, float]:
+        """Temperature of each scope that has a sensor, in °C, right now; asked for between windows, never inside one.
+
+        One that cannot be read is left out. Scopes may be named here whose energy this meter does not read.
+        """
+        return {}
 
     def facts(self) -> Mapping[str, object]:
         """What belongs into the record: field read, driver, tables and versions used. JSON values only."""

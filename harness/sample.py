@@ -29,7 +29,9 @@ class Scope:
         gain: relative half-width of the sensor's proportional error (0.05 for ±5 %); None if it is not known.
         gain_class: sensors of one class err together, so their gain adds linearly.
         smoothing_s: averaging time of a smoothed power reading; 0 where none is known.
-        max_power_w: limit of the power this scope can draw, used to bound what a late counter hides.
+        max_power_w: limit of the power this scope can draw. It bounds what a late counter hides; joules beyond it are
+            not counted, and a window whose mean lies above limit x (1 + gain) + offset fails its trial.
+        offset_w: half-width of the sensor's constant error, in W.
         sensor: the power sensor behind the register; None where it is not known. The meter puts its readings into
             `Snapshot.watts`: the energy of an integrated scope is made from them, a counter is held against them.
         card: id of the meter card that `sensor` comes from; empty where the sensor of this device was not tested.
@@ -44,6 +46,7 @@ class Scope:
     gain_class: str = ""
     smoothing_s: float = 0.0
     max_power_w: float | None = None
+    offset_w: float = 0.0
     sensor: PowerSensor | None = None
     card: str = ""
     device: str | None = None
@@ -61,6 +64,7 @@ class Cumulative:
         other_j: joules obtained by another method than the scope's, by method.
         gap_s: seconds without valid data.
         resets: how often the counter went backwards.
+        dropped: how many readings were not counted because no device can have drawn what they showed.
     """
 
     joules: float
@@ -69,6 +73,7 @@ class Cumulative:
     other_j: Mapping[Method, float] = field(default_factory=dict)
     gap_s: float = 0.0
     resets: int = 0
+    dropped: int = 0
 
 
 _NO_WATTS: Final[Mapping[str, float | None]] = {}
@@ -114,7 +119,8 @@ class Condition:
     """Something about a device's state that a reader, or the gate, must know.
 
     Attributes:
-        kind: `thermal_throttle`, `power_cap`, `foreign_process`, `clock_change`, `exclusive_unknown`, ...
+        kind: `thermal_throttle`, `power_cap`, `foreign_process`, `clock_change`, `exclusive_unknown`,
+            `counter_disagrees` (made by `harness.counter.counter_disagrees`), ...
         scope: where.
         detail: what was seen.
         fails: the trial's measurement is not valid because of it.
@@ -134,6 +140,15 @@ def node_of(scope: str) -> str:
         'n0'
     """
     return scope.partition("/")[0]
+
+
+def counts_every_process(name: str, scope: Scope) -> bool:
+    """Whether a scope holds what any process of its machine spends, and so also what is not the work's.
+
+    Packages, memory, modules with a CPU and hosts do; a modelled board does not.
+    """
+    part = name.partition("/")[2].partition(":")[0]
+    return part in {"host", "cpu-package", "cpu-packages", "dram", "module"} and scope.method is not Method.SIMULATED
 
 
 def contains(outer: str, inner: str, scopes: Mapping[str, Scope]) -> bool:

@@ -24,7 +24,8 @@ ALIASING: Final = "aliasing possible"
 """Flag: the load's period is within reach of a small ratio of the sensor's."""
 UNSEEN: Final = "load not seen in full"
 """Flag: the sensor sees part of the time, the readings swing, and the load's period is not known."""
-
+IMPOSSIBLE: Final = "impossible reading"
+"""Flag: a reading that no such device gives was left out."""
 _EDGE: Final = 0.75
 """Slack of an edge in update periods: half for when a reading was renewed, a quarter for where its energy lies."""
 _TOLERANCE: Final = 0.05
@@ -68,10 +69,9 @@ class PowerSensor:
 
     def __post_init__(self) -> None:
         numbers = (self.update_s, self.window_s, self.gain, self.offset_w, self.lag_s, self.lag_error_s)
-        if not (all(0 <= number < math.inf for number in numbers) and self.update_s > 0):
-            raise ValueError(f"a sensor's times and errors are finite and not negative, its update positive: {self}")
-        if self.gain >= 1 or not 0 <= self.seen <= 1:
-            raise ValueError(f"gain is below 1, and the part of the time that is seen at most 1: {self}")
+        finite = all(0 <= number < math.inf for number in numbers)
+        if not (finite and self.update_s > 0 and self.gain < 1 and 0 <= self.seen <= 1):
+            raise ValueError(f"a sensor's numbers are finite, not negative, update_s > 0, gain < 1, seen <= 1: {self}")
 
     @property
     def seen(self) -> float:
@@ -122,8 +122,7 @@ def energy_between(
 ) -> Amount | Unavailable:
     """The energy drawn between two moments, by polled readings of a power sensor.
 
-    Readings from before the window, and for an averaging time and a renewal after it, help and are not needed.
-    Polls may be faster or slower than the renewals.
+    Readings from before it, and for an averaging time and a renewal after it, help; polls may have any pace.
 
     >>> sensor = PowerSensor(update_s=0.1, window_s=0.1, gain=0.05, offset_w=2.0)
     >>> times = [tenth / 10 for tenth in range(31)]
@@ -170,7 +169,7 @@ def estimate(
     least_w, most_w = (idle_w or 0.0) / _IMPOSSIBLE, _IMPOSSIBLE * max_w if max_w else math.inf
     read = [(t, w) for t, w in zip(times_s, watts, strict=True) if w is not None and 0 <= w < math.inf > abs(t)]
     polls = sorted((t, w) for t, w in read if least_w - sensor.error_w(w) <= w <= most_w)
-    flags = ["impossible reading"] if len(polls) < len(read) else []
+    flags = [IMPOSSIBLE] if len(polls) < len(read) else []
     if length_s == 0 or len({time_s for time_s, _ in polls}) < 2:
         return Estimate(Unavailable("fewer than two readings" if length_s else "the window has no length"))
     trace = _Trace(sensor, polls, idle_w or 0.0, max(max_w or 0.0, sensor.limit_w or 0.0))
@@ -225,7 +224,8 @@ class _Trace:
         self.jumps = sensor.window_s >= 3 * sensor.update_s and self.true_swing_w > 2 * max(self.greatest_w, limit_w)
         crossings = self._crossings()
         self.oscillates = self._oscillates(crossings)
-        if self.oscillates and len(crossings) >= 2 and self.times[-1] - self.times[0] > 14 * self.step_s:
+        self.returns = self.oscillates and len(crossings) >= 2 and self.times[-1] - self.times[0] > 14 * self.step_s
+        if self.returns:
             # A load that swings has shown about how far, unless only a part of its beat was seen.
             self.idle_w = max(self.idle_w, self.least_w - self.swing_w / 2)
             self.most_w = min(self.most_w, self.greatest_w + self.swing_w / 2)
@@ -249,8 +249,7 @@ class _Trace:
 
     def swing_near(self, time_s: float, reach_s: float) -> float:
         """Between the least and the greatest reading around a moment."""
-        near = self.within(time_s - reach_s, time_s + reach_s)
-        return max(near) - min(near)
+        return max(near := self.within(time_s - reach_s, time_s + reach_s)) - min(near)
 
     def _crossings(self) -> list[float]:
         """When the readings went from well on one side of the middle of their swing to well on the other."""
@@ -318,9 +317,7 @@ class _Window:
             blur_j2 += (1.2 * (w1 - w0) * trace.blur_s) ** 2 * (self._inside(t0, t1) > 0)  # Two deviations of each.
         value, step = known_j + between_j, trace.step_s
         edges_j = _EDGE * step * sum(trace.swing_near(edge_s, 1.5 * step) for edge_s in (self.opened_s, self.closed_s))
-        slack_j = min(
-            edges_j + drift_j + math.sqrt(blur_j2), math.inf if trace.oscillates else 1.5 * step * trace.swing_w
-        )
+        slack_j = min(edges_j + drift_j + math.sqrt(blur_j2), math.inf if trace.returns else 1.5 * step * trace.swing_w)
         low, high = value - slack_j, value + slack_j
         if trace.oscillates and not period_known and unseen_s > 0.1 * self.length_s:
             self.flags.append(UNSEEN)
@@ -359,8 +356,8 @@ class _Window:
         width, step = self.sensor.window_s, self.trace.step_s
         moments = [end_s - index * width for index in range(tiles)]
         value = width * math.fsum(map(self.trace.at, moments))
-        slack = width / 2 * math.fsum(self.trace.swing_near(moment, step) for moment in moments)
-        slack = min(slack, 1.5 * step * self.trace.true_swing_w)
+        swings_w = math.fsum(self.trace.swing_near(moment, step) for moment in moments)
+        slack = min(width / 2 * swings_w, 1.5 * step * self.trace.true_swing_w)
         return _Span(value - slack, value, value + slack)
 
     def _remainder(self, begin_s: float, end_s: float) -> _Span:

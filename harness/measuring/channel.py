@@ -5,11 +5,13 @@ from __future__ import annotations
 import bisect
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Final
 
+from harness.counter import CounterTrack
 from harness.measuring.edges import Register, register
+from harness.measuring.plausibility import judged
 from harness.meter import Meter
 from harness.quantity import Method, Unavailable
 from harness.sample import Cumulative, Scope, Snapshot, now_ns
@@ -29,18 +31,20 @@ Poll = tuple[int, Mapping[str, float | None]]
 
 @dataclass(slots=True)
 class Pace:
-    """The last change of a register, and the power drawn between its latest changes.
+    """How a register moved lately.
 
     Attributes:
-        at_ns: when the change was seen.
-        joules: what the register showed then.
-        recent_w: power between the latest changes, oldest first.
-        coarse: whether one of these is a mean over several update periods, which may hide a higher peak.
+        at_ns: when its last change was seen.
+        joules: what it showed then.
+        recent_w: power drawn between its latest changes, oldest first.
+        track: holds it against its scope's power limit; None for a scope or a meter that is not held against one.
+        coarse: whether the latest of these powers is a mean over several update periods, which may hide a higher peak.
     """
 
     at_ns: int
     joules: float
     recent_w: tuple[float, ...] = ()
+    track: CounterTrack | None = None
     coarse: bool = False
 
 
@@ -146,12 +150,15 @@ class Channel:
                 continue
             joules = known.joules
             pace = paces.get(name)
+            track = judged(pace.track if pace else None, self.scopes[name], registers.ended_ns, known)
             if pace is None:
-                paces[name] = Pace(registers.began_ns, joules)
+                paces[name] = Pace(registers.began_ns, joules, track=track)
             elif joules != pace.joules and registers.began_ns > pace.at_ns:
                 # two changes lie at least a tick apart, however soon after each other they were seen
                 since, tick = seconds(registers.began_ns - pace.at_ns), self.scopes[name].tick_s or 0.0
                 watts = (joules - pace.joules) / max(since, tick)
                 recent_w = (*pace.recent_w[1 - CHANGES_KEPT :], watts)
-                paces[name] = Pace(registers.began_ns, joules, recent_w, since > COARSE * tick)
+                paces[name] = Pace(registers.began_ns, joules, recent_w, track, since > COARSE * tick)
+            elif track is not None:
+                paces[name] = replace(pace, track=track)
         self.pace = paces

@@ -7,6 +7,7 @@ edge: take the time, read every meter, then wait for the next tick, which bounds
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections import deque
@@ -53,12 +54,16 @@ class Edge:
         """One scope of a channel at this edge."""
         registers = self.registers[channel]
         pace = registers.paces.get(scope)
+        shown = registers[scope]
+        still = pace is not None and isinstance(shown, Cumulative) and shown.joules == pace.joules
         return EdgeReading(
             edge_ns=self.ns,
             read_ns=registers.ended_ns,
-            register=registers[scope],
+            register=shown,
             recent_w=pace.recent_w if pace else (),
             tick=self.ticks.get(channel, {}).get(scope),
+            still_s=max(0.0, seconds(self.ns - pace.at_ns)) if pace is not None and still else 0.0,
+            track=pace.track if pace else None,
             coarse=pace.coarse if pace else False,
         )
 
@@ -260,6 +265,20 @@ class Meters:
                 self._look(channel)
         return tuple(self._seen.values())
 
+    def temperatures(self) -> dict[str, float]:
+        """Temperature of each scope that a meter can tell, in °C; what a meter raises becomes a condition."""
+        found: dict[str, float] = {}
+        for channel in self.channels:
+            if channel.scopes and type(channel.meter).temperatures is not Meter.temperatures:
+                try:
+                    with channel.lock:
+                        read = {str(scope): float(at) for scope, at in channel.meter.temperatures().items()}
+                except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the trial
+                    self._see("temperature_unreadable", channel.name, f"{type(error).__name__}: {error}", fails=False)
+                    continue
+                found |= {scope: at for scope, at in read.items() if math.isfinite(at) and scope not in found}
+        return found
+
     def _write(self, row: Mapping[str, object]) -> None:
         if self._log is not None:
             with self._log_lock:
@@ -309,6 +328,10 @@ class Meters:
                     )
                 )
         return found
+
+    def scopes(self) -> dict[tuple[str, str], Scope]:
+        """Description of each scope, by meter and name."""
+        return {(channel.name, name): scope for channel in self.channels for name, scope in channel.scopes.items()}
 
     def primaries(self) -> dict[str, Channel]:
         """Scope -> its primary meter: the first listed that reads it; within `auto`, the strongest method."""

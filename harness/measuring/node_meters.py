@@ -82,6 +82,10 @@ class RemoteMeter(Meter):
         """State of the node's devices."""
         return list(self._node.call(ask_here, self._address, "conditions"))
 
+    def temperatures(self) -> Mapping[str, float]:
+        """Of the node's devices."""
+        return dict(self._node.call(ask_here, self._address, "temperatures"))
+
     def facts(self) -> Mapping[str, object]:
         """What its node says of it; why not, where the node is gone."""
         try:

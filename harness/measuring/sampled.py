@@ -14,15 +14,15 @@ from operator import itemgetter
 from typing import Final
 
 from harness.measuring.channel import SEES_ALL, Poll
+from harness.measuring.plausibility import ABOVE_LIMIT, IMPLAUSIBLE, above_limit
+from harness.power_limit import counter_disagrees
 from harness.quantity import Amount, Value
 from harness.sample import Scope
-from harness.sensor import UNSEEN, Estimate, PowerSensor, estimate
+from harness.sensor import IMPOSSIBLE, UNSEEN, Estimate, PowerSensor, estimate
 from harness.units import nanoseconds, seconds
 
 NOT_TESTED: Final = "sensor not tested"
 """Flag: the numbers of the sensor are those of its class; no meter card of this device has better ones."""
-DISAGREEMENT: Final = 0.05
-"""A counter and the power readings of its device that differ by more are flagged, and never averaged."""
 
 Outcome = tuple[Value, float | None, tuple[str, ...]]
 """Energy with its bound, share of the time covered, flags."""
@@ -43,7 +43,12 @@ def sampled_energy(
     """
     assert scope.sensor is not None
     found = _estimated(name, scope.sensor, scope, polls, opened_ns, closed_ns, period_s)
-    return found.amount, found.coverage, (*found.flags, *_tested(scope))
+    flags = [IMPLAUSIBLE if flag == IMPOSSIBLE else flag for flag in found.flags]
+    amount, length_s = found.amount, seconds(closed_ns - opened_ns)
+    if isinstance(amount, Amount) and amount.low is not None:
+        shown_j = amount.low + scope.sensor.error_w(amount.value / length_s) * length_s
+        flags += [ABOVE_LIMIT] if above_limit(scope, shown_j, length_s) else []
+    return amount, found.coverage, (*flags, *_tested(scope))
 
 
 def held_against_power(
@@ -78,11 +83,8 @@ def held_against_power(
     exact = replace(scope.sensor, gain=0.0, offset_w=0.0)
     power = _estimated(name, exact, scope, polls, opened_ns, closed_ns, period_s)
     other = power.amount
-    if isinstance(other, Amount) and value.value > 0 and other.low is not None and other.high is not None:
-        apart = other.value / value.value - 1
-        explained = other.low <= value.high and value.low <= other.high
-        if abs(apart) > DISAGREEMENT and not explained:
-            flags = (*flags, f"power readings say {apart:+.0%}")
+    if isinstance(other, Amount) and counter_disagrees(name, value, other) is not None:
+        flags = (*flags, f"power readings say {other.value / value.value - 1:+.0%}")
     if scope.sensor.seen >= SEES_ALL:
         return value, coverage, flags
     if isinstance(other, Amount) and other.value > 0 and other.low is not None and other.high is not None:

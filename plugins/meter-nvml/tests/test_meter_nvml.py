@@ -221,7 +221,7 @@ def test_a_reset_without_power_leaves_a_gap_and_a_lower_bound(opened, make_card,
     state = after(10.0)[A]
     assert state.resets == 1
     assert state.gap_s == pytest.approx(0.1, abs=0.01)
-    assert state.joules == pytest.approx(200.0 * 9.9, rel=0.05)
+    assert 200.0 * 9.9 <= state.joules <= 200.0 * 10  # what the counter shows after the reset was drawn
     assert state.joules + state.under_j >= 200.0 * 10 - 0.2 * 200
 
 
@@ -522,3 +522,15 @@ def test_real_card_counts_or_integrates():
     print(meter.conditions())  # noqa: T201
     assert json.loads(json.dumps(facts)) == facts
     meter.close()
+
+
+# Temperature
+
+
+def test_temperature_of_each_card_whose_driver_tells_it(opened, make_card):
+    silent = make_card(uuid=SECOND)
+    silent.faults["nvmlDeviceGetTemperature"] = real.NVML_ERROR_NOT_SUPPORTED
+    meter, _, _ = opened(make_card(celsius=61), silent)
+    assert meter.temperatures() == {A: 61.0}
+    meter.close()
+    assert meter.temperatures() == {}

@@ -124,18 +124,29 @@ class NvmlMeter(Meter):
             notes.append(f"the whole card of {', '.join(card.partitions)}: no hardware meters a partition")
         if card.is_module:
             notes.append("a Grace-Hopper module: GPU, CPU and memory")
+        sensor = self._sensor(card)
         scope = Scope(
             method=Method.COUNTER if card.counts else Method.INTEGRATED,
             tick_s=self._options.tick if card.counts else None,
+            gain=sensor.gain,
             gain_class="nvml",
+            offset_w=sensor.offset_w,
             max_power_w=card.limit_w,
-            sensor=self._sensor(card),
+            sensor=sensor,
             device=card.uuid,
             note="; ".join(notes),
         )
-        counter = CounterTrack(max_power_w=card.limit_w, tick_s=self._options.tick) if card.counts else None
+        counter = None
+        if card.counts:
+            counter = CounterTrack(
+                max_power_w=card.limit_w,
+                tick_s=self._options.tick,
+                gain=sensor.gain,
+                offset_w=sensor.offset_w,
+                longest_still_s=max(STILL_S, STILL_TICKS * self._options.tick),
+            )
         interval_s = 1.0 / (self.sample_hz if card.counts else POWER_HZ)
-        integrator = PowerIntegrator(interval_s, max_w=card.limit_w)
+        integrator = PowerIntegrator(interval_s, max_w=card.limit_w, gain=sensor.gain, offset_w=sensor.offset_w)
         watch = Watch(self._nvml, card.handle, name, pid)
         self._registers[name] = _Register(card, scope, watch, integrator, counter)
         return scope
@@ -213,6 +224,13 @@ class NvmlMeter(Meter):
         if self._nvml is None:
             return ()
         return [condition for register in self._registers.values() for condition in register.watch.look()]
+
+    def temperatures(self) -> Mapping[str, float]:
+        """Of each card whose driver tells it."""
+        if self._nvml is None:
+            return {}
+        read = {name: register.watch.celsius() for name, register in self._registers.items()}
+        return {name: celsius for name, celsius in read.items() if celsius is not None}
 
     def facts(self) -> Mapping[str, object]:
         """Driver, NVML version, and per card: register in use, outcome of the probe, cost of a read, cross-check."""
