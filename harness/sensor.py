@@ -24,7 +24,8 @@ ALIASING: Final = "aliasing possible"
 """Flag: the load's period is within reach of a small ratio of the sensor's."""
 UNSEEN: Final = "load not seen in full"
 """Flag: the sensor sees part of the time, the readings swing, and the load's period is not known."""
-
+IMPOSSIBLE: Final = "impossible reading"
+"""Flag: a reading that no such device gives was left out."""
 _EDGE: Final = 0.75
 """Slack of an edge in update periods: half for when a reading was renewed, a quarter for where its energy lies."""
 _TOLERANCE: Final = 0.05
@@ -168,7 +169,7 @@ def estimate(
     least_w, most_w = (idle_w or 0.0) / _IMPOSSIBLE, _IMPOSSIBLE * max_w if max_w else math.inf
     read = [(t, w) for t, w in zip(times_s, watts, strict=True) if w is not None and 0 <= w < math.inf > abs(t)]
     polls = sorted((t, w) for t, w in read if least_w - sensor.error_w(w) <= w <= most_w)
-    flags = ["impossible reading"] if len(polls) < len(read) else []
+    flags = [IMPOSSIBLE] if len(polls) < len(read) else []
     if length_s == 0 or len({time_s for time_s, _ in polls}) < 2:
         return Estimate(Unavailable("fewer than two readings" if length_s else "the window has no length"))
     trace = _Trace(sensor, polls, idle_w or 0.0, max(max_w or 0.0, sensor.limit_w or 0.0))

@@ -19,14 +19,17 @@ from harness.discovery.guard import sorted_scopes
 from harness.errors import MeasurementError
 from harness.measuring.channel import Channel, Registers
 from harness.measuring.edges import EdgeReading, Tick, span_energy
+from harness.measuring.sampled import Outcome, held_against_power, sampled_energy
 from harness.meter import Meter
-from harness.quantity import Unavailable
+from harness.quantity import Method, Unavailable
 from harness.records.record import Reading, SeenCondition
 from harness.sample import Cumulative, Scope, disjoint, now_ns
 from harness.units import nanoseconds, seconds
 
 TICKS_TO_WAIT: Final = 10
 """A counter that has not moved for so many of its periods is not aligned to."""
+KEPT_S: Final = 30.0
+"""Power readings from so long before a span help to tell how a load swings."""
 
 
 _NOT_AWAITED: Final[Mapping[Channel, Mapping[str, Tick]]] = {}
@@ -61,6 +64,7 @@ class Edge:
             tick=self.ticks.get(channel, {}).get(scope),
             still_s=max(0.0, seconds(self.ns - pace.at_ns)) if pace is not None and still else 0.0,
             track=pace.track if pace else None,
+            coarse=pace.coarse if pace else False,
         )
 
 
@@ -144,6 +148,17 @@ class Meters:
                 with channel.lock:
                     found[channel] = _await_tick(channel)
         return found
+
+    def settle(self, closed: Edge) -> None:
+        """Waits until power readings, which the sampling thread goes on taking, tell of all that was before an edge."""
+        late_s = max((channel.settle_s for channel in self.channels), default=0.0)
+        if self._thread is not None and (left_s := late_s - seconds(now_ns() - closed.ns)) > 0:
+            self._stop.wait(left_s)
+
+    def forget(self, before: Edge) -> None:
+        """Drops the power readings from before an edge, but for those that tell of it."""
+        for channel in self.channels:
+            channel.forget(before.ns - nanoseconds(KEPT_S + channel.settle_s))
 
     def attach(self, processes: Mapping[str, int]) -> list[str]:
         """Lets every meter read the work's processes, by role; what a meter raises costs its new scopes only."""
@@ -283,7 +298,9 @@ class Meters:
 
     # Readings
 
-    def energies(self, opened: Edge, closed: Edge, span: str = "window", window: int = 0) -> list[Reading]:
+    def energies(
+        self, opened: Edge, closed: Edge, span: str = "window", window: int = 0, *, period_s: float | None = None
+    ) -> list[Reading]:
         """Energy per channel and scope between two edges.
 
         Args:
@@ -291,13 +308,13 @@ class Meters:
             closed: the later one.
             span: name of the span between them.
             window: index of the window it lies in; -1 outside of any.
+            period_s: period of the work, where it is known.
         """
         primary = self.primaries()
         found = []
         for channel in self.channels:
             for name, scope in channel.scopes.items():
-                first, last = opened.reading(channel, name), closed.reading(channel, name)
-                value, coverage, flags = span_energy(scope, first, last)
+                value, coverage, flags = _energy(channel, name, scope, opened, closed, period_s)
                 found.append(
                     Reading(
                         span=span,
@@ -345,6 +362,14 @@ class Meters:
             joules += last.joules - first.joules
         elapsed = seconds(after.ns - before.ns)
         return joules / elapsed if described and elapsed > 0 else None
+
+
+def _energy(channel: Channel, name: str, scope: Scope, opened: Edge, closed: Edge, period_s: float | None) -> Outcome:
+    """One scope between two edges: by its register, or by its power readings where these are what is read."""
+    if scope.sensor is not None and scope.method is Method.INTEGRATED:
+        return sampled_energy(name, scope, channel.polls, opened.ns, closed.ns, period_s)
+    counted = span_energy(scope, opened.reading(channel, name), closed.reading(channel, name))
+    return held_against_power(name, scope, counted, channel.polls, opened.ns, closed.ns, period_s)
 
 
 def _await_tick(channel: Channel) -> dict[str, Tick]:

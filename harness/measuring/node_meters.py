@@ -76,7 +76,7 @@ class RemoteMeter(Meter):
         """Cumulative joules over there, at a time of this machine's clock."""
         began = now_ns()
         found: Snapshot = self._node.call(ask_here, self._address, "read")
-        return Snapshot(began, found.joules, now_ns() - began)
+        return Snapshot(began, found.joules, now_ns() - began, found.watts)
 
     def conditions(self) -> Sequence[Any]:
         """State of the node's devices."""

@@ -197,6 +197,7 @@ def measure(
     closed = meters.closing(align=True)
     celsius = _both(cold, meters.temperatures())
     window.finish_iteration()
+    meters.settle(closed)
     after(window)
     window.check_reserved()
     span = Span(
@@ -213,11 +214,15 @@ def measure(
         celsius=celsius,
     )
     ledger.spans.append(span)
-    ledger.readings += meters.energies(opened, closed, "window", window.index)
+    period_s = seconds(closed.ns - opened.ns) / window.iteration if window.iteration > 1 else None
+    ledger.readings += meters.energies(opened, closed, "window", window.index, period_s=period_s)
+    for _, _, ended in window.marks[-1:]:
+        meters.settle(ended)
     for name, begun, ended in window.marks:
         start = meters.utc_s(begun.ns)
         ledger.spans.append(Span(name=name, window=window.index, start_ns=begun.ns, end_ns=ended.ns, start_utc_s=start))
         ledger.readings += meters.energies(begun, ended, name, window.index)
+    meters.forget(closed)
     ledger.uses += [WindowUse(window=window.index, use=use) for use in window.uses]
     _write(ledger.items, window.items)
     _write(ledger.outputs, ({"item_id": item, "window": window.index, "output": out} for item, out in window.outputs))
@@ -233,6 +238,7 @@ def rest(
     opened = meters.opening(align=True)
     sleep(duration_s)
     closed = meters.closing(align=True)
+    meters.settle(closed)
     ledger.spans.append(
         Span(
             name=name,
