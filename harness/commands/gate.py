@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 SuiteFiles = Annotated[list[Path], typer.Argument(help="Suite files.", show_default=False)]
 Store = Annotated[str, typer.Option(help="Folder or URL that runs are kept in.")]
-Seed = Annotated[int, typer.Option(help="Seed of the order of points and inside pairs.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        help="Seed of the order of points and inside pairs; drawn for each job, printed and kept if not set.",
+        show_default=False,
+    ),
+]
 
 Base = Annotated[str | None, typer.Option(help="Revision to compare with.", show_default=False)]
 Head = Annotated[str, typer.Option(help="Revision to be judged.")]
@@ -71,7 +77,7 @@ def gate(
     install: Install = None,
     pairs: PairsAtMost = 36,
     budget: Budget = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     store: Store = "reports",
     allow_weak: AllowWeak = False,
     baseline: Stored = None,
@@ -83,12 +89,14 @@ def gate(
 ) -> None:
     """Measures base and head in interleaved pairs and fails when head is worse than the suites' rules allow."""
     from harness.gating import outputs
+    from harness.gating.pairs import draw_seed
     from harness.gating.pytest_benchmark import judge_files
     from harness.records.paths import BASELINES, CALIBRATIONS
     from harness.storing.places import open_store
 
     _one_base(base, base_python, baseline, pytest_benchmark=pytest_benchmark)
     kept = open_store(store)
+    seed = draw_seed() if seed is None else seed
     folder: Path | None = None
     if pytest_benchmark:
         result = judge_files(suites, tolerance)
@@ -202,12 +210,13 @@ def calibrate(
     python: Annotated[
         str | None, typer.Option(help="Interpreter of the environment; this one if not named.", show_default=False)
     ] = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     store: Store = "reports",
 ) -> None:
     """Runs base against base by the gate's rule: how often it is wrong on this runner, and what it can find."""
     from harness.commands.progress import Progress
     from harness.gating import calibration_job as calibrations
+    from harness.gating.pairs import draw_seed
     from harness.records.paths import CALIBRATIONS
     from harness.storing.places import open_store
 
@@ -220,7 +229,7 @@ def calibrate(
             jobs=jobs,
             pairs=pairs,
             python=python,
-            seed=seed,
+            seed=draw_seed() if seed is None else seed,
             watcher=progress.tell,
         )
     for line in calibrations.lines(report, path):

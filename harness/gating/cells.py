@@ -85,17 +85,18 @@ class Rules:
             except UsageError as error:
                 unknown = error
                 continue
-            made += self._of_point(rule, each.points["head"], records)
+            made += self._of_point(rule, each, records)
         if unknown is not None and not made:
             raise unknown
         return made
 
-    def _of_point(self, rule: GateRule, point: Point, records: Records) -> list[Cell]:
+    def _of_point(self, rule: GateRule, series: Series, records: Records) -> list[Cell]:
         made = []
-        for key in keys(rule, point):
+        for key in keys(rule, series.points["head"]):
             if key.bound is None:
                 up = self._higher_is_better(rule, Metric(rule.metric, rule.per), records[0][1])
-                made.append(comparison(key, records, rule.worse_by_at_most or 0.0, higher_is_better=up))
+                cell = comparison(key, records, rule.worse_by_at_most or 0.0, higher_is_better=up)
+                made.append(cell if cell.missing else replace(cell, head_second=tuple(series.head_second)))
             else:
                 made.append(limit(key, [head for _, head in records]))
         return made

@@ -239,6 +239,7 @@ def run(
     ).run()
     result = replace(
         result,
+        seed=seed,
         revisions={name: side.revision for name, side in made.items()},
         suites=[each.file for each in loaded],
     )

@@ -7,6 +7,7 @@ and every redoing is counted. No trial is left out for its value.
 from __future__ import annotations
 
 import random
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,14 @@ from harness.running.order import Scheduled
 from harness.running.run import Watcher, prepare
 from harness.running.run_folder import create
 
+SEEDS: Final = 2**31
+
+
+def draw_seed() -> int:
+    """A seed of the order of one job; short enough to be typed, and exact in any reader of JSON."""
+    return secrets.randbelow(SEEDS)
+
+
 REDOINGS: Final = 3
 """A pair is measured again so often before its point is given up."""
 
@@ -40,6 +49,7 @@ class Series:
         control: whether it is the control workload, which runs on base's environment for both sides: no change of head
             can touch it, not even one of the harness itself.
         kept: side -> ids of the trials that count, one a pair, in order.
+        head_second: of each pair that counts, whether head ran second.
         lost: why the point was given up; empty while it goes on.
     """
 
@@ -47,6 +57,7 @@ class Series:
     points: Mapping[str, Point]
     control: bool = False
     kept: dict[str, list[str]] = field(default_factory=lambda: {BASE: [], HEAD: []})
+    head_second: list[bool] = field(default_factory=list)
     lost: str = ""
 
     @property
@@ -64,7 +75,7 @@ class Pairs:
         points: matched points, base first.
         control: measured in every round on base's environment, under both names.
         offers: side -> point id -> the offers that it needs and their plugins; a worker that is told none loads all.
-        seed: of the order of points and inside pairs.
+        seed: of the order of points and inside pairs; drawn for each job, or every job would have the same order.
         watcher: is told what happens.
         rounds: how many are measured at most, for the watcher.
         command: what the user typed, for the record.
@@ -125,8 +136,8 @@ class Pairs:
         number = series.pairs
         failed: dict[str, str] = {}
         for attempt in range(1 + REDOINGS):
-            order = [BASE, HEAD]
-            self._generator.shuffle(order)
+            # a fair coin for each pair by itself: the exact null of the signed-rank test rests on it
+            order = [BASE, HEAD] if self._generator.random() < 0.5 else [HEAD, BASE]
             trial = number * (1 + REDOINGS) + attempt
             # the second trial runs also where the first failed: only so do both sides have the same chance to fail
             failed = {name: fault for name in order if (fault := self._trial(series, name, trial))}
@@ -136,6 +147,7 @@ class Pairs:
             if not failed:
                 for name in order:
                     series.kept[name].append(Scheduled(series.points[name], trial).trial_id)
+                series.head_second.append(order[-1] == HEAD)
                 return
         reasons = "; ".join(f"{name}: {fault}" for name, fault in sorted(failed.items()))
         series.lost = f"pair {number + 1} could not be measured in {1 + REDOINGS} attempts: {reasons}"

@@ -67,7 +67,7 @@ def run(
         raise MeasurementError("; ".join([*tally.failed, *tally.invalid]), where=str(folder))
     directions = registry.directions(offers_of(planned.points))
     result = judge(kept, suites, trials.load(folder), directions)
-    result = replace(result, suites=[each.file for each in suites])
+    result = replace(result, seed=seed, suites=[each.file for each in suites])
     result.write(folder)
     return result, folder
 

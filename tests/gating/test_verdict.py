@@ -37,7 +37,9 @@ def key(label: str) -> CellKey:
 
 
 def around(centre: float, n: int = 12, spread: float = 0.01) -> tuple[float, ...]:
-    return tuple(centre + spread * (index - (n - 1) / 2) / n for index in range(n))
+    """Differences around a centre, evenly spread; each half of them spans all, so they have no trend."""
+    ordered = [centre + spread * (index - (n - 1) / 2) / n for index in range(n)]
+    return tuple(ordered[::2] + ordered[1::2])
 
 
 @pytest.mark.parametrize(
