@@ -96,6 +96,7 @@ def job(
         watcher=watcher,
         rounds=pairs,
         command=command_line(),
+        energy=matched.rules.energy,
     )
     gate = Gate(rules=matched.rules, pairs=measuring, looks=[(pairs, 1.0)])
     gate.measure(pairs)

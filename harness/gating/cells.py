@@ -13,7 +13,7 @@ from harness.gating.verdict import Cell, CellKey, margin
 from harness.planning.point import Point
 from harness.planning.suite import GateRule
 from harness.quantity import Amount, Value
-from harness.records.metric import Kind, Metric
+from harness.records.metric import RATE, Kind, Metric
 from harness.records.record import Record
 from harness.records.trials import PointTrials
 from harness.statistics.paired import log_ratio
@@ -36,6 +36,16 @@ class Rules:
 
     by_suite: Mapping[str, Sequence[GateRule]]
     directions: Mapping[str, bool | None] = field(default_factory=dict)
+
+    @property
+    def energy(self) -> set[str]:
+        """Suites with a rule that rests on the energy meters: on neither a time, a rate nor a column."""
+        apart = {"duration_s", RATE, *self.directions}
+        return {
+            suite
+            for suite, rules in self.by_suite.items()
+            if any(rule.metric not in apart and rule.metric.partition(".")[0] not in apart for rule in rules)
+        }
 
     def most_cells(self, points: Iterable[Point]) -> int:
         """How many cells there can be, known before anything is measured."""

@@ -230,6 +230,7 @@ def run(
             watcher=watcher,
             rounds=pairs,
             command=command_line(),
+            energy=matched.rules.energy,
         ),
         looks=looks,
         deadline_s=math.inf if budget_s is None else started + budget_s,

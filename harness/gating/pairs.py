@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -20,12 +20,14 @@ from harness.executor import Executor, costing_command
 from harness.gating.sides import BASE, HEAD, Side, run_whole
 from harness.planning.named_offers import Offers
 from harness.planning.point import Plan, Point
+from harness.quantity import Amount
 from harness.records.files import load_measurement, load_record, write_json
 from harness.records.paths import FAILURE
 from harness.records.record import Measurement, Record
 from harness.running.order import Scheduled
 from harness.running.run import Watcher, prepare
 from harness.running.run_folder import create
+from harness.statistics.paired import SLACK
 
 SEEDS: Final = 2**31
 
@@ -35,6 +37,8 @@ def draw_seed() -> int:
     return secrets.randbelow(SEEDS)
 
 
+INCOMPLETE: Final = frozenset({"counter reset", "low coverage"})
+"""Flags of a reading that keep a trial out where energy is judged."""
 REDOINGS: Final = 3
 """A pair is measured again so often before its point is given up."""
 
@@ -79,6 +83,7 @@ class Pairs:
         watcher: is told what happens.
         rounds: how many are measured at most, for the watcher.
         command: what the user typed, for the record.
+        energy: suites whose rules rest on the energy meters.
         executor: makes what runs a side's trials.
     """
 
@@ -94,6 +99,7 @@ class Pairs:
         offers: Mapping[str, Mapping[str, Offers]] | None = None,
         rounds: int = 0,
         command: Sequence[str] = (),
+        energy: Collection[str] = (),
         executor: Callable[[Side], Executor] = lambda side: LocalExecutor(side.python, side.folder),
     ) -> None:
         self.sides = sides
@@ -109,6 +115,7 @@ class Pairs:
         self._number = 0
         self._executor = executor
         self._offers = offers or {}
+        self._energy = frozenset(energy)
         self.runs = {
             name: create(folder, Plan([each.points[name] for each in self.series], []), [], command, seed, name=name)
             for name in (BASE, HEAD)
@@ -163,7 +170,8 @@ class Pairs:
         outcome = self._executor(self.sides[side]).run(job, self._watcher)
         folder = self.runs[name] / due.trial_id
         if outcome.ok:
-            fault = "; ".join(faults(load_measurement(folder), due.point))
+            energy = due.point.suite in self._energy
+            fault = "; ".join(faults(load_measurement(folder), due.point, energy=energy))
         else:
             fault = outcome.reason
             tail = list(outcome.log_tail)
@@ -190,8 +198,17 @@ class Pairs:
             yield load_record(self.runs[BASE] / base), load_record(self.runs[HEAD] / head)
 
 
-def faults(measurement: Measurement, point: Point) -> list[str]:
-    """Why a trial that ended well does not count: what its meters saw, and a warm-up that did not converge."""
+def faults(measurement: Measurement, point: Point, *, energy: bool = False) -> list[str]:
+    """Why a trial that ended well does not count.
+
+    Args:
+        measurement: of the trial.
+        point: what it measured.
+        energy: whether what is judged rests on the energy meters; then their readings must be whole.
+
+    Returns:
+        What the meters saw, a warm-up that did not converge, and readings that are not whole: each a reason.
+    """
     found = list(measurement.invalid)
     warm_up, wanted = measurement.warm_up, point.warm_up
     if not warm_up.converged and wanted.max_iterations > 0 and wanted.max_seconds > 0:
@@ -200,4 +217,22 @@ def faults(measurement: Measurement, point: Point) -> list[str]:
             f"the warm-up did not converge: {warm_up.iterations} iterations in {warm_up.seconds:.1f} s varied by more "
             f"than {wanted.tolerance:.1%}{varied}"
         )
-    return found
+    return [*found, *_not_whole(measurement, point)] if energy else found
+
+
+def _not_whole(measurement: Measurement, point: Point) -> Iterator[str]:
+    """Counters that were reset, data that are missing, power above what the device is limited to."""
+    scopes = measurement.scopes
+    seconds = {span.window: span.duration_s for span in measurement.windows}
+    for reading in measurement.readings:
+        if not reading.primary or reading.span != "window":
+            continue
+        for flag in INCOMPLETE & set(reading.flags):
+            yield f"{reading.meter}, {reading.scope}: {flag}"
+        scope, duration_s = scopes.get(reading.scope), seconds.get(reading.window, 0.0)
+        limit_w = None if scope is None or point.power_cap == "expected" else scope.max_power_w
+        if limit_w is None or not isinstance(reading.value, Amount) or duration_s <= 0:
+            continue
+        least_w = (reading.value.value if reading.value.low is None else reading.value.low) / duration_s
+        if least_w > limit_w * (1 + SLACK):
+            yield f"{reading.meter}, {reading.scope}: {least_w:.0f} W at least, above the limit of {limit_w:.0f} W"

@@ -18,7 +18,7 @@ from harness.errors import UsageError
 from harness.gating.result import InterimAnalysis, Kind, Result
 from harness.gating.verdict import Cell, CellKey, Seen, Verdict, build, decide, margin
 from harness.records.trials import describe, differing
-from harness.statistics.paired import ALPHA, Effect
+from harness.statistics.paired import ALPHA, SLACK, Effect
 from harness.statistics.unpaired import p_above, shift
 
 TOLERANCE: Final = 0.05
@@ -200,4 +200,4 @@ def _seen(name: str, base: Times | str, head: Times | str, allowed: float, alpha
     low, high = shift(base.high, head.low, alpha), shift(base.low, head.high, alpha)
     estimate = low.estimate if base.raw and head.raw else head.middle - base.middle
     found = Effect(low.n, min(max(estimate, low.low), high.high), low.low, high.high, alpha)
-    return Seen(Cell(key=key, margin=allowed), found, p_above(base.high, head.low, allowed))
+    return Seen(Cell(key=key, margin=allowed), found, p_above(base.high, head.low, allowed + SLACK))

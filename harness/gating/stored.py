@@ -197,7 +197,7 @@ def _comparison(
     sign = -1.0 if _higher_is_better(rule, metric, direction) else 1.0
     first, second = ([sign * math.log(amount.value) for amount in side] for side in (before, now))
     cell = Cell(key=key, margin=margin(rule.worse_by_at_most or 0.0))
-    return Seen(cell, shift(first, second, alpha), p_above(first, second, cell.margin))
+    return Seen(cell, shift(first, second, alpha), p_above(first, second, cell.margin + cell.slack))
 
 
 def _higher_is_better(rule: GateRule, metric: Metric, direction: Mapping[str, bool | None]) -> bool:
@@ -255,4 +255,4 @@ def _limit(key: CellKey, point: PointTrials, alpha: float) -> Seen:
     cell = limit(key, point.records, "trial {}")
     if cell.missing:
         return Seen(cell)
-    return Seen(cell, effect(cell.differences, alpha), p_worse(cell.differences, 0.0))
+    return Seen(cell, effect(cell.differences, alpha), p_worse(cell.differences, cell.slack))

@@ -331,7 +331,7 @@ def order_matters(judged: Iterable[Judged]) -> str:
         if found is not None and allowed is not None and found.at_least > allowed + SLACK:
             return (
                 f"{each.name}: the second trial of a pair differs from the first by {found}, more than the tolerance "
-                f"of {allowed:.3g}: trials disturb each other; a longer warm-up or a pause between them may help"
+                f"of {allowed:.1%}: trials disturb each other; a longer warm-up or a pause between them may help"
             )
     return ""
 

@@ -54,7 +54,9 @@ class FakePairs:
                 functional_units={"token": {"sum": "items"}},
             )
             points = {"base": point, "head": point}
-            self.series.append(SimpleNamespace(label=label, points=points, control=control, lost="", pairs=0, head_second=[]))
+            self.series.append(
+                SimpleNamespace(label=label, points=points, control=control, lost="", pairs=0, head_second=[])
+            )
             self.make[label] = make
         self.tried: Counter[str] = Counter()
         self.redone: Counter[str] = Counter()
