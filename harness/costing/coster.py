@@ -24,12 +24,11 @@ from harness.impact import ImpactMeter, ImpactMeterSpec
 from harness.planning.point import Point
 from harness.quantity import Amount, Method, Value
 from harness.records.files import check_side_cars, load_measurement, read_lines, trial_folders, write_json, write_record
+from harness.records.metric import QUANTILES
 from harness.records.paths import FAILURE, ITEMS, MEASUREMENT, OUTPUTS, RECORD
 from harness.records.record import Measurement, Record, UnitResult
 from harness.scorer import Scorer
 from harness.workload import Column
-
-STATISTICS = {"p50": 0.5, "p95": 0.95}
 
 
 def key(row: Mapping[str, Any]) -> str:
@@ -184,7 +183,7 @@ class Coster:
                     "mean": functional_unit.mean_of_column(column.name, self.rows, column.unit),
                     **{
                         label: functional_unit.quantile_of_column(column.name, self.rows, column.unit, level)
-                        for label, level in STATISTICS.items()
+                        for label, level in QUANTILES.items()
                     },
                 }.items()
             }
