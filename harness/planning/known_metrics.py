@@ -5,15 +5,16 @@ Refused while planning, for after it each wrong name costs the trials that are m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from harness.discovery.registry import Registry
 from harness.errors import UsageError, did_you_mean
 from harness.impact import ImpactMeterSpec
 from harness.planning.located_yaml import Keys
 from harness.planning.point import Point
-from harness.planning.suite import GateRule, Suite
+from harness.planning.suite import Suite
+from harness.planning.trial_rules import Precision
 from harness.records.metric import MEASURED, QUANTILES, RATE
 from harness.workload import WorkloadSpec
 
@@ -40,13 +41,12 @@ class Known:
             return {*MEASURED, *self.readings, *self.columns}
         return {RATE, *MEASURED, *self.readings} - {*self.ratios, "power_w"} if per in self.units else set()
 
-    def has(self, rule: GateRule) -> bool:
-        """Whether a rule can find its metric here."""
-        name = rule.metric
-        if name in (metrics := self.metrics(rule.per)) or (name.startswith("energy_j:") and "energy_j" in metrics):
+    def has(self, name: str, per: str | None) -> bool:
+        """Whether a point has a metric."""
+        if name in (metrics := self.metrics(per)) or (name.startswith("energy_j:") and "energy_j" in metrics):
             return True
         column, _, statistic = name.partition(".")
-        return rule.per is None and column in self.columns and statistic in {"mean", *QUANTILES}
+        return per is None and column in self.columns and statistic in {"mean", *QUANTILES}
 
 
 def known_of(point: Point, spec: WorkloadSpec, registry: Registry) -> Known:
@@ -63,32 +63,61 @@ def known_of(point: Point, spec: WorkloadSpec, registry: Registry) -> Known:
     )
 
 
-def unknown_metrics(suite: Suite, cases: Iterable[Known]) -> Iterator[UsageError]:
-    """Faults of rules that no point of a suite can meet: a unit or metric of none, a column without a direction."""
-    listed = list(cases)
+def at_most(trials: int | Precision) -> int:
+    """The greatest number of trials."""
+    return trials if isinstance(trials, int) else trials.at_most
+
+
+def precision(trials: int | Precision, suite: Suite, units: Collection[str]) -> Precision | None:
+    """The precision that a point is measured to, with the metric and unit it has if the suite names none."""
+    if isinstance(trials, int) or trials.metric is not None:
+        return None if isinstance(trials, int) else trials
+    rule = next((rule for rule in suite.gate if rule.per is None or rule.per in units), None)
+    if rule is not None:
+        return replace(trials, metric=rule.metric, per=rule.per)
+    return replace(trials, metric="duration_s", per=trials.per or next(iter(units), None))
+
+
+def unknown_metrics(suite: Suite, cases: Sequence[Known]) -> Iterator[UsageError]:
+    """Faults of what a suite says of metrics: a unit or metric that no point has, a column without a direction.
+
+    Args:
+        suite: whose rules and precisions are checked.
+        cases: what the points of each of its cases can have, in order.
+    """
+    named: list[tuple[Keys, str, str | None, Sequence[Known]]] = [
+        (("gate", number), rule.metric, rule.per, cases) for number, rule in enumerate(suite.gate)
+    ]
+    asked = [(("trials",), suite.trials, cases)] if any(each.trials is None for each in suite.cases) else []
+    owned = [(("cases", n, "trials"), each.trials, cases[n : n + 1]) for n, each in enumerate(suite.cases)]
+    for path, trials, here in (*asked, *owned):
+        if isinstance(trials, Precision) and trials.metric is not None:
+            named.append((path, trials.metric, trials.per, here))
+    for path, metric, per, here in named:
+        yield from _unknown(suite, path, metric, per, here)
     for number, rule in enumerate(suite.gate):
-        units = {unit for case in listed for unit in case.units}
-        if rule.per is not None and rule.per not in units:
-            message = f"no case has the functional unit {rule.per!r}"
-            yield _fault(suite, ("gate", number, "per"), message, rule.per, units)
-            continue
-        meeting = [case for case in listed if case.has(rule)]
-        if not meeting:
-            what = f"metric {rule.metric!r}" + (f" per {rule.per!r}" if rule.per else "")
-            known = {name for case in listed for name in case.metrics(rule.per)}
-            column, _, statistic = rule.metric.partition(".")
-            if rule.per is None and statistic and any(column in case.columns for case in listed):
-                known = {f"{column}.{each}" for each in ("mean", *QUANTILES)}
-            yield _fault(suite, ("gate", number, "metric"), f"no case has the {what}", rule.metric, known)
-            continue
         column = rule.metric.partition(".")[0]
-        declared = [case.columns[column] for case in meeting if rule.per is None and column in case.columns]
+        declared = [case.columns[column] for case in cases if rule.per is None and column in case.columns]
         if rule.worse_by_at_most is not None and rule.direction is None and None in declared:
             yield suite.document.error(
                 ("gate", number, "metric"),
                 f"no plugin says whether more {column!r} is better or worse",
                 accepted="direction: higher_is_better, or direction: lower_is_better",
             )
+
+
+def _unknown(suite: Suite, path: Keys, metric: str, per: str | None, cases: Sequence[Known]) -> Iterator[UsageError]:
+    """The fault of a metric that no case has."""
+    units = {unit for case in cases for unit in case.units}
+    if per is not None and per not in units:
+        yield _fault(suite, (*path, "per"), f"no case has the functional unit {per!r}", per, units)
+    elif not any(case.has(metric, per) for case in cases):
+        known = {name for case in cases for name in case.metrics(per)}
+        column, _, statistic = metric.partition(".")
+        if per is None and statistic and any(column in case.columns for case in cases):
+            known = {f"{column}.{each}" for each in ("mean", *QUANTILES)}
+        what = f"metric {metric!r}" + (f" per {per!r}" if per else "")
+        yield _fault(suite, (*path, "metric"), f"no case has the {what}", metric, known)
 
 
 def _fault(suite: Suite, path: Keys, message: str, name: str, known: set[str]) -> UsageError:

@@ -18,7 +18,7 @@ from harness.impact import ImpactMeterSpec
 from harness.meter import MeterSpec
 from harness.planning import matrix
 from harness.planning.faults import Place, faults, real_path
-from harness.planning.known_metrics import Known, known_of, unknown_metrics
+from harness.planning.known_metrics import Known, at_most, known_of, precision, unknown_metrics
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
 from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
 from harness.planning.suite import CHOICE_KEYS, FREE_KEYS, Case, Named, Suite
@@ -141,7 +141,8 @@ class _Planner:
             backend=backend,
             meters=meters,
             scorers=scorers,
-            trials=case.trials or suite.trials,
+            trials=at_most(case.trials or suite.trials),
+            precision=precision(case.trials or suite.trials, suite, units),
             seed=suite.seed,
             windows=windows,
             warm_up=suite.warm_up,

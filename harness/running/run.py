@@ -24,7 +24,8 @@ from harness.planning.point import Point, canonical
 from harness.records.files import load_measurement, make_folder, write_json
 from harness.records.paths import COSTING_LOG, FAILURE, JOB, MEASUREMENT, RUN
 from harness.running.executor_choice import Chosen
-from harness.running.order import Scheduled, SideBySide, schedule
+from harness.running.order import Scheduled, SideBySide, further, schedule
+from harness.running.precision import Known, known
 from harness.running.run_folder import planned_points
 
 FULL_BYTES = 1 << 20
@@ -94,6 +95,7 @@ class Run:
         self.elsewhere = dict(elsewhere or {})
         self.keep = keep
         self.tally = Tally()
+        self.precision: list[Known] = []
         self._watcher = watcher
         self._lock = threading.RLock()
         self._prepared: dict[str, Job] = {}
@@ -106,11 +108,9 @@ class Run:
 
     def execute(self) -> Tally:
         """Runs what is missing, finishes the records, writes `run.json`. Ctrl-C ends the workers and keeps the rest."""
-        order = list(enumerate(schedule(self.points, self.seed)))
         executors = list({id(each): each for each in (self.executor, *self.elsewhere.values())}.values())
         try:
-            for executor in executors:
-                self._run_on(executor, [each for each in order if self._executor_of(each[1]) is executor], len(order))
+            self._rounds(executors)
         except KeyboardInterrupt:
             self.tally.interrupted = True
         finally:
@@ -131,6 +131,27 @@ class Run:
             self.watcher({"type": "note", "text": fault})
         return self.tally
 
+    def _rounds(self, executors: Sequence[Executor]) -> None:
+        """Runs what every point has in any case, then round by round the points that are not known well enough yet."""
+        due = schedule(self.points, self.seed)
+        numbered, trial = 0, max((each.trial + 1 for each in due), default=0)
+        first = True
+        while due:
+            order = list(enumerate(due, start=numbered))
+            numbered += len(due)
+            for executor in executors:
+                here = [each for each in order if self._executor_of(each[1]) is executor]
+                self._run_on(executor, here, numbered, first=first)
+            if all(point.precision is None for point in self.points):
+                return
+            self._finish()
+            self.precision = [known(self.folder, point) for point in self.points if point.precision is not None]
+            enough = {each.point for each in self.precision if each.enough}
+            going = [point for point in self.points if trial < point.at_least or point.id not in enough]
+            first = False
+            due = further(going, trial, self.seed)
+            trial += 1
+
     def _told(self, act: Callable[[], None]) -> bool:
         """Whether an executor did it; one that cannot begin or end is a failure of the run, and the others go on."""
         try:
@@ -143,9 +164,14 @@ class Run:
     def _executor_of(self, due: Scheduled) -> Executor:
         return self.elsewhere.get(due.point.suite, self.executor)
 
-    def _run_on(self, executor: Executor, order: Sequence[tuple[int, Scheduled]], total: int) -> None:
-        """Runs the missing trials of an executor, so many side by side as it takes."""
-        if not self._told(lambda: executor.recover(self.folder, self.watcher)):
+    def _run_on(
+        self, executor: Executor, order: Sequence[tuple[int, Scheduled]], total: int, *, first: bool = True
+    ) -> None:
+        """Runs the missing trials of an executor, so many side by side as it takes.
+
+        Only the first ones are told to it beforehand: which ones follow is not known before these have ended.
+        """
+        if first and not self._told(lambda: executor.recover(self.folder, self.watcher)):
             return
         missing = [each for each in order if not (self.folder / each[1].trial_id / MEASUREMENT).exists()]
         self.tally.kept += len(order) - len(missing)
@@ -153,7 +179,7 @@ class Run:
         if not missing:
             return
         asked: list[int] = []
-        if not self._told(lambda: executor.begin(self._job(due) for _, due in missing)):
+        if first and not self._told(lambda: executor.begin(self._job(due) for _, due in missing)):
             return
         if not self._told(lambda: asked.append(executor.at_once)):
             return
@@ -243,6 +269,8 @@ class Run:
         described = json.loads(path.read_text(encoding="utf-8"))
         described["finished_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
         described["skipped"] += self.tally.skipped
+        if self.precision:
+            described["precision"] = [each.to_json() for each in self.precision]
         described["status"] = "interrupted" if self.tally.interrupted else "failed" if self.tally.exit_code else "ok"
         write_json(path, described)
 
