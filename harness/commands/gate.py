@@ -205,8 +205,11 @@ def _stored(suites: list[Path], store: Path, baseline: str, seed: int) -> tuple[
 def calibrate(
     suites: SuiteFiles,
     *,
-    jobs: Annotated[int, typer.Option(help="Jobs of base against base.")] = 20,
-    pairs: Annotated[int, typer.Option(help="Pairs of each job; a gate may measure more.")] = 36,
+    jobs: Annotated[int, typer.Option(help="Jobs of base against base at most.")] = 20,
+    pairs: Annotated[int, typer.Option(help="Pairs of each job; a gate may measure more.")] = 12,
+    budget: Annotated[
+        str, typer.Option(help="Time after which no further job begins: 30m, 2h; at least 5 jobs are measured.")
+    ] = "30m",
     python: Annotated[
         str | None, typer.Option(help="Interpreter of the environment; this one if not named.", show_default=False)
     ] = None,
@@ -219,7 +222,12 @@ def calibrate(
     from harness.gating.pairs import draw_seed
     from harness.records.paths import CALIBRATIONS
     from harness.storing.places import open_store
+    from harness.units import parse_duration
 
+    try:
+        budget_s = parse_duration(budget)
+    except ValueError as error:
+        raise UsageError(f"--budget: {error}", accepted="a duration such as 30m or 2h") from None
     kept = open_store(store)
     folder = kept.fetch_kept(CALIBRATIONS)
     with Progress() as progress:
@@ -228,6 +236,7 @@ def calibrate(
             folder,
             jobs=jobs,
             pairs=pairs,
+            budget_s=budget_s,
             python=python,
             seed=draw_seed() if seed is None else seed,
             watcher=progress.tell,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from harness.errors import UsageError
+from harness.gating.advice import advice
 from harness.gating.cells import Rules, comparison
 from harness.gating.pairs import Pairs
 from harness.gating.result import InterimAnalysis, Result
@@ -132,7 +133,7 @@ class Gate:
             pairs={series.label: series.pairs for series in self.pairs.series},
             looks=taken,
             control_change=shift,
-            notes=[*self.notes, *redoings],
+            notes=[*self.notes, *redoings, *advice(reason, judged, self._done)],
             reason=reason,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import secrets
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from harness.quantity import Amount
 from harness.records.files import load_measurement, load_record, write_json
 from harness.records.paths import FAILURE
 from harness.records.record import Measurement, Record
+from harness.running.expected_time import asked_s, remember
 from harness.running.order import Scheduled
 from harness.running.run import Watcher, prepare
 from harness.running.run_folder import create
@@ -113,6 +115,7 @@ class Pairs:
         self._watcher = watcher
         self._of = 2 * rounds * len(self.series)
         self._number = 0
+        self._overheads: list[tuple[str, float]] = []
         self._executor = executor
         self._offers = offers or {}
         self._energy = frozenset(energy)
@@ -167,7 +170,10 @@ class Pairs:
         self._number += 1
         side = BASE if series.control else name
         job = prepare(self.runs[name].resolve(), due, offers=self._offers.get(side, {}).get(due.point.id))
+        begun = time.monotonic()
         outcome = self._executor(self.sides[side]).run(job, self._watcher)
+        if outcome.ok:
+            self._overheads.append((due.point.workload, time.monotonic() - begun - asked_s(due.point)))
         folder = self.runs[name] / due.trial_id
         if outcome.ok:
             energy = due.point.suite in self._energy
@@ -185,12 +191,16 @@ class Pairs:
         Raises:
             MeasurementError: that failed.
         """
+        begun = time.monotonic()
         for name, run in self.runs.items():
             side = self.sides[name]
             done = run_whole(costing_command(run.resolve(), python=side.python), side.folder)
             if done.returncode:
                 last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
                 raise MeasurementError(f"scoring or costing of {name} failed: {last}", where=str(run))
+        each_s = (time.monotonic() - begun) / max(1, len(self._overheads))
+        remember((workload, seconds + each_s) for workload, seconds in self._overheads)
+        self._overheads.clear()
 
     def records(self, series: Series) -> Iterator[tuple[Record, Record]]:
         """The finished records of a point's pairs, base first. Call `finish` before."""

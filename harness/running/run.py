@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,8 @@ from harness.planning.named_offers import Offers, offers_of
 from harness.planning.point import Point, canonical
 from harness.records.files import load_measurement, make_folder, write_json
 from harness.records.paths import COSTING_LOG, FAILURE, JOB, MEASUREMENT, RUN
-from harness.running.executor_choice import Chosen
+from harness.running.executor_choice import LOCAL, Chosen
+from harness.running.expected_time import asked_s, remember
 from harness.running.order import Scheduled, SideBySide, further, schedule
 from harness.running.precision import Known, known
 from harness.running.run_folder import planned_points
@@ -73,6 +75,7 @@ class Run:
         watcher: is told what happens; from one thread at a time.
         elsewhere: suite's name -> the executor of its points, where that is another.
         keep: is given the folder of each trial that ended, and the run's when all is written.
+        timed: whether trials run here, one after another, so that what they take tells what others will take.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Run:
         watcher: Watcher,
         elsewhere: Mapping[str, Executor] | None = None,
         keep: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005 - a folder keeps what is written to it
+        timed: bool = False,
     ) -> None:
         self.folder = folder
         self.points = list(points)
@@ -94,8 +98,10 @@ class Run:
         self.executor = executor
         self.elsewhere = dict(elsewhere or {})
         self.keep = keep
+        self.timed = timed
         self.tally = Tally()
         self.precision: list[Known] = []
+        self._overheads: list[tuple[str, float]] = []
         self._watcher = watcher
         self._lock = threading.RLock()
         self._prepared: dict[str, Job] = {}
@@ -211,7 +217,7 @@ class Run:
         self.watcher({"type": "trial", "number": number, "of": total, "label": point.label})
         news = {"run": self.folder.name, "point": point.id, "trial": due.trial, "workload": point.workload}
         self._tell("harness_trial_started", trial=news)
-        outcome = self._outcome(executor, job)
+        outcome = self._outcome(executor, job, due)
         if not outcome.ok and self._stopping.is_set():
             return
         with self._lock:
@@ -223,8 +229,11 @@ class Run:
             with self._lock:
                 self.keep(job.folder)
 
-    def _outcome(self, executor: Executor, job: Job) -> Outcome:
+    def _outcome(self, executor: Executor, job: Job, due: Scheduled) -> Outcome:
+        begun = time.monotonic()
         outcome = executor.run(job, self.watcher)
+        if outcome.ok and self.timed:
+            self._overheads.append((due.point.workload, time.monotonic() - begun - asked_s(due.point)))
         if outcome.ok and not (job.folder / MEASUREMENT).exists():
             return Outcome(ok=False, reason="the executor said that it was measured and brought no measurement")
         return outcome
@@ -260,7 +269,11 @@ class Run:
     def _finish(self) -> None:
         """Scores and costs in a child process, so that what it imports stays out of this one."""
         self.watcher({"type": "progress", "phase": "costing", "text": "", "done": None})
+        begun = time.monotonic()
         fault = finish(self.folder)
+        each_s = (time.monotonic() - begun) / max(1, len(self._overheads))
+        remember((workload, seconds + each_s) for workload, seconds in self._overheads)
+        self._overheads.clear()
         if fault:
             self.tally.failed.append(fault)
 
@@ -295,7 +308,17 @@ def start(
             made[key] = each.make(registry)
     own = {suite: made[canonical(each.to_json())] for suite, each in chosen.items()}
     first = next(iter(own.values()), None) or local.make(registry)
-    return Run(folder, points, seed, registry=registry, executor=first, watcher=watcher, elsewhere=own, keep=keep)
+    return Run(
+        folder,
+        points,
+        seed,
+        registry=registry,
+        executor=first,
+        watcher=watcher,
+        elsewhere=own,
+        keep=keep,
+        timed=all(each.name == LOCAL and each.options.get("jobs", 1) == 1 for each in chosen.values()),
+    )
 
 
 def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, measured: bool = True) -> Job:
