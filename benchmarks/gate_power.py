@@ -25,8 +25,9 @@ from gate_profiles import PROFILES, Jobs, simulate
 
 from harness.gating.bounds import ASYMMETRY_LEVEL, EARLY_FACTOR, LEAN_LEVEL, TREND_LEVEL
 from harness.gating.verdict import ORDER_ALPHA, margin
+from harness.quantity import SLACK
 from harness.statistics.assumptions import concordance_tail, sign_tail, step, student_above
-from harness.statistics.paired import ALPHA, SLACK, look_sizes, signed_rank_tail, wilson
+from harness.statistics.paired import ALPHA, look_sizes, signed_rank_tail, wilson
 from harness.statistics.unpaired import bound_rank
 
 Array = Any

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from harness.quantity import SLACK
 from harness.statistics.assumptions import asymmetry, line, p_trend, signs, step, tied_share
-from harness.statistics.paired import SLACK, Effect, effect, p_worse
+from harness.statistics.paired import Effect, effect, p_worse
 
 ASYMMETRY_LEVEL: Final = 0.01
 TREND_LEVEL: Final = 0.01

@@ -21,7 +21,7 @@ from harness.executor import Executor, costing_command
 from harness.gating.sides import BASE, HEAD, Side, run_whole
 from harness.planning.named_offers import Offers
 from harness.planning.point import Plan, Point
-from harness.quantity import Amount
+from harness.quantity import SLACK, Amount
 from harness.records.files import load_measurement, load_record, write_json
 from harness.records.paths import FAILURE
 from harness.records.record import Measurement, Record
@@ -29,7 +29,6 @@ from harness.running.expected_time import asked_s, remember
 from harness.running.order import Scheduled
 from harness.running.run import Watcher, prepare
 from harness.running.run_folder import create
-from harness.statistics.paired import SLACK
 
 SEEDS: Final = 2**31
 

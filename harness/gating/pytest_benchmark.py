@@ -17,8 +17,9 @@ from typing import Any, Final
 from harness.errors import UsageError
 from harness.gating.result import InterimAnalysis, Kind, Result
 from harness.gating.verdict import Cell, CellKey, Seen, Verdict, build, decide, margin
+from harness.quantity import SLACK
 from harness.records.trials import describe, differing
-from harness.statistics.paired import ALPHA, SLACK, Effect
+from harness.statistics.paired import ALPHA, Effect
 from harness.statistics.unpaired import p_above, shift
 
 TOLERANCE: Final = 0.05

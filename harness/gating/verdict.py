@@ -15,8 +15,9 @@ from typing import Final, Literal
 
 from harness.errors import ExitCode, UsageError
 from harness.gating.bounds import Assumptions, OrderEffect, bounds
+from harness.quantity import SLACK
 from harness.records.metric import Metric
-from harness.statistics.paired import ALPHA, SLACK, Effect, effect, fewest_pairs, fisher_more_often, holm
+from harness.statistics.paired import ALPHA, Effect, effect, fewest_pairs, fisher_more_often, holm
 from harness.statistics.unpaired import shift
 
 

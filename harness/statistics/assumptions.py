@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from statistics import fmean, median
 from typing import Final
 
-from harness.statistics.paired import SLACK, Effect
+from harness.quantity import SLACK
+from harness.statistics.paired import Effect
 
 FEWEST_FOR_SYMMETRY: Final = 6
 FEWEST_FOR_TREND: Final = 5

@@ -29,10 +29,6 @@ ALPHA: Final = 0.05
 LOOK_ALPHAS: Final = (0.0007, 0.0157, 0.0336)
 """Shares of `ALPHA` for analyses at 1/3, 2/3 and 1 of the pairs: they add up to it, so they hold however dependent."""
 
-SLACK: Final = 1e-9
-"""Relative slack of every comparison with a threshold: two values this close are equal, however they were rounded. On
-the logarithmic scale it is a difference."""
-
 
 def log_ratio(base: float, head: float, *, higher_is_better: bool = False) -> float | None:
     """log(head) - log(base), turned so that positive is worse; None where a value has no logarithm."""
