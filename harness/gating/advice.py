@@ -11,7 +11,7 @@ from harness.gating.verdict import Judged, Verdict
 _MOST_PAIRS: Final = 1000
 """An advice to measure more pairs than this is none."""
 _SAID: Final = (
-    ("the warm-up did not converge", "raise warm_up.max_seconds, or warm_up.tolerance if the work varies by itself"),
+    ("the warm-up did not converge", "raise warm_up.max_seconds and warm_up.max_iterations, or warm_up.tolerance"),
     ("too short to gate", "raise windows.min_seconds, or windows.min_iterations"),
     ("low coverage", "raise windows.min_seconds, or name another meter: this one does not read often enough"),
     ("above the limit of", "set power_cap: expected if the device works at its limit by design"),

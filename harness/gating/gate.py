@@ -17,6 +17,7 @@ from harness.gating.cells import Rules, comparison
 from harness.gating.pairs import Pairs
 from harness.gating.result import InterimAnalysis, Result
 from harness.gating.verdict import (
+    CONTROL_ALPHA,
     Cell,
     CellKey,
     Judged,
@@ -127,6 +128,10 @@ class Gate:
             for name, count in sorted(redone.items())
             if count
         ]
+        if shift is not None and self.control_bounds is None:
+            least = fewest_pairs(CONTROL_ALPHA)
+            by = "judged by its own spread" if self._done >= least else f"not judged: that takes {least} pairs"
+            redoings.append(f"no calibration says what the control workload does by itself: it was {by}")
         return Result(
             verdict=verdict,
             cells=judged,
