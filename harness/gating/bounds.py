@@ -26,7 +26,7 @@ ASYMMETRY_LEVEL: Final = 0.01
 TREND_LEVEL: Final = 0.01
 """Two-sided error rates at which an assumption is said to have failed, shared out to the cells of a build: so that a
 clean job is marked in at most 5 % of cases, heavy tails included, under which the test of symmetry errs more often."""
-LEAN_LEVEL: Final = 0.05
+LEAN_LEVEL: Final = 0.08
 """One-sided: where the differences lean so clearly to the side of a verdict, the sign test must agree with it."""
 EARLY_FACTOR: Final = 2
 """The extended line of an early analysis may err so many times as often as the analysis itself."""
