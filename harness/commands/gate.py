@@ -89,14 +89,13 @@ def gate(
 ) -> None:
     """Measures base and head in interleaved pairs and fails when head is worse than the suites' rules allow."""
     from harness.gating import outputs
-    from harness.gating.pairs import draw_seed
     from harness.gating.pytest_benchmark import judge_files
     from harness.records.paths import BASELINES, CALIBRATIONS
     from harness.storing.places import open_store
 
     _one_base(base, base_python, baseline, pytest_benchmark=pytest_benchmark)
     kept = open_store(store)
-    seed = draw_seed() if seed is None else seed
+    seed = _drawn(seed)
     folder: Path | None = None
     if pytest_benchmark:
         result = judge_files(suites, tolerance)
@@ -128,6 +127,13 @@ def gate(
         typer.echo(f"failed: {fault}", err=True)
         code = code or ExitCode.MEASUREMENT
     raise typer.Exit(int(code))
+
+
+def _drawn(seed: int | None) -> int:
+    """The seed, drawn for this job where none was given."""
+    from harness.gating.pairs import draw_seed
+
+    return draw_seed() if seed is None else seed
 
 
 def _one_base(base: str | None, base_python: str | None, baseline: str | None, *, pytest_benchmark: bool) -> None:
@@ -219,7 +225,6 @@ def calibrate(
     """Runs base against base by the gate's rule: how often it is wrong on this runner, and what it can find."""
     from harness.commands.progress import Progress
     from harness.gating import calibration_job as calibrations
-    from harness.gating.pairs import draw_seed
     from harness.records.paths import CALIBRATIONS
     from harness.storing.places import open_store
     from harness.units import parse_duration
@@ -238,7 +243,7 @@ def calibrate(
             pairs=pairs,
             budget_s=budget_s,
             python=python,
-            seed=draw_seed() if seed is None else seed,
+            seed=_drawn(seed),
             watcher=progress.tell,
         )
     for line in calibrations.lines(report, path):

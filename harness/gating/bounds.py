@@ -114,8 +114,7 @@ def bounds(
     allowed = margin + slack + rounded
     whole = effect(differences, alpha)
     seen = _Agreed(whole.low, whole.high, p_worse(differences, allowed))
-    lean, asymmetry_p = asymmetry(differences)
-    trend_p = p_trend(differences)
+    (lean, asymmetry_p), trend_p = asymmetry(differences), p_trend(differences)
     failed = []
     asymmetric = asymmetry_p <= ASYMMETRY_LEVEL / family
     if asymmetric or asymmetry_p <= 2 * LEAN_LEVEL:
@@ -124,14 +123,11 @@ def bounds(
     if asymmetric:
         failed.append(f"the differences are asymmetric (p = {asymmetry_p:.2g}), so the sign test had to agree")
     if trend_p <= TREND_LEVEL / family:
-        ends = [line(differences, share * (n - 1), allowed, alpha) for share in (0.25, 0.75)]
-        for found, p_value in ends:
-            seen.ask("both halves of the job", found, p_value)
-        first, last = (f"{math.expm1(e.estimate):+.1%}" if relative else f"{e.estimate:+.3g}" for e, _ in ends)
-        failed.append(
-            f"the effect changed during the job (from {first} to {last}, p = {trend_p:.2g}), so both halves had to "
-            "agree"
-        )
+        first, last = (line(differences, share * (n - 1), allowed, alpha) for share in (0.25, 0.75))
+        seen.ask("both halves of the job", *first)
+        seen.ask("both halves of the job", *last)
+        change = " to ".join(_shown(end.estimate, relative=relative) for end, _ in (first, last))
+        failed.append(f"the effect changed during the job ({change}, p = {trend_p:.2g}), so both halves had to agree")
     if n < planned:
         found, p_value = line(differences, (planned - 1) / 2, allowed, min(0.5, EARLY_FACTOR * alpha))
         seen.ask("", found, p_value / EARLY_FACTOR)
@@ -146,9 +142,13 @@ def bounds(
             tied_share=tied,
             step=math.expm1(rounded),
             failed=tuple(failed),
-            decided_by=f"{' and '.join(dict.fromkeys(filter(None, seen.names)))} agreed" if any(seen.names) else "",
+            decided_by=seen.said,
         ),
     )
+
+
+def _shown(estimate: float, *, relative: bool) -> str:
+    return f"{math.expm1(estimate):+.1%}" if relative else f"{estimate:+.3g}"
 
 
 @dataclass(slots=True)
@@ -159,6 +159,12 @@ class _Agreed:
     high: float
     p_value: float
     names: list[str] = field(default_factory=list)
+
+    @property
+    def said(self) -> str:
+        """Which tests besides the signed-rank test agreed; empty where none had to."""
+        named = [name for name in dict.fromkeys(self.names) if name]
+        return f"{' and '.join(named)} agreed" if named else ""
 
     def ask(self, name: str, found: Effect, p_value: float, *, below: bool = True, above: bool = True) -> None:
         """Asks one more test; for a bound from below, from above or both."""

@@ -61,6 +61,34 @@ def run(
     planned = [*points, *matched.control]
     cost = expected(planned, [(FEWEST_JOBS * each, jobs * each)] * len(planned))
     watcher({"type": "note", "text": f"{FEWEST_JOBS} to {jobs} jobs of {pairs} pairs: {cost}"})
+    measured, faults = _measured(folder, sides, matched, jobs, pairs, seed, watcher, budget_s=budget_s, clock=clock)
+    runner = runner_of(points)
+    calibration = Calibration(
+        runner=runner,
+        revision=revision(points, matched.rules.by_suite),
+        pairs=pairs,
+        made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        jobs=tuple(measured),
+        failed=faults,
+    )
+    path = path_of(store, [each.suite for each in loaded], runner)
+    calibration.write(path)
+    return report(calibration, calibration.known(matched.margins)), path
+
+
+def _measured(
+    folder: Path,
+    sides: dict[str, Side],
+    matched: Matched,
+    jobs: int,
+    pairs: int,
+    seed: int,
+    watcher: Watcher,
+    *,
+    budget_s: float,
+    clock: Callable[[], float],
+) -> tuple[list[CalibrationJob], int]:
+    """The jobs that could be measured within the budget, and how many could not."""
     measured: list[CalibrationJob] = []
     faults: list[str] = []
     started, longest_s = clock(), 0.0
@@ -80,18 +108,7 @@ def run(
         longest_s = max(longest_s, clock() - begun)
     if len(measured) < FEWEST_JOBS:
         raise MeasurementError(f"{len(measured)} of {jobs} jobs could be measured: {faults[-1]}", where=str(folder))
-    runner = runner_of(points)
-    calibration = Calibration(
-        runner=runner,
-        revision=revision(points, matched.rules.by_suite),
-        pairs=pairs,
-        made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        jobs=tuple(measured),
-        failed=len(faults),
-    )
-    path = path_of(store, [each.suite for each in loaded], runner)
-    calibration.write(path)
-    return report(calibration, calibration.known(matched.margins)), path
+    return measured, len(faults)
 
 
 def job(
