@@ -87,3 +87,20 @@ def test_quantiles_interpolate_between_order_statistics() -> None:
     value = quantile_of_column("latency_s", rows, "s", 0.5)
     assert isinstance(value, Amount)
     assert value.value == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(
+    ("condition", "value", "holds"),
+    [
+        ("<= 0.3", 0.1 + 0.2, True),
+        (">= 0.3", 0.3 - 1e-17, True),
+        ("== 0.3", 0.1 + 0.2, True),
+        ("< 0.3", 0.3 - 5e-17, False),
+        ("> 0.3", 0.1 + 0.2, False),
+        ("<= 0.3", 0.3 + 1e-6, False),
+        ("< 0.3", 0.3 - 1e-6, True),
+        ("<= 0", 1e-12, False),
+    ],
+)
+def test_a_value_at_the_limit_is_at_it_however_it_is_rounded(condition: str, value: float, holds: bool) -> None:
+    assert Where.parse("x", condition).holds({"x": value}) is holds

@@ -12,19 +12,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from harness.errors import UsageError
+from harness.gating.advice import advice
 from harness.gating.cells import Rules, comparison
+from harness.gating.job_guards import control_moved, one_side_fails
 from harness.gating.pairs import Pairs
 from harness.gating.result import InterimAnalysis, Result
 from harness.gating.verdict import (
+    CONTROL_ALPHA,
     Cell,
     CellKey,
     Judged,
     Verdict,
     build,
-    control_moved,
     judge,
     needs_more,
-    one_side_fails,
+    order_matters,
 )
 from harness.records.metric import Metric
 from harness.statistics.paired import ALPHA, effect, fewest_pairs, look_sizes
@@ -66,12 +68,16 @@ class Gate:
         """
         taken: list[InterimAnalysis] = []
         judged: list[Judged] = []
+        self.measure(min(fewest_pairs(ALPHA), self.looks[0][0]))
+        if self._without_noise():
+            taken.append(InterimAnalysis(self._done, self.looks[-1][1]))
+            return self._result(judge(self.cells(), taken[0].alpha), taken)
         for n, alpha in self.looks:
             self.measure(n)
             cut_short = self._done < n
             # what earlier analyses spent and this share together stay within the error rate of all of them
             spend = self.looks[-1][1] if cut_short else alpha
-            judged = judge(self.cells(), spend)
+            judged = judge(self.cells(), spend, self._done if cut_short else self.looks[-1][0])
             taken.append(InterimAnalysis(self._done, spend))
             if cut_short or not needs_more(judged):
                 break
@@ -93,6 +99,11 @@ class Gate:
         }
         return self.rules.cells(self.pairs.series, read)
 
+    def _without_noise(self) -> bool:
+        """Whether every cell that could be measured differs by the same in every pair, so that no more are needed."""
+        cells = [cell for cell in self.cells() if not cell.missing]
+        return bool(cells) and all(cell.constant for cell in cells)
+
     def _worthwhile(self) -> bool:
         """Whether a further pair can tell anything; after the first, a wrong rule is a usage error."""
         if all(series.control for series in self.pairs.going):
@@ -106,7 +117,8 @@ class Gate:
     def _result(self, judged: Sequence[Judged], taken: Sequence[InterimAnalysis]) -> Result:
         tried, redone = self.pairs.tried, self.pairs.redone
         moved, shift = self._control()
-        reason = moved or one_side_fails(redone["base"], redone["head"], tried["base"], tried["head"])
+        fails = one_side_fails(redone["base"], redone["head"], tried["base"], tried["head"])
+        reason = moved or fails or order_matters(judged)
         verdict = Verdict.INVALID if reason else build(judged)
         if self.uncalibrated and verdict in {Verdict.PASS, Verdict.IMPROVED}:
             verdict, reason = Verdict.INCONCLUSIVE, f"uncalibrated: {self.uncalibrated}"
@@ -115,13 +127,17 @@ class Gate:
             for name, count in sorted(redone.items())
             if count
         ]
+        if shift is not None and self.control_bounds is None:
+            least = fewest_pairs(CONTROL_ALPHA)
+            by = "judged by its own spread" if self._done >= least else f"not judged: that takes {least} pairs"
+            redoings.append(f"no calibration says what the control workload does by itself: it was {by}")
         return Result(
             verdict=verdict,
             cells=judged,
             pairs={series.label: series.pairs for series in self.pairs.series},
             looks=taken,
             control_change=shift,
-            notes=[*self.notes, *redoings],
+            notes=[*self.notes, *redoings, *advice(reason, judged, self._done)],
             reason=reason,
         )
 
@@ -137,8 +153,7 @@ class Gate:
             if cell.missing:
                 return f"the control workload: {cell.missing}", shift
             shift = effect(cell.differences).ratio[0]
-            if self.control_bounds is not None:
-                return control_moved(cell.differences, self.control_bounds), shift
+            return control_moved(cell.differences, self.control_bounds), shift
         return "", shift
 
 
