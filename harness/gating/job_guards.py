@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
+from harness.quantity import SLACK
 from harness.statistics.paired import effect, fisher_more_often
+
+CONTROL_ALPHA: Final = 0.005
+"""Error rate of each bound of a control that no calibration knows: a clean job is lost once in a hundred."""
 
 
 def control_moved(differences: Sequence[float], bounds: tuple[float, float] | None) -> str:

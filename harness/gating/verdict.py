@@ -51,12 +51,6 @@ _EXIT_CODES = {
 _GRAVEST_FIRST = (Verdict.REGRESSED, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.PASS)
 
 
-CONTROL_ALPHA: Final = 0.005
-"""Error rate of each bound of a control that no calibration knows: a clean job is lost once in a hundred."""
-ORDER_ALPHA: Final = 0.005
-"""Error rate of each bound of the effect of the order: both together leave 1 %."""
-
-
 @dataclass(frozen=True, slots=True)
 class CellKey:
     """What one rule on one point is known by, in a gate, its result and a calibration.
@@ -95,6 +89,8 @@ class CellKey:
         return cls(found["suite"] or "", found["label"], found["metric"], found["per"], bound)
 
 
+ORDER_ALPHA: Final = 0.005
+"""Error rate of each bound of the effect of the order: both together leave 1 %."""
 _KEY: Final = re.compile(
     r"(?:(?P<suite>[^:]*): )?(?P<label>.*): (?P<metric>\S+)(?: per (?P<per>\S+))?"
     r"(?: (?P<sign>>=|<=) (?P<value>[-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|inf)))?",
