@@ -27,6 +27,7 @@ Wait = Annotated[
         show_default=False,
     ),
 ]
+Details = Annotated[bool, typer.Option("--details", help="All tables, readings and conditions below the overview.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
@@ -59,7 +60,7 @@ def waiting_s(text: str | None) -> float | None:
         raise UsageError(error.message, where="--wait", accepted=error.accepted) from None
 
 
-def render(folders: list[Path]) -> None:
+def render(folders: list[Path], *, details: bool = False) -> None:
     """Shows runs on the terminal."""
     from rich.console import Console
 
@@ -67,4 +68,4 @@ def render(folders: list[Path]) -> None:
 
     console = Console()
     for folder in folders:
-        render_terminal(console, folder)
+        render_terminal(console, folder, details=details)

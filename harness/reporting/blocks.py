@@ -10,7 +10,7 @@ from harness.records.summary import Summary
 from harness.reporting.content import base_unit
 from harness.reporting.sidecars import Image
 from harness.reporting.tables import Section
-from harness.reporting.wording import bound, label, spread
+from harness.reporting.wording import bound, interval, label
 from harness.units import si
 
 
@@ -55,7 +55,7 @@ class FigureCell:
             value=value.value,
             method=label(summary),
             bound=bound(summary, unit),
-            spread=spread(summary, unit),
+            spread=interval(summary, unit),
             note="; ".join(
                 text for text in (summary.composition, lacking if summary.n < summary.trials else "") if text
             ),

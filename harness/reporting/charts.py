@@ -9,7 +9,7 @@ from typing import Final
 from harness.quantity import Amount, Method
 from harness.records.summary import Summary
 from harness.reporting.svg import Drawing, Scale
-from harness.reporting.wording import bound, label, spread
+from harness.reporting.wording import bound, interval, label
 from harness.units import si
 
 WIDTH: Final = 460.0
@@ -48,7 +48,7 @@ class Dot:
             return None
         low, high = summary.bound
         parts = [si(value.value, value.unit), label(summary), f"bound {bound(summary, value.unit)}"]
-        over = spread(summary, value.unit)
+        over = interval(summary, value.unit)
         return cls(
             name=name,
             value=value.value,

@@ -116,9 +116,11 @@ def store(folder: Path, *records: Record, **run: object) -> Path:
     return folder
 
 
-def shown(folder: Path, width: int = 200) -> str:
+def shown(folder: Path, width: int | None = None, *, details: bool = True) -> str:
+    """The report as a pipe gets it, or as a terminal of so many columns shows it."""
     stream = io.StringIO()
-    report.render_terminal(Console(file=stream, width=width, force_terminal=False), folder)
+    console = Console(file=stream, width=width or 80, force_terminal=width is not None, color_system=None)
+    report.render_terminal(console, folder, details=details)
     return stream.getvalue()
 
 
@@ -200,7 +202,7 @@ def test_every_number_of_the_table_comes_from_the_record(tmp_path: Path) -> None
         assert "J/token" in text
         assert "600 mJ" in text  # 60 J over 100 tokens, the median trial
         assert "± 5 %" in text
-        assert "500 mJ to 700 mJ" in text
+        assert "95 %: 391 mJ to 903 mJ" in text
         assert "10 /s" in text  # 100 tokens in 10 s
         assert "50 µg" in text  # 5 mg over 100 tokens
         assert "10 µg" in text
@@ -379,7 +381,8 @@ def test_factors_stand_with_their_source_once(tmp_path: Path) -> None:
     )
     folder = store(tmp_path / "run", trial(0, factors=(factor,)), trial(1, factors=(factor,)))
     text = shown(folder)
-    assert text.count("Example data, table 2") == 1
+    assert text[text.index("\nFactors") :].count("Example data, table 2") == 1
+    assert "(1) grid_intensity 380.5 g/kWh (Example data, table 2)" in shown(folder, details=False)
     assert "380.5 g/kWh" in squeezed(text)
     assert "CC-BY-4.0" in text
 
