@@ -28,6 +28,18 @@ Wait = Annotated[
     ),
 ]
 Details = Annotated[bool, typer.Option("--details", help="All tables, readings and conditions below the overview.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Only points whose label holds this text or fits this pattern; may be repeated.",
+        show_default=False,
+    ),
+]
+Trials = Annotated[
+    int | None,
+    typer.Option(min=1, help="Trials of each point, in place of what the suites say.", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 

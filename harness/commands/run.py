@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +12,11 @@ import typer
 from harness.commands.console import (
     DEFAULT_STORE,
     AsJson,
+    Details,
+    Only,
     StorePlace,
     SuiteFiles,
+    Trials,
     Wait,
     loaded_registry,
     render,
@@ -21,12 +25,13 @@ from harness.commands.console import (
 from harness.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from harness.discovery.registry import Registry
     from harness.planning.point import Plan, Point
     from harness.planning.suite import Suite
     from harness.running.executor_choice import Chosen, Wish
+    from harness.running.fail_fast import Rule
     from harness.storing.store import Push, Store
 
 
@@ -37,17 +42,29 @@ def _plan(suites: Sequence[Suite], registry: Registry, executors: Mapping[str, C
     return plan_probed(suites, registry, remote=remote)
 
 
-def plan(suites: SuiteFiles, *, as_json: AsJson = False) -> None:
+def _skipped_lines(planned: Plan) -> Iterator[str]:
+    """The points that cannot run here, by the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for skipped in planned.skipped:
+        by_reason.setdefault(skipped.reason, []).append(f"{skipped.point.suite}: {skipped.point.label}")
+    for reason, labels in by_reason.items():
+        yield f"skipped: {len(labels)} x {reason}" if len(labels) > 1 else f"skipped: {reason}"
+        yield from (f"    {label}" for label in labels)
+
+
+def plan(suites: SuiteFiles, *, only: Only = None, trials: Trials = None, as_json: AsJson = False) -> None:
     """Shows what a run would do: points, trials, and what is skipped and why."""
     from harness.machine.provenance import provenance
     from harness.planning.named_offers import fetch_key, offers_of
+    from harness.planning.selection import selected
     from harness.planning.suite import load_all
+    from harness.reporting.wording import counted
     from harness.running.executor_choice import choose
     from harness.running.expected_time import between, run_cost
 
     registry = loaded_registry()
     loaded = load_all(suites)
-    planned = _plan(loaded, registry, choose(loaded, registry))
+    planned = selected(_plan(loaded, registry, choose(loaded, registry)), only or (), trials)
     if as_json:
         content = {
             "points": [point.to_json() for point in planned.points],
@@ -64,12 +81,12 @@ def plan(suites: SuiteFiles, *, as_json: AsJson = False) -> None:
         return
     for point in planned.points:
         typer.echo(f"{point.id}  {point.suite}: {point.label}  x {between(point.at_least, point.trials)}")
-    for skipped in planned.skipped:
-        typer.echo(f"skipped       {skipped.point.suite}: {skipped.point.label}: {skipped.reason}")
+    for line in _skipped_lines(planned):
+        typer.echo(line)
     fewest, most = (sum(each) for each in ([p.at_least for p in planned.points], [p.trials for p in planned.points]))
     typer.echo(
-        f"{len(planned.points)} points, {between(fewest, most)} trials, {len(planned.skipped)} skipped; "
-        f"{run_cost(planned.points)}"
+        f"{counted(len(planned.points), 'point')}, {between(fewest, most)} {'trial' if most == 1 else 'trials'}, "
+        f"{len(planned.skipped)} skipped; {run_cost(planned.points)}"
     )
 
 
@@ -94,6 +111,19 @@ def run(
     ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the order of trials.")] = 0,
     wait: Wait = None,
+    only: Only = None,
+    trials: Trials = None,
+    fail_fast: Annotated[
+        str,
+        typer.Option(
+            metavar="WHAT",
+            help="What failed trials end: a point whose first two crash alike (point), the run (run), nothing (never).",
+        ),
+    ] = "point",
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show no progress, only failures and the report.")
+    ] = False,
+    details: Details = False,
 ) -> None:
     """Measures the points of suites and prints the report."""
     from harness.planning.suite import load_all
@@ -103,11 +133,42 @@ def run(
     registry = loaded_registry()
     wish = Wish(executor, tuple(executor_option or ()), jobs, waiting_s(wait))
     kept = open_store(store)
+    if resume is not None and (only or trials is not None):
+        raise UsageError("--only and --trials choose from a new plan", accepted="them, or --resume, which has its own")
+    manner = Manner(_rule(fail_fast), only or (), trials, quiet=quiet, details=details)
     loaded = load_all(suites or [])
     begun = None if resume is None else _resumed(kept, resume, loaded, changed, wish, registry)
     if begun is None:
-        begun = _begun(kept, loaded, seed, wish, registry)
-    _drive(*begun, registry)
+        begun = _begun(kept, loaded, seed, wish, registry, manner)
+    _drive(*begun, registry, manner)
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a run goes on and what it shows.
+
+    Attributes:
+        fail_fast: what failed trials end.
+        only: patterns of the points that are wanted; all where there are none.
+        trials: of each point, in place of what the suites say.
+        quiet: whether no progress is shown.
+        details: whether the report is shown with all its tables.
+    """
+
+    fail_fast: Rule
+    only: Sequence[str] = ()
+    trials: int | None = None
+    quiet: bool = False
+    details: bool = False
+
+
+def _rule(text: str) -> Rule:
+    from harness.running.fail_fast import Rule
+
+    try:
+        return Rule(text)
+    except ValueError:
+        raise UsageError(f"found {text!r}", where="--fail-fast", accepted=", ".join(Rule)) from None
 
 
 Begun = tuple["Store", Path, "Sequence[Point]", int, "Mapping[str, Chosen]"]
@@ -129,17 +190,18 @@ def _resumed(
     return None if found is None else (kept, folder, *found, executors)
 
 
-def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry: Registry) -> Begun:
+def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry: Registry, manner: Manner) -> Begun:
     """A new run."""
     from harness.machine.provenance import provenance
     from harness.planning.secrecy import command_line
+    from harness.planning.selection import selected
     from harness.running.executor_choice import choose
     from harness.running.run_folder import create
 
     if not loaded:
         raise UsageError("nothing to run", accepted="suite files, or --resume with a run folder")
     executors = choose(loaded, registry, wish)
-    planned = _plan(loaded, registry, executors)
+    planned = selected(_plan(loaded, registry, executors), manner.only, manner.trials)
     files = [suite.file for suite in loaded]
     folder = create(
         kept.folder,
@@ -150,8 +212,8 @@ def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry
         executors=executors,
         provenance=provenance(files, registry.sources),
     )
-    for skipped in planned.skipped:
-        typer.echo(f"skipped: {skipped.point.suite}: {skipped.point.label}: {skipped.reason}", err=True)
+    for line in _skipped_lines(planned):
+        typer.echo(line, err=True)
     return kept, folder, planned.points, seed, executors
 
 
@@ -171,23 +233,28 @@ def _drive(
     seed: int,
     executors: Mapping[str, Chosen],
     registry: Registry,
+    manner: Manner,
 ) -> None:
     from harness.commands.progress import Progress
     from harness.running.driver_lock import driven
+    from harness.running.expected_time import total_s
+    from harness.running.fail_fast import FailFast
     from harness.running.run import start
 
     here = not all(executors[suite].spec(registry).remote for suite in executors)
-    with driven(folder), Progress() as progress, kept.sending(quiet=here) as uploads:
+    shown = Progress(expected_s=total_s(points), quiet=manner.quiet)
+    with driven(folder), shown as progress, kept.sending(quiet=here) as uploads:
         uploads.push(folder)
+        fail_fast = FailFast(manner.fail_fast)
         keep = kept_between(uploads.push, folder, executors)
-        tally = start(folder, points, seed, executors, registry, progress.tell, keep=keep).execute()
-    for each in tally.skipped:
-        typer.echo(f"skipped: {each['label']}: {each['reason']}", err=True)
+        tally = start(
+            folder, points, seed, executors, registry, progress.tell, keep=keep, fail_fast=fail_fast
+        ).execute()
     if not points:
         typer.echo("every point was skipped: nothing was measured")
     elif tally.measured or tally.kept:
-        render([folder])
-    for text in [*tally.failed, *tally.invalid, *uploads.faults]:
+        render([folder], details=manner.details)
+    for text in [*progress.untold([*tally.failed, *tally.invalid]), *uploads.faults]:
         typer.echo(f"failed: {text}", err=True)
     typer.echo(f"records: {kept.name_of(folder)}")
     raise typer.Exit(int(tally.exit_code or (ExitCode.MEASUREMENT if uploads.faults else ExitCode.OK)))

@@ -52,9 +52,9 @@ def overview(report: RunReport, *, details: bool = False) -> Overview:
     """
     found = [finding(report, name) for name in report.unit_names[: 1 + OTHER_UNITS]]
     sections = [_table(report, report.unit_names[0], found[0].notes)] if found else []
-    notes = [*_troubles(report), *total(report), f"Records: {report.folder}"]
+    notes = [*_troubles(report), *total(report)]
     if not details:
-        notes.append("More: harness report RUN --details, or --format html.")
+        notes.append(f"More: harness report {report.folder} --details, or --format html")
     return Overview(_title(report), [each.text for each in found], [*sections, Section("", paragraphs=notes)])
 
 
@@ -72,17 +72,18 @@ def _table(report: RunReport, name: str, remarks: Sequence[str]) -> Section:
     columns = ["point", "n", *(HEADINGS[metric].format(name) for metric in metrics)]
     marks = _factor_marks(report, notes)
     columns = [f"{each} {marks}" if marks and each.startswith("gCO2e") else each for each in columns]
-    if "energy_j" in metrics:
+    read = [_instrument(point.units[name].get("energy_j"), name) for point in points]
+    differ = len(set(read)) > 1
+    if differ:
         columns.append("meters")
     rows = []
-    for point in points:
+    for point, meters in zip(points, read, strict=True):
         row = [" ".join([point.label, *_doubts(point, notes)]), str(len(point.records))]
         row += [_cell(point.units[name].get(metric), name, metric, notes) for metric in metrics]
-        if "energy_j" in metrics:
-            row.append(_instrument(point.units[name].get("energy_j"), name))
-        rows.append(row)
+        rows.append([*row, meters] if differ else row)
     intervals = any(len(point.records) > 2 for point in points)
-    legend = f"Medians of n trials{f' [{NAME}]' if intervals else ''}; meters: weakest method, bound of the instrument."
+    legend = f"Medians of n trials{f' [{NAME}]' if intervals else ''}; "
+    legend += "meters: weakest method, bound of the instrument." if differ else f"energy: {read[0] or 'not read'}."
     definition = points[0].definitions[name]
     title = f"Per {name}" + (f" ({definition})" if definition != name else "")
     return Section(title, Table(columns, rows), paragraphs=[legend, *notes.texts(), *remarks])

@@ -22,9 +22,10 @@ from harness.machine.device_locks import DeviceHeldError
 from harness.planning.named_offers import Offers, fetch_key, offers_of
 from harness.planning.point import Point, canonical
 from harness.records.files import load_measurement, make_folder, write_json
-from harness.records.paths import COSTING_LOG, FAILURE, JOB, MEASUREMENT, RUN
+from harness.records.paths import COSTING_LOG, FAILURE, JOB, LOG, MEASUREMENT, RUN
 from harness.running.executor_choice import LOCAL, Chosen
 from harness.running.expected_time import asked_s, remember
+from harness.running.fail_fast import FailFast
 from harness.running.order import Scheduled, SideBySide, further, schedule
 from harness.running.precision import Known, known
 from harness.running.run_folder import planned_points
@@ -53,6 +54,7 @@ class Run:
         elsewhere: suite's name -> the executor of its points, where that is another.
         keep: is given the folder of each trial that ended, and the run's when all is written.
         timed: whether trials run here, one after another, so that what they take tells what others will take.
+        fail_fast: says which trials are not begun after others failed.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Run:
         elsewhere: Mapping[str, Executor] | None = None,
         keep: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005 - a folder keeps what is written to it
         timed: bool = False,
+        fail_fast: FailFast | None = None,
     ) -> None:
         self.folder = folder
         self.points = list(points)
@@ -76,6 +79,7 @@ class Run:
         self.elsewhere = dict(elsewhere or {})
         self.keep = keep
         self.timed = timed
+        self.fail_fast = FailFast() if fail_fast is None else fail_fast
         self.tally = Tally()
         self.precision: list[Known] = []
         self._overheads: list[tuple[str, float]] = []
@@ -194,6 +198,10 @@ class Run:
         job = self._job(due)
         with self._lock:
             self._prepared.pop(due.trial_id, None)
+            if why := self.fail_fast.why_not(point.id):
+                self._skip(due, job.folder, why)
+                self.tally.trials["skipped"] += 1
+                return
         self.watcher({"type": "trial", "number": number, "of": total, "label": point.label})
         news = {"run": self.folder.name, "point": point.id, "trial": due.trial, "workload": point.workload}
         self._tell("harness_trial_started", trial=news)
@@ -221,24 +229,31 @@ class Run:
     def _judge(self, due: Scheduled, folder: Path, outcome: Outcome) -> tuple[str, str]:
         """The status of a trial that ended, and why it is no other."""
         if outcome.skipped:
-            self.tally.skipped.append({"label": f"{due.point.label}, trial {due.trial}", "reason": outcome.reason})
-            shutil.rmtree(folder, ignore_errors=True)
+            self._skip(due, folder, outcome.reason)
             return "skipped", outcome.reason
+        self.fail_fast.ended(due.point.id, due.point.label, "" if outcome.ok else outcome.reason)
         if not outcome.ok:
             self.tally.failed.append(f"{due.point.label}, trial {due.trial}: {outcome.reason}")
             write_json(
                 folder / FAILURE,
                 {"label": due.point.label, "reason": outcome.reason, "log_tail": list(outcome.log_tail)},
             )
-            self.watcher({"type": "finished", "ok": False, "reason": outcome.reason, "log_tail": outcome.log_tail})
+            told = {"reason": outcome.reason, "log_tail": outcome.log_tail, "log": str(folder / LOG)}
+            told["label"] = due.point.label
+            self.watcher({"type": "finished", "ok": False, **told})
             return "failed", outcome.reason
         measurement = load_measurement(folder)
         self.tally.measured += 1
         reason = "; ".join(measurement.invalid)
         if reason:
             self.tally.invalid.append(f"{due.point.label}, trial {due.trial}: {reason}")
-        self.watcher({"type": "finished", "ok": True, "reason": reason, "log_tail": ()})
+        self.watcher({"type": "finished", "ok": True, "reason": reason, "label": due.point.label})
         return ("invalid" if reason else "measured"), reason
+
+    def _skip(self, due: Scheduled, folder: Path, reason: str) -> None:
+        self.tally.skipped.append({"label": f"{due.point.label}, trial {due.trial}", "reason": reason})
+        self.watcher({"type": "finished", "ok": True, "skipped": True, "reason": reason, "label": due.point.label})
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _tell(self, hook: str, **news: Any) -> None:
         with self._lock:
@@ -277,6 +292,7 @@ def start(
     watcher: Watcher,
     *,
     keep: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005
+    fail_fast: FailFast | None = None,
 ) -> Run:
     """A run whose points go to the executors of their suites: one of each kind, shared by the suites that agree."""
     made: dict[str, Executor] = {}
@@ -297,6 +313,7 @@ def start(
         watcher=watcher,
         elsewhere=own,
         keep=keep,
+        fail_fast=fail_fast,
         timed=all(each.name == LOCAL and each.options.get("jobs", 1) == 1 for each in chosen.values()),
     )
 

@@ -174,7 +174,7 @@ def test_a_pipe_gets_whole_lines_and_no_boxes(tmp_path: Path) -> None:
     text = printed(report, details=True)
     assert not set(text) & set("│┃┏┓└┘━╭╮")
     assert any(len(line) > 100 for line in text.splitlines())
-    assert f"Records: {report.folder}" in text.splitlines()
+    assert f"records   {report.folder}" in text.splitlines()
 
 
 def test_a_terminal_that_knows_ascii_alone_is_served(tmp_path: Path) -> None:

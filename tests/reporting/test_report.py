@@ -44,6 +44,7 @@ def trial(
     embodied: Value | None = None,
     check: Value | None = None,
     tokens: float = 100.0,
+    items: int = 40,
     flags: tuple[str, ...] = (),
     conditions: tuple[SeenCondition, ...] = (),
     missing: dict[str, str] | None = None,
@@ -88,7 +89,7 @@ def trial(
         "carbon_operational_g": operational,
         "carbon_embodied_g": embodied,
     }
-    counted = UnitCount(tokens, 10, 10 if tokens else 0, 0, {})
+    counted = UnitCount(tokens, items, items if tokens else 0, 0, {})
     unit = UnitResult(
         unit="output_tokens",
         count=counted,
@@ -213,6 +214,17 @@ def test_every_number_of_the_table_comes_from_the_record(tmp_path: Path) -> None
         assert "Example CPU" in text
         assert "H100" in text
         assert str(folder).replace("_", "") in text.replace("_", "").replace("\n", "")
+
+
+@pytest.mark.parametrize(("items", "told"), [(20, True), (19, False)])
+def test_no_quantile_of_fewer_than_twenty_items_and_their_number_beside_it(
+    tmp_path: Path, items: int, told: bool
+) -> None:
+    text = shown(store(tmp_path / "run", trial(items=items)))
+    row = next(line for line in text.splitlines() if " ttft_s " in line)
+    assert f" {items} " in row
+    assert ("24.6 ms" in row) is told
+    assert ("no quantile of fewer than 20 items" in text) is not told
 
 
 def test_eighty_columns_hold_everything(tmp_path: Path) -> None:
