@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from harness.functional_unit import FunctionalUnit
 from harness.meter import Node
 from harness.options import NoOptions, Options
 from harness.quantity import Method, Unavailable
+from harness.suite_paths import OptionFault
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,9 @@ class WorkloadSpec:
         probe: options -> why it cannot run here, or None; runs in a process of its own.
         modelled: its numbers come from a model of the hardware: trials may run side by side, every number is
             `simulated`, and without `Window.simulated_duration` nothing is divided or multiplied by time.
+        check: options -> what is wrong with them that their model cannot see: a missing file or folder, an unknown
+            name. Called while planning, in the planner's process: it imports nothing heavy and loads nothing. Options
+            of the types of `harness.suite_paths` are absolute paths in it, and in the workload.
         fetched_by: options that decide what `Workload.fetch` brings, once for trials that agree in them; empty where it
             brings nothing.
     """
@@ -206,4 +210,5 @@ class WorkloadSpec:
     backends: tuple[str, ...] = ()
     probe: Callable[[Any], Unavailable | None] | None = None
     modelled: bool = False
+    check: Callable[[Any], Iterable[OptionFault]] | None = None
     fetched_by: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -23,6 +24,7 @@ from harness.planning.located_yaml import Keys, path_text, raise_all, short, uns
 from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
 from harness.planning.suite import Case, Named, Suite, missing_variable, windows_of
 from harness.quantity import Unavailable
+from harness.suite_paths import SUITE_FOLDER
 from harness.workload import COMMON_COLUMNS, WorkloadSpec
 
 LIMIT_POINTS: Final = 100_000
@@ -294,10 +296,15 @@ class _Planner:
             options = self._validated(suite, setting.spec.options, setting.plugin, raw, place)
         if options is None:
             return
+        identity_of = setting.identify(options)
+        if setting.plugin and setting.spec.check is not None and not unset:
+            options = self._checked(setting, raw, place)
+            if options is None:
+                return
         shown = ", ".join(f"{key}={_shown(value)}" for key, value in combination.values.items())
         label = f"{setting.point.label} · {shown}" if shown else setting.point.label
         point = dataclasses.replace(
-            setting.point, id=setting.identify(options), label=label, options=options, matrix=combination.values
+            setting.point, id=identity_of, label=label, options=options, matrix=combination.values
         )
         if point.id not in self._places:
             self._places[point.id] = setting.place
@@ -337,6 +344,29 @@ class _Planner:
             self.errors.append(suite.document.error(place(()), "an option is not finite", accepted="finite numbers"))
             return None
         return options
+
+    def _checked(self, setting: _Setting, raw: Mapping[str, Any], place: Place) -> dict[str, Any] | None:
+        """Valid options with their paths relative to the suite's file made absolute; None if their workload objects.
+
+        A point is known by its options as they are written, so that it is the same point in another checkout.
+        """
+        check, suite = setting.spec.check, setting.suite
+        assert check is not None
+        try:
+            folder = Path(suite.file).absolute().parent
+            options = setting.spec.options.model_validate(dict(raw), context={SUITE_FOLDER: folder})
+            found = list(check(options)) if self.probes is not None else []
+        except Exception as error:
+            raise PluginError(
+                f"the check of workload {setting.spec.name!r} failed: {type(error).__name__}: {error}",
+                where=setting.plugin,
+            ) from error
+        for fault in found:
+            path = place((fault.option,))
+            told = suite.document.error(path, fault.message, accepted=fault.accepted, hint=fault.hint)
+            if str(told) not in map(str, self.errors):
+                self.errors.append(told)
+        return None if found else dict(options.model_dump(mode="json", by_alias=True))
 
 
 def unset(text: str) -> bool:
