@@ -99,6 +99,8 @@ class Block:
         anchor: its name in addresses.
         title: its heading.
         intro: how to read it.
+        findings: sentences that say what was found.
+        downloads: (file name, address with the content) of what may be saved.
         results: tables of results.
         charts: drawings.
         legend: colours of all drawings.
@@ -110,6 +112,8 @@ class Block:
     anchor: str
     title: str
     intro: str = ""
+    findings: Sequence[str] = ()
+    downloads: Sequence[tuple[str, str]] = ()
     results: Sequence[Results] = ()
     charts: Sequence[Chart] = ()
     legend: Sequence[tuple[str, str]] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from statistics import median
 from typing import Any, Final
 
 from harness.impact import Factor
@@ -194,6 +195,23 @@ def conditions(report: RunReport) -> Section | None:
     ]
     items += [Item(flag, f"in {counted(number, 'trial')} of {len(report.records)}") for flag, number in flagged.items()]
     return Section("Conditions", items=items) if items else None
+
+
+def load(report: RunReport) -> Section | None:
+    """Per point: what of the machine's processor time the work had, and what others had beside it."""
+    rows = []
+    for point in report.points:
+        loads = [each for r in point.records for each in r.measurement.loads if each.machine_s and not each.unknown]
+        if not loads:
+            continue
+        shares = [
+            [(value or 0.0) / (each.machine_s or 1.0) for each in loads for value in [getattr(each, name)]]
+            for name in ("own_s", "others_s", "stolen_s")
+        ]
+        rows.append([point.label, *(f"{percent(median(each))}, at most {percent(max(each))}" for each in shares)])
+    columns = ["point", "the work", "other processes", "a hypervisor's other guests"]
+    note = "Of the processor time of all logical CPUs over the windows: the median window, and the greatest."
+    return Section("Load of the machine", Table(columns, rows), paragraphs=[note]) if rows else None
 
 
 def _told(seen: Counter[str], in_trials: Counter[str]) -> list[tuple[str, int, int]]:

@@ -53,6 +53,7 @@ def build(report: RunReport) -> Content:
         absent.section(report),
         circumstances.coverage(report),
         circumstances.checks(report),
+        circumstances.load(report),
         circumstances.conditions(report),
         heat.section(report),
         circumstances.factors(report),
