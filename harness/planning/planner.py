@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -21,10 +20,10 @@ from harness.planning import matrix
 from harness.planning.faults import Place, faults, real_path
 from harness.planning.known_metrics import Known, at_most, known_of, precision, unknown_metrics
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
+from harness.planning.option_checks import checked
 from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
 from harness.planning.suite import Case, Named, Suite, missing_variable, windows_of
 from harness.quantity import Unavailable
-from harness.suite_paths import SUITE_FOLDER
 from harness.workload import COMMON_COLUMNS, WorkloadSpec
 
 LIMIT_POINTS: Final = 100_000
@@ -296,7 +295,7 @@ class _Planner:
             options = self._validated(suite, setting.spec.options, setting.plugin, raw, place)
         if options is None:
             return
-        identity_of = setting.identify(options)
+        identity_of = setting.identify(options)  # as written: it is the same point in another checkout
         if setting.plugin and setting.spec.check is not None and not unset:
             options = self._checked(setting, raw, place)
             if options is None:
@@ -346,27 +345,15 @@ class _Planner:
         return options
 
     def _checked(self, setting: _Setting, raw: Mapping[str, Any], place: Place) -> dict[str, Any] | None:
-        """Valid options with their paths relative to the suite's file made absolute; None if their workload objects.
-
-        A point is known by its options as they are written, so that it is the same point in another checkout.
-        """
-        check, suite = setting.spec.check, setting.suite
-        assert check is not None
-        try:
-            folder = Path(suite.file).absolute().parent
-            options = setting.spec.options.model_validate(dict(raw), context={SUITE_FOLDER: folder})
-            found = list(check(options)) if self.probes is not None else []
-        except Exception as error:
-            raise PluginError(
-                f"the check of workload {setting.spec.name!r} failed: {type(error).__name__}: {error}",
-                where=setting.plugin,
-            ) from error
+        """Options with absolute paths; None if their workload objects to them."""
+        suite = setting.suite
+        here = self.probes is not None
+        options, found = checked(setting.spec, setting.plugin, raw, suite.file, here=here)
         for fault in found:
-            path = place((fault.option,))
-            told = suite.document.error(path, fault.message, accepted=fault.accepted, hint=fault.hint)
+            told = suite.document.error(place((fault.option,)), fault.message, accepted=fault.accepted, hint=fault.hint)
             if str(told) not in map(str, self.errors):
                 self.errors.append(told)
-        return None if found else dict(options.model_dump(mode="json", by_alias=True))
+        return None if found else options
 
 
 def unset(text: str) -> bool:

@@ -10,7 +10,7 @@ from harness.quantity import Amount, Method
 from harness.records.summary import Summary
 from harness.reporting.intervals import mean_interval
 from harness.reporting.svg import Drawing, Scale
-from harness.reporting.wording import bound, interval, label
+from harness.reporting.wording import LEAST_ITEMS, bound, counted, interval, label
 from harness.units import si
 
 WIDTH: Final = 460.0
@@ -240,8 +240,12 @@ def ridges(rows: Sequence[tuple[str, Sequence[float]]], unit: str, title: str) -
     """A histogram a row on one scale, with the median and the 95th percentile as ticks; values in rising order."""
     height = 46.0 * len(rows) + 30
     said = "; ".join(
-        f"{name}: {len(values)} items, median {si(quantile(values, 0.5), unit)}, "
-        f"95th percentile {si(quantile(values, 0.95), unit)}"
+        f"{name}: {counted(len(values), 'item')}"
+        + "".join(
+            f", {word} {si(quantile(values, level), unit)}"
+            for word, level in (("median", 0.5), ("95th percentile", 0.95))
+            if len(values) >= LEAST_ITEMS
+        )
         for name, values in rows[:50]
     )
     drawing = Drawing(WIDTH, height, title, said)
@@ -251,7 +255,7 @@ def ridges(rows: Sequence[tuple[str, Sequence[float]]], unit: str, title: str) -
         base = 46.0 * number + 44
         drawing.text(12, base - 32, shortened(name), "name")
         drawing.add("path", "ridge", d=_histogram(values, scale, base))
-        for level in (0.5, 0.95):
+        for level in (0.5, 0.95) if len(values) >= LEAST_ITEMS else ():
             at = scale(quantile(values, level))
             tip = f"{name}: p{level * 100:.0f} {si(quantile(values, level), unit)} of {len(values)} items"
             drawing.line((at, base - 24, at, base + 2), f"p{level * 100:.0f}", tip)

@@ -11,7 +11,7 @@ from harness.records.metric import ABOVE_IDLE, QUANTILES, RATE, base_name
 from harness.records.summary import PointReport, RunReport, Summary
 from harness.reporting import absent, circumstances, heat, idle, pareto, ranking
 from harness.reporting.tables import Section, Table
-from harness.reporting.wording import SPREAD_EXPLAINED, Footnotes, bound, counted, interval, label
+from harness.reporting.wording import LEAST_ITEMS, SPREAD_EXPLAINED, Footnotes, bound, counted, interval, label
 from harness.units import number, si
 
 MAIN = (RATE, "energy_j", "carbon_operational_g", "carbon_embodied_g")
@@ -24,8 +24,6 @@ HEADINGS = {
 }
 
 
-LEAST_ITEMS: Final = 20
-"""Of fewer items no quantile is told: the 95th of 20 is their greatest but one."""
 FEW: Final = f"no quantile of fewer than {LEAST_ITEMS} items"
 
 
@@ -189,7 +187,7 @@ def work_items(report: RunReport) -> Section | None:
     statistics = list(dict.fromkeys(s for p in report.points for column in p.columns.values() for s in column))
     rows = []
     for point in report.points:
-        items, few = _items(point)
+        items, few = fewest_items(point)
         for column, found in point.columns.items():
             summaries = [found.get(statistic) for statistic in statistics]
             if all(summary is None or not isinstance(summary.value, Amount) for summary in summaries):
@@ -211,7 +209,7 @@ def work_items(report: RunReport) -> Section | None:
     )
 
 
-def _items(point: PointReport) -> tuple[str, bool]:
+def fewest_items(point: PointReport) -> tuple[str, bool]:
     """How many items the trial with the fewest completed, and whether that is too few for a quantile."""
     counts = [max(u.count.items - u.count.failed for u in r.units.values()) for r in point.records if r.units]
     if not counts:

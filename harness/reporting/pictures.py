@@ -16,7 +16,7 @@ from harness.reporting.blocks import Block, Chart, FigureCell, Result, Results
 from harness.reporting.charts import Dot, Spot
 from harness.reporting.circumstances import CHECK_LIMIT
 from harness.reporting.comparison import Runs
-from harness.reporting.content import HEADINGS, MAIN, mixed, ordered
+from harness.reporting.content import HEADINGS, MAIN, fewest_items, mixed, ordered
 from harness.reporting.finding import METRICS as RANKED
 from harness.reporting.sidecars import Steps, durations, power_steps
 from harness.reporting.wording import counted, listed
@@ -165,8 +165,9 @@ def _axes(report: RunReport, name: str) -> list[tuple[str, str, bool]]:
     ]
     floors += [column for point in report.points for column in _floors(point, name)]
     qualities = [column for column in dict.fromkeys((*floors, *QUALITIES)) if column in filled]
+    few = any(fewest_items(point)[1] for point in report.points)
     return [
-        *((column, "p95", False) for column in times[:1]),
+        *((column, "mean" if few else "p95", False) for column in times[:1]),
         *([] if times else [(RATE, "", True)]),
         *((column, "mean", True) for column in qualities),
     ]

@@ -9,6 +9,8 @@ from harness.records.summary import Summary
 from harness.reporting.intervals import mean_interval
 from harness.units import number, prefix_of, si
 
+LEAST_ITEMS = 20
+"""Of fewer items no quantile is told: the 95th of 20 is their greatest but one."""
 UNKNOWN_BOUND = "[bound not known]"
 SPREAD_EXPLAINED = (
     "of three trials and more the 95 % interval of their mean (Student, of the logarithms), of two both values"
