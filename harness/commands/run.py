@@ -56,21 +56,21 @@ def plan(suites: SuiteFiles, *, only: Only = None, trials: Trials = None, as_jso
     """Shows what a run would do: points, trials, and what is skipped and why."""
     from harness.machine.provenance import provenance
     from harness.planning.named_offers import fetch_key, offers_of
+    from harness.planning.probe import loaded
     from harness.planning.selection import selected
-    from harness.planning.suite import load_all
     from harness.reporting.wording import counted
     from harness.running.executor_choice import choose
     from harness.running.expected_time import between, run_cost
 
     registry = loaded_registry()
-    loaded = load_all(suites)
-    planned = selected(_plan(loaded, registry, choose(loaded, registry)), only or (), trials)
+    loaded_suites = loaded(suites, registry)
+    planned = selected(_plan(loaded_suites, registry, choose(loaded_suites, registry)), only or (), trials)
     if as_json:
         content = {
             "points": [point.to_json() for point in planned.points],
             "skipped": [{"label": skipped.point.label, "reason": skipped.reason} for skipped in planned.skipped],
             "offers": {point.id: offers_of(point, registry) for point in planned.points},
-            "provenance": provenance([suite.file for suite in loaded], registry.sources),
+            "provenance": provenance([suite.file for suite in loaded_suites], registry.sources),
             "fetch": {point.id: fetch_key(point, registry) for point in planned.points},
             "directions": registry.directions(
                 [("workload", point.workload) for point in planned.points]
@@ -126,7 +126,7 @@ def run(
     details: Details = False,
 ) -> None:
     """Measures the points of suites and prints the report."""
-    from harness.planning.suite import load_all
+    from harness.planning.probe import loaded
     from harness.running.executor_choice import Wish
     from harness.storing.places import open_store
 
@@ -136,10 +136,10 @@ def run(
     if resume is not None and (only or trials is not None):
         raise UsageError("--only and --trials choose from a new plan", accepted="them, or --resume, which has its own")
     manner = Manner(_rule(fail_fast), only or (), trials, quiet=quiet, details=details)
-    loaded = load_all(suites or [])
-    begun = None if resume is None else _resumed(kept, resume, loaded, changed, wish, registry)
+    loaded_suites = loaded(suites or [], registry)
+    begun = None if resume is None else _resumed(kept, resume, loaded_suites, changed, wish, registry)
     if begun is None:
-        begun = _begun(kept, loaded, seed, wish, registry, manner)
+        begun = _begun(kept, loaded_suites, seed, wish, registry, manner)
     _drive(*begun, registry, manner)
 
 

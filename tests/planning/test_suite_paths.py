@@ -13,6 +13,7 @@ from harness.hookspecs import hookimpl
 from harness.options import Options
 from harness.planning.planner import expand
 from harness.planning.point import Plan
+from harness.planning.probe import loaded
 from harness.planning.suite import load
 from harness.suite_paths import OptionFault, SuitePath, SuiteSource, missing
 from harness.workload import WorkloadSpec
@@ -95,3 +96,17 @@ def test_all_that_is_wrong_with_a_suite_is_told_at_once_with_its_place(tmp_path:
     assert "found 'high'" in told
     assert "unknown key 'levle'" in told
     assert int(caught.value.exit_code) == 2
+
+
+def test_a_wrong_setting_of_a_suite_hides_no_fault_of_its_cases(tmp_path: Path) -> None:
+    registry = Registry()
+    assert registry.register(Reader(), "reader")
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(
+        "suite: s\nbackend: here\nwarm_up: 0\nmeters: []\ncases:\n  - {workload: read, options: {levle: 2}}\n"
+    )
+    with pytest.raises(UsageError) as caught:
+        loaded([suite], registry)
+    told = str(caught.value)
+    assert "at warm_up" in told
+    assert "unknown key 'levle'" in told
