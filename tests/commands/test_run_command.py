@@ -15,7 +15,7 @@ warm_up: {max_iterations: 0}
 cases:
   - workload: spin
     matrix: {crash: [true, false]}
-  - {workload: spin, name: gone, requires: {gpu: 64}}
+  - {workload: spin, name: gone, options: {iterations: 5}, requires: {gpu: 64}}
   - {workload: spin, name: gone too, options: {slow_by: 1%}, requires: {gpu: 64}}
 """
 
