@@ -92,7 +92,9 @@ def zeus(monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
 def codecarbon() -> Callable[[], object]:
     package = pytest.importorskip("codecarbon")
     logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
-    tracker = package.OfflineEmissionsTracker(country_iso_code="FRA", save_to_file=False, log_level="critical")
+    tracker = package.OfflineEmissionsTracker(
+        country_iso_code="FRA", save_to_file=False, log_level="critical", allow_multiple_runs=True
+    )
     number = iter(range(10**9))
 
     def window() -> object:
