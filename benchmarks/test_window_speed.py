@@ -124,6 +124,7 @@ def test_window_against_zeus(benchmark: Any, monkeypatch: pytest.MonkeyPatch) ->
     benchmark(candidates["harness"])
 
 
+@pytest.mark.filterwarnings("default")  # codecarbon tells by warnings what it does not find
 def test_window_against_codecarbon(benchmark: Any) -> None:
     candidates = {"harness": ours(), "codecarbon": codecarbon()}
     candidates["codecarbon"]()  # its first task looks for hardware
