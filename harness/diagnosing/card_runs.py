@@ -12,9 +12,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 from rich.console import Console
 
-from harness.backend import Device
+from harness.backend import Device, Load
 from harness.diagnosing.card_test import run_card
-from harness.diagnosing.load import Load, ProcessLoad
+from harness.diagnosing.load import ProcessLoad
 from harness.errors import HarnessError, MeasurementError
 from harness.machine.meter_card import MeterCard, card_path, cards_folder, key_of
 from harness.meter import Meter, MeterContext, MeterSpec

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from harness.diagnosing.load import Load
+from harness.backend import Load
 from harness.diagnosing.self_test import Bench, SelfTest
 from harness.machine.meter_card import CardKey, MeterCard
 from harness.meter import Meter

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from harness.diagnosing.load import Load
+from harness.backend import Load
 from harness.errors import MeasurementError
 from harness.machine.meter_card import Wave
 from harness.meter import Meter

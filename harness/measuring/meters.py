@@ -18,9 +18,9 @@ from harness.discovery.guard import sorted_scopes
 from harness.errors import MeasurementError
 from harness.measuring.channel import Channel, Registers
 from harness.measuring.edges import EdgeReading, Tick, span_energy
-from harness.measuring.sampled import Outcome, held_against_power, sampled_energy
+from harness.measuring.sampled import Outcome, corrected, held_against_power, sampled_energy
 from harness.meter import Meter
-from harness.quantity import Method, Unavailable
+from harness.quantity import Unavailable
 from harness.records.record import Reading, SeenCondition
 from harness.sample import Cumulative, Scope, disjoint, now_ns
 from harness.units import nanoseconds, seconds
@@ -90,7 +90,12 @@ class Meters:
         self._seen: dict[tuple[str, str, str], SeenCondition] = {}
         self.anchor_ns = now_ns()
         self.anchor_utc_s = time.time()
+        self._notice(self.channels)
         self._write({"anchor": {"monotonic_ns": self.anchor_ns, "utc_s": self.anchor_utc_s}})
+
+    def _notice(self, channels: Iterable[Channel]) -> None:
+        for notice in (each for channel in channels for each in channel.notices):
+            self._see(notice.kind, notice.scope, notice.detail, fails=notice.fails)
 
     def _order(self) -> None:
         # Cross-checks are read farther from the work, so that what they take widens no bound.
@@ -105,6 +110,7 @@ class Meters:
             self.stop()
             self._stop.clear()
             self.channels += channels
+            self._notice(channels)
             self._order()
             self.start()
 
@@ -343,10 +349,12 @@ class Meters:
 
 def _energy(channel: Channel, name: str, scope: Scope, opened: Edge, closed: Edge, period_s: float | None) -> Outcome:
     """One scope between two edges: by its register, or by its power readings where these are what is read."""
-    if scope.sensor is not None and scope.method is Method.INTEGRATED:
-        return sampled_energy(name, scope, channel.polls, opened.ns, closed.ns, period_s)
-    counted = span_energy(scope, opened.reading(channel, name), closed.reading(channel, name))
-    return held_against_power(name, scope, counted, channel.polls, opened.ns, closed.ns, period_s)
+    if scope.sampled:
+        found = sampled_energy(name, scope, channel.polls, opened.ns, closed.ns, period_s)
+    else:
+        counted = span_energy(scope, opened.reading(channel, name), closed.reading(channel, name))
+        found = held_against_power(name, scope, counted, channel.polls, opened.ns, closed.ns, period_s)
+    return corrected(scope, found, seconds(closed.ns - opened.ns))
 
 
 def _await_tick(channel: Channel) -> dict[str, Tick]:

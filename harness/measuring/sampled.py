@@ -43,7 +43,30 @@ def sampled_energy(
     """
     assert scope.sensor is not None
     found = _estimated(name, scope.sensor, scope, polls, opened_ns, closed_ns, period_s)
-    return found.amount, found.coverage, (*found.flags, *_tested(scope))
+    amount = found.amount
+    if isinstance(amount, Amount):
+        amount = replace(amount, composition={scope.method: amount.value})
+    return amount, found.coverage, (*found.flags, *_tested(scope))
+
+
+def corrected(scope: Scope, found: Outcome, length_s: float) -> Outcome:
+    """An energy with the gain and offset of its sensor undone, where a meter card knows them from a reference.
+
+    The bound is that of the corrected reading: the card's sensor has what the reference itself leaves open.
+    """
+    value, coverage, flags = found
+    if not isinstance(value, Amount) or (scope.scale == 1 and scope.shift_w == 0):
+        return found
+    shift_j = scope.shift_w * length_s
+
+    def right(joules: float) -> float:
+        return max(0.0, scope.scale * joules + shift_j)
+
+    joules = right(value.value)
+    share = joules / value.value if value.value > 0 else 0.0
+    parts = {method: part * share for method, part in value.composition.items()} if share else {scope.method: joules}
+    low, high = (None if end is None else right(end) for end in (value.low, value.high))
+    return Amount(joules, value.unit, parts, low, high), coverage, flags
 
 
 def held_against_power(
