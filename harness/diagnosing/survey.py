@@ -6,7 +6,8 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,11 +15,11 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from harness.backend import Device
-from harness.diagnosing.card_runs import make_cards
+from harness.diagnosing.card_runs import HARDWARE, make_cards
 from harness.errors import HarnessError
 from harness.impact import ImpactMeterSpec
 from harness.machine.fingerprint import environment
-from harness.machine.meter_card import MeterCard
+from harness.machine.meter_card import VALID, MeterCard, find
 from harness.meter import Meter, MeterContext
 from harness.planning.point import Choice
 from harness.planning.probe import Prober as ChildProber
@@ -55,6 +56,7 @@ class Row:
         method: how.
         resolution: update period, or the least that two reads showed.
         gain: half-width of the sensor's proportional error.
+        card: of a hardware meter's scope: its meter card and until when it holds, why it does not, or `none`.
         status: `reads`, `unavailable`, `failed`, `needs options`, `offered` or `fact`.
         detail: what was found, or why not.
         remedy: what to do about it, where that is known.
@@ -67,6 +69,7 @@ class Row:
     method: str = ""
     resolution: str = ""
     gain: str = ""
+    card: str = ""
     status: str
     detail: str = ""
     remedy: str = ""
@@ -206,10 +209,27 @@ def _meter(name: str, offer: Any, context: MeterContext, sleep: Callable[[float]
         sleep(PAUSE_S)
         second = meter.read()
         note = "" if spec.auto else "only where a suite asks for it"
-        rows = [_scope(name, _origin(offer), scope, what, (first, second), note) for scope, what in opened.items()]
+        facts = meter.facts()
+        rows = [
+            replace(
+                _scope(name, _origin(offer), scope, what, (first, second), note), card=_card(name, scope, what, facts)
+            )
+            for scope, what in opened.items()
+        ]
     finally:
         meter.close()
     return rows or [_fault("meter", name, offer, UNAVAILABLE, "it has no scope here", "")]
+
+
+def _card(meter: str, scope: str, what: Scope | Unavailable, facts: Mapping[str, Any]) -> str:
+    """The state of a scope's meter card; empty for what a self-test says nothing about."""
+    if isinstance(what, Unavailable) or what.method not in HARDWARE:
+        return ""
+    card, why_not = find(meter, scope, what, facts)
+    if card is None:
+        return why_not or "none: `harness doctor --self-test` makes one"
+    until = datetime.fromisoformat(card.measured_utc) + VALID
+    return f"{card.id}, valid until {until:%Y-%m-%d}" + ("" if card.sensor else ", sensor not found")
 
 
 def _joules(value: float | Cumulative | Unavailable | None) -> float | Unavailable:
@@ -328,6 +348,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         for row in rows
         if row.kind == "meter" and row.status == READS
     ]
+    cards = [Item(f"{row.name} on {row.scope}", row.card) for row in rows if row.card and row.status == READS]
     impacts = [[row.name, row.detail] for row in rows if row.status == OFFERED]
     rest = [
         Item(_what(row), f"{row.detail}" + (f" - remedy: {row.remedy}" if row.remedy else ""))
@@ -344,6 +365,8 @@ def sections(rows: Sequence[Row]) -> list[Section]:
             paragraphs=() if reading else ("none: no energy can be measured here",),
         )
     )
+    if cards:
+        found.append(Section("Meter cards", items=cards))
     if impacts:
         found.append(Section("Impact meters", Table(["meter", "turns"], impacts)))
     if rest:
@@ -357,7 +380,16 @@ def _what(row: Row) -> str:
     return f"{row.kind} {row.name}{scope}{failed}"
 
 
-def self_test(console: Console, registry: Any) -> list[MeterCard]:
-    """Makes and keeps the card of each hardware scope that can be loaded here, and prints what came out."""
+def self_test(
+    console: Console, registry: Any, named: str | None = None, reference: str | None = None
+) -> list[MeterCard]:
+    """Makes and keeps the card of each hardware scope that can be loaded here, and prints what came out.
+
+    Args:
+        console: where to.
+        registry: the plugins.
+        named: test the meter of this name only.
+        reference: name of the meter that gain and offset are held against.
+    """
     console.print()
-    return make_cards(console, registry, devices_of(registry))
+    return make_cards(console, registry, devices_of(registry), named=named, reference=reference)

@@ -14,7 +14,7 @@ from harness.backend import Backend, BackendSpec, Device
 from harness.builtin.simulated import METER as SIMULATED
 from harness.builtin.simulated import SimulatedAccelerator, SimulatedMeter, attach, detach
 from harness.diagnosing import survey as doctor
-from harness.diagnosing.card_runs import card_path, key_of, load_for, make_cards
+from harness.diagnosing.card_runs import Timing, card_path, key_of, load_for, make_cards
 from harness.diagnosing.load import CallableLoad
 from harness.machine.meter_card import MeterCard
 from harness.errors import MeasurementError
@@ -285,8 +285,7 @@ def test_cards_are_made_kept_and_shown(tmp_path: Path) -> None:
             fake,
             [Device(kind="gpu", uuid="SIM-doctor", name="simulated")],
             loads=lambda _scope, _what: Switched(device.busy, device.idle, lambda: device.true_joules(clock())),
-            clock=clock,
-            sleep=clock.advance,
+            timing=Timing(clock, clock.advance),
             store=tmp_path / "cards",
         )
     finally:
