@@ -102,6 +102,10 @@ def reference_of(
     return Unavailable(f"{name} reads {', '.join(known) or 'nothing'}, which does not contain {tested}")
 
 
+STRAIGHT: Final = 0.005
+"""Two levels do not show how straight a sensor is between them: half a percent, an assumption."""
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
     """One level of the load: what the meter under test showed, and what the reference.
@@ -141,7 +145,7 @@ def calibration(busy: Level, idle: Level, reference: Reference) -> Calibration |
         return Unavailable("power did not rise with the load")
     scale = true_w / shown_w
     unsure_w = 2 * (busy.error_w + idle.error_w)
-    gain = reference.gain + unsure_w / shown_w
+    gain = reference.gain + STRAIGHT + unsure_w / shown_w
     if reference.whole:
         return Calibration(scale, 0.0, gain, None)
     return Calibration(scale, busy.true_w - scale * busy.shown_w, gain, unsure_w)
