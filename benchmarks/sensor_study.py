@@ -19,13 +19,15 @@ import math
 import random
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
+
+from harness_meter_nvml.sensors import Register, power_sensor
 
 from harness.backend import Device
 from harness.builtin.simulated import SimulatedLoad, SimulatedMeter
@@ -38,12 +40,11 @@ from harness.measuring.channel import Channel
 from harness.measuring.meters import Edge, Meters
 from harness.measuring.opening import by_card
 from harness.meter import MeterContext
-from harness.quantity import Amount
+from harness.quantity import Amount, Method
 from harness.sample import Scope
 from harness.sensor import PowerSensor
 from harness.testing import FakeClock
 from harness.units import nanoseconds, seconds
-from harness_meter_nvml.sensors import Register, power_sensor
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/sensors.md"
@@ -52,7 +53,7 @@ SCOPE = f"n0/gpu:{UUID}"
 LIMIT_W = 400.0
 IDLE_W = 50.0
 SAMPLE_S = 0.1
-BEFORE_S = 4.0
+BEFORE_S = 12.0
 LENGTHS_S = (0.5, 2.0, 30.0)
 LOADS = ("constant", "step up", "step down", "square", "square in step", "bursts")
 IN_STEP = (0.2, 0.25, 0.5, 2 / 3, 0.75, 1.0, 4 / 3, 1.5, 2.0, 3.0)
@@ -92,10 +93,11 @@ KINDS: dict[str, Kind] = {
     "25 of 100 ms": Kind(_power(0.025), 0.1, "NVIDIA A100-SXM4-80GB"),
     "average over 1 s": Kind(_power(1.0), 0.1, "NVIDIA GeForce RTX 3090", "usage"),
     "late by 0.5 s": Kind(_power(lag_s=0.5), 0.1, "an unknown card"),
-    "instant at 10 Hz": Kind(_power(0.001), 0.1, "an unknown card"),
+    "instant at 10 Hz": Kind(_power(), 0.1, "NVIDIA GeForce RTX 3090"),
     "update 20 ms": Kind(_power(), 0.02, "Tesla P100-PCIE-16GB"),
     "update 300 ms": Kind(_power(), 0.3, "an unknown card"),
     "counter": Kind(SimulatedSensor(), 0.1, "NVIDIA GeForce RTX 4090"),
+    "counter late by 0.5 s": Kind(SimulatedSensor(lag_s=0.5), 0.1, "an unknown card"),
     "counter of 25 in 100 ms": Kind(SimulatedSensor(window_s=0.025), 0.1, "NVIDIA A100-SXM4-80GB"),
 }
 ERRORS: tuple[tuple[float, float], ...] = ((0.13, 0.0), (-0.13, 0.0), (0.07, 0.0), (0.0, 0.05), (0.0, -0.05))
@@ -114,7 +116,9 @@ def clock_of_meters(clock: FakeClock) -> Iterator[None]:
         vars(measuring).update(now_ns=kept[0], time=kept[1])
 
 
-def accelerator(kind: Kind, errors: tuple[float, float], busy_w: float, clock: FakeClock, phase: float):
+def accelerator(
+    kind: Kind, errors: tuple[float, float], busy_w: float, clock: FakeClock, phase: float
+) -> SimulatedAccelerator:
     """A simulated device; `phase` of its update period has gone at its start."""
     gain_error, offset = errors
     sensor = replace(kind.sensor, offset_w=offset * LIMIT_W)
@@ -130,19 +134,12 @@ def described(kind: Kind) -> Scope:
     if counter:
         known = replace(known, update_s=0.1, window_s=known.seen * 0.1, part_of_time=None)
     return Scope(
-        method=measuring_method(counter=counter),
+        method=Method.COUNTER if counter else Method.INTEGRATED,
         tick_s=0.1 if counter else None,
         max_power_w=LIMIT_W,
         sensor=known,
         device=UUID,
     )
-
-
-def measuring_method(*, counter: bool):
-    """The method of a real meter of this kind."""
-    from harness.quantity import Method
-
-    return Method.COUNTER if counter else Method.INTEGRATED
 
 
 @functools.cache
@@ -175,7 +172,9 @@ def scopes_of(name: str, errors: tuple[float, float]) -> dict[str, Scope]:
     }
 
 
-def switched(rng: random.Random, load: str, tick_s: float, begin_s: float, length_s: float) -> tuple[list, float | None]:
+def switched(
+    rng: random.Random, load: str, tick_s: float, begin_s: float, length_s: float
+) -> tuple[list[tuple[float, bool]], float | None]:
     """Moments and levels of a load (whether busy), and its period where it has one."""
     end_s = begin_s + length_s + 4.0
     start_s = begin_s - BEFORE_S + 0.5
@@ -259,7 +258,7 @@ def window(rng: random.Random, name: str, load: str, length_s: float, cell: dict
             for how, scope in scopes.items():
                 meter = SimulatedMeter()
                 meter.open(MeterContext(devices=(Device(kind="gpu", uuid=UUID, name="simulated"),)))
-                channels.append(Channel(how, True, meter, {SCOPE: scope}))
+                channels.append(Channel(name=how, asked=True, meter=meter, scopes={SCOPE: scope}))
             meters = Meters(channels)
             _sample(meters, clock, begin_s, rng)
             opened = meters.opening(align=True)
@@ -344,3 +343,109 @@ def faults(found: dict[Key, Tally]) -> list[str]:
             if wide > EXTRA:
                 said.append(f"{where}: half-width {wide:.1%} beyond the sensor's own")
     return said
+
+
+# The page
+
+NOTE = "<!-- Written by benchmarks/sensor_study.py, which writes it anew; `--check` says whether it is stale. -->\n\n"
+RESTS_ON = (
+    "harness/sensor.py",
+    "harness/measuring/sampled.py",
+    "harness/measuring/edges.py",
+    "harness/measuring/opening.py",
+    "harness/builtin/simulated_sensor.py",
+    "harness/builtin/simulated_accelerator.py",
+    "harness/diagnosing/power_test.py",
+    "harness/diagnosing/reference.py",
+    "harness/diagnosing/response.py",
+    "harness/diagnosing/self_test.py",
+    "plugins/meter-nvml/src/harness_meter_nvml/sensors.py",
+    "benchmarks/sensor_study.py",
+)
+"""Code that the table is a result of."""
+
+
+def code_digest(root: Path = ROOT) -> str:
+    """Digest of that code without its comments and docstrings: words may change, and the table stays."""
+    found = hashlib.sha256()
+    for name in RESTS_ON:
+        tree = ast.parse((root / name).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list):
+                node.body = [each for each in body if not _words(each)] or [ast.Pass()]  # type: ignore[attr-defined]
+        found.update(ast.dump(tree).encode())
+    return found.hexdigest()[:16]
+
+
+def _words(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def page(found: dict[Key, Tally], windows: int) -> str:
+    """The table as Markdown: a row for each sensor, load and length; windows and marks together by what is known."""
+    text = (
+        f"{NOTE}<!-- code {code_digest()} -->\n\n# Sensors: how often a bound holds the truth\n\n"
+        f"{windows} windows a cell of random phase, power and error (a gain up to ±13 %, or an offset up to 5 % of the "
+        "limit), read ten times a second by the code that measures. A cell holds the share of windows whose bound "
+        "contains the true energy (no energy counts as a miss), then the median half-width of the bound. `class`: only "
+        "the product is known. `card`: times from the meter card that the self-test made of the device. "
+        "`by reference`: "
+        "gain and offset from it too. Each is given for measured windows, then for `mark` spans.\n\n"
+        f"{len(found)} cells; the least share is {min(tally.coverage for tally in found.values()):.1%}.\n\n"
+    )
+    for name, kind in KINDS.items():
+        rows = {key[1:3] for key in found if key[0] == name}
+        if not rows:
+            continue
+        known = f"`{kind.product}`, {kind.register}" if "unknown" not in kind.product else "that of an unknown card"
+        text += f"## {name}\n\nClass: {known}.\n\n"
+        head = ["load", "length", *(f"{how}, {span}" for how in KNOWLEDGE for span in ("window", "mark"))]
+        text += f"| {' | '.join(head)} |\n|{' --- |' * len(head)}\n"
+        for load, length_s in itertools.product(LOADS, LENGTHS_S):
+            if (load, length_s) in rows:
+                shown = [
+                    _shown(found[name, load, length_s, span, how])
+                    for how in KNOWLEDGE
+                    for span in ("window", "mark")
+                    if (name, load, length_s, span, how) in found
+                ]
+                text += f"| {load} | {length_s:g} s | {' | '.join(shown)} |\n"
+        text += "\n"
+    return text.rstrip() + "\n"
+
+
+def _shown(tally: Tally) -> str:
+    width = f", ±{statistics.median(tally.widths):.0%}" if tally.widths else ""
+    return f"{tally.coverage:.0%}{width}"
+
+
+def stale() -> str:
+    """Why the page is to be written anew; empty if it is not."""
+    if not PAGE.is_file():
+        return f"{PAGE.relative_to(ROOT)} is not there"
+    if f"<!-- code {code_digest()} -->" not in PAGE.read_text(encoding="utf-8"):
+        return f"{PAGE.relative_to(ROOT)} is of other code: `python benchmarks/sensor_study.py` writes it anew"
+    return ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the page, or checks it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only say whether the page is stale")
+    parser.add_argument("--windows", type=int, default=100, help="windows of each cell")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    asked = parser.parse_args(arguments)
+    if asked.check:
+        why = stale()
+        print(why or "not stale")
+        return int(bool(why))
+    found = study(asked.windows, workers=asked.workers)
+    PAGE.write_text(page(found, asked.windows), encoding="utf-8")
+    said = faults(found)
+    print(*said, f"{len(found)} cells, {len(said)} do not hold", sep="\n")
+    return int(bool(said))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

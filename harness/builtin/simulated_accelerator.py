@@ -133,9 +133,10 @@ class SimulatedAccelerator:
                 return self.true_joules(tick_ns) * (1 + self.gain_error)
             drawn_j = self._drawn_j(seconds(tick_ns) - late_s) - self._drawn_j(seconds(self.start_ns) - late_s)
             return drawn_j * (1 + self.gain_error)
-        turn = max(0, self._turn_at(t_ns))
+        first = -self._phase_ns // self._tick_ns + 1  # the turn that a register shows at the start counts for nothing
+        turn = max(0, self._turn_at(t_ns) - first)
         while len(self._counted) <= turn:
-            self._counted.append(self._counted[-1] + self._reading_w(len(self._counted)) * self.tick_s)
+            self._counted.append(self._counted[-1] + self._reading_w(first + len(self._counted)) * self.tick_s)
         return self._counted[turn]
 
     def counter_joules(self, t_ns: int) -> float:

@@ -161,8 +161,14 @@ class Fit:
         )
         best = self._refined(starts[:4])
         if best[1] >= 3 * self.update_s:
-            partly = [(self.unexplained(best[1], part, best[3]), best[1], part, best[3]) for part in _SHARES]
-            best = min(best, self._refined([min(partly)]))
+            # Looks that are apart move the best averaging time and lag of an average over all of it.
+            partly = sorted(
+                (self.unexplained(times * best[1], part, lag), times * best[1], part, lag)
+                for times in (0.85, 0.92, 1.0, 1.08, 1.15)
+                for part in _SHARES
+                for lag in _range(max(0.0, best[3] - self.update_s), best[3] + self.update_s, self.update_s / 4)
+            )
+            best = min(best, self._refined(partly[:2]))
         left, window_s, share, lag_s = best
         if left > 1 - WORST_FIT:
             return None
@@ -180,6 +186,8 @@ class Fit:
             <= enough
         ]
         part = min([share if window_s > 1.2 * self.update_s else min(1.0, window_s / self.update_s), *looks])
+        if part < SEES_ALL:
+            part = max(part - self._step_s / self.update_s, part / 2)
         return Response(window_s, 1.0 if part >= SEES_ALL else part, least_s, most_s - least_s, 1 - left)
 
     def _windows(self) -> Iterator[float]:

@@ -114,7 +114,18 @@ def held_against_power(
     else:
         less, more = _unseen(scope, scope.sensor, value, seconds(closed_ns - opened_ns))
         flags = (*flags, UNSEEN)
-    return replace(value, low=value.low * min(less, 1.0), high=value.high * max(more, 1.0)), coverage, flags
+    step_j = _step_j(name, scope.sensor, polls, opened_ns, closed_ns)
+    low = max(0.0, min(value.low * less, value.low - step_j))
+    return replace(value, low=low, high=max(value.high * more, value.high + step_j)), coverage, flags
+
+
+def _step_j(name: str, sensor: PowerSensor, polls: Sequence[Poll], opened_ns: int, closed_ns: int) -> float:
+    """What one step of the power may add to a counter, or take: all that the sensor did not see of one update."""
+    around_ns = nanoseconds(2 * sensor.update_s + sensor.lag_s + sensor.lag_error_s)
+    first = bisect.bisect_left(polls, opened_ns - around_ns, key=itemgetter(0))
+    last = bisect.bisect_right(polls, closed_ns + around_ns, key=itemgetter(0))
+    read = [shown for _, watts in polls[first:last] if (shown := watts.get(name)) is not None]
+    return (max(read) - min(read)) * (1 - sensor.seen) * sensor.update_s if read else 0.0
 
 
 def _tested(scope: Scope) -> tuple[str, ...]:
