@@ -80,7 +80,10 @@ def backend_loads(registry: Any) -> LoadFor:
             if what.device not in {device.parent or device.uuid for device in opened}:
                 backend.close()
                 continue
-            load = backend.load()
+            try:
+                load = backend.load()
+            except Exception as error:  # noqa: BLE001 - a plugin's fault is a reason
+                load = Unavailable(f"{type(error).__name__}: {error}")
             if isinstance(load, Unavailable):
                 backend.close()
                 reasons.append(f"{name}: {load.reason}")
