@@ -19,9 +19,9 @@ from harness.diagnosing.load import ProcessLoad
 from harness.diagnosing.reference import Reference, reference_of
 from harness.diagnosing.response import SEES_ALL
 from harness.errors import HarnessError, MeasurementError
-from harness.machine.meter_card import MeterCard, card_path, cards_folder, key_of
+from harness.machine.meter_card import HARDWARE, MeterCard, card_path, cards_folder, key_of
 from harness.meter import Meter, MeterContext, MeterSpec
-from harness.quantity import Method, Unavailable
+from harness.quantity import Unavailable
 from harness.records.files import write_atomically
 from harness.reporting.tables import Item, Section
 from harness.reporting.terminal import print_section
@@ -29,8 +29,6 @@ from harness.reporting.wording import percent
 from harness.sample import Scope, now_ns
 from harness.units import si
 
-HARDWARE: Final = (Method.COUNTER, Method.INTEGRATED, Method.WALL)
-"""Methods that a self-test says something about; a model follows the load by construction."""
 USUAL_TICK_S: Final = 0.1
 """Update period to start from where the meter states none: that of most power sensors."""
 LEAST_TICK_S: Final = 0.01

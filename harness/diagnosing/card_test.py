@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, Final
 
 from harness.backend import Load
 from harness.diagnosing.power_test import ASKED, PowerTest, Times, calibrated, sensor_of, times_of
@@ -17,6 +18,11 @@ from harness.meter import Meter
 from harness.quantity import Unavailable
 from harness.sample import Scope
 from harness.units import seconds
+
+NOT_ASKED: Final = {
+    "steady_temperature": "meters do not report temperature as a quantity",
+    "counter_against_integration": "one reading per scope; compare two meters by the report's cross-checks",
+}
 
 
 def run_card(
@@ -56,8 +62,7 @@ def run_card(
     bench = Bench(meter, scope, load, clock, sleep)
     counter = what is None or not what.sampled
     test = SelfTest(bench, expected_tick_s) if counter else PowerTest(bench, expected_tick_s)
-    found = test.run()
-    missing = test.missing
+    found, missing = test.run(), test.missing
     try:
         times = _times(bench, test, missing)
         tick_s = times.update_s if times is not None else expected_tick_s
@@ -67,27 +72,30 @@ def run_card(
         bench.switch(busy=False)
     if times is not None:
         found["sensor"] = sensor_of(times, right.calibration if right else None, what, counter=counter)
-    if right is not None:
-        found |= {"gain": right.gain, "reference": right.name, "scale": right.calibration.scale}
-        found["shift_w"] = right.calibration.shift_w
-    ordered = sorted(bench.costs)
-    middle = statistics.median(ordered)
-    missing["steady_temperature"] = "meters do not report temperature as a quantity"
-    missing["counter_against_integration"] = "one reading per scope; compare two meters by the report's cross-checks"
+    found |= right.fields() if right is not None else {}
     return MeterCard(
         key=key or CardKey(device=scope),
         meter=name or type(meter).__name__,
         scope=scope,
         measured_utc=now().isoformat(timespec="seconds"),
-        poll_s=statistics.median(bench.gaps),
-        smallest_increment_j=min(bench.increments, default=0.0),
-        read_median_s=middle,
-        read_p95_s=ordered[min(len(ordered) - 1, math.ceil(0.95 * len(ordered)) - 1)],
-        sampling_share=middle * meter.sample_hz,
-        failed_reads=bench.failed,
-        missing=missing,
+        missing=missing | NOT_ASKED,
         **found,
+        **_polling(bench, meter.sample_hz),
     )
+
+
+def _polling(bench: Bench, sample_hz: float) -> dict[str, Any]:
+    """What the polling itself showed, as fields of the card."""
+    ordered = sorted(bench.costs)
+    middle = statistics.median(ordered)
+    return {
+        "poll_s": statistics.median(bench.gaps),
+        "smallest_increment_j": min(bench.increments, default=0.0),
+        "read_median_s": middle,
+        "read_p95_s": ordered[min(len(ordered) - 1, math.ceil(0.95 * len(ordered)) - 1)],
+        "sampling_share": middle * sample_hz,
+        "failed_reads": bench.failed,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,11 @@ class _Right:
     calibration: Calibration
     name: str
     gain: float
+
+    def fields(self) -> dict[str, Any]:
+        """Fields of the card."""
+        scale, shift_w = self.calibration.scale, self.calibration.shift_w
+        return {"gain": self.gain, "reference": self.name, "scale": scale, "shift_w": shift_w}
 
 
 def _times(bench: Bench, test: SelfTest | PowerTest, missing: dict[str, str]) -> Times | None:

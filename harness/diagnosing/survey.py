@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,18 +14,18 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from harness.backend import Device
-from harness.diagnosing.card_runs import HARDWARE, make_cards
+from harness.diagnosing.card_runs import make_cards
 from harness.errors import HarnessError
 from harness.impact import ImpactMeterSpec
 from harness.machine.fingerprint import environment
-from harness.machine.meter_card import VALID, MeterCard, find
+from harness.machine.meter_card import MeterCard, card_state
 from harness.meter import Meter, MeterContext
 from harness.planning.point import Choice
 from harness.planning.probe import Prober as ChildProber
 from harness.quantity import Unavailable
 from harness.reporting.tables import Item, Section, Table
 from harness.reporting.terminal import print_section
-from harness.reporting.wording import percent
+from harness.reporting.wording import sensor_error
 from harness.sample import Cumulative, Scope, Snapshot
 from harness.units import seconds, si
 
@@ -209,27 +208,12 @@ def _meter(name: str, offer: Any, context: MeterContext, sleep: Callable[[float]
         sleep(PAUSE_S)
         second = meter.read()
         note = "" if spec.auto else "only where a suite asks for it"
+        rows = [_scope(name, _origin(offer), scope, what, (first, second), note) for scope, what in opened.items()]
         facts = meter.facts()
-        rows = [
-            replace(
-                _scope(name, _origin(offer), scope, what, (first, second), note), card=_card(name, scope, what, facts)
-            )
-            for scope, what in opened.items()
-        ]
+        rows = [replace(row, card=card_state(name, row.scope, opened[row.scope], facts)) for row in rows]
     finally:
         meter.close()
     return rows or [_fault("meter", name, offer, UNAVAILABLE, "it has no scope here", "")]
-
-
-def _card(meter: str, scope: str, what: Scope | Unavailable, facts: Mapping[str, Any]) -> str:
-    """The state of a scope's meter card; empty for what a self-test says nothing about."""
-    if isinstance(what, Unavailable) or what.method not in HARDWARE:
-        return ""
-    card, why_not = find(meter, scope, what, facts)
-    if card is None:
-        return why_not or "none: `harness doctor --self-test` makes one"
-    until = datetime.fromisoformat(card.measured_utc) + VALID
-    return f"{card.id}, valid until {until:%Y-%m-%d}" + ("" if card.sensor else ", sensor not found")
 
 
 def _joules(value: float | Cumulative | Unavailable | None) -> float | Unavailable:
@@ -251,9 +235,7 @@ def _scope(
     if isinstance(what, Unavailable):
         why, remedy = _split(what.reason)
         return row(status=UNAVAILABLE, detail=why, remedy=remedy)
-    row = functools.partial(
-        row, method=what.method.value, gain="not known" if what.gain is None else f"± {percent(what.gain)}"
-    )
+    row = functools.partial(row, method=what.method.value, gain=sensor_error(what))
     first, second = (_joules(snapshot.joules.get(scope)) for snapshot in reads)
     for value in (first, second):
         if isinstance(value, Unavailable):

@@ -14,10 +14,13 @@ from platformdirs import user_data_path
 from harness import __version__
 from harness.errors import MeasurementError
 from harness.machine.fingerprint import digest
+from harness.quantity import Method, Unavailable
 from harness.sample import Scope
 from harness.sensor import PowerSensor
 
 VALID: Final = timedelta(days=30)
+HARDWARE: Final = (Method.COUNTER, Method.INTEGRATED, Method.WALL)
+"""Methods that a self-test says something about; a model follows the load by construction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,3 +223,14 @@ def find(meter: str, scope: str, what: Scope, facts: Mapping[str, Any], folder: 
     if why := stale(card, datetime.now(UTC), key):
         return FoundCard(None, f"meter card {card.id} is stale: {why}")
     return FoundCard(card)
+
+
+def card_state(meter: str, scope: str, what: Scope | Unavailable, facts: Mapping[str, Any]) -> str:
+    """For a reader: a scope's card and until when it holds, why it does not, or how to make one; empty for a model."""
+    if isinstance(what, Unavailable) or what.method not in HARDWARE:
+        return ""
+    card, why_not = find(meter, scope, what, facts)
+    if card is None:
+        return why_not or "none: `harness doctor --self-test` makes one"
+    until = datetime.fromisoformat(card.measured_utc) + VALID
+    return f"{card.id}, valid until {until:%Y-%m-%d}" + ("" if card.sensor else ", sensor not found")

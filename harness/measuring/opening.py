@@ -9,15 +9,13 @@ from harness.backend import Backend
 from harness.discovery.guard import made, sorted_scopes
 from harness.discovery.registry import Registry
 from harness.machine import meter_card
-from harness.machine.meter_card import MeterCard
+from harness.machine.meter_card import HARDWARE, MeterCard
 from harness.measuring.channel import Channel
 from harness.meter import Meter, MeterContext, MeterSpec
 from harness.planning.point import Choice
-from harness.quantity import Method, Unavailable
+from harness.quantity import Unavailable
 from harness.sample import Condition, Scope
 
-HARDWARE: Final = (Method.COUNTER, Method.INTEGRATED, Method.WALL)
-"""Methods that a meter card says something about."""
 STALE: Final = "meter_card_stale"
 """Condition: there is a meter card of this device, and it does not hold any more."""
 

@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Final
 
 from harness.measuring.channel import SEES_ALL, Poll
-from harness.quantity import Amount, Value
+from harness.quantity import Amount, Method, Value
 from harness.sample import Scope
 from harness.sensor import UNSEEN, Estimate, PowerSensor, estimate
 from harness.units import nanoseconds, seconds
@@ -129,7 +129,8 @@ def _step_j(name: str, sensor: PowerSensor, polls: Sequence[Poll], opened_ns: in
 
 
 def _tested(scope: Scope) -> tuple[str, ...]:
-    return () if scope.card else (NOT_TESTED,)
+    """Flags a sensor that nobody tested; a simulated one is what it was told to be."""
+    return () if scope.card or scope.method is Method.SIMULATED else (NOT_TESTED,)
 
 
 def _estimated(

@@ -26,7 +26,9 @@ from harness.machine.meter_card import MeterCard
 from harness.meter import Meter, MeterContext, MeterSpec
 from harness.options import Options
 from harness.quantity import Method, Unavailable
+from harness.reporting.wording import sensor_error
 from harness.sample import Cumulative, Scope, Snapshot
+from harness.sensor import PowerSensor
 from harness.testing import FakeClock
 
 GPU = Device(kind="gpu", uuid="GPU-1", name="[red]H100[/red]")
@@ -453,3 +455,16 @@ def test_a_device_without_a_load_has_no_card() -> None:
 def test_a_key_says_what_the_meter_does_not_tell() -> None:
     key = key_of("n0/cpu-package:0", Scope(method=Method.COUNTER), {})
     assert (key.device, key.driver, key.firmware, key.power_limit_w) == ("n0/cpu-package:0", "", "", None)
+
+
+@pytest.mark.parametrize(
+    ("scope", "said"),
+    [
+        (Scope(method=Method.COUNTER), "not known"),
+        (Scope(method=Method.COUNTER, gain=0.05), "± 5 %"),
+        (Scope(method=Method.COUNTER, sensor=PowerSensor(0.1, 0.1, 0.1, 20.0)), "± 10 % ± 20 W"),
+        (Scope(method=Method.COUNTER, gain=0.05, sensor=PowerSensor(0.1, 0.1, 0.02, 0.0)), "± 2 %"),
+    ],
+)
+def test_an_error_is_said_as_instruments_specify_it(scope: Scope, said: str) -> None:
+    assert sensor_error(scope) == said
