@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from harness.quantity import Amount, Method
 from harness.records.summary import Summary
+from harness.sample import Scope
 from harness.units import si
 
 UNKNOWN_BOUND = "[bound not known]"
@@ -84,3 +85,11 @@ class Footnotes:
     def texts(self) -> list[str]:
         """The notes, in order."""
         return [f"({number}) {reason}" for reason, number in self._numbers.items()]
+
+
+def sensor_error(scope: Scope) -> str:
+    """The error of a scope's sensor, as instruments are specified: `± 10 % ± 20 W`, `± 5 %`, or `not known`."""
+    if scope.sensor is None:
+        return "not known" if scope.gain is None else f"± {percent(scope.gain)}"
+    offset_w = scope.sensor.offset_w
+    return f"± {percent(scope.sensor.gain)}" + (f" ± {si(offset_w, 'W')}" if offset_w else "")

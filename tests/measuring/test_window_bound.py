@@ -11,6 +11,7 @@ import pytest
 
 from harness.backend import Device
 from harness.builtin.simulated import SimulatedAccelerator, SimulatedMeter, attach, detach
+from harness.measuring import alignment
 from harness.measuring import meters as energy
 from harness.measuring.channel import Channel
 from harness.measuring.meters import Meters
@@ -42,6 +43,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(energy, "now_ns", clock.now_ns)
     monkeypatch.setattr(energy, "time", SimpleNamespace(sleep=clock.sleep, time=time.time))
+    monkeypatch.setattr(alignment, "time", SimpleNamespace(sleep=clock.sleep))
     return clock
 
 

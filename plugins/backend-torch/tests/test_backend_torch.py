@@ -5,6 +5,8 @@ import random
 import re
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 from harness_backend_torch import TorchOptions, devices, harness_backends, nvidia
 from harness_backend_torch.backend import TorchBackend
+from harness_backend_torch.load import matrix_load
 from pydantic import ValidationError
 
 from harness import MeasurementError, Unavailable
@@ -250,3 +253,31 @@ def test_real_card_by_uuid():
     assert json.loads(json.dumps(facts)) == facts
     assert facts["driver"]
     backend.close()
+
+
+def test_the_load_works_while_it_is_busy_and_ends_with_its_context():
+    waited = []
+
+    def synchronize():
+        waited.append(threading.current_thread().name)
+
+    with matrix_load(torch.device("cpu"), synchronize) as load:
+        assert load.switch_s > 0
+        assert load.true_joules() is None
+        settled = len(waited)
+        load.busy()
+        until = time.monotonic() + 20
+        while len(waited) < settled + 3 and time.monotonic() < until:
+            time.sleep(0.01)
+        load.idle()
+    assert len(waited) >= settled + 3
+    assert set(waited) == {"harness-load"}
+    assert "harness-load" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_what_ends_a_load_is_raised():
+    def broken():
+        raise RuntimeError("the card fell off the bus")
+
+    with pytest.raises(RuntimeError, match="fell off"), matrix_load(torch.device("cpu"), broken):
+        pass
