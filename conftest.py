@@ -28,3 +28,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[variable] = str(folder / name)
     tempfile.tempdir = None
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what is marked `gpu` where there is no CUDA device; torch is imported for marked tests only."""
+    if item.get_closest_marker("gpu"):
+        torch = pytest.importorskip("torch")
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
