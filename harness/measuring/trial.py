@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +22,7 @@ from harness.backend import Backend, Device
 from harness.discovery.guard import devices as checked_devices
 from harness.discovery.guard import expect, json_mapping, made, naming, title
 from harness.discovery.registry import Registry
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.machine import fingerprint, leftovers
 from harness.machine.device_locks import device_locks
 from harness.measuring.channel import Channel
@@ -33,12 +35,14 @@ from harness.measuring.window import Ledger, OpenWindow, measure, rest
 from harness.meter import MeterContext
 from harness.planning.named_offers import hardware_meters
 from harness.planning.point import Point
-from harness.records.files import side_car_sizes
-from harness.records.paths import ENERGY, ITEMS, OUTPUTS
+from harness.records.files import side_car_sizes, write_measurement
+from harness.records.paths import ENERGY, ITEMS, JOB, OUTPUTS
 from harness.records.record import Measurement, MeterReport, SeenCondition, WarmUp
 from harness.units import si
 from harness.workload import COMMON_COLUMNS, TrialContext, Workload, WorkloadSpec
 
+LIMIT_REASON = 4000
+"""Characters of a failure's reason."""
 STABLE_OVER = 5
 """The warm-up looks at the variation of so many last iterations."""
 
@@ -86,7 +90,6 @@ class Trial:
                 measured = self._measured(backend, workload, (*found, *more), seed)
         finally:
             faults = [*closed(workload, self.workload), *closed(backend, self.backend)]
-        faults += [f"left {name!r} running, which was ended" for name in leftovers.end_descendants()]
         return replace(measured, flags=(*measured.flags, *faults))
 
     def _measured(self, backend: Backend, workload: Workload, devices: tuple[Device, ...], seed: int) -> Measurement:
@@ -282,3 +285,37 @@ def _variation(values: list[Any]) -> float | None:
         return None
     mean = statistics.fmean(values)
     return statistics.stdev(values) / mean if mean > 0 else None
+
+
+def attempt(folder: Path, messenger: Messenger, load: Callable[[Mapping[str, Any]], Registry], *, alone: bool) -> int:
+    """Runs the trial of a folder and tells how it ended; the exit code says whether `measurement.json` was written.
+
+    Args:
+        folder: of the trial; holds its job.
+        messenger: is told of the progress and of a failure.
+        load: job -> the plugins it needs.
+        alone: this process runs nothing else: signals are the trial's, and processes left running are ended.
+    """
+    job = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    messenger.send("progress", phase="start", text="", done=None)
+    try:
+        trial = Trial(folder, job, load(job), messenger)
+        if alone:
+            trial.interruptions.watch_signals()
+        measurement = trial.run()
+        left = leftovers.end_descendants() if alone else []
+        faults = [f"left {name!r} running, which was ended" for name in left]
+        measurement = replace(measurement, flags=(*measurement.flags, *faults))
+        write_measurement(folder, measurement)
+    except MemoryError:
+        messenger.send("failed", kind="failed", reason="out of memory")
+        return 1
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises is this trial's failure
+        kind = "usage" if isinstance(error, UsageError) else "failed"
+        reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+        messenger.send("failed", kind=kind, reason=reason[:LIMIT_REASON])
+        with contextlib.suppress(OSError):  # the log may lie on the disk that is full
+            traceback.print_exc()
+        return 1
+    messenger.send("done", invalid=list(measurement.invalid))
+    return 0

@@ -72,6 +72,8 @@ class Run:
         watcher: is told what happens; from one thread at a time.
         elsewhere: suite's name -> the executor of its points, where that is another.
         keep: is given the folder of each trial that ended, and the run's when all is written.
+        costing: scores and costs the trials of a folder and returns what went wrong, or an empty string; by default
+            `finish`, in child processes.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Run:
         watcher: Watcher,
         elsewhere: Mapping[str, Executor] | None = None,
         keep: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005 - a folder keeps what is written to it
+        costing: Callable[[Path], str] | None = None,
     ) -> None:
         self.folder = folder
         self.points = list(points)
@@ -94,6 +97,7 @@ class Run:
         self.elsewhere = dict(elsewhere or {})
         self.keep = keep
         self.tally = Tally()
+        self._costing = costing or finish
         self._watcher = watcher
         self._lock = threading.RLock()
         self._prepared: dict[str, Job] = {}
@@ -232,9 +236,9 @@ class Run:
             self.watcher({"type": "note", "text": fault})
 
     def _finish(self) -> None:
-        """Scores and costs in a child process, so that what it imports stays out of this one."""
+        """Scores and costs, in a child process by default, so that what it imports stays out of this one."""
         self.watcher({"type": "progress", "phase": "costing", "text": "", "done": None})
-        fault = finish(self.folder)
+        fault = self._costing(self.folder)
         if fault:
             self.tally.failed.append(fault)
 

@@ -11,14 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import psutil
 import pytest
+
+from harness.testing import until
 
 pytestmark = pytest.mark.slow
 
@@ -172,21 +172,11 @@ def story(tmp_path: Path) -> Iterator[Story]:
     yield made
     assert made.leftovers() == []
     # a worker whose parent is gone ends by itself, a moment later
-    wait_for(lambda: not [each for each in psutil.process_iter(["cmdline"]) if about(each, tmp_path)], 10)
+    until(lambda: not [each for each in psutil.process_iter(["cmdline"]) if about(each, tmp_path)])
 
 
 def about(process: psutil.Process, folder: Path) -> bool:
     return str(folder) in " ".join(process.info["cmdline"] or ())
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError("waited in vain")
 
 
 def test_a_slowdown_fails_the_build_and_names_the_case(story: Story, tmp_path: Path) -> None:
@@ -289,7 +279,7 @@ def test_nothing_is_left_after_an_interruption(story: Story, number: signal.Sign
         (story.temporary, "harness-gate*/env-*") if during == "installing" else (story.store, "*/base/*/job.json")
     )
     try:
-        wait_for(lambda: list(folder.glob(pattern)))
+        until(lambda: list(folder.glob(pattern)))
         process.send_signal(number)
         output, _ = process.communicate(timeout=60)
     finally:

@@ -7,16 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from harness.quantity import Amount, Method, Unavailable
 from harness.records.files import load_record, records_of, trial_folders
+from harness.testing import until
 
 SUITE = """\
 suite: story
@@ -84,16 +83,6 @@ def story(tmp_path: Path) -> Iterator[Story]:
     for process in psutil.process_iter(["cmdline"]):
         command = " ".join(process.info["cmdline"] or ())
         assert not ("harness.worker" in command and str(tmp_path) in command), "a worker outlived its run"
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError("waited in vain")
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -177,7 +166,7 @@ def test_a_crash_of_the_workload_fails_its_point_and_the_rest_goes_on(story: Sto
 def test_a_killed_worker_fails_that_trial_and_resume_runs_exactly_it(story: Story) -> None:
     suite = story.suite(trials=3, seconds=2)
     process = story.start("run", suite, "--store", story.store)
-    (worker,) = wait_for(lambda: workers(process))
+    (worker,) = until(lambda: workers(process))
     worker.send_signal(signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 3, output
@@ -194,7 +183,7 @@ def test_a_killed_worker_fails_that_trial_and_resume_runs_exactly_it(story: Stor
 
 def test_ctrl_c_ends_the_worker_keeps_what_is_finished_and_exits_130(story: Story) -> None:
     process = story.start("run", story.suite(trials=3, seconds=2), "--store", story.store)
-    wait_for(lambda: story.store.exists() and list(story.only_run.glob("*/measurement.json")), 60)
+    until(lambda: story.store.exists() and list(story.only_run.glob("*/measurement.json")))
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
@@ -204,10 +193,10 @@ def test_ctrl_c_ends_the_worker_keeps_what_is_finished_and_exits_130(story: Stor
 
 def test_no_worker_outlives_a_killed_driver(story: Story) -> None:
     process = story.start("run", story.suite(trials=1, seconds=30), "--store", story.store)
-    (worker,) = wait_for(lambda: workers(process))
+    (worker,) = until(lambda: workers(process))
     process.kill()
     process.communicate(timeout=30)
-    wait_for(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_a_trial_over_its_limit_is_ended(story: Story) -> None:

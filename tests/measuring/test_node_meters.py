@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pickle
-import time
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any
 
 import pytest
 
 from harness.backend import Device
+from harness.builtin.cpu_time import CpuTimeMeter
 from harness.measuring import node_meters
 from harness.measuring.channel import Channel
 from harness.measuring.meters import Meters
@@ -46,25 +47,22 @@ def nothing_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_meters, "_HERE", [])
 
 
-def test_a_nodes_meter_reads_like_one_of_this_machine() -> None:
+def test_a_nodes_meter_reads_like_one_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    spent_s = iter(count(100.0, 0.25))  # a quarter of a second of processor time between two readings
+    monkeypatch.setattr(CpuTimeMeter.__init__, "__defaults__", (lambda _pid: next(spent_s), now_ns))
     node = FakeNode("n1")
     (channel,), silent = open_on([node], CHOICES, "n0", ["n0/process"])
     assert (channel.name, channel.asked, silent) == ("cpu_time@n1", True, [])
     assert channel.scopes["n1/process"].method is Method.ESTIMATED
     meters = Meters([])
     meters.add([channel])
-    opened = meters.opening(align=True)
-    began_s = time.process_time()
-    while time.process_time() - began_s < 0.2:
-        pass
-    worked_s = time.process_time() - began_s
-    closed = meters.closing(align=True)
+    opened = meters.opening(align=False)
+    closed = meters.closing(align=False)
     (reading,) = meters.energies(opened, closed)
     value = reading.value
     assert reading.scope == "n1/process"
     assert isinstance(value, Amount)
-    # what this process did meanwhile, at 10 W a core; its other threads may have worked too
-    assert value.value >= 10.0 * worked_s - 0.2
+    assert value.value == pytest.approx(2.5)
     assert meters.close() == []
 
 
