@@ -128,7 +128,7 @@ def trial_of(run: Path) -> Path:
     return min(path for path in run.iterdir() if path.is_dir())
 
 
-def test_what_a_bad_day_left_in_a_store_is_named_with_what_to_do(stored_run: StoredRun, tmp_path: Path) -> None:
+def test_what_faults_left_in_a_store_is_named_with_what_to_do(stored_run: StoredRun, tmp_path: Path) -> None:
     run = stored_run("r1", {"a": [1.0, 2.0, 3.0]})
     first, second, third = sorted(path for path in run.iterdir() if path.is_dir())
     (first / "record.json").write_text("{", encoding="utf-8")

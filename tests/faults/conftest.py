@@ -1,4 +1,4 @@
-"""A place where runs go wrong: a store, an environment with a plugin of the test, real drivers and workers."""
+"""Fault injection: a store, an environment with a plugin of the test, drivers and workers, alone or in this process."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Bench:
 
     def suite(self, **changes: object) -> Path:
         values: dict[str, object] = {
-            "name": "bad-day",
+            "name": "faults",
             "backend": "host",
             "meters": "tdp: {watts: 100}",
             "trials": 1,

@@ -133,7 +133,7 @@ class Night(Workload):
 
 @hookimpl
 def harness_workloads():
-    yield WorkloadSpec(name="night", summary="a bad night", factory=Night, options=NightOptions)
+    yield WorkloadSpec(name="night", summary="clocks that step", factory=Night, options=NightOptions)
 """
 
 

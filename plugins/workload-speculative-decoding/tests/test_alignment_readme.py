@@ -1,4 +1,4 @@
-"""The README's story of aligning a draft, run on the README's own pairs and a model of a few hundred weights."""
+"""The README's example of aligning a draft, run on the README's own pairs and a model of a few hundred weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stories on a real Slurm: arrays on two nodes, what no node has, cancelled, too late, requeued, drivers that die."""
+"""End-to-end on a real Slurm: arrays on two nodes, what no node has, cancelled, too late, requeued, drivers that die."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs on a cluster of two nodes, as a user starts them, and what becomes of them on bad days."""
+"""Runs on a cluster of two nodes, as a user starts them, and what becomes of them under faults."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def command(cluster: Any, *words: object, **options: object) -> list[str]:
 
 @contextmanager
 def started(cluster: Any, words: list[str], **more: str) -> Iterator[subprocess.Popen[str]]:
-    """A driver in a process group of its own, away from the sources, ended with the story."""
+    """A driver in a process group of its own, away from the sources, ended with the test."""
     with subprocess.Popen(
         words,
         cwd=cluster.folder,
