@@ -168,7 +168,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--write", type=Path, help="document that holds the table between two marks")
     arguments = parser.parse_args()
-    made = f"{table(arguments.jobs, arguments.seed)}\n{arguments.jobs} simulated jobs a cell, seed {arguments.seed}. "
+    made = f"{table(arguments.jobs, arguments.seed)}\n{arguments.jobs} simulated jobs for each entry, "
+    made += f"seed {arguments.seed}. "
     made += stored(arguments.jobs, arguments.seed) + "\n"
     if arguments.write is None:
         sys.stdout.write(made)

@@ -1,12 +1,14 @@
 """Writes the reference under `docs/` from the code: run by `make docs`; `--check` says which pages are stale.
 
 Only the plugins of this repository are described, whatever else is installed: the pages are the same everywhere.
+CONTRIBUTING's tables of the files and folders of `harness/` are written too, from their docstrings.
 `--session` runs the suite of the README instead, and puts what the terminal showed into the README.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import inspect
 import json
@@ -38,6 +40,7 @@ from harness.workload import COMMON_COLUMNS
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs"
 SESSION = "<!-- session -->", "<!-- end of session -->"
+TREE = "<!-- tree -->", "<!-- end of tree -->"
 SCHEMA = "suite.schema.json"
 _WORTH_A_TABLE = 3
 """Options that several workloads have alike stand in a table of their own from so many on."""
@@ -45,7 +48,7 @@ NOTE = "<!-- Written by docs/build.py from the code; `make docs` writes it anew.
 
 
 def own_plugins() -> Registry:
-    """The offers of the core and of `plugins/`, by their project files and not by what is installed."""
+    """The plugin specs of the core and of `plugins/`, by their project files and not by what is installed."""
     registry = Registry()
     for file in [ROOT / "pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml"))]:
         project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
@@ -86,7 +89,7 @@ def options(tables: Iterable[OptionTable]) -> str:
 
 
 def tables_of(offer: Offer) -> list[OptionTable]:
-    """The options of an offer."""
+    """The options of a plugin spec."""
     return option_tables(offer.spec.options.model_json_schema())
 
 
@@ -103,9 +106,8 @@ def attributes(kind: type[Any]) -> str:
 def hooks(_registry: Registry) -> str:
     """Hooks and the specs they yield."""
     text = "# Hooks\n\n" + first(hookspecs.__doc__) + " "
-    text += (
-        "A plugin is a module with `@hookimpl` functions, named by an entry point in group `harness`.\n\n## Offers\n\n"
-    )
+    text += "A plugin is a module with `@hookimpl` functions, named by an entry point in group `harness`.\n\n"
+    text += "## Plugin specs\n\n"
     yielded = dict(KINDS.values())
     names = [name for name in vars(hookspecs) if name.startswith("harness_")]
     text += table(
@@ -113,7 +115,7 @@ def hooks(_registry: Registry) -> str:
         ([code(n), ", ".join(code(t.__name__) for t in yielded[n]), first(getattr(hookspecs, n).__doc__)]
          for n in names if n in yielded),
     )  # fmt: skip
-    text += "## News\n\nTold after the fact; what they return is ignored.\n\n"
+    text += "## Notification hooks\n\nCalled after the fact; what they return is ignored.\n\n"
     text += table(
         ["hook", "arguments", "meaning"],
         ([code(n), ", ".join(map(code, inspect.signature(getattr(hookspecs, n)).parameters)),
@@ -160,7 +162,7 @@ def together(rows: Mapping[str, Sequence[Any]]) -> dict[tuple[str, ...], list[An
 
 
 def head(name: str, offer: Offer) -> str:
-    """Name, summary and distribution of an offer."""
+    """Name, summary and distribution of a plugin spec."""
     return f"## `{name}`\n\n{sentence(offer.spec.summary)} From {offer.plugin.distribution}.\n\n"
 
 
@@ -327,6 +329,46 @@ def compact(value: Any, indent: int = 0, width: int = 120) -> str:
     return "{\n" + ",\n".join(lines) + f"\n{' ' * indent}}}"
 
 
+def floors() -> list[str]:
+    """The files and folders of `harness/` by name, lowest floor first, as import-linter holds them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (layers,) = (each["layers"] for each in project["tool"]["importlinter"]["contracts"] if each["id"] == "floors")
+    return [name.removeprefix("harness.") for layer in reversed(layers) for name in re.split(r"\s*[|:]\s*", layer)]
+
+
+def tree() -> str:
+    """What lies in `harness/`: its files and its folders, each with the first sentence of its docstring."""
+    core = ROOT / "harness"
+    folders = [each for each in floors() if (core / each).is_dir()]
+    files = ["__init__", *(each for each in floors() if each not in folders)]
+
+    def rows(names: Iterable[str], end: str, inside: str) -> Iterator[list[str]]:
+        for each in names:
+            text = ast.get_docstring(ast.parse((core / f"{each}{inside}").read_text(encoding="utf-8")))
+            yield [code(f"{each}{end}"), re.split(r"(?<=\.)\s", first(text))[0]]
+
+    return (
+        table(["file", "what it is"], rows(files, ".py", ".py"))
+        + table(["folder", "what it is"], rows(folders, "/", "/__init__.py"))
+    ).rstrip()
+
+
+def contributing() -> str:
+    """CONTRIBUTING.md with the tree as it is."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    return put(text, TREE, tree())
+
+
+def put(text: str, marks: tuple[str, str], content: str) -> str:
+    """A document with other content between two marks."""
+    made, count = re.subn(
+        f"{marks[0]}.*?{marks[1]}", lambda _: f"{marks[0]}\n{content}\n{marks[1]}", text, flags=re.DOTALL
+    )
+    if count != 1:
+        raise RuntimeError(f"the document holds {marks[0]} {count} times, not once")
+    return made
+
+
 def pages() -> dict[str, str]:
     """File name -> what it should hold."""
     registry = own_plugins()
@@ -344,11 +386,14 @@ def pages() -> dict[str, str]:
 
 def stale() -> list[str]:
     """Pages that do not hold what they should."""
-    return [
+    found = [
         name
         for name, text in pages().items()
         if not (FOLDER / name).is_file() or (FOLDER / name).read_text(encoding="utf-8") != text
     ]
+    if (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8") != contributing():
+        found.append("CONTRIBUTING.md")
+    return found
 
 
 def session() -> None:
@@ -365,11 +410,7 @@ def session() -> None:
         environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
         shown = "$ harness run example.yaml\n" + "\n".join(map(str.rstrip, done.stdout.strip().splitlines()))
-    block = f"{SESSION[0]}\n```console\n{shown}\n```\n{SESSION[1]}"
-    made, count = re.subn(f"{SESSION[0]}.*?{SESSION[1]}", lambda _found: block, readme, flags=re.DOTALL)
-    if count != 1:
-        raise RuntimeError(f"the README holds {count} places for a session")
-    file.write_text(made, encoding="utf-8")
+    file.write_text(put(readme, SESSION, f"```console\n{shown}\n```"), encoding="utf-8")
 
 
 def main() -> int:
@@ -388,6 +429,7 @@ def main() -> int:
         return int(bool(found))
     for name, text in pages().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
+    (ROOT / "CONTRIBUTING.md").write_text(contributing(), encoding="utf-8")
     return 0
 
 

@@ -53,7 +53,7 @@ class Backend(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendSpec:
-    """An offer of a backend. Making one imports nothing heavy and touches no device.
+    """The plugin spec of a backend. Making one imports nothing heavy and touches no device.
 
     Attributes:
         name: what a suite writes under `backend:`.

@@ -46,6 +46,18 @@ class PowerIntegrator(_Running):
         idle_w: least power the device can draw.
         max_w: greatest power it can draw; None where it is not known: then the greatest power seen stands in its
             place, and `gap_s` alone says that the upper bound is incomplete.
+
+    Example:
+        >>> power = PowerIntegrator(expected_interval_s=0.1, max_w=300.0)
+        >>> power.update(0, 100.0).joules
+        0.0
+        >>> power.update(100_000_000, 120.0).joules  # 0.1 s later
+        11.0
+        >>> power.update(200_000_000, None).joules  # a sample that failed adds nothing ...
+        11.0
+        >>> late = power.update(300_000_000, 120.0)  # ... and its interval is a gap with a bound
+        >>> round(late.joules, 9), round(late.under_j, 9), late.gap_s
+        (35.0, 36.0, 0.2)
     """
 
     def __init__(self, expected_interval_s: float, idle_w: float = 0.0, max_w: float | None = None) -> None:
@@ -113,6 +125,24 @@ class CounterTrack(_Running):
         policy: what a decrease means.
         max_power_w: greatest power; without it hidden wraps are not looked for and a reset's `under_j` stays unknown.
         tick_s: how late the counter may be, allowed for when an increase is held against `max_power_w`.
+
+    Example:
+        A counter that wraps at 100 J, on a device that draws at most 50 W:
+
+        >>> track = CounterTrack(range_j=100.0, policy="wrap", max_power_w=50.0)
+        >>> track.update(0, 90.0).joules
+        0.0
+        >>> track.update(1_000_000_000, 20.0).joules
+        30.0
+
+        Under the default policy a counter that goes backwards was reset:
+
+        >>> reset = CounterTrack()
+        >>> reset.update(0, 90.0).joules
+        0.0
+        >>> seen = reset.update(1_000_000_000, 20.0)
+        >>> seen.joules, seen.gap_s, seen.resets
+        (0.0, 1.0, 1)
     """
 
     def __init__(

@@ -27,6 +27,10 @@ class HarnessError(Exception):
         where: file, line and column, or plugin, distribution and version.
         accepted: what would have been accepted instead.
         hint: what to do about it.
+
+    Example:
+        >>> print(UsageError("watts is -3", where="suite.yaml:4:10", accepted="a finite number, at least 0"))
+        suite.yaml:4:10: watts is -3; accepted: a finite number, at least 0
     """
 
     exit_code = ExitCode.MEASUREMENT
@@ -66,6 +70,13 @@ class PluginError(HarnessError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint that names the closest known name, or an empty string."""
+    """A hint that names the closest known name, or an empty string.
+
+    Example:
+        >>> did_you_mean("energy", ["energy_j", "duration_s"])
+        "did you mean 'energy_j'?"
+        >>> did_you_mean("colour", ["energy_j", "duration_s"])
+        ''
+    """
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else ""

@@ -47,6 +47,10 @@ def worker_command(folder: Path, python: str = sys.executable) -> list[str]:
     Args:
         folder: of the trial, as seen where the worker runs; holds the job already.
         python: interpreter of the environment that is measured.
+
+    Example:
+        >>> worker_command(Path("/shared/run/trial-1"), "/envs/base/bin/python")
+        ['/envs/base/bin/python', '-m', 'harness.worker', '/shared/run/trial-1']
     """
     return [python, "-m", WORKER, str(folder)]
 
@@ -189,7 +193,7 @@ class Executor(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutorSpec:
-    """An offer of an executor.
+    """The plugin spec of an executor.
 
     Attributes:
         name: what `--executor` takes.

@@ -41,7 +41,13 @@ class Where:
 
     @classmethod
     def parse(cls, column: str, text: str) -> Where:
-        """A condition from text such as `<= 1.0`; raises UsageError."""
+        """A condition from text such as `<= 1.0`; raises UsageError.
+
+        Example:
+            >>> late = Where.parse("ttft_s", "<= 1.0")
+            >>> late.holds({"ttft_s": 0.4}), late.holds({"ttft_s": 1.2}), late.holds({})
+            (True, False, False)
+        """
         match = _CONDITION.fullmatch(text)
         if match is None:
             raise UsageError(
@@ -160,6 +166,16 @@ def count(unit: FunctionalUnit, rows: Iterable[Row]) -> UnitCount:
     """Counts a functional unit over work items.
 
     An item that did not complete is failed: it adds nothing whatever its columns hold, but stays in `items`.
+
+    Example:
+        >>> good_token = FunctionalUnit.of("output_tokens", {"ttft_s": "<= 1.0"})
+        >>> found = count(good_token, [
+        ...     {"item_id": "a", "status": "ok", "output_tokens": 30, "ttft_s": 0.4},
+        ...     {"item_id": "b", "status": "ok", "output_tokens": 50, "ttft_s": 1.7},
+        ...     {"item_id": "c", "status": "timeout", "output_tokens": 5, "ttft_s": 0.2},
+        ... ])
+        >>> found.achieved, found.items, found.qualifying, found.failed
+        (30.0, 3, 1, 1)
     """
     listed = list(rows)
     completed = [row for row in listed if has_completed(row)]
@@ -274,7 +290,17 @@ def why_none(name: str, counted: UnitCount) -> str:
 
 
 def per_unit(value: Value, name: str, counted: UnitCount) -> Value:
-    """A cost divided by the count of a functional unit; Undefined where none was achieved."""
+    """A cost divided by the count of a functional unit; Undefined where none was achieved.
+
+    Example:
+        >>> energy = Amount.of(60.0, "J", Method.COUNTER)
+        >>> rows = [{"item_id": "a", "status": "ok", "output_tokens": 30, "ttft_s": 0.4}]
+        >>> each = per_unit(energy, "token", count(FunctionalUnit.of("output_tokens"), rows))
+        >>> f"{each.value:g} {each.unit}"
+        '2 J/token'
+        >>> per_unit(energy, "token", count(FunctionalUnit.of("output_tokens", {"ttft_s": "<= 0.1"}), rows))
+        Undefined(reason='no token: 0 of 1 items met `ttft_s <= 0.1`', kind='undefined')
+    """
     if not isinstance(value, Amount):
         return value
     if isinstance(counted.achieved, Unavailable):

@@ -2,8 +2,8 @@
 
 A plugin is a module with `@hookimpl` functions, named by an entry point in group `harness`.
 
-Offers are called once and must be inert: no heavy import, no I/O. News are told after the fact; what they return is
-ignored, and an exception in one is reported and never fails a run.
+A hook that yields plugin specs is called once and must be inert: no heavy import, no I/O. A notification hook is called
+after the fact; what it returns is ignored, and an exception in it is reported and never fails a run.
 """
 
 from __future__ import annotations
@@ -46,32 +46,32 @@ class CommandSpec:
 
 @hookspec
 def harness_workloads() -> Iterable[WorkloadSpec]:  # type: ignore[empty-body]
-    """Offers workloads."""
+    """Yields a spec for each workload."""
 
 
 @hookspec
 def harness_backends() -> Iterable[BackendSpec]:  # type: ignore[empty-body]
-    """Offers hardware backends."""
+    """Yields a spec for each hardware backend."""
 
 
 @hookspec
 def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:  # type: ignore[empty-body]
-    """Offers meters and impact meters."""
+    """Yields a spec for each meter and impact meter."""
 
 
 @hookspec
 def harness_executors() -> Iterable[ExecutorSpec]:  # type: ignore[empty-body]
-    """Offers executors."""
+    """Yields a spec for each executor."""
 
 
 @hookspec
 def harness_scorers() -> Iterable[ScorerSpec]:  # type: ignore[empty-body]
-    """Offers scorers."""
+    """Yields a spec for each scorer."""
 
 
 @hookspec
 def harness_commands() -> Iterable[CommandSpec]:  # type: ignore[empty-body]
-    """Offers sub-commands."""
+    """Yields a spec for each sub-command of `harness`."""
 
 
 @hookspec

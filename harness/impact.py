@@ -127,7 +127,7 @@ class ImpactMeter(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImpactMeterSpec:
-    """An offer of an impact meter.
+    """The plugin spec of an impact meter.
 
     Attributes:
         name: what a suite writes under `meters:`.

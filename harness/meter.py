@@ -91,7 +91,7 @@ class Meter(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeterSpec:
-    """An offer of a meter. Making one imports nothing heavy and touches no device.
+    """The plugin spec of a meter. Making one imports nothing heavy and touches no device.
 
     Attributes:
         name: what a suite writes under `meters:`.

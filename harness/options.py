@@ -74,6 +74,15 @@ class Options(BaseModel):
 
     Subclass it with annotated fields; an unknown key or a wrong type is reported with the suite's file and line. Say
     what each means in an `Attributes:` section, or in a string below it; give a unit as `in W`.
+
+    Example:
+        >>> class LampOptions(Options):
+        ...     watts: float = 5.0
+        ...     warm_up: Duration = 2.0
+        >>> LampOptions.model_validate({"warm_up": "500ms"})
+        LampOptions(watts=5.0, warm_up=0.5)
+        >>> LampOptions.model_json_schema()["properties"]["warm_up"]["default"]
+        '2s'
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

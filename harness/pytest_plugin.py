@@ -1,7 +1,7 @@
 """Fixtures for tests of plugins, loaded by pytest through an entry point; imports nothing until one is asked for.
 
 `harness_clock`, `harness_powercap`, `harness_accelerator`, `harness_nvml`: fakes of what a machine has.
-`harness_contract`: the checks of `harness plugins --check`, as one assertion per offer.
+`harness_contract`: the checks of `harness plugins --check`, as one assertion per plugin spec.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from harness.builtin.simulated import SimulatedAccelerator
-    from harness.testing import FakeCard, FakeClock, FakeNvml, PowercapTree, Promise
+    from harness.testing import Check, FakeCard, FakeClock, FakeNvml, PowercapTree
 
 
 @pytest.fixture
@@ -60,19 +60,19 @@ def harness_nvml(harness_clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> C
 
 
 @pytest.fixture
-def harness_contract() -> Callable[[str], list[Promise]]:
-    """Holds the installed offers of a name or distribution to their contracts; fails with what is broken."""
+def harness_contract() -> Callable[[str], list[Check]]:
+    """Checks the plugin specs of a name or distribution against their contracts; fails with each check that failed."""
     from harness.discovery.registry import load_plugins
     from harness.testing.contract import check_offer, chosen
 
-    def check(name: str) -> list[Promise]:
+    def run(name: str) -> list[Check]:
         registry = load_plugins()
-        found: list[Promise] = []
+        found: list[Check] = []
         for kind, offer in chosen(registry, name):
-            promises = check_offer(kind, offer, registry)
-            broken = [f"{promise.sentence}: {promise.detail}" for promise in promises.broken]
-            assert not broken, f"{kind} {offer.spec.name} breaks its contract: " + "; ".join(broken)
-            found += promises.found
+            checks = check_offer(kind, offer, registry)
+            failed = [f"{check.sentence}: {check.detail}" for check in checks.failed]
+            assert not failed, f"conformance check of {kind} {offer.spec.name} failed: " + "; ".join(failed)
+            found += checks.found
         return found
 
-    return check
+    return run

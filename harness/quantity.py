@@ -71,6 +71,12 @@ class Amount:
         composition: how much of `value` came from which method; sums to `value`.
         low: lower end of the instrument's bound; None where no bound is known.
         high: upper end; None where none is known, or where there is none.
+
+    Example:
+        >>> energy = Amount.of(120.0, "J", Method.COUNTER, low=117.0, high=123.0)
+        >>> each = energy.times(1 / 60, "J/token")
+        >>> f"{each.value:g} {each.unit}, {each.low:g} to {each.high:g}, {each.label}"
+        '2 J/token, 1.95 to 2.05, counter'
     """
 
     value: float
@@ -154,7 +160,17 @@ Value: TypeAlias = Amount | Unavailable | Undefined
 
 
 def total(amounts: Iterable[Amount]) -> Amount:
-    """The sum of amounts of one unit: compositions add, bounds add linearly, one unknown bound makes it unknown."""
+    """The sum of amounts of one unit: compositions add, bounds add linearly, one unknown bound makes it unknown.
+
+    Example:
+        >>> gpu = Amount.of(75.0, "J", Method.COUNTER, low=74.0, high=76.0)
+        >>> cpu = Amount.of(25.0, "J", Method.ESTIMATED)
+        >>> both = total([gpu, cpu])
+        >>> both.value, str(both.label), both.high
+        (100.0, 'estimated', None)
+        >>> {str(method): share for method, share in both.shares().items()}
+        {'counter': 0.75, 'estimated': 0.25}
+    """
     listed = list(amounts)
     if len(listed) == 1:
         return listed[0]

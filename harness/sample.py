@@ -115,7 +115,12 @@ class Condition:
 
 
 def node_of(scope: str) -> str:
-    """The node part of a scope: `n0` of `n0/gpu:x`."""
+    """The node part of a scope.
+
+    Example:
+        >>> node_of("n0/gpu:GPU-1111")
+        'n0'
+    """
     return scope.partition("/")[0]
 
 
@@ -142,6 +147,13 @@ def disjoint(names: Iterable[str], scopes: Mapping[str, Scope]) -> list[str]:
 
     A scope is left out when another one contains it, unless the containing one is obtained by a weaker method: then
     the container is left out, so that an estimate of a host never replaces the counters inside it.
+
+    Example:
+        >>> counted, modelled = Scope(method=Method.COUNTER), Scope(method=Method.ESTIMATED)
+        >>> disjoint(["n0/host", "n0/gpu:X"], {"n0/host": counted, "n0/gpu:X": counted})
+        ['n0/host']
+        >>> disjoint(["n0/host", "n0/gpu:X"], {"n0/host": modelled, "n0/gpu:X": counted})
+        ['n0/gpu:X']
     """
     chosen = list(names)
     for outer in list(chosen):

@@ -26,7 +26,7 @@ class Scorer(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerSpec:
-    """An offer of a scorer.
+    """The plugin spec of a scorer.
 
     Attributes:
         name: what a suite writes under `scorers:`.

@@ -55,7 +55,15 @@ def _split(text: str, what: str, accepted: str) -> tuple[float, str]:
 
 
 def parse_duration(value: float | str) -> float:
-    """Seconds from a number of seconds or from text such as `500ms`, `30s`, `10min`, `1h`."""
+    """Seconds from a number of seconds or from text such as `500ms`, `30s`, `10min`, `1h`.
+
+    Example:
+        >>> parse_duration("500ms"), parse_duration("10min"), parse_duration(3)
+        (0.5, 600.0, 3.0)
+        >>> parse_duration("soon")
+        Traceback (most recent call last):
+        harness.errors.UsageError: 'soon' is not a duration; accepted: a number of seconds, or one with a unit of ...
+    """
     accepted = f"a number of seconds, or one with a unit of {', '.join(_DURATIONS)}"
     number, unit = (float(value), "s") if not isinstance(value, str) else _split(value, "a duration", accepted)
     factor = _DURATIONS.get(unit or "s")
@@ -65,7 +73,12 @@ def parse_duration(value: float | str) -> float:
 
 
 def parse_size(value: float | str) -> int:
-    """Bytes from a number of bytes or from text such as `40GB` (decimal) or `16GiB` (binary)."""
+    """Bytes from a number of bytes or from text such as `40GB` (decimal) or `16GiB` (binary).
+
+    Example:
+        >>> parse_size("40GB"), parse_size("16GiB")
+        (40000000000, 17179869184)
+    """
     accepted = f"a number of bytes, or one with a unit of {', '.join(_SIZES)}"
     number, unit = (float(value), "B") if not isinstance(value, str) else _split(value, "a size", accepted)
     factor = _SIZES.get(unit or "B")
@@ -75,7 +88,12 @@ def parse_size(value: float | str) -> int:
 
 
 def parse_share(value: float | str) -> float:
-    """A fraction from a number (`0.03`) or from a percentage with its sign (`3%`)."""
+    """A fraction from a number (`0.03`) or from a percentage with its sign (`3%`).
+
+    Example:
+        >>> parse_share("3%"), parse_share(0.03)
+        (0.03, 0.03)
+    """
     accepted = "a fraction such as 0.03, or a percentage with its sign such as 3%"
     number, unit = (float(value), "") if not isinstance(value, str) else _split(value, "a share", accepted)
     if unit not in {"", "%"} or not 0 <= number < float("inf"):
@@ -113,7 +131,12 @@ def _write(
 
 
 def si(value: float, unit: str, digits: int = 3) -> str:
-    """A number for people, with an SI prefix: `si(0.00123, 'J')` is `1.23 mJ`."""
+    """A number for people, with an SI prefix.
+
+    Example:
+        >>> si(0.00123, "J"), si(1.49e6, "token/s")
+        ('1.23 mJ', '1.49 Mtoken/s')
+    """
     if value == 0:
         return f"0 {unit}".rstrip()
     magnitude = abs(value)

@@ -151,7 +151,7 @@ class Workload(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSpec:
-    """An offer of a workload. Making one imports nothing heavy and reads no file.
+    """The plugin spec of a workload. Making one imports nothing heavy and reads no file.
 
     Attributes:
         name: what a suite writes under `workload:`.

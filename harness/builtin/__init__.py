@@ -1,4 +1,4 @@
-"""Plugins that need nothing but Python; they take the same door as a stranger's: hooks that yield specs."""
+"""Plugins that need nothing but Python, registered through the same hooks as anybody's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.workload import WorkloadSpec
 
 @hookimpl
 def harness_backends() -> Iterable[BackendSpec]:
-    """Offers the host's CPU and a simulated accelerator."""
+    """The host's CPU and a simulated accelerator."""
     from harness.builtin import host, simulated
 
     return [host.BACKEND, simulated.BACKEND]
@@ -22,7 +22,7 @@ def harness_backends() -> Iterable[BackendSpec]:
 
 @hookimpl
 def harness_workloads() -> Iterable[WorkloadSpec]:
-    """Offers `spin`."""
+    """`spin`."""
     from harness.builtin import spin
 
     return [spin.WORKLOAD]
@@ -30,7 +30,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
 
 @hookimpl
 def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
-    """Offers `rapl`, which `auto` tries; the others estimate, replay or simulate and must be asked for."""
+    """`rapl`, which `auto` tries; the others estimate, replay or simulate and must be asked for."""
     from harness.builtin import cpu_time, declared_power, rapl, replay, simulated, tdp
 
     return [rapl.METER, simulated.METER, cpu_time.METER, tdp.METER, replay.METER, declared_power.METER]
@@ -38,7 +38,7 @@ def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
 
 @hookimpl
 def harness_executors() -> Iterable[ExecutorSpec]:
-    """Offers the local executor."""
+    """The local executor."""
     from harness.builtin import local
 
     return [local.EXECUTOR]

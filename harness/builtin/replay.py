@@ -80,7 +80,7 @@ def _number(value: object) -> float | None:
         return None
     number = finite(float(value)) if isinstance(value, str) else finite(value)
     if number is None:
-        raise ValueError(f"{value!r} is no finite number")
+        raise ValueError(f"{value!r} is not a finite number")
     return number
 
 

@@ -15,7 +15,7 @@ from harness.options import Duration, Options, Share
 from harness.workload import Column, TrialContext, Window, Workload, WorkloadSpec
 
 CHUNK: Final = 1000
-"""Operations between two looks at the clock."""
+"""Operations between two readings of the clock."""
 
 
 class SpinOptions(Options):

@@ -17,7 +17,7 @@ def doctor(
         bool, typer.Option("--self-test", help="Also make the card of each meter that reads.")
     ] = False,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Look at locks, workers, store, clock, disk and memory instead.")
+        bool, typer.Option("--deep", help="Check locks, workers, store, clock, disk and memory instead.")
     ] = False,
     store: StorePlace = DEFAULT_STORE,
 ) -> None:

@@ -23,7 +23,9 @@ def export(
     from harness.storing.places import run_folder
 
     if form not in FORMATS:
-        raise UsageError(f"{form!r} is no format", accepted=", ".join(FORMATS), hint=did_you_mean(form, FORMATS))
+        raise UsageError(
+            f"{form!r} is not an export format", accepted=", ".join(FORMATS), hint=did_you_mean(form, FORMATS)
+        )
     if not file.absolute().parent.is_dir():
         raise UsageError("there is no such folder", where=str(file.parent), accepted="a folder that exists")
     write_atomically(file, FORMATS[form](load(run_folder(run))).encode())

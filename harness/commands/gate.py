@@ -37,7 +37,9 @@ Install = Annotated[
 PairsAtMost = Annotated[
     int, typer.Option(help="Pairs of trials at most; interim analyses after a third and two thirds.")
 ]
-Budget = Annotated[float | None, typer.Option(help="Minutes; no new round begins later.", min=0, show_default=False)]
+Budget = Annotated[
+    float | None, typer.Option(help="Minutes after which no new round of pairs begins.", min=0, show_default=False)
+]
 AllowWeak = Annotated[
     bool, typer.Option("--allow-weak", help="Measure although the calibration says that the tolerance is too small.")
 ]

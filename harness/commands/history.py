@@ -15,7 +15,7 @@ def history(
     metric: Annotated[str, typer.Argument(help="Name of the metric, such as energy_j or ttft_s.p95.")],
     *,
     per: Annotated[str | None, typer.Option(help="Functional unit.", show_default=False)] = None,
-    point: Annotated[str, typer.Option(help="Only points whose suite or label holds this text.")] = "",
+    point: Annotated[str, typer.Option(help="Only points whose suite or label contains this text.")] = "",
     min_size: Annotated[int, typer.Option(help="Runs on either side of a change point, at least.")] = 5,
     store: Annotated[str, typer.Option(help="Folder or URL that runs are kept in.")] = "reports",
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,

@@ -62,12 +62,10 @@ def names(kind: str, name: str) -> Names:
         UsageError: no such kind, or a name that no distribution, package and class can bear.
     """
     if kind not in KINDS:
-        raise UsageError(
-            f"there is no kind {kind!r} of plugin", accepted=", ".join(KINDS), hint=did_you_mean(kind, KINDS)
-        )
+        raise UsageError(f"{kind!r} is not a kind of plugin", accepted=", ".join(KINDS), hint=did_you_mean(kind, KINDS))
     if _NAME.fullmatch(name) is None or len(name) > LONGEST:
         raise UsageError(
-            f"{name!r} cannot name a plugin",
+            f"{name!r} is not a valid plugin name",
             accepted=f"at most {LONGEST} letters, digits, '-', '_' and '.', beginning with a letter, "
             "ending with a letter or digit",
         )
@@ -90,7 +88,7 @@ def write(plugin: Names, parent: Path) -> Path:
     """
     folder = parent / plugin.distribution
     if folder.exists() or folder.is_symlink():
-        raise UsageError("this exists already; nothing is overwritten", where=str(folder), accepted="a new folder")
+        raise UsageError("this already exists and is not overwritten", where=str(folder), accepted="a new folder")
     try:
         parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{plugin.distribution}-", dir=parent))
@@ -137,7 +135,7 @@ def made(kind: str, name: str, parent: Path, registry: Registry) -> list[str]:
     plugin = names(kind, name)
     taken = registry.offers(kind).get(plugin.offer)
     if taken is not None:
-        raise UsageError(f"the {kind} {plugin.offer!r} is there already, by {taken.plugin}", accepted="another name")
+        raise UsageError(f"the {kind} {plugin.offer!r} already exists, in {taken.plugin}", accepted="another name")
     folder = write(plugin, parent)
     return [
         f"written: {folder}",

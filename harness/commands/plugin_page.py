@@ -1,4 +1,4 @@
-"""The body of `harness plugins NAME`: what one name offers, with its options, columns, units and conditions."""
+"""The body of `harness plugins NAME`: the plugin specs of one name, with options, columns, units and conditions."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _BETTER: Final = {True: "higher is better", False: "lower is better", None: ""}
 
 
 def page(registry: Registry, name: str, *, probe: bool, as_json: bool) -> str:
-    """What a name offers, in each of its kinds; that of a distribution is everything that it offers.
+    """The plugin specs of a name, in each of its kinds; those of a distribution are all that it has.
 
     Raises:
         UsageError: nothing has that name; says what is near.
-        PluginError: the plugin of that name does not load, or several plugins offer the name.
+        PluginError: the plugin of that name does not load, or several plugins define the name.
     """
     from harness.testing.contract import chosen
 
@@ -78,7 +78,7 @@ def _verdict(registry: Registry, kind: str, offer: Offer) -> str | None:
 
 
 def _described(kind: str, offer: Offer, verdict: str | None) -> dict[str, Any]:
-    """An offer as JSON values; keys that its kind does not have are left out."""
+    """A plugin spec as JSON values; keys that its kind does not have are left out."""
     spec = offer.spec
     found: dict[str, Any] = {
         "kind": "impact meter" if isinstance(spec, ImpactMeterSpec) else kind,

@@ -1,4 +1,4 @@
-"""`harness plugins`: what is offered, what works here, and which contracts hold."""
+"""`harness plugins`: what is installed, what works here, and which conformance checks pass."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def plugins(
     check: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Hold an offer, or all of a distribution, to its contract.", show_default=False
+            metavar="NAME", help="Run the conformance checks of a name or a distribution.", show_default=False
         ),
     ] = None,
 ) -> None:
-    """Lists what the installed plugins offer and what works here, and plugins that do not load."""
+    """Lists what the installed plugins add and what works here, and plugins that do not load."""
     registry = loaded_registry()
     if check is not None:
         if name is not None:
@@ -59,7 +59,7 @@ def plugins(
 
 
 def listed(registry: Registry, *, probe: bool) -> list[dict[str, Any]]:
-    """One row per offer; with `probe`, what the machine makes of its default options."""
+    """One row per plugin spec; with `probe`, what the machine makes of its default options."""
     verdicts: dict[tuple[str, str], str] = {}
     if probe:
         from harness.diagnosing.survey import verdicts as ask
@@ -89,20 +89,20 @@ def lines(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def checked(registry: Registry, name: str, *, as_json: bool) -> tuple[list[str], ExitCode]:
-    """Holds the offers of a name or distribution to their contracts: lines to print, and 0 or 3."""
+    """Runs the conformance checks of a name or distribution: lines to print, and 0 or 3."""
     from harness.testing.contract import check_offer, chosen
 
     rows: list[dict[str, Any]] = []
     shown: list[str] = []
-    broken = 0
+    failed = 0
     for kind, offer in chosen(registry, name):
-        promises = check_offer(kind, offer, registry)
-        broken += len(promises.broken)
+        checks = check_offer(kind, offer, registry)
+        failed += len(checks.failed)
         shown.append(f"{kind} {offer.spec.name}  [{offer.plugin.distribution} {offer.plugin.version}]")
-        for promise in promises.found:
-            said = f": {promise.detail}" if promise.detail else ""
-            shown.append(f"  {promise.state:<10} {promise.sentence}{said}")
-            found = {"promise": promise.sentence, "state": promise.state, "detail": promise.detail}
+        for check in checks.found:
+            said = f": {check.detail}" if check.detail else ""
+            shown.append(f"  {check.state:<10} {check.sentence}{said}")
+            found = {"promise": check.sentence, "state": check.state, "detail": check.detail}
             rows.append({"kind": kind, "name": offer.spec.name, **found})
-    code = ExitCode.MEASUREMENT if broken else ExitCode.OK
+    code = ExitCode.MEASUREMENT if failed else ExitCode.OK
     return ([json.dumps(rows, indent=1)] if as_json else shown), code

@@ -27,7 +27,7 @@ def query(
 
     if form not in FORMATS:
         raise UsageError(
-            f"{form!r} is no format of rows", accepted=", ".join(FORMATS), hint=did_you_mean(form, FORMATS)
+            f"{form!r} is not a format of rows", accepted=", ".join(FORMATS), hint=did_you_mean(form, FORMATS)
         )
     if not sql:
         _list_views()

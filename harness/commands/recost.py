@@ -24,10 +24,10 @@ def recost(
         list[str] | None, typer.Option("--set", metavar="METER.OPTION=VALUE", help="Option of an impact meter.")
     ] = None,
     sweep: Annotated[
-        list[str] | None, typer.Option(metavar="METER.OPTION=A,B,1..9", help="Options side by side, in one table.")
+        list[str] | None, typer.Option(metavar="METER.OPTION=A,B,1..9", help="Values side by side, in one table.")
     ] = None,
     store: StorePlace = DEFAULT_STORE,
-    form: Annotated[str, typer.Option("--format", help="Of the table: terminal, csv, md or json.")] = "terminal",
+    form: Annotated[str, typer.Option("--format", help="Format of the table: terminal, csv, md or json.")] = "terminal",
     output: Annotated[Path | None, typer.Option(help="File for the table.", show_default=False)] = None,
 ) -> None:
     """Costs finished runs again with other factors: new records, or one table of a sweep; nothing is measured."""
@@ -42,7 +42,7 @@ def recost(
             typer.echo(line, err=output is None)
         return
     if output is not None or form != "terminal":
-        raise UsageError("--format and --output are for the table of a sweep", accepted="--sweep")
+        raise UsageError("--format and --output apply to the table of --sweep only", accepted="--sweep")
     made = write_records(folders, wanted, registry, kept.folder, command_line())
     render(made)
     for folder in made:
@@ -74,7 +74,7 @@ def write_table(
 
     if form not in FORMATS:
         raise UsageError(
-            f"{form!r} is no format of a table", accepted=", ".join(FORMATS), hint=did_you_mean(form, FORMATS)
+            f"{form!r} is not a format of a table", accepted=", ".join(FORMATS), hint=did_you_mean(form, FORMATS)
         )
     if output is not None and not output.absolute().parent.is_dir():
         raise UsageError("there is no such folder", where=str(output.parent), accepted="a folder that exists")

@@ -67,13 +67,13 @@ def run(
     *,
     store: StorePlace = DEFAULT_STORE,
     resume: Annotated[
-        str | None, typer.Option(help="Run to go on with; only what is missing is run.", show_default=False)
+        str | None, typer.Option(help="Run to continue; only what is missing is run.", show_default=False)
     ] = None,
     changed: Annotated[
         str, typer.Option(help="If suites plan other points than --resume: refuse, keep its plan, or begin a new run.")
     ] = "refuse",
     executor: Annotated[
-        str, typer.Option(metavar="NAME", help="Where trials run, whatever the suites say; else local.")
+        str, typer.Option(metavar="NAME", help="Executor of all trials, in place of what the suites say.")
     ] = "",
     executor_option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the executor; may be repeated.")

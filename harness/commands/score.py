@@ -17,7 +17,7 @@ def score(runs: RunFolders) -> None:
     for run in runs:
         store, folder = located(run)
         if not folder.is_dir():
-            raise UsageError("this is no run folder", where=str(folder))
+            raise UsageError("this is not a run folder", where=str(folder), accepted="the folder of a run")
         refuse_recosted(folder)
         fault = finish(folder, again=True)
         if fault:

@@ -45,7 +45,7 @@ def list_(*, store: Place = STORE, as_json: AsJson = False) -> None:
 def index(
     *,
     store: Place = STORE,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the index of every run anew.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Rebuild the index of every run.")] = False,
 ) -> None:
     """Makes the index of the runs that have none, from their records; queries do so too."""
     from harness.storing.places import open_store

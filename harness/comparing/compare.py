@@ -116,7 +116,7 @@ def compare(first: Path, second: Path, only: Sequence[str] = (), alpha: float = 
     matched, _ = _match(ours, theirs)
     if not matched:
         raise UsageError(
-            "the two have no point in common",
+            "the two runs have no point in common",
             hint=f"first: {_listed(ours)}; second: {_listed(theirs)}; or name two folders of single records",
         )
     known = {metric.name for pair in matched for metric in metrics_of(pair[0].records)}

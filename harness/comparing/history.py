@@ -102,7 +102,7 @@ def history(
         MeasurementError: a record cannot be read.
     """
     if min_size < 2:
-        raise UsageError(f"a segment of {min_size} runs", accepted="at least 2")
+        raise UsageError(f"--min-size cannot be {min_size}", accepted="at least 2")
     found: dict[SeriesKey, list[Entry]] = {}
     known: dict[str, None] = {}
     notes = []

@@ -98,7 +98,7 @@ class Coster:
             if scores.keys() != wanted:
                 odd = sorted(scores.keys() ^ wanted)[:3]
                 raise PluginError(
-                    f"scorer {choice.name!r} gave {len(scores)} scores for {len(wanted)} items, e.g. {odd}"
+                    f"scorer {choice.name!r} returned {len(scores)} scores for {len(wanted)} items, e.g. {odd}"
                 )
             declared = {column.name for column in spec.columns}
             for name, columns in scores.items():

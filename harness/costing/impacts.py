@@ -173,7 +173,7 @@ class CostedWindows:
                 _add_energy(readings, energy, scopes)
             for name in spec.yields:
                 if name != "energy_j":
-                    readings[name] = impact.readings.get(name, Unavailable(f"meter {spec.name!r} gave no {name}"))
+                    readings[name] = impact.readings.get(name, Unavailable(f"meter {spec.name!r} returned no {name}"))
         return readings
 
 
@@ -184,7 +184,7 @@ def _check(spec: ImpactMeterSpec, impact: Impact) -> None:
     for name, value in {**impact.readings, **impact.energy}.items():
         if not isinstance(value, Amount | Unavailable | Undefined):
             raise PluginError(
-                f"meter {spec.name!r} gave {value!r:.60} for {name}", accepted="an Amount, or Unavailable"
+                f"meter {spec.name!r} returned {value!r:.60} for {name}", accepted="an Amount, or Unavailable"
             )
 
 

@@ -87,7 +87,7 @@ def points_of(runs: Sequence[Path]) -> dict[Path, list[Point]]:
     found: dict[Path, list[Point]] = {}
     for run in runs:
         if run.resolve() in {other.resolve() for other in found}:
-            raise UsageError("this run is named twice", where=str(run), accepted="each once")
+            raise UsageError("this run is named twice", where=str(run), accepted="each run once")
         found[run] = planned_points(run)
         if next(trials(run), None) is None:
             raise UsageError("no trial of this run has a record", where=str(run), accepted="a finished run")

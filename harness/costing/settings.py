@@ -51,10 +51,12 @@ def _parsed(flag: str, text: str) -> Setting:
     key, equals, right = text.partition("=")
     meter, *path = key.strip().split(".")
     if not (equals and meter and path and all(path)):
-        raise UsageError("no option and value", where=where, accepted="METER.OPTION=VALUE, such as fuel.grid=FRA")
+        raise UsageError(
+            f"{text!r} does not set an option", where=where, accepted="METER.OPTION=VALUE, such as fuel.grid=FRA"
+        )
     values = parse(f"[{right}\n]", where, {}).data
     if not isinstance(values, list) or not values:
-        raise UsageError("there is no value", where=where, accepted="METER.OPTION=VALUE, such as fuel.grid=FRA")
+        raise UsageError("the value is missing", where=where, accepted="METER.OPTION=VALUE, such as fuel.grid=FRA")
     return Setting(meter, tuple(path), tuple(values))
 
 
@@ -62,7 +64,7 @@ def parse_set(text: str) -> Setting:
     """A setting from `fuel.grid=FRA`; raises UsageError."""
     setting = _parsed("--set", text)
     if len(setting.values) > 1:
-        raise UsageError("several values", where=f"--set {text}", accepted="one", hint="--sweep takes several")
+        raise UsageError("--set takes one value", where=f"--set {text}", hint="--sweep takes several")
     return setting
 
 
@@ -78,7 +80,9 @@ def parse_sweep(text: str) -> Setting:
         first, last = int(ends.group(1)), int(ends.group(2))
         if abs(last - first) >= LIMIT_COMBINATIONS:
             raise UsageError(
-                f"{value} is too long", where=f"--sweep {text}", accepted=f"at most {LIMIT_COMBINATIONS} values"
+                f"the range {value} is too long",
+                where=f"--sweep {text}",
+                accepted=f"at most {LIMIT_COMBINATIONS} values",
             )
         values += range(first, last + 1) if first <= last else range(first, last - 1, -1)
     texts = [canonical(value) for value in values]

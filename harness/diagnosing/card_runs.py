@@ -41,7 +41,9 @@ LoadFor = Callable[[str, Scope], AbstractContextManager[Load] | Unavailable]
 def load_for(scope: str, what: Scope) -> AbstractContextManager[Load] | Unavailable:
     """A spin on every usable core, for whatever holds the processor; other devices have no load in the core."""
     if what.device is not None and what.device != "cpu":
-        return Unavailable(f"there is no built-in load for {scope}: call `harness.meter_card.run_card` with one")
+        return Unavailable(
+            f"there is no built-in load for {scope}: call `harness.diagnosing.meter_card.run_card` with one"
+        )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return _spinning(cores)
 

@@ -100,7 +100,7 @@ def lock_findings(folder: Path) -> Iterator[Finding]:
         return
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         yield Finding(
-            "locks", str(folder), "wrong", "the folder belongs to somebody else", "set TMPDIR to a folder of your own"
+            "locks", str(folder), "wrong", "the folder belongs to another user", "set TMPDIR to a folder of your own"
         )
         return
     for path in sorted(folder.glob("*.lock")):

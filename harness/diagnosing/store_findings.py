@@ -1,4 +1,4 @@
-"""Looks through a store for what a killed process, a full disk or a lost machine left behind."""
+"""Searches a store for what a killed process, a full disk or a lost machine left behind."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def store_findings(store: Path) -> Iterator[StoreFinding]:
             if wrong <= SHOWN:
                 yield finding
     if wrong > SHOWN:
-        yield StoreFinding(str(store), "wrong", f"and {wrong - SHOWN} more", "look again when these are done")
+        yield StoreFinding(str(store), "wrong", f"and {wrong - SHOWN} more", "check again when these are done")
     if not wrong:
         yield StoreFinding(str(store), "well", f"{runs} runs, {trials} trials, all readable")
 
@@ -105,7 +105,9 @@ def _temporary(path: Path) -> Iterator[StoreFinding]:
     """A temporary file whose writer is gone: `.name.PID`, as `write_atomically` names them."""
     pid = path.name.rpartition(".")[2]
     if path.is_file() and path.name.count(".") > 1 and pid.isdigit() and not psutil.pid_exists(int(pid)):
-        yield StoreFinding(str(path), "wrong", "half-written, by a process that is gone", "delete it: it is no record")
+        yield StoreFinding(
+            str(path), "wrong", "half-written, by a process that is gone", "delete it: it is not a record"
+        )
 
 
 def _said(error: Exception) -> str:

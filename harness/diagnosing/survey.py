@@ -40,7 +40,7 @@ PAUSE_S: Final = 0.25
 """Between the two reads of a meter: two updates of the slowest counters in use."""
 
 Prober = Callable[[str, Any], Sequence[Device] | Unavailable]
-"""Backend's name and offer -> the devices a trial would get, or why there are none."""
+"""Backend's name and spec -> the devices a trial would get, or why there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Row:
     Attributes:
         kind: `machine`, `backend`, `meter`, `impact meter` or `plugin`.
         name: of the fact, backend, meter or plugin.
-        plugin: distribution and version that offers it.
+        plugin: distribution and version that it comes from.
         scope: what a meter reads.
         method: how.
         resolution: update period, or the least that two reads showed.
@@ -162,7 +162,7 @@ def _origin(offer: Any) -> str:
 
 
 def _guarded(kind: str, name: str, offer: Any, ask: Callable[[], list[Row]]) -> list[Row]:
-    """The rows of one offer, or one row that says what it raised or which options it needs."""
+    """The rows of one plugin spec, or one row that says what it raised or which options it needs."""
     try:
         return ask()
     except ValidationError as error:
@@ -209,7 +209,7 @@ def _meter(name: str, offer: Any, context: MeterContext, sleep: Callable[[float]
         rows = [_scope(name, _origin(offer), scope, what, (first, second), note) for scope, what in opened.items()]
     finally:
         meter.close()
-    return rows or [_fault("meter", name, offer, UNAVAILABLE, "it offers no scope here", "")]
+    return rows or [_fault("meter", name, offer, UNAVAILABLE, "it has no scope here", "")]
 
 
 def _joules(value: float | Cumulative | Unavailable | None) -> float | Unavailable:

@@ -29,7 +29,7 @@ def short(value: object) -> str:
 
 
 def title(kind: str, name: str, offer: Offer) -> str:
-    """An offer as messages name it."""
+    """A plugin spec as messages name it."""
     return f"{kind} {name!r} of {offer.plugin.distribution} {offer.plugin.version}".rstrip()
 
 
@@ -41,15 +41,15 @@ def naming(plugin: str, doing: str) -> Iterator[None]:
     except (HarnessError, MemoryError):
         raise
     except SystemExit as error:
-        raise PluginError(f"{plugin}, {doing}: it asked to exit with code {error.code}") from error
+        raise PluginError(f"{plugin}, {doing}: it tried to exit with code {error.code}") from error
     except Exception as error:
         raise PluginError(f"{plugin}, {doing}: {type(error).__name__}: {error}") from error
 
 
 def expect(value: _T, kind: Any, plugin: str, doing: str) -> _T:
-    """The value; PluginError if it is not of the type that its role promises."""
+    """The value; PluginError if it is not of the type that its role requires."""
     if not isinstance(value, kind):
-        raise PluginError(f"{plugin}, {doing}: it gave {short(value)}", accepted=f"a {kind.__name__}")
+        raise PluginError(f"{plugin}, {doing}: it returned {short(value)}", accepted=f"a {kind.__name__}")
     return value
 
 
@@ -68,7 +68,7 @@ def devices(value: Iterable[Device], plugin: str, doing: str) -> tuple[Device, .
 
 
 def made(offer: Offer, kind: str, options: Any, role: Any) -> Any:
-    """What the factory of an offer makes of validated options."""
+    """What the factory of a plugin spec makes of validated options."""
     plugin = title(kind, offer.spec.name, offer)
     with naming(plugin, "factory"):
         return expect(offer.spec.factory(options), role, plugin, "factory")
@@ -77,10 +77,12 @@ def made(offer: Offer, kind: str, options: Any, role: Any) -> Any:
 def sorted_scopes(name: str, found: object) -> tuple[dict[str, Scope], dict[str, str]]:
     """What a meter said of its scopes: those that it reads, and why it does not read the others."""
     if not isinstance(found, Mapping):
-        raise TypeError(f"meter {name!r} gave {found!r:.60}; accepted: a mapping of scopes")
+        raise TypeError(f"meter {name!r} returned {found!r:.60}; accepted: a mapping of scopes")
     read = {str(scope): said for scope, said in found.items() if isinstance(said, Scope)}
     missing = {
-        str(scope): said.reason if isinstance(said, Unavailable) else f"meter {name!r} gave {said!r:.60}, no Scope"
+        str(scope): said.reason
+        if isinstance(said, Unavailable)
+        else f"meter {name!r} returned {said!r:.60}, which is not a Scope"
         for scope, said in found.items()
         if not isinstance(said, Scope)
     }

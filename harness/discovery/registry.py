@@ -1,7 +1,7 @@
-"""What the installed plugins offer, found through entry points of group `harness`.
+"""The plugin specs of the installed plugins, found through entry points of group `harness`.
 
-Entry points are loaded one at a time: a plugin that cannot be imported, raises in an offer or offers something else
-than a spec is listed in `Registry.broken`, offers nothing, and the others work.
+Entry points are loaded one at a time: a plugin that cannot be imported, raises in a hook or yields something else
+than a plugin spec is listed in `Registry.broken`, adds nothing, and the others work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pluggy
 
 from harness import hookspecs
 from harness.backend import BackendSpec
-from harness.discovery.offer_check import check_spec
+from harness.discovery.spec_check import check_spec
 from harness.errors import PluginError, UsageError, did_you_mean
 from harness.executor import ExecutorSpec
 from harness.hookspecs import PROJECT_NAME, CommandSpec
@@ -35,14 +35,14 @@ KINDS: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
     "scorer": ("harness_scorers", (ScorerSpec,)),
     "command": ("harness_commands", (CommandSpec,)),
 }
-"""Kind of offer -> the hook that makes it, and the types it may yield."""
+"""Kind of plugin spec -> the hook that yields it, and the types it may yield."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class PluginInfo:
-    """Where an offer comes from."""
+    """Where a plugin spec comes from."""
 
     name: str
     distribution: str
@@ -54,7 +54,7 @@ class PluginInfo:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A spec and the plugin that offers it."""
+    """A plugin spec and the plugin that yielded it."""
 
     spec: Any
     plugin: PluginInfo
@@ -75,7 +75,7 @@ class BrokenPlugin:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """One name of one kind that several plugins offer; using it is an error."""
+    """One name of one kind that several plugins define; using it is an error."""
 
     kind: str
     name: str
@@ -83,20 +83,20 @@ class Conflict:
 
     def __str__(self) -> str:
         plugins = ", by ".join(str(offer.plugin) for offer in self.offers)
-        return f"the {self.kind} {self.name!r} is offered more than once: by {plugins}"
+        return f"the {self.kind} {self.name!r} is defined more than once: by {plugins}"
 
 
 class Registry:
-    """The offers of every registered plugin, by kind and name.
+    """The plugin specs of every registered plugin, by kind and name.
 
     Args:
-        kinds: of offers to ask the plugins for.
+        kinds: of plugin specs to ask the plugins for.
 
     Attributes:
         broken: plugins that are not usable.
         plugins: those that are.
         unloaded: distribution -> version, of plugins that belong to the work of this process and are not loaded here.
-        expected: kind and name -> what is known of an offer that nobody makes, for the error that says so.
+        expected: kind and name -> what is known of a spec that no plugin has, for the error that says so.
     """
 
     def __init__(self, kinds: Collection[str] = tuple(KINDS)) -> None:
@@ -156,15 +156,15 @@ class Registry:
                 continue
             offered = impl.function()
             if not isinstance(offered, Iterable) or isinstance(offered, str | bytes):
-                raise PluginError(f"{hook} gave {_short(offered)}", accepted=f"an iterable of {accepted}")
+                raise PluginError(f"{hook} returned {_short(offered)}", accepted=f"an iterable of {accepted}")
             spec: Any
             for spec in offered:
                 if not isinstance(spec, types):
-                    raise PluginError(f"{hook} offered {_short(spec)}", accepted=accepted)
+                    raise PluginError(f"{hook} yielded {_short(spec)}", accepted=accepted)
                 name: object = spec.name
                 if not isinstance(name, str) or _NAME.fullmatch(name) is None:
                     raise PluginError(
-                        f"{hook} offered the name {_short(name)}", accepted="letters, digits, '.', '_' and '-'"
+                        f"{hook} yielded the name {_short(name)}", accepted="letters, digits, '.', '_' and '-'"
                     )
                 check_spec(spec, hook)
                 specs.append(spec)
@@ -173,42 +173,42 @@ class Registry:
     # Asking
 
     def offers(self, kind: str) -> dict[str, Offer]:
-        """Offers of a kind by name, sorted; names in conflict are left out."""
+        """The plugin specs of a kind by name, sorted; names in conflict are left out."""
         return {name: found[0] for name, found in sorted(self._offers[kind].items()) if len(found) == 1}
 
     @property
     def workloads(self) -> dict[str, Offer]:
-        """Offers of `WorkloadSpec`."""
+        """Every `WorkloadSpec` by name."""
         return self.offers("workload")
 
     @property
     def backends(self) -> dict[str, Offer]:
-        """Offers of `BackendSpec`."""
+        """Every `BackendSpec` by name."""
         return self.offers("backend")
 
     @property
     def meters(self) -> dict[str, Offer]:
-        """Offers of `MeterSpec` and `ImpactMeterSpec`."""
+        """Every `MeterSpec` and `ImpactMeterSpec` by name."""
         return self.offers("meter")
 
     @property
     def executors(self) -> dict[str, Offer]:
-        """Offers of `ExecutorSpec`."""
+        """Every `ExecutorSpec` by name."""
         return self.offers("executor")
 
     @property
     def scorers(self) -> dict[str, Offer]:
-        """Offers of `ScorerSpec`."""
+        """Every `ScorerSpec` by name."""
         return self.offers("scorer")
 
     @property
     def commands(self) -> dict[str, Offer]:
-        """Offers of `CommandSpec`."""
+        """Every `CommandSpec` by name."""
         return self.offers("command")
 
     @property
     def conflicts(self) -> list[Conflict]:
-        """Names that more than one plugin offers."""
+        """Names that more than one plugin defines."""
         return [
             Conflict(kind, name, tuple(found))
             for kind, named in self._offers.items()
@@ -217,11 +217,11 @@ class Registry:
         ]
 
     def get(self, kind: str, name: str) -> Offer:
-        """The offer of a name.
+        """The plugin spec of a name.
 
         Raises:
-            UsageError: nobody offers it; says what is offered.
-            PluginError: several plugins offer it; names their distributions.
+            UsageError: no plugin has it; says which names there are.
+            PluginError: several plugins define it; names their distributions.
         """
         named = self._offers[kind]
         found = named.get(name, [])
@@ -241,7 +241,7 @@ class Registry:
         """Column -> whether higher is better, of workloads and scorers; None where nobody says, or two disagree.
 
         Args:
-            named: kind and name of the offers to ask.
+            named: kind and name of the plugin specs to ask.
         """
         found: dict[str, bool | None] = {}
         for kind, name in sorted(set(named)):
@@ -257,13 +257,13 @@ class Registry:
     # Telling
 
     def tell(self, hook_name: str, **kwargs: object) -> list[str]:
-        """Tells every plugin the news; returns what went wrong in which plugin, and never raises for it."""
+        """Calls a notification hook of every plugin; returns what went wrong where, and never raises for it."""
         faults = []
         for impl in getattr(self._manager.hook, hook_name).get_hookimpls():
             info = self._infos[id(impl.plugin)]
             try:
                 impl.function(*(kwargs[name] for name in impl.argnames))
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - news never fail a run
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a notification never fails a run
                 faults.append(f"{info}: {hook_name} failed: {_said(error)}")
         return faults
 

@@ -1,1 +1,1 @@
-"""Whether head got worse than base, with a stated error rate."""
+"""Whether a new revision got worse than the one before it, with a stated error rate."""

@@ -30,7 +30,7 @@ def _lock_folder() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise MeasurementError(
-            "the folder of the device locks belongs to somebody else",
+            "the folder of the device locks belongs to another user",
             where=str(folder),
             hint="set TMPDIR to a folder of your own",
         )

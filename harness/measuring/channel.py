@@ -36,7 +36,7 @@ class Registers:
     Attributes:
         began_ns: when the reading began, on the monotonic clock.
         ended_ns: when it was done.
-        said: what the meter gave, in a mapping that it cannot change any more.
+        said: what the meter returned, in a mapping that it cannot change any more.
         paces: how fast each register moved lately.
     """
 
@@ -87,7 +87,7 @@ class Channel:
                 began_ns, joules, took_ns = found
                 if type(joules) is dict or isinstance(joules, Mapping):  # the first takes a tenth of the time
                     return Registers(began_ns, began_ns + took_ns, {**joules}, self.pace)
-            lost = Unavailable(f"meter {self.name!r} gave {found!r:.60}, which is no Snapshot")
+            lost = Unavailable(f"meter {self.name!r} returned {found!r:.60}, which is not a Snapshot")
         except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the trial
             lost = Unavailable(f"{type(error).__name__}: {error}")
         now = now_ns()

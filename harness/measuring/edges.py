@@ -48,7 +48,7 @@ def register(value: float | Cumulative | Unavailable | None) -> Register:
         known = math.isfinite(found.joules)
     except TypeError:
         known = False
-    return found if known else Unavailable(f"the meter gave {found.joules!r:.60}, which is no number of joules")
+    return found if known else Unavailable(f"the meter returned {found.joules!r:.60}, which is not a number of joules")
 
 
 @dataclass(frozen=True, slots=True)

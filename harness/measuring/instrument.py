@@ -65,7 +65,7 @@ class Instrument:
 
     def __init__(self, meters: Named, *, backend: str = "host", seconds: float = 1.0) -> None:
         if not 0 < seconds < LONGEST_S:
-            raise UsageError(f"a window of {seconds} s", accepted="more than 0 and less than a day")
+            raise UsageError(f"a window cannot last {seconds} s", accepted="more than 0 and less than a day")
         self.seconds = seconds
         registry = load_plugins()
         choices = choose(meters, registry)
@@ -85,7 +85,7 @@ class Instrument:
 
         Args:
             work: called again and again until the window is long enough.
-            batch: calls between two looks at the clock, which is part of the window.
+            batch: calls between two readings of the clock, which is part of the window.
         """
         meters = Meters(self._reading)
         meters.start()
@@ -130,11 +130,11 @@ class Instrument:
         return Unavailable("; ".join(reasons) or "no energy meter is asked for")
 
     def _apply(self, costed: Costed) -> dict[str, Value]:
-        """What the impact meters give, each with what those before it gave."""
+        """What the impact meters give, each with what those before it returned."""
         found: dict[str, Value] = {}
         for spec, meter in self._impacts:
             readings = meter.apply(replace(costed, readings={**costed.readings, **found})).readings
-            found |= {name: readings.get(name, Unavailable(f"{spec.name} gave none")) for name in spec.yields}
+            found |= {name: readings.get(name, Unavailable(f"{spec.name} returned none")) for name in spec.yields}
         ratios = {name for spec, _ in self._impacts for name in spec.ratios}
         return {name: value for name, value in found.items() if name not in ratios}
 

@@ -77,10 +77,10 @@ class Interruptions:
         self._seen.append(_Seen("stopped", now, now, "the worker was stopped and let go on"))
 
     def look(self, due_s: float | None = None) -> None:
-        """Compares the clocks with the last look.
+        """Compares the clocks with their last readings.
 
         Args:
-            due_s: when the caller meant to look, on the monotonic clock; None if it did not wait.
+            due_s: when the caller meant to call, on the monotonic clock; None if it did not wait.
         """
         last, now = self._last, self._clocks()
         self._last = now

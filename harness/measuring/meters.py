@@ -239,7 +239,7 @@ class Meters:
         )
 
     def conditions(self) -> tuple[SeenCondition, ...]:
-        """What was seen of the devices' state so far, after one more look."""
+        """What was seen of the devices' state so far, after one more query."""
         for channel in self.channels:
             if channel.scopes and type(channel.meter).conditions is not Meter.conditions:
                 self._look(channel)

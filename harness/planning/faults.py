@@ -112,11 +112,11 @@ def _resolved(schemas: list[Any], root: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 class OptionsOf(Protocol):
-    """An offer that takes options."""
+    """A plugin spec that takes options."""
 
     @property
     def name(self) -> str:
-        """Of the offer."""
+        """Of the plugin spec."""
 
     @property
     def options(self) -> type[Options]:
@@ -128,7 +128,7 @@ def refusals(error: ValidationError, spec: OptionsOf, options: Mapping[str, Any]
 
     Args:
         error: what it found.
-        spec: the offer whose options they are.
+        spec: the plugin spec whose options they are.
         options: as given.
         where: what the user wrote.
     """

@@ -240,7 +240,7 @@ class _Builder:
             inner = (*path, name)
             if name in built:
                 first = "{}:{}".format(*self.document.keys[inner])
-                said = f"the key {short(name)} stands twice in one mapping, first at {first}"
+                said = f"the key {short(name)} appears twice in one mapping, first at {first}"
                 self.errors.append(UsageError(said, where=where))
                 continue
             self.document.keys[inner] = (line, column)

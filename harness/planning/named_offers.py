@@ -1,7 +1,7 @@
-"""The offers that a point needs, named in `job.json` with their plugins, so that a worker imports those and no others.
+"""The plugin specs that a point needs, named in `job.json` with their plugins: a worker imports those and no others.
 
 A plugin is named by its distribution and its entry point, not by its module: the same job may be run in another
-environment, where another version of the distribution keeps the plugin elsewhere. Where the named plugins do not offer
+environment, where another version of the distribution keeps the plugin elsewhere. Where the named plugins do not have
 all that the trial opens, every plugin is imported, as for a job that names none.
 """
 
@@ -18,16 +18,16 @@ from harness.meter import MeterSpec
 from harness.planning.point import Choice, Point
 
 Offers = Sequence[Mapping[str, Any]]
-"""The offers that a point needs, as `job.json` has them: fields of `NamedOffer`."""
+"""The plugin specs that a point needs, as `job.json` has them: fields of `NamedOffer`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedOffer:
-    """An offer and the plugin that the plan found it in.
+    """A plugin spec and the plugin that the plan found it in.
 
     Attributes:
         kind: as in `registry.KINDS`.
-        name: of the offer.
+        name: of the plugin spec.
         distribution: that installs the plugin.
         plugin: name of its entry point.
         in_trial: whether the trial opens it; scorers and impact meters follow in another process.
@@ -41,11 +41,11 @@ class NamedOffer:
 
 
 def offers_of(point: Point, registry: Registry) -> Offers:
-    """The offers that a point needs.
+    """The plugin specs that a point needs.
 
     Raises:
-        UsageError: nobody offers one.
-        PluginError: several plugins offer one.
+        UsageError: no plugin has one.
+        PluginError: several plugins define one.
     """
     asked = [("workload", point.workload), ("backend", point.backend.name)]
     asked += [("meter", choice.name) for choice in point.meters] + [("scorer", choice.name) for choice in point.scorers]
@@ -62,7 +62,7 @@ def offers_of(point: Point, registry: Registry) -> Offers:
 
 
 def named_in(job: Mapping[str, Any]) -> list[NamedOffer] | None:
-    """The offers that a job names; None for a job that names none, such as an older driver's."""
+    """The plugin specs that a job names; None for a job that names none, such as an older driver's."""
     named = job.get("offers")
     if named is None:
         return None

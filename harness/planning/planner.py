@@ -30,7 +30,7 @@ _LIMIT_COMPARISONS: Final = 10_000_000
 _LIMIT_ERRORS: Final = 200
 
 AUTO: Final = "auto"
-"""Under `meters:` it stands for every meter that offers itself."""
+"""Under `meters:` it stands for every meter that may be tried unasked."""
 
 Probes = Callable[[Choice], Sequence[Device] | Unavailable]
 
@@ -45,7 +45,7 @@ def expand(suites: Sequence[Suite], registry: Registry, probes: Probes | None = 
 
     Raises:
         UsageError: with every fault found, each at its place.
-        PluginError: several plugins offer a name that is used, or a plugin's option model is broken.
+        PluginError: several plugins define a name that is used, or a plugin's option model is broken.
     """
     total = sum(matrix.size(case.matrix, case.include) for suite in suites for case in suite.cases)
     if total > LIMIT_POINTS:
@@ -218,7 +218,7 @@ class _Planner:
                 try:
                     options = offer.spec.options().model_dump(mode="json", by_alias=True)
                 except Exception as error:
-                    message = f"the meter {name!r} offers itself for 'auto' and needs options: {error}"
+                    message = f"'auto' tries the meter {name!r}, which needs options: {error}"
                     raise PluginError(message, where=str(offer.plugin)) from error
                 choices.append(Choice(name, options, auto=True))
         return choices
@@ -266,7 +266,7 @@ class _Planner:
             for key in sorted(entry.keys() - case.matrix.keys()):
                 path = ("cases", setting.number, "exclude", number, key)
                 accepted, hint = ", ".join(case.matrix) or "none", did_you_mean(key[:100], case.matrix)
-                message = f"{short(key)} is no key of the matrix"
+                message = f"{short(key)} is not a key of the matrix"
                 self.errors.append(document.error(path, message, accepted=accepted, hint=hint, key=True))
         made = matrix.size(case.matrix, case.include)
         if made * (len(case.include) + len(case.exclude)) > _LIMIT_COMPARISONS:

@@ -57,7 +57,9 @@ DOCUMENTS: Final = frozenset({RUN, RECORD, MEASUREMENT})
 def checked_name(name: str) -> str:
     """The name of a run or a trial; raises UsageError for one that would lie elsewhere or hide."""
     if not name or name.startswith(".") or "/" in name or "\\" in name or not name.isprintable() or len(name) > 255:
-        raise UsageError(f"{name!r} is no name of a run or trial", accepted="one name, without '/' and a leading '.'")
+        raise UsageError(
+            f"{name!r} is not a valid name of a run or trial", accepted="one name, without '/' and a leading '.'"
+        )
     if name in RESERVED:
-        raise UsageError(f"{name!r} is a folder of the store and no run", accepted="another name")
+        raise UsageError(f"{name!r} is a folder of the store, not a run", accepted="another name")
     return name

@@ -75,7 +75,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeterReport:
-    """What a meter offered in this trial.
+    """What a meter reads in this trial.
 
     Attributes:
         name: of the meter.

@@ -1,4 +1,4 @@
-"""What a run measured, for people: in the terminal and as Markdown, from its records alone."""
+"""What runs measured, for people and for other tools, from their records alone."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def driven(folder: Path) -> Iterator[None]:
         raise MeasurementError(
             f"cannot be written: {error.strerror}",
             where=str(error.filename or folder),
-            hint=f"finished trials are kept; when it can be, go on with: harness run --resume {folder}",
+            hint=f"finished trials are kept; make room, then continue with: harness run --resume {folder}",
         ) from error
 
 
@@ -47,7 +47,9 @@ def _held(lock: FileLock, folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise UsageError(
-            f"this run is going on, by {_holder(folder)}", where=str(folder), hint="wait for it, or end it"
+            f"this run is already in progress, driven by {_holder(folder)}",
+            where=str(folder),
+            hint="wait until it ends, or end that process",
         ) from None
     try:
         with contextlib.suppress(OSError):

@@ -27,7 +27,7 @@ class Chosen:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def spec(self, registry: Registry) -> ExecutorSpec:
-        """The offer; raises UsageError where no plugin has that name."""
+        """The plugin spec; raises UsageError where no plugin has that name."""
         spec: ExecutorSpec = registry.get("executor", self.name).spec
         return spec
 
@@ -72,7 +72,7 @@ class Wish:
             where = f"--executor-option {text}"
             key, equals, value = text.partition("=")
             if not (key and equals):
-                raise UsageError("no option and value", where=where, accepted="KEY=VALUE, such as jobs=4")
+                raise UsageError(f"{text!r} does not set an option", where=where, accepted="KEY=VALUE, such as jobs=4")
             found[key.strip()] = parse(value or "''", where, {}).data
         return found
 

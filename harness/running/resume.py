@@ -33,7 +33,7 @@ def resumed(folder: Path, planned: Plan | None, changed: str) -> tuple[list[Poin
         UsageError: the plans differ and `changed` says to refuse; or `changed` is none of the three.
     """
     if changed not in (REFUSE, KEEP, NEW):
-        raise UsageError(f"--changed {changed!r} is not known", accepted=f"{REFUSE}, {KEEP}, {NEW}")
+        raise UsageError(f"--changed cannot be {changed!r}", accepted=f"{REFUSE}, {KEEP}, {NEW}")
     points, seed = reopen(folder)
     if planned is None:
         return points, seed

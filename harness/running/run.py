@@ -280,7 +280,7 @@ def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, measured
     Args:
         run: the folder of the run.
         due: the trial.
-        offers: what the trial needs, by plugin; a worker that is not told imports every plugin.
+        offers: plugin specs that the trial needs, by plugin; a worker that is not told imports every plugin.
         measured: whether the trial measures this machine.
     """
     folder = run / due.trial_id

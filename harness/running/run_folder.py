@@ -93,7 +93,7 @@ def planned_points(folder: Path) -> list[Point]:
     try:
         points = [Point.from_json(raw) for raw in json.loads((folder / PLAN).read_text(encoding="utf-8"))]
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError("this is no run folder", where=str(folder), accepted=f"a folder with {PLAN}") from error
+        raise UsageError("this is not a run folder", where=str(folder), accepted=f"a folder with {PLAN}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise MeasurementError(f"the plan cannot be read: {error}", where=str(folder)) from error
     for point in points:
@@ -105,7 +105,7 @@ def refuse_recosted(folder: Path) -> None:
     """Raises UsageError for a run that was costed again: what was measured for it lies in the run it came from."""
     parent = _description(folder).get("parent") if (folder / RUN).exists() else None
     if parent:
-        raise UsageError(f"this run was costed again from {parent}", where=str(folder), hint="name that one")
+        raise UsageError(f"this run was recosted from {parent}", where=str(folder), hint="name that run")
 
 
 def _description(folder: Path) -> dict[str, Any]:
@@ -113,6 +113,6 @@ def _description(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / RUN).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise UsageError("this is no run folder", where=str(folder), accepted=f"a folder with {RUN}") from error
+        raise UsageError("this is not a run folder", where=str(folder), accepted=f"a folder with {RUN}") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise MeasurementError(f"the run's description cannot be read: {error}", where=str(folder)) from error

@@ -120,12 +120,12 @@ def _check_run(store: Store, run: str) -> Iterator[Finding]:
         elif path.name == RECORD:
             yield from _check_record(path.parent, name)
         elif path.name == JOB and not any((path.parent / done).exists() for done in _ENDED):
-            yield Finding(trial, "half written: `harness run --resume` measures it again", fault=False)
+            yield Finding(trial, "half-written; `harness run --resume` measures it again", fault=False)
         elif path.name == MEASUREMENT and not (path.parent / RECORD).exists():
-            yield Finding(trial, "measured and not costed: `harness run --resume` makes its record", fault=False)
+            yield Finding(trial, "measured and not costed; `harness run --resume` makes its record", fault=False)
     if isinstance(store, RemoteStore):
         for pending in store.pending(run):
-            yield Finding(pending, "is not in the store: `harness store push` sends it")
+            yield Finding(pending, "not in the store; `harness store push` sends it")
 
 
 _ENDED: Final = (MEASUREMENT, FAILURE)
@@ -155,16 +155,18 @@ def _index_faults(store: Store) -> Iterator[Finding]:
     for path in sorted((store.folder / INDEX).glob("*")):
         named = index.parts(path.name)
         if named is None or not index.intact(path):
-            yield Finding(f"{INDEX}/{path.name}", "damaged: it is not read; `harness store index` makes another")
+            yield Finding(f"{INDEX}/{path.name}", "damaged and not read; `harness store index` rebuilds it")
         elif index.basis(index.documents_of(store.folder / named[0])) != named[1]:
-            yield Finding(f"{INDEX}/{path.name}", "of records that have changed since: it is not read", fault=False)
+            yield Finding(
+                f"{INDEX}/{path.name}", "out of date, since its records have changed, and not read", fault=False
+            )
 
 
 def _published_faults(store: RemoteStore) -> Iterator[Finding]:
     for name in store.published():
         named = index.parts(name)
         if named is None:
-            yield Finding(f"{INDEX}/{name}", "no file of an index")
+            yield Finding(f"{INDEX}/{name}", "not an index file")
             continue
         there = documents_listed(store.files.tree(named[0]), named[0])
         if index.basis(there) != named[1]:
@@ -181,7 +183,7 @@ def push(place: str, runs: Sequence[str]) -> Iterator[str]:
     """
     store = open_store(place)
     if not isinstance(store, RemoteStore):
-        raise UsageError("nothing has to be sent to a folder", where=store.shown, accepted="--store with a URL")
+        raise UsageError("only a store behind a URL is pushed to", where=store.shown, accepted="--store with a URL")
     names = [_taken_in(store, run) for run in runs]
     if not names:
         names = sorted(child.name for child in store.folder.iterdir() if not child.name.startswith("."))
@@ -211,7 +213,7 @@ def _taken_in(store: RemoteStore, run: str) -> str:
     if "/" not in run and (store.folder / run).is_dir():
         return checked_name(run)
     if not (folder / RUN).is_file() and not (folder / GATE).is_file():
-        raise UsageError("this is no run", where=run, accepted="the name of a run in the mirror, or a run folder")
+        raise UsageError("this is not a run", where=run, accepted="the name of a run in the mirror, or a run folder")
     name = checked_name(folder.resolve().name)
     with suppress(HarnessError):
         store.find(name)

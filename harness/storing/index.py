@@ -51,7 +51,7 @@ def content(path: Path) -> str:
 
 
 def parts(name: str) -> tuple[str, str, str] | None:
-    """Run, basis and content by a file's name; None where it is no file of an index."""
+    """Run, basis and content by a file's name; None where it is not an index file."""
     found = name.removesuffix(SUFFIX).rsplit("~", 2)
     return (found[0], found[1], found[2]) if name.endswith(SUFFIX) and len(found) == 3 else None
 

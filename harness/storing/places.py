@@ -44,7 +44,7 @@ def located(place: str) -> tuple[Store, Path]:
         address, query = f"{address.rstrip('/')}/{last}", rest
     parent, _, name = address.rstrip("/").rpartition("/")
     if parent.endswith(("/", ":")):
-        raise UsageError("this names no run", accepted="the URL of a store, a / and the name of a run")
+        raise UsageError("this does not name a run", accepted="the URL of a store, a / and the name of a run")
     store = open_store(f"{parent}{question}{query}")
     return store, store.find(name)
 

@@ -67,7 +67,7 @@ def ask(store: Store | Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]
     made = connect(open_store(store) if isinstance(store, Path) else store, items="items" in sql.lower())
     try:
         if {statement.type.name for statement in made.extract_statements(sql)} - {"SELECT"}:
-            raise UsageError("this is more than a query", where="the query", accepted=f"SELECT over {names()}")
+            raise UsageError("only SELECT statements are allowed", where="the query", accepted=f"SELECT over {names()}")
         answer = made.execute(sql)
         return [column[0] for column in answer.description or ()], answer.fetchall()
     except errors() as error:

@@ -56,7 +56,7 @@ def parse(text: str) -> StoreUrl:
     """Takes an address apart; raises UsageError, which shows no secret, for what is none."""
     match = _URL.fullmatch(text)
     if match is None:
-        raise UsageError("this is no address of a store", accepted="a folder, or a URL such as s3://bucket/folder")
+        raise UsageError("this is not the address of a store", accepted="a folder, or a URL such as s3://bucket/folder")
     protocol, rest, query = match[1].lower(), match[2].rstrip("/"), match[3] or ""
     if slash_in_password(rest):
         raise UsageError("the password in the store's address holds a plain /", accepted="%2F in its place")

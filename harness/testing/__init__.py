@@ -1,9 +1,12 @@
-"""Fakes and contract checks for plugin authors.
+"""Fakes and conformance checks for plugin authors.
 
-A check raises AssertionError with a sentence that says which promise was broken, or collects what holds in `Promises`.
+A check that fails raises AssertionError with a sentence that says what is wrong; given `Checks`, it collects outcomes.
 Nothing here needs pytest; `harness.pytest_plugin` makes fixtures of the fakes.
 """
 
+from harness.testing.checks import Check as Check
+from harness.testing.checks import Checks as Checks
+from harness.testing.checks import NotTriedError as NotTriedError
 from harness.testing.fakes import FakeClock as FakeClock
 from harness.testing.fakes import PowercapTree as PowercapTree
 from harness.testing.in_process import InProcessExecutor as InProcessExecutor
@@ -17,9 +20,6 @@ from harness.testing.nvml import FakeCard as FakeCard
 from harness.testing.nvml import FakeNvml as FakeNvml
 from harness.testing.offers import HEAVY_MODULES as HEAVY_MODULES
 from harness.testing.offers import check_offers as check_offers
-from harness.testing.promises import NotTriedError as NotTriedError
-from harness.testing.promises import Promise as Promise
-from harness.testing.promises import Promises as Promises
 from harness.testing.waiting import until as until
 from harness.testing.workloads import RecordingWindow as RecordingWindow
 from harness.testing.workloads import check_determinism as check_determinism

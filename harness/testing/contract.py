@@ -1,4 +1,4 @@
-"""Every check that an installed offer can be put to, with its default options: `harness plugins --check`."""
+"""Every conformance check of an installed plugin spec, with its default options: `harness plugins --check`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from harness.hookspecs import PROJECT_NAME
 from harness.impact import ImpactMeterSpec
 from harness.meter import MeterContext
 from harness.quantity import Unavailable
+from harness.testing.checks import Checks, NotTriedError
 from harness.testing.machines import check_backend, check_executor
 from harness.testing.meters import check_impact_meter, check_meter, made_up
 from harness.testing.offers import check_offers
-from harness.testing.promises import NotTriedError, Promises
 from harness.testing.workloads import check_determinism, check_workload
 
 
 def chosen(registry: Registry, name: str) -> list[tuple[str, Offer]]:
-    """The offers that a name means: those of that name in any kind, else all of a distribution or plugin.
+    """The plugin specs that a name means: those of that name in any kind, else all of a distribution or plugin.
 
     Raises:
-        PluginError: the plugin of that name does not load, or several plugins offer the name.
+        PluginError: the plugin of that name does not load, or several plugins define the name.
         UsageError: nothing has that name.
     """
     everything = [(kind, offer) for kind in KINDS for offer in registry.offers(kind).values()]
@@ -44,7 +44,7 @@ def chosen(registry: Registry, name: str) -> list[tuple[str, Offer]]:
         raise PluginError("; ".join(faults))
     known = sorted({each for _, offer in everything for each in (offer.spec.name, offer.plugin.distribution)})
     raise UsageError(
-        f"no offer, distribution or plugin is named {name!r}",
+        f"no plugin spec, plugin or distribution is named {name!r}",
         accepted="a name that `harness plugins` lists",
         hint=did_you_mean(name, known),
     )
@@ -54,17 +54,17 @@ def _names(offer: Offer) -> tuple[str, str, str]:
     return offer.spec.name, offer.plugin.distribution, offer.plugin.name
 
 
-def check_offer(kind: str, offer: Offer, registry: Registry) -> Promises:
-    """Holds one installed offer to its contract, with its default options; never raises for what it finds."""
-    held = Promises()
+def check_offer(kind: str, offer: Offer, registry: Registry) -> Checks:
+    """Checks an installed plugin spec, with its default options, against its contract; never raises for a fault."""
+    held = Checks()
     spec = offer.spec
-    with held.that("its plugin makes its offers without importing a framework or a driver"):
+    with held.that("its plugin yields its specs without importing a framework or a driver"):
         check_offers(_module(offer.plugin))
     with held.that("it has a name and a summary"):
         assert spec.summary.strip(), "the summary is empty"
     if kind == "command":
         with held.that("its command loads"):
-            assert callable(spec.load()), "load() gave nothing to call"
+            assert callable(spec.load()), "load() returned nothing to call"
         return held
     with held.that("its options have a JSON Schema"):
         spec.options.model_json_schema()
@@ -80,25 +80,25 @@ def _module(plugin: PluginInfo) -> str:
     raise NotTriedError("it was registered in this process, not through an entry point")
 
 
-def _check(kind: str, spec: Any, registry: Registry, folder: Path, held: Promises) -> None:
+def _check(kind: str, spec: Any, registry: Registry, folder: Path, held: Checks) -> None:
     """The checks of one kind; what needs options or a device that is not there is not tried, with the reason."""
-    sentence = f"it keeps the contract of a {kind}"
+    sentence = f"it conforms to the contract of a {kind}"
     try:
         options = spec.options()
     except ValidationError as error:
         held.skip(sentence, f"needs options: {_needed(error)}")
         return
-    with held.that("its default options make one, and nothing else fails"):
+    with held.that("its default options make one, and every other call succeeds"):
         made: Any = None if kind == "workload" else spec.factory(options)
         if kind == "workload":
             _check_workload(spec, options, registry, folder, held)
         elif isinstance(spec, ImpactMeterSpec):
-            check_impact_meter(made, spec, made_up(spec), promises=held)
+            check_impact_meter(made, spec, made_up(spec), checks=held)
         elif kind == "meter":
             devices = tuple(devices_of(registry))
-            check_meter(made, MeterContext(devices=devices, pid=os.getpid()), promises=held)
+            check_meter(made, MeterContext(devices=devices, pid=os.getpid()), checks=held)
         elif kind == "backend":
-            check_backend(spec, options, promises=held)
+            check_backend(spec, options, checks=held)
         elif kind == "executor":
             _check_executor(spec, options, made, folder, held)
         else:
@@ -111,32 +111,32 @@ def _needed(error: ValidationError) -> str:
     )
 
 
-def _check_workload(spec: Any, options: Any, registry: Registry, folder: Path, held: Promises) -> None:
+def _check_workload(spec: Any, options: Any, registry: Registry, folder: Path, held: Checks) -> None:
     name = _backend_of(spec.backends, registry)
     reason = "" if name else f"needs a backend among {', '.join(spec.backends)}, none of which is installed"
     if not reason and spec.probe is not None:
         answer = spec.probe(options)
         reason = answer.reason if isinstance(answer, Unavailable) else ""
     if reason:
-        held.skip("it keeps the contract of a workload", reason)
+        held.skip("it conforms to the contract of a workload", reason)
         return
     backend = registry.get("backend", name).spec
     cache = folder / "cache"
     cache.symlink_to(user_cache_path("joule-harness", ensure_exists=True), target_is_directory=True)
     given = options.model_dump(exclude_unset=True)
-    check_workload(spec, given, backend.factory(backend.options()), folder, promises=held)
-    if not held.broken:
-        check_determinism(spec, given, lambda: backend.factory(backend.options()), folder, promises=held)
+    check_workload(spec, given, backend.factory(backend.options()), folder, checks=held)
+    if not held.failed:
+        check_determinism(spec, given, lambda: backend.factory(backend.options()), folder, checks=held)
 
 
-def _check_executor(spec: Any, options: Any, made: Any, folder: Path, held: Promises) -> None:
+def _check_executor(spec: Any, options: Any, made: Any, folder: Path, held: Checks) -> None:
     """An executor says in `begin` that there is no place for its trials, such as a cluster that does not answer."""
     try:
         made.begin(())
     except HarnessError as error:
-        held.skip("it keeps the contract of an executor", str(error))
+        held.skip("it conforms to the contract of an executor", str(error))
     else:
-        check_executor(lambda: spec.factory(options), folder, promises=held)
+        check_executor(lambda: spec.factory(options), folder, checks=held)
     finally:
         made.close()
 

@@ -15,6 +15,12 @@ class FakeClock:
 
     Args:
         start_ns: its first reading.
+
+    Example:
+        >>> clock = FakeClock()
+        >>> clock.sleep(0.5)
+        >>> clock.s
+        1.5
     """
 
     def __init__(self, start_ns: int = 1_000_000_000) -> None:

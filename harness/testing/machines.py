@@ -12,7 +12,7 @@ from harness.errors import MeasurementError
 from harness.executor import Executor, Job, Outcome
 from harness.options import Options
 from harness.quantity import Unavailable
-from harness.testing.promises import NotTriedError, Promises
+from harness.testing.checks import Checks, NotTriedError
 
 _SUITE: Final = """
 suite: contract
@@ -26,15 +26,15 @@ cases:
 """
 
 
-def check_backend(spec: BackendSpec, options: Options, *, promises: Promises | None = None) -> None:
+def check_backend(spec: BackendSpec, options: Options, *, checks: Checks | None = None) -> None:
     """Holds a backend to its contract: probe and `open` agree, and everything may be done twice.
 
     Args:
-        spec: the offer.
+        spec: the plugin spec.
         options: validated options.
-        promises: collects what holds; without it, the first broken promise raises AssertionError.
+        checks: collects the outcomes; without it, the first check that fails raises AssertionError.
     """
-    held = promises or Promises(strict=True)
+    held = checks or Checks(strict=True)
     probed = spec.probe(options)
     absent = ""
     with held.that("the probe lists devices, or says why there are none"):
@@ -42,7 +42,7 @@ def check_backend(spec: BackendSpec, options: Options, *, promises: Promises | N
             absent = probed.reason.strip()
             assert absent, "the probe is Unavailable without a reason"
         else:
-            assert list(probed), "the probe gave no device; what is not there is Unavailable"
+            assert list(probed), "the probe returned no device; what is not there is Unavailable"
     backend = spec.factory(options)
     for _ in range(2):
         with held.that("open() takes the probed devices, each with an identity of its own; it may be opened again"):
@@ -68,15 +68,15 @@ def _refuse(reason: str) -> None:
         raise NotTriedError(reason)
 
 
-def check_executor(make: Callable[[], Executor], folder: Path, *, promises: Promises | None = None) -> None:
+def check_executor(make: Callable[[], Executor], folder: Path, *, checks: Checks | None = None) -> None:
     """Holds an executor to its contract: a real trial is measured, and one that cannot run is an Outcome.
 
     Args:
         make: makes an executor; called twice.
         folder: for the trials' files; empty.
-        promises: collects what holds; without it, the first broken promise raises AssertionError.
+        checks: collects the outcomes; without it, the first check that fails raises AssertionError.
     """
-    held = promises or Promises(strict=True)
+    held = checks or Checks(strict=True)
     with held.that("a worker that fails is an Outcome with its reason, not an exception"):
         empty = folder / "no-job"
         empty.mkdir(parents=True)
@@ -87,7 +87,7 @@ def check_executor(make: Callable[[], Executor], folder: Path, *, promises: Prom
         finally:
             executor.close()
         assert isinstance(outcome, Outcome), f"run() returned {outcome!r}"
-        assert not outcome.ok, "a trial that wrote no measurement was said to be ok"
+        assert not outcome.ok, "a trial that wrote no measurement was reported as ok"
         assert outcome.reason.strip(), "a trial failed without a reason"
     executor = make()
     with held.that("it runs a trial that is measured"):

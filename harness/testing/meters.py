@@ -11,7 +11,7 @@ from harness.impact import Costed, ImpactMeter, ImpactMeterSpec
 from harness.meter import Meter, MeterContext
 from harness.quantity import Amount, Method, Unavailable, Undefined
 from harness.sample import Cumulative, Scope, Snapshot
-from harness.testing.promises import NotTriedError, Promises
+from harness.testing.checks import Checks, NotTriedError
 
 
 def _cumulative(name: str, value: float | Cumulative | Unavailable) -> Cumulative | None:
@@ -30,7 +30,7 @@ def _check_snapshot(snapshot: Snapshot, opened: Mapping[str, Scope | Unavailable
     missing = read - snapshot.joules.keys()
     assert not missing, f"read() left out {sorted(missing)}: a failed read is Unavailable, not absent"
     for name, value in snapshot.joules.items():
-        assert name in opened, f"read() gave {name!r}, which open() did not announce"
+        assert name in opened, f"read() returned {name!r}, which open() did not announce"
         state = _cumulative(name, value)
         if state is None:
             continue
@@ -59,7 +59,7 @@ def check_meter(
     *,
     reads: int = 3,
     between: Callable[[], object] = lambda: None,
-    promises: Promises | None = None,
+    checks: Checks | None = None,
 ) -> list[Snapshot]:
     """Holds a meter to its contract; returns the snapshots of its first opening.
 
@@ -71,9 +71,19 @@ def check_meter(
         context: what to open it with.
         reads: snapshots per opening; at least 1.
         between: called between two reads, to let time pass or to do work.
-        promises: collects what holds; without it, the first broken promise raises AssertionError.
+        checks: collects the outcomes; without it, the first check that fails raises AssertionError.
+
+    Example:
+        >>> from harness.testing import FakeClock
+        >>> clock = FakeClock()
+        >>> class Lamp(Meter):
+        ...     def open(self, context): return {"n0/lamp:0": Scope(method=Method.ESTIMATED)}
+        ...     def read(self): return Snapshot(clock.advance(1.0), {"n0/lamp:0": 5.0 * clock.s})
+        ...     def close(self): pass
+        >>> [snapshot.joules["n0/lamp:0"] for snapshot in check_meter(Lamp(), MeterContext())]
+        [10.0, 15.0, 20.0]
     """
-    held = promises or Promises(strict=True)
+    held = checks or Checks(strict=True)
     with held.that("it says how often it must be read"):
         assert meter.sample_hz > 0, f"sample_hz is {meter.sample_hz}"
     openings: list[list[Snapshot]] = []
@@ -111,6 +121,12 @@ def made_up(spec: ImpactMeterSpec, energy_j: float = 3600.0) -> Costed:
     Args:
         spec: whose needs are met: `energy_j` by `energy_j`, any other reading by 1 of unit 1.
         energy_j: what the GPU drew.
+
+    Example:
+        >>> spec = ImpactMeterSpec(name="g", summary="g", factory=lambda options: None, needs=("energy_j",),
+        ...                        yields={"carbon_g": "g"})
+        >>> made_up(spec).readings["energy_j"].value
+        3600.0
     """
     energy = Amount.of(energy_j, "J", Method.COUNTER)
     readings = {name: energy if name == "energy_j" else Amount.of(1.0, "1", Method.ESTIMATED) for name in spec.needs}
@@ -118,7 +134,7 @@ def made_up(spec: ImpactMeterSpec, energy_j: float = 3600.0) -> Costed:
 
 
 def check_impact_meter(
-    meter: ImpactMeter, spec: ImpactMeterSpec, costed: Costed, *, promises: Promises | None = None
+    meter: ImpactMeter, spec: ImpactMeterSpec, costed: Costed, *, checks: Checks | None = None
 ) -> None:
     """Holds an impact meter to its contract.
 
@@ -127,11 +143,11 @@ def check_impact_meter(
 
     Args:
         meter: as its factory makes it.
-        spec: the offer.
+        spec: the plugin spec.
         costed: a window with every reading in `spec.needs`; `made_up` makes one.
-        promises: collects what holds; without it, the first broken promise raises AssertionError.
+        checks: collects the outcomes; without it, the first check that fails raises AssertionError.
     """
-    held = promises or Promises(strict=True)
+    held = checks or Checks(strict=True)
     impact = None
     with held.that("it yields its declared readings and no other, in their units"):
         impact = meter.apply(costed)

@@ -1,4 +1,4 @@
-"""Offers are inert: what a plugin module imports to make them, seen in a fresh process."""
+"""Plugin specs are inert: what a plugin module imports to yield them, seen in a fresh process."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ HEAVY_MODULES: Final = (
     "lightning",
     "pytorch_lightning",
 )
-"""What no plugin may import to make its offers."""
+"""What no plugin may import to yield its specs."""
 
-_OFFERS: Final = """
+_SPECS: Final = """
 import importlib, json, sys
 sys.path[:0] = json.loads(sys.argv[2])
 import harness.hookspecs
@@ -33,16 +33,16 @@ plugin = importlib.import_module(sys.argv[1])
 kinds = ("workloads", "backends", "meters", "executors", "scorers", "commands")
 names = []
 for kind in kinds:
-    offer = getattr(plugin, "harness_" + kind, None)
-    for spec in offer() if offer else ():
-        assert spec.name and spec.summary, f"an offer of {kind} lacks a name or a summary"
+    hook = getattr(plugin, "harness_" + kind, None)
+    for spec in hook() if hook else ():
+        assert spec.name and spec.summary, f"a plugin spec of {kind} lacks a name or a summary"
         names.append(f"{kind}:{spec.name}")
 print(json.dumps({"names": names, "new": sorted(set(sys.modules) - before)}))
 """
 
 
 def check_offers(module: str, *, timeout_s: float = 60.0) -> list[str]:
-    """Imports a plugin module in a fresh process and lists its offers as `kind:name`; fails where that imports much.
+    """Imports a plugin module in a fresh process and lists its specs as `kind:name`; fails where that imports much.
 
     Args:
         module: dotted name, as the entry point gives it.
@@ -50,17 +50,17 @@ def check_offers(module: str, *, timeout_s: float = 60.0) -> list[str]:
     """
     path = [entry for entry in sys.path if entry]
     done = subprocess.run(
-        [sys.executable, "-c", _OFFERS, module, json.dumps(path)],
+        [sys.executable, "-c", _SPECS, module, json.dumps(path)],
         capture_output=True,
         text=True,
         timeout=timeout_s,
         check=False,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
-    assert done.returncode == 0, f"offers of {module} failed:\n{done.stderr}"
+    assert done.returncode == 0, f"the hooks of {module} failed:\n{done.stderr}"
     found = json.loads(done.stdout.splitlines()[-1])
     heavy = sorted({name.partition(".")[0] for name in found["new"]} & set(HEAVY_MODULES))
-    assert not heavy, f"{module} imports {', '.join(heavy)} to make its offers; import it in the factory instead"
+    assert not heavy, f"{module} imports {', '.join(heavy)} to yield its specs; import it in the factory instead"
     names: list[str] = found["names"]
-    assert len(names) == len(set(names)), f"{module} offers a name twice: {names}"
+    assert len(names) == len(set(names)), f"{module} yields a name twice: {names}"
     return names

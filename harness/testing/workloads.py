@@ -15,7 +15,7 @@ from harness.impact import DeviceUse
 from harness.options import Options
 from harness.sample import now_ns
 from harness.scorer import ScorerSpec
-from harness.testing.promises import Promises
+from harness.testing.checks import Checks
 from harness.units import seconds
 from harness.workload import COMMON_COLUMNS, TrialContext, Workload, WorkloadSpec
 
@@ -95,7 +95,7 @@ def check_workload(
     folder: Path,
     *,
     iterations: int = 2,
-    promises: Promises | None = None,
+    checks: Checks | None = None,
 ) -> RecordingWindow:
     """Holds a workload to its contract on a real backend; returns the window it wrote.
 
@@ -103,14 +103,14 @@ def check_workload(
     None; its default functional units can be counted; outputs are JSON values; device rows reserve what they use.
 
     Args:
-        spec: the offer.
+        spec: the plugin spec.
         options: as a suite writes them; None for the defaults.
         backend: not yet opened; opened and closed here.
         folder: for the trial's and the cache's files.
         iterations: how many iterations the window asks for.
-        promises: collects what holds; without it, the first broken promise raises AssertionError.
+        checks: collects the outcomes; without it, the first check that fails raises AssertionError.
     """
-    held = promises or Promises(strict=True)
+    held = checks or Checks(strict=True)
     known = {column.name for column in (*spec.columns, *COMMON_COLUMNS)}
     with held.that("its default functional units use declared columns"):
         for name, unit in spec.functional_units.items():
@@ -135,7 +135,7 @@ def check_workload(
 
 
 def _one_trial(
-    spec: WorkloadSpec, options: Options, backend: Backend, context: TrialContext, iterations: int, held: Promises
+    spec: WorkloadSpec, options: Options, backend: Backend, context: TrialContext, iterations: int, held: Checks
 ) -> RecordingWindow:
     """Everything a worker does with a workload, once."""
     window = RecordingWindow(iterations)
@@ -177,28 +177,28 @@ def check_determinism(
     folder: Path,
     *,
     iterations: int = 2,
-    promises: Promises | None = None,
+    checks: Checks | None = None,
 ) -> None:
     """Holds a workload to its seed: two trials of one seed write the same items, outputs and summed columns.
 
     Columns in seconds may differ; those that its default functional units sum may not.
 
     Args:
-        spec: the offer.
+        spec: the plugin spec.
         options: as a suite writes them; None for the defaults.
         backend: makes a backend that is not yet opened; called twice.
         folder: for the trials' and the cache's files.
         iterations: how many iterations each window asks for.
-        promises: collects what holds; without it, the first broken promise raises AssertionError.
+        checks: collects the outcomes; without it, the first check that fails raises AssertionError.
     """
-    held = promises or Promises(strict=True)
+    held = checks or Checks(strict=True)
     parsed: Options = spec.options.model_validate(dict(options or {}))
     units = {column.name: column.unit for column in spec.columns}
     summed = {unit.sum for unit in spec.functional_units.values() if units.get(unit.sum, "s") != "s"}
 
     def seen() -> tuple[list[dict[str, object]], dict[str, object]]:
         one = backend()
-        window = _one_trial(spec, parsed, one, trial_context(folder, one), iterations, Promises(strict=True))
+        window = _one_trial(spec, parsed, one, trial_context(folder, one), iterations, Checks(strict=True))
         kept = {"item_id", "status", *summed}
         return [{name: row[name] for name in kept if name in row} for row in window.rows], window.outputs
 
@@ -219,17 +219,17 @@ def check_scorer(
     options: Mapping[str, object] | None,
     items: Sequence[tuple[Mapping[str, Any], object]],
     *,
-    promises: Promises | None = None,
+    checks: Checks | None = None,
 ) -> Mapping[str, Mapping[str, float | None]]:
     """Holds a scorer to its contract on given outputs; returns its scores.
 
     Args:
-        spec: the offer.
+        spec: the plugin spec.
         options: as a suite writes them; None for the defaults.
         items: pairs of a row with its `item_id` and the output that a workload kept for it.
-        promises: collects what holds; without it, the first broken promise raises AssertionError.
+        checks: collects the outcomes; without it, the first check that fails raises AssertionError.
     """
-    held = promises or Promises(strict=True)
+    held = checks or Checks(strict=True)
     scorer = spec.factory(spec.options.model_validate(dict(options or {})))
     scores: Mapping[str, Mapping[str, float | None]] = {}
     with held.that("it gives every item its declared columns, each a finite number or None"):

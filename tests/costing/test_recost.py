@@ -181,7 +181,7 @@ def test_a_new_record_names_its_parent_and_the_raw_files_stay(tmp_path: Path, re
     assert new.impacts == ({"name": "smog", "options": {"per_joule": 0.5, "base": 0.0, "split": False}},)
     assert json.loads((made / RUN).read_text())["parent"] == "r1"
     assert not list((tmp_path / "store").glob(".*"))
-    with pytest.raises(UsageError, match="costed again from r1"):
+    with pytest.raises(UsageError, match="recosted from r1"):
         reopen(made)
 
 
@@ -318,9 +318,9 @@ def test_rows_and_ranking_work_without_a_table(tmp_path: Path, registry: Registr
         (["lamp.base=1"], [], "only impact meters are costed again"),
         (["smog.bass=1"], [], "there is no option smog.bass.*did you mean 'base'"),
         (["smog.base=x"], [], "smog.base: found 'x'"),
-        (["smog.base"], [], "no option and value"),
-        (["smog=1"], [], "no option and value"),
-        (["smog.base="], [], "no value"),
+        (["smog.base"], [], "does not set an option"),
+        (["smog=1"], [], "does not set an option"),
+        (["smog.base="], [], "the value is missing"),
         (["smog.base=1,2"], [], "--sweep takes several"),
         (["smog.base=.nan"], [], "a finite number"),
         (["smog.base=[1"], [], "not valid YAML"),
@@ -355,9 +355,9 @@ def test_a_broken_record_leaves_no_part_of_a_result(tmp_path: Path, registry: Re
 def test_what_is_no_run_is_refused(tmp_path: Path, registry: Registry) -> None:
     wanted = combinations([], ["smog.base=1,2"], registry)
     for run in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(UsageError, match="no run folder"):
+        with pytest.raises(UsageError, match="not a run folder"):
             write_table([run], wanted, registry, "csv", None)
-    with pytest.raises(UsageError, match="no format"):
+    with pytest.raises(UsageError, match="is not a format"):
         write_table([tmp_path], wanted, registry, "xml", None)
     run = make_run(tmp_path / "r1", {"a": 100.0})
     with pytest.raises(UsageError, match="named twice"):

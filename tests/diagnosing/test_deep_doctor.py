@@ -63,7 +63,7 @@ def test_a_lock_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: 
     os.chown(lock_folder_path(), 12345, 12345)
     (found,) = deep.lock_findings(lock_folder_path())
     assert found.state == "wrong"
-    with pytest.raises(MeasurementError, match="belongs to somebody else"), device_locks(("cpu",), print):
+    with pytest.raises(MeasurementError, match="belongs to another user"), device_locks(("cpu",), print):
         pass
 
 
@@ -128,7 +128,7 @@ def trial_of(run: Path) -> Path:
     return min(path for path in run.iterdir() if path.is_dir())
 
 
-def test_what_faults_left_in_a_store_is_named_with_what_to_do(stored_run: StoredRun, tmp_path: Path) -> None:
+def test_what_a_crash_left_in_a_store_is_named_with_what_to_do(stored_run: StoredRun, tmp_path: Path) -> None:
     run = stored_run("r1", {"a": [1.0, 2.0, 3.0]})
     first, second, third = sorted(path for path in run.iterdir() if path.is_dir())
     (first / "record.json").write_text("{", encoding="utf-8")
@@ -141,9 +141,9 @@ def test_what_faults_left_in_a_store_is_named_with_what_to_do(stored_run: Stored
     (broken / "plan.json").write_text("[]", encoding="utf-8")
     found = {Path(each.what).name: each for each in store_findings(tmp_path / "store")}
     assert all(each.state == "wrong" and each.remedy for each in found.values())
-    assert "not a record" in found[first.name].detail
+    assert "not JSON" in found[first.name].detail
     assert found[second.name].detail in {"measured and not costed", "begun and not finished"}
-    assert found[".record.json.999999999"].remedy == "delete it: it is no record"
+    assert found[".record.json.999999999"].remedy == "delete it: it is not a record"
     assert "cannot be resumed" in found["plan.json"].remedy
     assert "run.json cannot be read: there is none" in found["r2"].detail
 

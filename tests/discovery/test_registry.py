@@ -1,4 +1,4 @@
-"""The registry: plugins one by one, broken ones apart, conflicts named, news that cannot hurt."""
+"""The registry: plugins one by one, broken ones apart, conflicts named, notification hooks that cannot hurt."""
 
 from __future__ import annotations
 
@@ -84,10 +84,10 @@ def leaves() -> Any:
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (offers_nothing_iterable, "gave 3; accepted: an iterable of WorkloadSpec"),
-        (offers_text, "gave 'abc'"),
+        (offers_nothing_iterable, "returned 3; accepted: an iterable of WorkloadSpec"),
+        (offers_text, "returned 'abc'"),
         (offers_a_wrong_type, "accepted: WorkloadSpec"),
-        (offers_a_wrong_name, "offered the name 'a b/c'"),
+        (offers_a_wrong_name, "yielded the name 'a b/c'"),
         (raises, "RuntimeError: the disk is on fire"),
         (raises_late, "RuntimeError: the disk is on fire"),
         (leaves, "SystemExit: 4"),
@@ -109,7 +109,7 @@ def test_a_broken_offer_is_recorded_and_the_others_work(function: Any, said: str
     assert (broken.name, broken.distribution, broken.version) == ("bad", "joule-bad", "2.0")
     assert said in broken.error
     assert registry.tell("harness_trial_started", trial={}) == []
-    assert told == [], "a broken plugin hears no news"
+    assert told == [], "a broken plugin gets no notification"
     with pytest.raises(UsageError, match=r"joule-bad 2\.0"):
         registry.get("workload", "xyz")
 

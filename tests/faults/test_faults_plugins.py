@@ -116,28 +116,32 @@ OBJECT = object()
 @pytest.mark.parametrize(
     ("part", "value", "said"),
     [
-        ("workload", lambda: None, "workload 'work' of faulty-plugin 1.0, factory: it gave None; accepted: a Workload"),
+        (
+            "workload",
+            lambda: None,
+            "workload 'work' of faulty-plugin 1.0, factory: it returned None; accepted: a Workload",
+        ),
         ("workload", lambda: 1 / 0, "workload 'work' of faulty-plugin 1.0, factory: ZeroDivisionError"),
-        ("workload", giving(Work, "devices", "cpu"), "devices: it gave 'c'"),
+        ("workload", giving(Work, "devices", "cpu"), "devices: it returned 'c'"),
         ("workload", giving(Work, "devices", None), "devices: TypeError"),
         ("workload", giving(Work, "prepare", KeyError("x")), "prepare: KeyError: 'x'"),
-        ("workload", giving(Work, "processes", [1]), "processes: it gave [1]"),
+        ("workload", giving(Work, "processes", [1]), "processes: it returned [1]"),
         ("workload", giving(Work, "step", RuntimeError("boom")), "window 1: RuntimeError: boom"),
-        ("workload", giving(Work, "step", SystemExit(0)), "window 1: it asked to exit with code 0"),
+        ("workload", giving(Work, "step", SystemExit(0)), "window 1: it tried to exit with code 0"),
         ("workload", giving(Work, "after_window", OSError("gone")), "window 1: OSError: gone"),
-        ("workload", giving(Work, "validate", 5), "validate: it gave 5"),
+        ("workload", giving(Work, "validate", 5), "validate: it returned 5"),
         ("workload", giving(Work, "validate", {"miou": "high"}), "window 1: ValueError"),
-        ("workload", giving(Work, "facts", ["x"]), "facts: it gave ['x']"),
+        ("workload", giving(Work, "facts", ["x"]), "facts: it returned ['x']"),
         ("workload", giving(Work, "facts", {"model": OBJECT}), "facts: PydanticSerializationError"),
-        ("workload", giving(Work, "why_zero", 3), "why_zero: it gave 3"),
-        ("backend", lambda: "cpu", "backend 'back' of faulty-plugin 1.0, factory: it gave 'cpu'"),
+        ("workload", giving(Work, "why_zero", 3), "why_zero: it returned 3"),
+        ("backend", lambda: "cpu", "backend 'back' of faulty-plugin 1.0, factory: it returned 'cpu'"),
         ("backend", giving(Back, "open", None), "backend 'back' of faulty-plugin 1.0, open: TypeError"),
-        ("backend", giving(Back, "open", ["cpu"]), "open: it gave 'cpu'; accepted: a Device"),
+        ("backend", giving(Back, "open", ["cpu"]), "open: it returned 'cpu'; accepted: a Device"),
         ("backend", giving(Back, "seed", ValueError("no")), "open: ValueError: no"),
-        ("backend", giving(Back, "fingerprint", {1, 2}), "fingerprint: it gave {1, 2}"),
+        ("backend", giving(Back, "fingerprint", {1, 2}), "fingerprint: it returned {1, 2}"),
         ("backend", giving(Back, "synchronize", RuntimeError("lost")), "RuntimeError: lost"),
-        ("meter", lambda: 7, "meter 'lamp' of faulty-plugin 1.0, factory: it gave 7; accepted: a Meter"),
-        ("meter", giving(Lamp, "facts", OBJECT), "meter 'lamp', facts: it gave <object"),
+        ("meter", lambda: 7, "meter 'lamp' of faulty-plugin 1.0, factory: it returned 7; accepted: a Meter"),
+        ("meter", giving(Lamp, "facts", OBJECT), "meter 'lamp', facts: it returned <object"),
     ],
 )
 def test_what_a_plugin_must_not_give_fails_its_trial_by_name(
@@ -151,16 +155,16 @@ def test_what_a_plugin_must_not_give_fails_its_trial_by_name(
 @pytest.mark.parametrize(
     ("method", "value", "said"),
     [
-        ("open", None, "meter 'lamp' gave None"),
-        ("open", "n0/host", "meter 'lamp' gave 'n0/host'"),
-        ("open", {HOST: 5}, "meter 'lamp' gave 5, no Scope"),
+        ("open", None, "meter 'lamp' returned None"),
+        ("open", "n0/host", "meter 'lamp' returned 'n0/host'"),
+        ("open", {HOST: 5}, "meter 'lamp' returned 5, which is not a Scope"),
         ("open", OSError("no device"), "OSError: no device"),
-        ("read", None, "meter 'lamp' gave None, which is no Snapshot"),
-        ("read", 3.0, "meter 'lamp' gave 3.0, which is no Snapshot"),
-        ("read", Snapshot(0, None), "which is no Snapshot"),
-        ("read", Snapshot(0, {HOST: "5"}), "the meter gave '5', which is no number of joules"),
-        ("read", Snapshot(0, {HOST: float("nan")}), "the meter gave nan"),
-        ("read", Snapshot(0, {HOST: float("inf")}), "the meter gave inf"),
+        ("read", None, "meter 'lamp' returned None, which is not a Snapshot"),
+        ("read", 3.0, "meter 'lamp' returned 3.0, which is not a Snapshot"),
+        ("read", Snapshot(0, None), "which is not a Snapshot"),
+        ("read", Snapshot(0, {HOST: "5"}), "the meter returned '5', which is not a number of joules"),
+        ("read", Snapshot(0, {HOST: float("nan")}), "the meter returned nan"),
+        ("read", Snapshot(0, {HOST: float("inf")}), "the meter returned inf"),
         ("read", Snapshot(0, {"n0/other": 1.0}), "the meter left this scope out"),
         ("read", SystemError("driver"), "SystemError: driver"),
     ],
@@ -222,15 +226,15 @@ class Judge(Scorer):
 @pytest.mark.parametrize(
     ("part", "value", "said"),
     [
-        ("impact", lambda: None, "meter 'cost' of faulty-plugin 1.0, factory: it gave None"),
-        ("impact", giving(Cost, "apply", None), "meter 'cost', apply: it gave None; accepted: a Impact"),
-        ("impact", giving(Cost, "apply", {"cost_x": 1.0}), "meter 'cost', apply: it gave {'cost_x': 1.0}"),
-        ("impact", giving(Cost, "apply", Impact(readings={"cost_x": 1.0})), "meter 'cost' gave 1.0 for cost_x"),  # type: ignore[dict-item]
+        ("impact", lambda: None, "meter 'cost' of faulty-plugin 1.0, factory: it returned None"),
+        ("impact", giving(Cost, "apply", None), "meter 'cost', apply: it returned None; accepted: a Impact"),
+        ("impact", giving(Cost, "apply", {"cost_x": 1.0}), "meter 'cost', apply: it returned {'cost_x': 1.0}"),
+        ("impact", giving(Cost, "apply", Impact(readings={"cost_x": 1.0})), "meter 'cost' returned 1.0 for cost_x"),  # type: ignore[dict-item]
         ("impact", giving(Cost, "apply", KeyError("site")), "meter 'cost', apply: KeyError: 'site'"),
-        ("scorer", lambda: 5, "scorer 'judge' of faulty-plugin 1.0, factory: it gave 5"),
-        ("scorer", giving(Judge, "score", None), "scorer 'judge' of faulty-plugin 1.0, score: it gave None"),
+        ("scorer", lambda: 5, "scorer 'judge' of faulty-plugin 1.0, factory: it returned 5"),
+        ("scorer", giving(Judge, "score", None), "scorer 'judge' of faulty-plugin 1.0, score: it returned None"),
         ("scorer", giving(Judge, "score", RuntimeError("model")), "score: RuntimeError: model"),
-        ("scorer", giving(Judge, "facts", 5), "facts: it gave 5"),
+        ("scorer", giving(Judge, "facts", 5), "facts: it returned 5"),
     ],
 )
 def test_faults_in_costing_name_the_plugin_and_leave_the_measurement(
@@ -245,7 +249,7 @@ def test_faults_in_costing_name_the_plugin_and_leave_the_measurement(
     capsys.readouterr()
 
 
-# Offers, executors, news
+# Plugin specs, executors, notification hooks
 
 
 @pytest.mark.parametrize(
@@ -264,7 +268,7 @@ def test_a_spec_with_a_wrong_field_is_a_broken_plugin(field: str, value: Any) ->
     registry = Registry()
     assert not registry.register(Plugin(), "faulty", distribution="faulty-plugin", version="1.0")
     (broken,) = registry.broken
-    assert f"offered 'work' with {field}" in str(broken)
+    assert f"yielded 'work' with {field}" in str(broken)
     assert "faulty-plugin 1.0" in str(broken)
 
 
@@ -287,8 +291,8 @@ def offered(factory: Any) -> Any:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (None, "run: it gave None"),
-        ("ok", "run: it gave 'ok'"),
+        (None, "run: it returned None"),
+        ("ok", "run: it returned 'ok'"),
         (OSError("lost"), "OSError: lost"),
         (SystemExit(3), "3"),
     ],

@@ -45,7 +45,7 @@ def test_a_run_has_one_driver(bench: Any) -> None:
     until(lambda: bench.store.exists() and list(bench.store.glob("*/.driver")))
     done = bench.run("run", "--resume", bench.only_run)
     assert done.returncode == 2, done.stderr
-    assert f"this run is going on, by process {driver.pid}" in done.stderr
+    assert f"this run is already in progress, driven by process {driver.pid}" in done.stderr
     driver.kill()
     driver.communicate(timeout=60)
 

@@ -191,7 +191,7 @@ def power() -> ModuleType:
 def documented(power: Any) -> tuple[list[list[str]], int]:
     """Rows of the guide's table and the jobs behind each cell."""
     text = GUIDE.partition(power.BEGIN)[2].partition(power.END)[0]
-    jobs = re.search(r"([0-9]+) simulated jobs a cell", text)
+    jobs = re.search(r"([0-9]+) simulated jobs for each entry", text)
     assert jobs is not None
     return [
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| `")

@@ -75,7 +75,7 @@ def test_what_is_wrong_is_named(registry: Registry) -> None:
     with pytest.raises(UsageError, match="there is no meter 'lamp'"):
         choose([("lamp", {})], registry)
     for length in (0.0, -1.0, float("nan"), 1e6):
-        with pytest.raises(UsageError, match="a window of"):
+        with pytest.raises(UsageError, match="a window cannot last"):
             Instrument([], seconds=length)
 
 

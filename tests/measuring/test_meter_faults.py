@@ -298,4 +298,4 @@ def test_what_is_no_snapshot_is_unavailable_in_every_scope(given):
     channel.meter.read = lambda: given
     found = channel.read()["n0/a"]
     assert isinstance(found, Unavailable)
-    assert "no Snapshot" in found.reason
+    assert "not a Snapshot" in found.reason

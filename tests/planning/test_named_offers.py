@@ -153,9 +153,9 @@ def test_two_plugins_of_a_job_that_offer_one_name_are_an_error(install: Install)
     install("named_offers_double", "twin")
     asked["offers"].append({**asked["offers"][0], "name": "twin", "distribution": "named_offers_double",
                             "plugin": "named_offers_double-plugin"})  # fmt: skip
-    with pytest.raises(PluginError, match="offered more than once"):
+    with pytest.raises(PluginError, match="defined more than once"):
         load_named(asked).get("workload", "twin")
-    with pytest.raises(PluginError, match="offered more than once"):
+    with pytest.raises(PluginError, match="defined more than once"):
         offers_of(point("twin"), load_plugins())
 
 

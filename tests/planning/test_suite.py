@@ -102,7 +102,7 @@ def test_what_is_not_written_has_the_documented_defaults() -> None:
         ("suite: quickstart", "suite: a b", "s.yaml:1:8", "at suite: found 'a b'"),
         ("suite: quickstart", "suite: ${env:NOT_SET}", "s.yaml:1:8", "environment variable NOT_SET is not set"),
         ("trials: 4", "calibration: optionl", "s.yaml:5:14", "did you mean 'optional'?"),
-        ("trials: 4", "description: twice", "s.yaml:5:1", "'description' stands twice in one mapping, first at 2:1"),
+        ("trials: 4", "description: twice", "s.yaml:5:1", "'description' appears twice in one mapping, first at 2:1"),
         ("trials: 4", "1: 4", "s.yaml:5:1", "the key '1' is not text"),
         ("trials: 4", "[a]: 4", "s.yaml:5:1", "a list or mapping is not text"),
         ("trials: 4", "trials: .inf", "s.yaml:5:9", "at trials: found '.inf'; accepted: a finite number"),

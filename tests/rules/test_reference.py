@@ -42,6 +42,13 @@ def test_no_page_is_stale(pages: dict[str, str]) -> None:
     assert stale == [], "`make docs` writes them anew"
 
 
+def test_the_tree_in_contributing_is_that_of_the_code(build: ModuleType) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert build.contributing() == text, "`make docs` writes it anew"
+    children = {path.name for path in (ROOT / "harness").iterdir() if (path / "__init__.py").exists()}
+    assert {f"{name}/" for name in children} <= set(re.findall(r"^\| `(\w+/)` \|", build.tree(), re.MULTILINE))
+
+
 def test_every_generated_page_is_made(build: ModuleType, pages: dict[str, str]) -> None:
     """A page whose subject is gone does not stay behind."""
     marked = [

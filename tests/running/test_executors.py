@@ -248,7 +248,7 @@ def test_what_an_executor_does_wrong_is_the_failure_of_that_trial(
     told = " ".join(tally.failed)
     for said in (
         "of somewhere 1.0, run: RuntimeError: the cluster is gone",
-        "it gave 'done'",
+        "it returned 'done'",
         "brought no measurement",
         "lost",
     ):
@@ -297,7 +297,7 @@ def test_an_executor_that_cannot_say_how_many_fails_the_run(measured: bytes, tmp
     tally = run_on(Mute(measured, 1, lambda _job: None), tmp_path, 2).execute()
     assert tally.measured == 0
     assert tally.exit_code is ExitCode.MEASUREMENT
-    assert "at_once: it gave 'many'" in tally.failed[0]
+    assert "at_once: it returned 'many'" in tally.failed[0]
 
 
 def test_ctrl_c_ends_all_and_what_was_under_way_has_not_failed(measured: bytes, tmp_path: Path) -> None:

@@ -442,7 +442,7 @@ def test_a_plan_whose_ids_leave_the_run_is_refused(tmp_path: Path) -> None:
     plan = json.loads((folder / "plan.json").read_text("utf-8"))
     plan[0]["id"] = "../../x"
     write_json(folder / "plan.json", plan)
-    with pytest.raises(UsageError, match="no name"):
+    with pytest.raises(UsageError, match="not a valid name"):
         reopen(folder)
 
 

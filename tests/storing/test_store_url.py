@@ -93,7 +93,7 @@ def test_names_that_are_none(name: str) -> None:
 
 @pytest.mark.parametrize("text", ["://x", "9://x", "s 3://x"])
 def test_no_address(text: str) -> None:
-    with pytest.raises(UsageError, match="no address"):
+    with pytest.raises(UsageError, match="not the address"):
         open_store(text)
 
 
@@ -113,5 +113,5 @@ def test_without_fsspec_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_path_stays_a_path(tmp_path: Path) -> None:
     assert run_folder(tmp_path / "run") == tmp_path / "run"
     assert located(str(tmp_path / "run"))[0].folder == tmp_path
-    with pytest.raises(UsageError, match="names no run"):
+    with pytest.raises(UsageError, match="does not name a run"):
         located("s3://bucket")

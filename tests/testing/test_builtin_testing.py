@@ -1,4 +1,4 @@
-"""The contract checks catch the faults they promise to catch."""
+"""The conformance checks catch the faults that they are for."""
 
 from __future__ import annotations
 

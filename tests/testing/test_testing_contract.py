@@ -1,4 +1,4 @@
-"""The conformance kit finds what breaks a contract, in every kind of offer, and says what holds."""
+"""The conformance kit finds what breaks a contract, in every kind of plugin spec, and says what passed."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ from harness.builtin.local import LocalExecutor
 from harness.cli import app
 from harness.discovery.registry import Registry, load_plugins
 from harness.testing import (
+    Checks,
     FakeNvml,
     NotTriedError,
-    Promises,
     check_backend,
     check_determinism,
     check_executor,
@@ -62,11 +62,11 @@ from harness.testing.contract import check_offer, chosen
 ROOT = Path(__file__).parents[2]
 
 
-# Promises
+# Checks
 
 
-def test_promises_keep_the_worst_outcome():
-    held = Promises()
+def test_checks_keep_the_worst_outcome():
+    held = Checks()
     with held.that("a"):
         raise NotTriedError("no device")
     with held.that("a"):
@@ -78,17 +78,17 @@ def test_promises_keep_the_worst_outcome():
     with held.that("c"):
         raise ValueError("odd")
     assert [(each.sentence, each.state, each.detail) for each in held.found] == [
-        ("a", "holds", ""),
-        ("b", "broken", "it went back"),
-        ("c", "broken", "ValueError: odd"),
+        ("a", "passed", ""),
+        ("b", "failed", "it went back"),
+        ("c", "failed", "ValueError: odd"),
     ]
-    assert [each.sentence for each in held.broken] == ["b", "c"]
+    assert [each.sentence for each in held.failed] == ["b", "c"]
 
 
-def test_strict_promises_raise_what_broke_them():
-    with pytest.raises(ValueError, match="odd"), Promises(strict=True).that("a"):
+def test_strict_checks_raise_what_failed_them():
+    with pytest.raises(ValueError, match="odd"), Checks(strict=True).that("a"):
         raise ValueError("odd")
-    with Promises(strict=True).that("a"):
+    with Checks(strict=True).that("a"):
         raise NotTriedError("no device")
 
 
@@ -119,10 +119,10 @@ class Grams(ImpactMeter):
         return Impact(readings=readings, factors=(Factor(name="one", value=1.0, unit="g/J", source=source),))
 
 
-def test_an_honest_impact_meter_keeps_every_promise():
-    held = Promises()
-    check_impact_meter(Grams(), GRAMS, made_up(GRAMS), promises=held)
-    assert [each.state for each in held.found] == ["holds"] * 5
+def test_an_honest_impact_meter_passes_every_check():
+    held = Checks()
+    check_impact_meter(Grams(), GRAMS, made_up(GRAMS), checks=held)
+    assert [each.state for each in held.found] == ["passed"] * 5
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_an_honest_impact_meter_keeps_every_promise():
         ("source", "no source"),
     ],
 )
-def test_an_impact_meter_that_breaks_one_promise(fault, complaint):
+def test_an_impact_meter_that_fails_one_check(fault, complaint):
     with pytest.raises(AssertionError, match=complaint):
         check_impact_meter(Grams(fault), GRAMS, made_up(GRAMS))
 
@@ -180,10 +180,10 @@ def test_a_backend_that_is_not_there_is_not_tried():
     spec = BackendSpec(
         name="d", summary="d", factory=lambda _options: Desk(), probe=lambda _options: Unavailable("no desk")
     )
-    held = Promises()
-    check_backend(spec, NoOptions(), promises=held)
+    held = Checks()
+    check_backend(spec, NoOptions(), checks=held)
     assert {each.detail for each in held.found if each.state == "not tried"} == {"no desk"}
-    assert not held.broken
+    assert not held.failed
 
 
 # Executors
@@ -195,7 +195,7 @@ def test_the_local_executor_keeps_its_contract(tmp_path):
 
 @pytest.mark.parametrize(
     ("outcome", "complaint"),
-    [(Outcome(ok=True), "said to be ok"), (Outcome(ok=False), "without a reason"), (None, "returned None")],
+    [(Outcome(ok=True), "reported as ok"), (Outcome(ok=False), "without a reason"), (None, "returned None")],
 )
 def test_an_executor_that_lies_about_a_failed_worker(tmp_path, outcome, complaint):
     class Liar(Executor):
@@ -293,32 +293,32 @@ def registry_with(*specs):
     return registry
 
 
-def test_an_offer_is_checked_to_the_end_even_if_one_promise_is_broken():
+def test_a_spec_is_checked_to_the_end_even_if_one_check_fails():
     registry = registry_with(MeterSpec(name="falling", summary="falls", factory=lambda _options: Falling()))
     ((kind, offer),) = chosen(registry, "falling")
-    promises = check_offer(kind, offer, registry)
-    assert [each.detail for each in promises.broken] == ["joules of n0/x went back"]
-    states = {each.sentence: each.state for each in promises.found}
-    assert states["close() may be called twice"] == "holds"
+    checks = check_offer(kind, offer, registry)
+    assert [each.detail for each in checks.failed] == ["joules of n0/x went back"]
+    states = {each.sentence: each.state for each in checks.found}
+    assert states["close() may be called twice"] == "passed"
     assert "not tried" in states.values(), "it came through no entry point, so its imports cannot be watched"
 
 
-def test_an_offer_that_needs_options_is_not_tried():
+def test_a_spec_that_needs_options_is_not_tried():
     registry = registry_with(MeterSpec(name="h", summary="h", factory=lambda _options: Falling(), options=Hungry))
     ((kind, offer),) = chosen(registry, "mine")
-    promises = check_offer(kind, offer, registry)
-    assert not promises.broken
-    assert promises.found[-1].detail == "needs options: file"
+    checks = check_offer(kind, offer, registry)
+    assert not checks.failed
+    assert checks.found[-1].detail == "needs options: file"
 
 
-def test_a_factory_that_raises_is_a_broken_promise():
+def test_a_factory_that_raises_fails_a_check():
     registry = registry_with(MeterSpec(name="h", summary="h", factory=lambda _options: 1 / 0))
     ((kind, offer),) = chosen(registry, "h")
-    (broken,) = check_offer(kind, offer, registry).broken
-    assert "ZeroDivisionError" in broken.detail
+    (failed,) = check_offer(kind, offer, registry).failed
+    assert "ZeroDivisionError" in failed.detail
 
 
-def test_a_name_means_an_offer_a_distribution_or_a_plugin():
+def test_a_name_means_a_spec_a_distribution_or_a_plugin():
     registry = load_plugins()
     assert {kind for kind, _ in chosen(registry, "simulated")} == {"backend", "meter"}
     assert {offer.plugin.distribution for _, offer in chosen(registry, "joule-harness")} == {"joule-harness"}
@@ -326,18 +326,18 @@ def test_a_name_means_an_offer_a_distribution_or_a_plugin():
         chosen(registry, "spinn")
     twice = MeterSpec(name="twice", summary="t", factory=lambda _options: Falling())
     conflicting = registry_with(twice, twice)
-    with pytest.raises(PluginError, match="offered more than once"):
+    with pytest.raises(PluginError, match="defined more than once"):
         chosen(conflicting, "twice")
 
 
 @pytest.mark.parametrize("name", ["spin", "host", "declared_power"])
-def test_the_command_says_what_holds_of_built_in_offers(name):
+def test_the_command_says_what_built_in_plugins_pass(name):
     done = CliRunner().invoke(app, ["plugins", "--check", name, "--json"])
     assert done.exit_code == 0, done.output
     rows = json.loads(done.stdout)
     assert {row["name"] for row in rows} == {name}
-    assert {row["state"] for row in rows} <= {"holds", "not tried"}
-    assert [row for row in rows if row["state"] == "holds"]
+    assert {row["state"] for row in rows} <= {"passed", "not tried"}
+    assert [row for row in rows if row["state"] == "passed"]
 
 
 def test_the_command_refuses_an_unknown_name():
@@ -374,7 +374,7 @@ def test_nvml(harness_nvml, harness_clock):
     assert abs(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - before - 100_000) <= 100 * 100 + 1
 
 def test_contract(harness_contract):
-    assert [promise for promise in harness_contract("cpu_time") if promise.state == "holds"]
+    assert [check for check in harness_contract("cpu_time") if check.state == "passed"]
 """
 INERT = """
 import sys

@@ -56,7 +56,9 @@ def safe_parts(path: str) -> tuple[str, ...]:
     parts = tuple(path.split("/"))
     for part in parts:
         if part in {"", ".", ".."} or "\\" in part or not part.isprintable():
-            raise UsageError(f"{path!r} is no name in a store", accepted="names without '..', '\\' and a leading '/'")
+            raise UsageError(
+                f"{path!r} is not a valid name in a store", accepted="names without '..', '\\' and a leading '/'"
+            )
     return parts
 
 

@@ -109,7 +109,7 @@ class TwoNodes:
 
 @pytest.fixture(scope="session")
 def two_nodes() -> Iterator[TwoNodes]:
-    """A cluster for all end-to-end tests of this folder."""
+    """A cluster for all tests of this folder."""
     if sys.platform != "linux":
         pytest.skip("two nodes on one machine need the addresses 127.0.0.2 and 127.0.0.3")
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: the paths of sockets are limited

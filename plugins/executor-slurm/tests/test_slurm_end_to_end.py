@@ -1,4 +1,4 @@
-"""End-to-end on a real Slurm: arrays on two nodes, what no node has, cancelled, too late, requeued, drivers that die."""
+"""On a real Slurm: arrays on two nodes, what no node has, cancelled, too late, requeued, drivers that die."""
 
 from __future__ import annotations
 

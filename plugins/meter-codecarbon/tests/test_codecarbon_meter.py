@@ -173,7 +173,7 @@ def test_a_counter_that_codecarbon_gave_up_is_no_counter_reading() -> None:
     meter = meter_of(fake)
     meter.open(MeterContext(devices=(GPU,)))
     fake.how["gpu"] = Source(Method.INTEGRATED, "mean of power readings")
-    lost = Unavailable("codecarbon changed its way: mean of power readings")
+    lost = Unavailable("codecarbon changed its method: mean of power readings")
     assert meter.read().joules["n0/gpu:GPU-1"] == lost
     fake.how["gpu"] = COUNTED["gpu"]
     assert meter.read().joules["n0/gpu:GPU-1"] == lost

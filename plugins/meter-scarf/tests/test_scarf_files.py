@@ -110,8 +110,8 @@ def test_what_is_written_is_read_back(download: Download) -> None:
             ":7: rows of basin 171050 differ",
         ),
         (("x,171050,USA,,,Gamma,much,2.4,2",), ANNUAL_COLUMNS, ":2: bws_raw is 'much'"),
-        (("x,171050,USA,,,Gamma,-5,2.4,2",), ANNUAL_COLUMNS, ":2: bws_raw: -5 is no stress ratio"),
-        (("x,171050,USA,,,Gamma,nan,2.4,2",), ANNUAL_COLUMNS, ":2: bws_raw: nan is no stress ratio"),
+        (("x,171050,USA,,,Gamma,-5,2.4,2",), ANNUAL_COLUMNS, ":2: bws_raw: -5 is not a stress ratio"),
+        (("x,171050,USA,,,Gamma,nan,2.4,2",), ANNUAL_COLUMNS, ":2: bws_raw: nan is not a stress ratio"),
         (ANNUAL_ROWS, ANNUAL_COLUMNS.replace("bws_raw", "bws"), "column bws_raw is missing; accepted: found string_id"),
         (ANNUAL_ROWS[3:], ANNUAL_COLUMNS, "no row for basin 171050"),
     ],
@@ -126,7 +126,7 @@ def test_a_broken_download_is_named(download: Download, rows: tuple[str, ...], c
 
 def test_a_file_of_another_name_is_refused(download: Download) -> None:
     other = download.write("aqueduct30.csv", "a")
-    with pytest.raises(UsageError, match="none of the tables"):
+    with pytest.raises(UsageError, match="not named like any of the tables"):
         extract([other], ["171050"])
     with pytest.raises(UsageError, match="annual table is missing"):
         extract(download.files[1:], ["171050"])
@@ -142,7 +142,7 @@ def test_a_basin_is_asked_for_by_six_digits(text: str) -> None:
     ("text", "message"),
     [
         ("site,pfaf_id,bws_raw\ndc,171050,much\n", ":2: bws_raw is 'much'"),
-        ("site,pfaf_id,bws_raw\ndc,171050,-1\n", ":2: bws_raw: -1 is no stress ratio"),
+        ("site,pfaf_id,bws_raw\ndc,171050,-1\n", ":2: bws_raw: -1 is not a stress ratio"),
         ("# a: b\nsite,pfaf_id,bws_raw\ndc,1710,0.1\n", ":3: pfaf_id is '1710'"),
         ("site,pfaf_id,bws_raw\ndc,,0.1\ndc,,0.2\n", ":3: site is 'dc'"),
         ("site,pfaf_id,bws_raw,bws_cat\ndc,,0.1,7\n", ":2: bws_cat is 7"),
@@ -150,8 +150,8 @@ def test_a_basin_is_asked_for_by_six_digits(text: str) -> None:
         ("site,pfaf_id,bws_raw,bau30_ws_x_r\ndc,,0.1,inf\n", ":2: bau30_ws_x_r is 'inf'"),
         ("site,pfaf_id,bws_score\ndc,,3.6\n", "scores or categories and no ratios"),
         ("site,pfaf_id\ndc,\n", "column bws_raw is missing"),
-        ("site,pfaf_id,bws_raw,bws_raw\ndc,,1,1\n", "column bws_raw stands twice"),
-        ('site,pfaf_id,bws_raw\n"dc,,1\n', "is no CSV"),
+        ("site,pfaf_id,bws_raw,bws_raw\ndc,,1,1\n", "column bws_raw appears twice"),
+        ('site,pfaf_id,bws_raw\n"dc,,1\n', "is not CSV"),
         ("", "is missing"),
     ],
 )

@@ -384,7 +384,7 @@ def test_facility_energy_lowers_on_site_water_with_pue() -> None:
         ({**BASE, "mode": "long", "milestones": []}, "no years"),
         ({**BASE, "mode": "long", "milestones": [2010, 2019]}, "before t0"),
         ({**BASE, "stress": stress(score=3.6)}, "score"),
-        ({**BASE, "stress": stress(annual=-1)}, "no stress ratio"),
+        ({**BASE, "stress": stress(annual=-1)}, "not a stress ratio"),
         ({**BASE, "stress": stress(annual=0.1, monthly=[0.1] * 11)}, "12"),
         ({**BASE, "stress": {"annual": 0.1}}, "source"),
         ({**BASE, "aware": {"cf": declared(200)}}, "0.1 to 100"),
@@ -393,7 +393,7 @@ def test_facility_energy_lowers_on_site_water_with_pue() -> None:
         ({**BASE, "basins": "nowhere.csv"}, "nowhere.csv"),
         ({**BASE, "start": "2025-10-26T02:30"}, "twice"),
         ({**BASE, "start": "2025-03-30T02:30"}, "never"),
-        ({**BASE, "start": "yesterday"}, "no time"),
+        ({**BASE, "start": "yesterday"}, "not a time"),
         ({**BASE, "curve": "logistic"}, "curve"),
     ],
 )

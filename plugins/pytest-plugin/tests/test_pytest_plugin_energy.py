@@ -115,10 +115,10 @@ def test_disabled_benchmarks_measure_nothing(pytester: pytest.Pytester) -> None:
     [
         ("--harness-meter=lamp", "*there is no meter 'lamp'*"),
         ("--harness-meter=tdp: {wats: 1}", "*tdp.wats*"),
-        ("--harness-meter=[1", "*is no meter*"),
+        ("--harness-meter=[1", "*is not a meter*"),
         ("--harness-meter=tdp: 100", "*the options of meter tdp are 100*"),
         ("--harness-meter=declared_power: {watts: {busy: 9}}", "*device rows*"),
-        ("--harness-seconds=0", "*a window of 0.0 s*"),
+        ("--harness-seconds=0", "*a window cannot last 0.0 s*"),
         ("--harness-backend=quantum", "*there is no backend 'quantum'*"),
     ],
 )
@@ -160,5 +160,5 @@ def test_impact_meters_alone_imply_the_automatic_meters() -> None:
     automatic = [choice.name for choice in choose(named(["auto"]), registry)]
     assert "rapl" in automatic
     assert [choice.name for choice in choose(named(["fuel: {grid: 500}"]), registry)] == [*automatic, "fuel"]
-    with pytest.raises(UsageError, match="is no meter"):
+    with pytest.raises(UsageError, match="is not a meter"):
         named(["a: 1\nb: 2"])

@@ -278,7 +278,7 @@ def test_offline_the_error_names_the_id_and_how_to_give_a_folder(monkeypatch: py
 def test_a_language_model_has_no_score_head_and_is_not_given_a_random_one(tmp_path: Path) -> None:
     LlamaForCausalLM(config()).save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(MeasurementError, match=r"no trained reward model: it lacks score\.weight"):
+    with pytest.raises(MeasurementError, match=r"not a trained reward model: it lacks score\.weight"):
         scored(tmp_path)
 
 

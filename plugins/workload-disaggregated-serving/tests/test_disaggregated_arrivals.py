@@ -79,7 +79,7 @@ def test_trace_is_read_and_checked(tmp_path: Path) -> None:
     [
         ("arrival_s,prompt_tokens\n0,1\n", "no column output_tokens"),
         ("arrival_s,prompt_tokens,output_tokens\n1,1,1\n0,1,1\n", r"trace\.csv:3: arrival 0\.0 s comes before"),
-        ("arrival_s,prompt_tokens,output_tokens\n0,x,1\n", r"trace\.csv:2: no number"),
+        ("arrival_s,prompt_tokens,output_tokens\n0,x,1\n", r"trace\.csv:2: found"),
         ("arrival_s,prompt_tokens,output_tokens\n0,0,1\n", r"trace\.csv:2"),
         ("arrival_s,prompt_tokens,output_tokens\nnan,1,1\n", r"trace\.csv:2"),
     ],

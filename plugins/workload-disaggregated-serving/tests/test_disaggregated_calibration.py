@@ -100,7 +100,7 @@ def test_both_halves_span_the_sizes() -> None:
 
 def test_too_few_or_impossible_cells_are_refused() -> None:
     prefills, decodes, transfers = points(0.0)
-    with pytest.raises(MeasurementError, match="7 cells of prefill"):
+    with pytest.raises(MeasurementError, match="7 grid points of prefill"):
         calibrate(prefills[:7], decodes)
     with pytest.raises(MeasurementError, match="took no time"):
         calibrate(prefills, [DecodePoint(1, 1, 0.0)] * 8)

@@ -139,7 +139,7 @@ def test_channel_branch_turns_with_its_inputs_at_the_start(axis: int) -> None:
 
 @pytest.mark.parametrize("channels", [128, 2, 65])
 def test_no_square_is_refused(channels: int) -> None:
-    with pytest.raises(ValueError, match=f"{channels} is no perfect square"):
+    with pytest.raises(ValueError, match=f"{channels} is not a perfect square"):
         ChannelSampling(channels)
 
 

@@ -223,7 +223,7 @@ def test_no_checkpoint(tmp_path: Path, content: bytes | None) -> None:
 
 def test_code_in_a_checkpoint_does_not_run(tmp_path: Path) -> None:
     torch.save({"state_dict": Path("x")}, tmp_path / "evil.pth")
-    with pytest.raises(NetworkError, match="no checkpoint of tensors"):
+    with pytest.raises(NetworkError, match="not a checkpoint of tensors"):
         load_checkpoint(BiAlignNet(5, 0.25), tmp_path / "evil.pth")
 
 

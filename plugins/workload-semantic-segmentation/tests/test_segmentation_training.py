@@ -150,7 +150,7 @@ def test_faulty_checkpoints_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such checkpoint"):
         made.load(tmp_path / "none.pt")
     (tmp_path / "bad.pt").write_bytes(b"x")
-    with pytest.raises(UsageError, match=r"bad.pt: this is no checkpoint"):
+    with pytest.raises(UsageError, match=r"bad.pt: this is not a checkpoint"):
         made.load(tmp_path / "bad.pt")
     made.save(tmp_path / "good.pt")
     with pytest.raises(UsageError, match="another steps, seed"):

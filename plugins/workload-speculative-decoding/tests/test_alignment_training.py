@@ -150,7 +150,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="belongs to another training"):
         dpo(tiny(seed=3), pairs, settings, beta=0.2, checkpoints=tmp_path)
     (tmp_path / CHECKPOINT).write_bytes(b"torn")
-    with pytest.raises(UsageError, match="no checkpoint"):
+    with pytest.raises(UsageError, match="not a checkpoint"):
         dpo(tiny(), pairs, settings, beta=0.2, checkpoints=tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Offers the backend `torch`: CPU, CUDA and MPS devices. Importing this module imports no torch."""
+"""Plugin: the backend `torch`: CPU, CUDA and MPS devices. Importing this module imports no torch."""
 
 from __future__ import annotations
 

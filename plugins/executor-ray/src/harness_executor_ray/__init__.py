@@ -15,7 +15,7 @@ _ADDRESS: Final = re.compile(r"auto|(ray://)?[\w.-]+:\d+|(ray://)?\[[0-9A-Fa-f:.
 
 def _address(text: str) -> str:
     if _ADDRESS.fullmatch(text) is None:
-        raise ValueError(f"{text!r} is no address of a cluster; accepted: auto, HOST:PORT or ray://HOST:PORT")
+        raise ValueError(f"{text!r} is not the address of a cluster; accepted: auto, HOST:PORT or ray://HOST:PORT")
     return text
 
 
@@ -51,7 +51,7 @@ def _make(options: RayOptions) -> Executor:
 
 @hookimpl
 def harness_executors() -> Iterable[ExecutorSpec]:
-    """Offers `ray`."""
+    """`ray`."""
     yield ExecutorSpec(
         name="ray",
         summary="trials on the nodes of an existing Ray cluster, by label and resource",

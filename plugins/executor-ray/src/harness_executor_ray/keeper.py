@@ -1,4 +1,4 @@
-"""The actor that keeps one trial on its node: starts it, hands on its news and its files, ends it.
+"""The actor that keeps one trial on its node: starts it, hands on its messages and its files, ends it.
 
 Standard library and Ray only: the class travels to the node by value, where the harness may be missing. The trial
 itself is a process of its own, `harness_executor_ray.node`, in the environment that is to be measured; its standard
@@ -121,7 +121,7 @@ class Keeper:
         threading.Thread(target=self._listen, args=(self._process, folder), daemon=True).start()
 
     def _listen(self, process: subprocess.Popen[bytes], folder: Path) -> None:
-        """Keeps the trial's news until they are fetched; the end of a process that said none is told for it."""
+        """Keeps the trial's messages until they are fetched; the end of a process that said none is told for it."""
         ended = False
         assert process.stdout is not None
         with process.stdout:
@@ -145,7 +145,7 @@ class Keeper:
             self._changed.notify_all()
 
     def take(self, wait_s: float) -> list[dict[str, Any]]:
-        """The news since the last call, waiting for some: messages, and last of all `{"end": outcome}`."""
+        """The messages since the last call, waiting for some: messages, and last of all `{"end": outcome}`."""
         with self._changed:
             self._changed.wait_for(lambda: self._news, wait_s)
             taken = list(self._news)

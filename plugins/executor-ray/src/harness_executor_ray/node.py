@@ -1,7 +1,7 @@
 """The process of one trial on its node: asks what the machine has, locks it, runs the worker, says how it ended.
 
 Started by `Keeper` as `python -m harness_executor_ray.node FOLDER`. FOLDER holds `order.json` and `trial/`, which the
-worker writes to. News go as JSON lines to standard output. When standard input closes, the worker and FOLDER are gone.
+worker writes to. Messages are JSON lines on standard output. When standard input closes, worker and FOLDER are gone.
 """
 
 from __future__ import annotations

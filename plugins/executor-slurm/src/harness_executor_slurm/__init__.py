@@ -16,7 +16,7 @@ def _make(options: SlurmOptions) -> Executor:
 
 @hookimpl
 def harness_executors() -> Iterable[ExecutorSpec]:
-    """Offers `slurm`."""
+    """`slurm`."""
     yield ExecutorSpec(
         name="slurm",
         summary="arrays of Slurm jobs, on nodes that share the store",

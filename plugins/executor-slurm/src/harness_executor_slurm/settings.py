@@ -40,7 +40,7 @@ class SlurmOptions(Options):
         queue: how long a trial may wait in the queue before it fails; for ever if not set.
         licenses: names among a case's `resources` that are licences; the others are generic resources (gres).
         python: interpreter on the nodes; the path of this one if not set.
-        poll: the longest time between two looks at the queue.
+        poll: the longest time between two queries of the queue.
         extra: further options of sbatch, by their long names.
     """
 

@@ -20,7 +20,7 @@ def _meter(options: CodecarbonOptions) -> Meter:
 
 @hookimpl
 def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
-    """Offers `codecarbon`."""
+    """`codecarbon`."""
     yield MeterSpec(
         name="codecarbon",
         summary="cross-check: what codecarbon's offline tracker reads; never counts",

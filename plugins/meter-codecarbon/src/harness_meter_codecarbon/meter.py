@@ -130,7 +130,7 @@ class CodecarbonMeter(Meter):
             if getattr(totals, part) <= getattr(before, part) and seconds(now - then) >= SILENT_S:
                 register.gap_s += seconds(now - then)
             if sources[part].method is not register.method and register.lost is None:
-                register.lost = Unavailable(f"codecarbon changed its way: {sources[part].note}")
+                register.lost = Unavailable(f"codecarbon changed its method: {sources[part].note}")
         return Snapshot(now, self._state(totals), took)
 
     def _state(self, totals: Totals) -> dict[str, float | Cumulative | Unavailable]:

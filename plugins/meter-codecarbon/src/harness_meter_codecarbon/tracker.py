@@ -154,7 +154,7 @@ class Tracker:
             kwh = record.cpu_energy, record.gpu_energy, record.ram_energy
             return Totals(*(float(each) * JOULES_PER_KWH for each in kwh))
         except (AttributeError, TypeError, ValueError) as error:
-            return Unavailable(f"codecarbon's record is not understood: {error}")
+            return Unavailable(f"codecarbon's record cannot be parsed: {error}")
 
     def first_totals(self) -> Totals | Unavailable:
         """Joules after the shortest time in which it measures twice: proof that it measures at all."""

@@ -20,7 +20,7 @@ def _meter(options: FuelOptions) -> ImpactMeter:
 
 @hookimpl
 def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
-    """Offers `fuel`."""
+    """`fuel`."""
     yield ImpactMeterSpec(
         name="fuel",
         summary="Carbon from energy: operational (grid intensity, PUE) and embodied (tables), in g",

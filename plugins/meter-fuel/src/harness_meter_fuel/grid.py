@@ -103,7 +103,7 @@ def _short_grid(value: object) -> object:
         return {"cloud": place.lower(), "region": region or None}
     if not re.fullmatch(r"[A-Za-z]{2,3}", place) or (slash and not region.strip()):
         raise ValueError(
-            f"{value!r} names no grid; accepted: a number of g/kWh, a country code such as USA or FR, "
+            f"{value!r} does not name a grid; accepted: a number of g/kWh, a country code such as USA or FR, "
             "COUNTRY/REGION such as USA/indiana, gcp/REGION, or a mapping"
         )
     return {"country": place.upper(), "region": region.strip() if slash else None}

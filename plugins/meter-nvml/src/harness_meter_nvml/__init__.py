@@ -1,4 +1,4 @@
-"""Offers the meter `nvml`: energy of NVIDIA devices. Importing this module imports no driver library."""
+"""Plugin: the meter `nvml`: energy of NVIDIA devices. Importing this module imports no driver library."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def _aqueduct() -> Callable[..., None]:
 
 @hookimpl
 def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
-    """Offers `scarf`."""
+    """`scarf`."""
     yield ImpactMeterSpec(
         name="scarf",
         summary="Water from energy: on-site, off-site, and weighted by local water stress (adjusted water impact)",
@@ -55,7 +55,7 @@ def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
 
 @hookimpl
 def harness_commands() -> Iterable[CommandSpec]:
-    """Offers `harness sites` and `harness scarf-aqueduct`."""
+    """`harness sites` and `harness scarf-aqueduct`."""
     yield CommandSpec(name="sites", summary="Lists the sites scarf knows, with source and confidence", load=_sites)
     yield CommandSpec(
         name="scarf-aqueduct", summary="Takes basins out of a downloaded WRI Aqueduct 4.0", load=_aqueduct

@@ -37,7 +37,7 @@ def zone(name: str) -> ZoneInfo:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         known = available_timezones()
         accepted = "an IANA name such as America/Phoenix"
-        raise UsageError(f"{name!r} is no time zone", accepted=accepted, hint=did_you_mean(name, known)) from None
+        raise UsageError(f"{name!r} is not a time zone", accepted=accepted, hint=did_you_mean(name, known)) from None
 
 
 def local_instant(text: str, name: str) -> float:
@@ -53,7 +53,7 @@ def local_instant(text: str, name: str) -> float:
     try:
         stamp = datetime.fromisoformat(text.strip())
     except ValueError:
-        raise UsageError(f"{text!r} is no time", accepted="ISO 8601, such as 2025-06-30T20:00") from None
+        raise UsageError(f"{text!r} is not a time", accepted="ISO 8601, such as 2025-06-30T20:00") from None
     if stamp.tzinfo is not None:
         return stamp.timestamp()
     if not name:

@@ -61,10 +61,10 @@ def read(path: Path, name: str = "") -> Table:
         columns = tuple(next(reader, ()))
         repeated = {column for column in columns if columns.count(column) > 1}
         if repeated:
-            raise UsageError(f"column {', '.join(sorted(repeated))} stands twice", where=shown)
+            raise UsageError(f"column {', '.join(sorted(repeated))} appears twice", where=shown)
         rows = tuple(_rows(reader, columns, skipped, shown))
     except csv.Error as error:
-        raise UsageError(f"is no CSV: {error}", where=f"{shown}:{skipped + reader.line_num}") from error
+        raise UsageError(f"is not CSV: {error}", where=f"{shown}:{skipped + reader.line_num}") from error
     return Table(shown, columns, rows, notes, hashlib.sha256(raw).hexdigest())
 
 

@@ -15,7 +15,7 @@ def _meter(_options: NoOptions) -> Meter:
 
 @hookimpl
 def harness_meters() -> Iterable[MeterSpec]:
-    """Offers `zeus`."""
+    """`zeus`."""
     yield MeterSpec(
         name="zeus",
         summary="cross-check: what a ZeusMonitor reads; never counts",

@@ -91,7 +91,7 @@ class ZeusMeter(Meter):
         if joules is None:
             return Unavailable("Zeus left it out")
         if not math.isfinite(joules):
-            return Unavailable(f"Zeus says {joules} J")
+            return Unavailable(f"Zeus reported {joules} J")
         if joules < last:
             return Unavailable(f"Zeus' value fell from {last:g} to {joules:g} J: a counter wrapped or was reset unseen")
         self._last[name] = joules

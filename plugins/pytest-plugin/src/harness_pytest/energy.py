@@ -26,7 +26,7 @@ def named(meters: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
             value = None
         one = {value: None} if isinstance(value, str) else value
         if not isinstance(one, dict) or len(one) != 1:
-            raise UsageError(f"{text!r} is no meter", accepted="a name, or one name with a mapping of its options")
+            raise UsageError(f"{text!r} is not a meter", accepted="a name, or one name with a mapping of its options")
         ((name, options),) = one.items()
         if not isinstance(options, dict | None):
             raise UsageError(f"the options of meter {name} are {options!r:.60}", accepted="a mapping")

@@ -1,4 +1,4 @@
-"""Offers the scorer `reward-model`. Importing this module imports no torch."""
+"""Plugin: the scorer `reward-model`. Importing this module imports no torch."""
 
 from __future__ import annotations
 

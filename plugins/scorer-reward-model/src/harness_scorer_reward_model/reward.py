@@ -94,7 +94,7 @@ def load(name: str, revision: str | None, dtype: str, device: torch.device) -> R
     missing = sorted(info["missing_keys"])
     if missing:
         raise MeasurementError(
-            f"{name} is no trained reward model: it lacks {', '.join(missing[:3])}",
+            f"{name} is not a trained reward model: it lacks {', '.join(missing[:3])}",
             accepted="a sequence-classification model with its score head",
         )
     if model.config.num_labels != 1:

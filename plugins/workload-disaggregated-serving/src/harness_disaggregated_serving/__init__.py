@@ -1,6 +1,6 @@
 """Carbon-aware disaggregated serving, after the published abstracts of GreenLLM with our own carbon model.
 
-Offers workloads `greenllm`, `greenllm-simulated`, `serve-endpoint` and command `greenllm`. Importing this module
+Adds workloads `greenllm`, `greenllm-simulated`, `serve-endpoint` and command `greenllm`. Importing this module
 imports neither torch nor numpy.
 """
 
@@ -84,7 +84,7 @@ def _endpoint(options: EndpointOptions) -> Workload:
 
 @hookimpl
 def harness_workloads() -> Iterable[WorkloadSpec]:
-    """Offers `greenllm`, `greenllm-simulated` and `serve-endpoint`."""
+    """`greenllm`, `greenllm-simulated` and `serve-endpoint`."""
     yield WorkloadSpec(
         name="greenllm",
         summary="disaggregated serving by a real pair of processes: whole, prefill/decode or draft/verify",
@@ -97,7 +97,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
     yield WorkloadSpec(
         name="greenllm-simulated",
         modelled=True,
-        summary="simulated: disaggregated serving on a pair of device profiles, one cell of the grid",
+        summary="simulated: disaggregated serving on a pair of device profiles, one point of the grid",
         factory=_simulated,
         columns=tuple(replace(column, method=Method.SIMULATED) for column in REQUEST_COLUMNS),
         functional_units=FUNCTIONAL_UNITS,
@@ -123,7 +123,7 @@ def _greenllm() -> Any:
 
 @hookimpl
 def harness_commands() -> Iterable[CommandSpec]:
-    """Offers `harness greenllm`."""
+    """`harness greenllm`."""
     yield CommandSpec(
         name="greenllm", summary="which serving configuration emits least, from stored profiles", load=_greenllm
     )

@@ -157,9 +157,9 @@ def speculative_bandwidth(
 
 def _positive(name: str, value: float) -> None:
     if not value > 0:
-        raise UsageError(f"{name} {value} is not positive", accepted="a number above 0")
+        raise UsageError(f"{name} is {value}", accepted="a number above 0")
 
 
 def _share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise UsageError(f"{name} {value} is no share", accepted="a number from 0 to 1")
+        raise UsageError(f"{name} is {value}", accepted="a number from 0 to 1")

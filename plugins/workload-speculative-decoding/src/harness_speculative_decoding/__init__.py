@@ -1,4 +1,4 @@
-"""Offers decoding with one model and with several, alignment, and a scorer. Importing this module imports no torch."""
+"""Plugin: decoding with one model and with several, alignment, and a scorer. Importing this module imports no torch."""
 
 from __future__ import annotations
 

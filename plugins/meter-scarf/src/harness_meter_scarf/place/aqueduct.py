@@ -54,7 +54,7 @@ def sheet_of(path: Path) -> Sheet:
         if mark in path.name:
             return sheet
     marks = ", ".join(f"Aqueduct40_{mark}_*.csv" for mark in _MARKS.values())
-    raise UsageError("is none of the tables by its name", where=str(path), accepted=marks)
+    raise UsageError("is not named like any of the tables", where=str(path), accepted=marks)
 
 
 def extract(paths: Sequence[Path], wanted: Iterable[str], scenarios: Sequence[Scenario] = ("bau",)) -> Extract:
@@ -73,7 +73,7 @@ def extract(paths: Sequence[Path], wanted: Iterable[str], scenarios: Sequence[Sc
     result = Extract()
     sheets = {sheet_of(path): path for path in paths}
     if len(sheets) < len(paths):
-        raise UsageError("two files are the same table by their names", accepted="one file of each table")
+        raise UsageError("two files are named like the same table", accepted="one file of each table")
     if "annual" not in sheets:
         raise UsageError("the annual table is missing", accepted="Aqueduct40_baseline_annual_*.csv among the files")
     for sheet, path in sheets.items():
@@ -192,7 +192,8 @@ def parse_basins(texts: Iterable[str]) -> dict[str, str]:
         site, equals, code = (part.strip() for part in text.partition("="))
         if not (equals and site and PFAF.fullmatch(code)) or site in found:
             raise UsageError(
-                f"{text!r} names no basin", accepted="SITE=PFAF_ID with six digits, each site once, such as dc1=171050"
+                f"{text!r} does not name a basin",
+                accepted="SITE=PFAF_ID with six digits, each site once, such as dc1=171050",
             )
         found[site] = code
     if not found:

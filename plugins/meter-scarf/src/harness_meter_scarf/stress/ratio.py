@@ -115,7 +115,7 @@ def checked_raw(raw: float) -> float:
     """The raw value, if it is a ratio or one of WRI's two codes; otherwise raises UsageError."""
     if not math.isfinite(raw) or (raw < 0 and raw != NO_DATA):
         raise UsageError(
-            f"{raw:g} is no stress ratio",
+            f"{raw:g} is not a stress ratio",
             accepted="a finite ratio of at least 0, -9999 for no data, 9999 for near exhausted; no category, no score",
         )
     return raw
@@ -143,7 +143,7 @@ def ratio(cell: Cell, where: str, near_exhausted: NearExhausted = "refuse") -> W
 def of_category(category: int) -> Wsf:
     """The interval of a province's category: no point value is known, so the value is the lower end."""
     if category not in BINS:
-        raise UsageError(f"{category} is no stress category", accepted=", ".join(map(str, BINS)))
+        raise UsageError(f"{category} is not a stress category", accepted=", ".join(map(str, BINS)))
     low, high = BINS[category]
     flags: tuple[str, ...] = ("category-bounded (province): an interval without a point value, shown at its lower end",)
     if category == ARID:
@@ -162,7 +162,7 @@ def score(raw: float) -> float:
 def category(score_value: float) -> int:
     """WRI's category of a score: its floor, 5 counts as 4."""
     if not 0 <= score_value <= 5:
-        raise UsageError(f"{score_value} is no score", accepted="0 to 5")
+        raise UsageError(f"{score_value} is not a score", accepted="0 to 5")
     return min(4, math.floor(score_value))
 
 
@@ -191,7 +191,7 @@ def weights(years: Sequence[int], gamma: float, t0: int = BASELINE_YEAR, *, befo
     if not years:
         raise UsageError("there are no years to weight", accepted="at least one year")
     if len(set(years)) < len(years):
-        raise UsageError(f"a year stands twice in {list(years)}")
+        raise UsageError(f"a year appears twice in {list(years)}")
     if not (math.isfinite(gamma) and gamma > -1):
         raise UsageError(f"gamma is {gamma}", accepted="a finite number above -1")
     early = [year for year in years if year < t0]

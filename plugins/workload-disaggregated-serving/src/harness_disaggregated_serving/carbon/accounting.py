@@ -60,7 +60,7 @@ class HeldDevice:
                 accepted="nothing negative, and busy no longer than reserved",
             )
         if not self.lifetime_s > 0:
-            raise UsageError(f"lifetime {self.lifetime_s} s of {self.name!r}", accepted="more than 0 s")
+            raise UsageError(f"the lifetime of {self.name!r} is {self.lifetime_s} s", accepted="more than 0 s")
 
     def embodied_share_g(self, accounting: Accounting) -> float | Unavailable:
         """Embodied carbon charged to the window, in g."""
@@ -98,7 +98,7 @@ class Footprint:
 def operational_g(energy_j: float, intensity: float) -> float:
     """Grams of an energy at a grid intensity in g/kWh: 1 J at a g/kWh is a / 3600 mg."""
     if not (intensity >= 0 and math.isfinite(intensity)):
-        raise UsageError(f"grid intensity {intensity} g/kWh", accepted="a finite number, 0 or more")
+        raise UsageError(f"the grid intensity is {intensity} g/kWh", accepted="a finite number, 0 or more")
     return kwh(energy_j) * intensity
 
 

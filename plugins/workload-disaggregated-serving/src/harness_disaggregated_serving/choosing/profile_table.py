@@ -149,7 +149,7 @@ class ProfileTable:
         seen: set[tuple[object, ...]] = set()
         for row in self.rows:
             if row.cell in seen:
-                raise UsageError(f"two rows for cell {row.cell}", accepted="one row a cell")
+                raise UsageError(f"two rows for grid point {row.cell}", accepted="one row for each")
             seen.add(row.cell)
 
     def with_rows(self, key: ProfileKey, rows: Iterable[ProfileRow]) -> ProfileTable:

@@ -141,7 +141,9 @@ def candidates(table: ProfileTable, demand: Demand) -> tuple[Candidate, ...]:
 
 def _checked(demand: Demand) -> None:
     if not (demand.qps > 0 and demand.bandwidth >= 0 and 0 <= demand.attainment <= 1 and demand.prompt_tokens >= 1):
-        raise UsageError(f"{demand}", accepted="a rate above 0, a bandwidth of 0 or more, a share, at least 1 token")
+        raise UsageError(
+            f"the demand is {demand}", accepted="a rate above 0, a bandwidth of 0 or more, a share, at least 1 token"
+        )
 
 
 def _at(rows: list[ProfileRow], demand: Demand) -> Candidate:
@@ -259,7 +261,9 @@ class Hysteresis:
 
     def __post_init__(self) -> None:
         if not (0 <= self.margin < 1 and self.dwell_s >= 0):
-            raise UsageError(f"hysteresis {self.margin}, {self.dwell_s} s", accepted="a share below 1, and 0 s or more")
+            raise UsageError(
+                f"the hysteresis is {self.margin} and {self.dwell_s} s", accepted="a share below 1, and 0 s or more"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,7 +73,7 @@ def sweep_command(
 ) -> None:
     """Prints who wins, and writes table and chart into the run's folder."""
     if not run.is_dir():
-        raise UsageError(f"{run} is no folder", accepted="the folder of a run")
+        raise UsageError(f"{run} is not a folder", accepted="the folder of a run")
     text, chart = write_sweep(run, slo)
     typer.echo(text.read_text(encoding="utf-8"))
     typer.echo(f"chart: {chart}")

@@ -94,7 +94,7 @@ def requests(arrivals: Arrivals, lengths: Lengths, count: int, seed: int) -> Ite
     import numpy as np
 
     if count < 0:
-        raise UsageError(f"{count} requests", accepted="0 or more")
+        raise UsageError(f"the number of requests is {count}", accepted="0 or more")
     when, prompts, outputs = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3))
     times = arrivals.times(when)
     left = count
@@ -118,7 +118,7 @@ def trace(path: Path) -> list[Request]:
     for line, row in enumerate(found, start=2):
         if not (math.isfinite(row.arrival_s) and row.prompt_tokens >= 1 and row.output_tokens >= 1):
             raise UsageError(
-                f"{row.arrival_s}, {row.prompt_tokens}, {row.output_tokens}",
+                f"a request at {row.arrival_s} s with {row.prompt_tokens} and {row.output_tokens} tokens",
                 where=f"{path}:{line}",
                 accepted="a finite time and at least 1 token each",
             )
@@ -127,4 +127,4 @@ def trace(path: Path) -> list[Request]:
 
 def _checked_rate(rate_per_s: float) -> None:
     if not (rate_per_s > 0 and math.isfinite(rate_per_s)):
-        raise UsageError(f"{rate_per_s} requests per second", accepted="a finite number above 0")
+        raise UsageError(f"the rate is {rate_per_s} requests per second", accepted="a finite number above 0")

@@ -41,7 +41,7 @@ class Fixed(Lengths):
 
     def __post_init__(self) -> None:
         if self.prompt_tokens < 1 or self.output_tokens < 1:
-            raise UsageError(f"lengths {self.prompt_tokens} and {self.output_tokens}", accepted="at least 1 token each")
+            raise UsageError(f"a length is {min(self.prompt_tokens, self.output_tokens)}", accepted="at least 1 token")
 
     def draw(
         self,
@@ -156,6 +156,6 @@ def read_rows(path: Path, *, timed: bool) -> list[tuple[float, int, int]]:
             )
         except (TypeError, ValueError):
             raise UsageError(
-                f"no number in {[row.get(name) for name in wanted]}", where=f"{path}:{line}", accepted="numbers"
+                f"found {[row.get(name) for name in wanted]}", where=f"{path}:{line}", accepted="numbers"
             ) from None
     return rows

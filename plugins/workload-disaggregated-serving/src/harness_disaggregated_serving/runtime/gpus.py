@@ -23,7 +23,7 @@ def missing(role: str, name: str) -> Unavailable | None:
     try:
         device = torch.device(name)
     except RuntimeError:
-        return Unavailable(f"role {role}: torch knows no device {name!r}")
+        return Unavailable(f"role {role}: torch has no device {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         return Unavailable(f"role {role} asks for {name}; this machine has {torch.cuda.device_count()} CUDA devices")
     return None

@@ -132,9 +132,11 @@ def _fitted(name: str, points: Sequence[Point]) -> tuple[tuple[float, ...], Held
     import numpy as np
 
     if len(points) < 8:
-        raise MeasurementError(f"{len(points)} cells of {name} are too few to fit and to judge", accepted="at least 8")
+        raise MeasurementError(
+            f"{len(points)} grid points of {name} are too few to fit and to judge", accepted="at least 8"
+        )
     if any(not point.seconds > 0 for point in points):
-        raise MeasurementError(f"a cell of {name} took no time")
+        raise MeasurementError(f"a grid point of {name} took no time")
     ordered = sorted(points, key=lambda point: point.factors[::-1])
     factors = np.array([point.factors for point in ordered])
     seconds = np.array([point.seconds for point in ordered])

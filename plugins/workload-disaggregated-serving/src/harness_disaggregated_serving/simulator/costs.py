@@ -15,7 +15,7 @@ from harness.errors import UsageError
 def _checked(**coefficients: float) -> None:
     for name, value in coefficients.items():
         if not (value >= 0 and math.isfinite(value)):
-            raise UsageError(f"{name} {value}", accepted="a finite number, 0 or more")
+            raise UsageError(f"{name} is {value}", accepted="a finite number, 0 or more")
 
 
 @dataclass(frozen=True, slots=True)

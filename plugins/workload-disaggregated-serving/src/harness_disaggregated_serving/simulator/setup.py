@@ -110,7 +110,8 @@ class Link:
     def __post_init__(self) -> None:
         if not (self.bandwidth > 0 and self.rtt_s >= 0 and math.isfinite(self.rtt_s)):
             raise UsageError(
-                f"link of {self.bandwidth} B/s and {self.rtt_s} s", accepted="a bandwidth above 0, a time of 0 or more"
+                f"the link has {self.bandwidth} B/s and {self.rtt_s} s",
+                accepted="a bandwidth above 0, a time of 0 or more",
             )
 
 
@@ -134,7 +135,7 @@ class Speculation:
 
     def __post_init__(self) -> None:
         if not self.acceptance or not all(0 <= rate <= 1 for rate in self.acceptance):
-            raise UsageError(f"acceptance {self.acceptance}", accepted="one share from 0 to 1 for each proposal")
+            raise UsageError(f"the acceptance is {self.acceptance}", accepted="one share from 0 to 1 for each proposal")
 
     @property
     def gamma(self) -> int:
@@ -191,19 +192,20 @@ class Setup:
     def __post_init__(self) -> None:
         name = self.configuration.value
         if self.configuration.needs_old and (self.old is None or self.link is None):
-            raise UsageError(f"configuration {name!r} without an old device or a link", accepted="both")
+            raise UsageError(f"configuration {name!r} lacks its old device or its link", accepted="both")
         if self.configuration.speculates and self.speculation is None:
-            raise UsageError(f"configuration {name!r} without speculation", accepted="acceptance by position")
+            raise UsageError(f"configuration {name!r} lacks its acceptance", accepted="acceptance by position")
         if self.configuration.speculates and self.batching is Batching.ALTERNATING:
-            raise UsageError(f"alternating batching of {name!r}", accepted="`standalone` and `dpd`")
+            raise UsageError(f"{name!r} cannot batch alternately", accepted="`standalone` or `dpd`")
         if self.max_batch < 1 or self.max_prefill_tokens < 1 or self.kv_bytes_per_token < 0:
             raise UsageError(
-                f"limits {self.max_batch}, {self.max_prefill_tokens}, {self.kv_bytes_per_token}",
+                f"max_batch, max_prefill_tokens and kv_bytes_per_token are {self.max_batch}, {self.max_prefill_tokens} "
+                f"and {self.kv_bytes_per_token}",
                 accepted="at least 1, 1 and 0",
             )
         if self.batching is Batching.NONE and any(device.phase_w for device in self.devices.values()):
             raise UsageError(
-                "watts by phase without iteration batching: phases overlap then", accepted="active_w alone"
+                "watts by phase need iteration batching: phases overlap without it", accepted="active_w alone"
             )
 
     @property

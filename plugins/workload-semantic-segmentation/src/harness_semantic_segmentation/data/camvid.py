@@ -107,7 +107,7 @@ def _lines(base: Path, part: str) -> list[Pair]:
     for number, line in enumerate(found.read_text(encoding="utf-8").splitlines(), start=1):
         words = line.split()
         if len(words) not in (0, 2):
-            raise UsageError(f"{len(words)} words", where=f"{found}:{number}", accepted="an image and its labels")
+            raise UsageError(f"found {len(words)} words", where=f"{found}:{number}", accepted="an image and its labels")
         if words:
             pairs.append(Pair(Path(words[0]).stem, base / words[0], base / words[1]))
     return pairs

@@ -91,9 +91,9 @@ def export(folder: Path, name: str, classes: Bytes) -> Path:
         UsageError: another size, or no class number.
     """
     if classes.shape != SIZE:
-        raise UsageError(f"a prediction of {' x '.join(map(str, classes.shape))} for {name}", accepted="1024 x 2048")
+        raise UsageError(f"the prediction for {name} is {' x '.join(map(str, classes.shape))}", accepted="1024 x 2048")
     if int(classes.max()) >= len(LABEL_IDS):
-        raise UsageError(f"class {int(classes.max())} in the prediction for {name}", accepted="0 to 18")
+        raise UsageError(f"the prediction for {name} has class {int(classes.max())}", accepted="0 to 18")
     path = folder / f"{name}_leftImg8bit.png"
     write(path, TO_LABEL[classes])
     return path

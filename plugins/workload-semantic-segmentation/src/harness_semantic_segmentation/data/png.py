@@ -36,9 +36,9 @@ def _read(path: Path, modes: tuple[str, ...], accepted: str) -> Bytes:
     except FileNotFoundError:
         raise UsageError("there is no such file", where=str(path)) from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise UsageError(f"this is no readable image: {error}", where=str(path), accepted=accepted) from None
+        raise UsageError(f"this is not a readable image: {error}", where=str(path), accepted=accepted) from None
     if mode not in modes or found.dtype != np.uint8:
-        raise UsageError(f"an image of mode {mode}", where=str(path), accepted=accepted)
+        raise UsageError(f"the image has mode {mode}", where=str(path), accepted=accepted)
     return found
 
 

@@ -152,7 +152,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # noqa: BLE001 - torch raises many kinds; all of them mean that the file is not one
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NetworkError(
-            f"{path}: this is no checkpoint of tensors: {first}; "
+            f"{path}: this is not a checkpoint of tensors: {first}; "
             "accepted: a file of torch.save that holds tensors only, such as a state dict"
         ) from None
     state = found.get("state_dict", found) if isinstance(found, dict) else found

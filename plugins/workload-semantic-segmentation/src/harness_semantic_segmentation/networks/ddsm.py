@@ -191,7 +191,7 @@ class ChannelSampling(nn.Module):
         self.side, self.pool = math.isqrt(channels), pool
         if self.side**2 != channels:
             raise ValueError(
-                f"the channel branch arranges channels on a square grid: {channels} is no perfect square; "
+                f"the channel branch arranges channels on a square grid: {channels} is not a perfect square; "
                 f"{self.side**2} and {(self.side + 1) ** 2} are"
             )
         self.query = nn.Conv2d(channels, channels, 1)

@@ -107,7 +107,9 @@ class SegmentationTask(pl.LightningModule):
         except FileNotFoundError:
             raise UsageError("there is no such checkpoint", where=str(path)) from None
         except Exception as error:  # noqa: BLE001 - torch raises many kinds; all of them mean that the file is not one
-            raise UsageError(f"this is no checkpoint of a training: {type(error).__name__}", where=str(path)) from None
+            raise UsageError(
+                f"this is not a checkpoint of a training: {type(error).__name__}", where=str(path)
+            ) from None
         differing = [key for key, value in asdict(self.recipe).items() if recipe.get(key) != value]
         if differing:
             raise UsageError(

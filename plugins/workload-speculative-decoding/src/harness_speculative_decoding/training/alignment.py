@@ -269,7 +269,8 @@ def _checkpoint(folder: Path | None, identity: str) -> tuple[int, Path | None]:
         step, whose = int(found["global_step"]), found["alignment"]
     except Exception as error:
         raise UsageError(
-            f"{path} is no checkpoint that can be gone on from: {type(error).__name__}", accepted="another folder"
+            f"{path} is not a checkpoint that training can continue from: {type(error).__name__}",
+            accepted="another folder",
         ) from error
     if whose != identity:
         raise UsageError(

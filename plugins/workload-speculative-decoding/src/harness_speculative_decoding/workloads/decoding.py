@@ -28,7 +28,7 @@ def torch_device(backend: Backend) -> torch.device:
     device = getattr(backend, "device", None)
     if not isinstance(device, torch.device):
         raise MeasurementError(
-            f"the backend {type(backend).__name__} gives no PyTorch device", accepted="`backend: torch` in the suite"
+            f"the backend {type(backend).__name__} has no PyTorch device", accepted="`backend: torch` in the suite"
         )
     return device
 

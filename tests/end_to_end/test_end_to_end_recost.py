@@ -75,7 +75,7 @@ def test_one_measurement_answers_other_questions(tmp_path: Path) -> None:
 
     assert "did you mean 'grid'" in harness("recost", run, "--set", "fuel.gird=1", "--store", store, code=2)
     assert "did you mean 'fuel'" in harness("recost", run, "--set", "fule.grid=1", "--store", store, code=2)
-    assert "costed again from" in harness("score", new, code=2)
+    assert "recosted from" in harness("score", new, code=2)
     harness("recost", run, "--set", "fuel.grid=1", "--format", "csv", code=2)
     assert digests(run) == before
     assert len(list(store.iterdir())) == 2

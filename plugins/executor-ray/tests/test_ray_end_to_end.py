@@ -1,4 +1,4 @@
-"""Runs on a cluster of two nodes, as a user starts them, and what becomes of them under faults."""
+"""Runs on a cluster of two nodes, as a user starts them, and what becomes of them when something fails."""
 
 from __future__ import annotations
 

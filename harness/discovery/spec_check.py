@@ -1,4 +1,4 @@
-"""Whether a spec that a plugin offers holds what its fields promise, before anything relies on it."""
+"""Whether the fields of a plugin spec are of their types, before anything relies on them."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def check_spec(spec: object, hook: str) -> None:
     """Raises PluginError for the first field of a spec that is not what it must be."""
     for name, (holds, accepted) in CHECKS.items():
         if hasattr(spec, name) and not holds(value := getattr(spec, name)):
-            offered = getattr(spec, "name", "")
-            raise PluginError(f"{hook} offered {offered!r} with {name} {value!r:.60}", accepted=accepted)
+            said = getattr(spec, "name", "")
+            raise PluginError(f"{hook} yielded {said!r} with {name} {value!r:.60}", accepted=accepted)
