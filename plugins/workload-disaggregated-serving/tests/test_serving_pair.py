@@ -315,15 +315,15 @@ def test_where_clocks_differ_a_transfer_is_timed_by_the_sender_alone(monkeypatch
 
     machines = count()
     monkeypatch.setattr(role_module, "clock_id", lambda: f"machine {next(machines)}")
-    asked = [Request(f"r{number}", 0.1 * number, [5] * 20, 8) for number in range(3)]
-    options = PairOptions(model=MODEL, latency_s=1.0, timeout_s=10.0)
+    asked = [Request(f"r{number}", 0.1 * number, [5] * 20, 8) for number in range(8)]
+    options = PairOptions(model=MODEL, latency_s=0.05, timeout_s=10.0)
     with ThreadPair(options, [Configuration.DPD]) as pair:
         assert not pair.one_clock
         outcomes = serve(pair, asked, Settings(configuration=Configuration.DPD))
     assert tokens(outcomes) == greedy_alone(asked)
-    for outcome in outcomes:
-        assert outcome.transfer_s is not None
-        assert 1.0 <= outcome.transfer_s < 2.0  # one emulated way, not two
+    taken_s = [outcome.transfer_s for outcome in outcomes if outcome.transfer_s is not None]
+    assert taken_s
+    assert 0.05 <= min(taken_s) < 0.1  # one emulated way, not two, for one that nothing held up
 
 
 def test_arrivals_do_not_wait_for_answers(pair: Pair) -> None:
