@@ -77,7 +77,11 @@ class Meter(ABC):
         """Reads every scope now. A failed read is Unavailable for that scope, never 0 and never the old value."""
 
     def conditions(self) -> Sequence[Condition]:
-        """State of the devices right now (throttling, foreign processes); asked for about once a second."""
+        """State of the devices right now (throttling, foreign processes); asked for about once a second.
+
+        A meter that reads a counter and power of one device says here where the two disagree, by
+        `harness.power_limit.counter_disagrees`; it never averages them.
+        """
         return ()
 
     def facts(self) -> Mapping[str, object]:

@@ -28,7 +28,9 @@ class Scope:
         gain: relative half-width of the sensor's proportional error (0.05 for ±5 %); None if it is not known.
         gain_class: sensors of one class err together, so their gain adds linearly.
         smoothing_s: averaging time of a smoothed power reading; 0 where none is known.
-        max_power_w: limit of the power this scope can draw, used to bound what a late counter hides.
+        max_power_w: limit of the power this scope can draw. It bounds what a late counter hides; joules beyond it are
+            not counted, and a window whose mean lies above limit x (1 + gain) + offset fails its trial.
+        offset_w: half-width of the sensor's constant error, in W.
         device: UUID of the device, where the scope is one; only devices the workload used are charged.
         note: what a reader should know (`model: TDP x load`).
     """
@@ -40,6 +42,7 @@ class Scope:
     gain_class: str = ""
     smoothing_s: float = 0.0
     max_power_w: float | None = None
+    offset_w: float = 0.0
     device: str | None = None
     note: str = ""
 
@@ -55,6 +58,7 @@ class Cumulative:
         other_j: joules obtained by another method than the scope's, by method.
         gap_s: seconds without valid data.
         resets: how often the counter went backwards.
+        dropped: how many readings were not counted because no device can have drawn what they showed.
     """
 
     joules: float
@@ -63,6 +67,7 @@ class Cumulative:
     other_j: Mapping[Method, float] = field(default_factory=dict)
     gap_s: float = 0.0
     resets: int = 0
+    dropped: int = 0
 
 
 class Snapshot(NamedTuple):
@@ -102,7 +107,8 @@ class Condition:
     """Something about a device's state that a reader, or the gate, must know.
 
     Attributes:
-        kind: `thermal_throttle`, `power_cap`, `foreign_process`, `clock_change`, `exclusive_unknown`, ...
+        kind: `thermal_throttle`, `power_cap`, `foreign_process`, `clock_change`, `exclusive_unknown`,
+            `counter_disagrees` (made by `harness.counter.counter_disagrees`), ...
         scope: where.
         detail: what was seen.
         fails: the trial's measurement is not valid because of it.

@@ -92,6 +92,13 @@ class Window(Protocol):
     def device(self, device: str, *, role: str = "", busy_s: float, reserved_s: float, stands_for: str = "") -> None:
         """Records how long a device served a role; `stands_for` names the product that it only pretends to be."""
 
+    def simulated_duration(self, seconds: float) -> None:
+        """Adds to how long the modelled work of this window takes on its own clock, where no machine does the work.
+
+        Rates, mean power and all that is charged by time use that clock; device rows are seconds of it. What the
+        model itself took on this machine is kept apart. A window that says it is modelled, whatever its offer says.
+        """
+
     def mark(self, name: str) -> AbstractContextManager[None]:
         """Opens a nested span (`steady`, `role:draft`) whose energy is read apart."""
 
@@ -162,7 +169,8 @@ class WorkloadSpec:
         options: model of the options.
         backends: names of the backends it runs on; empty for any.
         probe: options -> why it cannot run here, or None; runs in a process of its own.
-        modelled: its numbers come from a model of the hardware: trials may run side by side.
+        modelled: its numbers come from a model of the hardware: trials may run side by side, every number is
+            `simulated`, and without `Window.simulated_duration` nothing is divided or multiplied by time.
     """
 
     name: str

@@ -47,7 +47,7 @@ def test_no_unit_is_undefined_with_the_binding_condition_and_never_infinite() ->
     cost = per_unit(Amount.exact(10.0, "g"), "token", count(good(15), CASE))
     assert isinstance(cost, Undefined)
     assert "quality >= 15" in cost.reason
-    assert per_second("token", count(good(15), CASE), 2.0) == Amount.exact(0.0, "token/s")
+    assert per_second("token", count(good(15), CASE), Amount.exact(2.0, "s")) == Amount.exact(0.0, "token/s")
 
 
 def test_a_failed_item_counts_in_the_denominator_only() -> None:

@@ -19,6 +19,8 @@ from harness.sample import Cumulative, Scope, Snapshot, now_ns
 
 ATTEMPTS: Final = 3
 """How often a process tree that changes while it is read is read again."""
+JITTER_TICKS: Final = 10
+"""CPU time is counted in whole ticks by mode, CPU and process, so that a sum of them may move by several at once."""
 
 
 class CpuTimeOptions(Options):
@@ -130,7 +132,7 @@ class CpuTimeMeter(Meter):
         spent = self._read_cpu_s(pid)
         if isinstance(spent, Unavailable):
             return spent
-        tree = self._trees[name] = _Tree(pid, CounterTrack(max_power_w=most_w))
+        tree = self._trees[name] = _Tree(pid, CounterTrack(max_power_w=most_w, tick_s=JITTER_TICKS * clock_tick_s()))
         tree.track.update(self._clock(), spent * self._watts)
         return Scope(
             method=Method.ESTIMATED,

@@ -1,16 +1,18 @@
 """Meter `rapl`: Intel and AMD energy counters of CPU packages and DRAM, through the Linux powercap tree.
 
 Source: Linux kernel documentation, "Power Capping Framework": `energy_uj` counts microjoules and starts again at 0
-after `max_energy_range_uj`; both are files of each zone. Only root may read `energy_uj` since the PLATYPUS attack.
+after `max_energy_range_uj`; both are files of each zone, as are the limits of its constraints and `enabled`. Only root
+may read `energy_uj` since the PLATYPUS attack.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import PositiveFloat
 
@@ -19,6 +21,7 @@ from harness.meter import Meter, MeterContext, MeterSpec
 from harness.options import Options
 from harness.quantity import Method, Unavailable
 from harness.sample import Cumulative, Scope, Snapshot, now_ns
+from harness.units import nanoseconds
 
 MICROJOULES: Final = 1_000_000
 """In a joule; the kernel counts in them."""
@@ -28,6 +31,11 @@ GAIN: Final = 0.05
 """Half-width of the gain error that is assumed; the sensor's own is not published."""
 STILL_S: Final = 0.5
 """A package draws power whenever it is on: a counter that stands still for so long is dead."""
+UNLIMITED_W: Final = 1000.0
+"""More than any package or its memory draws; firmware that sets no limit often writes 4,095 W."""
+MIRROR_S: Final = 0.05
+"""So long two dies may take to show that they move, before they are taken for two."""
+LIMIT_FILES: Final = ("constraint_*_power_limit_uw", "constraint_*_max_power_uw", "max_power_range_uw")
 REMEDY: Final = (
     'allow it with a udev rule (SUBSYSTEM=="powercap", ACTION=="add", RUN+="/bin/chmod -R a+r /sys%p"), '
     "with `chmod a+r` on the energy_uj files as root until the next boot, or run as root"
@@ -40,8 +48,9 @@ class RaplOptions(Options):
 
     root: Path = Path("/sys/class/powercap")
     """Folder of the powercap tree."""
-    max_power_w: PositiveFloat = 1000.0
-    """More than any zone can draw, in W: it decides how often to read, and when a wrap may have been missed."""
+    max_power_w: PositiveFloat | None = None
+    """More than any zone can draw, in W: joules beyond it are not counted, and it decides how often to read. If not
+    set, the greatest limit that the kernel states for the zone and enforces, and 1000 W where it states none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +106,8 @@ def find_zones(root: Path, read_text: Callable[[Path], str] = _read_text) -> lis
 class _Counter:
     zone: Zone
     track: CounterTrack
-    range_j: float
+    range_j: float | None
+    limit_w: float
     last_error: str = field(default="")
 
 
@@ -108,6 +118,7 @@ class RaplMeter(Meter):
         options: where the tree lies.
         read_text: reads a file; raises OSError.
         clock: monotonic nanoseconds.
+        sleep: waits for counters to move.
     """
 
     def __init__(
@@ -115,10 +126,12 @@ class RaplMeter(Meter):
         options: RaplOptions,
         read_text: Callable[[Path], str] = _read_text,
         clock: Callable[[], int] = now_ns,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._options = options
         self._read_text = read_text
         self._clock = clock
+        self._sleep = sleep
         self._counters: dict[str, _Counter] = {}
         self._left_out: dict[str, str] = {}
 
@@ -148,19 +161,37 @@ class RaplMeter(Meter):
                 tick_s=TICK_S,
                 gain=GAIN,
                 gain_class="rapl",
-                max_power_w=self._options.max_power_w,
+                max_power_w=counter.limit_w,
                 note=f"RAPL zone {zone.name}"
                 + ("; whether the package holds it depends on the model" if zone.name == "dram" else ""),
             )
-        shortest_s = min((c.range_j / self._options.max_power_w for c in self._counters.values()), default=60.0)
+        wraps_s = [one.range_j / one.limit_w for one in self._counters.values() if one.range_j is not None]
+        shortest_s = min(wraps_s, default=60.0)
         self.sample_hz = min(10.0, max(1.0, 4.0 / shortest_s))
         return found
 
     def _start(self, zone: Zone) -> _Counter:
-        range_j = int(self._read_text(zone.folder / "max_energy_range_uj")) / MICROJOULES
-        track = CounterTrack(range_j, "wrap", self._options.max_power_w, tick_s=TICK_S)
+        limit_w = self._options.max_power_w or self._stated_limit_w(zone)
+        range_uj = self._number(zone.folder / "max_energy_range_uj")
+        range_j = range_uj / MICROJOULES if range_uj else None  # without one, a counter that falls was reset
+        policy: Literal["reset", "wrap"] = "wrap" if range_j else "reset"
+        track = CounterTrack(range_j, policy, limit_w, tick_s=TICK_S, gain=GAIN, longest_still_s=STILL_S)
         track.update(self._clock(), self._energy_j(zone))
-        return _Counter(zone, track, range_j)
+        return _Counter(zone, track, range_j, limit_w)
+
+    def _number(self, path: Path) -> int | None:
+        try:
+            return int(self._read_text(path))
+        except (OSError, ValueError):
+            return None
+
+    def _stated_limit_w(self, zone: Zone) -> float:
+        """The greatest of the zone's limits. A zone that is not enabled draws what it likes: its limits say nothing."""
+        if self._number(zone.folder / "enabled") == 0:
+            return UNLIMITED_W
+        files = [path for pattern in LIMIT_FILES for path in sorted(zone.folder.glob(pattern))]
+        stated = [number / 1e6 for path in files if (number := self._number(path)) is not None and number > 0]
+        return min(max(stated, default=UNLIMITED_W), UNLIMITED_W)
 
     def _energy_j(self, zone: Zone) -> float:
         return int(self._read_text(zone.folder / "energy_uj")) / MICROJOULES
@@ -168,8 +199,9 @@ class RaplMeter(Meter):
     def _without_mirrors(self, zones: list[Zone]) -> list[Zone]:
         """Leaves out a die whose counter repeats another die's of its socket, with what lies in it.
 
-        A counter read between two reads of another one, and lying between them, is the same counter: two of them
-        agree within a millisecond of 65 kJ by chance about never.
+        A counter read between two reads of another one, and lying between them, is the same counter once both have
+        moved and still agree: two of them do so within a millisecond of 65 kJ by chance about never. Two that stand at
+        0 agree and are none.
         """
         kept: list[Zone] = []
         for zone in zones:
@@ -188,10 +220,21 @@ class RaplMeter(Meter):
 
     def _same_counter(self, one: Zone, other: Zone) -> bool:
         try:
-            before, between, after = (self._energy_j(zone) for zone in (one, other, one))
+            first, agree = self._beside(one, other)
+            until_ns = self._clock() + nanoseconds(MIRROR_S)
+            while agree and self._clock() < until_ns:
+                self._sleep(TICK_S)
+                shown, agree = self._beside(one, other)
+                if agree and all(now != then for now, then in zip(shown, first, strict=True)):
+                    return True
         except (OSError, ValueError):
             return False
-        return before <= between <= after
+        return False
+
+    def _beside(self, one: Zone, other: Zone) -> tuple[tuple[float, float], bool]:
+        """Both counters, and whether the second lies between two reads of the first."""
+        before, between, after = (self._energy_j(zone) for zone in (one, other, one))
+        return (before, between), before <= between <= after
 
     def read(self) -> Snapshot:
         """Reads the counters one after another."""
@@ -215,10 +258,11 @@ class RaplMeter(Meter):
         return state
 
     def facts(self) -> Mapping[str, object]:
-        """Zones read, their ranges, and the zones left out with the reason."""
+        """Zones read, their ranges and limits, and the zones left out with the reason."""
         return {
             "zones": {name: str(counter.zone.folder) for name, counter in self._counters.items()},
             "range_j": {name: counter.range_j for name, counter in self._counters.items()},
+            "limit_w": {name: counter.limit_w for name, counter in self._counters.items()},
             "left_out": dict(self._left_out),
             "last_errors": {name: c.last_error for name, c in self._counters.items() if c.last_error},
         }

@@ -12,7 +12,7 @@ import itertools
 import json
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -174,7 +174,7 @@ class ReplayMeter(Meter):
         while track.next < len(track.times) and track.times[track.next] <= at_ns:
             state = track.register.update(track.times[track.next], track.values[track.next])
             # What the counter counted before the trace began is not in it; all its joules are the model's.
-            track.state = Cumulative(state.joules, state.over_j, state.under_j, {}, state.gap_s, state.resets)
+            track.state = replace(state, other_j={})
             track.next += 1
         if track.state is None:
             return Unavailable("the trace has not begun")

@@ -270,7 +270,8 @@ class SimulatedMeter(Meter):
                 found[name] = Unavailable(error.message)
                 continue
             most_w = accelerator.busy_w * (1 + max(accelerator.gain_error, 0.0))
-            track = CounterTrack(max_power_w=most_w, tick_s=accelerator.tick_s)
+            still_s = STILL_TICKS * accelerator.tick_s if accelerator.idle_w > 0 else None
+            track = CounterTrack(max_power_w=most_w, tick_s=accelerator.tick_s, longest_still_s=still_s)
             track.update(now, joules)
             self._tracks[name] = (accelerator, track)
             found[name] = Scope(

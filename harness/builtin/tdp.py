@@ -7,14 +7,14 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, Self
 
 import psutil
 from pydantic import PositiveFloat, model_validator
 
-from harness.builtin.cpu_time import clock_tick_s, tree_cpu_s
+from harness.builtin.cpu_time import JITTER_TICKS, clock_tick_s, tree_cpu_s
 from harness.builtin.host import cpu_model, topology
 from harness.counter import CounterTrack
 from harness.meter import Meter, MeterContext, MeterSpec
@@ -179,7 +179,8 @@ class TdpMeter(Meter):
         found: dict[str, Scope | Unavailable] = {}
         for name, cpus in chosen.items():
             watts = power.watts * (len(sockets) if shared else 1)
-            self._registers[name] = _Register(cpus, watts / len(cpus), CounterTrack(max_power_w=watts), CounterTrack())
+            track = CounterTrack(max_power_w=watts, tick_s=JITTER_TICKS * clock_tick_s())
+            self._registers[name] = _Register(cpus, watts / len(cpus), track, CounterTrack())
             found[name] = Scope(
                 method=Method.ESTIMATED,
                 within=tuple(per_package) if shared else (),
@@ -230,7 +231,7 @@ class TdpMeter(Meter):
         low, high = self._options.range
         over_j = state.over_j + state.joules * (1 - low)
         under_j = state.under_j * high + state.joules * (high - 1)
-        return Cumulative(state.joules, over_j, under_j, state.other_j, state.gap_s, state.resets)
+        return replace(state, over_j=over_j, under_j=under_j)
 
     def facts(self) -> Mapping[str, object]:
         """CPU model, power and its source, what is charged."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from operator import itemgetter
 from pathlib import Path
@@ -12,14 +13,14 @@ from typing import Any
 
 from harness import functional_unit
 from harness.discovery.guard import expect, naming
-from harness.errors import PluginError
+from harness.errors import HarnessError, PluginError
 from harness.functional_unit import UnitCount, per_unit
 from harness.impact import Costed, DeviceUse, EnergyTrace, Factor, Impact, ImpactMeter, ImpactMeterSpec
 from harness.planning.point import order_impacts
-from harness.quantity import Amount, Unavailable, Undefined, Value, total
+from harness.quantity import Amount, Method, Unavailable, Undefined, Value, total
 from harness.records.files import read_lines
 from harness.records.paths import ENERGY
-from harness.records.record import Measurement, Span
+from harness.records.record import SIMULATOR, Measurement, Span
 from harness.sample import Scope, disjoint
 from harness.units import seconds
 
@@ -62,7 +63,7 @@ class Costs:
         return {
             metric: per_unit(value, name, counted)
             for metric, value in self.totals.items()
-            if metric not in self.ratios and metric != "power_w"
+            if metric not in self.ratios and metric != "power_w" and not metric.startswith(SIMULATOR)
         }
 
 
@@ -93,27 +94,33 @@ class _Kept:
 
 @dataclass(slots=True)
 class _Window:
-    """A window before any impact meter: energy, readings and device rows."""
+    """A window before any impact meter: energy, readings, device rows, and what its modelling took here."""
 
     span: Span
     energy: dict[str, Value]
     readings: dict[str, Value]
     uses: tuple[DeviceUse, ...]
+    simulator: dict[str, Value] = field(default_factory=dict)
 
 
 class CostedWindows:
     """The windows of one measurement.
 
+    Where the work is modelled, meters and clock saw the model's computation and not the work: what they read stands
+    apart, time is the work's own, and nothing is better than `simulated`.
+
     Args:
         measurement: what the worker saw.
         trace: cumulative joules over time.
+        modelled: whether the work of every window is modelled, for measurements that do not say so of their windows.
     """
 
-    def __init__(self, measurement: Measurement, trace: EnergyTrace) -> None:
+    def __init__(self, measurement: Measurement, trace: EnergyTrace, *, modelled: bool = False) -> None:
         self._measurement = measurement
         self._trace = trace
         self._scopes = measurement.scopes
-        self._windows = [self._window(span) for span in measurement.windows]
+        spans = [replace(span, modelled=span.modelled or modelled) for span in measurement.windows]
+        self._windows = [self._window(span) for span in spans]
 
     def _window(self, span: Span) -> _Window:
         energy = {
@@ -121,10 +128,17 @@ class CostedWindows:
             for reading in self._measurement.readings
             if reading.primary and reading.span == "window" and reading.window == span.window
         }
-        readings: dict[str, Value] = {"duration_s": Amount.exact(span.duration_s, "s")}
-        _add_energy(readings, energy, self._scopes)
         uses = tuple(row.use for row in self._measurement.uses if row.window == span.window)
-        return _Window(span, energy, readings, uses)
+        readings: dict[str, Value] = {"duration_s": span.work}
+        simulator: dict[str, Value] = {}
+        if span.modelled:
+            simulator = {f"{SIMULATOR}energy_j:{scope}": value for scope, value in energy.items()}
+            simulator = {f"{SIMULATOR}s": Amount.exact(span.duration_s, "s"), **simulator}
+            energy = {}
+            readings["energy_j"] = Unavailable("the work is modelled, and no impact meter gives its energy")
+        else:
+            _add_energy(readings, energy, self._scopes)
+        return _Window(span, energy, readings, uses, simulator)
 
     def cost(self, applied: Sequence[Applied], only: Sequence[str] | None = None) -> Costs:
         """Applies impact meters in their order.
@@ -148,24 +162,26 @@ class CostedWindows:
         )
 
     def _applied(self, window: _Window, applied: Sequence[Applied], kept: _Kept) -> dict[str, Value]:
-        energy, readings, scopes = dict(window.energy), dict(window.readings), dict(self._scopes)
+        energy, readings = dict(window.energy), dict(window.readings)
+        modelled = window.span.modelled
+        scopes = {} if modelled else dict(self._scopes)
+        duration = readings["duration_s"]
         for each in applied:
             spec = each.spec
             summed = disjoint([name for name in energy if name in scopes], scopes)
             costed = Costed(
-                duration_s=window.span.duration_s,
+                duration_s=duration.value if isinstance(duration, Amount) else math.nan,
                 start_utc_s=window.span.start_utc_s,
                 energy={name: energy[name] for name in summed},
                 readings=dict(readings),
                 devices=self._measurement.devices,
                 uses=window.uses,
-                trace=self._trace,
+                trace=EnergyTrace() if modelled else self._trace,
                 environment=self._measurement.environment,
             )
-            plugin = f"meter {spec.name!r}"
-            with naming(plugin, "apply"):
-                impact = expect(each.meter.apply(costed), Impact, plugin, "apply")
-                _check(spec, impact)
+            impact = _impact(each, costed).labelled
+            if modelled:
+                impact = impact.as_weak_as(Method.SIMULATED)
             kept.add(spec, impact)
             energy.update(impact.energy)
             scopes.update(impact.scopes)
@@ -174,7 +190,22 @@ class CostedWindows:
             for name in spec.yields:
                 if name != "energy_j":
                     readings[name] = impact.readings.get(name, Unavailable(f"meter {spec.name!r} returned no {name}"))
-        return readings
+        return readings | window.simulator
+
+
+def _impact(applied: Applied, costed: Costed) -> Impact:
+    """What a meter makes of a window; one that fails for want of a duration gives nothing, and says so."""
+    plugin = f"meter {applied.spec.name!r}"
+    try:
+        with naming(plugin, "apply"):
+            impact = expect(applied.meter.apply(costed), Impact, plugin, "apply")
+            _check(applied.spec, impact)
+    except HarnessError as error:
+        if isinstance(costed.duration, Amount):
+            raise
+        missing = Unavailable(f"{costed.duration.reason} ({error})")
+        return Impact(readings={name: missing for name in applied.spec.yields if name != "energy_j"})
+    return impact
 
 
 def _check(spec: ImpactMeterSpec, impact: Impact) -> None:
@@ -221,9 +252,8 @@ def _totals(
             totals[name] = values[0] if len(set(map(str, values))) == 1 else Unavailable("differs between windows")
         else:
             totals[name] = _sum(values)
-    duration = totals.get("duration_s")
-    if isinstance(duration, Amount) and "energy_j" in totals:
-        totals["power_w"] = functional_unit.mean_power(totals["energy_j"], duration.value)
+    if "duration_s" in totals and "energy_j" in totals:
+        totals["power_w"] = functional_unit.mean_power(totals["energy_j"], totals["duration_s"])
     return totals
 
 

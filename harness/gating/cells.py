@@ -12,10 +12,10 @@ from harness.gating.pairs import Series
 from harness.gating.verdict import Cell, CellKey, margin
 from harness.planning.point import Point
 from harness.planning.suite import GateRule
-from harness.quantity import Amount, Value
+from harness.quantity import Amount, Method, Value, weakest
 from harness.records.metric import Kind, Metric
 from harness.records.record import Record
-from harness.records.trials import PointTrials
+from harness.records.trials import PointTrials, energy_beneath, methods_of
 from harness.statistics.paired import log_ratio
 
 TOO_SHORT: Final = {Kind.ENERGY: "short", Kind.TIME: "short_time"}
@@ -128,23 +128,32 @@ def comparison(key: CellKey, records: Records, tolerance: float, *, higher_is_be
     metric = Metric(key.metric, key.per)
     differences: list[float] = []
     levels: list[float] = []
+    labels: list[Method] = []
     for number, (base, head) in enumerate(records, start=1):
-        values = []
+        values, methods = [], []
         for side, found in (("base", base), ("head", head)):
             amount, why = gateable(metric, found)
             if amount is None:
                 return Cell(key=key, missing=f"pair {number}, {side}: {why}")
             values.append(amount)
+            labels.append(amount.label)
+            methods.append(methods_of(amount, energy_beneath(metric, found)))
         first, second = values
-        if first.composition.keys() != second.composition.keys():
-            methods = [" and ".join(sorted(amount.composition)) for amount in values]
-            return Cell(key=key, missing=f"pair {number}: base is {methods[0]}, head is {methods[1]}: not comparable")
+        if methods[0] != methods[1]:
+            ways = [" and ".join(sorted(each)) for each in methods]
+            return Cell(key=key, missing=f"pair {number}: base is {ways[0]}, head is {ways[1]}: not comparable")
         difference = log_ratio(first.value, second.value, higher_is_better=higher_is_better)
         if difference is None:
             return Cell(key=key, missing=f"pair {number}: {first.value:g} and {second.value:g} have no ratio")
         differences.append(difference)
         levels.append(math.log(first.value * second.value) / 2)
-    return Cell(key=key, differences=tuple(differences), levels=tuple(levels), margin=margin(tolerance))
+    return Cell(
+        key=key,
+        differences=tuple(differences),
+        levels=tuple(levels),
+        margin=margin(tolerance),
+        method=weakest(*labels) if labels else None,
+    )
 
 
 def limit(key: CellKey, heads: Iterable[Record], trial: str = "pair {}, head") -> Cell:
@@ -157,13 +166,15 @@ def limit(key: CellKey, heads: Iterable[Record], trial: str = "pair {}, head") -
     """
     assert key.bound is not None
     sign, bound = key.bound
-    distances = []
+    distances, labels = [], []
     for number, head in enumerate(heads, start=1):
         amount, why = gateable(Metric(key.metric, key.per), head)
         if amount is None:
             return Cell(key=key, missing=f"{trial.format(number)}: {why}", limit=True)
+        labels.append(amount.label)
         distances.append(bound - amount.value if sign == ">=" else amount.value - bound)
-    return Cell(key=key, differences=tuple(distances), limit=True)
+    method = weakest(*labels) if labels else None
+    return Cell(key=key, differences=tuple(distances), limit=True, method=method)
 
 
 def gateable(metric: Metric, record: Record) -> tuple[Amount | None, str]:

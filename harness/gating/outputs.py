@@ -60,12 +60,13 @@ def change(cell: Judged) -> str:
     if cell.estimate is None:
         return cell.reason
     why = f" ({cell.reason})" if cell.reason else ""
+    how = f"; {cell.method}" if cell.method else ""
     if cell.limit:
         estimate, low, high = ("unknown" if v is None else f"{v:+.4g}" for v in (cell.estimate, cell.low, cell.high))
-        return f"{estimate} beyond the limit, from {low} to {high}{why}"
+        return f"{estimate} beyond the limit, from {low} to {high}{how}{why}"
     estimate, low, high = ("unknown" if v is None else f"{v:+.1%}" for v in (cell.estimate, cell.low, cell.high))
     allowed = "" if cell.worse_by_at_most is None else f"; allowed {cell.worse_by_at_most:+.1%}"
-    return f"worse by {estimate}, from {low} to {high}{allowed}{why}"
+    return f"worse by {estimate}, from {low} to {high}{allowed}{how}{why}"
 
 
 def markdown(result: Result) -> str:

@@ -21,13 +21,14 @@ from harness.planning.point import Point
 from harness.planning.probe import plan_probed
 from harness.planning.secrecy import command_line
 from harness.planning.suite import GateRule, Suite
-from harness.quantity import Amount
+from harness.quantity import Amount, weakest
 from harness.records import trials
 from harness.records.metric import Metric
 from harness.records.trials import (
     PointTrials,
     describe,
     differing,
+    energy_beneath,
     factor_ids,
     methods_of,
     rests_on_factors,
@@ -196,7 +197,8 @@ def _comparison(
         return Seen(Cell(key=key, missing=why))
     sign = -1.0 if _higher_is_better(rule, metric, direction) else 1.0
     first, second = ([sign * math.log(amount.value) for amount in side] for side in (before, now))
-    cell = Cell(key=key, margin=margin(rule.worse_by_at_most or 0.0))
+    method = weakest(*(amount.label for amount in (*before, *now)))
+    cell = Cell(key=key, margin=margin(rule.worse_by_at_most or 0.0), method=method)
     return Seen(cell, shift(first, second, alpha), p_above(first, second, cell.margin))
 
 
@@ -240,7 +242,13 @@ def _incomparable(
     amounts = [*before, *now]
     if len({amount.unit for amount in amounts}) > 1:
         return f"measured in {now[0].unit}, the baseline in {before[0].unit}"
-    if len(set(map(methods_of, amounts))) > 1:
+    beneath = base.find(Metric("energy_j"))
+    energies = [
+        value
+        for value in (*(beneath.values if beneath else ()), *(energy_beneath(metric, r) for r in point.records))
+        if isinstance(value, Amount) and rests_on_factors(metric, point.records[0])
+    ]
+    if len(set(map(methods_of, amounts))) > 1 or len(set(map(methods_of, energies))) > 1:
         return "not measured by the same methods as the baseline"
     if any(amount.value <= 0 for amount in amounts):
         return "a value of 0 or less has no ratio"

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from harness.errors import ExitCode, UsageError
+from harness.quantity import Method
 from harness.records.metric import Metric
 from harness.statistics.paired import Effect, effect, fisher_more_often, holm, p_worse
 
@@ -104,6 +105,7 @@ class Cell:
         levels: per pair the mean logarithm of base and head, from which drift shows; empty for a limit.
         missing: why it cannot be judged; empty where it can.
         limit: whether the rule is an absolute floor or ceiling rather than a comparison.
+        method: the weakest by which its values were obtained; None where it is not known.
     """
 
     key: CellKey
@@ -112,6 +114,7 @@ class Cell:
     margin: float = 0.0
     missing: str = ""
     limit: bool = False
+    method: Method | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,7 @@ class Judged:
         low: lower end of the interval; None where it is not bounded.
         high: upper end, likewise.
         p_worse: p-value of "not worse than allowed"; None where nothing could be judged.
+        method: the weakest by which its values were obtained; None where it is not known.
     """
 
     key: CellKey
@@ -159,6 +163,7 @@ class Judged:
     low: float | None = None
     high: float | None = None
     p_worse: float | None = None
+    method: Method | None = None
 
     @property
     def name(self) -> str:
@@ -224,6 +229,7 @@ def _judged(each: Seen) -> Judged:
         low=values[1],
         high=values[2],
         p_worse=each.p_worse,
+        method=cell.method,
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from harness.counter import CounterTrack
 from harness.measuring.edges import Register, register
+from harness.measuring.plausibility import judged
 from harness.meter import Meter
 from harness.quantity import Unavailable
 from harness.sample import Cumulative, Scope, Snapshot, now_ns
@@ -19,11 +21,19 @@ CHANGES_KEPT: Final = 10
 
 @dataclass(slots=True)
 class Pace:
-    """The last change of a register, and the power drawn between its latest changes."""
+    """How a register moved lately.
+
+    Attributes:
+        at_ns: when its last change was seen.
+        joules: what it showed then.
+        recent_w: power drawn between its latest changes.
+        track: holds it against its scope's power limit; None for a scope or a meter that is not held against one.
+    """
 
     at_ns: int
     joules: float
     recent_w: tuple[float, ...] = ()
+    track: CounterTrack | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -104,11 +114,14 @@ class Channel:
                 continue
             joules = known.joules
             pace = paces.get(name)
+            track = judged(pace.track if pace else None, self.scopes[name], registers.ended_ns, known)
             if pace is None:
-                paces[name] = Pace(registers.began_ns, joules)
+                paces[name] = Pace(registers.began_ns, joules, track=track)
             elif joules != pace.joules and registers.began_ns > pace.at_ns:
                 # two changes lie at least a tick apart, however soon after each other they were seen
                 elapsed = max(seconds(registers.began_ns - pace.at_ns), self.scopes[name].tick_s or 0.0)
                 watts = (joules - pace.joules) / elapsed
-                paces[name] = Pace(registers.began_ns, joules, (*pace.recent_w[1 - CHANGES_KEPT :], watts))
+                paces[name] = Pace(registers.began_ns, joules, (*pace.recent_w[1 - CHANGES_KEPT :], watts), track)
+            elif track is not None:
+                paces[name] = replace(pace, track=track)
         self.pace = paces

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from harness.counter import CounterTrack
+from harness.measuring.plausibility import ABOVE_LIMIT, IMPLAUSIBLE, Followed, above_limit, held
 from harness.quantity import Amount, Method, Unavailable, Value
 from harness.sample import Cumulative, Scope
 from harness.units import nanoseconds, seconds
@@ -53,13 +55,25 @@ def register(value: float | Cumulative | Unavailable | None) -> Register:
 
 @dataclass(frozen=True, slots=True)
 class EdgeReading:
-    """One scope at one edge of a span; `recent_w` is the power between the register's latest changes, oldest first."""
+    """One scope at one edge of a span.
+
+    Attributes:
+        edge_ns: the moment of the edge.
+        read_ns: when the register had been read.
+        register: what it showed.
+        recent_w: power between its latest changes, oldest first.
+        tick: the change waited for; None where none came.
+        still_s: for how long it had shown the same, as far as samples saw.
+        track: what held it against its scope's power limit until then.
+    """
 
     edge_ns: int
     read_ns: int
     register: Register
     recent_w: tuple[float, ...]
     tick: Tick | None
+    still_s: float = 0.0
+    track: CounterTrack | None = None
 
     @property
     def watts(self) -> float | None:
@@ -74,6 +88,12 @@ class EdgeReading:
         """
         seen_w = max(self.recent_w, default=0.0)
         return max(mean_w, seen_w if limit_w is None else min(seen_w, limit_w))
+
+    def hidden_j(self, scope: Scope, tick_s: float, most_w: float) -> float:
+        """What a counter may not show yet: a period's energy, or that of all the time that a stuck one stood still."""
+        if self.still_s <= 2 * tick_s or scope.method is Method.ESTIMATED:  # a model's process may rightly rest
+            return tick_s * most_w
+        return (self.still_s + tick_s) * max(most_w, scope.max_power_w or 0.0)
 
 
 def span_energy(scope: Scope, opened: EdgeReading, closed: EdgeReading) -> tuple[Value, float | None, tuple[str, ...]]:
@@ -98,18 +118,21 @@ def span_energy(scope: Scope, opened: EdgeReading, closed: EdgeReading) -> tuple
             None,
             ("no tick",),
         )
+    flags = _beyond_limit(scope, opened, closed, raw, last.over_j - first.over_j, duration_s)
+    first, last = _without_the_impossible(scope, opened, closed, first, last)
+    raw = last.joules - first.joules
     gap_s = last.gap_s - first.gap_s
     coverage = max(0.0, 1.0 - gap_s / duration_s) if duration_s > 0 else 0.0
+    flags += [IMPLAUSIBLE] if last.dropped > first.dropped else []
+    flags += ["counter reset"] if last.resets > first.resets else []
     if coverage < NO_COVERAGE:
-        return Unavailable(f"valid data for {coverage:.0%} of the span only"), coverage, ("low coverage",)
-    mean_w = raw / duration_s
-    value, low, high, flags = _edges(scope, opened, closed, raw, first, mean_w)
+        return Unavailable(f"valid data for {coverage:.0%} of the span only"), coverage, ("low coverage", *flags)
+    value, low, high, aligned = _edges(scope, opened, closed, raw, raw / duration_s)
     low = max(0.0, low - (last.over_j - first.over_j))
     high += last.under_j - first.under_j
+    flags = [*aligned, *flags]
     if coverage < LOW_COVERAGE:
         flags.append("low coverage")
-    if last.resets > first.resets:
-        flags.append("counter reset")
     parts = {method: max(0.0, joules - first.other_j.get(method, 0.0)) for method, joules in last.other_j.items()}
     other = {method: min(joules, value) for method, joules in parts.items() if joules > 0}
     composition: dict[Method, float] = {scope.method: value - sum(other.values()), **other}
@@ -121,8 +144,27 @@ def span_energy(scope: Scope, opened: EdgeReading, closed: EdgeReading) -> tuple
     return Amount(value, "J", composition, low, high), coverage, tuple(flags)
 
 
+def _beyond_limit(
+    scope: Scope, opened: EdgeReading, closed: EdgeReading, raw: float, over_j: float, duration_s: float
+) -> list[str]:
+    if scope.max_power_w is None or not duration_s > 0:
+        return []
+    _, low, _, _ = _edges(scope, opened, closed, raw, scope.max_power_w)
+    return [ABOVE_LIMIT] if above_limit(scope, low - over_j, duration_s) else []
+
+
+def _without_the_impossible(
+    scope: Scope, opened: EdgeReading, closed: EdgeReading, first: Cumulative, last: Cumulative
+) -> tuple[Cumulative, Cumulative]:
+    """The registers at both edges, held against the power limit where the meter has not done it itself."""
+    if not isinstance(opened.register, Cumulative):
+        return first, last
+    begun = Followed(opened.track, opened.read_ns, opened.register)
+    return held(scope, begun, Followed(closed.track, closed.read_ns, last)) or (first, last)
+
+
 def _edges(
-    scope: Scope, opened: EdgeReading, closed: EdgeReading, raw: float, first: Cumulative, mean_w: float
+    scope: Scope, opened: EdgeReading, closed: EdgeReading, raw: float, mean_w: float
 ) -> tuple[float, float, float, list[str]]:
     """Value and bound from what the edges leave open; before gaps and gain."""
     before_w = opened.at_most_w(mean_w, scope.max_power_w)
@@ -133,9 +175,12 @@ def _edges(
         smoothed = scope.smoothing_s * max(0.0, mean_w - (opened.watts or 0.0)) / 2
         return raw, raw - early_open - late_close, raw + smoothed, []
     if opened.tick is None or closed.tick is None:
-        return raw, raw - scope.tick_s * before_w - late_close, raw + scope.tick_s * after_w, ["not aligned"]
+        low = raw - opened.hidden_j(scope, scope.tick_s, before_w) - late_close
+        return raw, low, raw + closed.hidden_j(scope, scope.tick_s, after_w), ["not aligned"]
     early_open = before_w * seconds(max(0, opened.edge_ns - opened.tick.before_ns))
-    upper = max(raw, closed.tick.register.joules - first.joules)
+    shown = closed.register
+    late_j = closed.tick.register.joules - shown.joules if isinstance(shown, Cumulative) else 0.0
+    upper = raw + max(0.0, late_j)
     last_tick_ns = closed.tick.at_ns - nanoseconds(scope.tick_s)
     unread_s = min(max(seconds(closed.edge_ns - last_tick_ns), 0.0), scope.tick_s)
     value = min(raw + unread_s * (closed.watts if closed.watts is not None else mean_w), upper)

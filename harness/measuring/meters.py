@@ -21,7 +21,7 @@ from harness.measuring.edges import EdgeReading, Tick, span_energy
 from harness.meter import Meter
 from harness.quantity import Unavailable
 from harness.records.record import Reading, SeenCondition
-from harness.sample import Cumulative, disjoint, now_ns
+from harness.sample import Cumulative, Scope, disjoint, now_ns
 from harness.units import nanoseconds, seconds
 
 TICKS_TO_WAIT: Final = 10
@@ -50,12 +50,16 @@ class Edge:
         """One scope of a channel at this edge."""
         registers = self.registers[channel]
         pace = registers.paces.get(scope)
+        shown = registers[scope]
+        still = pace is not None and isinstance(shown, Cumulative) and shown.joules == pace.joules
         return EdgeReading(
             edge_ns=self.ns,
             read_ns=registers.ended_ns,
-            register=registers[scope],
+            register=shown,
             recent_w=pace.recent_w if pace else (),
             tick=self.ticks.get(channel, {}).get(scope),
+            still_s=max(0.0, seconds(self.ns - pace.at_ns)) if pace is not None and still else 0.0,
+            track=pace.track if pace else None,
         )
 
 
@@ -292,6 +296,10 @@ class Meters:
                     )
                 )
         return found
+
+    def scopes(self) -> dict[tuple[str, str], Scope]:
+        """Description of each scope, by meter and name."""
+        return {(channel.name, name): scope for channel in self.channels for name, scope in channel.scopes.items()}
 
     def primaries(self) -> dict[str, Channel]:
         """Scope -> its primary meter: the first listed that reads it; within `auto`, the strongest method."""

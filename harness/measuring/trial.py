@@ -25,6 +25,7 @@ from harness.discovery.registry import Registry
 from harness.errors import HarnessError, UsageError
 from harness.machine import fingerprint, leftovers
 from harness.machine.device_locks import device_locks
+from harness.measuring import plausibility
 from harness.measuring.channel import Channel
 from harness.measuring.interruptions import Interruptions
 from harness.measuring.messenger import Messenger
@@ -118,7 +119,11 @@ class Trial:
                 self._idle("loaded_idle", meters, backend, ledger)
                 warm_up = self._warm_up(workload, meters, backend)
                 validation = self._windows(workload, meters, backend, ledger)
-                conditions = (*meters.conditions(), *self.interruptions.conditions(ledger.spans))
+                conditions = (
+                    *meters.conditions(),
+                    *self.interruptions.conditions(ledger.spans),
+                    *plausibility.conditions(ledger.readings, ledger.spans, meters.scopes()),
+                )
                 reports = self._reports(meters.channels, silent)
             finally:
                 faults += meters.close()
@@ -217,6 +222,7 @@ class Trial:
             min_seconds=wanted.min_seconds if index >= 0 else 0.0,
             min_iterations=wanted.min_iterations if index >= 0 else 1,
             max_seconds=wanted.max_seconds if index >= 0 else None,
+            modelled=self.spec.modelled,
         )
 
     def _warm_up(self, workload: Workload, meters: Meters, backend: Backend) -> WarmUp:

@@ -21,6 +21,8 @@ ENERGY_SECONDS: Final = 30.0
 """An energy window below this, or below 100 counter ticks, or below 20 iterations, is `short` and never gated."""
 ENERGY_TICKS: Final = 100
 ITERATIONS: Final = 20
+SHORTEST_S: Final = 1e-9
+"""Modelled work takes at least so long: the resolution of a clock."""
 TIME_SECONDS: Final = 1.0
 """A window below this, or below 20 iterations, is `short_time`: not even its times are gated."""
 
@@ -53,6 +55,7 @@ class OpenWindow:
         min_seconds: float,
         min_iterations: int,
         max_seconds: float | None = None,
+        modelled: bool = False,
     ) -> None:
         self._index = index
         self._meters = meters
@@ -69,6 +72,8 @@ class OpenWindow:
         self.uses: list[DeviceUse] = []
         self.marks: list[tuple[str, Edge, Edge]] = []
         self._ids: set[str] = set()
+        self.modelled = modelled
+        self.simulated_s: float | None = None
         self.last_end_ns = 0
 
     @property
@@ -126,6 +131,21 @@ class OpenWindow:
             DeviceUse(device=device, role=role, busy_s=busy_s, reserved_s=reserved_s, stands_for=stands_for)
         )
 
+    def simulated_duration(self, seconds: float) -> None:
+        """Adds to how long the modelled work takes on its own clock."""
+        if finite(seconds) is None or seconds < SHORTEST_S:
+            raise PluginError(f"a simulated duration of {seconds!r:.60} s", accepted="a finite number, at least 1 ns")
+        self.modelled = True
+        self.simulated_s = (self.simulated_s or 0.0) + seconds
+
+    def check_reserved(self) -> None:
+        """Refuses device rows that are longer than the modelled work: their power would lie above what is declared."""
+        for use in self.uses:
+            if self.simulated_s is not None and use.reserved_s > self.simulated_s * (1 + 1e-9):
+                raise PluginError(
+                    f"device {use.device!r} was reserved for {use.reserved_s} s of a simulated {self.simulated_s} s"
+                )
+
     @contextmanager
     def mark(self, name: str) -> Iterator[None]:
         """Opens a nested span. Its counters are not waited for, so its bound is the wider one."""
@@ -176,6 +196,7 @@ def measure(
     closed = meters.closing(align=True)
     window.finish_iteration()
     after(window)
+    window.check_reserved()
     span = Span(
         name="window",
         window=window.index,
@@ -183,7 +204,10 @@ def measure(
         end_ns=closed.ns,
         start_utc_s=meters.utc_s(opened.ns),
         iterations=window.iteration,
-        flags=shortness(meters, seconds(closed.ns - opened.ns), window.iteration),
+        # What is too short is too short for an instrument or a clock, and modelled work is read by neither.
+        flags=() if window.modelled else shortness(meters, seconds(closed.ns - opened.ns), window.iteration),
+        modelled=window.modelled,
+        simulated_s=window.simulated_s,
     )
     ledger.spans.append(span)
     ledger.readings += meters.energies(opened, closed, "window", window.index)

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from harness.errors import UsageError, did_you_mean
 from harness.quantity import Amount, Value
-from harness.records.record import Record
+from harness.records.record import SIMULATOR, Record
 
 RATE = "rate"
 """Name of a functional unit's rate among its metrics; the others are named as in the record's costs."""
@@ -68,7 +68,7 @@ class Metric:
 
     def kind(self, record: Record) -> Kind:
         """Whether it is an energy (or an impact of one), a time, or neither."""
-        if self.name in {RATE, "duration_s"}:
+        if self.name in {RATE, "duration_s", f"{SIMULATOR}s"}:
             return Kind.TIME
         column = self.name.partition(".")[0]
         if self.per is None and column in record.columns:

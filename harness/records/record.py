@@ -11,11 +11,17 @@ from pydantic import ConfigDict, Field
 from harness.backend import Device
 from harness.functional_unit import Sweep, UnitCount
 from harness.impact import DeviceUse, Factor
-from harness.quantity import Amount, Unavailable, Undefined
+from harness.quantity import Amount, Method, Unavailable, Undefined, Value
 from harness.sample import Scope
 
 SCHEMA_VERSION: Final = 1
 """Grows when a reader of older records must do something different."""
+
+SIMULATOR: Final = "simulator_"
+"""Prefix of the totals that say what the computation of modelled work took on this machine; no unit is charged."""
+
+NO_SIMULATED_DURATION: Final = "modelled work that gave no simulated duration: the clock timed the model alone"
+"""Why there is no duration, rate or power of a modelled window."""
 
 AnyValue = Annotated[Amount | Unavailable | Undefined, Field(discriminator="kind")]
 
@@ -32,6 +38,8 @@ class Span:
         start_utc_s: wall clock at the start, derived from the one anchor; a label, never a duration.
         iterations: iterations finished in it.
         flags: `short`, ...
+        modelled: whether no machine did the work: then start, end and readings are those of the model's computation.
+        simulated_s: how long modelled work takes on its own clock; None where the workload did not say.
     """
 
     name: str
@@ -41,11 +49,22 @@ class Span:
     start_utc_s: float
     iterations: int = 0
     flags: tuple[str, ...] = ()
+    modelled: bool = False
+    simulated_s: float | None = None
 
     @property
     def duration_s(self) -> float:
         """Length on the monotonic clock, in seconds."""
         return (self.end_ns - self.start_ns) * 1e-9
+
+    @property
+    def work(self) -> Value:
+        """How long the work took: the clock's seconds, or what modelled work says of itself, never the model's own."""
+        if not self.modelled:
+            return Amount.exact(self.duration_s, "s")
+        if self.simulated_s is None:
+            return Unavailable(NO_SIMULATED_DURATION)
+        return Amount.of(self.simulated_s, "s", Method.SIMULATED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +79,7 @@ class Reading:
         primary: whether this meter counts for the scope; the others are cross-checks.
         value: joules, or why there are none.
         coverage: share of the span with valid data.
-        flags: `not aligned`, `counter reset`, `low coverage`, ...
+        flags: `not aligned`, `counter reset`, `low coverage`, `implausible readings`, `power above limit`, ...
     """
 
     span: str
@@ -214,7 +233,8 @@ class Record:
 
     Attributes:
         measurement: as the worker wrote it; in the file of the record stands its digest alone.
-        totals: reading name -> value over all windows: `duration_s`, `energy_j`, `energy_j:<scope>`, `carbon_g`, ...
+        totals: reading name -> value over all windows: `duration_s`, `energy_j`, `energy_j:<scope>`, `carbon_g`, ...;
+            of modelled work also `simulator_s` and `simulator_energy_j:<scope>`, what its computation took here.
         units: functional unit -> what it cost.
         columns: column -> summary statistic (`mean`, `p50`, `p95`) -> value, over completed items.
         impacts: the impact meters applied, in order, with their options.
@@ -238,3 +258,17 @@ class Record:
     parent: str = ""
     alternatives: Mapping[str, Mapping[str, AnyValue]] = field(default_factory=dict)
     qualities: Mapping[str, bool] = field(default_factory=dict)
+
+    @property
+    def modelled(self) -> bool:
+        """Whether no machine did the work.
+
+        Older records do not say it of their windows; all columns of their workload are `simulated`.
+        """
+        methods = {
+            value.label
+            for column, statistics in self.columns.items()
+            for value in statistics.values()
+            if isinstance(value, Amount) and column not in self.qualities
+        }
+        return methods == {Method.SIMULATED} or any(span.modelled for span in self.measurement.windows)

@@ -13,7 +13,7 @@ from harness.quantity import Amount, Method, Unavailable, Value
 from harness.records.files import load_record, records_of
 from harness.records.metric import RATE, Metric
 from harness.records.paths import RECORD
-from harness.records.record import Measurement, Record
+from harness.records.record import SIMULATOR, Measurement, Record
 
 RUNNER_KEYS: Final = (
     "cpu",
@@ -30,6 +30,10 @@ RUNNER_KEYS: Final = (
     "drivers",
 )
 """What two measurements must share before one may be judged by the other, unless other keys are declared."""
+
+
+OWN_READINGS: Final = frozenset({"duration_s", "energy_j", "power_w", RATE, f"{SIMULATOR}s", f"{SIMULATOR}energy_j"})
+"""What is read or follows from reading, and rests on no factor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +129,20 @@ def value_of(metric: Metric, finished: Record) -> Value:
         return Unavailable(str(error))
 
 
-def methods_of(amount: Amount) -> frozenset[Method]:
-    """The methods that a value was obtained by; totals are compared with totals of the same kinds only."""
-    return frozenset(amount.composition)
+def methods_of(amount: Amount, energy: Value | None = None) -> frozenset[Method]:
+    """The methods that a value was obtained by; totals are compared with totals of the same kinds only.
+
+    Args:
+        amount: the value.
+        energy: of an impact, the energy that it comes from: under an estimated factor all energies look alike.
+    """
+    beneath = energy.composition if isinstance(energy, Amount) else ()
+    return frozenset((*amount.composition, *beneath))
+
+
+def energy_beneath(metric: Metric, finished: Record) -> Value | None:
+    """The energy that an impact comes from; None for what is none."""
+    return finished.totals.get("energy_j") if rests_on_factors(metric, finished) else None
 
 
 def factor_ids(finished: Record) -> tuple[str, ...]:
@@ -140,7 +155,7 @@ def rests_on_factors(metric: Metric, finished: Record) -> bool:
     base = metric.name.partition(":")[0]
     column = metric.name.partition(".")[0]
     own = metric.per is None and column in finished.columns
-    return bool(finished.factors) and base not in {"duration_s", "energy_j", "power_w", RATE} and not own
+    return bool(finished.factors) and base not in OWN_READINGS and not own
 
 
 def drivers(measurement: Measurement) -> list[str]:

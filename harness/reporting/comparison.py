@@ -15,6 +15,7 @@ from harness.records.metric import Metric
 from harness.records.record import Record
 from harness.records.summary import Failure, PointReport, RunReport, Summary
 from harness.reporting.tables import Section, Table
+from harness.reporting.wording import label
 from harness.units import si
 
 NOT_PAIRS: Final = (
@@ -159,9 +160,11 @@ def _change(value: float, unit: str) -> str:
 
 
 def _sides(each: Compared) -> list[str]:
-    values = [side.value for side in (each.first, each.second)]
     return [
-        si(value.value, "" if value.unit == "1" else value.unit) if value.kind == "amount" else "-" for value in values
+        f"{si(side.value.value, '' if side.value.unit == '1' else side.value.unit)}, {label(side)}"
+        if side.value.kind == "amount"
+        else "-"
+        for side in (each.first, each.second)
     ]
 
 

@@ -179,11 +179,12 @@ def work_items(report: RunReport) -> Section | None:
             summaries = [found.get(statistic) for statistic in statistics]
             if all(summary is None or not isinstance(summary.value, Amount) for summary in summaries):
                 continue
-            rows.append([point.label, column, *(_short(summary, notes) for summary in summaries)])
+            method = next(text for summary in summaries if summary and (text := label(summary)))
+            rows.append([point.label, column, method, *(_short(summary, notes) for summary in summaries)])
     if not rows:
         return None
     paragraphs = ["Medians over trials of each trial's statistic; completed items only.", *notes.texts()]
-    return Section("Work items", Table(["point", "column", *statistics], rows), paragraphs=paragraphs)
+    return Section("Work items", Table(["point", "column", "method", *statistics], rows), paragraphs=paragraphs)
 
 
 def _short(summary: Summary | None, notes: Footnotes) -> str:

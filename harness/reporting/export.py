@@ -12,7 +12,7 @@ from typing import Any, Final
 import yaml
 
 from harness.errors import MeasurementError
-from harness.quantity import Amount
+from harness.quantity import Amount, weakest
 from harness.records.record import Record
 from harness.records.summary import PointReport, RunReport
 from harness.reporting.figures import Figure, figures
@@ -70,10 +70,15 @@ def _benchmarks(point: PointReport) -> Iterator[dict[str, Any]]:
             yield {
                 "group": unit, "name": name, "fullname": f"{point.suite}::{name}", "params": None, "param": None,
                 "extra_info": extra | {"valid": point.valid, "unit": point.definitions[unit]},
-                "options": {"disable_gc": False, "timer": "monotonic", "min_rounds": len(rounds), "max_time": 0.0,
+                "options": {"disable_gc": False, "timer": _timer(point), "min_rounds": len(rounds), "max_time": 0.0,
                             "min_time": 0.0, "warmup": False},
                 "stats": _statistics(rounds),
             }  # fmt: skip
+
+
+def _timer(point: PointReport) -> str:
+    """The clock of the rounds: modelled work has its own."""
+    return "simulated" if any(finished.modelled for finished in point.records) else "monotonic"
 
 
 def _statistics(rounds: Sequence[float]) -> dict[str, float | int | str]:
@@ -154,14 +159,15 @@ def model_card(report: RunReport) -> str:
     grams = [_carbon(finished) for finished in report.records]
     if report.failures:
         raise MeasurementError("trials failed, and their carbon is not known", where=report.failures[0].where)
-    labels = {amount.label for amount in grams}
-    weakest = max(labels, key=lambda method: method.weakness).value
+    energies = (finished.totals.get("energy_j") for finished in report.records)
+    label = weakest(*(amount.label for amount in grams))
+    of_energy = " and ".join(sorted({each.label.value for each in energies if isinstance(each, Amount)}))
     grid = dict.fromkeys(factor.id for r in report.records for factor in r.factors if factor.name == "grid_intensity")
     devices = dict.fromkeys(device.name for r in report.records for device in r.measurement.devices)
     emissions: dict[str, Any] = {
         "emissions": math.fsum(amount.value for amount in grams),
         "source": f"joule-harness, run {report.run.get('run', report.folder.name)}: operational and embodied carbon of "
-        f"the measured windows of {len(grams)} trials, warm-up left out; energy {weakest}",
+        f"the measured windows of {len(grams)} trials, warm-up left out; {label}, energy {of_energy or 'unknown'}",
         "hardware_used": ", ".join(devices) or "unknown",
     }
     if grid:

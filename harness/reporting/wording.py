@@ -28,7 +28,7 @@ def percent(share: float) -> str:
 
 
 def bound(summary: Summary, unit: str) -> str:
-    """The instrument's bound: `± 4.2 %`, `+6 % / -1 %`, `exact`, or `[bound not known]`."""
+    """The instrument's bound: `± 4.2 %`, `+6 % / -1 %`, `exact` of a count or clock, or `[bound not known]`."""
     low, high = summary.bound
     value = summary.value
     if not isinstance(value, Amount) or (low is None and high is None):
@@ -36,7 +36,7 @@ def bound(summary: Summary, unit: str) -> str:
     if low is None or high is None:
         return f"at least {si(low, unit)}" if low is not None else f"at most {si(high or 0.0, unit)}"
     if low == high:
-        return "exact"
+        return "exact" if summary.label is Method.MEASURED else UNKNOWN_BOUND
     if value.value == 0:
         return f"{si(low, unit)} to {si(high, unit)}"
     down = percent((value.value - low) / abs(value.value))

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
+from typing import Final
 
 from harness.impact import Costed, ImpactMeter, ImpactMeterSpec
 from harness.meter import Meter, MeterContext
+from harness.power_limit import PowerLimit
 from harness.quantity import Amount, Method, Unavailable, Undefined
 from harness.sample import Cumulative, Scope, Snapshot
 from harness.testing.checks import Checks, NotTriedError
+from harness.units import seconds
+
+CLOCK_SLACK_S: Final = 0.1
+"""Two readings may lie so much closer than the times of their snapshots say."""
 
 
 def _cumulative(name: str, value: float | Cumulative | Unavailable) -> Cumulative | None:
@@ -37,9 +44,29 @@ def _check_snapshot(snapshot: Snapshot, opened: Mapping[str, Scope | Unavailable
         assert name in read, f"{name!r} was Unavailable at open() and must not read {state.joules} J"
         before = last.get(name)
         if before is not None:
-            for part in ("joules", "over_j", "under_j", "gap_s", "resets"):
+            for part in ("joules", "over_j", "under_j", "gap_s", "resets", "dropped"):
                 assert getattr(state, part) >= getattr(before, part), f"{part} of {name} went back"
         last[name] = state
+
+
+def _check_limits(snapshots: Sequence[Snapshot], opened: Mapping[str, Scope | Unavailable]) -> None:
+    """No register grows by more, from one snapshot to a later one, than its scope's declared limit allows."""
+    limited = {name: scope for name, scope in opened.items() if isinstance(scope, Scope) and scope.max_power_w}
+    if not limited:
+        raise NotTriedError("no scope declares max_power_w")
+    for name, scope in limited.items():
+        assert 0 < (scope.max_power_w or 0.0) < math.inf, f"max_power_w of {name} is {scope.max_power_w}"
+        limit = PowerLimit(scope.max_power_w, scope.gain or 0.0, scope.offset_w)
+        shown = [(one, one.joules[name]) for one in snapshots if name in one.joules]
+        known = [(one, state) for one, value in shown if (state := _cumulative(name, value)) is not None]
+        for (one, before), (other, after) in pairwise(known):
+            length_s = seconds(other.monotonic_ns + other.took_ns - one.monotonic_ns)
+            grown_j = after.joules - before.joules
+            most_j = limit.most_j(length_s + (scope.tick_s or 0.0) + CLOCK_SLACK_S)
+            assert grown_j <= most_j, (
+                f"{name} grew by {grown_j:.6g} J in {length_s:.3g} s; its max_power_w of {scope.max_power_w:g} W "
+                f"allows {most_j:.6g} J: declare the limit and tick_s as they are, or count through harness.counter"
+            )
 
 
 def _announced(opened: Mapping[str, Scope | Unavailable] | Unavailable, node: str) -> Mapping[str, Scope | Unavailable]:
@@ -53,6 +80,13 @@ def _announced(opened: Mapping[str, Scope | Unavailable] | Unavailable, node: st
     return opened
 
 
+def _reasons(opened: Mapping[str, Scope | Unavailable] | Unavailable) -> str:
+    """Why a meter reads nothing."""
+    if isinstance(opened, Unavailable):
+        return opened.reason
+    return "; ".join(scope.reason for scope in opened.values() if isinstance(scope, Unavailable))
+
+
 def check_meter(
     meter: Meter,
     context: MeterContext,
@@ -64,7 +98,8 @@ def check_meter(
     """Holds a meter to its contract; returns the snapshots of its first opening.
 
     It is opened, read and closed twice; it announces every scope with its node; what it reads is cumulative, finite
-    and never falls; what was Unavailable at `open` never turns into joules.
+    and never falls, and stays within the power limit that its scopes declare; what was Unavailable at `open` never
+    turns into joules.
 
     Args:
         meter: not yet opened.
@@ -100,12 +135,11 @@ def check_meter(
                 snapshots.append(meter.read())
                 _check_snapshot(snapshots[-1], opened, last)
                 between()
-            times = [snapshot.monotonic_ns for snapshot in snapshots]
-            assert times == sorted(times), "the snapshots' times went back"
+            assert snapshots == sorted(snapshots, key=lambda one: one.monotonic_ns), "the snapshots' times went back"
             if not last:
-                reasons = [scope.reason for scope in opened.values() if isinstance(scope, Unavailable)]
-                reasons += [answer.reason] if isinstance(answer, Unavailable) else []
-                raise NotTriedError("; ".join(reasons) or "nothing was read")
+                raise NotTriedError(_reasons(answer) or "nothing was read")
+        with held.that("what it counts stays within the max_power_w that its scopes declare"):
+            _check_limits(snapshots, opened)
         with held.that("facts are JSON values, and conditions can be asked for"):
             json.dumps(dict(meter.facts()), allow_nan=False)
             list(meter.conditions())

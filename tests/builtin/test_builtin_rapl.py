@@ -154,16 +154,6 @@ def test_flat_links_beside_nested_zones_are_not_counted_twice(tree):
     assert set(scopes) == {PACKAGE, DRAM}
 
 
-def test_mirrored_die_is_left_out_and_a_real_one_kept(tree):
-    tree.zone("intel-rapl:0", "package-0-die-0", 5_000_000)
-    tree.zone("intel-rapl:1", "package-0-die-1", 5_000_000)
-    tree.zone("intel-rapl:2", "package-1-die-0", 5_000_000)
-    tree.zone("intel-rapl:3", "package-1-die-1", 6_000_000)
-    meter, scopes = opened(tree)
-    assert set(scopes) == {"n0/cpu-package:0-die-0", "n0/cpu-package:1-die-0", "n0/cpu-package:1-die-1"}
-    assert meter.facts()["left_out"]["cpu-package:0-die-1"] == "repeats cpu-package:0-die-0"
-
-
 @pytest.mark.parametrize(("range_uj", "hz"), [(RANGE, 1.0), (1_000_000_000, 4.0), (10_000_000, 10.0)])
 def test_sampling_follows_the_shortest_wrap_and_its_cap(tree, range_uj, hz):
     tree.zone("intel-rapl:0", "package-0", 0, range_uj=range_uj)
@@ -199,3 +189,148 @@ def test_any_series_of_wraps_conserves_energy(tree, steps):
     state = joules(meter)
     assert state.joules == pytest.approx(total / 1e6)
     assert state.gap_s == 0
+
+
+# Limits
+
+
+def limited(tree, folder="intel-rapl:0", name="package-0", **files):
+    zone = tree.zone(folder, name, 10)
+    for file, text in files.items():
+        (zone / file).write_text(f"{text}\n", encoding="ascii")
+    return zone
+
+
+LONG_AND_SHORT = {
+    "enabled": 1,
+    "constraint_0_name": "long_term",
+    "constraint_0_power_limit_uw": 125_000_000,
+    "constraint_0_max_power_uw": 125_000_000,
+    "constraint_0_time_window_us": 27_983_872,
+    "constraint_1_name": "short_term",
+    "constraint_1_power_limit_uw": 253_000_000,
+    "constraint_1_max_power_uw": 0,
+}
+AMD = {"enabled": 0, "constraint_0_name": "long_term"}
+
+
+@pytest.mark.parametrize(
+    ("files", "limit_w"),
+    [
+        (LONG_AND_SHORT, 253),
+        ({**LONG_AND_SHORT, "constraint_2_name": "peak_power", "constraint_2_power_limit_uw": 380_000_000}, 380),
+        ({**LONG_AND_SHORT, "constraint_1_max_power_uw": 300_000_000}, 300),
+        ({**LONG_AND_SHORT, "max_power_range_uw": 400_000_000}, 400),
+        ({**LONG_AND_SHORT, "constraint_1_power_limit_uw": 4_095_000_000}, 1000),
+        ({**LONG_AND_SHORT, "enabled": 0}, 1000),
+        ({"constraint_0_power_limit_uw": 0}, 1000),
+        ({"constraint_0_power_limit_uw": "", "constraint_0_max_power_uw": 65_000_000}, 65),
+        ({"constraint_0_name": "long_term", "constraint_0_power_limit_uw": 240_000_000}, 240),
+        (AMD, 1000),
+        ({}, 1000),
+    ],
+)
+def test_the_limit_is_the_greatest_that_the_kernel_enforces(tree, files, limit_w):
+    limited(tree, **files)
+    meter, scopes = opened(tree)
+    assert scopes[PACKAGE].max_power_w == limit_w
+    assert meter.facts()["limit_w"] == {PACKAGE: limit_w}
+
+
+def test_a_declared_limit_stands_in_the_place_of_the_kernels(tree):
+    limited(tree, **LONG_AND_SHORT)
+    assert opened(tree, max_power_w=500)[1][PACKAGE].max_power_w == 500
+
+
+def test_limits_that_may_not_be_read_are_none_and_cost_no_reading(tree):
+    zone = limited(tree, **LONG_AND_SHORT)
+
+    def read_text(path):
+        if path.name.startswith(("constraint", "max_energy", "enabled")):
+            raise PermissionError(13, "Permission denied")
+        return tree.read_text(path)
+
+    clock = FakeClock()
+    meter = RaplMeter(RaplOptions(root=tree.root), read_text, clock)
+    assert meter.open(MeterContext())[PACKAGE].max_power_w == 1000
+    clock.advance(0.1)
+    tree.set_energy(zone, 5_000_010)
+    assert joules(meter).joules == pytest.approx(5)
+
+
+def test_read_only_files_of_a_whole_package_are_enough(tree):
+    for folder, name in [("intel-rapl:0", "package-0"), ("intel-rapl:0:0", "core"), ("intel-rapl:0:1", "dram")]:
+        for file in limited(tree, folder, name, **LONG_AND_SHORT).glob("*_*"):
+            if file.is_file():
+                file.chmod(0o444)
+    limited(tree, "intel-rapl:1", "psys", constraint_0_power_limit_uw=60_000_000)
+    _, scopes = opened(tree)
+    assert {name: scope.max_power_w for name, scope in scopes.items()} == {PACKAGE: 253, DRAM: 253}
+
+
+@pytest.mark.parametrize("range_uj", [0, None], ids=["zero", "missing"])
+def test_without_a_range_a_counter_that_falls_was_reset(tree, range_uj):
+    package = tree.zone("intel-rapl:0", "package-0", 900_000_000, range_uj=0)
+    if range_uj is None:
+        (package / "max_energy_range_uj").unlink()
+    clock = FakeClock()
+    meter, _ = opened(tree, clock)
+    clock.advance(0.1)
+    tree.set_energy(package, 4_000_000)
+    state = joules(meter)
+    assert (state.joules, state.resets, state.gap_s) == (pytest.approx(4), 1, pytest.approx(0.1))
+
+
+def test_a_jump_beyond_the_limit_is_a_gap(tree):
+    package = limited(tree, **LONG_AND_SHORT)
+    clock = FakeClock()
+    meter, _ = opened(tree, clock)
+    for microjoules in (10_000_010, 20_000_010, 8_144_000_010, 8_154_000_010):
+        clock.advance(0.1)
+        tree.set_energy(package, microjoules)
+        state = joules(meter)
+    assert state.joules == pytest.approx(30)
+    assert (state.dropped, state.gap_s) == (1, pytest.approx(0.1))
+    assert 25 <= state.under_j <= 26
+
+
+# Dies
+
+
+class Moving(PowercapTree):
+    """Counters that move with the clock, each by its own power, from what the test has set."""
+
+    def __init__(self, root, clock):
+        super().__init__(root)
+        self.clock, self.watts = clock, {}
+
+    def read_text(self, path):
+        text = super().read_text(path)
+        if path.name != "energy_uj":
+            return text
+        return str(int(text) + round(self.watts.get(path.parent.name, 0) * (self.clock.s - 1) * 1e6))
+
+
+@pytest.mark.parametrize(
+    ("starts", "watts", "read"),
+    [
+        ((0, 0), (50, 80), {"0-die-0", "0-die-1"}),
+        ((0, 0), (0, 0), {"0-die-0", "0-die-1"}),
+        ((0, 0), (0, 80), {"0-die-0", "0-die-1"}),
+        ((0, 0), (50, 50), {"0-die-0"}),
+        ((5_000_000, 5_000_000), (50, 50), {"0-die-0"}),
+        ((5_000_000, 6_000_000), (50, 50), {"0-die-0", "0-die-1"}),
+    ],
+    ids=["0 J, apart", "0 J, at rest", "0 J, one at rest", "0 J, alike", "alike", "apart"],
+)
+def test_dies_are_mirrors_only_where_both_moved_and_moved_alike(tmp_path, starts, watts, read):
+    clock = FakeClock()
+    tree = Moving(tmp_path, clock)
+    for die in (0, 1):
+        tree.zone(f"intel-rapl:{die}", f"package-0-die-{die}", starts[die])
+        tree.watts[f"intel-rapl:{die}"] = watts[die]
+    meter = RaplMeter(RaplOptions(root=tmp_path), tree.read_text, clock, clock.sleep)
+    assert set(meter.open(MeterContext())) == {f"n0/cpu-package:{die}" for die in read}
+    assert meter.facts()["left_out"] == (
+        {} if len(read) == 2 else {"cpu-package:0-die-1": "repeats cpu-package:0-die-0"}
+    )

@@ -79,7 +79,7 @@ def test_falling_joules_are_a_reset(tmp_path, clock):
     meter, _ = opened(path, clock, max_power_w=200)
     clock.advance(3)
     state = meter.read().joules[GPU]
-    assert (state.joules, state.resets, state.gap_s) == (pytest.approx(100), 1, 1)
+    assert (state.joules, state.resets, state.gap_s) == (pytest.approx(110), 1, 1)
     assert state.under_j >= 200
 
 

@@ -29,6 +29,7 @@ from harness.errors import PluginError
 from harness.executor import Executor, ExecutorSpec, Job, Outcome
 from harness.impact import Costed, Impact, ImpactMeter, ImpactMeterSpec
 from harness.planning.point import Choice
+from harness.planning.trial_rules import Windows
 from harness.quantity import Amount, Unavailable
 from harness.records.files import load_measurement, load_record, records_of
 from harness.records.paths import FAILURE, MEASUREMENT, RECORD
@@ -203,6 +204,33 @@ def test_conditions_that_cannot_be_read_are_a_condition(in_process: Callable[...
     trial, worker = in_process(plugin(meter=giving(Lamp, "conditions", value)), **OWN)
     assert not worker.reason
     assert [seen.kind for seen in load_measurement(trial).conditions] == ["conditions_unreadable"]
+
+
+class Bright(Lamp):
+    """Shows 12 W, of a device that it says can draw `limit_w`."""
+
+    limit_w = 10.0
+
+    def open(self, context: Any) -> Any:
+        return {HOST: Scope(method=Method.COUNTER, gain=0.05, max_power_w=self.limit_w)}
+
+    def read(self) -> Any:
+        now = now_ns()
+        return Snapshot(now, {HOST: 12.0 * now / 1e9})
+
+
+@pytest.mark.parametrize(("limit_w", "fails"), [(10.0, True), (12.0, False)])
+def test_a_mean_power_above_the_meters_own_limit_fails_the_trial(
+    in_process: Callable[..., Any], limit_w: float, fails: bool
+) -> None:
+    meter = type("Bright", (Bright,), {"limit_w": limit_w})
+    windows = Windows(count=1, min_seconds=0.3)
+    trial, worker = in_process(plugin(meter=meter), **{**OWN, "windows": windows})
+    assert not worker.reason
+    found = load_measurement(trial)
+    assert [seen.kind for seen in found.conditions] == ["power_above_limit"] * fails
+    assert any("its limit of 10 W" in reason for reason in found.invalid) is fails
+    assert [("power above limit" in reading.flags) for reading in found.readings] == [fails]
 
 
 @pytest.mark.parametrize("part", ["workload", "backend"])

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from harness.errors import ExitCode, UsageError
-from harness.gating.cells import Rules, gateable
+from harness.gating.cells import Rules, comparison, gateable
 from harness.gating.gate import Gate, looks_for
 from harness.gating.result import InterimAnalysis
-from harness.gating.verdict import Verdict
+from harness.gating.verdict import Cell, CellKey, Verdict
 from harness.planning.point import Choice, Point
 from harness.planning.suite import GateRule
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value
@@ -33,6 +33,7 @@ def trial(value: Value | float, *, flags: Sequence[str] = (), columns: Any = Non
         columns=columns or {},
         units={"token": unit, "item": unit},
         measurement=SimpleNamespace(windows=(SimpleNamespace(flags=flags, duration_s=1.0),)),
+        factors=(),
     )
 
 
@@ -280,3 +281,17 @@ def test_json_holds_no_infinity() -> None:
     (cell,) = result.to_json()["cells"]
     assert (cell["low"], cell["high"]) == (None, None)
     assert cell["n"] == 2
+
+
+def test_impacts_of_energies_of_different_kinds_are_not_compared() -> None:
+    def side(method: Method) -> Any:
+        made = trial(1.0, carbon_g=amount(1.0, "g", Method.ESTIMATED), energy_j=amount(1.0, "J", method))
+        return SimpleNamespace(**{**vars(made), "factors": ("grid",)})
+
+    def cell(base: Method, head: Method) -> Cell:
+        key = CellKey("s", "a", "carbon_g")
+        return comparison(key, [(side(base), side(head))], 0.05, higher_is_better=False)
+
+    assert "not comparable" in cell(Method.COUNTER, Method.SIMULATED).missing
+    alike = cell(Method.COUNTER, Method.COUNTER)
+    assert (alike.missing, alike.method) == ("", Method.ESTIMATED)

@@ -200,7 +200,7 @@ def test_a_reset_without_power_leaves_a_gap_and_a_lower_bound(opened, make_card,
     state = after(10.0)[A]
     assert state.resets == 1
     assert state.gap_s == pytest.approx(1.0, abs=0.1)
-    assert state.joules == pytest.approx(200.0 * 9, rel=0.05)
+    assert 200.0 * 9 <= state.joules <= 200.0 * 10  # what the counter shows after the reset was drawn
     assert state.joules + state.under_j >= 200.0 * 10 - 0.2 * 200
 
 
