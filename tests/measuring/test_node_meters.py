@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Callable, Mapping
-from itertools import count
 from typing import Any
 
 import pytest
@@ -48,21 +48,27 @@ def nothing_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_nodes_meter_reads_like_one_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    spent_s = iter(count(100.0, 0.25))  # a quarter of a second of processor time between two readings
-    monkeypatch.setattr(CpuTimeMeter.__init__, "__defaults__", (lambda _pid: next(spent_s), now_ns))
+    busy = (lambda _pid: now_ns() / 1e9, now_ns)  # one core is busy all the time
+    monkeypatch.setattr(CpuTimeMeter.__init__, "__defaults__", busy)
     node = FakeNode("n1")
     (channel,), silent = open_on([node], CHOICES, "n0", ["n0/process"])
     assert (channel.name, channel.asked, silent) == ("cpu_time@n1", True, [])
     assert channel.scopes["n1/process"].method is Method.ESTIMATED
     meters = Meters([])
     meters.add([channel])
+    began_ns = now_ns()
     opened = meters.opening(align=False)
+    opened_ns = now_ns()
+    time.sleep(0.05)
+    closing_ns = now_ns()
     closed = meters.closing(align=False)
+    ended_ns = now_ns()
     (reading,) = meters.energies(opened, closed)
     value = reading.value
     assert reading.scope == "n1/process"
     assert isinstance(value, Amount)
-    assert value.value == pytest.approx(2.5)
+    shortest_j, longest_j = 10e-9 * (closing_ns - opened_ns), 10e-9 * (ended_ns - began_ns)
+    assert 0.999 * shortest_j <= value.value <= 1.001 * longest_j
     assert meters.close() == []
 
 
