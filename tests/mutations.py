@@ -43,6 +43,10 @@ MODULES: Final = {
 
 EQUIVALENT: Final = {
     ("harness/statistics/change_points.py", "seed: int = 1,"): "permutations of another seed are as good",
+    (
+        "harness/storing/remote/sender.py",
+        "pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 3 ** min(self._failures, 10))",
+    ): "how fast pauses between attempts grow up to the longest is tuned, not promised",
 }
 """(file, mutated line) -> why it behaves as the original does: such a mutation is replaced by the next one."""
 

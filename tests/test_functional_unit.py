@@ -91,6 +91,6 @@ def test_quantiles_interpolate_between_order_statistics() -> None:
 
 def test_an_end_before_the_first_token_is_refused_unless_it_is_rounding() -> None:
     row = {"item_id": "a", "status": "ok", "ttft_s": 0.5, "latency_s": 0.5}
-    check_rows([row, {**row, "latency_s": 0.5 - 1e-10}])
+    check_rows([row, {**row, "latency_s": 0.5 - 1e-10}, {**row, "status": "failed", "latency_s": 0.1}])
     with pytest.raises(MeasurementError, match=r"latency_s 0\.4 is less than ttft_s 0\.5"):
         check_rows([{**row, "latency_s": 0.4}])

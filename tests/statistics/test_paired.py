@@ -168,3 +168,10 @@ def test_looks_spend_the_whole_error_rate_and_no_more() -> None:
         assert looks[-1][0] == pairs
         assert [n for n, _ in looks] == sorted({n for n, _ in looks})
     assert look_sizes(10)[0][0] >= fewest_pairs(look_sizes(10)[0][1])
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(0, 5), (3, 20), (10, 20), (999, 1000)])
+def test_wilson_is_that_of_statsmodels(hits: int, trials: int) -> None:
+    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    expected = proportion.proportion_confint(hits, trials, alpha=0.05, method="wilson")
+    assert wilson(hits, trials) == pytest.approx(expected, abs=1e-12)
