@@ -1,15 +1,18 @@
 """Mutation testing of the core: seeded faults in arithmetic, verdicts, planning and stores must fail a test.
 
-Run as `python tests/mutations.py [--seed N] [--count N] [--jobs N] [--write FILE]`. A seeded generator takes one place
-after another from the syntax trees of `MODULES` (a comparison, an arithmetic or Boolean operator, a condition, a
-number), changes it in a copy of the repository, and runs the tests of that module's room there until one fails. What
-no test fails on is a survivor, and the exit code is 1. `tests/mutations.md` is the table of the last run.
+Run as `python tests/mutations.py [--seed N] [--count N] [--jobs N] [--write FILE]`. Without a seed the mutations are
+those of `tests/mutations.json`, which a seeded generator has chosen and of which every one must fail a test; those that
+behave as the original does are not among them. With a seed, the generator takes other places from the syntax trees of
+`MODULES`: a comparison, an arithmetic or Boolean operator, a condition, a number. Each is changed in a copy of the
+repository, and the tests of that module's room run there until one fails. What no test fails on is a survivor, and the
+exit code is 1. `tests/mutations.md` is the table of the last run without a seed.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import json
 import os
 import random
 import shutil
@@ -23,6 +26,8 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
+LIST: Final = ROOT / "tests/mutations.json"
+"""File, line and mutated line of each mutation."""
 LIMIT_S: Final = 600
 """A mutation whose tests take longer has made a loop that does not end: it is noticed."""
 
@@ -40,15 +45,6 @@ MODULES: Final = {
     "harness/storing/remote/*.py": ["tests/storing"],
 }
 """Files -> the tests that mirror them. Every row gets about the same share of the mutations."""
-
-EQUIVALENT: Final = {
-    ("harness/statistics/change_points.py", "seed: int = 1,"): "permutations of another seed are as good",
-    (
-        "harness/storing/remote/sender.py",
-        "pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 3 ** min(self._failures, 10))",
-    ): "how fast pauses between attempts grow up to the longest is tuned, not promised",
-}
-"""(file, mutated line) -> why it behaves as the original does: such a mutation is replaced by the next one."""
 
 _COMPARED: Final[dict[type[ast.cmpop], tuple[str, str]]] = {
     ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">="), ast.GtE: (">=", ">"),
@@ -219,7 +215,6 @@ def chosen(seed: int, count: int) -> list[tuple[Mutation, list[str]]]:
     rows: list[Iterator[tuple[Mutation, list[str]]]] = []
     for pattern, tests in MODULES.items():
         found = [each for file in sorted(ROOT.glob(pattern)) for each in places(file)]
-        found = [each for each in found if (each.file, each.after) not in EQUIVALENT]
         generator.shuffle(found)
         rows.append(iter([(each, tests) for each in found]))
     taken: list[tuple[Mutation, list[str]]] = []
@@ -231,6 +226,21 @@ def chosen(seed: int, count: int) -> list[tuple[Mutation, list[str]]]:
             elif len(taken) < count:
                 taken.append(following)
     return taken
+
+
+def fixed() -> list[tuple[Mutation, list[str]]]:
+    """The mutations of `tests/mutations.json`; exits where the code has moved on from one of them."""
+    listed: list[tuple[Mutation, list[str]]] = []
+    for file, before, after in json.loads(LIST.read_text(encoding="utf-8")):
+        lines = (ROOT / file).read_bytes().splitlines(keepends=True)
+        found = [number for number, line in enumerate(lines) if line.decode().strip() == before]
+        if len(found) != 1:
+            sys.exit(f"{file} has {len(found)} lines {before!r}: replace that mutation in {LIST.name}")
+        start = sum(map(len, lines[: found[0]])) + lines[found[0]].index(before.encode())
+        tests = next(tests for pattern, tests in MODULES.items() if ROOT / file in ROOT.glob(pattern))
+        mutation = Mutation(file, start, start + len(before.encode()), after, found[0] + 1, before, after)
+        listed.append((mutation, tests))
+    return listed
 
 
 def copy_of_the_repository(folder: Path) -> Path:
@@ -291,7 +301,7 @@ def run(mutations: list[tuple[Mutation, list[str]]], jobs: int, tell: Callable[[
         return list(pool.map(one, mutations))
 
 
-def table(seed: int, results: list[Result]) -> str:
+def table(results: list[Result]) -> str:
     """The results as Markdown."""
 
     def code(text: str) -> str:
@@ -303,19 +313,17 @@ def table(seed: int, results: list[Result]) -> str:
         f" {code(result.mutation.after)} | {result.killed_by.replace('|', '-') or '**survived**'} |"
         for number, result in enumerate(results, 1)
     ]
-    replaced = [f"- {file}: {code(line)}: {reason}" for (file, line), reason in EQUIVALENT.items()]
     return "\n".join(
         [
             "# Mutations of the core",
             "",
-            f"Written by `python tests/mutations.py --seed {seed} --write tests/mutations.md`.",
+            "Written by `python tests/mutations.py --write tests/mutations.md`.",
             f"Of {len(results)} mutations, {killed} fail a test of their room.",
             "",
             "| | place | line | mutated | killed by |",
             "|---:|---|---|---|---|",
             *rows,
             "",
-            *(["Replaced, since they behave as the original does:", "", *replaced, ""] if replaced else []),
         ]
     )
 
@@ -323,8 +331,8 @@ def table(seed: int, results: list[Result]) -> str:
 def main() -> int:
     """Says what survived."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--seed", type=int, help="draws other mutations than those of the list")
+    parser.add_argument("--count", type=int, default=40, help="how many are drawn")
     parser.add_argument("--jobs", type=int, default=1, help="copies of the repository side by side")
     parser.add_argument("--write", type=Path, help="file of the table")
     arguments = parser.parse_args()
@@ -333,9 +341,10 @@ def main() -> int:
         place = f"{result.mutation.file}:{result.mutation.line}"
         print(f"{place}  {result.mutation.after}\n    {result.killed_by or 'SURVIVED'}", flush=True)  # noqa: T201
 
-    results = run(chosen(arguments.seed, arguments.count), arguments.jobs, tell)
+    mutations = fixed() if arguments.seed is None else chosen(arguments.seed, arguments.count)
+    results = run(mutations, arguments.jobs, tell)
     if arguments.write:
-        arguments.write.write_text(table(arguments.seed, results), encoding="utf-8")
+        arguments.write.write_text(table(results), encoding="utf-8")
     return int(any(not result.killed_by for result in results))
 
 
