@@ -79,7 +79,7 @@ class Amount:
 
     Example:
         >>> energy = Amount.of(120.0, "J", Method.COUNTER, low=117.0, high=123.0)
-        >>> each = energy.times(1 / 60, "J/token")
+        >>> each = energy.times(1 / 60, "J/token", method=Method.MEASURED)
         >>> f"{each.value:g} {each.unit}, {each.low:g} to {each.high:g}, {each.label}"
         '2 J/token, 1.95 to 2.05, counter'
     """

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.commands.console import Wait, waiting_s
 from harness.errors import ExitCode, HarnessError, UsageError
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def gate(
     seed: Seed = 0,
     store: Store = "reports",
     allow_weak: AllowWeak = False,
+    wait: Wait = None,
     baseline: Stored = None,
     pytest_benchmark: OfPytestBenchmark = False,
     tolerance: Tolerance = 0.05,
@@ -95,7 +97,7 @@ def gate(
     if pytest_benchmark:
         result = judge_files(suites, tolerance)
     elif baseline is not None:
-        result, folder = _stored(suites, kept.fetch_kept(BASELINES), baseline, seed)
+        result, folder = _stored(suites, kept.fetch_kept(BASELINES), baseline, seed, waiting_s(wait))
     else:
         result, folder = _pairs(
             suites,
@@ -106,22 +108,28 @@ def gate(
             budget=budget,
             seed=seed,
             allow_weak=allow_weak,
+            wait_s=waiting_s(wait),
         )
     for line in outputs.lines(result, folder):
         typer.echo(line)
-    step_summary = os.environ.get("GITHUB_STEP_SUMMARY")
     outputs.write(
         result,
         json_file=json_file,
         junit_file=junit,
         summary=summary,
-        step_summary=Path(step_summary) if step_summary else None,
+        step_summary=_step_summary(),
     )
     code = result.verdict.exit_code
     if folder is not None and (fault := _sent(kept, folder)):
         typer.echo(f"failed: {fault}", err=True)
         code = code or ExitCode.MEASUREMENT
     raise typer.Exit(int(code))
+
+
+def _step_summary() -> Path | None:
+    """The file that GitHub shows beside a job's steps; None elsewhere."""
+    named = os.environ.get("GITHUB_STEP_SUMMARY")
+    return Path(named) if named else None
 
 
 def _one_base(base: str | None, base_python: str | None, baseline: str | None, *, pytest_benchmark: bool) -> None:
@@ -159,6 +167,7 @@ def _pairs(
     budget: float | None,
     seed: int,
     allow_weak: bool,
+    wait_s: float | None,
 ) -> tuple[Result, Path]:
     from harness.commands.progress import Progress
     from harness.gating import job as gates
@@ -184,16 +193,17 @@ def _pairs(
             seed=seed,
             watcher=progress.tell,
             allow_weak=allow_weak,
+            wait_s=wait_s,
         )
 
 
-def _stored(suites: list[Path], store: Path, baseline: str, seed: int) -> tuple[Result, Path]:
+def _stored(suites: list[Path], store: Path, baseline: str, seed: int, wait_s: float | None) -> tuple[Result, Path]:
     from harness.commands.progress import Progress
     from harness.discovery.registry import load_plugins
     from harness.gating import stored
 
     with Progress() as progress:
-        return stored.run(baseline, suites, store, load_plugins(), seed=seed, watcher=progress.tell)
+        return stored.run(baseline, suites, store, load_plugins(), seed=seed, watcher=progress.tell, wait_s=wait_s)
 
 
 def calibrate(
@@ -206,6 +216,7 @@ def calibrate(
     ] = None,
     seed: Seed = 0,
     store: Store = "reports",
+    wait: Wait = None,
 ) -> None:
     """Runs base against base by the gate's rule: how often it is wrong on this runner, and what it can find."""
     from harness.commands.progress import Progress
@@ -224,6 +235,7 @@ def calibrate(
             python=python,
             seed=seed,
             watcher=progress.tell,
+            wait_s=waiting_s(wait),
         )
     for line in calibrations.lines(report, path):
         typer.echo(line)

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands.console import DEFAULT_STORE, AsJson, StorePlace, SuiteFiles, loaded_registry, render
+from harness.commands.console import (
+    DEFAULT_STORE,
+    AsJson,
+    StorePlace,
+    SuiteFiles,
+    Wait,
+    loaded_registry,
+    render,
+    waiting_s,
+)
 from harness.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +39,8 @@ def _plan(suites: Sequence[Suite], registry: Registry, executors: Mapping[str, C
 
 def plan(suites: SuiteFiles, *, as_json: AsJson = False) -> None:
     """Shows what a run would do: points, trials, and what is skipped and why."""
-    from harness.planning.named_offers import offers_of
+    from harness.machine.provenance import provenance
+    from harness.planning.named_offers import fetch_key, offers_of
     from harness.planning.suite import load_all
     from harness.running.executor_choice import choose
 
@@ -42,6 +52,8 @@ def plan(suites: SuiteFiles, *, as_json: AsJson = False) -> None:
             "points": [point.to_json() for point in planned.points],
             "skipped": [{"label": skipped.point.label, "reason": skipped.reason} for skipped in planned.skipped],
             "offers": {point.id: offers_of(point, registry) for point in planned.points},
+            "provenance": provenance([suite.file for suite in loaded], registry.sources),
+            "fetch": {point.id: fetch_key(point, registry) for point in planned.points},
             "directions": registry.directions(
                 [("workload", point.workload) for point in planned.points]
                 + [("scorer", scorer.name) for point in planned.points for scorer in point.scorers]
@@ -82,6 +94,7 @@ def run(
         int, typer.Option(min=1, help="Trials side by side, of workloads that model their hardware; others run alone.")
     ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the order of trials.")] = 0,
+    wait: Wait = None,
 ) -> None:
     """Measures the points of suites and prints the report."""
     from harness.planning.suite import load_all
@@ -89,7 +102,7 @@ def run(
     from harness.storing.places import open_store
 
     registry = loaded_registry()
-    wish = Wish(executor, tuple(executor_option or ()), jobs)
+    wish = Wish(executor, tuple(executor_option or ()), jobs, waiting_s(wait))
     kept = open_store(store)
     loaded = load_all(suites or [])
     begun = None if resume is None else _resumed(kept, resume, loaded, changed, wish, registry)
@@ -119,6 +132,7 @@ def _resumed(
 
 def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry: Registry) -> Begun:
     """A new run."""
+    from harness.machine.provenance import provenance
     from harness.planning.secrecy import command_line
     from harness.running.executor_choice import choose
     from harness.running.run_folder import create
@@ -128,7 +142,15 @@ def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry
     executors = choose(loaded, registry, wish)
     planned = _plan(loaded, registry, executors)
     files = [suite.file for suite in loaded]
-    folder = create(kept.folder, planned, files, command_line(), seed, executors=executors)
+    folder = create(
+        kept.folder,
+        planned,
+        files,
+        command_line(),
+        seed,
+        executors=executors,
+        provenance=provenance(files, registry.sources),
+    )
     for skipped in planned.skipped:
         typer.echo(f"skipped: {skipped.point.suite}: {skipped.point.label}: {skipped.reason}", err=True)
     return kept, folder, planned.points, seed, executors

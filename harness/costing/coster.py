@@ -77,6 +77,7 @@ class Coster:
             scorers=self.scorer_facts,
             flags=(*late, *costs.flags),
             alternatives=costs.alternatives,
+            notes=costs.notes,
             qualities={
                 column.name: column.higher_is_better for column in self._scored() if column.higher_is_better is not None
             },

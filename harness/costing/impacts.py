@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import functional_unit
+from harness.costing.idle import idle_readings
 from harness.discovery.guard import expect, naming
 from harness.errors import HarnessError, PluginError
 from harness.functional_unit import UnitCount, per_unit
@@ -19,6 +20,7 @@ from harness.impact import Costed, DeviceUse, EnergyTrace, Factor, Impact, Impac
 from harness.planning.point import order_impacts
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value, total
 from harness.records.files import read_lines
+from harness.records.metric import POWERS, base_name
 from harness.records.paths import ENERGY
 from harness.records.record import SIMULATOR, Measurement, Span
 from harness.sample import Scope, disjoint
@@ -50,6 +52,7 @@ class Costs:
         flags: what a reader must know, each once.
         ratios: readings that are never divided by a functional unit.
         alternatives: reading -> published alternative to its factors -> the total with it.
+        notes: reading -> what tells it from its like.
     """
 
     totals: dict[str, Value]
@@ -57,13 +60,14 @@ class Costs:
     flags: tuple[str, ...]
     ratios: frozenset[str]
     alternatives: dict[str, dict[str, Value]]
+    notes: dict[str, str]
 
     def per_unit(self, name: str, counted: UnitCount) -> dict[str, Value]:
         """Each reading divided by what was achieved of a functional unit."""
         return {
             metric: per_unit(value, name, counted)
             for metric, value in self.totals.items()
-            if metric not in self.ratios and metric != "power_w" and not metric.startswith(SIMULATOR)
+            if metric not in self.ratios and base_name(metric) not in POWERS and not metric.startswith(SIMULATOR)
         }
 
 
@@ -74,9 +78,11 @@ class _Kept:
     factors: dict[str, Factor] = field(default_factory=dict)
     flags: dict[str, None] = field(default_factory=dict)
     alternatives: dict[tuple[str, str], list[Value]] = field(default_factory=lambda: defaultdict(list))
+    scopes: dict[str, Scope] = field(default_factory=dict)
 
     def add(self, spec: ImpactMeterSpec, impact: Impact) -> None:
         """Keeps what one meter said of one window."""
+        self.scopes.update(impact.scopes)
         self.factors.update({factor.id or f"{factor.name}={factor.value}": factor for factor in impact.factors})
         self.flags.update(dict.fromkeys(f"{spec.name}: {flag}" for flag in impact.flags))
         for reading, named in impact.alternatives.items():
@@ -153,12 +159,18 @@ class CostedWindows:
         ratios = frozenset(name for each in applied for name in each.spec.ratios)
         kept = _Kept()
         per_window = [self._applied(window, applied, kept) for window in self._windows]
+        totals = _totals(per_window, ratios, only)
+        notes: dict[str, str] = {}
+        if only is None:
+            above, notes = idle_readings(self._measurement, totals, _summed(totals, {**self._scopes, **kept.scopes}))
+            totals |= above
         return Costs(
-            _totals(per_window, ratios, only),
+            totals,
             tuple(kept.factors.values()),
             tuple(kept.flags),
             ratios,
             kept.sums(len(self._windows)),
+            notes,
         )
 
     def _applied(self, window: _Window, applied: Sequence[Applied], kept: _Kept) -> dict[str, Value]:
@@ -228,6 +240,11 @@ def _add_energy(readings: dict[str, Value], energy: Mapping[str, Value], scopes:
     readings["energy_j"] = (
         _sum([energy[name] for name in summed]) if summed else Unavailable("no energy meter reads on this machine")
     )
+
+
+def _summed(totals: Mapping[str, Value], scopes: Mapping[str, Scope]) -> list[str]:
+    """The scopes that `energy_j` is the sum of."""
+    return disjoint([name for name in scopes if f"energy_j:{name}" in totals], scopes)
 
 
 def _sum(values: Sequence[Value]) -> Value:

@@ -188,6 +188,7 @@ def recosted(parent: Record, folder: Path, applied: Sequence[Applied], parent_id
         factors=costs.factors,
         flags=costs.flags,
         alternatives=costs.alternatives,
+        notes=costs.notes,
         parent=parent_id,
     )
 

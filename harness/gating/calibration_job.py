@@ -17,6 +17,7 @@ from harness.gating.gate import Gate, control_cell, looks_for
 from harness.gating.job import Matched, load, match
 from harness.gating.pairs import Pairs
 from harness.gating.sides import BASE, HEAD, Side, installed
+from harness.machine.device_locks import DeviceHeldError
 from harness.planning.secrecy import command_line
 from harness.running.run import Watcher
 from harness.running.run_folder import new_run_id
@@ -31,11 +32,13 @@ def run(
     python: str | None,
     seed: int,
     watcher: Watcher,
+    wait_s: float | None = None,
 ) -> tuple[Report, Path]:
     """Measures the jobs and keeps the calibration; returns what it says of the suites' rules, and its file.
 
     Raises:
         UsageError: too few jobs or pairs, or no rule that compares.
+        DeviceHeldError: another run held a device for as long as this one would wait.
         MeasurementError: too many jobs could not be measured.
     """
     if jobs < FEWEST_JOBS:
@@ -55,7 +58,11 @@ def run(
     for number in range(jobs):
         watcher({"type": "note", "text": f"job {number + 1} of {jobs}"})
         try:
-            measured.append(job(folder / f"job-{number + 1:03d}", sides, matched, pairs, seed + number, watcher))
+            measured.append(
+                job(folder / f"job-{number + 1:03d}", sides, matched, pairs, seed + number, watcher, wait_s)
+            )
+        except DeviceHeldError:
+            raise
         except MeasurementError as error:
             faults.append(str(error))
             watcher({"type": "note", "text": f"job {number + 1} does not count: {error}"})
@@ -79,7 +86,13 @@ def run(
 
 
 def job(
-    folder: Path, sides: dict[str, Side], matched: Matched, pairs: int, seed: int, watcher: Watcher
+    folder: Path,
+    sides: dict[str, Side],
+    matched: Matched,
+    pairs: int,
+    seed: int,
+    watcher: Watcher,
+    wait_s: float | None = None,
 ) -> CalibrationJob:
     """One job of base against base; its records are removed once its differences are known.
 
@@ -91,11 +104,12 @@ def job(
         sides,
         matched.points,
         control=matched.control,
-        offers=matched.offers,
+        planned=matched.planned,
         seed=seed,
         watcher=watcher,
         rounds=pairs,
         command=command_line(),
+        wait_s=wait_s,
     )
     gate = Gate(rules=matched.rules, pairs=measuring, looks=[(pairs, 1.0)])
     gate.measure(pairs)

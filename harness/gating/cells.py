@@ -13,7 +13,7 @@ from harness.gating.verdict import Cell, CellKey, margin
 from harness.planning.point import Point
 from harness.planning.suite import GateRule
 from harness.quantity import Amount, Method, Value, weakest
-from harness.records.metric import Kind, Metric
+from harness.records.metric import Kind, Metric, never_gated
 from harness.records.record import Record
 from harness.records.trials import PointTrials, energy_beneath, methods_of
 from harness.statistics.paired import log_ratio
@@ -179,11 +179,20 @@ def limit(key: CellKey, heads: Iterable[Record], trial: str = "pair {}, head") -
 
 def gateable(metric: Metric, record: Record) -> tuple[Amount | None, str]:
     """A metric's value in a trial, or why a gate may not use it."""
+    if reason := never_gated(metric.name):
+        return None, reason
     value: Value = metric.value(record)
     if not isinstance(value, Amount):
         return None, value.reason
-    flag = TOO_SHORT.get(metric.kind(record))
+    kind = metric.kind(record)
+    foreign = record.measurement.foreign_load
+    if kind is Kind.ENERGY and foreign:
+        _, _, scope = metric.name.partition(":")
+        why = foreign.get(scope, "") if scope else next(iter(foreign.values()))
+        if why:
+            return None, why
+    flag = TOO_SHORT.get(kind)
     if flag and any(flag in span.flags for span in record.measurement.windows):
         seconds = min(span.duration_s for span in record.measurement.windows)
-        return None, f"the windows of {seconds:.3g} s are too short to gate {metric.kind(record)} (`{flag}`)"
+        return None, f"the windows of {seconds:.3g} s are too short to gate {kind} (`{flag}`)"
     return value, ""

@@ -21,7 +21,6 @@ from harness.gating.result import Result
 from harness.gating.sides import BASE, HEAD, Planned, Side, Tell, installed, revisions, same_points
 from harness.gating.verdict import CellKey
 from harness.planning import suite
-from harness.planning.named_offers import Offers
 from harness.planning.point import Point
 from harness.planning.secrecy import command_line
 from harness.planning.suite import Suite
@@ -112,14 +111,14 @@ class Matched:
         control: the control workload's point.
         rules: what is judged.
         notes: what a reader must know about points that are not compared.
-        offers: side -> point id -> the offers that it needs and their plugins, as that side planned it.
+        planned: what each side plans.
     """
 
     points: list[tuple[Point, Point]]
     control: list[Point]
     rules: Rules
     notes: list[str]
-    offers: Mapping[str, Mapping[str, Offers]]
+    planned: Mapping[str, Planned]
 
     @property
     def heads(self) -> list[Point]:
@@ -153,7 +152,7 @@ def match(made: Mapping[str, Side], loaded: Sequence[Suite], control: Path) -> M
         raise MeasurementError("base and head have no point in common", hint="; ".join(notes))
     rules = Rules({each.suite: each.gate for each in loaded}, _directions(base, head))
     control_points = [point for point in base.points if point.suite == "control"]
-    return Matched(points, control_points, rules, notes, {BASE: base.offers, HEAD: head.offers})
+    return Matched(points, control_points, rules, notes, {BASE: base, HEAD: head})
 
 
 def _directions(base: Planned, head: Planned) -> dict[str, bool | None]:
@@ -202,11 +201,13 @@ def run(
     seed: int,
     watcher: Watcher,
     allow_weak: bool = False,
+    wait_s: float | None = None,
 ) -> tuple[Result, Path]:
     """Measures both sides by the suites that `load` gave and judges them; returns the result and its folder.
 
     Raises:
         UsageError: too few pairs, an unknown metric, or a tolerance that the calibration refuses.
+        DeviceHeldError: another run held a device for as long as this one would wait.
         MeasurementError: one side cannot plan, no point is common, or scoring or costing failed.
     """
     started = time.monotonic()
@@ -225,11 +226,12 @@ def run(
             made,
             matched.points,
             control=matched.control,
-            offers=matched.offers,
+            planned=matched.planned,
             seed=seed,
             watcher=watcher,
             rounds=pairs,
             command=command_line(),
+            wait_s=wait_s,
         ),
         looks=looks,
         deadline_s=math.inf if budget_s is None else started + budget_s,

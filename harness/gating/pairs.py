@@ -16,8 +16,7 @@ from typing import Final
 from harness.builtin.local import LocalExecutor
 from harness.errors import MeasurementError
 from harness.executor import Executor, costing_command
-from harness.gating.sides import BASE, HEAD, Side, run_whole
-from harness.planning.named_offers import Offers
+from harness.gating.sides import BASE, HEAD, Planned, Side, run_whole
 from harness.planning.point import Plan, Point
 from harness.records.files import load_measurement, load_record, write_json
 from harness.records.paths import FAILURE
@@ -63,11 +62,12 @@ class Pairs:
         sides: `base` and `head`.
         points: matched points, base first.
         control: measured in every round on base's environment, under both names.
-        offers: side -> point id -> the offers that it needs and their plugins; a worker that is told none loads all.
+        planned: what each side plans: the offers that a point needs, and what its work needs from elsewhere.
         seed: of the order of points and inside pairs.
         watcher: is told what happens.
         rounds: how many are measured at most, for the watcher.
         command: what the user typed, for the record.
+        wait_s: how long a trial waits for a device that another run holds; without end if None.
         executor: makes what runs a side's trials.
     """
 
@@ -80,10 +80,11 @@ class Pairs:
         seed: int,
         watcher: Watcher,
         control: Sequence[Point] = (),
-        offers: Mapping[str, Mapping[str, Offers]] | None = None,
+        planned: Mapping[str, Planned] | None = None,
         rounds: int = 0,
         command: Sequence[str] = (),
-        executor: Callable[[Side], Executor] = lambda side: LocalExecutor(side.python, side.folder),
+        wait_s: float | None = None,
+        executor: Callable[[Side], Executor] | None = None,
     ) -> None:
         self.sides = sides
         self.series = [Series(f"{head.suite}: {head.label}", {BASE: base, HEAD: head}) for base, head in points]
@@ -96,10 +97,19 @@ class Pairs:
         self._watcher = watcher
         self._of = 2 * rounds * len(self.series)
         self._number = 0
-        self._executor = executor
-        self._offers = offers or {}
+        make = executor or (lambda side: LocalExecutor(side.python, side.folder, wait_s=wait_s))
+        self._executors = {name: make(side) for name, side in sides.items()}
+        self._planned = planned or {}
         self.runs = {
-            name: create(folder, Plan([each.points[name] for each in self.series], []), [], command, seed, name=name)
+            name: create(
+                folder,
+                Plan([each.points[name] for each in self.series], []),
+                [],
+                command,
+                seed,
+                name=name,
+                provenance=self._planned_by(name).provenance,
+            )
             for name in (BASE, HEAD)
         }
 
@@ -140,6 +150,10 @@ class Pairs:
         reasons = "; ".join(f"{name}: {fault}" for name, fault in sorted(failed.items()))
         series.lost = f"pair {number + 1} could not be measured in {1 + REDOINGS} attempts: {reasons}"
 
+    def _planned_by(self, side: str) -> Planned:
+        """What a side plans, and says of itself."""
+        return self._planned.get(side, Planned([]))
+
     def _trial(self, series: Series, name: str, trial: int) -> str:
         """Runs one trial; returns why it does not count, or an empty string."""
         due = Scheduled(series.points[name], trial)
@@ -147,8 +161,14 @@ class Pairs:
         self._watcher({"type": "trial", "number": self._number, "of": max(self._of, self._number + 1), "label": label})
         self._number += 1
         side = BASE if series.control else name
-        job = prepare(self.runs[name].resolve(), due, offers=self._offers.get(side, {}).get(due.point.id))
-        outcome = self._executor(self.sides[side]).run(job, self._watcher)
+        planned = self._planned_by(side)
+        job = prepare(
+            self.runs[name].resolve(),
+            due,
+            offers=planned.offers.get(due.point.id),
+            fetch=planned.fetch.get(due.point.id, ""),
+        )
+        outcome = self._executors[side].run(job, self._watcher)
         folder = self.runs[name] / due.trial_id
         if outcome.ok:
             fault = "; ".join(faults(load_measurement(folder), due.point))
@@ -179,8 +199,8 @@ class Pairs:
 
 
 def faults(measurement: Measurement, point: Point) -> list[str]:
-    """Why a trial that ended well does not count: what its meters saw, and a warm-up that did not converge."""
-    found = list(measurement.invalid)
+    """Why a trial that ended well does not count: what meters saw, others' work in its energy, no steady warm-up."""
+    found = [*measurement.invalid, *measurement.foreign_load.values()]
     warm_up, wanted = measurement.warm_up, point.warm_up
     if not warm_up.converged and wanted.max_iterations > 0 and wanted.max_seconds > 0:
         varied = "" if warm_up.duration_cv is None else f", at the end by {warm_up.duration_cv:.1%}"

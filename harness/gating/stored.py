@@ -17,6 +17,7 @@ from harness.gating.baseline import Baseline, KeptPoint
 from harness.gating.cells import gateable, keys, limit
 from harness.gating.result import InterimAnalysis, Kind, Result
 from harness.gating.verdict import Cell, CellKey, Seen, Verdict, build, decide, margin
+from harness.machine.provenance import provenance
 from harness.planning.point import Point
 from harness.planning.probe import plan_probed
 from harness.planning.secrecy import command_line
@@ -46,7 +47,14 @@ WEAKER: Final = (
 
 
 def run(
-    name: str, files: Sequence[Path], store: Path, registry: Registry, *, seed: int, watcher: Watcher
+    name: str,
+    files: Sequence[Path],
+    store: Path,
+    registry: Registry,
+    *,
+    seed: int,
+    watcher: Watcher,
+    wait_s: float | None = None,
 ) -> tuple[Result, Path]:
     """Measures the suites now and judges them by a stored baseline.
 
@@ -60,8 +68,10 @@ def run(
     if not planned.points:
         reasons = "; ".join(f"{each.point.label}: {each.reason}" for each in planned.skipped)
         raise MeasurementError("every point was skipped: nothing was measured", hint=reasons)
-    folder = create(store, planned, [str(file) for file in files], command_line(), seed)
-    tally = Run(folder, planned.points, seed, registry=registry, executor=LocalExecutor(), watcher=watcher).execute()
+    names = [str(file) for file in files]
+    folder = create(store, planned, names, command_line(), seed, provenance=provenance(names, registry.sources))
+    executor = LocalExecutor(wait_s=wait_s)
+    tally = Run(folder, planned.points, seed, registry=registry, executor=executor, watcher=watcher).execute()
     if tally.interrupted:
         raise KeyboardInterrupt
     if tally.failed or tally.invalid:

@@ -189,12 +189,15 @@ def measure(
     What `after` marks is kept with the window but lies outside of its span, its duration and its energy.
     """
     backend.synchronize()
+    cold = meters.temperatures()
     opened = meters.opening(align=True)
     window.restart_clock(opened.ns)
     work(window)
     backend.synchronize()
     closed = meters.closing(align=True)
+    celsius = _both(cold, meters.temperatures())
     window.finish_iteration()
+    meters.settle(closed)
     after(window)
     window.check_reserved()
     span = Span(
@@ -208,13 +211,18 @@ def measure(
         flags=() if window.modelled else shortness(meters, seconds(closed.ns - opened.ns), window.iteration),
         modelled=window.modelled,
         simulated_s=window.simulated_s,
+        celsius=celsius,
     )
     ledger.spans.append(span)
-    ledger.readings += meters.energies(opened, closed, "window", window.index)
+    period_s = seconds(closed.ns - opened.ns) / window.iteration if window.iteration > 1 else None
+    ledger.readings += meters.energies(opened, closed, "window", window.index, period_s=period_s)
+    for _, _, ended in window.marks[-1:]:
+        meters.settle(ended)
     for name, begun, ended in window.marks:
         start = meters.utc_s(begun.ns)
         ledger.spans.append(Span(name=name, window=window.index, start_ns=begun.ns, end_ns=ended.ns, start_utc_s=start))
         ledger.readings += meters.energies(begun, ended, name, window.index)
+    meters.forget(closed)
     ledger.uses += [WindowUse(window=window.index, use=use) for use in window.uses]
     _write(ledger.items, window.items)
     _write(ledger.outputs, ({"item_id": item, "window": window.index, "output": out} for item, out in window.outputs))
@@ -226,13 +234,27 @@ def rest(
 ) -> None:
     """Measures an idle stretch (`idle`, `loaded_idle`): two readings with nothing between but the sampling."""
     backend.synchronize()
+    cold = meters.temperatures()
     opened = meters.opening(align=True)
     sleep(duration_s)
     closed = meters.closing(align=True)
+    meters.settle(closed)
     ledger.spans.append(
-        Span(name=name, window=-1, start_ns=opened.ns, end_ns=closed.ns, start_utc_s=meters.utc_s(opened.ns))
+        Span(
+            name=name,
+            window=-1,
+            start_ns=opened.ns,
+            end_ns=closed.ns,
+            start_utc_s=meters.utc_s(opened.ns),
+            celsius=_both(cold, meters.temperatures()),
+        )
     )
     ledger.readings += meters.energies(opened, closed, name, -1)
+
+
+def _both(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """Scope -> its temperature at either end, of those that were read at both."""
+    return {scope: (at, after[scope]) for scope, at in before.items() if scope in after}
 
 
 def _write(stream: IO[str], rows: Iterator[Mapping[str, object]] | list[dict[str, object]]) -> None:

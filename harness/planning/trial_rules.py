@@ -70,6 +70,23 @@ class WarmUpRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CoolDown:
+    """How long a trial rests before its warm-up, so that each begins equally warm.
+
+    Attributes:
+        to_celsius: it rests until every temperature that a meter reads is at most this, in °C; not awaited if not set.
+        at_most_s: the longest that is waited for the temperature; a trial that is still warmer is flagged, and goes on.
+        pause_s: how long it rests where no meter reads a temperature, or where none is awaited.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    to_celsius: Annotated[float, BeforeValidator(no_bool), Field(gt=-273.15, le=150.0)] | None = None
+    at_most_s: Annotated[Seconds, Field(validation_alias="at_most")] = 300.0
+    pause_s: Annotated[Seconds, Field(validation_alias="pause")] = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """When a trial is ended as failed.
 
@@ -84,3 +101,20 @@ class Limits:
     trial_s: Annotated[Seconds, Field(validation_alias="trial", gt=0)] = 3600.0
     silence_s: Annotated[Seconds, Field(validation_alias="silence", gt=0)] = 600.0
     memory_bytes: Annotated[Size | None, Field(validation_alias="memory")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignLoad:
+    """What is said and done where other processes worked beside the trial.
+
+    Attributes:
+        at_most: share of the machine's processor time that other processes and a hypervisor may have had in a window;
+            above it the trial carries the condition `foreign_load`, and no gate judges energy that holds theirs.
+        apportion: charges the work, of scopes that count the whole machine, its share of the processor time that was
+            spent: an estimate, whose bound reaches from 0 to the whole; the whole is kept beside it.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    at_most: Annotated[Share, Field(ge=0, le=1)] = 0.05
+    apportion: bool = False

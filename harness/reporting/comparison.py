@@ -11,7 +11,7 @@ from typing import Final
 
 from harness.comparing.compare import Compared, ComparedPoint, Comparison, compare_points
 from harness.records.cross_checks import CrossCheck
-from harness.records.metric import Metric
+from harness.records.metric import Metric, base_name
 from harness.records.record import Record
 from harness.records.summary import Failure, PointReport, RunReport, Summary
 from harness.reporting.tables import Section, Table
@@ -83,7 +83,7 @@ def compared(reports: Sequence[RunReport]) -> list[Comparison]:
 
 
 def _shown(metric: Metric) -> bool:
-    return metric.per is not None and metric.name != "duration_s" and not metric.name.startswith("energy_j:")
+    return metric.per is not None and metric.name != "duration_s" and base_name(metric.name) == metric.name
 
 
 def section(reports: Sequence[RunReport], names: Sequence[str]) -> Section | None:

@@ -19,7 +19,8 @@ from platformdirs import user_cache_path
 from harness.discovery.registry import Registry
 from harness.errors import ExitCode, HarnessError
 from harness.executor import Executor, Job, Outcome, costing_command
-from harness.planning.named_offers import Offers, offers_of
+from harness.machine.device_locks import DeviceHeldError
+from harness.planning.named_offers import Offers, fetch_key, offers_of
 from harness.planning.point import Point, canonical
 from harness.records.files import load_measurement, make_folder, write_json
 from harness.records.paths import COSTING_LOG, FAILURE, JOB, MEASUREMENT, RUN
@@ -117,6 +118,8 @@ class Run:
                 self._run_on(executor, [each for each in order if self._executor_of(each[1]) is executor], len(order))
         except KeyboardInterrupt:
             self.tally.interrupted = True
+        except DeviceHeldError as error:  # the other trials would wait for it too
+            self.tally.failed.append(str(error))
         finally:
             for executor in executors:
                 self._told(executor.close)
@@ -176,7 +179,8 @@ class Run:
             job = self._prepared.get(due.trial_id)
         if job is None:
             modelled = self.registry.get("workload", due.point.workload).spec.modelled
-            job = prepare(self.folder, due, offers=offers_of(due.point, self.registry), measured=not modelled)
+            offers, fetch = offers_of(due.point, self.registry), fetch_key(due.point, self.registry)
+            job = prepare(self.folder, due, offers=offers, fetch=fetch, measured=not modelled)
             with self._lock:
                 self._prepared[due.trial_id] = job
         return job
@@ -274,13 +278,14 @@ def start(
     return Run(folder, points, seed, registry=registry, executor=first, watcher=watcher, elsewhere=own, keep=keep)
 
 
-def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, measured: bool = True) -> Job:
+def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, fetch: str = "", measured: bool = True) -> Job:
     """Makes the folder of a trial, empty but for what its worker reads, and the job to hand to an executor.
 
     Args:
         run: the folder of the run.
         due: the trial.
         offers: plugin specs that the trial needs, by plugin; a worker that is not told imports every plugin.
+        fetch: stands for what the work needs from elsewhere, see `fetch_key`.
         measured: whether the trial measures this machine.
     """
     folder = run / due.trial_id
@@ -296,6 +301,7 @@ def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, measured
             "cache": str(user_cache_path("joule-harness", ensure_exists=True)),
             "point": due.point.to_json(),
             **({} if offers is None else {"offers": [*offers]}),
+            **({"fetch": fetch} if fetch else {}),
         },
     )
     return Job(

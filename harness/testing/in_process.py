@@ -16,8 +16,8 @@ from unittest import mock
 from harness.costing import coster
 from harness.discovery.registry import Registry
 from harness.executor import LOG, MEASUREMENT, Executor, Job, Listener, Outcome, tail
+from harness.measuring.attempt import attempt
 from harness.measuring.messenger import Messenger
-from harness.measuring.trial import attempt
 from harness.planning.named_offers import load_named
 from harness.records.paths import COSTING_LOG
 

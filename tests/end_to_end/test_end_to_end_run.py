@@ -32,6 +32,16 @@ cases:
     matrix: {{{matrix}}}
 """
 
+# A shell starts its background jobs with SIGINT ignored; so would a driver be that is started by tests that are one.
+HEEDS_CTRL_C = """\
+import signal
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from harness.cli import main
+
+main()
+"""
+
 
 class User:
     def __init__(self, folder: Path, in_process: Callable[..., subprocess.CompletedProcess[str]]) -> None:
@@ -73,7 +83,11 @@ class User:
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.command(*arguments), env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, "-c", HEEDS_CTRL_C, *map(str, arguments)],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     @property

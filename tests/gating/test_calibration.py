@@ -29,6 +29,7 @@ from harness.gating.job import refuse_weak
 from harness.gating.verdict import CellKey, Verdict, margin
 from harness.planning.point import Choice, Point
 from harness.planning.suite import GateRule
+from harness.planning.trial_rules import CoolDown
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 RUNNER = {"cpu": "a", "cores_logical": 2}
@@ -238,6 +239,7 @@ def test_the_revision_is_of_what_is_measured_and_not_of_the_tolerance() -> None:
     first = revision([point], {"s": [rule]})
     assert revision([point], {"s": [rule.model_copy(update={"worse_by_at_most": 0.1})]}) == first
     assert revision([replace(point, id="2" * 12)], {"s": [rule]}) != first
+    assert revision([replace(point, cool_down=CoolDown(to_celsius=45.0))], {"s": [rule]}) != first
     assert revision([point], {"s": [rule.model_copy(update={"metric": "carbon_g"})]}) != first
 
 

@@ -32,7 +32,7 @@ def trial(value: Value | float, *, flags: Sequence[str] = (), columns: Any = Non
         totals=totals or {"duration_s": cost},
         columns=columns or {},
         units={"token": unit, "item": unit},
-        measurement=SimpleNamespace(windows=(SimpleNamespace(flags=flags, duration_s=1.0),)),
+        measurement=SimpleNamespace(foreign_load={}, windows=(SimpleNamespace(flags=flags, duration_s=1.0),)),
         factors=(),
     )
 

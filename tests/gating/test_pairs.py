@@ -13,7 +13,7 @@ import pytest
 from harness.executor import Executor, Job, Listener, Outcome
 from harness.gating import pairs as module
 from harness.gating.pairs import REDOINGS, Pairs, faults
-from harness.gating.sides import BASE, HEAD, Side, same_points
+from harness.gating.sides import BASE, HEAD, Planned, Side, same_points
 from harness.planning.point import Choice, Point
 from harness.planning.trial_rules import WarmUpRule
 
@@ -38,7 +38,7 @@ def point(label: str = "spin", suite: str = "s", **more: Any) -> Point:
 
 @pytest.fixture(autouse=True)
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    fine = SimpleNamespace(invalid=(), warm_up=SimpleNamespace(converged=True))
+    fine = SimpleNamespace(invalid=(), foreign_load={}, warm_up=SimpleNamespace(converged=True))
     monkeypatch.setattr(module, "load_measurement", lambda folder: fine)
 
 
@@ -111,9 +111,11 @@ def test_the_others_go_on_when_a_point_is_lost(tmp_path: Path) -> None:
 
 
 def test_the_control_runs_on_bases_environment_and_counts_for_nobody(tmp_path: Path) -> None:
+    pairs, _ = made(tmp_path, control=[point("loop", "control")])
     used: list[str] = []
-    pairs, log = made(tmp_path, control=[point("loop", "control")])
-    pairs._executor = lambda side: used.append(side.name) or Fake(side, lambda *_: "", log)  # type: ignore[func-returns-value]
+    for name, executor in pairs._executors.items():
+        run = executor.run
+        executor.run = lambda *job, name=name, run=run: (used.append(name), run(*job))[1]  # type: ignore[method-assign]
     pairs.measure(6)
     (control,) = pairs.controls
     assert control.pairs == 6
@@ -127,12 +129,12 @@ def test_the_control_runs_on_bases_environment_and_counts_for_nobody(tmp_path: P
 )
 def test_a_warm_up_that_did_not_converge_keeps_a_trial_out(converged: bool, wanted: WarmUpRule, counts: bool) -> None:
     warm_up = SimpleNamespace(converged=converged, iterations=50, seconds=1.0, duration_cv=0.2)
-    measurement: Any = SimpleNamespace(invalid=(), warm_up=warm_up)
+    measurement: Any = SimpleNamespace(invalid=(), foreign_load={}, warm_up=warm_up)
     assert (faults(measurement, point(warm_up=wanted)) == []) is counts
 
 
 def test_what_meters_saw_keeps_a_trial_out() -> None:
-    measurement: Any = SimpleNamespace(invalid=("throttled",), warm_up=SimpleNamespace(converged=True))
+    measurement: Any = SimpleNamespace(invalid=("throttled",), foreign_load={}, warm_up=SimpleNamespace(converged=True))
     assert faults(measurement, point()) == ["throttled"]
 
 
@@ -146,9 +148,12 @@ def test_points_are_matched_by_place_and_named_apart() -> None:
 def test_each_job_names_the_offers_as_the_side_that_runs_it_planned_them(tmp_path: Path) -> None:
     ours, theirs = [{"kind": "workload", "name": "ours"}], [{"kind": "workload", "name": "theirs"}]
     measured_point, control = point("a"), point("c", suite="control")
-    offers = {BASE: {measured_point.id: ours, control.id: ours}, HEAD: {measured_point.id: theirs}}
+    planned = {
+        BASE: Planned([], offers={measured_point.id: ours, control.id: ours}, fetch={measured_point.id: "a model"}),
+        HEAD: Planned([], offers={measured_point.id: theirs}),
+    }
     points = [(measured_point, measured_point)]
-    pairs, _ = made(tmp_path, points=points, control=[control], offers=offers)
+    pairs, _ = made(tmp_path, points=points, control=[control], planned=planned)
     pairs.measure(1)
     named = {
         (side, one.id): json.loads((run / f"{one.id}-t000" / "job.json").read_text(encoding="utf-8"))["offers"]
