@@ -67,13 +67,13 @@ def test_p_values_agree_with_scipy() -> None:
         assert p_worse(values, margin) == pytest.approx(expected, rel=1e-12)
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(differences, st.floats(-0.5, 0.5), st.sampled_from([0.05, 0.0336, 0.01]))
 def test_p_value_and_lower_bound_say_the_same(values: list[float], margin: float, alpha: float) -> None:
     assert (p_worse(values, margin) <= alpha) == (effect(values, alpha).low > margin)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(differences, st.randoms())
 def test_order_of_pairs_changes_nothing(values: list[float], generator: random.Random) -> None:
     shuffled = list(values)
@@ -81,7 +81,7 @@ def test_order_of_pairs_changes_nothing(values: list[float], generator: random.R
     assert effect(shuffled) == effect(values)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(differences, st.floats(0.0, 1.0))
 def test_a_shift_moves_estimate_and_bounds_along(values: list[float], shift: float) -> None:
     before, after = effect(values), effect([value + shift for value in values])
@@ -89,7 +89,7 @@ def test_a_shift_moves_estimate_and_bounds_along(values: list[float], shift: flo
         assert getattr(after, name) == pytest.approx(getattr(before, name) + shift, abs=1e-12)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(differences)
 def test_turning_the_sign_swaps_the_bounds(values: list[float]) -> None:
     here, there = effect(values), effect([-value for value in values])
