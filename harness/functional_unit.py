@@ -1,30 +1,35 @@
 """Functional units: what a cost is divided by. The only module that divides one quantity by another.
 
 A functional unit is a column to sum and a filter on work items: `{sum: output_tokens, where: {ttft_s: "<= 1.0"}}`.
-Filtering is per item, counting per unit; comparisons are on unrounded values, without tolerance.
+Filtering is per item, counting per unit; comparisons are on unrounded values, and two that differ by a part in 1e9 are
+equal: 0.1 + 0.2 is 0.3 for `<=`, `>=` and `==`, and neither less nor greater for `<` and `>`.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from harness.errors import MeasurementError, UsageError
-from harness.quantity import Amount, Method, Unavailable, Undefined, Value, weakest
+from harness.quantity import SLACK, Amount, Method, Unavailable, Undefined, Value, weakest
 
 Row = Mapping[str, object]
 """A work item: `item_id`, `status` and the workload's columns; a missing value is None or absent, never 0."""
 
+
+def _equal(value: float, limit: float) -> bool:
+    return math.isclose(value, limit, rel_tol=SLACK, abs_tol=0.0)
+
+
 _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
-    "<=": operator.le,
-    ">=": operator.ge,
-    "<": operator.lt,
-    ">": operator.gt,
-    "==": operator.eq,
+    "<=": lambda value, limit: value <= limit or _equal(value, limit),
+    ">=": lambda value, limit: value >= limit or _equal(value, limit),
+    "<": lambda value, limit: value < limit and not _equal(value, limit),
+    ">": lambda value, limit: value > limit and not _equal(value, limit),
+    "==": _equal,
 }
 _CLOCK_S: Final = 1e-9
 """Resolution of the clock: two differences of its readings may be rounded so far apart."""

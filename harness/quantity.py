@@ -10,7 +10,11 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
+
+SLACK: Final = 1e-9
+"""Relative slack of every comparison with a threshold: two values this close are equal, however they were rounded. On
+a logarithmic scale it is a difference."""
 
 
 class Method(StrEnum):

@@ -40,7 +40,12 @@ MODULES: Final = {
     "harness/gating/verdict.py": ["tests/gating"],
     "harness/gating/cells.py": ["tests/gating"],
     "harness/planning/*.py": ["tests/planning"],
-    "harness/records/*.py": ["tests/records", "tests/reporting", "tests/faults/test_faults_power_loss.py"],
+    "harness/records/*.py": [
+        "tests/records",
+        "tests/comparing",
+        "tests/reporting",
+        "tests/faults/test_faults_power_loss.py",
+    ],
     "harness/storing/*.py": ["tests/storing"],
     "harness/storing/remote/*.py": ["tests/storing"],
 }

@@ -94,3 +94,20 @@ def test_an_end_before_the_first_token_is_refused_unless_it_is_rounding() -> Non
     check_rows([row, {**row, "latency_s": 0.5 - 1e-10}, {**row, "status": "failed", "latency_s": 0.1}])
     with pytest.raises(MeasurementError, match=r"latency_s 0\.4 is less than ttft_s 0\.5"):
         check_rows([{**row, "latency_s": 0.4}])
+
+
+@pytest.mark.parametrize(
+    ("condition", "value", "holds"),
+    [
+        ("<= 0.3", 0.1 + 0.2, True),
+        (">= 0.3", 0.3 - 1e-17, True),
+        ("== 0.3", 0.1 + 0.2, True),
+        ("< 0.3", 0.3 - 5e-17, False),
+        ("> 0.3", 0.1 + 0.2, False),
+        ("<= 0.3", 0.3 + 1e-6, False),
+        ("< 0.3", 0.3 - 1e-6, True),
+        ("<= 0", 1e-12, False),
+    ],
+)
+def test_a_value_at_the_limit_is_at_it_however_it_is_rounded(condition: str, value: float, holds: bool) -> None:
+    assert Where.parse("x", condition).holds({"x": value}) is holds

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 SuiteFiles = Annotated[list[Path], typer.Argument(help="Suite files.", show_default=False)]
 Store = Annotated[str, typer.Option(help="Folder or URL that runs are kept in.")]
-Seed = Annotated[int, typer.Option(help="Seed of the order of points and inside pairs.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        help="Seed of the order of points and inside pairs; drawn for each job, printed and kept if not set.",
+        show_default=False,
+    ),
+]
 
 Base = Annotated[str | None, typer.Option(help="Revision to compare with.", show_default=False)]
 Head = Annotated[str, typer.Option(help="Revision to be judged.")]
@@ -74,7 +80,7 @@ def gate(
     install: Install = None,
     pairs: PairsAtMost = 36,
     budget: Budget = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     store: Store = "reports",
     allow_weak: AllowWeak = False,
     wait: Wait = None,
@@ -93,6 +99,7 @@ def gate(
 
     _one_base(base, base_python, baseline, pytest_benchmark=pytest_benchmark)
     kept = open_store(store)
+    seed = _drawn(seed)
     folder: Path | None = None
     if pytest_benchmark:
         result = judge_files(suites, tolerance)
@@ -112,13 +119,7 @@ def gate(
         )
     for line in outputs.lines(result, folder):
         typer.echo(line)
-    outputs.write(
-        result,
-        json_file=json_file,
-        junit_file=junit,
-        summary=summary,
-        step_summary=_step_summary(),
-    )
+    outputs.write(result, json_file=json_file, junit_file=junit, summary=summary, step_summary=_step_summary())
     code = result.verdict.exit_code
     if folder is not None and (fault := _sent(kept, folder)):
         typer.echo(f"failed: {fault}", err=True)
@@ -130,6 +131,13 @@ def _step_summary() -> Path | None:
     """The file that GitHub shows beside a job's steps; None elsewhere."""
     named = os.environ.get("GITHUB_STEP_SUMMARY")
     return Path(named) if named else None
+
+
+def _drawn(seed: int | None) -> int:
+    """The seed, drawn for this job where none was given."""
+    from harness.gating.pairs import draw_seed
+
+    return draw_seed() if seed is None else seed
 
 
 def _one_base(base: str | None, base_python: str | None, baseline: str | None, *, pytest_benchmark: bool) -> None:
@@ -209,12 +217,15 @@ def _stored(suites: list[Path], store: Path, baseline: str, seed: int, wait_s: f
 def calibrate(
     suites: SuiteFiles,
     *,
-    jobs: Annotated[int, typer.Option(help="Jobs of base against base.")] = 20,
-    pairs: Annotated[int, typer.Option(help="Pairs of each job; a gate may measure more.")] = 36,
+    jobs: Annotated[int, typer.Option(help="Jobs of base against base at most.")] = 20,
+    pairs: Annotated[int, typer.Option(help="Pairs of each job; a gate may measure more.")] = 12,
+    budget: Annotated[
+        str, typer.Option(help="Time after which no further job begins: 30m, 2h; at least 5 jobs are measured.")
+    ] = "30m",
     python: Annotated[
         str | None, typer.Option(help="Interpreter of the environment; this one if not named.", show_default=False)
     ] = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     store: Store = "reports",
     wait: Wait = None,
 ) -> None:
@@ -223,7 +234,12 @@ def calibrate(
     from harness.gating import calibration_job as calibrations
     from harness.records.paths import CALIBRATIONS
     from harness.storing.places import open_store
+    from harness.units import parse_duration
 
+    try:
+        budget_s = parse_duration(budget)
+    except ValueError as error:
+        raise UsageError(f"--budget: {error}", accepted="a duration such as 30m or 2h") from None
     kept = open_store(store)
     folder = kept.fetch_kept(CALIBRATIONS)
     with Progress() as progress:
@@ -232,8 +248,9 @@ def calibrate(
             folder,
             jobs=jobs,
             pairs=pairs,
+            budget_s=budget_s,
             python=python,
-            seed=seed,
+            seed=_drawn(seed),
             watcher=progress.tell,
             wait_s=waiting_s(wait),
         )

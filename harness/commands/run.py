@@ -43,6 +43,7 @@ def plan(suites: SuiteFiles, *, as_json: AsJson = False) -> None:
     from harness.planning.named_offers import fetch_key, offers_of
     from harness.planning.suite import load_all
     from harness.running.executor_choice import choose
+    from harness.running.expected_time import between, run_cost
 
     registry = loaded_registry()
     loaded = load_all(suites)
@@ -61,16 +62,14 @@ def plan(suites: SuiteFiles, *, as_json: AsJson = False) -> None:
         }
         typer.echo(json.dumps(content, indent=1, default=str))
         return
-    trials = 0
-    least = 0.0
     for point in planned.points:
-        trials += point.trials
-        least += point.trials * point.windows.count * point.windows.min_seconds
-        typer.echo(f"{point.id}  {point.suite}: {point.label}  x {point.trials}")
+        typer.echo(f"{point.id}  {point.suite}: {point.label}  x {between(point.at_least, point.trials)}")
     for skipped in planned.skipped:
         typer.echo(f"skipped       {skipped.point.suite}: {skipped.point.label}: {skipped.reason}")
+    fewest, most = (sum(each) for each in ([p.at_least for p in planned.points], [p.trials for p in planned.points]))
     typer.echo(
-        f"{len(planned.points)} points, {trials} trials, {len(planned.skipped)} skipped; windows last {least:.0f} s"
+        f"{len(planned.points)} points, {between(fewest, most)} trials, {len(planned.skipped)} skipped; "
+        f"{run_cost(planned.points)}"
     )
 
 

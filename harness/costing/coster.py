@@ -25,12 +25,12 @@ from harness.impact import ImpactMeter, ImpactMeterSpec
 from harness.planning.point import Point
 from harness.quantity import Amount, Method, Value, weakest
 from harness.records.files import check_side_cars, load_measurement, read_lines, trial_folders, write_json, write_record
+from harness.records.metric import QUANTILES
 from harness.records.paths import FAILURE, ITEMS, MEASUREMENT, OUTPUTS, RECORD
 from harness.records.record import Measurement, Record, UnitResult
 from harness.scorer import Scorer
 from harness.workload import COMMON_COLUMNS, Column
 
-STATISTICS = {"p50": 0.5, "p95": 0.95}
 CLOCKS_AGREE = 1e-9
 """Sums of the same simulated seconds may be rounded so far apart, relative to the window."""
 
@@ -203,7 +203,7 @@ class Coster:
     def _statistics(self, column: Column) -> dict[str, Value]:
         name, unit, method = column.name, column.unit, self._method(column)
         found = {"mean": functional_unit.mean_of_column(name, self.rows, unit, method)}
-        for label, level in STATISTICS.items():
+        for label, level in QUANTILES.items():
             found[label] = functional_unit.quantile_of_column(name, self.rows, unit, level, method)
         return found
 

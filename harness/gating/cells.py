@@ -13,7 +13,7 @@ from harness.gating.verdict import Cell, CellKey, margin
 from harness.planning.point import Point
 from harness.planning.suite import GateRule
 from harness.quantity import Amount, Method, Value, weakest
-from harness.records.metric import Kind, Metric, never_gated
+from harness.records.metric import RATE, Kind, Metric, never_gated
 from harness.records.record import Record
 from harness.records.trials import PointTrials, energy_beneath, methods_of
 from harness.statistics.paired import log_ratio
@@ -36,6 +36,16 @@ class Rules:
 
     by_suite: Mapping[str, Sequence[GateRule]]
     directions: Mapping[str, bool | None] = field(default_factory=dict)
+
+    @property
+    def energy(self) -> set[str]:
+        """Suites with a rule that rests on the energy meters: on neither a time, a rate nor a column."""
+        apart = {"duration_s", RATE, *self.directions}
+        return {
+            suite
+            for suite, rules in self.by_suite.items()
+            if any(rule.metric not in apart and rule.metric.partition(".")[0] not in apart for rule in rules)
+        }
 
     def most_cells(self, points: Iterable[Point]) -> int:
         """How many cells there can be, known before anything is measured."""
@@ -85,17 +95,18 @@ class Rules:
             except UsageError as error:
                 unknown = error
                 continue
-            made += self._of_point(rule, each.points["head"], records)
+            made += self._of_point(rule, each, records)
         if unknown is not None and not made:
             raise unknown
         return made
 
-    def _of_point(self, rule: GateRule, point: Point, records: Records) -> list[Cell]:
+    def _of_point(self, rule: GateRule, series: Series, records: Records) -> list[Cell]:
         made = []
-        for key in keys(rule, point):
+        for key in keys(rule, series.points["head"]):
             if key.bound is None:
                 up = self._higher_is_better(rule, Metric(rule.metric, rule.per), records[0][1])
-                made.append(comparison(key, records, rule.worse_by_at_most or 0.0, higher_is_better=up))
+                cell = comparison(key, records, rule.worse_by_at_most or 0.0, higher_is_better=up)
+                made.append(cell if cell.missing else replace(cell, head_second=tuple(series.head_second)))
             else:
                 made.append(limit(key, [head for _, head in records]))
         return made

@@ -26,6 +26,7 @@ from harness.planning.secrecy import command_line
 from harness.planning.suite import Suite
 from harness.records.metric import Metric
 from harness.running.executor_choice import LOCAL
+from harness.running.expected_time import expected
 from harness.running.run import Watcher
 from harness.running.run_folder import new_run_id
 
@@ -161,6 +162,12 @@ def _directions(base: Planned, head: Planned) -> dict[str, bool | None]:
     return {**head.directions, **declared}
 
 
+def cost(matched: Matched, looks: Sequence[tuple[int, float]]) -> str:
+    """What the pairs of a gate will take, in words: up to the first analysis and up to the last."""
+    points = [base for base, _ in matched.points] + matched.control
+    return expected(points, [(2 * looks[0][0], 2 * looks[-1][0])] * len(points))
+
+
 def calibrated(store: Path, matched: Matched, suites: Sequence[str], pairs: int) -> tuple[Report | None, str]:
     """What the runner's calibration says of this gate, or why none holds."""
     points = [base for base, _ in matched.points]
@@ -215,6 +222,7 @@ def run(
     folder.mkdir(parents=True)
     matched = match(made, loaded, folder / "control.yaml")
     looks = looks_for(pairs, matched.rules.most_cells(matched.heads))
+    watcher({"type": "note", "text": f"{looks[0][0]} to {looks[-1][0]} pairs: {cost(matched, looks)}; seed {seed}"})
     found, why = calibrated(store, matched, [each.suite for each in loaded], pairs)
     if found is not None and not allow_weak:
         refuse_weak(found, pairs)
@@ -232,6 +240,7 @@ def run(
             rounds=pairs,
             command=command_line(),
             wait_s=wait_s,
+            energy=matched.rules.energy,
         ),
         looks=looks,
         deadline_s=math.inf if budget_s is None else started + budget_s,
@@ -241,6 +250,7 @@ def run(
     ).run()
     result = replace(
         result,
+        seed=seed,
         revisions={name: side.revision for name, side in made.items()},
         suites=[each.file for each in loaded],
     )

@@ -78,7 +78,7 @@ def run(
         raise MeasurementError("; ".join([*tally.failed, *tally.invalid]), where=str(folder))
     directions = registry.directions(offers_of(planned.points))
     result = judge(kept, suites, trials.load(folder), directions)
-    result = replace(result, suites=[each.file for each in suites])
+    result = replace(result, seed=seed, suites=[each.file for each in suites])
     result.write(folder)
     return result, folder
 
@@ -209,7 +209,7 @@ def _comparison(
     first, second = ([sign * math.log(amount.value) for amount in side] for side in (before, now))
     method = weakest(*(amount.label for amount in (*before, *now)))
     cell = Cell(key=key, margin=margin(rule.worse_by_at_most or 0.0), method=method)
-    return Seen(cell, shift(first, second, alpha), p_above(first, second, cell.margin))
+    return Seen(cell, shift(first, second, alpha), p_above(first, second, cell.margin + cell.slack))
 
 
 def _higher_is_better(rule: GateRule, metric: Metric, direction: Mapping[str, bool | None]) -> bool:
@@ -273,4 +273,4 @@ def _limit(key: CellKey, point: PointTrials, alpha: float) -> Seen:
     cell = limit(key, point.records, "trial {}")
     if cell.missing:
         return Seen(cell)
-    return Seen(cell, effect(cell.differences, alpha), p_worse(cell.differences, 0.0))
+    return Seen(cell, effect(cell.differences, alpha), p_worse(cell.differences, cell.slack))

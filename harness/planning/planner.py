@@ -18,6 +18,7 @@ from harness.impact import ImpactMeterSpec
 from harness.meter import MeterSpec
 from harness.planning import matrix
 from harness.planning.faults import Place, faults, real_path
+from harness.planning.known_metrics import Known, at_most, known_of, precision, unknown_metrics
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
 from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
 from harness.planning.suite import Case, Named, Suite, missing_variable, windows_of
@@ -86,16 +87,15 @@ class _Planner:
         self._probed: dict[str, Sequence[Device] | Unavailable] = {}
 
     def suite(self, suite: Suite) -> None:
-        units: set[str] = set()
+        known: list[Known] = []
         for number, case in enumerate(suite.cases):
             setting = self._setting(suite, number, case)
             if setting is None or len(self.errors) > _LIMIT_ERRORS:
                 continue
-            units.update(setting.point.functional_units)
+            known.append(known_of(setting.point, setting.spec, self.registry))
             self._points(setting)
-        for number, rule in enumerate(suite.gate):
-            if rule.per is not None and rule.per not in units and not self.errors:
-                self._fault(suite, ("gate", number, "per"), f"no case has the functional unit {rule.per!r}", units)
+        if not self.errors and not suite.document.unset:
+            self.errors += unknown_metrics(suite, known)
 
     def _fault(self, suite: Suite, path: Keys, message: str, known: set[str]) -> None:
         name = str(suite.document.at(path) or path[-1])
@@ -140,7 +140,8 @@ class _Planner:
             backend=backend,
             meters=meters,
             scorers=scorers,
-            trials=case.trials or suite.trials,
+            trials=at_most(case.trials or suite.trials),
+            precision=precision(case.trials or suite.trials, suite, units),
             seed=suite.seed,
             windows=windows,
             warm_up=suite.warm_up,

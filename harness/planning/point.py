@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, ValidationError
 from harness.backend import Device
 from harness.errors import UsageError
 from harness.impact import ImpactMeterSpec
-from harness.planning.trial_rules import CoolDown, ForeignLoad, Limits, WarmUpRule, Windows
+from harness.planning.trial_rules import CoolDown, ForeignLoad, Limits, Precision, WarmUpRule, Windows
 from harness.records.files import adapter
 
 
@@ -51,7 +51,8 @@ class Point:
         backend: where it runs.
         meters: meters and impact meters in the suite's order, `auto` expanded.
         scorers: run after the windows.
-        trials: how many fresh processes.
+        trials: how many fresh processes; at most so many where there is a precision.
+        precision: at which fewer trials do, with its metric; None where their number is fixed.
         seed: of the suite.
         windows: how long is measured.
         warm_up: how long is warmed up.
@@ -79,6 +80,7 @@ class Point:
     meters: tuple[Choice, ...] = ()
     scorers: tuple[Choice, ...] = ()
     trials: int = 3
+    precision: Precision | None = None
     seed: int = 0
     windows: Windows = field(default_factory=Windows)
     warm_up: WarmUpRule = field(default_factory=WarmUpRule)
@@ -90,6 +92,11 @@ class Point:
     power_cap: str = "unexpected"
     foreign_load: ForeignLoad = field(default_factory=ForeignLoad)
     devices: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def at_least(self) -> int:
+        """How many trials there are in any case."""
+        return self.trials if self.precision is None else self.precision.at_least
 
     def to_json(self) -> dict[str, Any]:
         """This point as JSON values; without `cool_down` where there is none.

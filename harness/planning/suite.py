@@ -32,7 +32,16 @@ from harness.planning import located_yaml as suite_yaml
 from harness.planning.faults import faults, real_path
 from harness.planning.located_yaml import Document, Keys, raise_all, short
 from harness.planning.secrecy import refuse_secrets
-from harness.planning.trial_rules import CoolDown, Count, ForeignLoad, Limits, Seconds, WarmUpRule, Windows, no_bool
+from harness.planning.trial_rules import (
+    CoolDown,
+    ForeignLoad,
+    Limits,
+    Seconds,
+    Trials,
+    WarmUpRule,
+    Windows,
+    no_bool,
+)
 from harness.records.metric import never_gated
 
 FREE_KEYS: Final = frozenset({"options", "matrix", "include", "exclude"})
@@ -152,7 +161,7 @@ class Case(Options):
         include: options that extend the combinations with the same matrix values, or make a point of their own.
         exclude: values of matrix options; combinations that have all values of an entry are left out.
         functional_units: name -> what is counted; the workload's own units if not set.
-        trials: fresh processes a point, in place of the suite's.
+        trials: fresh processes a point, or how well to know it, in place of the suite's.
         windows: keys that replace those of the suite's `windows`.
     """
 
@@ -167,7 +176,7 @@ class Case(Options):
     include: list[dict[str, Any]] = Field([])
     exclude: list[Annotated[dict[str, Any], Field(min_length=1)]] = Field([])
     functional_units: dict[Name, Unit] = Field({})
-    trials: Count | None = None
+    trials: Trials | None = None
     windows: Windows | None = None
 
 
@@ -213,7 +222,8 @@ class Suite(Options):
         backend: where the work runs: the name of a backend, or a mapping with `name` and its options.
         meters: names of meters, each alone or with a mapping of its options; `auto` tries every meter marked so.
         scorers: names of scorers, each alone or with a mapping of its options; they add quality columns.
-        trials: how often each point is measured, each time in a fresh process.
+        trials: how often each point is measured, each time in a fresh process: a number, or `at_least`, `until` and
+            `at_most` to stop each point once its result is known that well.
         seed: decides the order of trials and the seed that each trial gives its workload.
         windows: how long is measured.
         warm_up: how long is warmed up before.
@@ -234,7 +244,7 @@ class Suite(Options):
     backend: NamedChoice = Named("host")
     meters: list[ListedChoice] = Field([Named("auto")])
     scorers: list[ListedChoice] = Field([])
-    trials: Count = 3
+    trials: Trials = 3
     seed: Annotated[int, BeforeValidator(no_bool), Field(ge=0)] = 0
     windows: Windows = Windows()
     warm_up: WarmUpRule = WarmUpRule()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from harness.options import Duration, Share, Size
 
@@ -24,6 +24,45 @@ def no_bool(value: object) -> object:
 
 Count = Annotated[int, BeforeValidator(no_bool), Field(ge=1, le=LIMIT_TRIALS)]
 Seconds = Annotated[Duration, Field(le=31_536_000.0)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """How many trials: until the value of a metric is known so well, between a least and a greatest number.
+
+    A point ends when Student's 95 % interval of the mean logarithm of its trials is no wider, to either side, than
+    `until`. The number of trials then depends on their values, so the interval holds the truth somewhat less often
+    than 95 %: it says when to stop, and bounds no error.
+
+    Attributes:
+        at_least: trials before a point may end.
+        until: half-width of the interval at which it ends, relative to the value: `2%`.
+        at_most: trials after which it ends, however wide the interval is.
+        metric: whose interval; if not set, that of the suite's first rule of the gate, else `duration_s`.
+        per: functional unit that the metric is divided by; if no metric is set, that of the rule, else the first one.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    at_least: Annotated[Count, Field(ge=3)] = 3
+    until: Annotated[Share, Field(gt=0)]
+    at_most: Count = 20
+    metric: str | None = None
+    per: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.at_most < self.at_least:
+            raise ValueError(f"at_most {self.at_most} is less than at_least {self.at_least}")
+
+
+def _is_precision(value: object) -> str:
+    return "precision" if isinstance(value, dict | Precision) else "number"
+
+
+Trials = Annotated[
+    Annotated[Count, Tag("number")] | Annotated[Precision, Tag("precision")], Discriminator(_is_precision)
+]
+"""A number of trials, or how well a metric is to be known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from harness.errors import UsageError, did_you_mean
 from harness.quantity import Amount, Value
@@ -17,6 +18,10 @@ from harness.records.record import SIMULATOR, Record
 
 RATE = "rate"
 """Name of a functional unit's rate among its metrics; the others are named as in the record's costs."""
+QUANTILES: Final = {"p50": 0.5, "p95": 0.95}
+"""Statistics of a column besides its `mean`."""
+MEASURED: Final = ("duration_s", "energy_j", "power_w")
+"""Totals that a trial has without any impact meter; an energy also by scope, as `energy_j:n0/host`."""
 
 
 ABOVE_IDLE = "energy_above_idle_j"

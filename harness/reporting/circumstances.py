@@ -54,6 +54,7 @@ def header(report: RunReport) -> list[tuple[str, str]]:
         ("models", text) for text in dict.fromkeys(t for r in report.records for t in _models(r.measurement.workload))
     ]
     lines += [("sources", text) for text in revisions(run)]
+    lines += [("precision", str(each.get("text", ""))) for each in run.get("precision", ()) if isinstance(each, dict)]
     lines.append(("records", str(report.folder)))
     return [(name, text) for name, text in lines if text]
 

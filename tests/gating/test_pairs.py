@@ -12,10 +12,11 @@ import pytest
 
 from harness.executor import Executor, Job, Listener, Outcome
 from harness.gating import pairs as module
-from harness.gating.pairs import REDOINGS, Pairs, faults
+from harness.gating.pairs import REDOINGS, Pairs, draw_seed, faults
 from harness.gating.sides import BASE, HEAD, Planned, Side, same_points
 from harness.planning.point import Choice, Point
 from harness.planning.trial_rules import WarmUpRule
+from harness.quantity import Amount
 
 Says = Callable[[str, int], str]
 """Side and number of its trial -> why it fails; empty where it does not."""
@@ -76,6 +77,14 @@ def test_the_order_is_that_of_the_seed(tmp_path: Path) -> None:
     assert logs[0] == logs[1] != logs[2]
 
 
+def test_each_job_draws_an_order_of_its_own_and_knows_it(tmp_path: Path) -> None:
+    assert len({draw_seed() for _ in range(20)}) == 20
+    pairs, log = made(tmp_path, seed=draw_seed())
+    pairs.measure(30)
+    seconds = [second == HEAD for second in log[1::2]]
+    assert pairs.series[0].head_second == seconds
+
+
 def test_one_failed_trial_redoes_the_whole_pair_and_is_counted(tmp_path: Path) -> None:
     pairs, log = made(tmp_path, lambda side, number: "throttled" if (side, number) == (HEAD, 1) else "")
     pairs.measure(3)
@@ -131,6 +140,60 @@ def test_a_warm_up_that_did_not_converge_keeps_a_trial_out(converged: bool, want
     warm_up = SimpleNamespace(converged=converged, iterations=50, seconds=1.0, duration_cv=0.2)
     measurement: Any = SimpleNamespace(invalid=(), foreign_load={}, warm_up=warm_up)
     assert (faults(measurement, point(warm_up=wanted)) == []) is counts
+
+
+def reading(*flags: str, joules: float = 100.0, **more: Any) -> Any:
+    given = {"primary": True, "span": "window", "window": 0, "meter": "m", "scope": "n0/gpu:0", **more}
+    return SimpleNamespace(flags=flags, value=Amount.exact(joules, "J"), **given)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (reading("counter reset"), "counter reset"),
+        (reading("low coverage"), "low coverage"),
+        (reading(joules=400.0), "400 W at least, above the limit of 300 W"),
+        (reading("not aligned"), ""),
+        (reading("counter reset", primary=False), ""),
+        (reading("counter reset", span="idle"), ""),
+    ],
+)
+def test_readings_that_are_not_whole_keep_a_trial_out_where_energy_is_judged(found: Any, said: str) -> None:
+    measurement: Any = SimpleNamespace(
+        invalid=(),
+        foreign_load={},
+        warm_up=SimpleNamespace(converged=True),
+        readings=(found,),
+        windows=(SimpleNamespace(window=0, duration_s=1.0),),
+        scopes={"n0/gpu:0": SimpleNamespace(max_power_w=300.0)},
+    )
+    reasons = faults(measurement, point(), energy=True)
+    assert bool(reasons) is bool(said)
+    assert said in "; ".join(reasons)
+    assert faults(measurement, point()) == [], "a gate of times alone asks for no whole energy"
+    if "W" in said:
+        assert faults(measurement, point(power_cap="expected"), energy=True) == []
+
+
+def test_a_reset_redoes_the_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = iter([reading("counter reset")])
+    monkeypatch.setattr(
+        module,
+        "load_measurement",
+        lambda folder: SimpleNamespace(
+            invalid=(),
+            foreign_load={},
+            warm_up=SimpleNamespace(converged=True),
+            readings=tuple(kept),
+            windows=(SimpleNamespace(window=0, duration_s=1.0),),
+            scopes={},
+        ),
+    )
+    pairs, log = made(tmp_path, energy=["s"])
+    pairs.measure(2)
+    assert pairs.series[0].pairs == 2
+    assert sum(pairs.redone.values()) == 1
+    assert len(log) == 6
 
 
 def test_what_meters_saw_keeps_a_trial_out() -> None:

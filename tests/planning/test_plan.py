@@ -334,6 +334,11 @@ def test_a_case_changes_single_settings_of_the_windows(registry: Registry) -> No
         ("{workload: sss, functional_units: {a: {sum: output_token}}}", "s.yaml:3:47", "did you mean 'output_tokens'?"),
         ("{workload: sss, functional_units: {a: {sum: items, where: {reward: '> 1'}}}}", "s.yaml:3:62", "'reward'"),
         ("{workload: sss}\ngate: [{metric: m, per: tokn, at_least: 1}]", "s.yaml:4:25", "'token'"),
+        ("{workload: sss}\ngate: [{metric: enery_j, at_most: 1}]", "s.yaml:4:17", "did you mean 'energy_j'?"),
+        ("{workload: sss}\ngate: [{metric: rat, per: token, at_least: 1}]", "s.yaml:4:17", "did you mean 'rate'?"),
+        ("{workload: sss, trials: {until: 2%, metric: duratio_s}}", "s.yaml:3:47", "did you mean 'duration_s'?"),
+        ("{workload: sss, trials: {until: 2%, at_most: 2}}", "s.yaml:3:27", "at_most 2 is less than at_least 3"),
+        ("{workload: sss, trials: {until: 0}}", "s.yaml:3:35", "greater than 0"),
     ],
 )  # fmt: skip
 def test_each_fault_has_its_place(registry: Registry, case: str, where: str, said: str) -> None:
