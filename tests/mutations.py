@@ -39,6 +39,7 @@ MODULES: Final = {
     "harness/statistics/*.py": ["tests/statistics"],
     "harness/gating/verdict.py": ["tests/gating"],
     "harness/gating/cells.py": ["tests/gating"],
+    "harness/gating/job_guards.py": ["tests/gating"],
     "harness/planning/*.py": ["tests/planning"],
     "harness/records/*.py": [
         "tests/records",
