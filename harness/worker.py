@@ -9,25 +9,18 @@ of the harness.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import sys
 import threading
-import traceback
 from pathlib import Path
 
-from harness.errors import HarnessError, MeasurementError, UsageError
+from harness.errors import MeasurementError
 from harness.executor import FETCH
 from harness.machine import leftovers
+from harness.measuring.attempt import attempt
 from harness.measuring.messenger import Messenger
-from harness.measuring.trial import Trial, fetch
 from harness.planning.named_offers import load_named
-from harness.records.files import write_measurement
-from harness.records.paths import JOB
-
-LIMIT_REASON = 4000
-"""Characters of a failure's reason."""
 
 
 def watch_parent() -> None:
@@ -48,28 +41,7 @@ def main(folder: Path, *, only_fetch: bool = False) -> int:
     messenger = Messenger()
     leftovers.adopt_orphans()
     watch_parent()
-    job = json.loads((folder / JOB).read_text(encoding="utf-8"))
-    messenger.send("progress", phase="start", text="", done=None)
-    try:
-        trial = Trial(folder, job, load_named(job), messenger)
-        if only_fetch:
-            fetch(trial)
-            return 0
-        trial.interruptions.watch_signals()
-        measurement = trial.run()
-        write_measurement(folder, measurement)
-    except MemoryError:
-        messenger.send("failed", kind="failed", reason="out of memory")
-        return 1
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises is this trial's failure
-        kind = "usage" if isinstance(error, UsageError) else "failed"
-        reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
-        messenger.send("failed", kind=kind, reason=reason[:LIMIT_REASON])
-        with contextlib.suppress(OSError):  # the log may lie on the disk that is full
-            traceback.print_exc()
-        return 1
-    messenger.send("done", invalid=list(measurement.invalid))
-    return 0
+    return attempt(folder, messenger, load_named, alone=True, only_fetch=only_fetch)
 
 
 if __name__ == "__main__":

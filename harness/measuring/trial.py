@@ -21,7 +21,7 @@ from harness.discovery.guard import devices as checked_devices
 from harness.discovery.guard import expect, json_mapping, made, naming, title
 from harness.discovery.registry import Registry
 from harness.errors import HarnessError
-from harness.machine import fingerprint, leftovers
+from harness.machine import fingerprint
 from harness.machine.device_locks import device_locks
 from harness.measuring import cool_down, plausibility
 from harness.measuring.channel import Channel
@@ -93,7 +93,6 @@ class Trial:
                 measured = self._measured(backend, workload, (*found, *more), seed)
         finally:
             faults = [*closed(workload, self.workload), *closed(backend, self.backend)]
-        faults += [f"left {name!r} running, which was ended" for name in leftovers.end_descendants()]
         return replace(measured, flags=(*measured.flags, *faults))
 
     def _measured(self, backend: Backend, workload: Workload, devices: tuple[Device, ...], seed: int) -> Measurement:

@@ -52,6 +52,8 @@ class Run:
         watcher: is told what happens; from one thread at a time.
         elsewhere: suite's name -> the executor of its points, where that is another.
         keep: is given the folder of each trial that ended, and the run's when all is written.
+        costing: scores and costs the trials of a folder and returns what went wrong, or an empty string; by default
+            `finish`, in child processes.
         timed: whether trials run here, one after another, so that what they take tells what others will take.
     """
 
@@ -66,6 +68,7 @@ class Run:
         watcher: Watcher,
         elsewhere: Mapping[str, Executor] | None = None,
         keep: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005 - a folder keeps what is written to it
+        costing: Callable[[Path], str] | None = None,
         timed: bool = False,
     ) -> None:
         self.folder = folder
@@ -77,6 +80,7 @@ class Run:
         self.keep = keep
         self.timed = timed
         self.tally = Tally()
+        self._costing = costing or finish
         self.precision: list[Known] = []
         self._overheads: list[tuple[str, float]] = []
         self._watcher = watcher
@@ -247,10 +251,10 @@ class Run:
             self.watcher({"type": "note", "text": fault})
 
     def _finish(self) -> None:
-        """Scores and costs in a child process, so that what it imports stays out of this one."""
+        """Scores and costs, in a child process by default, so that what it imports stays out of this one."""
         self.watcher({"type": "progress", "phase": "costing", "text": "", "done": None})
         begun = time.monotonic()
-        fault = finish(self.folder)
+        fault = self._costing(self.folder)
         each_s = (time.monotonic() - begun) / max(1, len(self._overheads))
         remember((workload, seconds + each_s) for workload, seconds in self._overheads)
         self._overheads.clear()

@@ -92,7 +92,7 @@ def test_a_secret_in_a_suite_is_refused_and_not_repeated(bench: Any, option: str
     done = bench.run("run", bench.suite(workload="asking", options=option), "--store", bench.store, **ENVIRONMENT)
     assert done.returncode == 2, done.stderr
     assert "secret, and a suite goes into the records" in done.stderr
-    assert "suite.yaml:10:" in done.stderr
+    assert "suite.yaml:11:" in done.stderr
     assert "api_key_env" in done.stderr
     assert SECRET not in done.stdout + done.stderr
     assert not bench.store.exists()

@@ -107,7 +107,7 @@ def test_an_unknown_baseline_or_key_names_what_there_is(stored_run: StoredRun, t
 # The commands
 
 
-def test_the_commands_tell_one_story(stored_run: StoredRun, tmp_path: Path) -> None:
+def test_the_commands_agree(stored_run: StoredRun, tmp_path: Path) -> None:
     run = stored_run("r1", {"a": STEADY}, factor="grid-1")
     store = ["--store", str(tmp_path / "reports")]
     runner = CliRunner()

@@ -7,8 +7,8 @@ import hashlib
 import io
 import json
 import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from harness.storing.query import ask
 from harness.storing.views import VIEWS
 
 MakeRun = Callable[..., Path]
+Harness = Callable[..., "subprocess.CompletedProcess[str]"]
 Holds = Callable[[Path], None]
 
 
@@ -164,17 +165,12 @@ def test_a_query_writes_nothing_into_the_store(make_run: MakeRun, sql: str) -> N
     assert not (store / "x.csv").exists()
 
 
-def harness(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "harness", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture
+def harness(harness_in_process: Harness) -> Harness:
+    return partial(harness_in_process, environment={"COLUMNS": "200"})
 
 
-def test_command_lists_the_views_and_answers(make_run: MakeRun) -> None:
+def test_command_lists_the_views_and_answers(make_run: MakeRun, harness: Harness) -> None:
     store = make_run(points=1, trials=2).parent
     listed = harness("query")
     assert listed.returncode == 0, listed.stderr
@@ -190,7 +186,7 @@ def test_command_lists_the_views_and_answers(make_run: MakeRun) -> None:
     assert list(csv.reader(io.StringIO(found.stdout)))[1:] == [["p0000-t000", "100.0"], ["p0000-t001", "101.0"]]
 
 
-def test_command_names_a_store_that_is_none(tmp_path: Path) -> None:
+def test_command_names_a_store_that_is_none(tmp_path: Path, harness: Harness) -> None:
     done = harness("query", "SELECT 1", "--store", tmp_path / "nowhere")
     assert done.returncode == 2
     assert "there is no such store" in done.stderr

@@ -73,8 +73,8 @@ def test_energy_and_carbon_stand_beside_the_times(pytester: pytest.Pytester) -> 
     assert plain["energy_scopes"] == ["n0/cpu-package:0"]
     assert plain["energy_window_s"] >= 0.2
     assert "short" in plain["energy_flags"]
-    # a call takes 2 ms, and TDP x utilisation is at most 100 W
-    assert 0 <= plain["energy_j"] * plain["energy_calls"] <= 100 * plain["energy_window_s"] * 1.05
+    # TDP x utilisation is at most 100 W; processor times move in ticks of 10 ms and are read around the window
+    assert 0 <= plain["energy_j"] * plain["energy_calls"] <= 100 * (plain["energy_window_s"] + 0.1)
     # 500 g/kWh at a PUE of 1; the host's embodied carbon is in no table, and that is said
     assert plain["carbon_operational_g"] == pytest.approx(plain["energy_j"] / 3.6e6 * 500)
     assert plain["carbon_operational_g_method"] == "estimated"
