@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+
+from harness.errors import printable
 
 if TYPE_CHECKING:
     from harness.discovery.registry import Registry
@@ -20,13 +23,19 @@ StorePlace = Annotated[str, typer.Option(help="Folder or URL that runs are kept 
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
+def echo(text: object = "", *, err: bool = False) -> None:
+    """Prints a line for people: what is not the harness's own text in it cannot steer their terminal."""
+    # Not click's: to a stream of ASCII it writes UTF-8.
+    print(printable(str(text)), file=sys.stderr if err else sys.stdout, flush=True)
+
+
 def loaded_registry() -> Registry:
     """The plugins; a broken one is named on standard error and left out."""
     from harness.discovery.registry import load_plugins
 
     registry = load_plugins()
     for broken in registry.broken:
-        typer.echo(
+        echo(
             f"warning: plugin {broken.name!r} of {broken.distribution} {broken.version} is left out: {broken.error}",
             err=True,
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.console import DEFAULT_STORE, AsJson, StorePlace, loaded_registry
+from harness.commands.console import DEFAULT_STORE, AsJson, StorePlace, echo, loaded_registry
 
 
 def doctor(
@@ -32,7 +32,7 @@ def doctor(
     registry = loaded_registry()
     rows = survey.survey(registry, survey.devices_of(registry))
     if as_json:
-        typer.echo(json.dumps(survey.to_json(rows), indent=1))
+        echo(json.dumps(survey.to_json(rows), indent=1))
     else:
         survey.render(Console(), rows)
     if self_test:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.commands.console import echo
 from harness.errors import ExitCode, HarnessError, UsageError
 
 if TYPE_CHECKING:
@@ -108,18 +109,24 @@ def gate(
             allow_weak=allow_weak,
         )
     for line in outputs.lines(result, folder):
-        typer.echo(line)
+        echo(line)
     step_summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    outputs.write(
-        result,
-        json_file=json_file,
-        junit_file=junit,
-        summary=summary,
-        step_summary=Path(step_summary) if step_summary else None,
-    )
     code = result.verdict.exit_code
-    if folder is not None and (fault := _sent(kept, folder)):
-        typer.echo(f"failed: {fault}", err=True)
+    faults = []
+    try:
+        outputs.write(
+            result,
+            json_file=json_file,
+            junit_file=junit,
+            summary=summary,
+            step_summary=Path(step_summary) if step_summary else None,
+        )
+    except UsageError as error:  # too late to refuse it: the verdict stands
+        faults.append(str(error))
+    if folder is not None:
+        faults.append(_sent(kept, folder))
+    for fault in filter(None, faults):
+        echo(f"failed: {fault}", err=True)
         code = code or ExitCode.MEASUREMENT
     raise typer.Exit(int(code))
 
@@ -226,6 +233,6 @@ def calibrate(
             watcher=progress.tell,
         )
     for line in calibrations.lines(report, path):
-        typer.echo(line)
+        echo(line)
     kept.send(path)
     raise typer.Exit(int(ExitCode.MEASUREMENT if report.broken else ExitCode.OK))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.commands.console import echo
+
 if TYPE_CHECKING:
     from harness.comparing.history import MetricSeries
     from harness.reporting.tables import Section
@@ -33,7 +35,7 @@ def history(
 
     found = over_time(open_store(store), Metric(metric, per), only=point, min_size=min_size)
     if as_json:
-        typer.echo(json.dumps(to_json(found), indent=1))
+        echo(json.dumps(to_json(found), indent=1))
         return
     console = Console()
     for series in found.series:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands.console import DEFAULT_STORE, AsJson, StorePlace, SuiteFiles, loaded_registry, render
+from harness.commands.console import DEFAULT_STORE, AsJson, StorePlace, SuiteFiles, echo, loaded_registry, render
 from harness.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -47,19 +48,17 @@ def plan(suites: SuiteFiles, *, as_json: AsJson = False) -> None:
                 + [("scorer", scorer.name) for point in planned.points for scorer in point.scorers]
             ),
         }
-        typer.echo(json.dumps(content, indent=1, default=str))
+        echo(json.dumps(content, indent=1, default=str))
         return
     trials = 0
     least = 0.0
     for point in planned.points:
         trials += point.trials
         least += point.trials * point.windows.count * point.windows.min_seconds
-        typer.echo(f"{point.id}  {point.suite}: {point.label}  x {point.trials}")
+        echo(f"{point.id}  {point.suite}: {point.label}  x {point.trials}")
     for skipped in planned.skipped:
-        typer.echo(f"skipped       {skipped.point.suite}: {skipped.point.label}: {skipped.reason}")
-    typer.echo(
-        f"{len(planned.points)} points, {trials} trials, {len(planned.skipped)} skipped; windows last {least:.0f} s"
-    )
+        echo(f"skipped       {skipped.point.suite}: {skipped.point.label}: {skipped.reason}")
+    echo(f"{len(planned.points)} points, {trials} trials, {len(planned.skipped)} skipped; windows last {least:.0f} s")
 
 
 def run(
@@ -130,7 +129,7 @@ def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry
     files = [suite.file for suite in loaded]
     folder = create(kept.folder, planned, files, command_line(), seed, executors=executors)
     for skipped in planned.skipped:
-        typer.echo(f"skipped: {skipped.point.suite}: {skipped.point.label}: {skipped.reason}", err=True)
+        echo(f"skipped: {skipped.point.suite}: {skipped.point.label}: {skipped.reason}", err=True)
     return kept, folder, planned.points, seed, executors
 
 
@@ -156,17 +155,20 @@ def _drive(
     from harness.running.run import start
 
     here = not all(executors[suite].spec(registry).remote for suite in executors)
-    with driven(folder), Progress() as progress, kept.sending(quiet=here) as uploads:
+    resume = f"harness run --resume {shlex.quote(kept.name_of(folder))}"
+    with driven(folder), Progress(resume=resume) as progress, kept.sending(quiet=here) as uploads:
         uploads.push(folder)
         keep = kept_between(uploads.push, folder, executors)
         tally = start(folder, points, seed, executors, registry, progress.tell, keep=keep).execute()
+        if tally.interrupted:
+            uploads.hurry()
     for each in tally.skipped:
-        typer.echo(f"skipped: {each['label']}: {each['reason']}", err=True)
+        echo(f"skipped: {each['label']}: {each['reason']}", err=True)
     if not points:
-        typer.echo("every point was skipped: nothing was measured")
+        echo("every point was skipped: nothing was measured")
     elif tally.measured or tally.kept:
         render([folder])
     for text in [*tally.failed, *tally.invalid, *uploads.faults]:
-        typer.echo(f"failed: {text}", err=True)
-    typer.echo(f"records: {kept.name_of(folder)}")
+        echo(f"failed: {text}", err=True)
+    echo(f"records: {kept.name_of(folder)}")
     raise typer.Exit(int(tally.exit_code or (ExitCode.MEASUREMENT if uploads.faults else ExitCode.OK)))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import typer
-
-from harness.commands.console import RunFolders
+from harness.commands.console import RunFolders, echo
 from harness.errors import MeasurementError, UsageError
 
 
@@ -23,4 +21,4 @@ def score(runs: RunFolders) -> None:
         if fault:
             raise MeasurementError(fault)
         store.send(folder, replace=True)
-        typer.echo(f"scored: {store.name_of(folder)}")
+        echo(f"scored: {store.name_of(folder)}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +31,8 @@ from harness.running.run_folder import planned_points
 
 FULL_BYTES = 1 << 20
 """A disk with less room than this is the likely reason for whatever went wrong on it."""
+INTERRUPTED_COSTING_S: Final = 5.0
+"""How long an interrupted run costs its finished trials: GitHub ends a cancelled job 7.5 s after it told it to end."""
 _SHARE: Final = 100
 """Trials that are worth a process of their own for costing."""
 
@@ -36,7 +40,7 @@ STATUSES: Final = ("measured", "invalid", "failed", "skipped", "kept")
 """How a trial can have ended, by the end of a run."""
 
 Watcher = Callable[[Mapping[str, object]], None]
-"""Told what happens: `trial` (started), `progress`, `waiting`, `finished`, `note`."""
+"""Told what happens: `trial` (started), `progress`, `waiting`, `finished`, `interrupted`, `note`."""
 
 
 @dataclass(slots=True)
@@ -105,18 +109,25 @@ class Run:
             self._watcher(event)
 
     def execute(self) -> Tally:
-        """Runs what is missing, finishes the records, writes `run.json`. Ctrl-C ends the workers and keeps the rest."""
+        """Runs what is missing, finishes the records, writes `run.json`.
+
+        An interruption (Ctrl-C, and what the command line makes one) ends the workers and keeps the rest: the run's
+        status is on the disk first, then finished trials are costed for a while, and `--resume` does what is left.
+        """
         order = list(enumerate(schedule(self.points, self.seed)))
         executors = list({id(each): each for each in (self.executor, *self.elsewhere.values())}.values())
         try:
             for executor in executors:
                 self._run_on(executor, [each for each in order if self._executor_of(each[1]) is executor], len(order))
         except KeyboardInterrupt:
-            self.tally.interrupted = True
+            self._interrupted()
         finally:
             for executor in executors:
                 self._told(executor.close)
-        self._finish()
+        try:
+            self._finish()
+        except KeyboardInterrupt:
+            self._interrupted()
         self._close_run_file()
         self.keep(self.folder)
         for fault in self.registry.tell(
@@ -130,6 +141,11 @@ class Run:
         ):
             self.watcher({"type": "note", "text": fault})
         return self.tally
+
+    def _interrupted(self) -> None:
+        self.tally.interrupted = True
+        self._close_run_file()
+        self.watcher({"type": "interrupted"})
 
     def _told(self, act: Callable[[], None]) -> bool:
         """Whether an executor did it; one that cannot begin or end is a failure of the run, and the others go on."""
@@ -234,7 +250,7 @@ class Run:
     def _finish(self) -> None:
         """Scores and costs in a child process, so that what it imports stays out of this one."""
         self.watcher({"type": "progress", "phase": "costing", "text": "", "done": None})
-        fault = finish(self.folder)
+        fault = finish(self.folder, limit_s=INTERRUPTED_COSTING_S if self.tally.interrupted else None)
         if fault:
             self.tally.failed.append(fault)
 
@@ -242,7 +258,7 @@ class Run:
         path = self.folder / RUN
         described = json.loads(path.read_text(encoding="utf-8"))
         described["finished_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
-        described["skipped"] += self.tally.skipped
+        described["skipped"] += [each for each in self.tally.skipped if each not in described["skipped"]]
         described["status"] = "interrupted" if self.tally.interrupted else "failed" if self.tally.exit_code else "ok"
         write_json(path, described)
 
@@ -306,7 +322,7 @@ def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, measured
     )
 
 
-def finish(folder: Path, *, again: bool = False) -> str:
+def finish(folder: Path, *, again: bool = False, limit_s: float | None = None) -> str:
     """Scores and costs a run's trials in child processes; returns what went wrong, or an empty string.
 
     Many trials that no scorer judges are shared out among the processors; a scorer's model is loaded once.
@@ -314,6 +330,7 @@ def finish(folder: Path, *, again: bool = False) -> str:
     Args:
         folder: of the run.
         again: also those that have a record, which is replaced only by a complete new one.
+        limit_s: the processes are ended after so long; what has a record then keeps it.
     """
     trials = sum(1 for _ in folder.glob(f"*/{MEASUREMENT}"))
     parts = 1 if trials < 2 * _SHARE or _scored(folder) else min(trials // _SHARE, os.cpu_count() or 1)
@@ -328,8 +345,11 @@ def finish(folder: Path, *, again: bool = False) -> str:
             )
             for part in range(parts)
         ]
+        ends = math.inf if limit_s is None else time.monotonic() + limit_s
         try:
-            failed = [child.wait() for child in children]
+            failed = [child.wait(None if limit_s is None else max(0.0, ends - time.monotonic())) for child in children]
+        except subprocess.TimeoutExpired:
+            return f"not all was costed within {limit_s:g} s; `harness run --resume` costs the rest"
         finally:
             for child in children:
                 child.kill()

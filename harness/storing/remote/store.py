@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 WAIT_S: Final = 120.0
 """How long the end of a run, or another command that wrote something, waits for the store."""
+INTERRUPTED_WAIT_S: Final = 2.0
+"""Likewise at the end of a run that was interrupted; it has spent its time on costing."""
 
 
 class RemoteStore(Store):
@@ -123,7 +125,7 @@ class RemoteStore(Store):
         sender.add(partial(self.upload, name, replace=replace))
         if name.partition("/")[0] not in RESERVED:
             sender.add(partial(self.publish_index, name))
-        faults = self._ended(sender, path)
+        faults = self._ended(sender, path, self.wait_s)
         if faults:
             raise MeasurementError("; ".join(faults), where=self.shown)
 
@@ -136,13 +138,13 @@ class RemoteStore(Store):
         except BaseException:
             uploads.sender.finish(0)
             raise
-        uploads.faults = self._ended(uploads.sender, uploads.run)
+        uploads.faults = self._ended(uploads.sender, uploads.run, uploads.wait_s)
 
-    def _ended(self, sender: Sender, folder: Path | None) -> tuple[str, ...]:
-        left = sender.finish(self.wait_s)
+    def _ended(self, sender: Sender, folder: Path | None, wait_s: float) -> tuple[str, ...]:
+        left = sender.finish(wait_s)
         faults = list(sender.refused)
         if left:
-            why = sender.last_fault or f"{self.wait_s:g} s were too short"
+            why = sender.last_fault or f"{wait_s:g} s were too short"
             faults.append(
                 f"{self.shown} does not have all of {folder.name if folder else 'the run'}: {why}; nothing is lost: it "
                 f"lies in {folder}, and `harness store push --store URL` sends the rest"
@@ -187,6 +189,10 @@ class _RunUploads(Uploads):
         self._store = store
         self.sender = Sender(quiet=quiet)
         self.run: Path | None = None
+        self.wait_s = store.wait_s
+
+    def hurry(self) -> None:
+        self.wait_s = min(self.wait_s, INTERRUPTED_WAIT_S)
 
     def push(self, folder: Path) -> None:
         path = str(folder.absolute().relative_to(self._store.folder.absolute()))
