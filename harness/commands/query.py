@@ -37,7 +37,9 @@ def query(
         found = [dict(zip(columns, row, strict=True)) for row in rows]
         sys.stdout.write(json.dumps(found, indent=1, default=str) + "\n")
     elif form == "csv":
-        csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *rows])
+        from harness.reporting.tables import csv_cells
+
+        csv.writer(sys.stdout, lineterminator="\n").writerows(map(csv_cells, [columns, *rows]))
     else:
         shown = [["NULL" if value is None else str(value) for value in row] for row in rows]
         _show(f"{len(rows)} rows", columns, shown)

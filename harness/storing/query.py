@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from harness.errors import UsageError
 from harness.records.paths import ITEMS, RECORD, RUN
@@ -69,11 +70,27 @@ def ask(store: Store | Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]
         if {statement.type.name for statement in made.extract_statements(sql)} - {"SELECT"}:
             raise UsageError("only SELECT statements are allowed", where="the query", accepted=f"SELECT over {names()}")
         answer = made.execute(sql)
-        return [column[0] for column in answer.description or ()], answer.fetchall()
+        columns = [str(column[0]) for column in answer.description or ()]
+        zoned = ["TIME ZONE" in str(column[1]) for column in answer.description or ()]
+        if any(zoned):
+            answer = made.execute(_zoned_as_text(made.extract_statements(sql)[-1].query, zoned))
+        return columns, answer.fetchall()
     except errors() as error:
         raise UsageError(str(error).strip(), where="the query", accepted=f"SQL over {names()}") from None
     finally:
         made.close()
+
+
+_END: Final = re.compile(r";\s*(--[^\n]*\s*)*\Z")
+"""The end of a statement, with remarks behind it."""
+
+
+def _zoned_as_text(sql: str, zoned: Sequence[bool]) -> str:
+    """A query whose times with a zone come as text: as Python's values they need another package, pytz."""
+    named = ", ".join(f"c{number}" for number in range(len(zoned)))
+    shown = ", ".join(f"c{number}::VARCHAR" if yes else f"c{number}" for number, yes in enumerate(zoned))
+    inner = _END.sub("", sql)
+    return f"SELECT {shown} FROM (\n{inner}\n) AS answer({named})"  # noqa: S608 - the user's own query
 
 
 def names() -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.commands.query import query
 from harness.errors import UsageError
 from harness.quantity import Amount
 from harness.records.files import records_of, trial_folders, write_json
@@ -194,3 +195,25 @@ def test_command_names_a_store_that_is_none(tmp_path: Path) -> None:
     done = harness("query", "SELECT 1", "--store", tmp_path / "nowhere")
     assert done.returncode == 2
     assert "there is no such store" in done.stderr
+
+
+@pytest.mark.parametrize("end", ["", ";", "; -- that is all", " -- of today"])
+def test_times_with_a_zone_need_no_further_package(make_run: MakeRun, end: str) -> None:
+    columns, rows = ask(make_run("one").parent, f"SELECT now(), 1 AS number, [now()] AS listed, now(){end}")
+    assert columns[1:3] == ["number", "listed"]
+    ((now, number, listed, again),) = rows
+    assert (number, listed) == (1, f"['{now}']")
+    assert now == again
+
+
+def test_cells_for_a_spreadsheet_are_no_formulas(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    store = make_run("one").parent
+    query(
+        "SELECT '=1+1' AS \"=a\", '@x' AS b, -1.5 AS c, chr(27) || '[2J' AS d, '-' AS e", store=str(store), form="csv"
+    )
+    assert list(csv.reader(io.StringIO(capsys.readouterr().out))) == [
+        ["'=a", "b", "c", "d", "e"],
+        ["'=1+1", "'@x", "-1.5", "\\x1b[2J", "-"],
+    ]
+    query("SELECT chr(27) || '[2J' AS d", store=str(store))
+    assert "\\x1b[2J" in capsys.readouterr().out
