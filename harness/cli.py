@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from harness.commands import baseline, store
 from harness.commands.compare import compare
-from harness.commands.console import echo, loaded_registry
+from harness.commands.console import SHOWN, echo, loaded_registry
 from harness.commands.doctor import doctor
 from harness.commands.export import export
 from harness.commands.gate import calibrate, gate
@@ -59,8 +59,6 @@ app = typer.Typer(
     "Plugins may add commands: `harness plugins` lists them.",
 )
 
-_STATE = {"traceback": False}
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -73,13 +71,15 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     *,
-    show_traceback: Annotated[bool, typer.Option("--traceback", help="Show tracebacks of errors.")] = False,
+    show_traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show tracebacks of errors, and what libraries print.")
+    ] = False,
     version: Annotated[  # noqa: ARG001 - handled by its callback
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Options of every command."""
-    _STATE["traceback"] = show_traceback
+    SHOWN["traceback"] = show_traceback
 
 
 for _command in (
@@ -152,7 +152,7 @@ def _ended(code: object) -> int:
 
 def _traced(code: int) -> int:
     """Shows where an error was raised, if that was asked for; returns its exit code."""
-    if _STATE["traceback"]:
+    if SHOWN["traceback"]:
         traceback.print_exc()
     return code
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE: Final = "reports"
 
+SHOWN: Final = {"traceback": False}
+"""Whether `--traceback` was given: what an error or a library has to say beyond the message."""
+
 SuiteFiles = Annotated[list[Path], typer.Argument(help="Suite files.", show_default=False)]
 RunFolders = Annotated[
     list[str], typer.Argument(help="Run folders, or the URL of a store, a / and a run.", show_default=False)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.commands.console import DEFAULT_STORE, AsJson, StorePlace, echo, loaded_registry
+from harness.commands.streams import captured
 
 
 def doctor(
@@ -30,7 +31,8 @@ def doctor(
     if deep:
         raise typer.Exit(state.command(open_store(store).folder, as_json=as_json))
     registry = loaded_registry()
-    rows = survey.survey(registry, survey.devices_of(registry))
+    with captured():
+        rows = survey.survey(registry, survey.devices_of(registry))
     if as_json:
         echo(json.dumps(survey.to_json(rows), indent=1))
     else:

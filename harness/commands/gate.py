@@ -110,24 +110,12 @@ def gate(
         )
     for line in outputs.lines(result, folder):
         echo(line)
-    step_summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    code = result.verdict.exit_code
-    faults = []
-    try:
-        outputs.write(
-            result,
-            json_file=json_file,
-            junit_file=junit,
-            summary=summary,
-            step_summary=Path(step_summary) if step_summary else None,
-        )
-    except UsageError as error:  # too late to refuse it: the verdict stands
-        faults.append(str(error))
+    faults = [_written(result, json_file, junit, summary)]
     if folder is not None:
         faults.append(_sent(kept, folder))
     for fault in filter(None, faults):
         echo(f"failed: {fault}", err=True)
-        code = code or ExitCode.MEASUREMENT
+    code = result.verdict.exit_code or (ExitCode.MEASUREMENT if any(faults) else ExitCode.OK)
     raise typer.Exit(int(code))
 
 
@@ -145,6 +133,19 @@ def _one_base(base: str | None, base_python: str | None, baseline: str | None, *
             accepted="one of them",
             hint=f"given: {', '.join(name for name, here in given.items() if here)}",
         )
+
+
+def _written(result: Result, json_file: Path | None, junit: Path | None, summary: Path | None) -> str:
+    """Writes the result where it is wanted; returns why not, which comes too late to change the verdict."""
+    from harness.gating import outputs
+
+    step_summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    step = Path(step_summary) if step_summary else None
+    try:
+        outputs.write(result, json_file=json_file, junit_file=junit, summary=summary, step_summary=step)
+    except UsageError as error:
+        return str(error)
+    return ""
 
 
 def _sent(store: Kept, folder: Path) -> str:

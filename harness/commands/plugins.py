@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from harness.commands.console import AsJson, echo, loaded_registry
+from harness.commands.streams import captured
 from harness.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def listed(registry: Registry, *, probe: bool) -> list[dict[str, Any]]:
     if probe:
         from harness.diagnosing.survey import verdicts as ask
 
-        verdicts = ask(registry)
+        with captured():
+            verdicts = ask(registry)
     return [
         {
             "kind": kind,

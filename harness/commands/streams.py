@@ -13,7 +13,11 @@ import io
 import os
 import select
 import sys
+import tempfile
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, TextIO
+
+from harness.commands.console import SHOWN, echo
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -88,6 +92,31 @@ def _open_standard() -> None:
         while (descriptor := os.open(os.devnull, os.O_RDWR)) < _STANDARD:
             os.set_inheritable(descriptor, True)  # noqa: FBT003 - it takes no keyword
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def captured() -> Iterator[None]:
+    """Keeps off the screen what drivers and libraries print while plugins are asked; `--traceback` shows it after.
+
+    It is caught at the descriptors: a C library knows no `sys.stderr`, and a logger may hold the stream it began with.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    kept = [os.dup(descriptor) for descriptor in (1, 2)]
+    with tempfile.TemporaryFile() as caught:
+        try:
+            for descriptor in (1, 2):
+                os.dup2(caught.fileno(), descriptor)
+            yield
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            for descriptor, own in zip((1, 2), kept, strict=True):
+                os.dup2(own, descriptor)
+                os.close(own)
+            if SHOWN["traceback"]:
+                caught.seek(0)
+                echo(caught.read().decode(errors="replace").rstrip(), err=True)
 
 
 def unwritten() -> OSError | None:

@@ -11,7 +11,7 @@ import pytest
 
 from harness import cli
 from harness.commands import streams
-from harness.commands.console import echo
+from harness.commands.console import SHOWN, echo
 from harness.errors import ExitCode, MeasurementError
 
 HARNESS = f"{sys.executable} -m harness"
@@ -172,3 +172,17 @@ def test_streams_that_a_test_captures_stay(capsys: pytest.CaptureFixture[str]) -
     assert sys.stdout is before
     assert streams.unwritten() is None
     del capsys
+
+
+@pytest.mark.parametrize("traceback", [False, True])
+def test_what_libraries_print_is_shown_on_demand(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, traceback: bool
+) -> None:
+    monkeypatch.setitem(SHOWN, "traceback", traceback)
+    with streams.captured():
+        print("to a stream", file=sys.stderr)
+        os.write(1, b"from a driver\n")
+    print("a report")
+    out, error = capfd.readouterr()
+    assert out == "a report\n"
+    assert ("to a stream" in error, "from a driver" in error) == (traceback, traceback)
