@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -30,6 +31,12 @@ def echo(text: object = "", *, err: bool = False) -> None:
     """Prints a line for people: what is not the harness's own text in it cannot steer their terminal."""
     # Not click's: to a stream of ASCII it writes UTF-8.
     print(printable(str(text)), file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def warn_unread(faults: Iterable[str]) -> None:
+    """Names on standard error what of a store could not be read and is left out of what is shown."""
+    for fault in faults:
+        echo(f"warning: not read and left out: {fault}; `harness store check` says more", err=True)
 
 
 def loaded_registry() -> Registry:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands.console import echo
+from harness.commands.console import echo, warn_unread
 
 if TYPE_CHECKING:
     from harness.comparing.history import MetricSeries
@@ -34,6 +34,7 @@ def history(
     from harness.storing.places import open_store
 
     found = over_time(open_store(store), Metric(metric, per), only=point, min_size=min_size)
+    warn_unread(found.unread)
     if as_json:
         echo(json.dumps(to_json(found), indent=1))
         return
