@@ -11,6 +11,8 @@ ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What a terminal, a scheduler or a runner sends to end a command."""
 KILLED_BY: Final = 128
 """Exit codes above it name the signal: 130, 143 and 129."""
+_SHOW_CURSOR: Final = b"\x1b[?25h"
+"""A progress bar hides it."""
 
 
 def heed_signals() -> None:
@@ -23,6 +25,8 @@ def heed_signals() -> None:
     def interrupt(number: int, _frame: FrameType | None) -> None:
         heard.append(number)
         if len(heard) > 1:
+            if os.isatty(2):
+                os.write(2, _SHOW_CURSOR)
             os._exit(KILLED_BY + number)
         raise KeyboardInterrupt
 
