@@ -12,19 +12,20 @@ import pytest
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Gives a worker temporary files and caches of its own: device locks would make workers wait for each other."""
+    """Gives the tests device locks that no real run waits for, and each of their workers its temporary files."""
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     worker = os.environ.pop("PYTEST_XDIST_WORKER", "")
+    # The names are short: sockets of tests lie below it, and their paths may have 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix=f"{worker or 'main'}-"))
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["HARNESS_LOCKS"] = str(folder / "l")
     if not worker:
         return
     # What a test starts is no worker: pytest-benchmark, for one, would switch itself off in it.
     for variable in ("PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
         os.environ.pop(variable, None)
-    # The names are short: sockets of tests lie below it, and their paths may have 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix=f"{worker}-"))
     for variable, name in (("TMPDIR", "t"), ("XDG_CACHE_HOME", "c")):
         (folder / name).mkdir()
         os.environ[variable] = str(folder / name)
     tempfile.tempdir = None
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))

@@ -239,6 +239,13 @@ def metrics(registry: Registry) -> str:
         ["`duration_s`", "s", "the core"],
         ["`energy_j`", "J", "the core, from the primary meter of each scope"],
         ["`power_w`", "W", "the core: energy over time; never divided by a functional unit"],
+        ["`idle_power_w`", "W", "the core, with `idle_seconds`: before the workload is loaded; likewise"],
+        ["`loaded_idle_power_w`", "W", "the core, with `idle_seconds`: workload loaded, no work; likewise"],
+        [
+            "`energy_above_idle_j`",
+            "J",
+            "the core, with `idle_seconds`: gross energy less (loaded) idle power x time; may be <= 0, never gated",
+        ],
     ]
     for name, offer in registry.meters.items():
         if isinstance(offer.spec, ImpactMeterSpec):

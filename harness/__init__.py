@@ -25,7 +25,7 @@ _HOMES = {
     "harness.records.files": ("load_items", "load_record", "recorded_trials", "write_json"),
     "harness.sample": ("Condition", "Cumulative", "Scope", "Snapshot", "clock_id", "now_ns"),
     "harness.scorer": ("Scorer", "ScorerSpec"),
-    "harness.workload": ("Column", "TrialContext", "Window", "Workload", "WorkloadSpec"),
+    "harness.workload": ("Column", "FetchContext", "TrialContext", "Window", "Workload", "WorkloadSpec"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from harness.scorer import Scorer as Scorer
     from harness.scorer import ScorerSpec as ScorerSpec
     from harness.workload import Column as Column
+    from harness.workload import FetchContext as FetchContext
     from harness.workload import TrialContext as TrialContext
     from harness.workload import Window as Window
     from harness.workload import Workload as Workload

@@ -30,6 +30,8 @@ FAILURE: Final = "failure.json"
 
 WORKER: Final = "harness.worker"
 """The module of the worker. Its name and its one argument are the same in every version."""
+FETCH: Final = "--fetch"
+"""Argument of the worker that only fetches; given only where the job of the trial names something to be fetched."""
 COSTING: Final = "harness.costing"
 """The module that scores and costs a run. Its name and its arguments are the same in every version."""
 PROBE: Final = "harness.planning.probe"
@@ -53,6 +55,16 @@ def worker_command(folder: Path, python: str = sys.executable) -> list[str]:
         ['/envs/base/bin/python', '-m', 'harness.worker', '/shared/run/trial-1']
     """
     return [python, "-m", WORKER, str(folder)]
+
+
+def fetch_command(folder: Path, python: str = sys.executable) -> list[str]:
+    """The command that brings what the workload of a trial needs from elsewhere, before any device is locked.
+
+    Args:
+        folder: of the trial, as for its worker.
+        python: interpreter of the environment that is measured.
+    """
+    return [python, "-m", WORKER, FETCH, str(folder)]
 
 
 def costing_command(run: Path, *flags: str, python: str = sys.executable) -> list[str]:
@@ -158,6 +170,8 @@ MESSAGES: Final = "HARNESS_MESSAGES"
 """Environment variable of a worker: the file descriptor it sends its messages to, as JSON lines."""
 FACTS: Final = "HARNESS_EXECUTOR"
 """Environment variable of a worker: a JSON object of what its executor wants in the record, such as a job's log."""
+LOCKS: Final = "HARNESS_HELD_LOCKS"
+"""Environment variable of a worker: a JSON object: the device locks held for it, and how long it may wait for more."""
 
 Listener = Callable[[Mapping[str, object]], None]
 """Receives the worker's messages: `{"type": "progress", "phase": ..., "text": ..., "done": ...}` and others."""

@@ -1,30 +1,35 @@
 """Functional units: what a cost is divided by. The only module that divides one quantity by another.
 
 A functional unit is a column to sum and a filter on work items: `{sum: output_tokens, where: {ttft_s: "<= 1.0"}}`.
-Filtering is per item, counting per unit; comparisons are on unrounded values, without tolerance.
+Filtering is per item, counting per unit; comparisons are on unrounded values, and two that differ by a part in 1e9 are
+equal: 0.1 + 0.2 is 0.3 for `<=`, `>=` and `==`, and neither less nor greater for `<` and `>`.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from harness.errors import MeasurementError, UsageError
-from harness.quantity import Amount, Method, Unavailable, Undefined, Value
+from harness.quantity import SLACK, Amount, Method, Unavailable, Undefined, Value, weakest
 
 Row = Mapping[str, object]
 """A work item: `item_id`, `status` and the workload's columns; a missing value is None or absent, never 0."""
 
+
+def _equal(value: float, limit: float) -> bool:
+    return math.isclose(value, limit, rel_tol=SLACK, abs_tol=0.0)
+
+
 _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
-    "<=": operator.le,
-    ">=": operator.ge,
-    "<": operator.lt,
-    ">": operator.gt,
-    "==": operator.eq,
+    "<=": lambda value, limit: value <= limit or _equal(value, limit),
+    ">=": lambda value, limit: value >= limit or _equal(value, limit),
+    "<": lambda value, limit: value < limit and not _equal(value, limit),
+    ">": lambda value, limit: value > limit and not _equal(value, limit),
+    "==": _equal,
 }
 _CLOCK_S: Final = 1e-9
 """Resolution of the clock: two differences of its readings may be rounded so far apart."""
@@ -105,6 +110,7 @@ class UnitCount:
         in_time: items that completed and met every time limit, whatever their quality; None without a time limit.
         produced: the sum over all completed items, qualifying or not; None where it is not known.
         why_zero: what the workload says of a sum of 0; empty where it says nothing.
+        method: the weakest of the columns that are summed and judged; `simulated` where the items are.
     """
 
     achieved: float | Unavailable
@@ -115,6 +121,7 @@ class UnitCount:
     in_time: int | None = None
     produced: float | None = None
     why_zero: str = ""
+    method: Method = Method.MEASURED
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +169,15 @@ def has_completed(row: Row) -> bool:
     return row.get("status", "ok") == "ok" and finite(row.get("output_tokens")) != 0
 
 
-def count(unit: FunctionalUnit, rows: Iterable[Row]) -> UnitCount:
+def count(unit: FunctionalUnit, rows: Iterable[Row], methods: Mapping[str, Method] = {}) -> UnitCount:
     """Counts a functional unit over work items.
 
     An item that did not complete is failed: it adds nothing whatever its columns hold, but stays in `items`.
+
+    Args:
+        unit: what is counted.
+        rows: work items.
+        methods: column -> how its values were obtained, `items` for the items themselves; measured where not named.
 
     Example:
         >>> good_token = FunctionalUnit.of("output_tokens", {"ttft_s": "<= 1.0"})
@@ -194,6 +206,9 @@ def count(unit: FunctionalUnit, rows: Iterable[Row]) -> UnitCount:
         meeting={str(condition): sum(map(condition.holds, completed)) for condition in unit.where},
         in_time=sum(_meets(row, limits) for row in completed) if limits else None,
         produced=produced if isinstance(produced, float) else None,
+        method=weakest(
+            *(methods.get(column, Method.MEASURED) for column in ("items", unit.sum, *(w.column for w in unit.where)))
+        ),
     )
 
 
@@ -307,16 +322,23 @@ def per_unit(value: Value, name: str, counted: UnitCount) -> Value:
         return counted.achieved
     if counted.achieved == 0:
         return Undefined(why_none(name, counted))
-    return value.times(1.0 / counted.achieved, f"{value.unit}/{name}")
+    return value.times(1.0 / counted.achieved, f"{value.unit}/{name}", method=counted.method)
 
 
-def per_second(name: str, counted: UnitCount, duration_s: float) -> Value:
-    """The rate at which a functional unit was achieved; 0 is a valid rate."""
+def per_second(name: str, counted: UnitCount, duration: Value) -> Value:
+    """The rate at which a functional unit was achieved in the time of the very work; 0 is a valid rate."""
     if isinstance(counted.achieved, Unavailable):
         return counted.achieved
-    if not duration_s > 0:
+    if not isinstance(duration, Amount):
+        return duration
+    if not duration.value > 0:
         return Unavailable("the duration is not positive")
-    return Amount.exact(counted.achieved / duration_s, f"{name}/s")
+    return _counted(counted.achieved, name, counted.method).over(duration, f"{name}/s")
+
+
+def _counted(value: float, unit: str, method: Method) -> Amount:
+    """A count, exact where its items were counted and not modelled."""
+    return Amount.exact(value, unit) if method is Method.MEASURED else Amount.of(value, unit, method)
 
 
 def share(part: float, whole: float, of: str) -> Value:
@@ -334,58 +356,36 @@ def shares(counted: UnitCount) -> dict[str, Value]:
     if counted.in_time is not None:
         parts["slo_attainment"] = counted.in_time
     parts |= {f"failing {condition}": counted.items - met for condition, met in counted.meeting.items()}
-    return {name: _percent(part, counted.items) for name, part in parts.items()}
+    return {name: _percent(part, counted) for name, part in parts.items()}
 
 
-def _percent(part: float, whole: float) -> Value:
-    return Amount.exact(100 * part / whole, "%") if whole > 0 else Undefined("there was no work item")
+def _percent(part: float, counted: UnitCount) -> Value:
+    if not counted.items > 0:
+        return Undefined("there was no work item")
+    return _counted(100 * part / counted.items, "%", counted.method)
 
 
-def break_even_share(cost: float, produced: float, rival_per_unit: float) -> float | None:
-    """The share of its produced units that a system must pass to cost as much per unit as its rival.
-
-    Below it the rival is the cheaper one. None where the tie lies outside (0, 1].
-
-    Args:
-        cost: of the whole run.
-        produced: units of the run, qualifying or not.
-        rival_per_unit: what one unit of the rival costs.
-    """
-    tie = cost / (produced * rival_per_unit) if produced > 0 and rival_per_unit > 0 else math.inf
-    return tie if 0 < tie <= 1 else None
+def mean_power(energy: Value, duration: Value) -> Value:
+    """Mean power over the time of the very work that the energy is of, in watts."""
+    for part in (energy, duration):
+        if not isinstance(part, Amount):
+            return part
+    assert isinstance(energy, Amount)
+    assert isinstance(duration, Amount)
+    return energy.over(duration, "W") if duration.value > 0 else Unavailable("the duration is not positive")
 
 
-def tie_ratio(cost: float, rival_cost: float) -> float | None:
-    """The ratio of two runs' achieved units, the first over the second, at which they cost the same per unit."""
-    return cost / rival_cost if cost > 0 and rival_cost > 0 else None
-
-
-def flip_factor(operational_a: float, embodied_a: float, operational_b: float, embodied_b: float) -> float | None:
-    """The common factor on embodied carbon at which two systems tie; None where no positive factor does.
-
-    All four per functional unit, in one unit.
-    """
-    gap = embodied_b - embodied_a
-    factor = (operational_a - operational_b) / gap if gap != 0 else math.inf
-    return factor if 0 < factor < math.inf else None
-
-
-def mean_power(energy: Value, duration_s: float) -> Value:
-    """Mean power of a span, in watts."""
-    if not isinstance(energy, Amount):
-        return energy
-    return energy.times(1.0 / duration_s, "W") if duration_s > 0 else Unavailable("the duration is not positive")
-
-
-def mean_of_column(column: str, rows: Sequence[Row], unit: str) -> Value:
+def mean_of_column(column: str, rows: Sequence[Row], unit: str, method: Method = Method.MEASURED) -> Value:
     """The mean of a column over completed items that have a value."""
     known = [number for row in rows if has_completed(row) and (number := finite(row.get(column))) is not None]
     if not known:
         return Unavailable(f"column {column!r} was never filled")
-    return Amount.of(math.fsum(known) / len(known), unit, Method.MEASURED)
+    return Amount.of(math.fsum(known) / len(known), unit, method)
 
 
-def quantile_of_column(column: str, rows: Sequence[Row], unit: str, level: float) -> Value:
+def quantile_of_column(
+    column: str, rows: Sequence[Row], unit: str, level: float, method: Method = Method.MEASURED
+) -> Value:
     """A quantile of a column over completed items, linearly interpolated between order statistics."""
     known = sorted(number for row in rows if has_completed(row) and (number := finite(row.get(column))) is not None)
     if not known:
@@ -394,4 +394,4 @@ def quantile_of_column(column: str, rows: Sequence[Row], unit: str, level: float
     below = math.floor(position)
     above = min(below + 1, len(known) - 1)
     weight = position - below
-    return Amount.of(known[below] * (1 - weight) + known[above] * weight, unit, Method.MEASURED)
+    return Amount.of(known[below] * (1 - weight) + known[above] * weight, unit, method)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.backend import Device
+from harness.errors import MeasurementError
 from harness.options import NoOptions, Options
-from harness.quantity import Value
+from harness.quantity import Amount, Method, Value
 from harness.sample import Scope
 
 
@@ -27,6 +29,8 @@ class Factor:
         id: stable identity, so that two records can tell whether they used the same factor.
         lifetime_s: service life over which an embodied factor is spread, in seconds; None where it is no such factor,
             or was recorded before lifetimes were kept.
+        method: how the number was obtained, and so the strongest method of what it multiplies: `estimated` for a
+            published or declared one, since it is no measurement of this machine and moment.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Factor:
     date: str = ""
     id: str = ""
     lifetime_s: float | None = None
+    method: Method = Method.ESTIMATED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +81,14 @@ class Costed:
     """One window, or all windows of a trial, as an impact meter sees it.
 
     Attributes:
-        duration_s: length on the monotonic clock.
+        duration_s: length of the work: on the monotonic clock, or on its own where it is modelled; NaN where modelled
+            work has none, so that nothing finite comes of it. `duration` says how it was obtained, or what is missing.
         start_utc_s: start, seconds since the Unix epoch; the window ends at `start_utc_s + duration_s`.
         energy: primary energy per scope in J, scopes that may be summed only.
         readings: named readings known so far (`energy_j`, and what earlier impact meters yielded).
         devices: devices the trial used.
         uses: device rows of the workload; empty where it wrote none.
-        trace: cumulative joules over time; empty where no meter was sampled.
+        trace: cumulative joules over time; empty where no meter was sampled, or the work is modelled.
         environment: the record's description of the machine.
     """
 
@@ -94,6 +100,14 @@ class Costed:
     uses: tuple[DeviceUse, ...] = ()
     trace: EnergyTrace = field(default_factory=EnergyTrace)
     environment: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def duration(self) -> Value:
+        """The length of the work with its method, or why there is none."""
+        known = self.readings.get("duration_s")
+        if known is None and not math.isfinite(self.duration_s):
+            raise MeasurementError(f"duration is {self.duration_s} s", accepted="a finite duration")
+        return known or Amount.exact(self.duration_s, "s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +129,26 @@ class Impact:
     factors: tuple[Factor, ...] = ()
     flags: tuple[str, ...] = ()
     alternatives: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+
+    def as_weak_as(self, method: Method) -> Impact:
+        """The same numbers with no part of a stronger method than this one."""
+        return replace(
+            self,
+            readings=_weak(self.readings, method),
+            energy=_weak(self.energy, method),
+            alternatives={reading: _weak(named, method) for reading, named in self.alternatives.items()},
+        )
+
+    @property
+    def labelled(self) -> Impact:
+        """What the core keeps: whatever a meter said of its numbers, none is stronger than its strongest factor."""
+        if not self.factors:
+            return self
+        return self.as_weak_as(min((factor.method for factor in self.factors), key=lambda method: method.weakness))
+
+
+def _weak(values: Mapping[str, Value], method: Method) -> dict[str, Value]:
+    return {name: value.as_weak_as(method) if isinstance(value, Amount) else value for name, value in values.items()}
 
 
 class ImpactMeter(ABC):

@@ -84,6 +84,13 @@ class Meter(ABC):
         """
         return ()
 
+    def temperatures(self) -> Mapping[str, float]:
+        """Temperature of each scope that has a sensor, in °C, right now; asked for between windows, never inside one.
+
+        One that cannot be read is left out. Scopes may be named here whose energy this meter does not read.
+        """
+        return {}
+
     def facts(self) -> Mapping[str, object]:
         """What belongs into the record: field read, driver, tables and versions used. JSON values only."""
         return {}

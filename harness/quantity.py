@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
+
+SLACK: Final = 1e-9
+"""Relative slack of every comparison with a threshold: two values this close are equal, however they were rounded. On
+a logarithmic scale it is a difference."""
 
 
 class Method(StrEnum):
@@ -25,7 +29,7 @@ class Method(StrEnum):
     INTEGRATED = "integrated"
     """Sampled power, integrated over time."""
     ESTIMATED = "estimated"
-    """A model of this machine, such as TDP x load, or modelled embodied carbon."""
+    """A model of this machine, such as TDP x load, or a factor that was not measured here, as a grid's intensity."""
     SIMULATED = "simulated"
     """No machine did the work that the number speaks of."""
 
@@ -43,6 +47,11 @@ _WEAKNESS = {
     Method.ESTIMATED: 2,
     Method.SIMULATED: 3,
 }
+
+
+def weakest(first: Method, *others: Method) -> Method:
+    """The method with most doubt, the first of equals: what a sum, product or quotient of such parts is called."""
+    return max((first, *others), key=lambda method: method.weakness)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,7 @@ class Amount:
 
     Example:
         >>> energy = Amount.of(120.0, "J", Method.COUNTER, low=117.0, high=123.0)
-        >>> each = energy.times(1 / 60, "J/token")
+        >>> each = energy.times(1 / 60, "J/token", method=Method.MEASURED)
         >>> f"{each.value:g} {each.unit}, {each.low:g} to {each.high:g}, {each.label}"
         '2 J/token, 1.95 to 2.05, counter'
     """
@@ -115,11 +124,8 @@ class Amount:
 
     @property
     def label(self) -> Method:
-        """The weakest method in the composition; methods that contributed nothing do not count if others did."""
-        if len(self.composition) == 1:
-            return next(iter(self.composition))
-        contributing = [method for method, part in self.composition.items() if part != 0]
-        return max(contributing or self.composition, key=lambda method: method.weakness)
+        """The weakest method in the composition; one that contributed 0 counts, since its 0 may be wrong."""
+        return weakest(*self.composition)
 
     def shares(self) -> dict[Method, float]:
         """The share of each method in the value; empty where the value is 0."""
@@ -127,14 +133,32 @@ class Amount:
             return {}
         return {method: part / self.value for method, part in self.composition.items()}
 
-    def times(self, factor: float, unit: str, *, low: float | None = None, high: float | None = None) -> Amount:
-        """This amount times a factor >= 0, in another unit.
+    def as_weak_as(self, method: Method) -> Amount:
+        """The same number and instrument's bound, with no part of a stronger method than this one."""
+        parts: dict[Method, float] = {}
+        for own, part in self.composition.items():
+            name = weakest(own, method)
+            parts[name] = parts.get(name, 0.0) + part
+        return replace(self, composition=parts)
+
+    def times(
+        self,
+        factor: float,
+        unit: str,
+        *,
+        low: float | None = None,
+        high: float | None = None,
+        method: Method = Method.ESTIMATED,
+    ) -> Amount:
+        """This amount times a factor >= 0, in another unit; no part of the product has a stronger method than either.
 
         Args:
             factor: the multiplier.
             unit: unit of the product.
             low: lower end of the factor's own range; the factor itself where it has none.
             high: upper end of the factor's own range; likewise.
+            method: how the factor was obtained: `MEASURED` for a count, a clock reading or a conversion of units; a
+                number from a publication or a suite says nothing that was measured here, and is `ESTIMATED`.
         """
         if not (math.isfinite(factor) and factor >= 0):
             raise ValueError(f"a factor is finite and not negative, not {factor}")
@@ -144,8 +168,20 @@ class Amount:
             raise ValueError(f"the range {low_factor}..{high_factor} does not hold the factor {factor}")
         low_end = None if self.low is None else self.low * (low_factor if self.low >= 0 else high_factor)
         high_end = None if self.high is None else self.high * (high_factor if self.high >= 0 else low_factor)
-        parts = {method: part * factor for method, part in self.composition.items()}
-        return Amount(math.fsum(parts.values()), unit, parts, low_end, high_end)
+        parts = {own: part * factor for own, part in self.composition.items()}
+        product = Amount(math.fsum(parts.values()), unit, parts, low_end, high_end)
+        return product.as_weak_as(method) if method.weakness else product
+
+    def over(self, divisor: Amount, unit: str) -> Amount:
+        """This amount over one above 0, with the bounds of both and the weaker method."""
+        if not divisor.value > 0:
+            raise ValueError(f"a divisor is above 0, not {divisor.value} {divisor.unit}")
+        if divisor.low is None or divisor.high is None or not divisor.low > 0:
+            quotient = self.times(1.0 / divisor.value, unit, method=divisor.label)
+            return replace(quotient, low=None, high=None)
+        return self.times(
+            1.0 / divisor.value, unit, low=1.0 / divisor.high, high=1.0 / divisor.low, method=divisor.label
+        )
 
     @property
     def relative_bound(self) -> float | None:

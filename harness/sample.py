@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.quantity import Method, Unavailable
+from harness.sensor import PowerSensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,9 @@ class Scope:
         max_power_w: limit of the power this scope can draw. It bounds what a late counter hides; joules beyond it are
             not counted, and a window whose mean lies above limit x (1 + gain) + offset fails its trial.
         offset_w: half-width of the sensor's constant error, in W.
+        sensor: the power sensor behind the register; None where it is not known. The meter puts its readings into
+            `Snapshot.watts`: the energy of an integrated scope is made from them, a counter is held against them.
+        card: id of the meter card that `sensor` comes from; empty where the sensor of this device was not tested.
         device: UUID of the device, where the scope is one; only devices the workload used are charged.
         note: what a reader should know (`model: TDP x load`).
     """
@@ -43,6 +47,8 @@ class Scope:
     smoothing_s: float = 0.0
     max_power_w: float | None = None
     offset_w: float = 0.0
+    sensor: PowerSensor | None = None
+    card: str = ""
     device: str | None = None
     note: str = ""
 
@@ -70,6 +76,9 @@ class Cumulative:
     dropped: int = 0
 
 
+_NO_WATTS: Final[Mapping[str, float | None]] = {}
+
+
 class Snapshot(NamedTuple):
     """All registers of a meter, read at one moment.
 
@@ -77,11 +86,14 @@ class Snapshot(NamedTuple):
         monotonic_ns: `time.monotonic_ns()` when the reading began.
         joules: cumulative joules per scope; a plain float where there is nothing more to say.
         took_ns: how long the reading took.
+        watts: power per scope as the sensor showed it in this very reading; None for one that failed. A scope that was
+            not asked for its power this time is left out.
     """
 
     monotonic_ns: int
     joules: Mapping[str, float | Cumulative | Unavailable]
     took_ns: int = 0
+    watts: Mapping[str, float | None] = _NO_WATTS
 
 
 now_ns = time.monotonic_ns
@@ -128,6 +140,15 @@ def node_of(scope: str) -> str:
         'n0'
     """
     return scope.partition("/")[0]
+
+
+def counts_every_process(name: str, scope: Scope) -> bool:
+    """Whether a scope holds what any process of its machine spends, and so also what is not the work's.
+
+    Packages, memory, modules with a CPU and hosts do; a modelled board does not.
+    """
+    part = name.partition("/")[2].partition(":")[0]
+    return part in {"host", "cpu-package", "cpu-packages", "dram", "module"} and scope.method is not Method.SIMULATED
 
 
 def contains(outer: str, inner: str, scopes: Mapping[str, Scope]) -> bool:

@@ -1,8 +1,9 @@
-"""The process of one trial: `python -m harness.worker FOLDER`.
+"""The process of one trial: `python -m harness.worker [--fetch] FOLDER`.
 
-FOLDER holds `job.json`. Messages go as JSON lines to the file descriptor named by HARNESS_MESSAGES, so that whatever a
-plugin prints cannot disturb them. The module's name is a protocol: executors and gates start it in other environments,
-with another version of the harness.
+With `--fetch` it measures nothing: it brings what the trial's work needs from elsewhere. FOLDER holds `job.json`.
+Messages go as JSON lines to the file descriptor named by HARNESS_MESSAGES, so that whatever a plugin prints cannot
+disturb them. The module's name is a protocol: executors and gates start it in other environments, with another version
+of the harness.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import traceback
 from pathlib import Path
 
 from harness.errors import HarnessError, MeasurementError, UsageError
+from harness.executor import FETCH
 from harness.machine import leftovers
 from harness.measuring.messenger import Messenger
-from harness.measuring.trial import Trial
+from harness.measuring.trial import Trial, fetch
 from harness.planning.named_offers import load_named
 from harness.records.files import write_measurement
 from harness.records.paths import JOB
@@ -41,8 +43,8 @@ def watch_parent() -> None:
     threading.Thread(target=wait, name="harness-parent-watch", daemon=True).start()
 
 
-def main(folder: Path) -> int:
-    """Runs the trial of a folder; the exit code says whether `measurement.json` was written."""
+def main(folder: Path, *, only_fetch: bool = False) -> int:
+    """Runs the trial of a folder, or fetches for it; the exit code says whether that went well."""
     messenger = Messenger()
     leftovers.adopt_orphans()
     watch_parent()
@@ -50,6 +52,9 @@ def main(folder: Path) -> int:
     messenger.send("progress", phase="start", text="", done=None)
     try:
         trial = Trial(folder, job, load_named(job), messenger)
+        if only_fetch:
+            fetch(trial)
+            return 0
         trial.interruptions.watch_signals()
         measurement = trial.run()
         write_measurement(folder, measurement)
@@ -68,9 +73,11 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        raise MeasurementError("usage: python -m harness.worker FOLDER")
-    code = main(Path(sys.argv[1]))
+    arguments = sys.argv[1:]
+    fetches = arguments[:1] == [FETCH]
+    if len(arguments) != 1 + fetches:
+        raise MeasurementError(f"usage: python -m harness.worker [{FETCH}] FOLDER")
+    code = main(Path(arguments[-1]), only_fetch=fetches)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # threads and atexit handlers of plugins must not hold the next trial up

@@ -66,6 +66,21 @@ class TrialContext:
     log: Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchContext:
+    """What a workload may know when it fetches.
+
+    Attributes:
+        cache: a folder shared between runs, for what is expensive to build or far away.
+        progress: reports progress (text, done share or None); silence for too long ends the trial.
+        log: writes a line into the trial's log.
+    """
+
+    cache: Path
+    progress: Callable[[str, float | None], None]
+    log: Callable[[str], None]
+
+
 class Window(Protocol):
     """The measured interval that a workload writes its rows into. Times are seconds since the window opened."""
 
@@ -92,12 +107,26 @@ class Window(Protocol):
     def device(self, device: str, *, role: str = "", busy_s: float, reserved_s: float, stands_for: str = "") -> None:
         """Records how long a device served a role; `stands_for` names the product that it only pretends to be."""
 
+    def simulated_duration(self, seconds: float) -> None:
+        """Adds to how long the modelled work of this window takes on its own clock, where no machine does the work.
+
+        Rates, mean power and all that is charged by time use that clock; device rows are seconds of it. What the
+        model itself took on this machine is kept apart. A window that says it is modelled, whatever its offer says.
+        """
+
     def mark(self, name: str) -> AbstractContextManager[None]:
         """Opens a nested span (`steady`, `role:draft`) whose energy is read apart."""
 
 
 class Workload(ABC):
     """A piece of work, one object per trial. It never measures its own energy and never names a meter."""
+
+    def fetch(self, context: FetchContext) -> None:  # noqa: B027 - most work has all it needs
+        """Downloads or builds into the cache what `prepare` loads; called where the spec names options in `fetched_by`.
+
+        In a process of its own, before any device is locked, so that no other run waits for it: without a backend, on
+        the host's processors. `prepare` comes in another process, and must do without it where it was not called.
+        """
 
     def prepare(self, context: TrialContext) -> None:  # noqa: B027 - small workloads load nothing
         """Loads models and data. Not measured."""
@@ -162,7 +191,10 @@ class WorkloadSpec:
         options: model of the options.
         backends: names of the backends it runs on; empty for any.
         probe: options -> why it cannot run here, or None; runs in a process of its own.
-        modelled: its numbers come from a model of the hardware: trials may run side by side.
+        modelled: its numbers come from a model of the hardware: trials may run side by side, every number is
+            `simulated`, and without `Window.simulated_duration` nothing is divided or multiplied by time.
+        fetched_by: options that decide what `Workload.fetch` brings, once for trials that agree in them; empty where it
+            brings nothing.
     """
 
     name: str
@@ -174,3 +206,4 @@ class WorkloadSpec:
     backends: tuple[str, ...] = ()
     probe: Callable[[Any], Unavailable | None] | None = None
     modelled: bool = False
+    fetched_by: tuple[str, ...] = ()

@@ -85,9 +85,9 @@ def trial(
         conditions=(seen,) if invalid else (),
     )
     duration = Amount.exact(seconds, "s")
-    costs: dict[str, Value] = {"duration_s": duration.times(0.1, "s/token")}
+    costs: dict[str, Value] = {"duration_s": duration.times(0.1, "s/token", method=Method.MEASURED)}
     totals: dict[str, Value] = {"duration_s": duration, "energy_j": energy}
-    costs["energy_j"] = energy.times(0.1, "J/token") if isinstance(energy, Amount) else energy
+    costs["energy_j"] = energy.times(0.1, "J/token", method=Method.MEASURED) if isinstance(energy, Amount) else energy
     factors = []
     if factor:
         carbon = energy.times(0.001, "g") if isinstance(energy, Amount) else energy
@@ -174,13 +174,20 @@ def trial_record(
         Reading(span="window", window=window, meter=meter, scope=scope, primary=primary, value=value, coverage=1.0)
         for window in range(2)
         for meter, scope, primary, value in (
-            ("nvml", GPU, True, gpu.times(0.5, "J")),
-            ("tdp", CPU, True, cpu.times(0.5, "J")),
-            ("codecarbon", GPU, False, gpu.times(0.48, "J")),
+            ("nvml", GPU, True, gpu.times(0.5, "J", method=Method.MEASURED)),
+            ("tdp", CPU, True, cpu.times(0.5, "J", method=Method.MEASURED)),
+            ("codecarbon", GPU, False, gpu.times(0.48, "J", method=Method.MEASURED)),
         )
     ]
     readings += [
-        Reading(span=f"role:{role}", window=0, meter="nvml", scope=GPU, primary=True, value=gpu.times(share, "J"))
+        Reading(
+            span=f"role:{role}",
+            window=0,
+            meter="nvml",
+            scope=GPU,
+            primary=True,
+            value=gpu.times(share, "J", method=Method.MEASURED),
+        )
         for role, share in (("draft", 0.1), ("target", 0.3))
     ]
     scopes = {"nvml": {GPU: Scope(method=method, gain=0.05)}, "tdp": {CPU: Scope(method=Method.ESTIMATED)}}

@@ -47,7 +47,7 @@ def test_no_unit_is_undefined_with_the_binding_condition_and_never_infinite() ->
     cost = per_unit(Amount.exact(10.0, "g"), "token", count(good(15), CASE))
     assert isinstance(cost, Undefined)
     assert "quality >= 15" in cost.reason
-    assert per_second("token", count(good(15), CASE), 2.0) == Amount.exact(0.0, "token/s")
+    assert per_second("token", count(good(15), CASE), Amount.exact(2.0, "s")) == Amount.exact(0.0, "token/s")
 
 
 def test_a_failed_item_counts_in_the_denominator_only() -> None:
@@ -87,3 +87,20 @@ def test_quantiles_interpolate_between_order_statistics() -> None:
     value = quantile_of_column("latency_s", rows, "s", 0.5)
     assert isinstance(value, Amount)
     assert value.value == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(
+    ("condition", "value", "holds"),
+    [
+        ("<= 0.3", 0.1 + 0.2, True),
+        (">= 0.3", 0.3 - 1e-17, True),
+        ("== 0.3", 0.1 + 0.2, True),
+        ("< 0.3", 0.3 - 5e-17, False),
+        ("> 0.3", 0.1 + 0.2, False),
+        ("<= 0.3", 0.3 + 1e-6, False),
+        ("< 0.3", 0.3 - 1e-6, True),
+        ("<= 0", 1e-12, False),
+    ],
+)
+def test_a_value_at_the_limit_is_at_it_however_it_is_rounded(condition: str, value: float, holds: bool) -> None:
+    assert Where.parse("x", condition).holds({"x": value}) is holds

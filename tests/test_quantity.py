@@ -25,7 +25,7 @@ def amounts() -> st.SearchStrategy[Amount]:
 
 @given(amounts(), st.floats(0, 1e6))
 def test_scaling_is_linear_and_keeps_the_composition(amount: Amount, factor: float) -> None:
-    scaled = amount.times(factor, "g")
+    scaled = amount.times(factor, "g", method=Method.MEASURED)
     assert scaled.value == pytest.approx(amount.value * factor, rel=1e-12)
     assert scaled.low == pytest.approx((amount.low or 0) * factor)
     for method, part in amount.composition.items():
@@ -38,19 +38,47 @@ def test_totals_add_parts_and_bounds_linearly(listed: list[Amount]) -> None:
     assert summed.value == pytest.approx(math.fsum(a.value for a in listed))
     assert summed.low == pytest.approx(math.fsum(a.low or 0 for a in listed))
     assert summed.high == pytest.approx(math.fsum(a.high or 0 for a in listed))
-    assert summed.label.weakness == max((a.label.weakness for a in listed if a.value), default=summed.label.weakness)
+    assert summed.label.weakness == max(a.label.weakness for a in listed)
 
 
 @given(amounts(), st.floats(0.1, 10), st.floats(0, 1), st.floats(1, 2))
 def test_a_factor_with_a_range_widens_the_bound_and_holds_the_value(
     amount: Amount, factor: float, below: float, above: float
 ) -> None:
-    narrow = amount.times(factor, "g")
-    wide = amount.times(factor, "g", low=factor * below, high=factor * above)
+    narrow = amount.times(factor, "g", method=Method.MEASURED)
+    wide = amount.times(factor, "g", method=Method.MEASURED, low=factor * below, high=factor * above)
     assert wide.low is not None
     assert wide.high is not None
     assert wide.low <= (narrow.low or 0) * (1 + 1e-12)
     assert wide.high >= (narrow.high or 0) * (1 - 1e-12)
+
+
+@given(amounts(), amounts(), st.floats(0.1, 10), st.sampled_from(list(Method)))
+def test_no_result_is_stronger_than_its_parts(first: Amount, second: Amount, factor: float, method: Method) -> None:
+    parts = [first.label.weakness, second.label.weakness]
+    assert total([first, second]).label.weakness == max(parts)
+    assert first.times(factor, "g", method=method).label.weakness == max(parts[0], method.weakness)
+    assert first.times(factor, "g").label.weakness >= Method.ESTIMATED.weakness
+    assert first.as_weak_as(method).label.weakness == max(parts[0], method.weakness)
+    assert first.as_weak_as(method).value == first.value
+    if second.value > 1e-6:
+        quotient = first.over(second, "1")
+        assert quotient.label.weakness == max(parts)
+        assert quotient.value == pytest.approx(first.value / second.value, rel=1e-9)
+
+
+def test_a_quotient_holds_what_both_bounds_hold() -> None:
+    power = Amount.of(100.0, "J", Method.COUNTER, low=90.0, high=110.0).over(
+        Amount.of(10.0, "s", Method.MEASURED, low=8.0, high=12.5), "W"
+    )
+    assert (power.value, power.low, power.high) == pytest.approx((10.0, 7.2, 13.75))
+    assert Amount.exact(1, "J").over(Amount.of(2.0, "s", Method.SIMULATED), "W").high is None
+    with pytest.raises(ValueError, match="above 0"):
+        Amount.exact(1, "J").over(Amount.exact(0, "s"), "W")
+
+
+def test_a_part_of_zero_still_counts_for_the_label() -> None:
+    assert total([Amount.exact(5, "J", Method.COUNTER), Amount.of(0, "J", Method.SIMULATED)]).label is Method.SIMULATED
 
 
 def test_one_unknown_bound_makes_the_total_unknown() -> None:

@@ -12,13 +12,12 @@ from pydantic import PositiveFloat
 
 from harness.builtin.host import topology
 from harness.counter import CounterTrack
+from harness.machine.processor_time import clock_tick_s, tree_cpu_s
 from harness.meter import Meter, MeterContext, MeterSpec
 from harness.options import Options
 from harness.quantity import Method, Unavailable
 from harness.sample import Cumulative, Scope, Snapshot, now_ns
 
-ATTEMPTS: Final = 3
-"""How often a process tree that changes while it is read is read again."""
 JITTER_TICKS: Final = 10
 """CPU time is counted in whole ticks by mode, CPU and process, so that a sum of them may move by several at once."""
 
@@ -28,46 +27,6 @@ class CpuTimeOptions(Options):
 
     watts_per_core: PositiveFloat
     """Declared power of one core at work, in W."""
-
-
-def clock_tick_s() -> float:
-    """Resolution of the CPU times that the system reports, in seconds."""
-    return 1.0 / os.sysconf("SC_CLK_TCK")
-
-
-def _living(root: psutil.Process) -> list[psutil.Process]:
-    return [root, *root.children(recursive=True)]
-
-
-def _spent_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    ended_s = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
-    return float(times.user + times.system + ended_s)
-
-
-def tree_cpu_s(pid: int) -> float | Unavailable:
-    """CPU seconds of a process, its living descendants and its ended children.
-
-    A tree that changes while it is read would count an ended child twice or not at all: it is read again, and is
-    Unavailable when it does not come to rest.
-    """
-    try:
-        root = psutil.Process(pid)
-        for _ in range(ATTEMPTS):
-            before = _living(root)
-            try:
-                total = sum(map(_spent_s, before))
-            except psutil.NoSuchProcess:
-                if not root.is_running():
-                    raise
-                continue
-            if _living(root) == before:
-                return total
-    except psutil.NoSuchProcess:
-        return Unavailable(f"process {pid} is gone")
-    except psutil.AccessDenied:
-        return Unavailable(f"the CPU times of process {pid} may not be read by this user")
-    return Unavailable(f"the processes under {pid} come and go faster than they can be read")
 
 
 @dataclass(slots=True)

@@ -17,11 +17,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Annotated, Final
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from harness.executor import (
+    JOB,
+    LOCKS,
     LOG,
     MEASUREMENT,
     MESSAGES,
@@ -30,17 +32,19 @@ from harness.executor import (
     Job,
     Listener,
     Outcome,
+    fetch_command,
     tail,
     worker_command,
 )
-from harness.machine.device_locks import _POLL_S, device_locks
+from harness.machine.device_locks import device_locks
 from harness.machine.leftovers import MARK, end_of_trial, kernel_kills
-from harness.options import Options
+from harness.options import Duration, Options
 
 LOG_LIMIT_BYTES: Final = 16 * 2**20
 """A worker that writes more into its log is ended: it would fill the disk."""
 MESSAGE_LIMIT_BYTES: Final = 2**20
 _GRACE_S: Final = 3.0
+_POLL_S: Final = 0.5
 
 
 class _Turns:
@@ -73,12 +77,22 @@ class LocalExecutor(Executor):
         python: the interpreter that the worker runs on; this one unless another environment is to be measured.
         working: the folder it runs in; this process's own by default.
         jobs: how many trials that measure no device run side by side; one that does always runs alone.
+        wait_s: how long a trial waits for a device that another run holds; without end if None.
     """
 
-    def __init__(self, python: str = sys.executable, working: Path | None = None, jobs: int = 1) -> None:
+    def __init__(
+        self,
+        python: str = sys.executable,
+        working: Path | None = None,
+        jobs: int = 1,
+        wait_s: float | None = None,
+    ) -> None:
         self._python = python
         self._working = working
         self._jobs = jobs
+        self._wait_s = wait_s
+        self._fetching = threading.Lock()
+        self._fetched: set[str] = set()
         self._turns = _Turns()
         self._lock = threading.Lock()
         self._processes: set[subprocess.Popen[bytes]] = set()
@@ -90,17 +104,41 @@ class LocalExecutor(Executor):
         return self._jobs
 
     def run(self, job: Job, listener: Listener) -> Outcome:
-        """Runs one trial to its end."""
-        with self._turns.turn(alone=job.measured), device_locks(job.devices if job.measured else (), listener):
-            return self._run(job, listener)
+        """Runs one trial to its end; what it needs from elsewhere is brought before its devices are locked.
 
-    def _run(self, job: Job, listener: Listener) -> Outcome:
+        Raises:
+            DeviceHeldError: another run held a device for as long as this one would wait.
+        """
+        with self._turns.turn(alone=job.measured):
+            fetched = self._fetch(job, listener)
+            if not fetched.ok:
+                return fetched
+            with device_locks(job.devices if job.measured else (), listener, self._wait_s) as locks:
+                environment = {LOCKS: json.dumps({**locks, "wait_s": self._wait_s})}
+                command = worker_command(job.folder.resolve(), self._python)
+                outcome = self._run(job, listener, command, environment)
+        if outcome.ok and not (job.folder / MEASUREMENT).exists():
+            return Outcome(ok=False, reason="the worker wrote no measurement", log_tail=tail(job.folder / LOG))
+        return outcome
+
+    def _fetch(self, job: Job, listener: Listener) -> Outcome:
+        """Brings what the trial's work needs from elsewhere, once for all trials that need the same."""
+        needed = fetched_by(job.folder)
+        with self._fetching:
+            if not needed or needed in self._fetched:
+                return Outcome(ok=True)
+            outcome = self._run(job, listener, fetch_command(job.folder.resolve(), self._python), {})
+            if outcome.ok:
+                self._fetched.add(needed)
+            return outcome
+
+    def _run(self, job: Job, listener: Listener, command: list[str], environment: Mapping[str, str]) -> Outcome:
         log_path = job.folder / LOG
         receive, send = os.pipe()
         kills = kernel_kills()
         with log_path.open("ab") as log, os.fdopen(receive, "rb", buffering=0) as pipe:
             try:
-                process = self._start(job, log, send)
+                process = self._start(job, command, environment, log, send)
             finally:
                 os.close(send)
             if process is None:
@@ -111,16 +149,16 @@ class LocalExecutor(Executor):
                     reason += _aftermath(process.pid, str(job.folder.resolve()), kills)
             finally:
                 self._end(process)
-        if reason or not (job.folder / MEASUREMENT).exists():
-            return Outcome(ok=False, reason=reason or "the worker wrote no measurement", log_tail=tail(log_path))
-        return Outcome(ok=True)
+        return Outcome(ok=False, reason=reason, log_tail=tail(log_path)) if reason else Outcome(ok=True)
 
-    def _start(self, job: Job, log: IO[bytes], send: int) -> subprocess.Popen[bytes] | None:
+    def _start(
+        self, job: Job, command: list[str], environment: Mapping[str, str], log: IO[bytes], send: int
+    ) -> subprocess.Popen[bytes] | None:
         with self._lock:
             if self._closed:
                 return None
             process = subprocess.Popen(
-                worker_command(job.folder.resolve(), self._python),
+                command,
                 cwd=self._working,
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -129,6 +167,7 @@ class LocalExecutor(Executor):
                 env={
                     **os.environ,
                     **job.environment,
+                    **environment,
                     MESSAGES: str(send),
                     MARK: str(job.folder.resolve()),
                     "PYTHONUNBUFFERED": "1",
@@ -200,6 +239,15 @@ class LocalExecutor(Executor):
             self._processes.discard(process)
 
 
+def fetched_by(trial: Path) -> str:
+    """What stands for all that a trial's work needs from elsewhere, by its job; empty where that names nothing."""
+    try:
+        content = json.loads((trial / JOB).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(content.get("fetch") or "") if isinstance(content, Mapping) else ""
+
+
 def _flooded(log_path: Path, buffered: bytes) -> str:
     """What of a worker grew too long; an empty string if nothing did."""
     if log_path.stat().st_size > LOG_LIMIT_BYTES:
@@ -233,14 +281,16 @@ class LocalOptions(Options):
 
     Attributes:
         jobs: trials that run side by side where the workload only models its hardware; measured ones run alone.
+        wait: how long a trial waits for a device that another run holds, then the run gives up; without end if not set.
     """
 
     jobs: PositiveInt = 1
+    wait: Annotated[Duration, Field(ge=0)] | None = None
 
 
 EXECUTOR = ExecutorSpec(
     name="local",
     summary="one worker process after another on this machine",
-    factory=lambda options: LocalExecutor(jobs=options.jobs),
+    factory=lambda options: LocalExecutor(jobs=options.jobs, wait_s=options.wait),
     options=LocalOptions,
 )

@@ -16,6 +16,7 @@ from typing import Final, Literal
 
 from pydantic import PositiveFloat
 
+from harness.builtin.cpu_temperature import package_temperatures
 from harness.counter import CounterTrack
 from harness.meter import Meter, MeterContext, MeterSpec
 from harness.options import Options
@@ -134,10 +135,11 @@ class RaplMeter(Meter):
         self._sleep = sleep
         self._counters: dict[str, _Counter] = {}
         self._left_out: dict[str, str] = {}
+        self._node = ""
 
     def open(self, context: MeterContext) -> Mapping[str, Scope | Unavailable] | Unavailable:
         """Finds the zones and starts from what they show."""
-        self._counters, self._left_out = {}, {}
+        self._counters, self._left_out, self._node = {}, {}, context.node
         root = self._options.root
         try:
             zones = find_zones(root, self._read_text)
@@ -162,7 +164,7 @@ class RaplMeter(Meter):
                 gain=GAIN,
                 gain_class="rapl",
                 max_power_w=counter.limit_w,
-                note=f"RAPL zone {zone.name}"
+                note=f"RAPL zone {zone.name}: the whole package, other processes included"
                 + ("; whether the package holds it depends on the model" if zone.name == "dram" else ""),
             )
         wraps_s = [one.range_j / one.limit_w for one in self._counters.values() if one.range_j is not None]
@@ -256,6 +258,10 @@ class RaplMeter(Meter):
             counter.last_error = f"RAPL zone {counter.zone.name} has not moved for {still_s:.3g} s"
             return Unavailable(counter.last_error)
         return state
+
+    def temperatures(self) -> Mapping[str, float]:
+        """Of each CPU package with a sensor."""
+        return package_temperatures(self._node)
 
     def facts(self) -> Mapping[str, object]:
         """Zones read, their ranges and limits, and the zones left out with the reason."""

@@ -15,6 +15,7 @@ from typing import Final, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from harness.backend import Backend, BackendSpec, Device
+from harness.builtin.heat import HeatModel
 from harness.counter import CounterTrack
 from harness.errors import MeasurementError
 from harness.meter import Meter, MeterContext, MeterSpec
@@ -59,6 +60,8 @@ class SimulatedAccelerator:
         self.clock = clock
         self.missing = False
         """Fault: the device has no energy counter."""
+        self.heat: HeatModel | None = None
+        """How warm it gets; None for a device without a thermometer."""
         self.start_ns = clock()
         self._tick_ns = nanoseconds(tick_s)
         self._phase_ns = nanoseconds(phase_s)
@@ -105,6 +108,13 @@ class SimulatedAccelerator:
     def power_w(self, t_ns: int) -> float:
         """Power drawn at `t_ns`, exact."""
         return self._watts[max(0, bisect.bisect_right(self._times, t_ns) - 1)]
+
+    def celsius(self, t_ns: int) -> float | None:
+        """Temperature at `t_ns`, exact; None without a thermometer."""
+        if self.heat is None:
+            return None
+        times = self._times[:]  # its entries come last: the other list has one for each
+        return self.heat.celsius(zip(times, self._watts, strict=False), t_ns)
 
     def last_tick_ns(self, t_ns: int) -> int:
         """The latest renewal of the counter at or before `t_ns`."""
@@ -166,6 +176,8 @@ def attached(uuid: str) -> SimulatedAccelerator | None:
 class SimulatedOptions(Options):
     """Options of backend `simulated`; the last five inject faults, counted from the opening of the backend.
 
+    With `celsius_per_watt` the device has a thermometer, warms up and cools down.
+
     Attributes:
         idle_w: power while idle, in W.
         busy_w: power while busy, in W; at least `idle_w`.
@@ -173,6 +185,10 @@ class SimulatedOptions(Options):
         gain_error: the counter shows (1 + gain_error) times the true energy.
         memory: memory that the device says it has.
         uuid: UUID of the device.
+        celsius_per_watt: how much warmer a watt makes it in the long run, in °C/W; no thermometer if not set.
+        ambient_celsius: temperature that it cools down to without power, in °C.
+        start_celsius: temperature when the backend opens, in °C; what idling brings it to if not set.
+        thermal_time: in this time it covers 63 % of the way to its final temperature.
         missing: whether the device lacks an energy counter.
         fail_reads: how many of the first reads of the counter fail.
         reset_after: when the counter starts from zero again; never if not set.
@@ -186,6 +202,10 @@ class SimulatedOptions(Options):
     gain_error: float = Field(default=0.0, gt=-1, lt=1)
     memory: Size = 16 * 10**9
     uuid: str = Field(default="SIM-0", min_length=1)
+    celsius_per_watt: NonNegativeFloat | None = None
+    ambient_celsius: float = 25.0
+    start_celsius: float | None = None
+    thermal_time: Duration = Field(default=30.0, gt=0)
     missing: bool = False
     fail_reads: int = Field(default=0, ge=0)
     reset_after: Duration | None = None
@@ -211,6 +231,7 @@ class SimulatedBackend(Backend):
         options = self._options
         made = SimulatedAccelerator(options.idle_w, options.busy_w, options.tick, options.gain_error, options.uuid)
         made.missing = options.missing
+        made.heat = _heat(options)
         made.fail_reads(options.fail_reads)
         for delay_s, inject in (
             (options.reset_after, made.reset_at),
@@ -232,6 +253,18 @@ class SimulatedBackend(Backend):
         if self.accelerator is not None and attached(self.accelerator.uuid) is self.accelerator:
             detach(self.accelerator.uuid)
         self.accelerator = None
+
+
+def _heat(options: SimulatedOptions) -> HeatModel | None:
+    if options.celsius_per_watt is None:
+        return None
+    idling = options.ambient_celsius + options.celsius_per_watt * options.idle_w
+    return HeatModel(
+        ambient_celsius=options.ambient_celsius,
+        celsius_per_watt=options.celsius_per_watt,
+        time_constant_s=options.thermal_time,
+        start_celsius=idling if options.start_celsius is None else options.start_celsius,
+    )
 
 
 def _device(options: SimulatedOptions) -> Device:
@@ -289,6 +322,12 @@ class SimulatedMeter(Meter):
         """Reads every counter at one and the same moment."""
         now = self._clock()
         return Snapshot(now, {name: self._one(*pair, now) for name, pair in self._tracks.items()})
+
+    def temperatures(self) -> Mapping[str, float]:
+        """Of each accelerator with a thermometer."""
+        now = self._clock()
+        read = {name: accelerator.celsius(now) for name, (accelerator, _) in self._tracks.items()}
+        return {name: celsius for name, celsius in read.items() if celsius is not None}
 
     @staticmethod
     def _one(accelerator: SimulatedAccelerator, track: CounterTrack, now: int) -> Cumulative | Unavailable:

@@ -14,9 +14,11 @@ from typing import Final, Literal, Self
 import psutil
 from pydantic import PositiveFloat, model_validator
 
-from harness.builtin.cpu_time import JITTER_TICKS, clock_tick_s, tree_cpu_s
+from harness.builtin.cpu_temperature import package_temperatures
+from harness.builtin.cpu_time import JITTER_TICKS
 from harness.builtin.host import cpu_model, topology
 from harness.counter import CounterTrack
+from harness.machine.processor_time import BUSY, clock_tick_s, tree_cpu_s
 from harness.meter import Meter, MeterContext, MeterSpec
 from harness.options import Options
 from harness.quantity import Method, Unavailable
@@ -25,7 +27,6 @@ from harness.sample import Cumulative, Scope, Snapshot, now_ns
 STILL_S: Final = 1.0
 """Busy and idle time together pass by in any case: a system that shows none for so long shows no CPU times."""
 _NOISE: Final = re.compile(r"\((?:r|tm)\)|®|™|\b(?:cpu|processor|\d+-core)\b|@.*$|\bwith radeon.*$", re.IGNORECASE)
-_BUSY: Final = ("user", "nice", "system", "irq", "softirq")
 
 
 class TdpOptions(Options):
@@ -111,7 +112,7 @@ class CpuSeconds:
 def cpu_seconds() -> CpuSeconds:
     """Busy seconds, and busy and idle ones together, of every logical CPU. Time stolen by a hypervisor is not busy."""
     times = psutil.cpu_times(percpu=True)
-    busy = tuple(sum(getattr(one, name, 0.0) for name in _BUSY) for one in times)
+    busy = tuple(sum(getattr(one, name, 0.0) for name in BUSY) for one in times)
     rest = tuple(sum(getattr(one, name, 0.0) for name in ("idle", "iowait", "steal")) for one in times)
     return CpuSeconds(busy, tuple(map(float.__add__, busy, rest)))
 
@@ -148,12 +149,13 @@ class TdpMeter(Meter):
         self._model, self._clock = model, clock
         self._registers: dict[str, _Register] = {}
         self._pid = 0
+        self._node = ""
         self._facts: dict[str, object] = {}
 
     def open(self, context: MeterContext) -> Mapping[str, Scope | Unavailable] | Unavailable:
         """Finds the power of each package and starts from the CPU times so far."""
         self._registers = {}
-        self._pid = context.pid or os.getpid()
+        self._pid, self._node = context.pid or os.getpid(), context.node
         sockets = topology()
         threads = max(map(len, sockets.values()))
         model = self._model()
@@ -176,6 +178,7 @@ class TdpMeter(Meter):
             {f"{context.node}/process": [cpu for cpus in sockets.values() for cpu in cpus]} if shared else per_package
         )
         note = f"model: TDP x utilisation; {power.watts:g} W a package, {power.source}"
+        note += "; the work's process tree alone" if shared else "; the whole package, other processes included"
         found: dict[str, Scope | Unavailable] = {}
         for name, cpus in chosen.items():
             watts = power.watts * (len(sockets) if shared else 1)
@@ -232,6 +235,10 @@ class TdpMeter(Meter):
         over_j = state.over_j + state.joules * (1 - low)
         under_j = state.under_j * high + state.joules * (high - 1)
         return replace(state, over_j=over_j, under_j=under_j)
+
+    def temperatures(self) -> Mapping[str, float]:
+        """Of each CPU package with a sensor."""
+        return package_temperatures(self._node)
 
     def facts(self) -> Mapping[str, object]:
         """CPU model, power and its source, what is charged."""

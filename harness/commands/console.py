@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from harness.errors import printable
+from harness.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from harness.discovery.registry import Registry
@@ -24,6 +24,14 @@ RunFolders = Annotated[
     list[str], typer.Argument(help="Run folders, or the URL of a store, a / and a run.", show_default=False)
 ]
 StorePlace = Annotated[str, typer.Option(help="Folder or URL that runs are kept in.")]
+Wait = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Give up after so long (10min) waiting for a device that another run holds; 0 for not waiting at all.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
@@ -50,6 +58,22 @@ def loaded_registry() -> Registry:
             err=True,
         )
     return registry
+
+
+def waiting_s(text: str | None) -> float | None:
+    """The seconds of `--wait`; None where it was not given, which waits without end.
+
+    Raises:
+        UsageError: it is no time.
+    """
+    from harness.units import parse_duration
+
+    if text is None:
+        return None
+    try:
+        return parse_duration(text)
+    except UsageError as error:
+        raise UsageError(error.message, where="--wait", accepted=error.accepted) from None
 
 
 def render(folders: list[Path]) -> None:

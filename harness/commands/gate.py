@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.commands.console import echo
+from harness.commands.console import Wait, echo, waiting_s
 from harness.errors import ExitCode, HarnessError, UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 SuiteFiles = Annotated[list[Path], typer.Argument(help="Suite files.", show_default=False)]
 Store = Annotated[str, typer.Option(help="Folder or URL that runs are kept in.")]
-Seed = Annotated[int, typer.Option(help="Seed of the order of points and inside pairs.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        help="Seed of the order of points and inside pairs; drawn for each job, printed and kept if not set.",
+        show_default=False,
+    ),
+]
 
 Base = Annotated[str | None, typer.Option(help="Revision to compare with.", show_default=False)]
 Head = Annotated[str, typer.Option(help="Revision to be judged.")]
@@ -74,9 +80,10 @@ def gate(
     install: Install = None,
     pairs: PairsAtMost = 36,
     budget: Budget = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     store: Store = "reports",
     allow_weak: AllowWeak = False,
+    wait: Wait = None,
     baseline: Stored = None,
     pytest_benchmark: OfPytestBenchmark = False,
     tolerance: Tolerance = 0.05,
@@ -92,11 +99,12 @@ def gate(
 
     _one_base(base, base_python, baseline, pytest_benchmark=pytest_benchmark)
     kept = open_store(store)
+    seed = _drawn(seed)
     folder: Path | None = None
     if pytest_benchmark:
         result = judge_files(suites, tolerance)
     elif baseline is not None:
-        result, folder = _stored(suites, kept.fetch_kept(BASELINES), baseline, seed)
+        result, folder = _stored(suites, kept.fetch_kept(BASELINES), baseline, seed, waiting_s(wait))
     else:
         result, folder = _pairs(
             suites,
@@ -107,6 +115,7 @@ def gate(
             budget=budget,
             seed=seed,
             allow_weak=allow_weak,
+            wait_s=waiting_s(wait),
         )
     for line in outputs.lines(result, folder):
         echo(line)
@@ -117,6 +126,19 @@ def gate(
         echo(f"failed: {fault}", err=True)
     code = result.verdict.exit_code or (ExitCode.MEASUREMENT if any(faults) else ExitCode.OK)
     raise typer.Exit(int(code))
+
+
+def _step_summary() -> Path | None:
+    """The file that GitHub shows beside a job's steps; None elsewhere."""
+    named = os.environ.get("GITHUB_STEP_SUMMARY")
+    return Path(named) if named else None
+
+
+def _drawn(seed: int | None) -> int:
+    """The seed, drawn for this job where none was given."""
+    from harness.gating.pairs import draw_seed
+
+    return draw_seed() if seed is None else seed
 
 
 def _one_base(base: str | None, base_python: str | None, baseline: str | None, *, pytest_benchmark: bool) -> None:
@@ -139,10 +161,8 @@ def _written(result: Result, json_file: Path | None, junit: Path | None, summary
     """Writes the result where it is wanted; returns why not, which comes too late to change the verdict."""
     from harness.gating import outputs
 
-    step_summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    step = Path(step_summary) if step_summary else None
     try:
-        outputs.write(result, json_file=json_file, junit_file=junit, summary=summary, step_summary=step)
+        outputs.write(result, json_file=json_file, junit_file=junit, summary=summary, step_summary=_step_summary())
     except UsageError as error:
         return str(error)
     return ""
@@ -167,6 +187,7 @@ def _pairs(
     budget: float | None,
     seed: int,
     allow_weak: bool,
+    wait_s: float | None,
 ) -> tuple[Result, Path]:
     from harness.commands.progress import Progress
     from harness.gating import job as gates
@@ -192,35 +213,45 @@ def _pairs(
             seed=seed,
             watcher=progress.tell,
             allow_weak=allow_weak,
+            wait_s=wait_s,
         )
 
 
-def _stored(suites: list[Path], store: Path, baseline: str, seed: int) -> tuple[Result, Path]:
+def _stored(suites: list[Path], store: Path, baseline: str, seed: int, wait_s: float | None) -> tuple[Result, Path]:
     from harness.commands.progress import Progress
     from harness.discovery.registry import load_plugins
     from harness.gating import stored
 
     with Progress() as progress:
-        return stored.run(baseline, suites, store, load_plugins(), seed=seed, watcher=progress.tell)
+        return stored.run(baseline, suites, store, load_plugins(), seed=seed, watcher=progress.tell, wait_s=wait_s)
 
 
 def calibrate(
     suites: SuiteFiles,
     *,
-    jobs: Annotated[int, typer.Option(help="Jobs of base against base.")] = 20,
-    pairs: Annotated[int, typer.Option(help="Pairs of each job; a gate may measure more.")] = 36,
+    jobs: Annotated[int, typer.Option(help="Jobs of base against base at most.")] = 20,
+    pairs: Annotated[int, typer.Option(help="Pairs of each job; a gate may measure more.")] = 12,
+    budget: Annotated[
+        str, typer.Option(help="Time after which no further job begins: 30m, 2h; at least 5 jobs are measured.")
+    ] = "30m",
     python: Annotated[
         str | None, typer.Option(help="Interpreter of the environment; this one if not named.", show_default=False)
     ] = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     store: Store = "reports",
+    wait: Wait = None,
 ) -> None:
     """Runs base against base by the gate's rule: how often it is wrong on this runner, and what it can find."""
     from harness.commands.progress import Progress
     from harness.gating import calibration_job as calibrations
     from harness.records.paths import CALIBRATIONS
     from harness.storing.places import open_store
+    from harness.units import parse_duration
 
+    try:
+        budget_s = parse_duration(budget)
+    except ValueError as error:
+        raise UsageError(f"--budget: {error}", accepted="a duration such as 30m or 2h") from None
     kept = open_store(store)
     folder = kept.fetch_kept(CALIBRATIONS)
     with Progress() as progress:
@@ -229,9 +260,11 @@ def calibrate(
             folder,
             jobs=jobs,
             pairs=pairs,
+            budget_s=budget_s,
             python=python,
-            seed=seed,
+            seed=_drawn(seed),
             watcher=progress.tell,
+            wait_s=waiting_s(wait),
         )
     for line in calibrations.lines(report, path):
         echo(line)

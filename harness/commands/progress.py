@@ -18,6 +18,8 @@ from harness.errors import printable
 PLAIN_EVERY_S: Final = 10.0
 """How often a long phase says that it goes on, where there is no terminal."""
 
+_LONG: Final = frozenset({"fetch", "prepare", "cool-down", "costing"})
+
 
 class Progress:
     """Receives the events of a run and shows them on standard error.
@@ -61,7 +63,8 @@ class Progress:
         elif kind == "progress":
             self._progress(str(event.get("phase", "")), str(event.get("text") or ""), event.get("done"))
         elif kind == "waiting":
-            self._progress("waiting", f"device {event['device']} is held by {event['holder']}", None)
+            waited = f"; waited {float(event.get('waited_s') or 0):.0f} s" if event.get("waited_s") else ""
+            self._note("waiting", f"device {event['device']} is held by {event['holder']}{waited}", ())
         elif kind == "finished" and event.get("reason"):
             self._note("failed" if not event["ok"] else "not valid", str(event["reason"]), event.get("log_tail") or ())
         elif kind == "interrupted":
@@ -92,7 +95,7 @@ class Progress:
             )
             return
         now = time.monotonic()
-        if phase in {"prepare", "costing"} and (phase != self._last_phase or now - self._last_print > PLAIN_EVERY_S):
+        if phase in _LONG and (phase != self._last_phase or now - self._last_print > PLAIN_EVERY_S):
             self._last_phase, self._last_print = phase, now
             print(printable(f"  {phase} {text}".rstrip()), file=sys.stderr, flush=True)  # noqa: T201
 

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.commands.console import DEFAULT_STORE, AsJson, StorePlace, SuiteFiles, echo, loaded_registry, render
+from harness.commands.console import (
+    DEFAULT_STORE,
+    AsJson,
+    StorePlace,
+    SuiteFiles,
+    Wait,
+    echo,
+    loaded_registry,
+    render,
+    waiting_s,
+)
 from harness.errors import ExitCode, MeasurementError, UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +69,8 @@ def _plan(suites: Sequence[Suite], registry: Registry, executors: Mapping[str, C
 
 def plan(suites: SuiteFiles, *, as_json: AsJson = False, no_skips: NoSkips = False, require: Require = 0) -> None:
     """Shows what a run would do: points, trials, and what is skipped and why."""
-    from harness.planning.named_offers import offers_of
+    from harness.machine.provenance import provenance
+    from harness.planning.named_offers import fetch_key, offers_of
     from harness.planning.suite import load_all
     from harness.running.executor_choice import choose
 
@@ -71,6 +82,8 @@ def plan(suites: SuiteFiles, *, as_json: AsJson = False, no_skips: NoSkips = Fal
             "points": [point.to_json() for point in planned.points],
             "skipped": [skipped.to_json() for skipped in planned.skipped],
             "offers": {point.id: offers_of(point, registry) for point in planned.points},
+            "provenance": provenance([suite.file for suite in loaded], registry.sources),
+            "fetch": {point.id: fetch_key(point, registry) for point in planned.points},
             "directions": registry.directions(
                 [("workload", point.workload) for point in planned.points]
                 + [("scorer", scorer.name) for point in planned.points for scorer in point.scorers]
@@ -87,16 +100,18 @@ def plan(suites: SuiteFiles, *, as_json: AsJson = False, no_skips: NoSkips = Fal
 
 
 def _show(planned: Plan) -> None:
-    trials = 0
-    least = 0.0
+    from harness.running.expected_time import between, run_cost
+
     for point in planned.points:
-        trials += point.trials
-        least += point.trials * point.windows.count * point.windows.min_seconds
-        echo(f"{point.id}  {point.suite}: {point.label}  x {point.trials}")
+        echo(f"{point.id}  {point.suite}: {point.label}  x {between(point.at_least, point.trials)}")
     for skipped in planned.skipped:
         word = "failed" if skipped.failed else "skipped"
         echo(f"{word:<12}  {skipped.point.suite}: {skipped.point.label}: {skipped.reason}")
-    echo(f"{len(planned.points)} points, {trials} trials, {len(planned.skipped)} skipped; windows last {least:.0f} s")
+    fewest, most = (sum(each) for each in ([p.at_least for p in planned.points], [p.trials for p in planned.points]))
+    echo(
+        f"{len(planned.points)} points, {between(fewest, most)} trials, {len(planned.skipped)} skipped; "
+        f"{run_cost(planned.points)}"
+    )
 
 
 def run(
@@ -121,6 +136,7 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of the order of trials.")] = 0,
     no_skips: NoSkips = False,
     require: Require = 0,
+    wait: Wait = None,
 ) -> None:
     """Measures the points of suites and prints the report."""
     from harness.planning.suite import load_all
@@ -128,7 +144,7 @@ def run(
     from harness.storing.places import open_store
 
     registry = loaded_registry()
-    wish = Wish(executor, tuple(executor_option or ()), jobs)
+    wish = Wish(executor, tuple(executor_option or ()), jobs, waiting_s(wait))
     kept = open_store(store)
     loaded = load_all(suites or [])
     begun = None if resume is None else _resumed(kept, resume, loaded, changed, wish, registry)
@@ -159,6 +175,7 @@ def _resumed(
 
 def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry: Registry, demands: Demands) -> Begun:
     """A new run."""
+    from harness.machine.provenance import provenance
     from harness.planning.secrecy import command_line
     from harness.running.executor_choice import choose
     from harness.running.run_folder import create
@@ -169,7 +186,15 @@ def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry
     planned = _plan(loaded, registry, executors)
     demands.check([skipped.to_json() for skipped in planned.skipped], len(planned.points))  # before hours of measuring
     files = [suite.file for suite in loaded]
-    folder = create(kept.folder, planned, files, command_line(), seed, executors=executors)
+    folder = create(
+        kept.folder,
+        planned,
+        files,
+        command_line(),
+        seed,
+        executors=executors,
+        provenance=provenance(files, registry.sources),
+    )
     for skipped in planned.skipped:
         if not skipped.failed:
             echo(f"skipped: {skipped.point.suite}: {skipped.point.label}: {skipped.reason}", err=True)

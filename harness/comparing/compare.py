@@ -22,6 +22,7 @@ from harness.records.trials import (
     cards,
     describe,
     differing,
+    energy_beneath,
     factor_ids,
     load_all,
     methods_of,
@@ -222,7 +223,12 @@ def _compared(metric: Metric, first: PointTrials, second: PointTrials, alpha: fl
     definitions = [_definition(metric, point) for point in (first, second)]
     if definitions[0] != definitions[1]:
         return said(f"not comparable: {metric.per} is defined as {definitions[0]} and as {definitions[1]}")
-    methods = dict.fromkeys(map(methods_of, (*before, *after)))
+    methods = dict.fromkeys(
+        methods_of(value, energy_beneath(metric, finished))
+        for point in (first, second)
+        for finished in point.records
+        if isinstance(value := value_of(metric, finished), Amount)
+    )
     if len(methods) > 1:
         ways = ", ".join(" and ".join(sorted(each)) or "nothing" for each in methods)
         return said(f"not comparable: obtained by different methods ({ways})")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,16 @@ from harness.errors import HarnessError, MeasurementError, PluginError
 from harness.functional_unit import FunctionalUnit, Row, count, finite, per_second
 from harness.impact import ImpactMeter, ImpactMeterSpec
 from harness.planning.point import Point
-from harness.quantity import Amount, Method, Value
+from harness.quantity import Amount, Method, Value, weakest
 from harness.records.files import check_side_cars, load_measurement, read_lines, trial_folders, write_json, write_record
+from harness.records.metric import QUANTILES
 from harness.records.paths import FAILURE, ITEMS, MEASUREMENT, OUTPUTS, RECORD
 from harness.records.record import Measurement, Record, UnitResult
 from harness.scorer import Scorer
-from harness.workload import Column
+from harness.workload import COMMON_COLUMNS, Column
 
-STATISTICS = {"p50": 0.5, "p95": 0.95}
+CLOCKS_AGREE = 1e-9
+"""Sums of the same simulated seconds may be rounded so far apart, relative to the window."""
 
 
 def key(row: Mapping[str, Any]) -> str:
@@ -59,7 +62,8 @@ class Coster:
         self._score()
         late = self._check_items()
         applied = in_order(self._applied())
-        costs = CostedWindows(self.measurement, StoredTrace(self.folder, self.measurement)).cost(applied)
+        trace = StoredTrace(self.folder, self.measurement)
+        costs = CostedWindows(self.measurement, trace, modelled=self.modelled).cost(applied)
         return Record(
             measurement=self.measurement,
             totals=costs.totals,
@@ -73,10 +77,17 @@ class Coster:
             scorers=self.scorer_facts,
             flags=(*late, *costs.flags),
             alternatives=costs.alternatives,
+            notes=costs.notes,
             qualities={
                 column.name: column.higher_is_better for column in self._scored() if column.higher_is_better is not None
             },
         )
+
+    @cached_property
+    def modelled(self) -> bool:
+        """Whether no machine did the work, as the offer or a window says."""
+        offer = self.registry.get("workload", self.point.workload)
+        return offer.spec.modelled or any(span.modelled for span in self.measurement.windows)
 
     # Quality
 
@@ -129,11 +140,13 @@ class Coster:
         sums = {str(unit["sum"]) for unit in self.point.functional_units.values()}
         counts = {"output_tokens", "total_tokens", *(column for column in sums if column.endswith("_tokens"))}
         functional_unit.check_rows(self.rows, counts)
-        durations = {span.window: span.duration_s for span in self.measurement.windows}
+        works = {span.window: span.work for span in self.measurement.windows}
+        durations = {window: work.value for window, work in works.items() if isinstance(work, Amount)}
         late = {
             row["window"]
             for row in self.rows
-            if (end_s := finite(row.get("end_s"))) is not None and end_s > durations.get(row["window"], end_s)
+            if (end_s := finite(row.get("end_s"))) is not None
+            and end_s > durations.get(row["window"], end_s) * (1 + CLOCKS_AGREE)
         }
         return [f"window {window} closed before its last item was complete" for window in sorted(late)]
 
@@ -152,14 +165,13 @@ class Coster:
         return found
 
     def _unit(self, name: str, unit: FunctionalUnit, costs: Costs) -> UnitResult:
-        counted = replace(count(unit, self.rows), why_zero=self.measurement.why_zero.get(unit.sum, ""))
-        duration = costs.totals["duration_s"]
-        rate = per_second(name, counted, duration.value) if isinstance(duration, Amount) else duration
+        counted = count(unit, self.rows, {name: self._method(column) for name, column in self._known.items()})
+        counted = replace(counted, why_zero=self.measurement.why_zero.get(unit.sum, ""))
         return UnitResult(
             unit=str(unit),
             count=counted,
             costs=costs.per_unit(name, counted),
-            rate=rate,
+            rate=per_second(name, counted, costs.totals["duration_s"]),
             shares=functional_unit.shares(counted),
             sweeps={
                 column.name: functional_unit.sweep(unit, self.rows, column.name, column.bars)
@@ -174,27 +186,26 @@ class Coster:
             column for choice in self.point.scorers for column in self.registry.get("scorer", choice.name).spec.columns
         ]
 
+    @cached_property
+    def _known(self) -> dict[str, Column]:
+        """Every column that may be filled, the items themselves among them."""
+        own = self.registry.get("workload", self.point.workload).spec.columns
+        return {column.name: column for column in (Column("items", "1"), *COMMON_COLUMNS, *own, *self._scored())}
+
+    def _method(self, column: Column) -> Method:
+        """How a column's values were obtained; whatever is said of modelled work is simulated."""
+        return weakest(column.method, Method.SIMULATED) if self.modelled else column.method
+
     def _columns(self) -> dict[str, dict[str, Value]]:
-        spec = self.registry.get("workload", self.point.workload).spec
-        columns = [*spec.columns, *self._scored()]
-        return {
-            column.name: {
-                label: _obtained(value, column.method)
-                for label, value in {
-                    "mean": functional_unit.mean_of_column(column.name, self.rows, column.unit),
-                    **{
-                        label: functional_unit.quantile_of_column(column.name, self.rows, column.unit, level)
-                        for label, level in STATISTICS.items()
-                    },
-                }.items()
-            }
-            for column in columns
-        }
+        own = self.registry.get("workload", self.point.workload).spec.columns
+        return {column.name: self._statistics(column) for column in (*own, *self._scored())}
 
-
-def _obtained(value: Value, method: Method) -> Value:
-    """The value with the method of its column."""
-    return replace(value, composition={method: value.value}) if isinstance(value, Amount) else value
+    def _statistics(self, column: Column) -> dict[str, Value]:
+        name, unit, method = column.name, column.unit, self._method(column)
+        found = {"mean": functional_unit.mean_of_column(name, self.rows, unit, method)}
+        for label, level in QUANTILES.items():
+            found[label] = functional_unit.quantile_of_column(name, self.rows, unit, level, method)
+        return found
 
 
 def finish_trial(folder: Path, registry: Registry) -> Record:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from harness import functional_unit
+from harness.costing.idle import idle_readings
 from harness.discovery.guard import expect, naming
-from harness.errors import PluginError
+from harness.errors import HarnessError, PluginError
 from harness.functional_unit import UnitCount, per_unit
 from harness.impact import Costed, DeviceUse, EnergyTrace, Factor, Impact, ImpactMeter, ImpactMeterSpec
 from harness.planning.point import order_impacts
-from harness.quantity import Amount, Unavailable, Undefined, Value, total
+from harness.quantity import Amount, Method, Unavailable, Undefined, Value, total
 from harness.records.files import read_lines
+from harness.records.metric import POWERS, base_name
 from harness.records.paths import ENERGY
-from harness.records.record import Measurement, Span
+from harness.records.record import SIMULATOR, Measurement, Span
 from harness.sample import Scope, disjoint
 from harness.units import seconds
 
@@ -49,6 +52,7 @@ class Costs:
         flags: what a reader must know, each once.
         ratios: readings that are never divided by a functional unit.
         alternatives: reading -> published alternative to its factors -> the total with it.
+        notes: reading -> what tells it from its like.
     """
 
     totals: dict[str, Value]
@@ -56,13 +60,14 @@ class Costs:
     flags: tuple[str, ...]
     ratios: frozenset[str]
     alternatives: dict[str, dict[str, Value]]
+    notes: dict[str, str]
 
     def per_unit(self, name: str, counted: UnitCount) -> dict[str, Value]:
         """Each reading divided by what was achieved of a functional unit."""
         return {
             metric: per_unit(value, name, counted)
             for metric, value in self.totals.items()
-            if metric not in self.ratios and metric != "power_w"
+            if metric not in self.ratios and base_name(metric) not in POWERS and not metric.startswith(SIMULATOR)
         }
 
 
@@ -73,9 +78,11 @@ class _Kept:
     factors: dict[str, Factor] = field(default_factory=dict)
     flags: dict[str, None] = field(default_factory=dict)
     alternatives: dict[tuple[str, str], list[Value]] = field(default_factory=lambda: defaultdict(list))
+    scopes: dict[str, Scope] = field(default_factory=dict)
 
     def add(self, spec: ImpactMeterSpec, impact: Impact) -> None:
         """Keeps what one meter said of one window."""
+        self.scopes.update(impact.scopes)
         self.factors.update({factor.id or f"{factor.name}={factor.value}": factor for factor in impact.factors})
         self.flags.update(dict.fromkeys(f"{spec.name}: {flag}" for flag in impact.flags))
         for reading, named in impact.alternatives.items():
@@ -93,27 +100,33 @@ class _Kept:
 
 @dataclass(slots=True)
 class _Window:
-    """A window before any impact meter: energy, readings and device rows."""
+    """A window before any impact meter: energy, readings, device rows, and what its modelling took here."""
 
     span: Span
     energy: dict[str, Value]
     readings: dict[str, Value]
     uses: tuple[DeviceUse, ...]
+    simulator: dict[str, Value] = field(default_factory=dict)
 
 
 class CostedWindows:
     """The windows of one measurement.
 
+    Where the work is modelled, meters and clock saw the model's computation and not the work: what they read stands
+    apart, time is the work's own, and nothing is better than `simulated`.
+
     Args:
         measurement: what the worker saw.
         trace: cumulative joules over time.
+        modelled: whether the work of every window is modelled, for measurements that do not say so of their windows.
     """
 
-    def __init__(self, measurement: Measurement, trace: EnergyTrace) -> None:
+    def __init__(self, measurement: Measurement, trace: EnergyTrace, *, modelled: bool = False) -> None:
         self._measurement = measurement
         self._trace = trace
         self._scopes = measurement.scopes
-        self._windows = [self._window(span) for span in measurement.windows]
+        spans = [replace(span, modelled=span.modelled or modelled) for span in measurement.windows]
+        self._windows = [self._window(span) for span in spans]
 
     def _window(self, span: Span) -> _Window:
         energy = {
@@ -121,10 +134,17 @@ class CostedWindows:
             for reading in self._measurement.readings
             if reading.primary and reading.span == "window" and reading.window == span.window
         }
-        readings: dict[str, Value] = {"duration_s": Amount.exact(span.duration_s, "s")}
-        _add_energy(readings, energy, self._scopes)
         uses = tuple(row.use for row in self._measurement.uses if row.window == span.window)
-        return _Window(span, energy, readings, uses)
+        readings: dict[str, Value] = {"duration_s": span.work}
+        simulator: dict[str, Value] = {}
+        if span.modelled:
+            simulator = {f"{SIMULATOR}energy_j:{scope}": value for scope, value in energy.items()}
+            simulator = {f"{SIMULATOR}s": Amount.exact(span.duration_s, "s"), **simulator}
+            energy = {}
+            readings["energy_j"] = Unavailable("the work is modelled, and no impact meter gives its energy")
+        else:
+            _add_energy(readings, energy, self._scopes)
+        return _Window(span, energy, readings, uses, simulator)
 
     def cost(self, applied: Sequence[Applied], only: Sequence[str] | None = None) -> Costs:
         """Applies impact meters in their order.
@@ -139,33 +159,41 @@ class CostedWindows:
         ratios = frozenset(name for each in applied for name in each.spec.ratios)
         kept = _Kept()
         per_window = [self._applied(window, applied, kept) for window in self._windows]
+        totals = _totals(per_window, ratios, only)
+        notes: dict[str, str] = {}
+        if only is None:
+            above, notes = idle_readings(self._measurement, totals, _summed(totals, {**self._scopes, **kept.scopes}))
+            totals |= above
         return Costs(
-            _totals(per_window, ratios, only),
+            totals,
             tuple(kept.factors.values()),
             tuple(kept.flags),
             ratios,
             kept.sums(len(self._windows)),
+            notes,
         )
 
     def _applied(self, window: _Window, applied: Sequence[Applied], kept: _Kept) -> dict[str, Value]:
-        energy, readings, scopes = dict(window.energy), dict(window.readings), dict(self._scopes)
+        energy, readings = dict(window.energy), dict(window.readings)
+        modelled = window.span.modelled
+        scopes = {} if modelled else dict(self._scopes)
+        duration = readings["duration_s"]
         for each in applied:
             spec = each.spec
             summed = disjoint([name for name in energy if name in scopes], scopes)
             costed = Costed(
-                duration_s=window.span.duration_s,
+                duration_s=duration.value if isinstance(duration, Amount) else math.nan,
                 start_utc_s=window.span.start_utc_s,
                 energy={name: energy[name] for name in summed},
                 readings=dict(readings),
                 devices=self._measurement.devices,
                 uses=window.uses,
-                trace=self._trace,
+                trace=EnergyTrace() if modelled else self._trace,
                 environment=self._measurement.environment,
             )
-            plugin = f"meter {spec.name!r}"
-            with naming(plugin, "apply"):
-                impact = expect(each.meter.apply(costed), Impact, plugin, "apply")
-                _check(spec, impact)
+            impact = _impact(each, costed).labelled
+            if modelled:
+                impact = impact.as_weak_as(Method.SIMULATED)
             kept.add(spec, impact)
             energy.update(impact.energy)
             scopes.update(impact.scopes)
@@ -174,7 +202,22 @@ class CostedWindows:
             for name in spec.yields:
                 if name != "energy_j":
                     readings[name] = impact.readings.get(name, Unavailable(f"meter {spec.name!r} returned no {name}"))
-        return readings
+        return readings | window.simulator
+
+
+def _impact(applied: Applied, costed: Costed) -> Impact:
+    """What a meter makes of a window; one that fails for want of a duration gives nothing, and says so."""
+    plugin = f"meter {applied.spec.name!r}"
+    try:
+        with naming(plugin, "apply"):
+            impact = expect(applied.meter.apply(costed), Impact, plugin, "apply")
+            _check(applied.spec, impact)
+    except HarnessError as error:
+        if isinstance(costed.duration, Amount):
+            raise
+        missing = Unavailable(f"{costed.duration.reason} ({error})")
+        return Impact(readings={name: missing for name in applied.spec.yields if name != "energy_j"})
+    return impact
 
 
 def _check(spec: ImpactMeterSpec, impact: Impact) -> None:
@@ -199,6 +242,11 @@ def _add_energy(readings: dict[str, Value], energy: Mapping[str, Value], scopes:
     )
 
 
+def _summed(totals: Mapping[str, Value], scopes: Mapping[str, Scope]) -> list[str]:
+    """The scopes that `energy_j` is the sum of."""
+    return disjoint([name for name in scopes if f"energy_j:{name}" in totals], scopes)
+
+
 def _sum(values: Sequence[Value]) -> Value:
     """Sum of all; the first missing one is the reason why there is none."""
     amounts = []
@@ -221,9 +269,8 @@ def _totals(
             totals[name] = values[0] if len(set(map(str, values))) == 1 else Unavailable("differs between windows")
         else:
             totals[name] = _sum(values)
-    duration = totals.get("duration_s")
-    if isinstance(duration, Amount) and "energy_j" in totals:
-        totals["power_w"] = functional_unit.mean_power(totals["energy_j"], duration.value)
+    if "duration_s" in totals and "energy_j" in totals:
+        totals["power_w"] = functional_unit.mean_power(totals["energy_j"], totals["duration_s"])
     return totals
 
 

@@ -19,14 +19,14 @@ from harness.costing.impacts import Applied, CostedWindows, Costs, StoredTrace
 from harness.costing.settings import Combinations
 from harness.discovery.registry import Registry
 from harness.errors import MeasurementError, UsageError
-from harness.functional_unit import per_unit
+from harness.functional_unit import UnitCount, per_second, per_unit, shares
 from harness.impact import ImpactMeterSpec
 from harness.planning.point import Choice, Point
 from harness.planning.secrecy import redacted_command
-from harness.quantity import Value
+from harness.quantity import Method, Value, weakest
 from harness.records.files import load_record, trial_folders, write_json, write_measurement, write_record
 from harness.records.paths import ENERGY, FAILURE, ITEMS, MEASUREMENT, PLAN, RECORD, RUN
-from harness.records.record import Record
+from harness.records.record import Record, UnitResult
 from harness.running.run_folder import new_run_id, planned_points
 
 KEPT_FILES: Final = (MEASUREMENT, ITEMS, ENERGY, FAILURE)
@@ -120,7 +120,7 @@ def rows(runs: Sequence[Path], combinations: Combinations, columns: Columns) -> 
     for run in runs:
         for folder in trials(run):
             finished = load_record(folder)
-            windows = CostedWindows(finished.measurement, StoredTrace(folder, finished.measurement))
+            windows = _windows(finished, folder)
             invalid = finished.measurement.invalid
             for index, applied in enumerate(combinations.of(finished.impacts)):
                 yield _row(run, finished, index, windows.cost(applied, columns.metrics), columns, invalid)
@@ -138,7 +138,7 @@ def _row(run: Path, finished: Record, index: int, costs: Costs, columns: Columns
         totals=totals,
         units={
             name: {
-                metric: per_unit(value, name, unit.count)
+                metric: per_unit(value, name, _count(finished, unit))
                 for metric, value in totals.items()
                 if metric not in columns.ratios
             }
@@ -150,6 +150,16 @@ def _row(run: Path, finished: Record, index: int, costs: Costs, columns: Columns
     )
 
 
+def _windows(finished: Record, folder: Path) -> CostedWindows:
+    trace = StoredTrace(folder, finished.measurement)
+    return CostedWindows(finished.measurement, trace, modelled=finished.modelled)
+
+
+def _count(finished: Record, unit: UnitResult) -> UnitCount:
+    """What was counted; older records do not say how."""
+    return replace(unit.count, method=weakest(unit.count.method, Method.SIMULATED)) if finished.modelled else unit.count
+
+
 def recosted(parent: Record, folder: Path, applied: Sequence[Applied], parent_id: str) -> Record:
     """A record with other impacts; what does not depend on them is the parent's.
 
@@ -159,15 +169,26 @@ def recosted(parent: Record, folder: Path, applied: Sequence[Applied], parent_id
         applied: impact meters in order.
         parent_id: `<run>/<trial>` of the parent.
     """
-    costs = CostedWindows(parent.measurement, StoredTrace(folder, parent.measurement)).cost(applied)
+    costs = _windows(parent, folder).cost(applied)
+    units = {}
+    for name, unit in parent.units.items():
+        counted = _count(parent, unit)
+        units[name] = replace(
+            unit,
+            count=counted,
+            costs=costs.per_unit(name, counted),
+            rate=per_second(name, counted, costs.totals["duration_s"]),
+            shares=shares(counted),
+        )
     return replace(
         parent,
         totals=costs.totals,
-        units={name: replace(unit, costs=costs.per_unit(name, unit.count)) for name, unit in parent.units.items()},
+        units=units,
         impacts=tuple({"name": each.spec.name, "options": dict(each.options)} for each in applied),
         factors=costs.factors,
         flags=costs.flags,
         alternatives=costs.alternatives,
+        notes=costs.notes,
         parent=parent_id,
     )
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from platformdirs import user_data_path
 from pydantic import ValidationError
 from rich.console import Console
 
 from harness.backend import Device
+from harness.diagnosing.card_test import run_card
 from harness.diagnosing.load import Load, ProcessLoad
-from harness.diagnosing.meter_card import CardKey, MeterCard, run_card
 from harness.errors import HarnessError, MeasurementError
-from harness.machine.fingerprint import digest
+from harness.machine.meter_card import MeterCard, card_path, cards_folder, key_of
 from harness.meter import Meter, MeterContext, MeterSpec
 from harness.quantity import Method, Unavailable
 from harness.records.files import write_atomically
@@ -41,9 +40,7 @@ LoadFor = Callable[[str, Scope], AbstractContextManager[Load] | Unavailable]
 def load_for(scope: str, what: Scope) -> AbstractContextManager[Load] | Unavailable:
     """A spin on every usable core, for whatever holds the processor; other devices have no load in the core."""
     if what.device is not None and what.device != "cpu":
-        return Unavailable(
-            f"there is no built-in load for {scope}: call `harness.diagnosing.meter_card.run_card` with one"
-        )
+        return Unavailable(f"there is no built-in load for {scope}: call `run_card` of `harness.diagnosing` with one")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return _spinning(cores)
 
@@ -52,24 +49,6 @@ def load_for(scope: str, what: Scope) -> AbstractContextManager[Load] | Unavaila
 def _spinning(processes: int) -> Iterator[Load]:
     with ProcessLoad(processes=processes) as load:
         yield load
-
-
-def key_of(scope: str, what: Scope, facts: Mapping[str, Any]) -> CardKey:
-    """What a card is valid for, from a meter's facts: its `driver`, and per device `firmware` and `power_limit_w`."""
-    device = what.device or scope
-    own = facts.get("devices", {}).get(device, {})
-    limit = own.get("power_limit_w", facts.get("power_limit_w"))
-    return CardKey(
-        device=device,
-        driver=str(facts.get("driver") or ""),
-        firmware=str(own.get("firmware") or facts.get("firmware") or ""),
-        power_limit_w=float(limit) if isinstance(limit, int | float) else None,
-    )
-
-
-def card_path(card: MeterCard, store: Path) -> Path:
-    """Where the card of this meter, scope and device is kept; a new one takes the place of the old one."""
-    return store / f"{digest([card.meter, card.scope, card.key.device], 16)}.json"
 
 
 def make_cards(
@@ -93,7 +72,7 @@ def make_cards(
         sleep: waits so many seconds.
         store: folder of the cards; by default in the user's data folder.
     """
-    folder = store or user_data_path("joule-harness") / "meter-cards"
+    folder = store or cards_folder()
     context = MeterContext(devices=tuple(devices), pid=os.getpid())
     cards: list[MeterCard] = []
     absent: list[Item] = []
@@ -109,7 +88,7 @@ def make_cards(
             made, why = [], [Item(name, text)]
         for card in made:
             folder.mkdir(parents=True, exist_ok=True)
-            path = card_path(card, folder)
+            path = card_path(card.meter, card.scope, card.key.device, folder)
             write_atomically(path, card.to_json().encode())
             print_section(console, section(card, path))
         cards += made

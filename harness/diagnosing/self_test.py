@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from harness.diagnosing.load import Load
 from harness.errors import MeasurementError
+from harness.machine.meter_card import Wave
 from harness.meter import Meter
 from harness.quantity import Unavailable
 from harness.sample import Cumulative
@@ -39,19 +39,6 @@ LEAST_SWING: Final = 0.05
 """A load that changes the power by less shows nothing about how the counter follows it."""
 SWITCHES_PER_PERIOD: Final = 10
 """A wave whose period is shorter than so many switches of the load is no square wave."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wave:
-    """How the counter followed a square wave.
-
-    Attributes:
-        period_s: of the wave.
-        deviations: per phase, measured minus true share of busy time, by energy above idle; 0 for a perfect counter.
-    """
-
-    period_s: float
-    deviations: tuple[float, ...]
 
 
 class Sample(NamedTuple):

@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import psutil
-from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 from rich.console import Console
 
 from harness.diagnosing.store_findings import store_findings
-from harness.errors import ExitCode
+from harness.errors import ExitCode, HarnessError
 from harness.executor import WORKER
-from harness.machine.device_locks import lock_folder_path
+from harness.machine.device_locks import PREFIX, holder_of, lock_files, lock_place
 from harness.machine.leftovers import mark_of
 from harness.reporting.tables import Item, Section
 from harness.reporting.terminal import print_section
@@ -76,7 +75,7 @@ def command(store: Path, *, as_json: bool) -> int:
 def examine(store: Path) -> list[Finding]:
     """Everything, of this machine and of one store."""
     return [
-        *lock_findings(lock_folder_path()),
+        *lock_findings(),
         *worker_findings(running_workers()),
         *stray_findings(),
         *(Finding("store", *found) for found in store_findings(store)),
@@ -93,49 +92,43 @@ def _cache() -> Path:
 # Locks
 
 
-def lock_findings(folder: Path) -> Iterator[Finding]:
-    """Each device lock of this user: free, or held by whom."""
-    if not folder.exists():
-        yield Finding("locks", "device locks", "well", "none was ever taken here")
-        return
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        yield Finding(
-            "locks", str(folder), "wrong", "the folder belongs to another user", "set TMPDIR to a folder of your own"
-        )
-        return
-    for path in sorted(folder.glob("*.lock")):
-        try:
-            with FileLock(str(path), timeout=0):
-                yield Finding("locks", path.stem, "well", "free")
-        except Timeout:
-            yield _held(path)
-        except OSError as error:
-            yield Finding("locks", path.stem, "wrong", f"cannot be tried: {error}", f"repair or delete {path}")
-
-
-def _held(path: Path) -> Finding:
+def lock_findings() -> Iterator[Finding]:
+    """Each device lock of this machine: free, or held by whom; and whom the locks do not exclude."""
     try:
-        said = path.with_suffix(".holder").read_text(encoding="utf-8")
-    except OSError:
-        said = ""
-    number = said.removeprefix("process ").split(" ")[0]
-    if number.isdigit() and psutil.pid_exists(int(number)):
-        return Finding("locks", path.stem, "well", f"held by {said}: {_command(int(number))}")
+        place = lock_place()
+    except HarnessError as error:
+        yield Finding("locks", error.where or "device locks", "wrong", error.message, error.hint)
+        return
+    if place.fallback:
+        remedy = "let root make a folder that everybody may write, sticky (chmod 1777), such as /run/lock"
+        yield Finding("locks", str(place.folder), "not known", f"not excluded: {place.not_excluded}", remedy)
+    files = lock_files(place.folder)
+    if not files:
+        yield Finding("locks", "device locks", "well", f"none was ever taken in {place.folder}")
+    for path in files:
+        yield _lock(path)
+
+
+def _lock(path: Path) -> Finding:
+    name = path.stem.removeprefix(PREFIX)
+    try:
+        held = holder_of(path)
+    except FileNotFoundError:
+        return Finding("locks", name, "well", "removed meanwhile")
+    except (HarnessError, OSError) as error:
+        return Finding("locks", name, "wrong", f"cannot be tried: {error}", f"repair or delete {path}")
+    if held is None:
+        return Finding("locks", name, "well", "free")
+    text, seen = held
+    if seen:
+        return Finding("locks", name, "well", f"held by {text}")
     return Finding(
         "locks",
-        path.stem,
+        name,
         "wrong",
-        f"held, and {said or 'the holder'} is gone: a process that it started holds the lock on",
-        f"`fuser {path}` names the process; end it",
+        f"held by {text}",
+        f"if it runs in no container, a process that it started holds the lock on: `fuser {path}` names it; end it",
     )
-
-
-def _command(pid: int) -> str:
-    """The program and the first words of a process: never all of its arguments, which may hold secrets."""
-    try:
-        return " ".join(psutil.Process(pid).cmdline()[:3]) or "no command"
-    except psutil.Error:
-        return "not readable"
 
 
 # Workers

@@ -15,10 +15,10 @@ from rich.console import Console
 
 from harness.backend import Device
 from harness.diagnosing.card_runs import make_cards
-from harness.diagnosing.meter_card import MeterCard
 from harness.errors import HarnessError
 from harness.impact import ImpactMeterSpec
 from harness.machine.fingerprint import environment
+from harness.machine.meter_card import MeterCard
 from harness.meter import Meter, MeterContext
 from harness.planning.point import Choice
 from harness.planning.probe import Prober as ChildProber

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Final
 
 import pluggy
@@ -96,11 +97,13 @@ class Registry:
         broken: plugins that are not usable.
         plugins: those that are.
         unloaded: distribution -> version, of plugins that belong to the work of this process and are not loaded here.
+        sources: distribution -> a file of its code, of those that are usable.
         expected: kind and name -> what is known of a spec that no plugin has, for the error that says so.
     """
 
     def __init__(self, kinds: Collection[str] = tuple(KINDS)) -> None:
         self.unloaded: dict[str, str] = {}
+        self.sources: dict[str, Path] = {}
         self.expected: dict[tuple[str, str], str] = {}
         self._kinds = [kind for kind in KINDS if kind in kinds]
         self.broken: list[BrokenPlugin] = []
@@ -137,6 +140,8 @@ class Registry:
             return False
         self.plugins.append(info)
         self._infos[id(module)] = info
+        if (file := getattr(module, "__file__", None)) is not None:
+            self.sources[info.distribution] = Path(str(file))
         for kind, spec in offered:
             self._offers[kind].setdefault(spec.name, []).append(Offer(spec, info))
         return True

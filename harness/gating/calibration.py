@@ -17,7 +17,7 @@ from statistics import NormalDist
 from typing import Any, Final
 
 from harness.errors import MeasurementError
-from harness.gating.verdict import Cell, CellKey, Verdict, build, judge, needs_more
+from harness.gating.verdict import Cell, CellKey, Verdict, build, judge, needs_more, paired
 from harness.records.files import adapter, write_json
 from harness.statistics.paired import ALPHA, effect, look_sizes, wilson
 
@@ -212,22 +212,40 @@ class Report:
         return ""
 
 
-def replay(samples: Mapping[CellKey, Sequence[float]], margins: Mapping[CellKey, float], pairs: int) -> Verdict:
-    """The verdict of a build on differences that were measured, analysis by analysis, by the gate's own rule."""
+def replay(
+    samples: Mapping[CellKey, Sequence[float]],
+    margins: Mapping[CellKey, float],
+    pairs: int,
+    levels: Mapping[CellKey, Sequence[float]] | None = None,
+) -> Verdict:
+    """The verdict of a build on differences that were measured, analysis by analysis, by the gate's own rule.
+
+    Args:
+        samples: differences of each cell.
+        margins: tolerance of each cell.
+        pairs: of a job.
+        levels: of each cell, from which the step of rounded values shows.
+    """
+    known = levels or {}
     verdict = Verdict.INCONCLUSIVE
     for n, alpha in look_sizes(pairs):
         cells = [
-            Cell(key=key, differences=tuple(differences[:n]), margin=margins[key])
+            Cell(
+                key=key,
+                differences=tuple(differences[:n]),
+                levels=tuple(known.get(key, ())[:n]),
+                margin=margins[key],
+            )
             for key, differences in samples.items()
         ]
-        judged = judge(cells, alpha)
+        judged = judge(cells, alpha, pairs)
         verdict = build(judged)
         if not needs_more(judged):
             break
     return verdict
 
 
-def critical_effect(differences: Sequence[float], pairs: int, cells: int = 1) -> float:
+def critical_effect(differences: Sequence[float], pairs: int, cells: int = 1, levels: Sequence[float] = ()) -> float:
     """The least effect that, added to the differences, makes the rule at tolerance 0 fail the build; may be infinite.
 
     An effect moves both bounds of every analysis by itself, so no search is needed: an analysis fails once the effect
@@ -237,9 +255,11 @@ def critical_effect(differences: Sequence[float], pairs: int, cells: int = 1) ->
     found = math.inf
     passed_below = -math.inf
     for n, alpha in look_sizes(pairs):
-        low = effect(differences[:n], alpha / cells).low
-        found = min(found, max(-low, passed_below))
-        passed_below = max(passed_below, -effect(differences[:n], alpha).high)
+        cell = Cell(key=CellKey("", "", ""), differences=tuple(differences[:n]), levels=tuple(levels[:n]))
+        lower, upper = (paired(cell, rate, pairs, cells).effect for rate in (alpha / cells, alpha))
+        if lower is not None and upper is not None:
+            found = min(found, max(-lower.low, passed_below))
+            passed_below = max(passed_below, -upper.high)
     return found
 
 
@@ -278,7 +298,8 @@ def report(calibration: Calibration, margins: Mapping[CellKey, float]) -> Report
     """What a calibration says of a gate with these margins, by cell."""
     jobs, pairs = calibration.jobs, calibration.pairs
     samples = [{key: job.cells[key].differences for key in margins} for job in jobs]
-    verdicts = [replay(sample, margins, pairs) for sample in samples]
+    levels = [{key: job.cells[key].levels for key in margins} for job in jobs]
+    verdicts = [replay(sample, margins, pairs, of_job) for sample, of_job in zip(samples, levels, strict=True)]
     return Report(
         cells=[
             _cell(key, margin, [job.cells[key] for job in jobs], pairs, len(margins)) for key, margin in margins.items()
@@ -291,7 +312,7 @@ def report(calibration: Calibration, margins: Mapping[CellKey, float]) -> Report
 
 def _cell(key: CellKey, margin: float, samples: Sequence[CalibrationSample], pairs: int, cells: int) -> CellReport:
     def alarms(at: float) -> Rate:
-        verdicts = [replay({key: sample.differences}, {key: at}, pairs) for sample in samples]
+        verdicts = [replay({key: sample.differences}, {key: at}, pairs, {key: sample.levels}) for sample in samples]
         return Rate(verdicts.count(Verdict.REGRESSED), len(samples))
 
     estimates = [effect(sample.differences).estimate for sample in samples]
@@ -306,7 +327,7 @@ def _cell(key: CellKey, margin: float, samples: Sequence[CalibrationSample], pai
         neighbours=_correlation([sample.sides for sample in samples]),
         serial=_correlation([(sample.differences[:-1], sample.differences[1:]) for sample in samples]),
         standard_error=_root_mean_square(estimates),
-        mde_0=found_in(critical_effect(sample.differences, pairs, cells) for sample in samples),
+        mde_0=found_in(critical_effect(sample.differences, pairs, cells, sample.levels) for sample in samples),
     )
 
 

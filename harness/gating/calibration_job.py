@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,9 @@ from harness.gating.gate import Gate, control_cell, looks_for
 from harness.gating.job import Matched, load, match
 from harness.gating.pairs import Pairs
 from harness.gating.sides import BASE, HEAD, Side, installed
+from harness.machine.device_locks import DeviceHeldError
 from harness.planning.secrecy import command_line
+from harness.running.expected_time import expected
 from harness.running.run import Watcher
 from harness.running.run_folder import new_run_id
 
@@ -31,11 +34,17 @@ def run(
     python: str | None,
     seed: int,
     watcher: Watcher,
+    wait_s: float | None = None,
+    budget_s: float = math.inf,
+    clock: Callable[[], float] = time.monotonic,
 ) -> tuple[Report, Path]:
     """Measures the jobs and keeps the calibration; returns what it says of the suites' rules, and its file.
 
+    No job begins that would not be over within the budget, by the longest so far, once there are enough of them.
+
     Raises:
         UsageError: too few jobs or pairs, or no rule that compares.
+        DeviceHeldError: another run held a device for as long as this one would wait.
         MeasurementError: too many jobs could not be measured.
     """
     if jobs < FEWEST_JOBS:
@@ -50,20 +59,14 @@ def run(
     if not matched.margins:
         raise UsageError("no rule compares head with base", where=loaded[0].file, accepted="worse_by_at_most")
     looks_for(pairs, matched.rules.most_cells(matched.heads))
-    measured: list[CalibrationJob] = []
-    faults: list[str] = []
-    for number in range(jobs):
-        watcher({"type": "note", "text": f"job {number + 1} of {jobs}"})
-        try:
-            measured.append(job(folder / f"job-{number + 1:03d}", sides, matched, pairs, seed + number, watcher))
-        except MeasurementError as error:
-            faults.append(str(error))
-            watcher({"type": "note", "text": f"job {number + 1} does not count: {error}"})
-            if len(faults) > jobs - FEWEST_JOBS:
-                break
-    if len(measured) < FEWEST_JOBS:
-        raise MeasurementError(f"{len(measured)} of {jobs} jobs could be measured: {faults[-1]}", where=str(folder))
     points = [base for base, _ in matched.points]
+    each = 2 * pairs
+    planned = [*points, *matched.control]
+    cost = expected(planned, [(FEWEST_JOBS * each, jobs * each)] * len(planned))
+    watcher({"type": "note", "text": f"{FEWEST_JOBS} to {jobs} jobs of {pairs} pairs: {cost}"})
+    measured, faults = _measured(
+        folder, sides, matched, jobs, pairs, seed, watcher, wait_s=wait_s, budget_s=budget_s, clock=clock
+    )
     runner = runner_of(points)
     calibration = Calibration(
         runner=runner,
@@ -71,15 +74,61 @@ def run(
         pairs=pairs,
         made_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         jobs=tuple(measured),
-        failed=len(faults),
+        failed=faults,
     )
     path = path_of(store, [each.suite for each in loaded], runner)
     calibration.write(path)
     return report(calibration, calibration.known(matched.margins)), path
 
 
+def _measured(
+    folder: Path,
+    sides: dict[str, Side],
+    matched: Matched,
+    jobs: int,
+    pairs: int,
+    seed: int,
+    watcher: Watcher,
+    *,
+    wait_s: float | None,
+    budget_s: float,
+    clock: Callable[[], float],
+) -> tuple[list[CalibrationJob], int]:
+    """The jobs that could be measured within the budget, and how many could not."""
+    measured: list[CalibrationJob] = []
+    faults: list[str] = []
+    started, longest_s = clock(), 0.0
+    for number in range(jobs):
+        begun = clock()
+        if len(measured) >= FEWEST_JOBS and begun - started + longest_s > budget_s:
+            watcher({"type": "note", "text": f"the budget of time is used up after {number} of {jobs} jobs"})
+            break
+        watcher({"type": "note", "text": f"job {number + 1} of {jobs}"})
+        try:
+            measured.append(
+                job(folder / f"job-{number + 1:03d}", sides, matched, pairs, seed + number, watcher, wait_s)
+            )
+        except DeviceHeldError:
+            raise
+        except MeasurementError as error:
+            faults.append(str(error))
+            watcher({"type": "note", "text": f"job {number + 1} does not count: {error}"})
+            if len(faults) > jobs - FEWEST_JOBS:
+                break
+        longest_s = max(longest_s, clock() - begun)
+    if len(measured) < FEWEST_JOBS:
+        raise MeasurementError(f"{len(measured)} of {jobs} jobs could be measured: {faults[-1]}", where=str(folder))
+    return measured, len(faults)
+
+
 def job(
-    folder: Path, sides: dict[str, Side], matched: Matched, pairs: int, seed: int, watcher: Watcher
+    folder: Path,
+    sides: dict[str, Side],
+    matched: Matched,
+    pairs: int,
+    seed: int,
+    watcher: Watcher,
+    wait_s: float | None = None,
 ) -> CalibrationJob:
     """One job of base against base; its records are removed once its differences are known.
 
@@ -91,11 +140,13 @@ def job(
         sides,
         matched.points,
         control=matched.control,
-        offers=matched.offers,
+        planned=matched.planned,
         seed=seed,
         watcher=watcher,
         rounds=pairs,
         command=command_line(),
+        wait_s=wait_s,
+        energy=matched.rules.energy,
     )
     gate = Gate(rules=matched.rules, pairs=measuring, looks=[(pairs, 1.0)])
     gate.measure(pairs)

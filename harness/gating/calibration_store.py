@@ -53,7 +53,7 @@ def _cards(meters: set[str], folder: Path) -> Iterable[str]:
 
 def revision(points: Iterable[Point], rules: Mapping[str, Sequence[GateRule]]) -> str:
     """Digest of what is measured and which metrics are compared; tolerances do not enter."""
-    measured = sorted(digest([point.id, asdict(point.warm_up), point.idle_seconds, point.seed]) for point in points)
+    measured = sorted(map(_measured, points))
     compared = sorted(
         [suite, rule.metric, rule.per or "", rule.direction or ""]
         for suite, listed in rules.items()
@@ -61,6 +61,11 @@ def revision(points: Iterable[Point], rules: Mapping[str, Sequence[GateRule]]) -
         if rule.worse_by_at_most is not None
     )
     return digest([measured, compared])
+
+
+def _measured(point: Point) -> str:
+    rested = [] if point.cool_down is None else [asdict(point.cool_down)]
+    return digest([point.id, asdict(point.warm_up), point.idle_seconds, point.seed, *rested])
 
 
 def path_of(store: Path, suites: Iterable[str], runner: Mapping[str, Any]) -> Path:

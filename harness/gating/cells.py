@@ -12,10 +12,10 @@ from harness.gating.pairs import Series
 from harness.gating.verdict import Cell, CellKey, margin
 from harness.planning.point import Point
 from harness.planning.suite import GateRule
-from harness.quantity import Amount, Value
-from harness.records.metric import Kind, Metric
+from harness.quantity import Amount, Method, Value, weakest
+from harness.records.metric import RATE, Kind, Metric, never_gated
 from harness.records.record import Record
-from harness.records.trials import PointTrials
+from harness.records.trials import PointTrials, energy_beneath, methods_of
 from harness.statistics.paired import log_ratio
 
 TOO_SHORT: Final = {Kind.ENERGY: "short", Kind.TIME: "short_time"}
@@ -36,6 +36,16 @@ class Rules:
 
     by_suite: Mapping[str, Sequence[GateRule]]
     directions: Mapping[str, bool | None] = field(default_factory=dict)
+
+    @property
+    def energy(self) -> set[str]:
+        """Suites with a rule that rests on the energy meters: on neither a time, a rate nor a column."""
+        apart = {"duration_s", RATE, *self.directions}
+        return {
+            suite
+            for suite, rules in self.by_suite.items()
+            if any(rule.metric not in apart and rule.metric.partition(".")[0] not in apart for rule in rules)
+        }
 
     def most_cells(self, points: Iterable[Point]) -> int:
         """How many cells there can be, known before anything is measured."""
@@ -85,17 +95,18 @@ class Rules:
             except UsageError as error:
                 unknown = error
                 continue
-            made += self._of_point(rule, each.points["head"], records)
+            made += self._of_point(rule, each, records)
         if unknown is not None and not made:
             raise unknown
         return made
 
-    def _of_point(self, rule: GateRule, point: Point, records: Records) -> list[Cell]:
+    def _of_point(self, rule: GateRule, series: Series, records: Records) -> list[Cell]:
         made = []
-        for key in keys(rule, point):
+        for key in keys(rule, series.points["head"]):
             if key.bound is None:
                 up = self._higher_is_better(rule, Metric(rule.metric, rule.per), records[0][1])
-                made.append(comparison(key, records, rule.worse_by_at_most or 0.0, higher_is_better=up))
+                cell = comparison(key, records, rule.worse_by_at_most or 0.0, higher_is_better=up)
+                made.append(cell if cell.missing else replace(cell, head_second=tuple(series.head_second)))
             else:
                 made.append(limit(key, [head for _, head in records]))
         return made
@@ -128,23 +139,32 @@ def comparison(key: CellKey, records: Records, tolerance: float, *, higher_is_be
     metric = Metric(key.metric, key.per)
     differences: list[float] = []
     levels: list[float] = []
+    labels: list[Method] = []
     for number, (base, head) in enumerate(records, start=1):
-        values = []
+        values, methods = [], []
         for side, found in (("base", base), ("head", head)):
             amount, why = gateable(metric, found)
             if amount is None:
                 return Cell(key=key, missing=f"pair {number}, {side}: {why}")
             values.append(amount)
+            labels.append(amount.label)
+            methods.append(methods_of(amount, energy_beneath(metric, found)))
         first, second = values
-        if first.composition.keys() != second.composition.keys():
-            methods = [" and ".join(sorted(amount.composition)) for amount in values]
-            return Cell(key=key, missing=f"pair {number}: base is {methods[0]}, head is {methods[1]}: not comparable")
+        if methods[0] != methods[1]:
+            ways = [" and ".join(sorted(each)) for each in methods]
+            return Cell(key=key, missing=f"pair {number}: base is {ways[0]}, head is {ways[1]}: not comparable")
         difference = log_ratio(first.value, second.value, higher_is_better=higher_is_better)
         if difference is None:
             return Cell(key=key, missing=f"pair {number}: {first.value:g} and {second.value:g} have no ratio")
         differences.append(difference)
         levels.append(math.log(first.value * second.value) / 2)
-    return Cell(key=key, differences=tuple(differences), levels=tuple(levels), margin=margin(tolerance))
+    return Cell(
+        key=key,
+        differences=tuple(differences),
+        levels=tuple(levels),
+        margin=margin(tolerance),
+        method=weakest(*labels) if labels else None,
+    )
 
 
 def limit(key: CellKey, heads: Iterable[Record], trial: str = "pair {}, head") -> Cell:
@@ -157,22 +177,33 @@ def limit(key: CellKey, heads: Iterable[Record], trial: str = "pair {}, head") -
     """
     assert key.bound is not None
     sign, bound = key.bound
-    distances = []
+    distances, labels = [], []
     for number, head in enumerate(heads, start=1):
         amount, why = gateable(Metric(key.metric, key.per), head)
         if amount is None:
             return Cell(key=key, missing=f"{trial.format(number)}: {why}", limit=True)
+        labels.append(amount.label)
         distances.append(bound - amount.value if sign == ">=" else amount.value - bound)
-    return Cell(key=key, differences=tuple(distances), limit=True)
+    method = weakest(*labels) if labels else None
+    return Cell(key=key, differences=tuple(distances), limit=True, method=method)
 
 
 def gateable(metric: Metric, record: Record) -> tuple[Amount | None, str]:
     """A metric's value in a trial, or why a gate may not use it."""
+    if reason := never_gated(metric.name):
+        return None, reason
     value: Value = metric.value(record)
     if not isinstance(value, Amount):
         return None, value.reason
-    flag = TOO_SHORT.get(metric.kind(record))
+    kind = metric.kind(record)
+    foreign = record.measurement.foreign_load
+    if kind is Kind.ENERGY and foreign:
+        _, _, scope = metric.name.partition(":")
+        why = foreign.get(scope, "") if scope else next(iter(foreign.values()))
+        if why:
+            return None, why
+    flag = TOO_SHORT.get(kind)
     if flag and any(flag in span.flags for span in record.measurement.windows):
         seconds = min(span.duration_s for span in record.measurement.windows)
-        return None, f"the windows of {seconds:.3g} s are too short to gate {metric.kind(record)} (`{flag}`)"
+        return None, f"the windows of {seconds:.3g} s are too short to gate {kind} (`{flag}`)"
     return value, ""

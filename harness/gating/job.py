@@ -21,12 +21,12 @@ from harness.gating.result import Result
 from harness.gating.sides import BASE, HEAD, Planned, Side, Tell, installed, revisions, same_points
 from harness.gating.verdict import CellKey
 from harness.planning import suite
-from harness.planning.named_offers import Offers
 from harness.planning.point import Point
 from harness.planning.secrecy import command_line
 from harness.planning.suite import Suite
 from harness.records.metric import Metric
 from harness.running.executor_choice import LOCAL
+from harness.running.expected_time import expected
 from harness.running.run import Watcher
 from harness.running.run_folder import new_run_id
 
@@ -112,14 +112,14 @@ class Matched:
         control: the control workload's point.
         rules: what is judged.
         notes: what a reader must know about points that are not compared.
-        offers: side -> point id -> the offers that it needs and their plugins, as that side planned it.
+        planned: what each side plans.
     """
 
     points: list[tuple[Point, Point]]
     control: list[Point]
     rules: Rules
     notes: list[str]
-    offers: Mapping[str, Mapping[str, Offers]]
+    planned: Mapping[str, Planned]
 
     @property
     def heads(self) -> list[Point]:
@@ -153,13 +153,19 @@ def match(made: Mapping[str, Side], loaded: Sequence[Suite], control: Path) -> M
         raise MeasurementError("base and head have no point in common", hint="; ".join(notes))
     rules = Rules({each.suite: each.gate for each in loaded}, _directions(base, head))
     control_points = [point for point in base.points if point.suite == "control"]
-    return Matched(points, control_points, rules, notes, {BASE: base.offers, HEAD: head.offers})
+    return Matched(points, control_points, rules, notes, {BASE: base, HEAD: head})
 
 
 def _directions(base: Planned, head: Planned) -> dict[str, bool | None]:
     """Column -> whether higher is better; head may not turn a direction that base declares."""
     declared = {name: known for name, known in base.directions.items() if known is not None}
     return {**head.directions, **declared}
+
+
+def cost(matched: Matched, looks: Sequence[tuple[int, float]]) -> str:
+    """What the pairs of a gate will take, in words: up to the first analysis and up to the last."""
+    points = [base for base, _ in matched.points] + matched.control
+    return expected(points, [(2 * looks[0][0], 2 * looks[-1][0])] * len(points))
 
 
 def calibrated(store: Path, matched: Matched, suites: Sequence[str], pairs: int) -> tuple[Report | None, str]:
@@ -202,11 +208,13 @@ def run(
     seed: int,
     watcher: Watcher,
     allow_weak: bool = False,
+    wait_s: float | None = None,
 ) -> tuple[Result, Path]:
     """Measures both sides by the suites that `load` gave and judges them; returns the result and its folder.
 
     Raises:
         UsageError: too few pairs, an unknown metric, or a tolerance that the calibration refuses.
+        DeviceHeldError: another run held a device for as long as this one would wait.
         MeasurementError: one side cannot plan, no point is common, or scoring or costing failed.
     """
     started = time.monotonic()
@@ -214,6 +222,7 @@ def run(
     folder.mkdir(parents=True)
     matched = match(made, loaded, folder / "control.yaml")
     looks = looks_for(pairs, matched.rules.most_cells(matched.heads))
+    watcher({"type": "note", "text": f"{looks[0][0]} to {looks[-1][0]} pairs: {cost(matched, looks)}; seed {seed}"})
     found, why = calibrated(store, matched, [each.suite for each in loaded], pairs)
     if found is not None and not allow_weak:
         refuse_weak(found, pairs)
@@ -225,11 +234,13 @@ def run(
             made,
             matched.points,
             control=matched.control,
-            offers=matched.offers,
+            planned=matched.planned,
             seed=seed,
             watcher=watcher,
             rounds=pairs,
             command=command_line(),
+            wait_s=wait_s,
+            energy=matched.rules.energy,
         ),
         looks=looks,
         deadline_s=math.inf if budget_s is None else started + budget_s,
@@ -239,6 +250,7 @@ def run(
     ).run()
     result = replace(
         result,
+        seed=seed,
         revisions={name: side.revision for name, side in made.items()},
         suites=[each.file for each in loaded],
     )

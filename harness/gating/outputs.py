@@ -27,8 +27,12 @@ def lines(result: Result, folder: Path | None = None) -> Iterator[str]:
         yield f"  {key}: {base!r} in base, {head!r} in head"
     for cell in result.cells:
         yield f"  {cell.verdict!s:<13} {cell.name}: {change(cell)}"
+        if cell.assumptions is not None:
+            yield f"  {'':<13} {assumed(cell)}"
     for name, base in result.base_trials.items():
         yield f"  trials of {name}: {base} in the baseline, {result.pairs.get(name, 0)} now"
+    if result.seed is not None:
+        yield f"  seed of the order: {result.seed}"
     if result.control_change is not None:
         yield f"  control moved by {result.control_change:+.1%}"
     for note in result.notes:
@@ -60,12 +64,31 @@ def change(cell: Judged) -> str:
     if cell.estimate is None:
         return cell.reason
     why = f" ({cell.reason})" if cell.reason else ""
+    how = f"; {cell.method}" if cell.method else ""
     if cell.limit:
         estimate, low, high = ("unknown" if v is None else f"{v:+.4g}" for v in (cell.estimate, cell.low, cell.high))
-        return f"{estimate} beyond the limit, from {low} to {high}{why}"
+        return f"{estimate} beyond the limit, from {low} to {high}{how}{why}"
     estimate, low, high = ("unknown" if v is None else f"{v:+.1%}" for v in (cell.estimate, cell.low, cell.high))
     allowed = "" if cell.worse_by_at_most is None else f"; allowed {cell.worse_by_at_most:+.1%}"
-    return f"worse by {estimate}, from {low} to {high}{allowed}{why}"
+    return f"worse by {estimate}, from {low} to {high}{allowed}{how}{why}"
+
+
+def assumed(cell: Judged) -> str:
+    """What a comparison assumes, in words: what is compared, and how far the assumptions of its bounds hold."""
+    found = cell.assumptions
+    if found is None:
+        return ""
+    if found.constant:
+        return "the same in every pair: nothing is estimated"
+    said = [
+        f"the {found.compared} is compared",
+        f"symmetric: p = {found.asymmetry_p:.2g}",
+        f"no trend over the pairs: p = {found.trend_p:.2g}",
+        f"tied values: {found.tied_share:.0%}" + (f" in steps of {found.step:.2%}" if found.step >= 1e-4 else ""),
+    ]
+    if cell.order_effect is not None:
+        said.append(f"second trial of a pair: {cell.order_effect}")
+    return "; ".join(said)
 
 
 def markdown(result: Result) -> str:
@@ -78,6 +101,8 @@ def markdown(result: Result) -> str:
         )
 
     rows = [f"| {cell.verdict} | {plain(cell.name)} | {plain(change(cell))} |" for cell in result.cells]
+    rests = [f"- {plain(cell.name)}: {plain(assumed(cell))}" for cell in result.cells if cell.assumptions is not None]
+    seed = [] if result.seed is None else [f"- seed of the order: {result.seed}"]
     moved = result.control_change
     control = [] if moved is None else [f"- control moved by {moved:+.1%}"]
     return "\n".join(
@@ -90,6 +115,8 @@ def markdown(result: Result) -> str:
             "|---|---|---|",
             *rows,
             "",
+            *rests,
+            *seed,
             *control,
             *(f"- {plain(note)}" for note in result.notes),
             "",

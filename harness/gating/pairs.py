@@ -7,8 +7,10 @@ and every redoing is counted. No trial is left out for its value.
 from __future__ import annotations
 
 import random
+import secrets
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -16,16 +18,27 @@ from typing import Final
 from harness.builtin.local import LocalExecutor
 from harness.errors import MeasurementError
 from harness.executor import Executor, costing_command
-from harness.gating.sides import BASE, HEAD, Side, run_whole
-from harness.planning.named_offers import Offers
+from harness.gating.sides import BASE, HEAD, Planned, Side, run_whole
 from harness.planning.point import Plan, Point
+from harness.quantity import SLACK, Amount
 from harness.records.files import load_measurement, load_record, write_json
 from harness.records.paths import FAILURE
 from harness.records.record import Measurement, Record
+from harness.running.expected_time import asked_s, remember
 from harness.running.order import Scheduled
 from harness.running.run import Watcher, prepare
 from harness.running.run_folder import create
 
+SEEDS: Final = 2**31
+
+
+def draw_seed() -> int:
+    """A seed of the order of one job; short enough to be typed, and exact in any reader of JSON."""
+    return secrets.randbelow(SEEDS)
+
+
+INCOMPLETE: Final = frozenset({"counter reset", "low coverage"})
+"""Flags of a reading that keep a trial out where energy is judged."""
 REDOINGS: Final = 3
 """A pair is measured again so often before its point is given up."""
 
@@ -40,6 +53,7 @@ class Series:
         control: whether it is the control workload, which runs on base's environment for both sides: no change of head
             can touch it, not even one of the harness itself.
         kept: side -> ids of the trials that count, one a pair, in order.
+        head_second: of each pair that counts, whether head ran second.
         lost: why the point was given up; empty while it goes on.
     """
 
@@ -47,6 +61,7 @@ class Series:
     points: Mapping[str, Point]
     control: bool = False
     kept: dict[str, list[str]] = field(default_factory=lambda: {BASE: [], HEAD: []})
+    head_second: list[bool] = field(default_factory=list)
     lost: str = ""
 
     @property
@@ -63,11 +78,13 @@ class Pairs:
         sides: `base` and `head`.
         points: matched points, base first.
         control: measured in every round on base's environment, under both names.
-        offers: side -> point id -> the offers that it needs and their plugins; a worker that is told none loads all.
-        seed: of the order of points and inside pairs.
+        planned: what each side plans: the offers that a point needs, and what its work needs from elsewhere.
+        seed: of the order of points and inside pairs; drawn for each job, or every job would have the same order.
         watcher: is told what happens.
         rounds: how many are measured at most, for the watcher.
         command: what the user typed, for the record.
+        energy: suites whose rules rest on the energy meters.
+        wait_s: how long a trial waits for a device that another run holds; without end if None.
         executor: makes what runs a side's trials.
     """
 
@@ -80,10 +97,12 @@ class Pairs:
         seed: int,
         watcher: Watcher,
         control: Sequence[Point] = (),
-        offers: Mapping[str, Mapping[str, Offers]] | None = None,
+        planned: Mapping[str, Planned] | None = None,
         rounds: int = 0,
         command: Sequence[str] = (),
-        executor: Callable[[Side], Executor] = lambda side: LocalExecutor(side.python, side.folder),
+        energy: Collection[str] = (),
+        wait_s: float | None = None,
+        executor: Callable[[Side], Executor] | None = None,
     ) -> None:
         self.sides = sides
         self.series = [Series(f"{head.suite}: {head.label}", {BASE: base, HEAD: head}) for base, head in points]
@@ -96,10 +115,21 @@ class Pairs:
         self._watcher = watcher
         self._of = 2 * rounds * len(self.series)
         self._number = 0
-        self._executor = executor
-        self._offers = offers or {}
+        make = executor or (lambda side: LocalExecutor(side.python, side.folder, wait_s=wait_s))
+        self._executors = {name: make(side) for name, side in sides.items()}
+        self._planned = planned or {}
+        self._overheads: list[tuple[str, float]] = []
+        self._energy = frozenset(energy)
         self.runs = {
-            name: create(folder, Plan([each.points[name] for each in self.series], []), [], command, seed, name=name)
+            name: create(
+                folder,
+                Plan([each.points[name] for each in self.series], []),
+                [],
+                command,
+                seed,
+                name=name,
+                provenance=self._planned_by(name).provenance,
+            )
             for name in (BASE, HEAD)
         }
 
@@ -125,8 +155,8 @@ class Pairs:
         number = series.pairs
         failed: dict[str, str] = {}
         for attempt in range(1 + REDOINGS):
-            order = [BASE, HEAD]
-            self._generator.shuffle(order)
+            # a fair coin for each pair by itself: the exact null of the signed-rank test rests on it
+            order = [BASE, HEAD] if self._generator.random() < 0.5 else [HEAD, BASE]
             trial = number * (1 + REDOINGS) + attempt
             # the second trial runs also where the first failed: only so do both sides have the same chance to fail
             failed = {name: fault for name in order if (fault := self._trial(series, name, trial))}
@@ -136,9 +166,14 @@ class Pairs:
             if not failed:
                 for name in order:
                     series.kept[name].append(Scheduled(series.points[name], trial).trial_id)
+                series.head_second.append(order[-1] == HEAD)
                 return
         reasons = "; ".join(f"{name}: {fault}" for name, fault in sorted(failed.items()))
         series.lost = f"pair {number + 1} could not be measured in {1 + REDOINGS} attempts: {reasons}"
+
+    def _planned_by(self, side: str) -> Planned:
+        """What a side plans, and says of itself."""
+        return self._planned.get(side, Planned([]))
 
     def _trial(self, series: Series, name: str, trial: int) -> str:
         """Runs one trial; returns why it does not count, or an empty string."""
@@ -147,11 +182,21 @@ class Pairs:
         self._watcher({"type": "trial", "number": self._number, "of": max(self._of, self._number + 1), "label": label})
         self._number += 1
         side = BASE if series.control else name
-        job = prepare(self.runs[name].resolve(), due, offers=self._offers.get(side, {}).get(due.point.id))
-        outcome = self._executor(self.sides[side]).run(job, self._watcher)
+        planned = self._planned_by(side)
+        job = prepare(
+            self.runs[name].resolve(),
+            due,
+            offers=planned.offers.get(due.point.id),
+            fetch=planned.fetch.get(due.point.id, ""),
+        )
+        begun = time.monotonic()
+        outcome = self._executors[side].run(job, self._watcher)
+        if outcome.ok:
+            self._overheads.append((due.point.workload, time.monotonic() - begun - asked_s(due.point)))
         folder = self.runs[name] / due.trial_id
         if outcome.ok:
-            fault = "; ".join(faults(load_measurement(folder), due.point))
+            energy = due.point.suite in self._energy
+            fault = "; ".join(faults(load_measurement(folder), due.point, energy=energy))
         else:
             fault = outcome.reason
             tail = list(outcome.log_tail)
@@ -165,12 +210,16 @@ class Pairs:
         Raises:
             MeasurementError: that failed.
         """
+        begun = time.monotonic()
         for name, run in self.runs.items():
             side = self.sides[name]
             done = run_whole(costing_command(run.resolve(), python=side.python), side.folder)
             if done.returncode:
                 last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
                 raise MeasurementError(f"scoring or costing of {name} failed: {last}", where=str(run))
+        each_s = (time.monotonic() - begun) / max(1, len(self._overheads))
+        remember((workload, seconds + each_s) for workload, seconds in self._overheads)
+        self._overheads.clear()
 
     def records(self, series: Series) -> Iterator[tuple[Record, Record]]:
         """The finished records of a point's pairs, base first. Call `finish` before."""
@@ -178,9 +227,19 @@ class Pairs:
             yield load_record(self.runs[BASE] / base), load_record(self.runs[HEAD] / head)
 
 
-def faults(measurement: Measurement, point: Point) -> list[str]:
-    """Why a trial that ended well does not count: what its meters saw, and a warm-up that did not converge."""
-    found = list(measurement.invalid)
+def faults(measurement: Measurement, point: Point, *, energy: bool = False) -> list[str]:
+    """Why a trial that ended well does not count.
+
+    Args:
+        measurement: of the trial.
+        point: what it measured.
+        energy: whether what is judged rests on the energy meters; then their readings must be whole.
+
+    Returns:
+        What the meters saw, others' work in the energy, a warm-up that did not converge, and readings that are not
+        whole: each a reason.
+    """
+    found = [*measurement.invalid, *measurement.foreign_load.values()]
     warm_up, wanted = measurement.warm_up, point.warm_up
     if not warm_up.converged and wanted.max_iterations > 0 and wanted.max_seconds > 0:
         varied = "" if warm_up.duration_cv is None else f", at the end by {warm_up.duration_cv:.1%}"
@@ -188,4 +247,22 @@ def faults(measurement: Measurement, point: Point) -> list[str]:
             f"the warm-up did not converge: {warm_up.iterations} iterations in {warm_up.seconds:.1f} s varied by more "
             f"than {wanted.tolerance:.1%}{varied}"
         )
-    return found
+    return [*found, *_not_whole(measurement, point)] if energy else found
+
+
+def _not_whole(measurement: Measurement, point: Point) -> Iterator[str]:
+    """Counters that were reset, data that are missing, power above what the device is limited to."""
+    scopes = measurement.scopes
+    seconds = {span.window: span.duration_s for span in measurement.windows}
+    for reading in measurement.readings:
+        if not reading.primary or reading.span != "window":
+            continue
+        for flag in INCOMPLETE & set(reading.flags):
+            yield f"{reading.meter}, {reading.scope}: {flag}"
+        scope, duration_s = scopes.get(reading.scope), seconds.get(reading.window, 0.0)
+        limit_w = None if scope is None or point.power_cap == "expected" else scope.max_power_w
+        if limit_w is None or not isinstance(reading.value, Amount) or duration_s <= 0:
+            continue
+        least_w = (reading.value.value if reading.value.low is None else reading.value.low) / duration_s
+        if least_w > limit_w * (1 + SLACK):
+            yield f"{reading.meter}, {reading.scope}: {least_w:.0f} W at least, above the limit of {limit_w:.0f} W"

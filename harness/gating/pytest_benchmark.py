@@ -17,6 +17,7 @@ from typing import Any, Final
 from harness.errors import UsageError
 from harness.gating.result import InterimAnalysis, Kind, Result
 from harness.gating.verdict import Cell, CellKey, Seen, Verdict, build, decide, margin
+from harness.quantity import SLACK
 from harness.records.trials import describe, differing
 from harness.statistics.paired import ALPHA, Effect
 from harness.statistics.unpaired import p_above, shift
@@ -200,4 +201,4 @@ def _seen(name: str, base: Times | str, head: Times | str, allowed: float, alpha
     low, high = shift(base.high, head.low, alpha), shift(base.low, head.high, alpha)
     estimate = low.estimate if base.raw and head.raw else head.middle - base.middle
     found = Effect(low.n, min(max(estimate, low.low), high.high), low.low, high.high, alpha)
-    return Seen(Cell(key=key, margin=allowed), found, p_above(base.high, head.low, allowed))
+    return Seen(Cell(key=key, margin=allowed), found, p_above(base.high, head.low, allowed + SLACK))

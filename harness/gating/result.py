@@ -54,6 +54,7 @@ class Result:
         pairs: measured per point; without pairs, the trials or rounds of head.
         base_trials: of each point, where head was judged by a baseline.
         looks: the interim analyses that were made, the last of which gave the verdicts.
+        seed: of the order of points and inside pairs; None where nothing was measured, or by an older version.
         control_change: estimate of the control's change, relative; None where there is none.
         notes: what a reader must know: redone pairs, calibration, points that only one side has.
         cells: every comparison and limit.
@@ -70,6 +71,7 @@ class Result:
     pairs: Mapping[str, int] = field(default_factory=dict)
     base_trials: Mapping[str, int] = field(default_factory=dict)
     looks: Sequence[InterimAnalysis] = ()
+    seed: int | None = None
     control_change: float | None = None
     notes: Sequence[str] = ()
     cells: Sequence[Annotated[Judged, BeforeValidator(_keyed)]]

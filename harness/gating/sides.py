@@ -20,11 +20,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
+from harness.discovery.lending import lend
 from harness.errors import ExitCode, MeasurementError, UsageError
 from harness.executor import WORKER
-from harness.gating.lending import lend
 from harness.planning.named_offers import Offers
 from harness.planning.point import Point, canonical
 
@@ -75,12 +75,16 @@ class Planned:
         skipped: label -> why it does not run here.
         directions: column -> whether higher is better, as this side's plugins declare it; None where they do not.
         offers: point id -> the offers that it needs and their plugins; empty where this side's harness names none.
+        provenance: what this side is made of; empty where its harness does not say.
+        fetch: point id -> what its work needs from elsewhere; empty where this side's harness does not say.
     """
 
     points: Sequence[Point]
     skipped: Mapping[str, str] = field(default_factory=dict)
     directions: Mapping[str, bool | None] = field(default_factory=dict)
     offers: Mapping[str, Offers] = field(default_factory=dict)
+    fetch: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,8 @@ class Side:
             {str(skipped["label"]): str(skipped["reason"]) for skipped in content["skipped"]},
             dict(content.get("directions", {})),
             dict(content.get("offers", {})),
+            dict(content.get("fetch", {})),
+            dict(content.get("provenance", {})),
         )
 
 

@@ -17,17 +17,19 @@ from harness.gating.baseline import Baseline, KeptPoint
 from harness.gating.cells import gateable, keys, limit
 from harness.gating.result import InterimAnalysis, Kind, Result
 from harness.gating.verdict import Cell, CellKey, Seen, Verdict, build, decide, margin
+from harness.machine.provenance import provenance
 from harness.planning.point import Point
 from harness.planning.probe import plan_probed
 from harness.planning.secrecy import command_line
 from harness.planning.suite import GateRule, Suite
-from harness.quantity import Amount
+from harness.quantity import Amount, weakest
 from harness.records import trials
 from harness.records.metric import Metric
 from harness.records.trials import (
     PointTrials,
     describe,
     differing,
+    energy_beneath,
     factor_ids,
     methods_of,
     rests_on_factors,
@@ -45,7 +47,14 @@ WEAKER: Final = (
 
 
 def run(
-    name: str, files: Sequence[Path], store: Path, registry: Registry, *, seed: int, watcher: Watcher
+    name: str,
+    files: Sequence[Path],
+    store: Path,
+    registry: Registry,
+    *,
+    seed: int,
+    watcher: Watcher,
+    wait_s: float | None = None,
 ) -> tuple[Result, Path]:
     """Measures the suites now and judges them by a stored baseline.
 
@@ -59,15 +68,17 @@ def run(
     if not planned.points:
         reasons = "; ".join(f"{each.point.label}: {each.reason}" for each in planned.skipped)
         raise MeasurementError("every point was skipped: nothing was measured", hint=reasons)
-    folder = create(store, planned, [str(file) for file in files], command_line(), seed)
-    tally = Run(folder, planned.points, seed, registry=registry, executor=LocalExecutor(), watcher=watcher).execute()
+    names = [str(file) for file in files]
+    folder = create(store, planned, names, command_line(), seed, provenance=provenance(names, registry.sources))
+    executor = LocalExecutor(wait_s=wait_s)
+    tally = Run(folder, planned.points, seed, registry=registry, executor=executor, watcher=watcher).execute()
     if tally.interrupted:
         raise KeyboardInterrupt
     if tally.failed or tally.invalid:
         raise MeasurementError("; ".join([*tally.failed, *tally.invalid]), where=str(folder))
     directions = registry.directions(offers_of(planned.points))
     result = judge(kept, suites, trials.load(folder), directions)
-    result = replace(result, suites=[each.file for each in suites])
+    result = replace(result, seed=seed, suites=[each.file for each in suites])
     result.write(folder)
     return result, folder
 
@@ -196,8 +207,9 @@ def _comparison(
         return Seen(Cell(key=key, missing=why))
     sign = -1.0 if _higher_is_better(rule, metric, direction) else 1.0
     first, second = ([sign * math.log(amount.value) for amount in side] for side in (before, now))
-    cell = Cell(key=key, margin=margin(rule.worse_by_at_most or 0.0))
-    return Seen(cell, shift(first, second, alpha), p_above(first, second, cell.margin))
+    method = weakest(*(amount.label for amount in (*before, *now)))
+    cell = Cell(key=key, margin=margin(rule.worse_by_at_most or 0.0), method=method)
+    return Seen(cell, shift(first, second, alpha), p_above(first, second, cell.margin + cell.slack))
 
 
 def _higher_is_better(rule: GateRule, metric: Metric, direction: Mapping[str, bool | None]) -> bool:
@@ -240,7 +252,13 @@ def _incomparable(
     amounts = [*before, *now]
     if len({amount.unit for amount in amounts}) > 1:
         return f"measured in {now[0].unit}, the baseline in {before[0].unit}"
-    if len(set(map(methods_of, amounts))) > 1:
+    beneath = base.find(Metric("energy_j"))
+    energies = [
+        value
+        for value in (*(beneath.values if beneath else ()), *(energy_beneath(metric, r) for r in point.records))
+        if isinstance(value, Amount) and rests_on_factors(metric, point.records[0])
+    ]
+    if len(set(map(methods_of, amounts))) > 1 or len(set(map(methods_of, energies))) > 1:
         return "not measured by the same methods as the baseline"
     if any(amount.value <= 0 for amount in amounts):
         return "a value of 0 or less has no ratio"
@@ -255,4 +273,4 @@ def _limit(key: CellKey, point: PointTrials, alpha: float) -> Seen:
     cell = limit(key, point.records, "trial {}")
     if cell.missing:
         return Seen(cell)
-    return Seen(cell, effect(cell.differences, alpha), p_worse(cell.differences, 0.0))
+    return Seen(cell, effect(cell.differences, alpha), p_worse(cell.differences, cell.slack))

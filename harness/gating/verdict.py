@@ -14,8 +14,11 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from harness.errors import ExitCode, UsageError
+from harness.gating.bounds import Assumptions, OrderEffect, bounds
+from harness.quantity import SLACK, Method
 from harness.records.metric import Metric
-from harness.statistics.paired import Effect, effect, fisher_more_often, holm, p_worse
+from harness.statistics.paired import ALPHA, Effect, fewest_pairs, holm
+from harness.statistics.unpaired import shift
 
 
 class Verdict(StrEnum):
@@ -86,6 +89,8 @@ class CellKey:
         return cls(found["suite"] or "", found["label"], found["metric"], found["per"], bound)
 
 
+ORDER_ALPHA: Final = 0.005
+"""Error rate of each bound of the effect of the order: both together leave 1 %."""
 _KEY: Final = re.compile(
     r"(?:(?P<suite>[^:]*): )?(?P<label>.*): (?P<metric>\S+)(?: per (?P<per>\S+))?"
     r"(?: (?P<sign>>=|<=) (?P<value>[-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|inf)))?",
@@ -102,16 +107,38 @@ class Cell:
         differences: one a pair, positive is worse: logarithms of ratios, or for a limit the distance beyond it.
         margin: the largest difference that is still allowed; log(1 + tolerance), or 0 for a limit.
         levels: per pair the mean logarithm of base and head, from which drift shows; empty for a limit.
+        head_second: per pair whether head ran second; empty where that is not known, and for a limit.
         missing: why it cannot be judged; empty where it can.
         limit: whether the rule is an absolute floor or ceiling rather than a comparison.
+        method: the weakest by which its values were obtained; None where it is not known.
     """
 
     key: CellKey
     differences: tuple[float, ...] = ()
     levels: tuple[float, ...] = ()
+    head_second: tuple[bool, ...] = ()
     margin: float = 0.0
     missing: str = ""
     limit: bool = False
+    method: Method | None = None
+
+    @property
+    def slack(self) -> float:
+        """How far beyond the margin still counts as equal to it: rounding, not a change."""
+        return SLACK * abs(self.key.bound[1]) if self.key.bound is not None else SLACK
+
+    @property
+    def constant(self) -> bool:
+        """Whether all pairs, at least the fewest that may decide, differ by the same: the metric has no noise."""
+        if len(self.differences) < fewest_pairs(ALPHA):
+            return False
+        return max(self.differences) - min(self.differences) <= self.slack
+
+    @property
+    def values(self) -> tuple[list[float], list[float]]:
+        """What both sides measured, in the metric's unit; swapped where higher is better, none for a limit."""
+        each = list(zip(self.levels, self.differences, strict=False))
+        return [math.exp(level - d / 2) for level, d in each], [math.exp(level + d / 2) for level, d in each]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +149,13 @@ class Seen:
         cell: its key, its margin, and why it cannot be judged where it cannot.
         effect: estimate and bounds; None where nothing was seen.
         p_worse: p-value of "not worse than the margin"; None likewise.
+        assumptions: of the bounds, with what was found of them; None without pairs.
     """
 
     cell: Cell
     effect: Effect | None = None
     p_worse: float | None = None
+    assumptions: Assumptions | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +176,9 @@ class Judged:
         low: lower end of the interval; None where it is not bounded.
         high: upper end, likewise.
         p_worse: p-value of "not worse than allowed"; None where nothing could be judged.
+        method: the weakest by which its values were obtained; None where it is not known.
+        assumptions: what the bounds assume, and how far it holds; None where nothing was compared in pairs.
+        order_effect: how much worse the second trial of a pair is than the first; None where that is not known.
     """
 
     key: CellKey
@@ -159,6 +191,9 @@ class Judged:
     low: float | None = None
     high: float | None = None
     p_worse: float | None = None
+    method: Method | None = None
+    assumptions: Assumptions | None = None
+    order_effect: OrderEffect | None = None
 
     @property
     def name(self) -> str:
@@ -173,15 +208,41 @@ def margin(worse_by_at_most: float) -> float:
     return math.log1p(worse_by_at_most)
 
 
-def judge(cells: Iterable[Cell], alpha: float) -> list[Judged]:
-    """Judges cells by the differences of their pairs; raises UsageError as `decide` does."""
-    return decide([_paired(cell, alpha) for cell in cells], alpha)
+def judge(cells: Sequence[Cell], alpha: float, planned: int = 0) -> list[Judged]:
+    """Judges cells by the differences of their pairs.
+
+    Args:
+        cells: of one build.
+        alpha: error rate of this analysis.
+        planned: pairs that the job may measure; these are all where it is not more.
+
+    Raises:
+        UsageError: two cells have one key.
+    """
+    return decide([paired(cell, alpha, planned, len(cells)) for cell in cells], alpha)
 
 
-def _paired(cell: Cell, alpha: float) -> Seen:
+def paired(cell: Cell, alpha: float, planned: int = 0, family: int = 1) -> Seen:
+    """What the pairs of a cell show, of a build of so many cells; without noise they show it with certainty."""
     if cell.missing or not cell.differences:
         return Seen(cell)
-    return Seen(cell, effect(cell.differences, alpha), p_worse(cell.differences, cell.margin))
+    if cell.constant:
+        centre = cell.differences[0]
+        found = Effect(len(cell.differences), centre, min(cell.differences), max(cell.differences), alpha)
+        return Seen(cell, found, 0.0 if centre > cell.margin + cell.slack else 1.0, Assumptions(constant=True))
+    return Seen(
+        cell,
+        *bounds(
+            cell.differences,
+            cell.margin,
+            alpha,
+            slack=cell.slack,
+            values=cell.values,
+            planned=planned,
+            family=family,
+            relative=not cell.limit,
+        ),
+    )
 
 
 def decide(seen: Sequence[Seen], alpha: float) -> list[Judged]:
@@ -200,15 +261,16 @@ def decide(seen: Sequence[Seen], alpha: float) -> list[Judged]:
             raise UsageError(f"two rules judge {str(each.cell.key)!r}", accepted="one rule a metric and unit")
         found[each.cell.key] = _judged(each)
     p_values = {each.cell.key: each.p_worse for each in seen if each.p_worse is not None}
+    decided = {each.cell.key: each.assumptions.decided_by for each in seen if each.assumptions is not None}
     for key in holm(p_values, alpha):
-        found[key] = replace(found[key], verdict=Verdict.REGRESSED, reason="")
+        found[key] = replace(found[key], verdict=Verdict.REGRESSED, reason=decided.get(key, ""))
     return list(found.values())
 
 
 def _judged(each: Seen) -> Judged:
     """A cell by itself; whether it regressed is for all cells together to say."""
     cell, found = each.cell, each.effect
-    verdict, reason = _alone(cell, found)
+    verdict, reason = _alone(cell, found, each.assumptions)
     values: tuple[float | None, ...] = (None, None, None)
     if found is not None:
         estimate, low, high = (found.estimate, found.low, found.high) if cell.limit else found.ratio
@@ -224,20 +286,56 @@ def _judged(each: Seen) -> Judged:
         low=values[1],
         high=values[2],
         p_worse=each.p_worse,
+        method=cell.method,
+        assumptions=each.assumptions,
+        order_effect=order_effect(cell),
     )
 
 
-def _alone(cell: Cell, found: Effect | None) -> tuple[Verdict, str]:
+def _alone(cell: Cell, found: Effect | None, assumed: Assumptions | None) -> tuple[Verdict, str]:
     if cell.missing:
         return Verdict.INVALID, cell.missing
     if found is None:
         return Verdict.INCONCLUSIVE, "no pair was measured"
-    kept = found.high <= cell.margin if cell.limit else found.high < cell.margin
-    if kept:
-        return (Verdict.IMPROVED if found.high < 0 and not cell.limit else Verdict.PASS), ""
+    if found.high <= cell.margin + cell.slack:
+        better = found.high < -cell.slack and not cell.limit
+        return (Verdict.IMPROVED if better else Verdict.PASS), (assumed.decided_by if assumed else "")
     if found.high == math.inf:
         return Verdict.INCONCLUSIVE, f"{found.n} values are too few for a bound at an error rate of {found.alpha:g}"
-    return Verdict.INCONCLUSIVE, "the interval holds the tolerance"
+    return Verdict.INCONCLUSIVE, "; ".join(["the interval holds the tolerance", *(assumed.failed if assumed else ())])
+
+
+def order_effect(cell: Cell) -> OrderEffect | None:
+    """How much worse the second trial of a pair is than the first, with its bounds; None where that is not known.
+
+    Half of the shift between the pairs in which head ran second and those in which it ran first: the effect of head
+    itself is in both.
+    """
+    if cell.limit or len(cell.head_second) != len(cell.differences):
+        return None
+    first = [d for d, second in zip(cell.differences, cell.head_second, strict=True) if not second]
+    last = [d for d, second in zip(cell.differences, cell.head_second, strict=True) if second]
+    if not first or not last:
+        return None
+    found = shift(first, last, ORDER_ALPHA)
+    low, high = found.low / 2, found.high / 2
+    return OrderEffect(
+        estimate=math.expm1(found.estimate / 2),
+        low=None if low == -math.inf else math.expm1(low),
+        high=None if high == math.inf else math.expm1(high),
+    )
+
+
+def order_matters(judged: Iterable[Judged]) -> str:
+    """Why the order inside pairs makes a job invalid, or an empty string: it surely changes more than is allowed."""
+    for each in judged:
+        found, allowed = each.order_effect, each.worse_by_at_most
+        if found is not None and allowed is not None and found.at_least > allowed + SLACK:
+            return (
+                f"{each.name}: the second trial of a pair differs from the first by {found}, more than the tolerance "
+                f"of {allowed:.1%}: trials disturb each other; a longer warm-up or a pause between them may help"
+            )
+    return ""
 
 
 def build(judged: Sequence[Judged]) -> Verdict:
@@ -255,38 +353,3 @@ def needs_more(judged: Sequence[Judged]) -> bool:
     """Whether more pairs may change the build's verdict: none regressed, and some cell is undecided."""
     verdicts = [item.verdict for item in judged]
     return Verdict.REGRESSED not in verdicts and Verdict.INCONCLUSIVE in verdicts
-
-
-def control_moved(differences: Sequence[float], bounds: tuple[float, float]) -> str:
-    """Why the control workload makes a job invalid, or an empty string.
-
-    Args:
-        differences: log ratios of the control, head over base.
-        bounds: what the control's estimate does when nothing changes, from calibration.
-    """
-    estimate = effect(differences).estimate
-    low, high = bounds
-    if low <= estimate <= high:
-        return ""
-    return (
-        f"the control workload, which the change cannot touch, moved by {math.expm1(estimate):+.1%}; "
-        f"without a change it stays within {math.expm1(low):+.1%} and {math.expm1(high):+.1%}"
-    )
-
-
-def one_side_fails(base_redone: int, head_redone: int, base_tried: int, head_tried: int, alpha: float = 0.05) -> str:
-    """Why redone pairs make a job invalid, or an empty string: one side's trials fail clearly more often.
-
-    Redoing pairs would then hide an effect: the failing trials may be the slow ones.
-    """
-    for name, hits, tried, other, others in (
-        ("head", head_redone, head_tried, base_redone, base_tried),
-        ("base", base_redone, base_tried, head_redone, head_tried),
-    ):
-        p_value = fisher_more_often(hits, tried, other, others)
-        if p_value < alpha:
-            return (
-                f"trials of {name} were not valid clearly more often: {hits} of {tried} against {other} of {others} "
-                f"(p = {p_value:.2g})"
-            )
-    return ""

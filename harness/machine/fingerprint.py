@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import psutil
 
-from harness.executor import FACTS
+from harness.executor import FACTS, LOCKS
 
 PACKAGES: Final = (
     "joule-harness",
@@ -113,14 +113,25 @@ def environment() -> dict[str, Any]:
         "packages": packages(),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "executor": executor(),
+        "locks": locks(),
         "load_1min": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
 
 
 def executor() -> dict[str, Any]:
     """What the executor of this trial wants kept: its name, and the job and node it got; empty outside of a trial."""
+    return _object(FACTS)
+
+
+def locks() -> dict[str, Any]:
+    """The device locks that are held for this trial, and whom they do not exclude; empty outside of a trial."""
+    return _object(LOCKS)
+
+
+def _object(variable: str) -> dict[str, Any]:
+    """The JSON object in an environment variable; empty where there is none."""
     try:
-        facts = json.loads(os.environ.get(FACTS, "{}"))
+        facts = json.loads(os.environ.get(variable, "{}"))
     except ValueError:
         return {}
     return facts if isinstance(facts, dict) else {}

@@ -65,6 +65,7 @@ class EdgeReading:
         tick: the change waited for; None where none came.
         still_s: for how long it had shown the same, as far as samples saw.
         track: what held it against its scope's power limit until then.
+        coarse: whether the latest of these powers are means over several update periods, which may hide a peak.
     """
 
     edge_ns: int
@@ -74,6 +75,7 @@ class EdgeReading:
     tick: Tick | None
     still_s: float = 0.0
     track: CounterTrack | None = None
+    coarse: bool = False
 
     @property
     def watts(self) -> float | None:
@@ -84,9 +86,12 @@ class EdgeReading:
         """What may have been drawn in a period not yet shown: the most seen lately, at least the span's mean.
 
         Sampled about once a period, a register may be seen to move by two periods in the time of one: what was seen is
-        up to twice the truth, and is held to what the device can draw.
+        up to twice the truth, and is held to what the device can draw. Sampled more rarely, means hide their peaks:
+        then it is what the device can draw, or twice the most seen where nobody says that.
         """
         seen_w = max(self.recent_w, default=0.0)
+        if self.coarse or not self.recent_w:
+            return max(mean_w, 2 * max(seen_w, mean_w) if limit_w is None else limit_w)
         return max(mean_w, seen_w if limit_w is None else min(seen_w, limit_w))
 
     def hidden_j(self, scope: Scope, tick_s: float, most_w: float) -> float:
@@ -137,11 +142,14 @@ def span_energy(scope: Scope, opened: EdgeReading, closed: EdgeReading) -> tuple
     other = {method: min(joules, value) for method, joules in parts.items() if joules > 0}
     composition: dict[Method, float] = {scope.method: value - sum(other.values()), **other}
     value = sum(composition.values())
-    if scope.gain is None:
+    if scope.sensor is not None:
+        error_j = scope.sensor.error_w(value / duration_s) * duration_s
+        low, high = max(0.0, low - error_j), high + error_j
+    elif scope.gain is not None:
+        low, high = low / (1 + scope.gain), high / (1 - scope.gain)
+    else:
         return Amount(value, "J", composition), coverage, (*flags, "bound not known")
-    low = min(low / (1 + scope.gain), value)
-    high = max(high / (1 - scope.gain), value)
-    return Amount(value, "J", composition, low, high), coverage, tuple(flags)
+    return Amount(value, "J", composition, min(low, value), max(high, value)), coverage, tuple(flags)
 
 
 def _beyond_limit(
@@ -169,14 +177,15 @@ def _edges(
     """Value and bound from what the edges leave open; before gaps and gain."""
     before_w = opened.at_most_w(mean_w, scope.max_power_w)
     after_w = closed.at_most_w(mean_w, scope.max_power_w)
+    late_s = scope.sensor.lag_s + scope.sensor.lag_error_s if scope.sensor is not None else 0.0
     late_close = after_w * seconds(max(0, closed.read_ns - closed.edge_ns))
     if not scope.tick_s:
         early_open = before_w * seconds(max(0, opened.edge_ns - opened.read_ns))
         smoothed = scope.smoothing_s * max(0.0, mean_w - (opened.watts or 0.0)) / 2
         return raw, raw - early_open - late_close, raw + smoothed, []
     if opened.tick is None or closed.tick is None:
-        low = raw - opened.hidden_j(scope, scope.tick_s, before_w) - late_close
-        return raw, low, raw + closed.hidden_j(scope, scope.tick_s, after_w), ["not aligned"]
+        low = raw - opened.hidden_j(scope, scope.tick_s + late_s, before_w) - late_close
+        return raw, low, raw + closed.hidden_j(scope, scope.tick_s + late_s, after_w), ["not aligned"]
     early_open = before_w * seconds(max(0, opened.edge_ns - opened.tick.before_ns))
     shown = closed.register
     late_j = closed.tick.register.joules - shown.joules if isinstance(shown, Cumulative) else 0.0
@@ -184,4 +193,4 @@ def _edges(
     last_tick_ns = closed.tick.at_ns - nanoseconds(scope.tick_s)
     unread_s = min(max(seconds(closed.edge_ns - last_tick_ns), 0.0), scope.tick_s)
     value = min(raw + unread_s * (closed.watts if closed.watts is not None else mean_w), upper)
-    return value, raw - early_open - late_close, upper, []
+    return value, raw - early_open - late_close - late_s * before_w, upper + late_s * after_w, []

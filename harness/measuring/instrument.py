@@ -133,7 +133,7 @@ class Instrument:
         """What the impact meters give, each with what those before it returned."""
         found: dict[str, Value] = {}
         for spec, meter in self._impacts:
-            readings = meter.apply(replace(costed, readings={**costed.readings, **found})).readings
+            readings = meter.apply(replace(costed, readings={**costed.readings, **found})).labelled.readings
             found |= {name: readings.get(name, Unavailable(f"{spec.name} returned none")) for name in spec.yields}
         ratios = {name for spec, _ in self._impacts for name in spec.ratios}
         return {name: value for name, value in found.items() if name not in ratios}

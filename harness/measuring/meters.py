@@ -7,6 +7,7 @@ edge: take the time, read every meter, then wait for the next tick, which bounds
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections import deque
@@ -18,14 +19,17 @@ from harness.discovery.guard import sorted_scopes
 from harness.errors import MeasurementError
 from harness.measuring.channel import Channel, Registers
 from harness.measuring.edges import EdgeReading, Tick, span_energy
+from harness.measuring.sampled import Outcome, held_against_power, sampled_energy
 from harness.meter import Meter
-from harness.quantity import Unavailable
+from harness.quantity import Method, Unavailable
 from harness.records.record import Reading, SeenCondition
 from harness.sample import Cumulative, Scope, disjoint, now_ns
 from harness.units import nanoseconds, seconds
 
 TICKS_TO_WAIT: Final = 10
 """A counter that has not moved for so many of its periods is not aligned to."""
+KEPT_S: Final = 30.0
+"""Power readings from so long before a span help to tell how a load swings."""
 
 
 _NOT_AWAITED: Final[Mapping[Channel, Mapping[str, Tick]]] = {}
@@ -60,6 +64,7 @@ class Edge:
             tick=self.ticks.get(channel, {}).get(scope),
             still_s=max(0.0, seconds(self.ns - pace.at_ns)) if pace is not None and still else 0.0,
             track=pace.track if pace else None,
+            coarse=pace.coarse if pace else False,
         )
 
 
@@ -143,6 +148,17 @@ class Meters:
                 with channel.lock:
                     found[channel] = _await_tick(channel)
         return found
+
+    def settle(self, closed: Edge) -> None:
+        """Waits until power readings, which the sampling thread goes on taking, tell of all that was before an edge."""
+        late_s = max((channel.settle_s for channel in self.channels), default=0.0)
+        if self._thread is not None and (left_s := late_s - seconds(now_ns() - closed.ns)) > 0:
+            self._stop.wait(left_s)
+
+    def forget(self, before: Edge) -> None:
+        """Drops the power readings from before an edge, but for those that tell of it."""
+        for channel in self.channels:
+            channel.forget(before.ns - nanoseconds(KEPT_S + channel.settle_s))
 
     def attach(self, processes: Mapping[str, int]) -> list[str]:
         """Lets every meter read the work's processes, by role; what a meter raises costs its new scopes only."""
@@ -249,6 +265,20 @@ class Meters:
                 self._look(channel)
         return tuple(self._seen.values())
 
+    def temperatures(self) -> dict[str, float]:
+        """Temperature of each scope that a meter can tell, in °C; what a meter raises becomes a condition."""
+        found: dict[str, float] = {}
+        for channel in self.channels:
+            if channel.scopes and type(channel.meter).temperatures is not Meter.temperatures:
+                try:
+                    with channel.lock:
+                        read = {str(scope): float(at) for scope, at in channel.meter.temperatures().items()}
+                except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the trial
+                    self._see("temperature_unreadable", channel.name, f"{type(error).__name__}: {error}", fails=False)
+                    continue
+                found |= {scope: at for scope, at in read.items() if math.isfinite(at) and scope not in found}
+        return found
+
     def _write(self, row: Mapping[str, object]) -> None:
         if self._log is not None:
             with self._log_lock:
@@ -268,7 +298,9 @@ class Meters:
 
     # Readings
 
-    def energies(self, opened: Edge, closed: Edge, span: str = "window", window: int = 0) -> list[Reading]:
+    def energies(
+        self, opened: Edge, closed: Edge, span: str = "window", window: int = 0, *, period_s: float | None = None
+    ) -> list[Reading]:
         """Energy per channel and scope between two edges.
 
         Args:
@@ -276,13 +308,13 @@ class Meters:
             closed: the later one.
             span: name of the span between them.
             window: index of the window it lies in; -1 outside of any.
+            period_s: period of the work, where it is known.
         """
         primary = self.primaries()
         found = []
         for channel in self.channels:
             for name, scope in channel.scopes.items():
-                first, last = opened.reading(channel, name), closed.reading(channel, name)
-                value, coverage, flags = span_energy(scope, first, last)
+                value, coverage, flags = _energy(channel, name, scope, opened, closed, period_s)
                 found.append(
                     Reading(
                         span=span,
@@ -330,6 +362,14 @@ class Meters:
             joules += last.joules - first.joules
         elapsed = seconds(after.ns - before.ns)
         return joules / elapsed if described and elapsed > 0 else None
+
+
+def _energy(channel: Channel, name: str, scope: Scope, opened: Edge, closed: Edge, period_s: float | None) -> Outcome:
+    """One scope between two edges: by its register, or by its power readings where these are what is read."""
+    if scope.sensor is not None and scope.method is Method.INTEGRATED:
+        return sampled_energy(name, scope, channel.polls, opened.ns, closed.ns, period_s)
+    counted = span_energy(scope, opened.reading(channel, name), closed.reading(channel, name))
+    return held_against_power(name, scope, counted, channel.polls, opened.ns, closed.ns, period_s)
 
 
 def _await_tick(channel: Channel) -> dict[str, Tick]:

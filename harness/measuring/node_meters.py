@@ -76,11 +76,15 @@ class RemoteMeter(Meter):
         """Cumulative joules over there, at a time of this machine's clock."""
         began = now_ns()
         found: Snapshot = self._node.call(ask_here, self._address, "read")
-        return Snapshot(began, found.joules, now_ns() - began)
+        return Snapshot(began, found.joules, now_ns() - began, found.watts)
 
     def conditions(self) -> Sequence[Any]:
         """State of the node's devices."""
         return list(self._node.call(ask_here, self._address, "conditions"))
+
+    def temperatures(self) -> Mapping[str, float]:
+        """Of the node's devices."""
+        return dict(self._node.call(ask_here, self._address, "temperatures"))
 
     def facts(self) -> Mapping[str, object]:
         """What its node says of it; why not, where the node is gone."""

@@ -8,7 +8,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +23,9 @@ from harness.discovery.registry import Registry
 from harness.errors import HarnessError
 from harness.machine import fingerprint, leftovers
 from harness.machine.device_locks import device_locks
-from harness.measuring import plausibility
+from harness.measuring import cool_down, plausibility
 from harness.measuring.channel import Channel
+from harness.measuring.foreign_load import LoadWatch
 from harness.measuring.interruptions import Interruptions
 from harness.measuring.messenger import Messenger
 from harness.measuring.meters import Edge, Meters
@@ -36,9 +37,10 @@ from harness.planning.named_offers import hardware_meters
 from harness.planning.point import Point
 from harness.records.files import side_car_sizes
 from harness.records.paths import ENERGY, ITEMS, OUTPUTS
-from harness.records.record import Measurement, MeterReport, SeenCondition, WarmUp
+from harness.records.record import IDLE, LOADED_IDLE, Measurement, MeterReport, Rest, SeenCondition, WarmUp
+from harness.sample import Scope, now_ns
 from harness.units import si
-from harness.workload import COMMON_COLUMNS, TrialContext, Workload, WorkloadSpec
+from harness.workload import COMMON_COLUMNS, FetchContext, TrialContext, Workload, WorkloadSpec
 
 STABLE_OVER = 5
 """The warm-up looks at the variation of so many last iterations."""
@@ -60,6 +62,8 @@ class Trial:
         self.workload = title("workload", self.spec.name, self.offer)
         self.backend = title("backend", self.point.backend.name, registry.get("backend", self.point.backend.name))
         self.interruptions = Interruptions()
+        self.load = LoadWatch(self.point.foreign_load, job.get("node", "n0"))
+        self.locks: list[dict[str, Any]] = []
         self.columns = {column.name for column in (*self.spec.columns, *COMMON_COLUMNS)}
 
     def phase(self, name: str, text: str = "", done: float | None = None) -> None:
@@ -67,7 +71,7 @@ class Trial:
         self.messenger.send("progress", phase=name, text=text, done=done)
 
     def _waiting(self, message: Mapping[str, object]) -> None:
-        self.messenger.send("waiting", device=message["device"], holder=message["holder"])
+        self.messenger.send("waiting", **{key: value for key, value in message.items() if key != "type"})
 
     def run(self) -> Measurement:
         """Runs the trial; raises what backend, workload or core raise."""
@@ -83,7 +87,9 @@ class Trial:
             with naming(self.workload, "devices"):
                 more = checked_devices(workload.devices(), self.workload, "devices")
             held = {str(device["uuid"]) for device in self.point.devices} | {device.uuid for device in found}
-            with device_locks(tuple({device.uuid for device in more} - held), self._waiting):
+            wait_s = fingerprint.locks().get("wait_s")
+            with device_locks(tuple({device.uuid for device in more} - held), self._waiting, wait_s) as locks:
+                self.locks = [held for held in (fingerprint.locks(), locks) if held]
                 measured = self._measured(backend, workload, (*found, *more), seed)
         finally:
             faults = [*closed(workload, self.workload), *closed(backend, self.backend)]
@@ -108,25 +114,21 @@ class Trial:
             meters.start()
             faults: list[str] = []
             try:
-                self._idle("idle", meters, backend, ledger)
+                self._idle(IDLE, meters, backend, ledger)
                 self.phase("prepare")
                 faults, others, lost = self._prepare(workload, context, meters)
                 devices = tuple(dict.fromkeys([*devices, *others]))
                 silent += lost
-                self._idle("loaded_idle", meters, backend, ledger)
+                rested = self._cool_down(meters)
+                self._idle(LOADED_IDLE, meters, backend, ledger)
                 warm_up = self._warm_up(workload, meters, backend)
                 validation = self._windows(workload, meters, backend, ledger)
-                conditions = (
-                    *meters.conditions(),
-                    *self.interruptions.conditions(ledger.spans),
-                    *plausibility.conditions(ledger.readings, ledger.spans, meters.scopes()),
-                )
+                conditions = self._conditions(meters, ledger)
                 reports = self._reports(meters.channels, silent)
             finally:
                 faults += meters.close()
             written = side_car_sizes(streams)
-        described = {"name": self.point.backend.name}
-        described |= json_mapping(backend.fingerprint(), self.backend, "fingerprint")
+        described = json_mapping(backend.fingerprint(), self.backend, "fingerprint")
         return Measurement(
             run=self.job["run"],
             trial_id=self.job["trial_id"],
@@ -134,20 +136,22 @@ class Trial:
             point=self.job["point"],
             started_utc=self.started_utc,
             environment=fingerprint.environment(),
-            backend=described,
+            backend={"name": self.point.backend.name, **described},
             devices=devices,
             plugins=self.registry.versions(),
             workload=json_mapping(workload.facts(), self.workload, "facts"),
             warm_up=warm_up,
             spans=tuple(ledger.spans),
-            readings=tuple(ledger.readings),
+            readings=tuple(self.load.apportioned(ledger.readings, _scopes(meters))),
             uses=tuple(ledger.uses),
             meters=reports,
-            conditions=tuple(self._judged(seen) for seen in conditions),
+            conditions=(*conditions, *(self._judged(seen) for seen in cool_down.conditions(rested))),
             validation=tuple(validation),
             why_zero=json_mapping(workload.why_zero(), self.workload, "why_zero"),
             flags=(*faults, *self._notable(warm_up)),
             side_cars=written,
+            rest=rested,
+            loads=tuple(self.load.loads),
         )
 
     def _notable(self, warm_up: WarmUp) -> tuple[str, ...]:
@@ -164,7 +168,9 @@ class Trial:
         """Loads the work; faults of meters, devices of other nodes, and the meters there that do not read."""
         with naming(self.workload, "prepare"):
             workload.prepare(context)
-            faults = meters.attach(expect(workload.processes(), Mapping, self.workload, "processes"))
+            processes = expect(workload.processes(), Mapping, self.workload, "processes")
+            faults = meters.attach(processes)
+            self.load.attach(processes.values())
         with naming(self.workload, "nodes"):
             nodes = list(workload.nodes())
         known = [scope for channel in meters.channels for scope in channel.scopes]
@@ -172,11 +178,16 @@ class Trial:
         meters.add(reading)
         return list(faults), [device for node in nodes for device in node.devices], silent
 
-    @staticmethod
-    def _reports(reading: Sequence[Channel], silent: Sequence[Channel]) -> tuple[MeterReport, ...]:
+    def _reports(self, reading: Sequence[Channel], silent: Sequence[Channel]) -> tuple[MeterReport, ...]:
         facts = [json_mapping(ch.meter.facts(), f"meter {ch.name!r}", "facts") for ch in reading]
         return tuple(
-            MeterReport(name=ch.name, asked=ch.asked, scopes=ch.scopes, missing=ch.missing, facts=fact)
+            MeterReport(
+                name=ch.name,
+                asked=ch.asked,
+                scopes=self.load.described(ch.scopes),
+                missing=ch.missing,
+                facts=fact,
+            )
             for ch, fact in zip([*reading, *silent], [*facts, *({} for _ in silent)], strict=True)
         )
 
@@ -198,16 +209,43 @@ class Trial:
             self.messenger.send("failed", kind="failed", reason=reason)
             os._exit(1)
 
+    def _conditions(self, meters: Meters, ledger: Ledger) -> tuple[SeenCondition, ...]:
+        """What was seen of devices, of this process, and of the machine around it."""
+        seen = (
+            *meters.conditions(),
+            *self.interruptions.conditions(ledger.spans),
+            *plausibility.conditions(ledger.readings, ledger.spans, meters.scopes()),
+            *self.load.conditions(_scopes(meters), modelled=self.spec.modelled),
+            *_not_excluded(self.locks, f"{self.load.node}/host"),
+        )
+        return tuple(map(self._judged, seen))
+
     def _judged(self, seen: SeenCondition) -> SeenCondition:
         """A software power cap fails the trial unless the suite expects it."""
         if seen.kind == "power_cap" and self.point.power_cap != "expected":
             return replace(seen, fails=True)
         return seen
 
+    def _cool_down(self, meters: Meters) -> Rest | None:
+        """After loading, whose heat counts too, and before all that is measured with the work loaded."""
+        rule = self.point.cool_down
+        if rule is None:
+            return None
+        return cool_down.cool_down(rule, meters, time.sleep, lambda text, done: self.phase("cool-down", text, done))
+
     def _idle(self, name: str, meters: Meters, backend: Backend, ledger: Ledger) -> None:
         if self.point.idle_seconds > 0:
             self.phase(name)
             rest(name, self.point.idle_seconds, meters, backend, ledger, time.sleep)
+
+    def _after(self, workload: Workload) -> Callable[[OpenWindow], None]:
+        """What is done after a window has closed: the load of the machine was read up to here."""
+
+        def after(window: OpenWindow) -> None:
+            self.load.close(window.index)
+            workload.after_window(window)
+
+        return after
 
     def _open_window(self, index: int, meters: Meters, backend: Backend) -> OpenWindow:
         wanted = self.point.windows
@@ -219,6 +257,7 @@ class Trial:
             min_seconds=wanted.min_seconds if index >= 0 else 0.0,
             min_iterations=wanted.min_iterations if index >= 0 else 1,
             max_seconds=wanted.max_seconds if index >= 0 else None,
+            modelled=self.spec.modelled,
         )
 
     def _warm_up(self, workload: Workload, meters: Meters, backend: Backend) -> WarmUp:
@@ -259,8 +298,9 @@ class Trial:
         for index in range(count):
             self.phase("window", f"window {index + 1} of {count}", index / count)
             window = self._open_window(index, meters, backend)
+            self.load.open()
             with naming(self.workload, f"window {index + 1}"):
-                measure(window, workload.run, meters, backend, ledger, after=workload.after_window)
+                measure(window, workload.run, meters, backend, ledger, after=self._after(workload))
                 said = expect(workload.validate(), Mapping, self.workload, "validate")
                 quality = {str(name): float(value) for name, value in said.items()}
                 finished = workload.finished()
@@ -269,6 +309,43 @@ class Trial:
             if finished:
                 break
         return validation
+
+
+def fetch(trial: Trial) -> None:
+    """Brings what a trial's work needs from elsewhere; raises what the workload raises."""
+    options = trial.spec.options.model_validate(dict(trial.point.options))
+    workload: Workload = made(trial.offer, "workload", options, Workload)
+    context = FetchContext(
+        cache=Path(trial.job["cache"]),
+        progress=lambda text, done: trial.phase("fetch", text, done),
+        log=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - the worker's log
+    )
+    try:
+        with naming(trial.workload, "fetch"):
+            workload.fetch(context)
+    finally:
+        closed(workload, trial.workload)
+
+
+def _not_excluded(locks: Sequence[Mapping[str, Any]], scope: str) -> list[SeenCondition]:
+    """Said where nothing keeps other users' runs off the devices of this one."""
+    told = dict.fromkeys(str(held.get("not_excluded", "")) for held in locks if held.get("fallback"))
+    return [
+        SeenCondition(
+            kind="device_lock_not_shared",
+            scope=scope,
+            detail=f"the device locks do not exclude {text}",
+            fails=False,
+            count=1,
+            first_ns=now_ns(),
+        )
+        for text in told
+    ]
+
+
+def _scopes(meters: Meters) -> dict[str, Scope]:
+    """What is read, by the first meter that reads it."""
+    return {name: scope for channel in reversed(meters.channels) for name, scope in channel.scopes.items()}
 
 
 def closed(opened: Workload | Backend, plugin: str) -> list[str]:

@@ -21,6 +21,8 @@ ENERGY_SECONDS: Final = 30.0
 """An energy window below this, or below 100 counter ticks, or below 20 iterations, is `short` and never gated."""
 ENERGY_TICKS: Final = 100
 ITERATIONS: Final = 20
+SHORTEST_S: Final = 1e-9
+"""Modelled work takes at least so long: the resolution of a clock."""
 TIME_SECONDS: Final = 1.0
 """A window below this, or below 20 iterations, is `short_time`: not even its times are gated."""
 
@@ -53,6 +55,7 @@ class OpenWindow:
         min_seconds: float,
         min_iterations: int,
         max_seconds: float | None = None,
+        modelled: bool = False,
     ) -> None:
         self._index = index
         self._meters = meters
@@ -69,6 +72,8 @@ class OpenWindow:
         self.uses: list[DeviceUse] = []
         self.marks: list[tuple[str, Edge, Edge]] = []
         self._ids: set[str] = set()
+        self.modelled = modelled
+        self.simulated_s: float | None = None
         self.last_end_ns = 0
 
     @property
@@ -126,6 +131,21 @@ class OpenWindow:
             DeviceUse(device=device, role=role, busy_s=busy_s, reserved_s=reserved_s, stands_for=stands_for)
         )
 
+    def simulated_duration(self, seconds: float) -> None:
+        """Adds to how long the modelled work takes on its own clock."""
+        if finite(seconds) is None or seconds < SHORTEST_S:
+            raise PluginError(f"a simulated duration of {seconds!r:.60} s", accepted="a finite number, at least 1 ns")
+        self.modelled = True
+        self.simulated_s = (self.simulated_s or 0.0) + seconds
+
+    def check_reserved(self) -> None:
+        """Refuses device rows that are longer than the modelled work: their power would lie above what is declared."""
+        for use in self.uses:
+            if self.simulated_s is not None and use.reserved_s > self.simulated_s * (1 + 1e-9):
+                raise PluginError(
+                    f"device {use.device!r} was reserved for {use.reserved_s} s of a simulated {self.simulated_s} s"
+                )
+
     @contextmanager
     def mark(self, name: str) -> Iterator[None]:
         """Opens a nested span. Its counters are not waited for, so its bound is the wider one."""
@@ -169,13 +189,17 @@ def measure(
     What `after` marks is kept with the window but lies outside of its span, its duration and its energy.
     """
     backend.synchronize()
+    cold = meters.temperatures()
     opened = meters.opening(align=True)
     window.restart_clock(opened.ns)
     work(window)
     backend.synchronize()
     closed = meters.closing(align=True)
+    celsius = _both(cold, meters.temperatures())
     window.finish_iteration()
+    meters.settle(closed)
     after(window)
+    window.check_reserved()
     span = Span(
         name="window",
         window=window.index,
@@ -183,14 +207,22 @@ def measure(
         end_ns=closed.ns,
         start_utc_s=meters.utc_s(opened.ns),
         iterations=window.iteration,
-        flags=shortness(meters, seconds(closed.ns - opened.ns), window.iteration),
+        # What is too short is too short for an instrument or a clock, and modelled work is read by neither.
+        flags=() if window.modelled else shortness(meters, seconds(closed.ns - opened.ns), window.iteration),
+        modelled=window.modelled,
+        simulated_s=window.simulated_s,
+        celsius=celsius,
     )
     ledger.spans.append(span)
-    ledger.readings += meters.energies(opened, closed, "window", window.index)
+    period_s = seconds(closed.ns - opened.ns) / window.iteration if window.iteration > 1 else None
+    ledger.readings += meters.energies(opened, closed, "window", window.index, period_s=period_s)
+    for _, _, ended in window.marks[-1:]:
+        meters.settle(ended)
     for name, begun, ended in window.marks:
         start = meters.utc_s(begun.ns)
         ledger.spans.append(Span(name=name, window=window.index, start_ns=begun.ns, end_ns=ended.ns, start_utc_s=start))
         ledger.readings += meters.energies(begun, ended, name, window.index)
+    meters.forget(closed)
     ledger.uses += [WindowUse(window=window.index, use=use) for use in window.uses]
     _write(ledger.items, window.items)
     _write(ledger.outputs, ({"item_id": item, "window": window.index, "output": out} for item, out in window.outputs))
@@ -202,13 +234,27 @@ def rest(
 ) -> None:
     """Measures an idle stretch (`idle`, `loaded_idle`): two readings with nothing between but the sampling."""
     backend.synchronize()
+    cold = meters.temperatures()
     opened = meters.opening(align=True)
     sleep(duration_s)
     closed = meters.closing(align=True)
+    meters.settle(closed)
     ledger.spans.append(
-        Span(name=name, window=-1, start_ns=opened.ns, end_ns=closed.ns, start_utc_s=meters.utc_s(opened.ns))
+        Span(
+            name=name,
+            window=-1,
+            start_ns=opened.ns,
+            end_ns=closed.ns,
+            start_utc_s=meters.utc_s(opened.ns),
+            celsius=_both(cold, meters.temperatures()),
+        )
     )
     ledger.readings += meters.energies(opened, closed, name, -1)
+
+
+def _both(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """Scope -> its temperature at either end, of those that were read at both."""
+    return {scope: (at, after[scope]) for scope, at in before.items() if scope in after}
 
 
 def _write(stream: IO[str], rows: Iterator[Mapping[str, object]] | list[dict[str, object]]) -> None:

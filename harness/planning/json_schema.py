@@ -77,6 +77,8 @@ def _with_variables(schema: Any) -> Any:
         return [_with_variables(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
+    if "oneOf" in schema:  # a variable may fit several of them
+        schema = {("anyOf" if key == "oneOf" else key): value for key, value in schema.items()}
     inner = {
         str(_WORDS.get(key, key) if isinstance(value, int | float) else key): (
             value if key in {"default", "const", "enum", "examples"} else _with_variables(value)

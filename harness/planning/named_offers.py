@@ -7,6 +7,7 @@ all that the trial opens, every plugin is imported, as for a job that names none
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
@@ -15,7 +16,8 @@ from typing import Any
 from harness.discovery.registry import Registry, load_plugins
 from harness.hookspecs import PROJECT_NAME
 from harness.meter import MeterSpec
-from harness.planning.point import Choice, Point
+from harness.planning.point import Choice, Point, canonical
+from harness.workload import WorkloadSpec
 
 Offers = Sequence[Mapping[str, Any]]
 """The plugin specs that a point needs, as `job.json` has them: fields of `NamedOffer`."""
@@ -59,6 +61,13 @@ def offers_of(point: Point, registry: Registry) -> Offers:
         )
         found.append(asdict(named))
     return found
+
+
+def fetch_key(point: Point, registry: Registry) -> str:
+    """Stands for all that a point's workload fetches before devices are locked; empty where that is nothing."""
+    spec: WorkloadSpec = registry.get("workload", point.workload).spec
+    chosen = {name: point.options.get(name) for name in spec.fetched_by}
+    return hashlib.sha256(canonical([point.workload, chosen]).encode()).hexdigest()[:12] if chosen else ""
 
 
 def named_in(job: Mapping[str, Any]) -> list[NamedOffer] | None:

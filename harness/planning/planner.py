@@ -18,10 +18,10 @@ from harness.impact import ImpactMeterSpec
 from harness.meter import MeterSpec
 from harness.planning import matrix
 from harness.planning.faults import Place, faults, real_path
+from harness.planning.known_metrics import Known, at_most, known_of, precision, unknown_metrics
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
 from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
-from harness.planning.suite import CHOICE_KEYS, FREE_KEYS, Case, Named, Suite
-from harness.planning.trial_rules import Windows
+from harness.planning.suite import Case, Named, Suite, missing_variable, windows_of
 from harness.quantity import Unavailable
 from harness.workload import COMMON_COLUMNS, WorkloadSpec
 
@@ -87,16 +87,15 @@ class _Planner:
         self._probed: dict[str, Sequence[Device] | Unavailable] = {}
 
     def suite(self, suite: Suite) -> None:
-        units: set[str] = set()
+        known: list[Known] = []
         for number, case in enumerate(suite.cases):
             setting = self._setting(suite, number, case)
             if setting is None or len(self.errors) > _LIMIT_ERRORS:
                 continue
-            units.update(setting.point.functional_units)
+            known.append(known_of(setting.point, setting.spec, self.registry))
             self._points(setting)
-        for number, rule in enumerate(suite.gate):
-            if rule.per is not None and rule.per not in units and not self.errors:
-                self._fault(suite, ("gate", number, "per"), f"no case has the functional unit {rule.per!r}", units)
+        if not self.errors and not suite.document.unset:
+            self.errors += unknown_metrics(suite, known)
 
     def _fault(self, suite: Suite, path: Keys, message: str, known: set[str]) -> None:
         name = str(suite.document.at(path) or path[-1])
@@ -109,7 +108,7 @@ class _Planner:
     def _setting(self, suite: Suite, number: int, case: Case) -> _Setting | None:
         at: Keys = ("cases", number)
         before = len(self.errors)
-        missing = _missing(suite, number, case)
+        missing = missing_variable(suite, number, case)
         offer = None if unset(case.workload) else self._offer(suite, (*at, "workload"), "workload", case.workload)
         spec = offer.spec if offer else WorkloadSpec(name=case.workload, summary="", factory=_no_factory)
         own = at if case.backend is not None else ()
@@ -124,7 +123,7 @@ class _Planner:
             suite, (*own, "scorers"), "scorer", suite.scorers if case.scorers is None else case.scorers
         )
         units = self._units(suite, at, case, spec, scorers) if offer and not missing else {}
-        windows = _windows(suite, number, case)
+        windows = windows_of(suite, number, case)
         if len(self.errors) > before:
             return None
         requires = {key: value for key, value in case.requires if value is not None}
@@ -141,15 +140,18 @@ class _Planner:
             backend=backend,
             meters=meters,
             scorers=scorers,
-            trials=case.trials or suite.trials,
+            trials=at_most(case.trials or suite.trials),
+            precision=precision(case.trials or suite.trials, suite, units),
             seed=suite.seed,
             windows=windows,
             warm_up=suite.warm_up,
+            cool_down=suite.cool_down,
             idle_seconds=suite.idle_seconds,
             limits=suite.limits,
             functional_units=units,
             requires=requires,
             power_cap=suite.power_cap,
+            foreign_load=suite.foreign_load,
             devices=devices,
         )
         plugin = str(offer.plugin) if offer else ""
@@ -344,30 +346,6 @@ def unset(text: str) -> bool:
 
 def _no_factory(_options: object) -> Any:
     raise AssertionError("a stand-in for an unset name is never made")
-
-
-def _missing(suite: Suite, number: int, case: Case) -> str:
-    """The first unset environment variable that all points of a case need; empty if there is none."""
-    for path, name in suite.document.unset.items():
-        if path[0] != "cases":
-            overridden = path[0] in CHOICE_KEYS and getattr(case, str(path[0]), None) is not None
-            concerns = path[0] != "description" and not overridden
-        else:
-            concerns = path[1] == number and path[2] not in FREE_KEYS
-        if concerns:
-            return name
-    return ""
-
-
-def _windows(suite: Suite, number: int, case: Case) -> Windows:
-    """The suite's windows, with what the case says over them."""
-    if case.windows is None:
-        return suite.windows
-    said = suite.document.at(("cases", number, "windows"))
-    try:
-        return dataclasses.replace(suite.windows, **{key: getattr(case.windows, key) for key in said})
-    except ValueError as error:
-        raise suite.document.error(("cases", number, "windows"), str(error)) from None
 
 
 def _unit(unit: FunctionalUnit) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, ValidationError
 from harness.backend import Device
 from harness.errors import UsageError
 from harness.impact import ImpactMeterSpec
-from harness.planning.trial_rules import Limits, WarmUpRule, Windows
+from harness.planning.trial_rules import CoolDown, ForeignLoad, Limits, Precision, WarmUpRule, Windows
 from harness.records.files import adapter
 
 
@@ -30,9 +30,9 @@ class Choice:
     auto: bool = False
 
 
-def _by_field(limits: object) -> object:
-    """Limits by the names of their fields, which carry units; a suite's shorter keys are aliases of them."""
-    return Limits(**limits) if isinstance(limits, Mapping) else limits
+def _by_field(kind: type[Limits | CoolDown]) -> BeforeValidator:
+    """Reads a rule by the names of its fields, which carry units; a suite's shorter keys are aliases of them."""
+    return BeforeValidator(lambda found: kind(**found) if isinstance(found, Mapping) else found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +51,18 @@ class Point:
         backend: where it runs.
         meters: meters and impact meters in the suite's order, `auto` expanded.
         scorers: run after the windows.
-        trials: how many fresh processes.
+        trials: how many fresh processes; at most so many where there is a precision.
+        precision: at which fewer trials do, with its metric; None where their number is fixed.
         seed: of the suite.
         windows: how long is measured.
         warm_up: how long is warmed up.
+        cool_down: how long a trial rests before its warm-up.
         idle_seconds: how long idle power is read.
         limits: when a trial is ended.
         functional_units: name -> `{"sum": column, "where": {column: condition}}`.
         requires: what the machine must have.
         power_cap: `expected` where a power cap does not fail a trial.
+        foreign_load: how much other processes may work beside it.
         devices: what the backend's probe found, as JSON; empty before probing.
     """
 
@@ -77,19 +80,33 @@ class Point:
     meters: tuple[Choice, ...] = ()
     scorers: tuple[Choice, ...] = ()
     trials: int = 3
+    precision: Precision | None = None
     seed: int = 0
     windows: Windows = field(default_factory=Windows)
     warm_up: WarmUpRule = field(default_factory=WarmUpRule)
+    cool_down: Annotated[CoolDown | None, _by_field(CoolDown)] = None
     idle_seconds: float = 0.0
-    limits: Annotated[Limits, BeforeValidator(_by_field)] = field(default_factory=Limits)
+    limits: Annotated[Limits, _by_field(Limits)] = field(default_factory=Limits)
     functional_units: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     requires: Mapping[str, Any] = field(default_factory=dict)
     power_cap: str = "unexpected"
+    foreign_load: ForeignLoad = field(default_factory=ForeignLoad)
     devices: tuple[Mapping[str, Any], ...] = ()
 
+    @property
+    def at_least(self) -> int:
+        """How many trials there are in any case."""
+        return self.trials if self.precision is None else self.precision.at_least
+
     def to_json(self) -> dict[str, Any]:
-        """This point as JSON values."""
-        return dict(adapter(Point).dump_python(self, mode="json"))
+        """This point as JSON values; without `cool_down` where there is none.
+
+        A gate hands points to the workers of a base, whose older harness refuses a key that it does not know.
+        """
+        written = dict(adapter(Point).dump_python(self, mode="json"))
+        if self.cool_down is None:
+            del written["cool_down"]
+        return written
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any] | str) -> Point:

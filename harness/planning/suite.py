@@ -5,6 +5,7 @@ Keys are strict. Options of plugins are kept as written; planning validates them
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from pydantic import (
     PrivateAttr,
     ValidationError,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 
@@ -30,7 +32,17 @@ from harness.planning import located_yaml as suite_yaml
 from harness.planning.faults import faults, real_path
 from harness.planning.located_yaml import Document, Keys, raise_all, short
 from harness.planning.secrecy import refuse_secrets
-from harness.planning.trial_rules import Count, Limits, Seconds, WarmUpRule, Windows, no_bool
+from harness.planning.trial_rules import (
+    CoolDown,
+    ForeignLoad,
+    Limits,
+    Seconds,
+    Trials,
+    WarmUpRule,
+    Windows,
+    no_bool,
+)
+from harness.records.metric import never_gated
 
 FREE_KEYS: Final = frozenset({"options", "matrix", "include", "exclude"})
 """Keys of a case whose values belong to the workload."""
@@ -149,7 +161,7 @@ class Case(Options):
         include: options that extend the combinations with the same matrix values, or make a point of their own.
         exclude: values of matrix options; combinations that have all values of an entry are left out.
         functional_units: name -> what is counted; the workload's own units if not set.
-        trials: fresh processes a point, in place of the suite's.
+        trials: fresh processes a point, or how well to know it, in place of the suite's.
         windows: keys that replace those of the suite's `windows`.
     """
 
@@ -164,7 +176,7 @@ class Case(Options):
     include: list[dict[str, Any]] = Field([])
     exclude: list[Annotated[dict[str, Any], Field(min_length=1)]] = Field([])
     functional_units: dict[Name, Unit] = Field({})
-    trials: Count | None = None
+    trials: Trials | None = None
     windows: Windows | None = None
 
 
@@ -187,6 +199,13 @@ class GateRule(Options):
     at_most: Number | None = None
     direction: Literal["higher_is_better", "lower_is_better"] | None = None
 
+    @field_validator("metric")
+    @classmethod
+    def _gated(cls, metric: str) -> str:
+        if reason := never_gated(metric):
+            raise ValueError(reason)
+        return metric
+
     @model_validator(mode="after")
     def _judges(self) -> GateRule:
         if self.worse_by_at_most is None and self.at_least is None and self.at_most is None:
@@ -203,16 +222,20 @@ class Suite(Options):
         backend: where the work runs: the name of a backend, or a mapping with `name` and its options.
         meters: names of meters, each alone or with a mapping of its options; `auto` tries every meter marked so.
         scorers: names of scorers, each alone or with a mapping of its options; they add quality columns.
-        trials: how often each point is measured, each time in a fresh process.
+        trials: how often each point is measured, each time in a fresh process: a number, or `at_least`, `until` and
+            `at_most` to stop each point once its result is known that well.
         seed: decides the order of trials and the seed that each trial gives its workload.
         windows: how long is measured.
         warm_up: how long is warmed up before.
-        idle_seconds: how long idle power is measured, before the workload is loaded and once more after; 0 for not.
+        cool_down: how long each trial rests before its warm-up, until devices are cool; it does not if not set.
+        idle_seconds: how long idle power is measured in every trial, before the workload is loaded and once more after,
+            so that a trial takes twice as much longer; 30 s or more for a good bound, 0 for not.
         limits: when a trial is ended as failed.
         cases: the workloads with their options.
         gate: rules that `harness gate` judges by.
         calibration: whether a gate passes only where a calibration of the same runner vouches for it.
         power_cap: whether clocks held down by a power limit are expected; unexpected, they fail the trial.
+        foreign_load: how much other processes may work beside a trial, and whether their share of energy is taken off.
         executor: what runs the trials: a name, or a mapping with `name` and its options; `local` if not set.
     """
 
@@ -221,16 +244,18 @@ class Suite(Options):
     backend: NamedChoice = Named("host")
     meters: list[ListedChoice] = Field([Named("auto")])
     scorers: list[ListedChoice] = Field([])
-    trials: Count = 3
+    trials: Trials = 3
     seed: Annotated[int, BeforeValidator(no_bool), Field(ge=0)] = 0
     windows: Windows = Windows()
     warm_up: WarmUpRule = WarmUpRule()
+    cool_down: CoolDown | None = None
     idle_seconds: Seconds = 0.0
     limits: Limits = Limits()
     cases: Annotated[list[Case], Field(min_length=1)]
     gate: list[GateRule] = Field([])
     calibration: Literal["required", "optional"] = "required"
     power_cap: Literal["expected", "unexpected"] = "unexpected"
+    foreign_load: ForeignLoad = ForeignLoad()
     executor: NamedChoice | None = None
 
     _document: Document = PrivateAttr(default_factory=lambda: Document("-"))
@@ -298,3 +323,27 @@ def _without_unset(document: Document) -> dict[str, Any]:
         if isinstance(owner, dict) and keys[0] not in FREE_KEYS | CHOICE_KEYS | _TEXT_KEYS:
             owner.pop(keys[0], None)
     return data
+
+
+def missing_variable(suite: Suite, number: int, case: Case) -> str:
+    """The first unset environment variable that all points of a case need; empty if there is none."""
+    for path, name in suite.document.unset.items():
+        if path[0] != "cases":
+            overridden = path[0] in CHOICE_KEYS and getattr(case, str(path[0]), None) is not None
+            concerns = path[0] != "description" and not overridden
+        else:
+            concerns = path[1] == number and path[2] not in FREE_KEYS
+        if concerns:
+            return name
+    return ""
+
+
+def windows_of(suite: Suite, number: int, case: Case) -> Windows:
+    """The suite's windows, with what the case says over them."""
+    if case.windows is None:
+        return suite.windows
+    said = suite.document.at(("cases", number, "windows"))
+    try:
+        return dataclasses.replace(suite.windows, **{key: getattr(case.windows, key) for key in said})
+    except ValueError as error:
+        raise suite.document.error(("cases", number, "windows"), str(error)) from None

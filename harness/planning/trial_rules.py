@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from harness.options import Duration, Share, Size
 
@@ -24,6 +24,45 @@ def no_bool(value: object) -> object:
 
 Count = Annotated[int, BeforeValidator(no_bool), Field(ge=1, le=LIMIT_TRIALS)]
 Seconds = Annotated[Duration, Field(le=31_536_000.0)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """How many trials: until the value of a metric is known so well, between a least and a greatest number.
+
+    A point ends when Student's 95 % interval of the mean logarithm of its trials is no wider, to either side, than
+    `until`. The number of trials then depends on their values, so the interval holds the truth somewhat less often
+    than 95 %: it says when to stop, and bounds no error.
+
+    Attributes:
+        at_least: trials before a point may end.
+        until: half-width of the interval at which it ends, relative to the value: `2%`.
+        at_most: trials after which it ends, however wide the interval is.
+        metric: whose interval; if not set, that of the suite's first rule of the gate, else `duration_s`.
+        per: functional unit that the metric is divided by; if no metric is set, that of the rule, else the first one.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    at_least: Annotated[Count, Field(ge=3)] = 3
+    until: Annotated[Share, Field(gt=0)]
+    at_most: Count = 20
+    metric: str | None = None
+    per: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.at_most < self.at_least:
+            raise ValueError(f"at_most {self.at_most} is less than at_least {self.at_least}")
+
+
+def _is_precision(value: object) -> str:
+    return "precision" if isinstance(value, dict | Precision) else "number"
+
+
+Trials = Annotated[
+    Annotated[Count, Tag("number")] | Annotated[Precision, Tag("precision")], Discriminator(_is_precision)
+]
+"""A number of trials, or how well a metric is to be known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +109,23 @@ class WarmUpRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CoolDown:
+    """How long a trial rests before its warm-up, so that each begins equally warm.
+
+    Attributes:
+        to_celsius: it rests until every temperature that a meter reads is at most this, in °C; not awaited if not set.
+        at_most_s: the longest that is waited for the temperature; a trial that is still warmer is flagged, and goes on.
+        pause_s: how long it rests where no meter reads a temperature, or where none is awaited.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    to_celsius: Annotated[float, BeforeValidator(no_bool), Field(gt=-273.15, le=150.0)] | None = None
+    at_most_s: Annotated[Seconds, Field(validation_alias="at_most")] = 300.0
+    pause_s: Annotated[Seconds, Field(validation_alias="pause")] = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """When a trial is ended as failed.
 
@@ -84,3 +140,20 @@ class Limits:
     trial_s: Annotated[Seconds, Field(validation_alias="trial", gt=0)] = 3600.0
     silence_s: Annotated[Seconds, Field(validation_alias="silence", gt=0)] = 600.0
     memory_bytes: Annotated[Size | None, Field(validation_alias="memory")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignLoad:
+    """What is said and done where other processes worked beside the trial.
+
+    Attributes:
+        at_most: share of the machine's processor time that other processes and a hypervisor may have had in a window;
+            above it the trial carries the condition `foreign_load`, and no gate judges energy that holds theirs.
+        apportion: charges the work, of scopes that count the whole machine, its share of the processor time that was
+            spent: an estimate, whose bound reaches from 0 to the whole; the whole is kept beside it.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    at_most: Annotated[Share, Field(ge=0, le=1)] = 0.05
+    apportion: bool = False

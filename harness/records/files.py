@@ -7,15 +7,23 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from harness.errors import MeasurementError
+from harness.quantity import Amount, Method, Unavailable
 from harness.records.paths import FAILURE, ITEMS, MEASUREMENT, RECORD
-from harness.records.record import SCHEMA_VERSION, Measurement, Record
+from harness.records.record import NO_SIMULATED_DURATION, SCHEMA_VERSION, SIMULATOR, AnyValue, Measurement, Record
+
+OLD_CLOCK: Final = (
+    "modelled work, recorded before it had a clock of its own: what is charged by time is charged for the simulator's "
+    "time on this machine"
+)
+"""Flag of a record whose impacts may rest on how long a simulator ran."""
 
 _T = TypeVar("_T")
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {}
@@ -120,7 +128,38 @@ def load_record(folder: Path) -> Record:
         reference = content["measurement"]
         if reference.keys() == {"file", "sha256"}:
             content["measurement"] = _referred(folder, reference)
-    return _parsed(path, content, Record)
+    return _restated(_parsed(path, content, Record))
+
+
+def _restated(found: Record) -> Record:
+    """An older record of modelled work, whose windows do not say so: what the simulator's time divided is missing."""
+    if not found.modelled or f"{SIMULATOR}s" in found.totals:
+        return found
+    missing = Unavailable(NO_SIMULATED_DURATION)
+    timed = dict.fromkeys({"duration_s", "power_w"} & found.totals.keys(), missing)
+    totals = {name: _simulated(value) for name, value in found.totals.items()}
+    return replace(
+        found,
+        totals=totals | {f"{SIMULATOR}s": found.totals.get("duration_s", missing)} | timed,
+        units={
+            name: replace(
+                unit,
+                count=replace(unit.count, method=Method.SIMULATED),
+                rate=missing,
+                costs={
+                    metric: missing if metric == "duration_s" else _simulated(value)
+                    for metric, value in unit.costs.items()
+                },
+                shares={share: _simulated(value) for share, value in unit.shares.items()},
+            )
+            for name, unit in found.units.items()
+        },
+        flags=(*found.flags, OLD_CLOCK),
+    )
+
+
+def _simulated(value: AnyValue) -> AnyValue:
+    return value.as_weak_as(Method.SIMULATED) if isinstance(value, Amount) else value
 
 
 def _referred(folder: Path, reference: Mapping[str, object]) -> Measurement:

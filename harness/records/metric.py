@@ -7,16 +7,50 @@ is named).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from harness.errors import UsageError, did_you_mean
 from harness.quantity import Amount, Value
-from harness.records.record import Record
+from harness.records.record import SIMULATOR, Record
 
 RATE = "rate"
 """Name of a functional unit's rate among its metrics; the others are named as in the record's costs."""
+QUANTILES: Final = {"p50": 0.5, "p95": 0.95}
+"""Statistics of a column besides its `mean`."""
+MEASURED: Final = ("duration_s", "energy_j", "power_w")
+"""Totals that a trial has without any impact meter; an energy also by scope, as `energy_j:n0/host`."""
+
+
+ABOVE_IDLE = "energy_above_idle_j"
+"""Gross energy less idle power times duration; `<name>:<scope>` of one scope, as with `energy_j`."""
+IDLE_POWER = "idle_power_w"
+"""Before the workload is loaded."""
+LOADED_IDLE_POWER = "loaded_idle_power_w"
+"""With the workload loaded and no work."""
+POWERS = frozenset({"power_w", IDLE_POWER, LOADED_IDLE_POWER})
+"""Never divided by a functional unit."""
+
+
+def idle_measured(totals: Container[str]) -> bool:
+    """Whether readings of a trial, or of several, hold an idle power."""
+    return IDLE_POWER in totals or LOADED_IDLE_POWER in totals
+
+
+def never_gated(name: str) -> str:
+    """Why no gate may judge a metric; an empty string where it may."""
+    if base_name(name) != ABOVE_IDLE:
+        return ""
+    return (
+        f"{name!r} is never gated: a difference of two energies may be 0 or less; accepted: energy_j, the gross energy"
+    )
+
+
+def base_name(name: str) -> str:
+    """The reading that a name speaks of, without the scope: `energy_j` of `energy_j:n0/host`."""
+    return name.partition(":")[0]
 
 
 class Kind(StrEnum):
@@ -68,7 +102,7 @@ class Metric:
 
     def kind(self, record: Record) -> Kind:
         """Whether it is an energy (or an impact of one), a time, or neither."""
-        if self.name in {RATE, "duration_s"}:
+        if self.name in {RATE, "duration_s", f"{SIMULATOR}s"}:
             return Kind.TIME
         column = self.name.partition(".")[0]
         if self.per is None and column in record.columns:

@@ -11,11 +11,24 @@ from pydantic import ConfigDict, Field
 from harness.backend import Device
 from harness.functional_unit import Sweep, UnitCount
 from harness.impact import DeviceUse, Factor
-from harness.quantity import Amount, Unavailable, Undefined
+from harness.quantity import Amount, Method, Unavailable, Undefined, Value
 from harness.sample import Scope
 
 SCHEMA_VERSION: Final = 1
 """Grows when a reader of older records must do something different."""
+
+IDLE: Final = "idle"
+"""Span of an idle stretch before the workload is loaded."""
+LOADED_IDLE: Final = "loaded_idle"
+"""Span of an idle stretch with the workload loaded and no work."""
+FOREIGN_LOAD: Final = "foreign_load"
+"""Kind of the condition that other processes, or a hypervisor, had more of the processor time than they may."""
+
+SIMULATOR: Final = "simulator_"
+"""Prefix of the totals that say what the computation of modelled work took on this machine; no unit is charged."""
+
+NO_SIMULATED_DURATION: Final = "modelled work that gave no simulated duration: the clock timed the model alone"
+"""Why there is no duration, rate or power of a modelled window."""
 
 AnyValue = Annotated[Amount | Unavailable | Undefined, Field(discriminator="kind")]
 
@@ -32,6 +45,9 @@ class Span:
         start_utc_s: wall clock at the start, derived from the one anchor; a label, never a duration.
         iterations: iterations finished in it.
         flags: `short`, ...
+        modelled: whether no machine did the work: then start, end and readings are those of the model's computation.
+        simulated_s: how long modelled work takes on its own clock; None where the workload did not say.
+        celsius: scope -> its temperature right before the opening and right after the closing edge, in °C.
     """
 
     name: str
@@ -41,11 +57,23 @@ class Span:
     start_utc_s: float
     iterations: int = 0
     flags: tuple[str, ...] = ()
+    modelled: bool = False
+    simulated_s: float | None = None
+    celsius: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def duration_s(self) -> float:
         """Length on the monotonic clock, in seconds."""
         return (self.end_ns - self.start_ns) * 1e-9
+
+    @property
+    def work(self) -> Value:
+        """How long the work took: the clock's seconds, or what modelled work says of itself, never the model's own."""
+        if not self.modelled:
+            return Amount.exact(self.duration_s, "s")
+        if self.simulated_s is None:
+            return Unavailable(NO_SIMULATED_DURATION)
+        return Amount.of(self.simulated_s, "s", Method.SIMULATED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +88,7 @@ class Reading:
         primary: whether this meter counts for the scope; the others are cross-checks.
         value: joules, or why there are none.
         coverage: share of the span with valid data.
+        whole: what was read of the whole machine, where `value` is the work's share of it by processor time.
         flags: `not aligned`, `counter reset`, `low coverage`, `implausible readings`, `power above limit`, ...
     """
 
@@ -70,7 +99,31 @@ class Reading:
     primary: bool
     value: AnyValue
     coverage: float | None = None
+    whole: AnyValue | None = None
     flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowLoad:
+    """Processor time of the worker's machine over a window: all logical CPUs together, in seconds.
+
+    Attributes:
+        window: its index.
+        own_s: what the work's processes spent, ended ones included.
+        others_s: what all others spent.
+        stolen_s: what a hypervisor gave to others.
+        machine_s: all of it, waiting included.
+        resolution_s: how well the differences are known.
+        unknown: why there are no numbers; empty where there are.
+    """
+
+    window: int
+    own_s: float | None = None
+    others_s: float | None = None
+    stolen_s: float | None = None
+    machine_s: float | None = None
+    resolution_s: float | None = None
+    unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +177,23 @@ class WarmUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """How a trial cooled down before its warm-up.
+
+    Attributes:
+        waited_s: how long it rested.
+        to_celsius: the temperature that was awaited, in °C; None for a plain pause.
+        celsius: scope -> temperature at the end, in °C; empty where no meter reads one.
+        cooled: whether all were at most `to_celsius`; None where that cannot be said.
+    """
+
+    waited_s: float
+    to_celsius: float | None = None
+    celsius: Mapping[str, float] = field(default_factory=dict)
+    cooled: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WindowUse:
     """A device row of a window."""
 
@@ -135,7 +205,8 @@ class WindowUse:
 class Measurement:
     """What one trial's worker saw; everything later is computed from it and its side-cars.
 
-    `side_cars` holds the bytes of each side-car, as they lay on the disk before this was written.
+    `side_cars` holds the bytes of each side-car, as they lay on the disk before this was written; `rest` is None where
+    the suite asks for no `cool_down`.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -161,6 +232,8 @@ class Measurement:
     why_zero: Mapping[str, str] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     side_cars: Mapping[str, int] = field(default_factory=dict)
+    rest: Rest | None = None
+    loads: tuple[WindowLoad, ...] = ()
 
     @property
     def windows(self) -> tuple[Span, ...]:
@@ -175,6 +248,16 @@ class Measurement:
             for seen in self.conditions
             if seen.fails
         )
+
+    @property
+    def foreign_load(self) -> dict[str, str]:
+        """Scope that was read with what other processes spent -> how much they worked; such energy is not gated."""
+        read = {reading.scope for reading in self.readings}
+        return {
+            seen.scope: f"{seen.kind} on {seen.scope}: {seen.detail}"
+            for seen in self.conditions
+            if seen.kind == FOREIGN_LOAD and seen.scope in read
+        }
 
     @property
     def scopes(self) -> dict[str, Scope]:
@@ -214,7 +297,8 @@ class Record:
 
     Attributes:
         measurement: as the worker wrote it; in the file of the record stands its digest alone.
-        totals: reading name -> value over all windows: `duration_s`, `energy_j`, `energy_j:<scope>`, `carbon_g`, ...
+        totals: reading name -> value over all windows: `duration_s`, `energy_j`, `energy_j:<scope>`, `carbon_g`, ...;
+            of modelled work also `simulator_s` and `simulator_energy_j:<scope>`, what its computation took here.
         units: functional unit -> what it cost.
         columns: column -> summary statistic (`mean`, `p50`, `p95`) -> value, over completed items.
         impacts: the impact meters applied, in order, with their options.
@@ -223,6 +307,7 @@ class Record:
         parent: id of the record this one was costed from; empty for the first.
         alternatives: reading -> published alternative to its factors -> the total with it.
         qualities: column that a scorer filled and that has a direction -> whether higher is better.
+        notes: reading -> what tells it from its like, `above loaded_idle`; for what idle power has a part in.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -238,3 +323,18 @@ class Record:
     parent: str = ""
     alternatives: Mapping[str, Mapping[str, AnyValue]] = field(default_factory=dict)
     qualities: Mapping[str, bool] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def modelled(self) -> bool:
+        """Whether no machine did the work.
+
+        Older records do not say it of their windows; all columns of their workload are `simulated`.
+        """
+        methods = {
+            value.label
+            for column, statistics in self.columns.items()
+            for value in statistics.values()
+            if isinstance(value, Amount) and column not in self.qualities
+        }
+        return methods == {Method.SIMULATED} or any(span.modelled for span in self.measurement.windows)

@@ -123,6 +123,7 @@ class PointReport:
         definitions: functional unit -> its definition.
         columns: column -> statistic -> summary.
         totals: reading -> summary.
+        notes: reading -> what tells it from its like, as the records say it.
     """
 
     trials: PointTrials
@@ -131,6 +132,7 @@ class PointReport:
     definitions: Mapping[str, str]
     columns: Mapping[str, Mapping[str, Summary]]
     totals: Mapping[str, Summary]
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -241,7 +243,17 @@ def _point(trials: PointTrials, label: str) -> PointReport:
         definitions={name: next(r.units[name].unit for r in counted if name in r.units) for name in names},
         columns={name: _over_trials([finished.columns.get(name, {}) for finished in counted]) for name in columns},
         totals=_over_trials([finished.totals for finished in counted]),
+        notes=_notes(counted),
     )
+
+
+def _notes(counted: Sequence[Record]) -> dict[str, str]:
+    """Each note once: trials of one point may differ where a stretch of one could not be measured."""
+    found: dict[str, dict[str, None]] = {}
+    for finished in counted:
+        for name, note in finished.notes.items():
+            found.setdefault(name, {})[note] = None
+    return {name: " or ".join(notes) for name, notes in found.items()}
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

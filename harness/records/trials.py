@@ -11,9 +11,9 @@ from typing import Any, Final
 from harness.errors import MeasurementError, UsageError
 from harness.quantity import Amount, Method, Unavailable, Value
 from harness.records.files import load_record, records_of
-from harness.records.metric import RATE, Metric
+from harness.records.metric import ABOVE_IDLE, POWERS, RATE, Metric, base_name, idle_measured
 from harness.records.paths import RECORD
-from harness.records.record import Measurement, Record
+from harness.records.record import SIMULATOR, Measurement, Record
 
 RUNNER_KEYS: Final = (
     "cpu",
@@ -30,6 +30,14 @@ RUNNER_KEYS: Final = (
     "drivers",
 )
 """What two measurements must share before one may be judged by the other, unless other keys are declared."""
+_OF_ONE_RUN: Final = frozenset({"load_1min", "cpu_mhz", "packages", "locks"})
+"""What a trial's environment says that is no property of its runner."""
+
+
+OWN_READINGS: Final = frozenset(
+    {"duration_s", "energy_j", ABOVE_IDLE, *POWERS, RATE, f"{SIMULATOR}s", f"{SIMULATOR}energy_j"}
+)
+"""What is read or follows from reading, and rests on no factor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +114,10 @@ def _of_point(identity: str, trials: Sequence[Record]) -> PointTrials:
 
 
 def metrics_of(records: Sequence[Record]) -> list[Metric]:
-    """Every metric that any of the records has: totals, costs per functional unit, rates, statistics of columns."""
+    """Every metric that any of the records has: totals, costs per functional unit, rates, statistics of columns.
+
+    Energy above idle is left out where no trial measured idle power: nobody asked for it.
+    """
     found: dict[Metric, None] = {}
     for finished in records:
         for name, unit in finished.units.items():
@@ -114,7 +125,8 @@ def metrics_of(records: Sequence[Record]) -> list[Metric]:
         found |= dict.fromkeys(Metric(metric) for metric in finished.totals)
         for column, statistics in finished.columns.items():
             found |= dict.fromkeys(Metric(f"{column}.{statistic}") for statistic in statistics)
-    return list(found)
+    asked = any(idle_measured(finished.totals) for finished in records)
+    return [metric for metric in found if asked or base_name(metric.name) != ABOVE_IDLE]
 
 
 def value_of(metric: Metric, finished: Record) -> Value:
@@ -125,9 +137,20 @@ def value_of(metric: Metric, finished: Record) -> Value:
         return Unavailable(str(error))
 
 
-def methods_of(amount: Amount) -> frozenset[Method]:
-    """The methods that a value was obtained by; totals are compared with totals of the same kinds only."""
-    return frozenset(amount.composition)
+def methods_of(amount: Amount, energy: Value | None = None) -> frozenset[Method]:
+    """The methods that a value was obtained by; totals are compared with totals of the same kinds only.
+
+    Args:
+        amount: the value.
+        energy: of an impact, the energy that it comes from: under an estimated factor all energies look alike.
+    """
+    beneath = energy.composition if isinstance(energy, Amount) else ()
+    return frozenset((*amount.composition, *beneath))
+
+
+def energy_beneath(metric: Metric, finished: Record) -> Value | None:
+    """The energy that an impact comes from; None for what is none."""
+    return finished.totals.get("energy_j") if rests_on_factors(metric, finished) else None
 
 
 def factor_ids(finished: Record) -> tuple[str, ...]:
@@ -137,10 +160,10 @@ def factor_ids(finished: Record) -> tuple[str, ...]:
 
 def rests_on_factors(metric: Metric, finished: Record) -> bool:
     """Whether a metric is an impact: neither time, energy, power, a rate nor a column of the work items."""
-    base = metric.name.partition(":")[0]
+    base = base_name(metric.name)
     column = metric.name.partition(".")[0]
     own = metric.per is None and column in finished.columns
-    return bool(finished.factors) and base not in {"duration_s", "energy_j", "power_w", RATE} and not own
+    return bool(finished.factors) and base not in OWN_READINGS and not own
 
 
 def drivers(measurement: Measurement) -> list[str]:
@@ -156,9 +179,7 @@ def cards(measurement: Measurement) -> list[str]:
 
 def runner(measurement: Measurement) -> dict[str, Any]:
     """The fingerprint of what a trial ran on, as JSON values; `RUNNER_KEYS` are some of its keys."""
-    environment = {
-        key: value for key, value in measurement.environment.items() if key not in {"load_1min", "cpu_mhz", "packages"}
-    }
+    environment = {key: value for key, value in measurement.environment.items() if key not in _OF_ONE_RUN}
     plain = {**environment, "devices": cards(measurement), "drivers": drivers(measurement)}
     return dict(json.loads(json.dumps(plain, default=str)))
 

@@ -17,6 +17,8 @@ from harness.units import si
 
 CHECK_LIMIT: Final = 0.05
 """Meters of one scope that differ by more are warned of (zeus issue 181 shows why)."""
+DETAILS: Final = 3
+"""So many details of one kind of condition are told one by one."""
 LEAST_COVERAGE: Final = 0.95
 """A reading whose valid time is below this share of its window is warned of."""
 
@@ -51,8 +53,34 @@ def header(report: RunReport) -> list[tuple[str, str]]:
     lines += [
         ("models", text) for text in dict.fromkeys(t for r in report.records for t in _models(r.measurement.workload))
     ]
+    lines += [("sources", text) for text in revisions(run)]
+    lines += [("precision", str(each.get("text", ""))) for each in run.get("precision", ()) if isinstance(each, dict)]
     lines.append(("records", str(report.folder)))
     return [(name, text) for name, text in lines if text]
+
+
+def revisions(run: Mapping[str, Any]) -> list[str]:
+    """The source trees of a run, the working folder's first: project, revision, branch and whether it was changed."""
+    said = run.get("provenance")
+    if not isinstance(said, Mapping):
+        return []
+    listed = [said.get("working_folder"), *_values(said.get("sources"))]
+    return list(dict.fromkeys(tree_text(tree) for tree in listed if isinstance(tree, Mapping) and tree))
+
+
+def tree_text(tree: Mapping[str, Any]) -> str:
+    """A source tree in words."""
+    project = str(tree.get("project", "?"))
+    if not tree.get("revision"):
+        return f"{project}: revision not known: {tree.get('unknown', 'no reason was recorded')}"
+    states = {True: "with uncommitted changes", False: "clean", None: "as installed"}
+    state = states.get(tree.get("dirty"), "")
+    branch = f"branch {tree['branch']}" if tree.get("branch") else ""
+    return ", ".join(filter(None, (f"{project} {str(tree['revision'])[:12]}", branch, state)))
+
+
+def _values(mapping: object) -> list[object]:
+    return list(mapping.values()) if isinstance(mapping, Mapping) else []
 
 
 def _machine(environment: Mapping[str, Any]) -> str:
@@ -140,25 +168,34 @@ def checks(report: RunReport) -> Section | None:
 
 def conditions(report: RunReport) -> Section | None:
     """What was seen on the devices, and what the harness flagged, with how often."""
-    seen: Counter[tuple[str, str, bool]] = Counter()
-    in_trials: Counter[tuple[str, str, bool]] = Counter()
+    seen: dict[tuple[str, bool], Counter[str]] = {}
+    in_trials: dict[tuple[str, bool], Counter[str]] = {}
     flags: Counter[str] = Counter()
     for finished in report.records:
         for condition in finished.measurement.conditions:
-            key = (f"{condition.kind} on {condition.scope}", condition.detail, condition.fails)
-            seen[key] += condition.count
-            in_trials[key] += 1
+            key = (f"{condition.kind} on {condition.scope}", condition.fails)
+            seen.setdefault(key, Counter())[condition.detail] += condition.count
+            in_trials.setdefault(key, Counter())[condition.detail] += 1
         flags.update(_flags(finished))
     items = [
         Item(
             key[0],
-            f"{key[1]}; seen {counted(number, 'time')} in {counted(in_trials[key], 'trial')}"
-            + (": makes a trial not valid" if key[2] else ""),
+            f"{text}; seen {counted(number, 'time')} in {counted(trials, 'trial')}"
+            + (": makes a trial not valid" if key[1] else ""),
         )
-        for key, number in seen.items()
+        for key in seen
+        for text, number, trials in _told(seen[key], in_trials[key])
     ]
     items += [Item(flag, f"in {counted(number, 'trial')} of {len(report.records)}") for flag, number in flags.items()]
     return Section("Conditions", items=items) if items else None
+
+
+def _told(seen: Counter[str], in_trials: Counter[str]) -> list[tuple[str, int, int]]:
+    """Details of one kind of condition, how often and in how many trials; many that differ in their numbers as one."""
+    if len(seen) <= DETAILS:
+        return [(detail, number, in_trials[detail]) for detail, number in seen.items()]
+    text = f"{next(iter(seen))}, and {len(seen) - 1} more such"
+    return [(text, seen.total(), in_trials.total())]
 
 
 def _flags(finished: Record) -> list[str]:

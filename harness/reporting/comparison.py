@@ -11,10 +11,11 @@ from typing import Final
 
 from harness.comparing.compare import Compared, ComparedPoint, Comparison, compare_points
 from harness.records.cross_checks import CrossCheck
-from harness.records.metric import Metric
+from harness.records.metric import Metric, base_name
 from harness.records.record import Record
 from harness.records.summary import Failure, PointReport, RunReport, Summary
 from harness.reporting.tables import Section, Table
+from harness.reporting.wording import label
 from harness.units import si
 
 NOT_PAIRS: Final = (
@@ -82,7 +83,7 @@ def compared(reports: Sequence[RunReport]) -> list[Comparison]:
 
 
 def _shown(metric: Metric) -> bool:
-    return metric.per is not None and metric.name != "duration_s" and not metric.name.startswith("energy_j:")
+    return metric.per is not None and metric.name != "duration_s" and base_name(metric.name) == metric.name
 
 
 def section(reports: Sequence[RunReport], names: Sequence[str]) -> Section | None:
@@ -159,9 +160,11 @@ def _change(value: float, unit: str) -> str:
 
 
 def _sides(each: Compared) -> list[str]:
-    values = [side.value for side in (each.first, each.second)]
     return [
-        si(value.value, "" if value.unit == "1" else value.unit) if value.kind == "amount" else "-" for value in values
+        f"{si(side.value.value, '' if side.value.unit == '1' else side.value.unit)}, {label(side)}"
+        if side.value.kind == "amount"
+        else "-"
+        for side in (each.first, each.second)
     ]
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from harness.quantity import Amount
-from harness.records.metric import RATE
+from harness.records.metric import ABOVE_IDLE, RATE, base_name
 from harness.records.summary import PointReport, RunReport, Summary
-from harness.reporting import absent, circumstances, pareto, ranking
+from harness.reporting import absent, circumstances, heat, idle, pareto, ranking
 from harness.reporting.tables import Section, Table
 from harness.reporting.wording import Footnotes, bound, counted, label, spread
 from harness.units import si
@@ -37,6 +37,7 @@ def build(report: RunReport) -> Content:
     sections = [
         *(_unit_section(report, name) for name in report.unit_names),
         *pareto.sections(report),
+        idle.section(report),
         further(report),
         ranking.shares(report),
         *ranking.embodied(report),
@@ -47,6 +48,7 @@ def build(report: RunReport) -> Content:
         circumstances.coverage(report),
         circumstances.checks(report),
         circumstances.conditions(report),
+        heat.section(report),
         circumstances.factors(report),
     ]
     return Content(
@@ -126,7 +128,7 @@ def _compositions(points: Sequence[PointReport], name: str) -> list[str]:
         f"{point.label}, {metric}: {summary.composition}"
         for point in points
         for metric, summary in point.units[name].items()
-        if summary.composition and not metric.startswith("energy_j:")
+        if summary.composition and base_name(metric) == metric
     ]
 
 
@@ -155,15 +157,20 @@ def _row(summary: Summary, name: str, notes: Footnotes) -> list[str]:
     return [si(value.value, unit), label(summary), bound(summary, unit), spread(summary, unit), n]
 
 
+def _noted(text: str, note: str | None) -> str:
+    return f"{text} ({note})" if note else text
+
+
 def further(report: RunReport) -> Section | None:
     """Costs per unit that the first tables do not show: water, total carbon, ..."""
     notes = Footnotes()
     rows = [
-        [point.label, f"{metric} per {name}", *_row(summary, name, notes)]
+        [point.label, _noted(f"{metric} per {name}", point.notes.get(metric)), *_row(summary, name, notes)]
         for point in report.points
         for name, metrics in point.units.items()
         for metric, summary in metrics.items()
-        if metric not in MAIN and metric != "duration_s" and not metric.startswith("energy_j:")
+        if metric not in {*MAIN, "duration_s"} and base_name(metric) == metric
+        if metric != ABOVE_IDLE or idle.measured(point)
     ]
     columns = ["point", "cost", "median", "method", "bound", "trials", "n"]
     return Section("Further costs", Table(columns, rows), paragraphs=notes.texts()) if rows else None
@@ -179,11 +186,12 @@ def work_items(report: RunReport) -> Section | None:
             summaries = [found.get(statistic) for statistic in statistics]
             if all(summary is None or not isinstance(summary.value, Amount) for summary in summaries):
                 continue
-            rows.append([point.label, column, *(_short(summary, notes) for summary in summaries)])
+            method = next(text for summary in summaries if summary and (text := label(summary)))
+            rows.append([point.label, column, method, *(_short(summary, notes) for summary in summaries)])
     if not rows:
         return None
     paragraphs = ["Medians over trials of each trial's statistic; completed items only.", *notes.texts()]
-    return Section("Work items", Table(["point", "column", *statistics], rows), paragraphs=paragraphs)
+    return Section("Work items", Table(["point", "column", "method", *statistics], rows), paragraphs=paragraphs)
 
 
 def _short(summary: Summary | None, notes: Footnotes) -> str:

@@ -12,9 +12,10 @@ from typing import Any, Final
 import yaml
 
 from harness.errors import MeasurementError
-from harness.quantity import Amount
+from harness.quantity import Amount, total, weakest
+from harness.records.metric import ABOVE_IDLE, IDLE_POWER, LOADED_IDLE_POWER
 from harness.records.record import Record
-from harness.records.summary import PointReport, RunReport
+from harness.records.summary import PointReport, RunReport, Summary
 from harness.reporting.figures import Figure, figures
 
 _OUTLIER: Final = 1.5
@@ -44,12 +45,27 @@ def pytest_benchmark(report: RunReport) -> str:
             "python_implementation": first.environment.get("implementation", ""),
             "cpu": {"brand_raw": first.environment.get("cpu", "")},
         },
-        "commit_info": {"id": "unknown", "dirty": False, "project": "harness", "branch": "(unknown)"},
+        "commit_info": commit_info(report.run),
         "benchmarks": found,
         "datetime": str(report.run.get("started_utc", first.started_utc)),
         "version": "5.1.0",
     }  # fmt: skip
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def commit_info(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The working folder's revision as pytest-benchmark keeps it; `unversioned` outside of a working tree."""
+    said = run.get("provenance")
+    tree = said.get("working_folder") if isinstance(said, Mapping) else None
+    if not isinstance(tree, Mapping):
+        known = isinstance(said, Mapping) and "working_folder" in said
+        tree = {"unknown": "no working tree" if known else "not recorded"}
+        found = {"id": "unversioned" if known else "unknown", "project": "harness"}
+    else:
+        found = {"id": str(tree.get("revision") or "unknown"), "project": str(tree.get("project", "harness"))}
+    found |= {"branch": str(tree.get("branch") or "(unknown)")}
+    error = {"error": str(tree["unknown"])} if tree.get("unknown") else {}
+    return {**found, "dirty": bool(tree.get("dirty")), "time": None, "author_time": None, **error}
 
 
 def _benchmarks(point: PointReport) -> Iterator[dict[str, Any]]:
@@ -60,20 +76,31 @@ def _benchmarks(point: PointReport) -> Iterator[dict[str, Any]]:
             if unit in finished.units and isinstance(cost := finished.units[unit].costs.get("duration_s"), Amount)
         ]
         if rounds:
-            extra = {
+            extra: dict[str, object] = {
                 metric: {"value": summary.value.value, "unit": summary.value.unit, "low": summary.value.low,
                          "high": summary.value.high, "method": summary.label.value if summary.label else ""}
                 if isinstance(summary.value, Amount) else {"missing": summary.value.reason}
-                for metric, summary in point.units[unit].items()
+                for metric, summary in {**point.units[unit], **_idle_powers(point)}.items()
             }  # fmt: skip
             name = f"{point.label} [per {unit}]"
             yield {
                 "group": unit, "name": name, "fullname": f"{point.suite}::{name}", "params": None, "param": None,
-                "extra_info": extra | {"valid": point.valid, "unit": point.definitions[unit]},
-                "options": {"disable_gc": False, "timer": "monotonic", "min_rounds": len(rounds), "max_time": 0.0,
+                "extra_info": extra
+                | {"valid": point.valid, "unit": point.definitions[unit], "notes": dict(point.notes)},
+                "options": {"disable_gc": False, "timer": _timer(point), "min_rounds": len(rounds), "max_time": 0.0,
                             "min_time": 0.0, "warmup": False},
                 "stats": _statistics(rounds),
             }  # fmt: skip
+
+
+def _timer(point: PointReport) -> str:
+    """The clock of the rounds: modelled work has its own."""
+    return "simulated" if any(finished.modelled for finished in point.records) else "monotonic"
+
+
+def _idle_powers(point: PointReport) -> dict[str, Summary]:
+    """Beside the net energy, what it was reckoned with."""
+    return {name: point.totals[name] for name in (IDLE_POWER, LOADED_IDLE_POWER) if name in point.totals}
 
 
 def _statistics(rounds: Sequence[float]) -> dict[str, float | int | str]:
@@ -121,7 +148,7 @@ def open_metrics(report: RunReport) -> str:
         family = f"harness_{re.sub(r'[^a-zA-Z0-9_]', '_', metric)}"
         labels = {
             "run": figure.run, "point": figure.point, "point_id": figure.point_id, "per": figure.per,
-            "unit": figure.unit, "method": figure.label, "scope": rest, "statistic": statistic,
+            "unit": figure.unit, "method": figure.label, "scope": rest, "statistic": statistic, "note": figure.note,
         }  # fmt: skip
         key = tuple((name, text) for name, text in labels.items() if text)
         for suffix, (what, value) in _VALUES.items():
@@ -135,7 +162,21 @@ def open_metrics(report: RunReport) -> str:
         for key, number in samples.items():
             labelled = ",".join(f'{name}="{_escaped(text)}"' for name, text in key)
             lines.append(f"{family}{{{labelled}}} {number!r}")
+    lines += _run_info(report.run)
     return "\n".join([*lines, "# EOF"]) + "\n"
+
+
+def _run_info(run: Mapping[str, Any]) -> list[str]:
+    """The revision of the working folder as an info metric; none where it is not known."""
+    info = commit_info(run)
+    if info["id"] in {"unknown", "unversioned"}:
+        return []
+    labels = {
+        "run": str(run.get("run", "")), "project": info["project"], "revision": info["id"], "branch": info["branch"],
+        "dirty": str(info["dirty"]).lower(),
+    }  # fmt: skip
+    shown = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
+    return ["# TYPE harness_run info", "# HELP harness_run working folder of the run", f"harness_run_info{{{shown}}} 1"]
 
 
 def _escaped(text: str) -> str:
@@ -154,20 +195,45 @@ def model_card(report: RunReport) -> str:
     grams = [_carbon(finished) for finished in report.records]
     if report.failures:
         raise MeasurementError("trials failed, and their carbon is not known", where=report.failures[0].where)
-    labels = {amount.label for amount in grams}
-    weakest = max(labels, key=lambda method: method.weakness).value
+    energies = (finished.totals.get("energy_j") for finished in report.records)
+    label = weakest(*(amount.label for amount in grams))
+    of_energy = " and ".join(sorted({each.label.value for each in energies if isinstance(each, Amount)}))
     grid = dict.fromkeys(factor.id for r in report.records for factor in r.factors if factor.name == "grid_intensity")
     devices = dict.fromkeys(device.name for r in report.records for device in r.measurement.devices)
     emissions: dict[str, Any] = {
         "emissions": math.fsum(amount.value for amount in grams),
         "source": f"joule-harness, run {report.run.get('run', report.folder.name)}: operational and embodied carbon of "
-        f"the measured windows of {len(grams)} trials, warm-up left out; energy {weakest}",
+        f"the measured windows of {len(grams)} trials, warm-up left out; {label}, energy {of_energy or 'unknown'}"
+        f"{_idle_text(report)}{_revision(report.run)}",
         "hardware_used": ", ".join(devices) or "unknown",
     }
     if grid:
         emissions["geographical_location"] = ", ".join(grid)
     block = yaml.safe_dump({"co2_eq_emissions": emissions}, sort_keys=False, allow_unicode=True, width=1000)
     return f"---\n{block}---\n"
+
+
+def _idle_text(report: RunReport) -> str:
+    """Gross energy and energy above idle of all trials; empty unless every one has both."""
+    found = [(r.totals.get("energy_j"), r.totals.get(ABOVE_IDLE)) for r in report.records]
+    pairs = [(gross, net) for gross, net in found if isinstance(gross, Amount) and isinstance(net, Amount)]
+    if len(pairs) < len(found):
+        return ""
+    gross, net = total(gross for gross, _ in pairs), total(net for _, net in pairs)
+    notes = " or ".join(dict.fromkeys(r.notes.get(ABOVE_IDLE, "net") for r in report.records))
+    watts = [
+        f"{name} {' to '.join(f'{each:.4g}' for each in dict.fromkeys((min(values), max(values))))} W"
+        for name in (IDLE_POWER, LOADED_IDLE_POWER)
+        if (values := [value.value for r in report.records if isinstance(value := r.totals.get(name), Amount)])
+    ]
+    return f"; {gross.value:.6g} J gross, to which the carbon belongs; {', '.join(watts)}; {net.value:.6g} J {notes}"
+
+
+def _revision(run: Mapping[str, Any]) -> str:
+    info = commit_info(run)
+    known = info["id"] not in {"unknown", "unversioned"}
+    changed = " with uncommitted changes" if info["dirty"] else ""
+    return f"; {info['project']} {info['id'][:12]}{changed}" if known else ""
 
 
 def _carbon(finished: Record) -> Amount:

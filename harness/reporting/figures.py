@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from harness.quantity import Amount, Unavailable
 from harness.records.summary import PointReport, RunReport, Summary, summarise
+from harness.reporting import heat
 from harness.reporting.tables import csv_cells
 
 
@@ -38,6 +39,7 @@ class Figure:
         trials: trials there were.
         valid: whether the measurement of the trials is valid.
         reason: why the value, or that of some trials, is missing; empty where all have one.
+        note: what tells the metric from its like, `net: above loaded_idle`; empty for most.
     """
 
     run: str
@@ -57,6 +59,7 @@ class Figure:
     trials: int
     valid: bool
     reason: str
+    note: str = ""
 
 
 COLUMNS: Final = tuple(each.name for each in fields(Figure))
@@ -109,11 +112,12 @@ def _figure(run: str, point: PointReport, metric: str, per: str, summary: Summar
         trials=summary.trials,
         valid=point.valid,
         reason="; ".join(summary.missing),
+        note=point.notes.get(metric, ""),
     )
 
 
 def to_json(reports: Sequence[RunReport]) -> str:
-    """A document of all figures of some runs, and of what failed or was skipped in them."""
+    """A document of all figures of some runs, and of what failed, was skipped or drifted in them."""
     content = {
         "runs": [
             {
@@ -121,6 +125,7 @@ def to_json(reports: Sequence[RunReport]) -> str:
                 "folder": str(report.folder),
                 "skipped": [{"point": point, "reason": reason} for point, reason in report.skipped],
                 "failures": [{"where": each.where, "reason": each.reason} for each in report.failures],
+                "drifts": heat.as_values(report),
             }
             for report in reports
         ],
@@ -170,7 +175,7 @@ def _values(figure: Figure) -> dict[str, Any]:
     return {name: getattr(figure, name) for name in COLUMNS}
 
 
-_TEXTS: Final = {"run", "point", "point_id", "metric", "unit", "per", "label", "composition", "reason"}
+_TEXTS: Final = {"run", "point", "point_id", "metric", "unit", "per", "label", "composition", "reason", "note"}
 
 
 def expand(packed: Mapping[str, Any]) -> Iterator[Figure]:

@@ -37,6 +37,7 @@ def section(gate: Result) -> Section:
             "its limit" if cell.worse_by_at_most is None else f"+{cell.worse_by_at_most * 100:.3g} %",
             str(cell.n),
             "" if cell.p_worse is None else f"{cell.p_worse:.3g}",
+            str(cell.method or ""),
             cell.reason,
         ]
         for cell in gate.cells
@@ -49,6 +50,7 @@ def section(gate: Result) -> Section:
         "allowed",
         VALUES[gate.kind],
         "p (worse)",
+        "method",
         "remark",
     ]
     items = [Item(f"revision of {side}", str(revision)) for side, revision in gate.revisions.items() if revision]
@@ -99,7 +101,7 @@ def _dot(cell: Judged) -> Dot:
         bound=None,
         # An end that is not bounded has no place on the axis; the table says so.
         spread=None if cell.low is None or cell.high is None else (cell.low * 100, cell.high * 100),
-        method=None,
+        method=cell.method,
         tip=f"{cell.name}: {cell.verdict}, {_number(cell, cell.estimate)}, "
         f"{_number(cell, cell.low)} to {_number(cell, cell.high)}",
         limit=None if cell.worse_by_at_most is None else cell.worse_by_at_most * 100,

@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.errors import UsageError
-from harness.reporting import absent, circumstances, comparison, content, pictures, ranking
+from harness.reporting import absent, circumstances, comparison, content, heat, idle, pictures, ranking
 from harness.reporting.blocks import Block
 from harness.reporting.comparison import Runs
 from harness.reporting.figures import compact, figures
@@ -99,7 +99,13 @@ def _blocks(runs: Runs) -> Iterator[Block]:
     yield from _present(pictures.traces(runs))
     yield from _present(pictures.distributions(runs))
     yield from _present(workload_images(runs))
-    found = [content.further(report), ranking.shares(report), *ranking.embodied(report), *ranking.sweeps(report)]
+    found = [
+        idle.section(report),
+        content.further(report),
+        ranking.shares(report),
+        *ranking.embodied(report),
+        *ranking.sweeps(report),
+    ]
     found += [ranking.ties(report), content.work_items(report)]
     if sections := [section for section in found if section is not None]:
         yield Block(anchor="further", title="Further results", sections=sections)
@@ -115,6 +121,7 @@ def _blocks(runs: Runs) -> Iterator[Block]:
     for anchor, section in (
         ("missing", absent.section(report)),
         ("conditions", circumstances.conditions(report)),
+        ("heat", heat.section(report)),
         ("factors", circumstances.factors(report)),
     ):
         if section is not None:

@@ -282,7 +282,7 @@ def _spans(report: RunReport) -> dict[str, dict[str, float]]:
     for point in report.points:
         spent: dict[str, float] = {}
         whole = 0.0
-        for finished in point.records:
+        for finished in (each for each in point.records if not each.modelled):
             for reading in finished.measurement.readings:
                 if not reading.primary or reading.window < 0 or not isinstance(reading.value, Amount):
                     continue

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.functional_unit import Sweep, break_even_share, flip_factor, per_unit, tie_ratio
+from harness.functional_unit import Sweep, per_unit
 from harness.quantity import Amount, Unavailable, Value
 from harness.records.record import Record, UnitResult
 from harness.records.summary import PointReport, RunReport, summarise
 from harness.reporting.tables import Section, Table
+from harness.statistics.ties import break_even_share, flip_factor, tie_ratio
 from harness.units import si
 
 EMBODIED_SPREAD: Final = 47

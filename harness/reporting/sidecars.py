@@ -30,7 +30,8 @@ Steps = list[tuple[float, float, float]]
 def power_steps(folder: Path, finished: Record, most: int = 80) -> dict[str, list[Steps]]:
     """Per scope with a primary meter: the power trace of each window.
 
-    A trace has at most so many steps; each is the exact mean power of its interval.
+    A trace has at most so many steps; each is the exact mean power of its interval. Modelled work has none: meters
+    saw its computation.
     """
     measurement = finished.measurement
     primary = {(reading.meter, reading.scope) for reading in measurement.readings if reading.primary}
@@ -42,7 +43,7 @@ def power_steps(folder: Path, finished: Record, most: int = 80) -> dict[str, lis
     found: dict[str, list[Steps]] = {}
     for scope, rows in samples.items():
         rows.sort()
-        windows = [_steps(rows, span.start_ns, span.end_ns, most) for span in measurement.windows]
+        windows = [_steps(rows, span.start_ns, span.end_ns, most) for span in measurement.windows if not span.modelled]
         if any(windows):
             found[scope] = [steps for steps in windows if steps]
     return found

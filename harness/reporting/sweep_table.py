@@ -149,7 +149,7 @@ def _plain(value: Value) -> Mapping[str, Any]:
     parts = {method.value: part for method, part in value.composition.items()}
     return {
         "kind": "amount", "value": value.value, "unit": value.unit, "low": value.low, "high": value.high,
-        "composition": parts,
+        "method": value.label.value, "composition": parts,
     }  # fmt: skip
 
 

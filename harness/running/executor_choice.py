@@ -52,22 +52,27 @@ class Wish:
         name: of `--executor`; empty for what each suite says.
         settings: of `--executor-option`: `KEY=VALUE`, over what a suite says of the same executor.
         jobs: of `--jobs`, an option of the executor `local`.
+        wait_s: of `--wait`, likewise; None if it was not given.
     """
 
     name: str = ""
     settings: tuple[str, ...] = ()
     jobs: int = 1
+    wait_s: float | None = None
 
     @property
     def said(self) -> list[str]:
         """The options as the user wrote them."""
-        return [f"--executor-option {text}" for text in self.settings] + (
-            [f"--jobs {self.jobs}"] if self.jobs > 1 else []
-        )
+        return [
+            *(f"--executor-option {text}" for text in self.settings),
+            *([f"--jobs {self.jobs}"] if self.jobs > 1 else []),
+            *([f"--wait {self.wait_s:g}s"] if self.wait_s is not None else []),
+        ]
 
     def options(self) -> dict[str, Any]:
         """The options as values; raises UsageError."""
         found: dict[str, Any] = {"jobs": self.jobs} if self.jobs > 1 else {}
+        found |= {"wait": self.wait_s} if self.wait_s is not None else {}
         for text in self.settings:
             where = f"--executor-option {text}"
             key, equals, value = text.partition("=")

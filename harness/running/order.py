@@ -29,18 +29,27 @@ class Scheduled:
 
 
 def schedule(points: Sequence[Point], seed: int) -> list[Scheduled]:
-    """Every trial of every point: rounds of one trial a point, each round in random order, the same for one seed.
+    """The trials that every point has in any case: rounds of one trial a point, each round in random order.
 
-    So a slow hour of the machine falls on all points.
+    So a slow hour of the machine falls on all points. The order is the same for one seed. Points whose number of trials
+    is not fixed end the common rounds with their least number; `further` is what follows.
     """
     generator = random.Random(seed)  # noqa: S311 - an order, not a secret
-    rounds = max((point.trials for point in points), default=0)
+    fixed = [point.at_least for point in points if point.precision is not None]
+    rounds = min(fixed) if fixed else max((point.trials for point in points), default=0)
     order = []
     for trial in range(rounds):
         due = [Scheduled(point, trial) for point in points if trial < point.trials]
         generator.shuffle(due)
         order += due
     return order
+
+
+def further(points: Sequence[Point], trial: int, seed: int) -> list[Scheduled]:
+    """One more round of the points that go on, in random order, the same for one seed."""
+    due = [Scheduled(point, trial) for point in points if trial < point.trials]
+    random.Random(f"{seed}:{trial}").shuffle(due)  # noqa: S311 - an order, not a secret
+    return due
 
 
 class SideBySide:

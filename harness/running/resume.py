@@ -68,8 +68,8 @@ def _otherwise(before: Point, now: Point | None) -> str:
     if now is None:
         return ""
     old, new = before.to_json(), now.to_json()
-    fields = [name for name in old if name not in _PLACES and old[name] != new[name]]
-    return ", ".join(f"{name} {_change(old[name], new[name])}" for name in fields)
+    fields = [name for name in {**old, **new} if name not in _PLACES and old.get(name) != new.get(name)]
+    return ", ".join(f"{name} {_change(old.get(name), new.get(name))}" for name in fields)
 
 
 def _change(old: Any, new: Any) -> str:

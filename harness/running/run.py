@@ -9,9 +9,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,15 +17,19 @@ from typing import Any, Final
 from platformdirs import user_cache_path
 
 from harness.discovery.registry import Registry
-from harness.errors import ExitCode, HarnessError
+from harness.errors import HarnessError
 from harness.executor import Executor, Job, Outcome, costing_command
-from harness.planning.named_offers import Offers, offers_of
+from harness.machine.device_locks import DeviceHeldError
+from harness.planning.named_offers import Offers, fetch_key, offers_of
 from harness.planning.point import Point, canonical
 from harness.records.files import load_measurement, make_folder, write_json
 from harness.records.paths import COSTING_LOG, FAILURE, JOB, MEASUREMENT, RUN
-from harness.running.executor_choice import Chosen
-from harness.running.order import Scheduled, SideBySide, schedule
+from harness.running.executor_choice import LOCAL, Chosen
+from harness.running.expected_time import asked_s, remember
+from harness.running.order import Scheduled, SideBySide, further, schedule
+from harness.running.precision import Known, known
 from harness.running.run_folder import planned_points
+from harness.running.tally import STATUSES, Tally
 
 FULL_BYTES = 1 << 20
 """A disk with less room than this is the likely reason for whatever went wrong on it."""
@@ -36,32 +38,9 @@ INTERRUPTED_COSTING_S: Final = 5.0
 _SHARE: Final = 100
 """Trials that are worth a process of their own for costing."""
 
-STATUSES: Final = ("measured", "invalid", "failed", "skipped", "kept")
-"""How a trial can have ended, by the end of a run."""
 
 Watcher = Callable[[Mapping[str, object]], None]
 """Told what happens: `trial` (started), `progress`, `waiting`, `finished`, `interrupted`, `note`."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """How the trials of a run ended."""
-
-    measured: int = 0
-    kept: int = 0
-    failed: list[str] = field(default_factory=list)
-    invalid: list[str] = field(default_factory=list)
-    skipped: list[dict[str, str]] = field(default_factory=list)
-    interrupted: bool = False
-    trials: Counter[str] = field(default_factory=Counter)
-    """How many trials by status."""
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """0, 3 or 130."""
-        if self.interrupted:
-            return ExitCode.INTERRUPTED
-        return ExitCode.MEASUREMENT if self.failed or self.invalid else ExitCode.OK
 
 
 class Run:
@@ -76,6 +55,7 @@ class Run:
         watcher: is told what happens; from one thread at a time.
         elsewhere: suite's name -> the executor of its points, where that is another.
         keep: is given the folder of each trial that ended, and the run's when all is written.
+        timed: whether trials run here, one after another, so that what they take tells what others will take.
     """
 
     def __init__(
@@ -89,6 +69,7 @@ class Run:
         watcher: Watcher,
         elsewhere: Mapping[str, Executor] | None = None,
         keep: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005 - a folder keeps what is written to it
+        timed: bool = False,
     ) -> None:
         self.folder = folder
         self.points = list(points)
@@ -97,7 +78,10 @@ class Run:
         self.executor = executor
         self.elsewhere = dict(elsewhere or {})
         self.keep = keep
+        self.timed = timed
         self.tally = Tally()
+        self.precision: list[Known] = []
+        self._overheads: list[tuple[str, float]] = []
         self._watcher = watcher
         self._lock = threading.RLock()
         self._prepared: dict[str, Job] = {}
@@ -114,13 +98,13 @@ class Run:
         An interruption (Ctrl-C, and what the command line makes one) ends the workers and keeps the rest: the run's
         status is on the disk first, then finished trials are costed for a while, and `--resume` does what is left.
         """
-        order = list(enumerate(schedule(self.points, self.seed)))
         executors = list({id(each): each for each in (self.executor, *self.elsewhere.values())}.values())
         try:
-            for executor in executors:
-                self._run_on(executor, [each for each in order if self._executor_of(each[1]) is executor], len(order))
+            self._rounds(executors)
         except KeyboardInterrupt:
             self._interrupted()
+        except DeviceHeldError as error:  # the other trials would wait for it too
+            self.tally.failed.append(str(error))
         finally:
             for executor in executors:
                 self._told(executor.close)
@@ -147,6 +131,27 @@ class Run:
         self._close_run_file()
         self.watcher({"type": "interrupted"})
 
+    def _rounds(self, executors: Sequence[Executor]) -> None:
+        """Runs what every point has in any case, then round by round the points that are not known well enough yet."""
+        due = schedule(self.points, self.seed)
+        numbered, trial = 0, max((each.trial + 1 for each in due), default=0)
+        first = True
+        while due:
+            order = list(enumerate(due, start=numbered))
+            numbered += len(due)
+            for executor in executors:
+                here = [each for each in order if self._executor_of(each[1]) is executor]
+                self._run_on(executor, here, numbered, first=first)
+            if all(point.precision is None for point in self.points):
+                return
+            self._finish()
+            self.precision = [known(self.folder, point) for point in self.points if point.precision is not None]
+            enough = {each.point for each in self.precision if each.enough}
+            going = [point for point in self.points if trial < point.at_least or point.id not in enough]
+            first = False
+            due = further(going, trial, self.seed)
+            trial += 1
+
     def _told(self, act: Callable[[], None]) -> bool:
         """Whether an executor did it; one that cannot begin or end is a failure of the run, and the others go on."""
         try:
@@ -159,9 +164,14 @@ class Run:
     def _executor_of(self, due: Scheduled) -> Executor:
         return self.elsewhere.get(due.point.suite, self.executor)
 
-    def _run_on(self, executor: Executor, order: Sequence[tuple[int, Scheduled]], total: int) -> None:
-        """Runs the missing trials of an executor, so many side by side as it takes."""
-        if not self._told(lambda: executor.recover(self.folder, self.watcher)):
+    def _run_on(
+        self, executor: Executor, order: Sequence[tuple[int, Scheduled]], total: int, *, first: bool = True
+    ) -> None:
+        """Runs the missing trials of an executor, so many side by side as it takes.
+
+        Only the first ones are told to it beforehand: which ones follow is not known before these have ended.
+        """
+        if first and not self._told(lambda: executor.recover(self.folder, self.watcher)):
             return
         missing = [each for each in order if not (self.folder / each[1].trial_id / MEASUREMENT).exists()]
         self.tally.kept += len(order) - len(missing)
@@ -169,7 +179,7 @@ class Run:
         if not missing:
             return
         asked: list[int] = []
-        if not self._told(lambda: executor.begin(self._job(due) for _, due in missing)):
+        if first and not self._told(lambda: executor.begin(self._job(due) for _, due in missing)):
             return
         if not self._told(lambda: asked.append(executor.at_once)):
             return
@@ -188,7 +198,8 @@ class Run:
             job = self._prepared.get(due.trial_id)
         if job is None:
             modelled = self.registry.get("workload", due.point.workload).spec.modelled
-            job = prepare(self.folder, due, offers=offers_of(due.point, self.registry), measured=not modelled)
+            offers, fetch = offers_of(due.point, self.registry), fetch_key(due.point, self.registry)
+            job = prepare(self.folder, due, offers=offers, fetch=fetch, measured=not modelled)
             with self._lock:
                 self._prepared[due.trial_id] = job
         return job
@@ -201,7 +212,7 @@ class Run:
         self.watcher({"type": "trial", "number": number, "of": total, "label": point.label})
         news = {"run": self.folder.name, "point": point.id, "trial": due.trial, "workload": point.workload}
         self._tell("harness_trial_started", trial=news)
-        outcome = self._outcome(executor, job)
+        outcome = self._outcome(executor, job, due)
         if not outcome.ok and self._stopping.is_set():
             return
         with self._lock:
@@ -213,8 +224,11 @@ class Run:
             with self._lock:
                 self.keep(job.folder)
 
-    def _outcome(self, executor: Executor, job: Job) -> Outcome:
+    def _outcome(self, executor: Executor, job: Job, due: Scheduled) -> Outcome:
+        begun = time.monotonic()
         outcome = executor.run(job, self.watcher)
+        if outcome.ok and self.timed:
+            self._overheads.append((due.point.workload, time.monotonic() - begun - asked_s(due.point)))
         if outcome.ok and not (job.folder / MEASUREMENT).exists():
             return Outcome(ok=False, reason="the executor said that it was measured and brought no measurement")
         return outcome
@@ -250,7 +264,12 @@ class Run:
     def _finish(self) -> None:
         """Scores and costs in a child process, so that what it imports stays out of this one."""
         self.watcher({"type": "progress", "phase": "costing", "text": "", "done": None})
+        begun = time.monotonic()
         fault = finish(self.folder, limit_s=INTERRUPTED_COSTING_S if self.tally.interrupted else None)
+        if not self.tally.interrupted:
+            each_s = (time.monotonic() - begun) / max(1, len(self._overheads))
+            remember((workload, seconds + each_s) for workload, seconds in self._overheads)
+        self._overheads.clear()
         if fault:
             self.tally.failed.append(fault)
 
@@ -259,6 +278,8 @@ class Run:
         described = json.loads(path.read_text(encoding="utf-8"))
         described["finished_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
         described["skipped"] += [each for each in self.tally.skipped if each not in described["skipped"]]
+        if self.precision:
+            described["precision"] = [each.to_json() for each in self.precision]
         described["status"] = "interrupted" if self.tally.interrupted else "failed" if self.tally.exit_code else "ok"
         write_json(path, described)
 
@@ -283,16 +304,27 @@ def start(
             made[key] = each.make(registry)
     own = {suite: made[canonical(each.to_json())] for suite, each in chosen.items()}
     first = next(iter(own.values()), None) or local.make(registry)
-    return Run(folder, points, seed, registry=registry, executor=first, watcher=watcher, elsewhere=own, keep=keep)
+    return Run(
+        folder,
+        points,
+        seed,
+        registry=registry,
+        executor=first,
+        watcher=watcher,
+        elsewhere=own,
+        keep=keep,
+        timed=all(each.name == LOCAL and each.options.get("jobs", 1) == 1 for each in chosen.values()),
+    )
 
 
-def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, measured: bool = True) -> Job:
+def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, fetch: str = "", measured: bool = True) -> Job:
     """Makes the folder of a trial, empty but for what its worker reads, and the job to hand to an executor.
 
     Args:
         run: the folder of the run.
         due: the trial.
         offers: plugin specs that the trial needs, by plugin; a worker that is not told imports every plugin.
+        fetch: stands for what the work needs from elsewhere, see `fetch_key`.
         measured: whether the trial measures this machine.
     """
     folder = run / due.trial_id
@@ -308,6 +340,7 @@ def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, measured
             "cache": str(user_cache_path("joule-harness", ensure_exists=True)),
             "point": due.point.to_json(),
             **({} if offers is None else {"offers": [*offers]}),
+            **({"fetch": fetch} if fetch else {}),
         },
     )
     return Job(

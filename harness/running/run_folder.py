@@ -36,6 +36,7 @@ def create(
     *,
     name: str = "",
     executors: Mapping[str, Chosen] | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> Path:
     """Makes the folder of a new run, with its plan and its description.
 
@@ -47,6 +48,7 @@ def create(
         seed: of the order of trials.
         name: of the folder; without one it gets a unique one.
         executors: suite's name -> where its points run; `local` where it is not named.
+        provenance: revisions, distributions and digests, as `machine.provenance` gives them.
     """
     suites = [point.suite for point in plan.points] or [skipped.point.suite for skipped in plan.skipped] or ["empty"]
     folder = store / checked_name(name or new_run_id(suites))
@@ -67,10 +69,16 @@ def create(
             ],
             "skipped": [skipped.to_json() for skipped in plan.skipped],
             "executors": {suite: chosen.to_json() for suite, chosen in (executors or {}).items()},
+            "provenance": _without_secrets(provenance or {}),
             "status": "running",
         },
     )
     return folder
+
+
+def _without_secrets(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    suites = [{**each, "path": redacted(str(each["path"]))} for each in provenance.get("suites", ())]
+    return {**provenance, "suites": suites} if provenance else {}
 
 
 def reopen(folder: Path) -> tuple[list[Point], int]:

@@ -1,7 +1,10 @@
 """The statistics of comparisons: paired differences, exact signed-rank bounds, families of hypotheses. Arithmetic only.
 
 Differences are d_i = log(head_i) - log(base_i), oriented so that positive is worse. All bounds and p-values below rest
-on one null: that the d_i are symmetric around the effect, which the random order inside pairs brings about.
+on one null: that the d_i are symmetric around the effect. A fair coin that is thrown for each pair by itself brings it
+about: under "head is base times the effect", d_i less the effect is the second trial less the first with the coin's
+sign, so all 2^n patterns of signs are equally likely, for any noise, drift or effect of the order, for an even and for
+an odd number of pairs. A balanced order would leave fewer patterns than the exact law counts.
 
 References: Hodges and Lehmann, Ann. Math. Statist. 34 (1963) 598; Holm, Scand. J. Statist. 6 (1979) 65; Wilson, J. Am.
 Stat. Assoc. 22 (1927) 209; O'Brien and Fleming, Biometrics 35 (1979) 549; Hollander, Wolfe and Chicken, Nonparametric
@@ -109,7 +112,7 @@ def effect(differences: Sequence[float], alpha: float = ALPHA) -> Effect:
 
 
 def p_worse(differences: Sequence[float], margin: float) -> float:
-    """Exact p-value of "the effect is at most `margin`": small where the effect is surely above it.
+    """Exact p-value of "the pseudo-median is at most `margin`": small where it is surely above.
 
     It is at or under alpha exactly where the lower bound at alpha lies above the margin; ties and zeros count against
     that, so it never errs towards an alarm.

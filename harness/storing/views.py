@@ -102,6 +102,11 @@ VIEWS: Final = (
             "started_utc": ViewColumn("(measurement->>'started_utc')::TIMESTAMP", "TIMESTAMP", "when it began, UTC"),
             "cpu": ViewColumn("measurement->'environment'->>'cpu'", "VARCHAR", "processor"),
             "duration_s": ViewColumn("(totals->'duration_s'->>'value')::DOUBLE", "DOUBLE", "length of its windows"),
+            "modelled": ViewColumn(
+                "coalesce(list_contains(measurement->>'$.spans[*].modelled', 'true'), false)",
+                "BOOLEAN",
+                "whether no machine did the work, so that every number of it is simulated",
+            ),
             "energy_j": ViewColumn(
                 "(totals->'energy_j'->>'value')::DOUBLE",
                 "DOUBLE",

@@ -140,8 +140,8 @@ def check_meter(
                 raise NotTriedError(_reasons(answer) or "nothing was read")
         with held.that("what it counts stays within the max_power_w that its scopes declare"):
             _check_limits(snapshots, opened)
-        with held.that("facts are JSON values, and conditions can be asked for"):
-            json.dumps(dict(meter.facts()), allow_nan=False)
+        with held.that("facts are JSON values, and conditions and temperatures can be asked for"):
+            json.dumps([dict(meter.facts()), dict(meter.temperatures())], allow_nan=False)
             list(meter.conditions())
         with held.that("close() may be called twice"):
             meter.close()

@@ -39,6 +39,7 @@ class FakeCard:
         clock_mhz: applications clock.
         architecture: NVML's number.
         partitions: UUIDs of its MIG devices.
+        celsius: temperature of the GPU.
     """
 
     uuid: str = FIRST_UUID
@@ -56,6 +57,7 @@ class FakeCard:
     clock_mhz: int = 1500
     architecture: int = HOPPER
     partitions: tuple[str, ...] = ()
+    celsius: int = 40
 
     def energy_j(self, until_s: float) -> float:
         """True energy from 0 to a time, closed form."""
@@ -178,6 +180,7 @@ _ANSWERS: Final[dict[str, Callable[[FakeNvml, FakeCard], object]]] = {
     "nvmlDeviceGetApplicationsClock": lambda _, card: card.clock_mhz,
     "nvmlDeviceGetCurrentClocksEventReasons": lambda _, card: card.reasons,
     "nvmlDeviceGetCurrentClocksThrottleReasons": lambda _, card: card.reasons,
+    "nvmlDeviceGetTemperature": lambda _, card: card.celsius,
     "nvmlDeviceGetComputeRunningProcesses": lambda _, card: [SimpleNamespace(pid=pid) for pid in card.pids],
 }
 for _name, _answer in _ANSWERS.items():

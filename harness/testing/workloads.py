@@ -38,6 +38,7 @@ class RecordingWindow:
     outputs: dict[str, object] = field(default_factory=dict)
     uses: list[DeviceUse] = field(default_factory=list)
     marks: list[str] = field(default_factory=list)
+    simulated_s: float = 0.0
     _started: bool = False
     _opened_ns: int | None = None
 
@@ -66,6 +67,10 @@ class RecordingWindow:
         self.uses.append(
             DeviceUse(device=device, role=role, busy_s=busy_s, reserved_s=reserved_s, stands_for=stands_for)
         )
+
+    def simulated_duration(self, seconds: float) -> None:
+        """Keeps how long modelled work takes on its own clock."""
+        self.simulated_s += seconds
 
     @contextmanager
     def mark(self, name: str) -> Iterator[None]:
@@ -100,7 +105,8 @@ def check_workload(
     """Holds a workload to its contract on a real backend; returns the window it wrote.
 
     It writes at least one item a window, each under its own id and with declared columns that hold finite numbers or
-    None; its default functional units can be counted; outputs are JSON values; device rows reserve what they use.
+    None; its default functional units can be counted; outputs are JSON values; device rows reserve what they use;
+    modelled work says how long it takes.
 
     Args:
         spec: the plugin spec.
@@ -127,6 +133,8 @@ def check_workload(
     with held.that("its device rows reserve what they use"):
         for use in window.uses:
             assert 0 <= use.busy_s <= use.reserved_s * (1 + 1e-9), f"{use} is busy for longer than reserved"
+    with held.that("modelled work says how long it takes"):
+        assert not spec.modelled or window.simulated_s > 0, "no `simulated_duration`: its rates and power are missing"
     with held.that("its default functional units can be counted"):
         for name, unit in spec.functional_units.items():
             achieved = count(unit, window.rows).achieved

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -11,9 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from harness.backend import Device
-from harness.builtin import cpu_time as cpu_time_module
 from harness.builtin import host, tdp
-from harness.builtin.cpu_time import CpuTimeMeter, CpuTimeOptions, tree_cpu_s
+from harness.builtin.cpu_time import CpuTimeMeter, CpuTimeOptions
 from harness.builtin.declared_power import DeclaredPower, DeclaredPowerOptions
 from harness.builtin.spin import spin
 from harness.builtin.tdp import CpuSeconds, TdpMeter, TdpOptions, normalised, package_power, table_watts
@@ -92,30 +90,6 @@ def test_a_child_of_the_work_lies_within_its_scope():
 def test_watts_per_core_must_be_declared():
     with pytest.raises(ValidationError):
         CpuTimeOptions()
-
-
-def test_real_cpu_time_counts_living_and_ended_children():
-    before = tree_cpu_s(os.getpid())
-    code = "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
-    subprocess.run([sys.executable, "-c", code], check=True)
-    after = tree_cpu_s(os.getpid())
-    assert after - before >= 0.19
-
-
-def test_tree_that_changes_while_it_is_read_is_read_again(monkeypatch):
-    child = psutil.Process()
-    lists = iter([[child, child], [child], [child], [child]])
-    monkeypatch.setattr(cpu_time_module, "_living", lambda root: next(lists))
-    monkeypatch.setattr(cpu_time_module, "_spent_s", lambda process: 5.0)
-    assert tree_cpu_s(os.getpid()) == 5
-
-
-def test_tree_that_never_rests_is_unavailable(monkeypatch):
-    lengths = iter(range(1, 100))
-    monkeypatch.setattr(cpu_time_module, "_living", lambda root: [root] * next(lengths))
-    lost = tree_cpu_s(os.getpid())
-    assert isinstance(lost, Unavailable)
-    assert "come and go" in lost.reason
 
 
 def test_cpu_time_contract_and_gone_process():

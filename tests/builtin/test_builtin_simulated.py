@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.builtin.heat import HeatModel
 from harness.builtin.simulated import (
     SimulatedAccelerator,
     SimulatedBackend,
@@ -200,3 +202,37 @@ def test_splitting_never_changes_the_sum(lengths, phase, cuts):
     assert end - 100_000_000 < last <= end or end < made.start_ns + round(phase * S)
     assert made.counter_joules(end) <= made.true_joules(end) + 1e-9
     assert made.true_joules(end) - made.counter_joules(end) <= 300 * max(0.1, phase) + 1e-6
+
+
+# Heat
+
+
+def test_temperature_has_a_closed_form(accelerator, clock):
+    accelerator.heat = HeatModel(ambient_celsius=25.0, celsius_per_watt=0.2, time_constant_s=30.0, start_celsius=25.0)
+    idle, busy = 25 + 0.2 * accelerator.idle_w, 25 + 0.2 * accelerator.busy_w
+    after_idle = idle + (25 - idle) * math.exp(-10 / 30)
+    clock.advance(10)
+    assert accelerator.celsius(clock()) == pytest.approx(after_idle)
+    with accelerator.busy():
+        clock.advance(20)
+    warm = busy + (after_idle - busy) * math.exp(-20 / 30)
+    assert accelerator.celsius(clock()) == pytest.approx(warm)
+    clock.advance(3000)
+    assert accelerator.celsius(clock()) == pytest.approx(idle)
+
+
+def test_meter_reads_the_thermometer_of_those_that_have_one(opened, accelerator, clock):
+    meter, _ = opened
+    assert meter.temperatures() == {}
+    accelerator.heat = HeatModel(ambient_celsius=20.0, celsius_per_watt=0.1, time_constant_s=1.0, start_celsius=60.0)
+    assert meter.temperatures() == {f"n0/gpu:{accelerator.uuid}": pytest.approx(60.0)}
+
+
+@pytest.mark.parametrize(("options", "celsius"), [({}, None), ({"celsius_per_watt": 0.2}, 35.0),
+                                                  ({"celsius_per_watt": 0.2, "start_celsius": 70}, 70.0)])  # fmt: skip
+def test_the_backend_gives_a_thermometer_where_it_is_told_how_warm_a_watt_makes_it(options, celsius):
+    backend = SimulatedBackend(SimulatedOptions(idle_w=50, **options))
+    backend.open()
+    found = backend.accelerator.celsius(backend.accelerator.start_ns)
+    backend.close()
+    assert found == (None if celsius is None else pytest.approx(celsius))

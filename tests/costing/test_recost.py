@@ -173,7 +173,7 @@ def test_a_new_record_names_its_parent_and_the_raw_files_stay(tmp_path: Path, re
     assert digests(run) == before
     new = load_record(made / ("a" * 12 + "-t000"))
     assert new.parent == f"r1/{'a' * 12}-t000"
-    assert new.totals["smog_g"] == Amount.of(50.0, "g", Method.COUNTER, low=45.0, high=0.5 * (100.0 * 1.1))
+    assert new.totals["smog_g"] == Amount.of(50.0, "g", Method.ESTIMATED, low=45.0, high=0.5 * (100.0 * 1.1))
     cost = new.units["token"].costs["smog_g"]
     assert isinstance(cost, Amount)
     assert (cost.value, cost.unit) == (5.0, "g/token")
@@ -256,7 +256,7 @@ def test_a_sweep_has_one_row_per_record_and_combination(tmp_path: Path, registry
     assert (row["point"], row["smog.per_joule"], row["smog.base"]) == ("a", "1", "0")
     assert float(row["smog_g/token"]) == 10.0
     assert float(row["smog_g.low"]) == 90.0
-    assert row["smog_g.method"] == "counter"
+    assert row["smog_g.method"] == "estimated"
     assert row["flags"] == "smog: smoky"
     assert digests(run) == before
 
@@ -269,7 +269,7 @@ def test_json_and_markdown_hold_the_same_rows(tmp_path: Path, registry: Registry
     assert content["ranking"]
     text, told = sweep(run, registry, tmp_path, "md", "smog.per_joule=1,2")
     assert text.count("\n| a ") == 2
-    assert "10 g (9 g to 11 g), counter" in text
+    assert "10 g (9 g to 11 g), estimated" in text
     assert any("lowest with smog.per_joule=1" in line for line in told)
 
 

@@ -13,11 +13,10 @@ from typing import Any
 
 import psutil
 import pytest
-from filelock import FileLock
 
 from harness.diagnosing import state as deep
 from harness.diagnosing.store_findings import store_findings
-from harness.machine.device_locks import lock_folder_path
+from harness.machine.device_locks import LockPlace, device_locks, lock_file, lock_place
 from harness.running.driver_lock import driven
 
 StoredRun = Callable[..., Path]
@@ -31,40 +30,56 @@ def wrong(findings: Any) -> list[Any]:
 # Locks
 
 
-def test_locks_are_free_or_held_by_a_process_that_is_named(tmp_path: Path) -> None:
-    for name in ("gpu-1", "gpu-2"):
-        (tmp_path / f"{name}.lock").touch()
-    with FileLock(str(tmp_path / "gpu-1.lock")):
-        (tmp_path / "gpu-1.holder").write_text(f"process {os.getpid()}", encoding="utf-8")
-        held, free = deep.lock_findings(tmp_path)
+@pytest.fixture
+def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of device locks of this test."""
+    monkeypatch.setenv("HARNESS_LOCKS", str(tmp_path / "locks"))
+    return lock_place().folder
+
+
+def test_locks_are_free_or_held_by_a_process_that_is_named(locks: Path) -> None:
+    assert [found.detail for found in deep.lock_findings()] == [f"none was ever taken in {locks}"]
+    with device_locks(("gpu-2",), print):
+        pass
+    with device_locks(("gpu-1",), print):
+        held, free = deep.lock_findings()
     assert (free.what, free.state, free.detail) == ("gpu-2", "well", "free")
-    assert held.state == "well"
-    assert held.detail.startswith(f"held by process {os.getpid()}: ")
+    assert (held.what, held.state) == ("gpu-1", "well")
+    assert held.detail.startswith(f"held by process {os.getpid()} of ")
 
 
-def test_a_lock_whose_holder_is_gone_is_wrong(tmp_path: Path) -> None:
+def test_a_lock_whose_holder_is_gone_is_wrong(locks: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    with FileLock(str(tmp_path / "gpu-1.lock")):
-        (tmp_path / "gpu-1.holder").write_text(f"process {child.pid}", encoding="utf-8")
-        (found,) = deep.lock_findings(tmp_path)
+    with device_locks(("gpu-1",), print):
+        path = lock_file(locks, "gpu-1")
+        said = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**said, "pid": child.pid}), encoding="utf-8")
+        (found,) = deep.lock_findings()
     assert found.state == "wrong"
     assert str(child.pid) in found.detail
     assert "fuser" in found.remedy
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
-def test_a_lock_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.errors import MeasurementError
-    from harness.machine.device_locks import device_locks
-
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    lock_folder_path().mkdir()
-    os.chown(lock_folder_path(), 12345, 12345)
-    (found,) = deep.lock_findings(lock_folder_path())
+def test_what_is_no_lock_is_wrong(locks: Path) -> None:
+    lock_file(locks, "gpu-1").symlink_to(locks)
+    (found,) = deep.lock_findings()
     assert found.state == "wrong"
-    with pytest.raises(MeasurementError, match="belongs to another user"), device_locks(("cpu",), print):
-        pass
+    assert "it is a link" in found.detail
+
+
+def test_locks_that_do_not_exclude_other_users_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deep, "lock_place", lambda: LockPlace(tmp_path, "runs of other users", fallback=True))
+    first, _ = deep.lock_findings()
+    assert (first.state, first.detail) == ("not known", "not excluded: runs of other users")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_lock_folder_of_somebody_else_is_refused(locks: Path) -> None:
+    os.chown(locks, 12345, 12345)
+    (found,) = deep.lock_findings()
+    assert found.state == "wrong"
+    assert "belongs to another user" in found.detail
 
 
 # Workers

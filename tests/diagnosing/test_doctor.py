@@ -16,9 +16,9 @@ from harness.builtin.simulated import SimulatedAccelerator, SimulatedMeter, atta
 from harness.diagnosing import survey as doctor
 from harness.diagnosing.card_runs import card_path, key_of, load_for, make_cards
 from harness.diagnosing.load import CallableLoad
-from harness.diagnosing.meter_card import MeterCard
 from harness.errors import MeasurementError
 from harness.impact import ImpactMeter, ImpactMeterSpec
+from harness.machine.meter_card import MeterCard
 from harness.meter import Meter, MeterContext, MeterSpec
 from harness.options import Options
 from harness.quantity import Method, Unavailable
@@ -293,7 +293,8 @@ def test_cards_are_made_kept_and_shown(tmp_path: Path) -> None:
         detach("SIM-doctor")
     assert card.gain == pytest.approx(0.02, abs=0.01)
     assert (card.key.device, card.key.driver, card.key.power_limit_w) == ("SIM-doctor", "1.2", 350.0)
-    assert MeterCard.from_json(card_path(card, tmp_path / "cards").read_text()) == card
+    kept = card_path(card.meter, card.scope, card.key.device, tmp_path / "cards")
+    assert MeterCard.from_json(kept.read_text()) == card
     text = stream.getvalue()
     assert f"Meter card {card.id}" in text
     assert "update period: 100 ms" in text

@@ -12,10 +12,11 @@ import pytest
 from harness import __version__
 from harness.backend import Device as BackendDevice
 from harness.builtin.simulated import SimulatedAccelerator, SimulatedMeter, attach, detach
+from harness.diagnosing.card_test import run_card
 from harness.diagnosing.load import CallableLoad, ProcessLoad
-from harness.diagnosing.meter_card import CardKey, MeterCard, run_card, stale
 from harness.diagnosing.self_test import fraction_of
 from harness.errors import MeasurementError
+from harness.machine.meter_card import CardKey, MeterCard, stale
 from harness.meter import Meter, MeterContext
 from harness.quantity import Method, Unavailable
 from harness.sample import Scope, Snapshot

@@ -25,6 +25,7 @@ trials: {trials}
 windows: {{count: 1, min_seconds: {seconds}}}
 warm_up: {{max_seconds: 1, max_iterations: 0, min_iterations: 0}}
 limits: {limits}
+foreign_load: {{at_most: 100%}}
 cases:
   - workload: {workload}
     options: {{{options}}}
@@ -192,7 +193,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
     from harness.discovery.registry import Registry
     from harness.machine import leftovers
     from harness.planning.point import Choice, Plan, Point
-    from harness.planning.trial_rules import WarmUpRule, Windows
+    from harness.planning.trial_rules import ForeignLoad, WarmUpRule, Windows
     from harness.running.order import Scheduled
     from harness.running.run import prepare
     from harness.running.run_folder import create
@@ -215,6 +216,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
             "trials": 1, "windows": Windows(count=1, min_seconds=0.0),
             "warm_up": WarmUpRule(max_seconds=1.0, max_iterations=0, min_iterations=0),
             "functional_units": {"operation": {"sum": "operations", "where": {}}},
+            "foreign_load": ForeignLoad(at_most=1.0),  # the machine of a test run does other work too
         }  # fmt: skip
         values["meters"] = changes.pop("meters", values["meters"])
         point = Point(**{**values, **changes})

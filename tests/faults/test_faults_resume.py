@@ -14,6 +14,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.planning.point import Choice, Plan, Point, Skipped
+from harness.planning.trial_rules import CoolDown
 from harness.running.resume import differences, resumed
 from harness.running.run_folder import create
 
@@ -77,6 +78,21 @@ def test_added_and_removed_points_and_changed_settings_are_named() -> None:
         "removed 1 (spin · b (skipped now: no driver))",
         "changed 1 (spin · c: trials 2 -> 3, requires gpu 1 -> 2)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        (None, CoolDown(to_celsius=45.0), "otherwise"),
+        (CoolDown(to_celsius=45.0), None, "otherwise"),
+        (CoolDown(to_celsius=45.0), CoolDown(to_celsius=50.0), "to_celsius 45.0 -> 50.0"),
+    ],
+)
+def test_a_rest_that_comes_goes_or_changes_is_a_difference(
+    before: CoolDown | None, now: CoolDown | None, said: str
+) -> None:
+    found = differences([point("a", cool_down=before)], planned(point("a", cool_down=now)))
+    assert found == [f"changed 1 (spin · a: cool_down {said})"]
 
 
 def test_many_points_are_counted_and_a_few_named() -> None:

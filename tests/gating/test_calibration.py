@@ -29,6 +29,7 @@ from harness.gating.job import refuse_weak
 from harness.gating.verdict import CellKey, Verdict, margin
 from harness.planning.point import Choice, Point
 from harness.planning.suite import GateRule
+from harness.planning.trial_rules import CoolDown
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 RUNNER = {"cpu": "a", "cores_logical": 2}
@@ -67,7 +68,7 @@ def test_the_critical_effect_is_where_the_rule_changes_its_mind(pairs: int, cell
         (job,) = jobs(1, pairs, 0.02, seed=seed)
         differences = job.cells[A].differences
         least = critical_effect(differences, pairs, cells)
-        for step, fails in ((1e-9, True), (-1e-9, False)):
+        for step, fails in ((3e-9, True), (-1e-9, False)):
             shifted = {A: [difference + least + step for difference in differences]}
             others = {replace(A, label=str(index)): [0.0] * pairs for index in range(cells - 1)}
             margins = {key: 0.0 if key == A else 0.01 for key in [*shifted, *others]}
@@ -77,7 +78,7 @@ def test_the_critical_effect_is_where_the_rule_changes_its_mind(pairs: int, cell
 def test_the_detectable_effect_by_hand() -> None:
     """Five equal differences of -2 %: one look, whose lower bound is the least Walsh average, -2 % itself."""
     assert critical_effect([-0.02] * 5, 5) == 0.02
-    assert critical_effect([0.0] * 5, 5, cells=2) == math.inf, "2^-5 is above 0.05 / 2"
+    assert critical_effect([0.0, 0.01, 0.0, 0.01, 0.0], 5, cells=2) == math.inf, "2^-5 is above 0.05 / 2"
     assert found_in([0.05, 0.01, 0.02, 0.03, 0.04]) == 0.04
 
 
@@ -238,6 +239,7 @@ def test_the_revision_is_of_what_is_measured_and_not_of_the_tolerance() -> None:
     first = revision([point], {"s": [rule]})
     assert revision([point], {"s": [rule.model_copy(update={"worse_by_at_most": 0.1})]}) == first
     assert revision([replace(point, id="2" * 12)], {"s": [rule]}) != first
+    assert revision([replace(point, cool_down=CoolDown(to_celsius=45.0))], {"s": [rule]}) != first
     assert revision([point], {"s": [rule.model_copy(update={"metric": "carbon_g"})]}) != first
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from harness.errors import ExitCode, UsageError
-from harness.gating.cells import Rules, gateable
+from harness.gating.cells import Rules, comparison, gateable
 from harness.gating.gate import Gate, looks_for
 from harness.gating.result import InterimAnalysis
-from harness.gating.verdict import Verdict
+from harness.gating.verdict import Cell, CellKey, Verdict
 from harness.planning.point import Choice, Point
 from harness.planning.suite import GateRule
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value
@@ -32,7 +32,8 @@ def trial(value: Value | float, *, flags: Sequence[str] = (), columns: Any = Non
         totals=totals or {"duration_s": cost},
         columns=columns or {},
         units={"token": unit, "item": unit},
-        measurement=SimpleNamespace(windows=(SimpleNamespace(flags=flags, duration_s=1.0),)),
+        measurement=SimpleNamespace(foreign_load={}, windows=(SimpleNamespace(flags=flags, duration_s=1.0),)),
+        factors=(),
     )
 
 
@@ -54,7 +55,9 @@ class FakePairs:
                 functional_units={"token": {"sum": "items"}},
             )
             points = {"base": point, "head": point}
-            self.series.append(SimpleNamespace(label=label, points=points, control=control, lost="", pairs=0))
+            self.series.append(
+                SimpleNamespace(label=label, points=points, control=control, lost="", pairs=0, head_second=[])
+            )
             self.make[label] = make
         self.tried: Counter[str] = Counter()
         self.redone: Counter[str] = Counter()
@@ -252,6 +255,43 @@ def test_a_side_that_fails_clearly_more_often_makes_the_job_invalid() -> None:
     assert "9 of 12 trials of head did not count" in result.notes[-1]
 
 
+@pytest.mark.parametrize(("head", "verdict"), [(1.05, Verdict.PASS), (1.06, Verdict.REGRESSED), (1.0, Verdict.PASS)])
+def test_a_metric_without_noise_is_decided_after_the_fewest_pairs(head: float, verdict: Verdict) -> None:
+    pairs = FakePairs(a=lambda number: (trial(100.0), trial(100.0 * head)))
+    result = gate(pairs).run()
+    assert result.verdict is verdict
+    assert pairs.series[0].pairs == 5
+    assert [look.pairs for look in result.looks] == [5]
+
+
+def test_identical_values_pass_at_a_tolerance_of_nothing() -> None:
+    rule = {"metric": "duration_s", "per": "token", "worse_by_at_most": 0.0}
+    assert gate(FakePairs(a=lambda number: (trial(0.1 + 0.2), trial(0.3))), rule).run().verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(0.2, Verdict.INVALID), (-0.2, Verdict.INVALID), (0.0, Verdict.PASS)])
+def test_an_order_that_matters_makes_the_job_invalid_and_says_what_helps(shift: float, verdict: Verdict) -> None:
+    pairs = FakePairs(
+        a=lambda number: (trial(1.0), trial(math.exp(0.01 * math.sin(7.0 * number) + shift * (-1) ** number)))
+    )
+    pairs.series[0].head_second = [number % 2 == 0 for number in range(36)]
+    pairs.measure = lambda rounds, measure=pairs.measure: (  # type: ignore[method-assign]
+        measure(rounds),
+        pairs.series[0].__dict__.update(head_second=[n % 2 == 0 for n in range(pairs.series[0].pairs)]),
+    )
+    result = gate(pairs).run()
+    assert result.verdict is verdict
+    if verdict is Verdict.INVALID:
+        assert "second trial of a pair" in result.reason
+        assert any("warm_up.max_seconds" in note for note in result.notes)
+
+
+def test_an_open_verdict_says_how_many_pairs_would_tell() -> None:
+    result = gate(FakePairs(a=ratio(0.02, noise=0.08)), looks=12).run()
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert any("pairs would tell" in note for note in result.notes)
+
+
 # Control and calibration
 
 
@@ -260,6 +300,13 @@ def test_a_control_that_moved_makes_the_job_invalid_not_regressed(moved: float, 
     result = gate(FakePairs(a=ratio(0.3), control=ratio(moved)), control_bounds=(-0.03, 0.03)).run()
     assert result.verdict is verdict
     assert result.control_change == pytest.approx(moved, abs=0.01)
+
+
+@pytest.mark.parametrize(("moved", "verdict"), [(0.0, Verdict.PASS), (0.1, Verdict.INVALID), (-0.1, Verdict.INVALID)])
+def test_without_calibration_the_control_is_judged_by_its_own_spread(moved: float, verdict: Verdict) -> None:
+    result = gate(FakePairs(a=ratio(0.0), control=ratio(moved))).run()
+    assert result.verdict is verdict
+    assert ("own spread" in result.reason) is (verdict is Verdict.INVALID)
 
 
 def test_a_control_that_could_not_be_measured_makes_the_job_invalid() -> None:
@@ -280,3 +327,17 @@ def test_json_holds_no_infinity() -> None:
     (cell,) = result.to_json()["cells"]
     assert (cell["low"], cell["high"]) == (None, None)
     assert cell["n"] == 2
+
+
+def test_impacts_of_energies_of_different_kinds_are_not_compared() -> None:
+    def side(method: Method) -> Any:
+        made = trial(1.0, carbon_g=amount(1.0, "g", Method.ESTIMATED), energy_j=amount(1.0, "J", method))
+        return SimpleNamespace(**{**vars(made), "factors": ("grid",)})
+
+    def cell(base: Method, head: Method) -> Cell:
+        key = CellKey("s", "a", "carbon_g")
+        return comparison(key, [(side(base), side(head))], 0.05, higher_is_better=False)
+
+    assert "not comparable" in cell(Method.COUNTER, Method.SIMULATED).missing
+    alike = cell(Method.COUNTER, Method.COUNTER)
+    assert (alike.missing, alike.method) == ("", Method.ESTIMATED)

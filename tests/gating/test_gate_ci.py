@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -10,17 +9,14 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 import yaml
 
 from harness.errors import UsageError
 from harness.gating.job import CONTROL, load
-from harness.gating.verdict import Verdict, margin
+from harness.gating.verdict import Verdict
 from harness.planning import suite
-from harness.statistics.paired import wilson
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/gate.md").read_text(encoding="utf-8")
@@ -263,68 +259,3 @@ def test_two_suites_of_one_name_are_a_usage_error(tmp_path: Path) -> None:
         (tmp_path / name).write_text("suite: x\ncases: [{workload: spin}]\ngate: [{metric: m, at_most: 1}]\n")
     with pytest.raises(UsageError, match="two suites are named 'x'"):
         load([tmp_path / "a", tmp_path / "b"])
-
-
-# The simulated rates
-
-
-@pytest.fixture(scope="module")
-def power() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("gate_power", ROOT / "benchmarks/gate_power.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["gate_power"] = module
-    specification.loader.exec_module(module)
-    return module
-
-
-def documented(power: Any) -> tuple[list[list[str]], int]:
-    """Rows of the guide's table and the jobs behind each cell."""
-    text = GUIDE.partition(power.BEGIN)[2].partition(power.END)[0]
-    jobs = re.search(r"([0-9]+) simulated jobs for each entry", text)
-    assert jobs is not None
-    return [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| `")
-    ], int(jobs[1])
-
-
-def agrees(share: float, jobs: int, hits: int, trials: int) -> bool:
-    """Whether two observed rates may be one, by their 99.9 % Wilson intervals; the guide rounds to 0.1 %, or to 1 %."""
-    first = wilson(round(share * jobs), jobs, 0.999)
-    second = wilson(hits, trials, 0.999)
-    return first[0] - 0.005 <= second[1] and second[0] <= first[1] + 0.005
-
-
-def test_the_guides_error_rates_are_those_of_the_rule(power: Any) -> None:
-    rows, jobs = documented(power)
-    assert jobs >= 4000
-    assert len(rows) == len(power.RULES)
-    for rule, cells in zip(power.RULES, rows, strict=True):
-        assert cells[0] == power.row(rule, 1, 1)[0]
-        for times, cell in enumerate(cells[1:]):
-            failed, passed = (float(number) / 100 for number in re.findall(r"([0-9.]+)%", cell)[:2])
-            counts, _ = power.rates(rule, times * margin(rule.tolerance), 120, seed=7)
-            assert agrees(failed, jobs, counts[Verdict.REGRESSED], 120), (cells[0], times, counts)
-            assert agrees(passed, jobs, counts[Verdict.PASS] + counts[Verdict.IMPROVED], 120), (cells[0], times, counts)
-
-
-def test_the_documented_false_alarms_at_the_tolerance_stay_at_the_nominal_rate(power: Any) -> None:
-    for cells in documented(power)[0]:
-        upper = re.search(r"\(at most ([0-9.]+)%\)", cells[2])
-        assert upper is not None
-        assert float(upper[1]) < 6.5, cells
-
-
-@pytest.mark.parametrize("profile", ["ci", "gpu"])
-def test_false_alarms_at_the_tolerance(power: Any, profile: str) -> None:
-    """Seeded: the upper Wilson bound over 4,000 jobs that are looked at twice."""
-    rule = power.Rule(profile, 0.05 if profile == "ci" else 0.02, 24, sequential=True)
-    counts, _ = power.rates(rule, margin(rule.tolerance), 4000, seed=3)
-    assert wilson(counts[Verdict.REGRESSED], 4000)[1] < 0.065
-
-
-def test_a_stored_baseline_is_as_weak_as_the_guide_says(power: Any) -> None:
-    said = re.search(r"nothing changed: (\d+)% false alarms", GUIDE)
-    assert said is not None
-    assert agrees(float(said[1]) / 100, 4000, power.stored_alarms("ci", 0.15, 0.10, 4000, seed=2), 4000)

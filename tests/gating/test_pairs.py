@@ -12,10 +12,11 @@ import pytest
 
 from harness.executor import Executor, Job, Listener, Outcome
 from harness.gating import pairs as module
-from harness.gating.pairs import REDOINGS, Pairs, faults
-from harness.gating.sides import BASE, HEAD, Side, same_points
+from harness.gating.pairs import REDOINGS, Pairs, draw_seed, faults
+from harness.gating.sides import BASE, HEAD, Planned, Side, same_points
 from harness.planning.point import Choice, Point
 from harness.planning.trial_rules import WarmUpRule
+from harness.quantity import Amount
 
 Says = Callable[[str, int], str]
 """Side and number of its trial -> why it fails; empty where it does not."""
@@ -38,7 +39,7 @@ def point(label: str = "spin", suite: str = "s", **more: Any) -> Point:
 
 @pytest.fixture(autouse=True)
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    fine = SimpleNamespace(invalid=(), warm_up=SimpleNamespace(converged=True))
+    fine = SimpleNamespace(invalid=(), foreign_load={}, warm_up=SimpleNamespace(converged=True))
     monkeypatch.setattr(module, "load_measurement", lambda folder: fine)
 
 
@@ -76,6 +77,14 @@ def test_the_order_is_that_of_the_seed(tmp_path: Path) -> None:
     assert logs[0] == logs[1] != logs[2]
 
 
+def test_each_job_draws_an_order_of_its_own_and_knows_it(tmp_path: Path) -> None:
+    assert len({draw_seed() for _ in range(20)}) == 20
+    pairs, log = made(tmp_path, seed=draw_seed())
+    pairs.measure(30)
+    seconds = [second == HEAD for second in log[1::2]]
+    assert pairs.series[0].head_second == seconds
+
+
 def test_one_failed_trial_redoes_the_whole_pair_and_is_counted(tmp_path: Path) -> None:
     pairs, log = made(tmp_path, lambda side, number: "throttled" if (side, number) == (HEAD, 1) else "")
     pairs.measure(3)
@@ -111,9 +120,11 @@ def test_the_others_go_on_when_a_point_is_lost(tmp_path: Path) -> None:
 
 
 def test_the_control_runs_on_bases_environment_and_counts_for_nobody(tmp_path: Path) -> None:
+    pairs, _ = made(tmp_path, control=[point("loop", "control")])
     used: list[str] = []
-    pairs, log = made(tmp_path, control=[point("loop", "control")])
-    pairs._executor = lambda side: used.append(side.name) or Fake(side, lambda *_: "", log)  # type: ignore[func-returns-value]
+    for name, executor in pairs._executors.items():
+        run = executor.run
+        executor.run = lambda *job, name=name, run=run: (used.append(name), run(*job))[1]  # type: ignore[method-assign]
     pairs.measure(6)
     (control,) = pairs.controls
     assert control.pairs == 6
@@ -127,12 +138,66 @@ def test_the_control_runs_on_bases_environment_and_counts_for_nobody(tmp_path: P
 )
 def test_a_warm_up_that_did_not_converge_keeps_a_trial_out(converged: bool, wanted: WarmUpRule, counts: bool) -> None:
     warm_up = SimpleNamespace(converged=converged, iterations=50, seconds=1.0, duration_cv=0.2)
-    measurement: Any = SimpleNamespace(invalid=(), warm_up=warm_up)
+    measurement: Any = SimpleNamespace(invalid=(), foreign_load={}, warm_up=warm_up)
     assert (faults(measurement, point(warm_up=wanted)) == []) is counts
 
 
+def reading(*flags: str, joules: float = 100.0, **more: Any) -> Any:
+    given = {"primary": True, "span": "window", "window": 0, "meter": "m", "scope": "n0/gpu:0", **more}
+    return SimpleNamespace(flags=flags, value=Amount.exact(joules, "J"), **given)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (reading("counter reset"), "counter reset"),
+        (reading("low coverage"), "low coverage"),
+        (reading(joules=400.0), "400 W at least, above the limit of 300 W"),
+        (reading("not aligned"), ""),
+        (reading("counter reset", primary=False), ""),
+        (reading("counter reset", span="idle"), ""),
+    ],
+)
+def test_readings_that_are_not_whole_keep_a_trial_out_where_energy_is_judged(found: Any, said: str) -> None:
+    measurement: Any = SimpleNamespace(
+        invalid=(),
+        foreign_load={},
+        warm_up=SimpleNamespace(converged=True),
+        readings=(found,),
+        windows=(SimpleNamespace(window=0, duration_s=1.0),),
+        scopes={"n0/gpu:0": SimpleNamespace(max_power_w=300.0)},
+    )
+    reasons = faults(measurement, point(), energy=True)
+    assert bool(reasons) is bool(said)
+    assert said in "; ".join(reasons)
+    assert faults(measurement, point()) == [], "a gate of times alone asks for no whole energy"
+    if "W" in said:
+        assert faults(measurement, point(power_cap="expected"), energy=True) == []
+
+
+def test_a_reset_redoes_the_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = iter([reading("counter reset")])
+    monkeypatch.setattr(
+        module,
+        "load_measurement",
+        lambda folder: SimpleNamespace(
+            invalid=(),
+            foreign_load={},
+            warm_up=SimpleNamespace(converged=True),
+            readings=tuple(kept),
+            windows=(SimpleNamespace(window=0, duration_s=1.0),),
+            scopes={},
+        ),
+    )
+    pairs, log = made(tmp_path, energy=["s"])
+    pairs.measure(2)
+    assert pairs.series[0].pairs == 2
+    assert sum(pairs.redone.values()) == 1
+    assert len(log) == 6
+
+
 def test_what_meters_saw_keeps_a_trial_out() -> None:
-    measurement: Any = SimpleNamespace(invalid=("throttled",), warm_up=SimpleNamespace(converged=True))
+    measurement: Any = SimpleNamespace(invalid=("throttled",), foreign_load={}, warm_up=SimpleNamespace(converged=True))
     assert faults(measurement, point()) == ["throttled"]
 
 
@@ -146,9 +211,12 @@ def test_points_are_matched_by_place_and_named_apart() -> None:
 def test_each_job_names_the_offers_as_the_side_that_runs_it_planned_them(tmp_path: Path) -> None:
     ours, theirs = [{"kind": "workload", "name": "ours"}], [{"kind": "workload", "name": "theirs"}]
     measured_point, control = point("a"), point("c", suite="control")
-    offers = {BASE: {measured_point.id: ours, control.id: ours}, HEAD: {measured_point.id: theirs}}
+    planned = {
+        BASE: Planned([], offers={measured_point.id: ours, control.id: ours}, fetch={measured_point.id: "a model"}),
+        HEAD: Planned([], offers={measured_point.id: theirs}),
+    }
     points = [(measured_point, measured_point)]
-    pairs, _ = made(tmp_path, points=points, control=[control], offers=offers)
+    pairs, _ = made(tmp_path, points=points, control=[control], planned=planned)
     pairs.measure(1)
     named = {
         (side, one.id): json.loads((run / f"{one.id}-t000" / "job.json").read_text(encoding="utf-8"))["offers"]

@@ -10,13 +10,14 @@ import pytest
 
 from harness.backend import Backend, Device
 from harness.builtin.simulated import SimulatedAccelerator, SimulatedMeter, attach, detach
+from harness.errors import PluginError
 from harness.measuring import meters as energy
 from harness.measuring import window
 from harness.measuring.channel import Channel
 from harness.measuring.meters import Meters
 from harness.measuring.window import Ledger, OpenWindow, measure
 from harness.meter import MeterContext
-from harness.quantity import Amount, Unavailable
+from harness.quantity import Amount, Method, Unavailable
 from harness.sample import Scope
 from harness.testing import FakeClock
 
@@ -81,3 +82,40 @@ def test_energy_of_role_spans_after_the_window_is_not_the_windows(
         assert value.low is not None
         assert value.high is not None
         assert value.low <= truth <= value.high
+
+
+def test_modelled_work_is_as_long_as_it_says_and_never_short(clock: FakeClock) -> None:
+    meters, backend = Meters([]), Nothing()
+    ledger = Ledger(io.StringIO(), io.StringIO(), set())
+    opened = OpenWindow(0, meters, backend, set(), min_seconds=0.0, min_iterations=3)
+
+    def work(open_window: OpenWindow) -> None:
+        while open_window.wants_more():
+            clock.advance(0.001)
+            open_window.simulated_duration(250.0)
+            open_window.device("board", busy_s=100.0, reserved_s=250.0)
+
+    span = measure(opened, work, meters, backend, ledger)
+    assert (span.modelled, span.simulated_s, span.flags) == (True, 750.0, ())
+    assert span.work == Amount.of(750.0, "s", Method.SIMULATED)
+    assert span.duration_s == pytest.approx(0.003)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf"), 1e-300])
+def test_a_simulated_duration_is_a_time(clock: FakeClock, seconds: float) -> None:
+    opened = OpenWindow(0, Meters([]), Nothing(), set(), min_seconds=0.0, min_iterations=1)
+    with pytest.raises(PluginError, match="simulated duration"):
+        opened.simulated_duration(seconds)
+
+
+def test_a_device_is_not_held_for_longer_than_the_modelled_work(clock: FakeClock) -> None:
+    meters, backend = Meters([]), Nothing()
+    ledger = Ledger(io.StringIO(), io.StringIO(), set())
+    opened = OpenWindow(0, meters, backend, set(), min_seconds=0.0, min_iterations=1)
+
+    def work(open_window: OpenWindow) -> None:
+        open_window.simulated_duration(5.0)
+        open_window.device("board", busy_s=6.0, reserved_s=10.0)
+
+    with pytest.raises(PluginError, match="reserved for"):
+        measure(opened, work, meters, backend, ledger)

@@ -30,6 +30,7 @@ from harness.planning.located_yaml import SuiteError
 from harness.planning.planner import expand
 from harness.planning.point import Choice, Plan, Point, order_impacts
 from harness.planning.suite import loads
+from harness.planning.trial_rules import CoolDown
 from harness.quantity import Unavailable
 from harness.scorer import ScorerSpec
 from harness.workload import Column, WorkloadSpec
@@ -252,7 +253,11 @@ def test_a_point_survives_json(registry: Registry) -> None:
 def test_a_point_is_written_as_its_fields_and_a_limits_unit_stands_in_its_name() -> None:
     point = Point(id="0" * 12, suite="s", label="l", workload="w", backend=Choice("host", {"a": [1, {"b": None}]}))
     written = point.to_json()
-    assert written == json.loads(json.dumps(dataclasses.asdict(point)))
+    assert {**written, "cool_down": None} == json.loads(json.dumps(dataclasses.asdict(point)))
+    assert "cool_down" not in written, "a base's older worker does not know it"
+    cooled = dataclasses.replace(point, cool_down=CoolDown(to_celsius=45.0))
+    assert cooled.to_json()["cool_down"] == {"to_celsius": 45.0, "at_most_s": 300.0, "pause_s": 30.0}
+    assert Point.from_json(cooled.to_json()) == cooled
     assert written["limits"] == {"trial_s": 3600.0, "silence_s": 600.0, "memory_bytes": None}
 
 
@@ -330,6 +335,11 @@ def test_a_case_changes_single_settings_of_the_windows(registry: Registry) -> No
         ("{workload: sss, functional_units: {a: {sum: output_token}}}", "s.yaml:3:47", "did you mean 'output_tokens'?"),
         ("{workload: sss, functional_units: {a: {sum: items, where: {reward: '> 1'}}}}", "s.yaml:3:62", "'reward'"),
         ("{workload: sss}\ngate: [{metric: m, per: tokn, at_least: 1}]", "s.yaml:4:25", "'token'"),
+        ("{workload: sss}\ngate: [{metric: enery_j, at_most: 1}]", "s.yaml:4:17", "did you mean 'energy_j'?"),
+        ("{workload: sss}\ngate: [{metric: rat, per: token, at_least: 1}]", "s.yaml:4:17", "did you mean 'rate'?"),
+        ("{workload: sss, trials: {until: 2%, metric: duratio_s}}", "s.yaml:3:47", "did you mean 'duration_s'?"),
+        ("{workload: sss, trials: {until: 2%, at_most: 2}}", "s.yaml:3:27", "at_most 2 is less than at_least 3"),
+        ("{workload: sss, trials: {until: 0}}", "s.yaml:3:35", "greater than 0"),
     ],
 )  # fmt: skip
 def test_each_fault_has_its_place(registry: Registry, case: str, where: str, said: str) -> None:

@@ -93,7 +93,7 @@ def trial(
         unit="output_tokens",
         count=counted,
         costs={name: per_unit(value, "token", counted) for name, value in totals.items()},
-        rate=per_second("token", counted, 10.0),
+        rate=per_second("token", counted, Amount.exact(10.0, "s")),
     )
     latency = Amount.of(0.0123, "s", Method.MEASURED)
     return Record(

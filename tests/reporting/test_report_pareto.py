@@ -50,7 +50,7 @@ def finished(label: str, joules: Value, reward: float, *, higher: bool = True, u
                 unit=unit,
                 count=counted,
                 costs={name: per_unit(value, "token", counted) for name, value in totals.items()},
-                rate=per_second("token", counted, 10.0),
+                rate=per_second("token", counted, Amount.exact(10.0, "s")),
             )
         },
         columns={"reward": {"mean": Amount.of(reward, "1", Method.MEASURED)}},

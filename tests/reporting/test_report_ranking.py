@@ -66,7 +66,7 @@ def trial(
         unit=str(unit),
         count=counted,
         costs={name: per_unit(value, "good", counted) for name, value in totals.items()},
-        rate=per_second("good", counted, 10.0),
+        rate=per_second("good", counted, Amount.exact(10.0, "s")),
         shares=shares(counted),
         sweeps={"quality": sweep(unit, rows, "quality", BARS)},
     )

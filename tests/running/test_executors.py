@@ -72,9 +72,9 @@ def test_the_command_line_goes_before_the_suite_and_the_suite_before_local(regis
     assert choose([own], registry)["own"] == Chosen("far", {"address": "a", "at_most": 2})
     over = choose([own], registry, Wish(settings=("at_most=3",)))
     assert over["own"].options == {"address": "a", "at_most": 3}
-    assert choose([own], registry, Wish(LOCAL))["own"] == Chosen(LOCAL, {"jobs": 1})
+    assert choose([own], registry, Wish(LOCAL))["own"] == Chosen(LOCAL, {"jobs": 1, "wait": None})
     assert choose([plain], registry, Wish("far", ("address=b:1",)))["plain"].options["address"] == "b:1"
-    assert choose([plain], registry, Wish(jobs=4))["plain"] == Chosen(LOCAL, {"jobs": 4})
+    assert choose([plain], registry, Wish(jobs=4))["plain"] == Chosen(LOCAL, {"jobs": 4, "wait": None})
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,7 @@ def test_the_command_line_goes_before_the_suite_and_the_suite_before_local(regis
         ("", {"settings": ("jobs",)}, "accepted: KEY=VALUE"),
         ("", {"settings": ("jops=2",)}, "did you mean 'jobs'?"),
         ("executor: {name: far, address: a}", {"jobs": 2}, "--jobs 2"),
+        ("executor: {name: far, address: a}", {"wait_s": 600.0}, "--wait 600s"),
     ],
 )
 def test_what_is_wrong_is_told_where_it_stands(
@@ -101,11 +102,11 @@ def test_what_is_wrong_is_told_where_it_stands(
 
 
 def test_a_resumed_run_keeps_its_executors_unless_told_otherwise(registry: Registry) -> None:
-    known = {"a": Chosen("far", {"address": "x", "at_most": 8}), "b": Chosen(LOCAL, {"jobs": 1})}
+    known = {"a": Chosen("far", {"address": "x", "at_most": 8}), "b": Chosen(LOCAL, {"jobs": 1, "wait": None})}
     assert Wish().over(["a", "b", "a"], known, registry) == known
     moved = Wish("far", ("address=y",)).over(["a", "b"], known, registry)
     assert {each.options["address"] for each in moved.values()} == {"y"}
-    assert Wish(LOCAL).over(["a"], known, registry) == {"a": Chosen(LOCAL, {"jobs": 1})}
+    assert Wish(LOCAL).over(["a"], known, registry) == {"a": Chosen(LOCAL, {"jobs": 1, "wait": None})}
     assert Wish().over(["new"], known, registry) == {"new": Chosen()}
 
 
@@ -367,7 +368,8 @@ class Counting(LocalExecutor):
         self.seen: list[tuple[int, int]] = []
         self.guard = threading.Lock()
 
-    def _run(self, job: Job, _listener: object) -> Outcome:
+    def _run(self, job: Job, *_: object) -> Outcome:
+        (job.folder / MEASUREMENT).touch()
         with self.guard:
             self.under_way.append(job.measured)
             self.seen.append((sum(self.under_way), len(self.under_way)))

@@ -10,16 +10,14 @@ from harness.errors import MeasurementError
 from harness.functional_unit import (
     FunctionalUnit,
     Sweep,
-    break_even_share,
     check_rows,
     count,
-    flip_factor,
     per_unit,
     shares,
     sweep,
-    tie_ratio,
 )
 from harness.quantity import Amount, Method, Unavailable, Undefined
+from harness.statistics.ties import break_even_share, flip_factor, tie_ratio
 
 TIGHT = 1e-9
 BARS = (*range(-5, 16), 20, 25, 30)

@@ -149,9 +149,30 @@ def test_no_register_at_all_is_unavailable(opened, make_card, source):
 def test_counter_scope_says_what_it_is(opened, make_card):
     meter, found, _ = opened(make_card(), tick="20ms")
     scope = found[A]
-    assert (scope.method, scope.tick_s, scope.gain, scope.gain_class) == (Method.COUNTER, 0.02, 0.05, "nvml")
-    assert (scope.max_power_w, scope.device, scope.smoothing_s) == (300.0, FIRST, 0.0)
+    assert (scope.method, scope.tick_s, scope.gain_class) == (Method.COUNTER, 0.02, "nvml")
+    assert (scope.max_power_w, scope.device, scope.card) == (300.0, FIRST, "")
+    assert scope.sensor is not None
+    assert (scope.sensor.update_s, scope.sensor.seen) == (0.02, 0.25)
+    assert meter.sample_hz == 10.0
+
+
+def test_a_counter_whose_sensor_sees_all_of_the_time_is_read_once_a_second(opened, make_card):
+    card = make_card(name="NVIDIA GeForce RTX 4090", architecture=real.NVML_DEVICE_ARCH_ADA)
+    meter, found, _ = opened(card)
+    assert found[A].sensor.seen == 1.0
     assert meter.sample_hz == 1.0
+
+
+def test_a_declared_gain_takes_the_place_of_the_class(opened, make_card):
+    _, found, _ = opened(make_card(), gain="2%")
+    assert (found[A].sensor.gain, found[A].sensor.offset_w) == (0.02, 0.0)
+
+
+def test_power_is_handed_on_as_it_was_read_and_never_twice(opened, make_card, clock):
+    meter, _, _ = opened(make_card(trace=[(0.0, 120.0)]))
+    clock.advance(0.2)
+    assert meter.read().watts == {A: 120.0}
+    assert meter.read().watts == {}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -199,8 +220,8 @@ def test_a_reset_without_power_leaves_a_gap_and_a_lower_bound(opened, make_card,
     _, _, after = opened(make_card(trace=[(0.0, 200.0)], reset_s=clock.s + 5.25, faults=dict(NO_POWER)))
     state = after(10.0)[A]
     assert state.resets == 1
-    assert state.gap_s == pytest.approx(1.0, abs=0.1)
-    assert 200.0 * 9 <= state.joules <= 200.0 * 10  # what the counter shows after the reset was drawn
+    assert state.gap_s == pytest.approx(0.1, abs=0.01)
+    assert 200.0 * 9.9 <= state.joules <= 200.0 * 10  # what the counter shows after the reset was drawn
     assert state.joules + state.under_j >= 200.0 * 10 - 0.2 * 200
 
 
@@ -253,7 +274,7 @@ def test_counter_against_integration_is_told(opened, make_card):
 def test_without_a_moving_counter_power_is_integrated(opened, make_card, clock, fault):
     meter, found, after = opened(make_card(trace=[(0.0, 120.0)], **fault))
     scope = found[A]
-    assert (scope.method, scope.tick_s, scope.smoothing_s) == (Method.INTEGRATED, None, 0.0)
+    assert (scope.method, scope.tick_s) == (Method.INTEGRATED, None)
     assert meter.sample_hz == 10.0
     began_s, first = clock.s, joules(after(0.0)[A])
     last = after(5.0)[A]
@@ -265,12 +286,12 @@ def test_without_a_moving_counter_power_is_integrated(opened, make_card, clock, 
 
 
 @pytest.mark.parametrize(
-    ("architecture", "smoothing_s"), [(real.NVML_DEVICE_ARCH_HOPPER, 1.0), (real.NVML_DEVICE_ARCH_TURING, 0.0)]
+    ("architecture", "window_s"), [(real.NVML_DEVICE_ARCH_HOPPER, 1.0), (real.NVML_DEVICE_ARCH_TURING, 0.02)]
 )
-def test_the_averaged_register_says_so(opened, make_card, architecture, smoothing_s):
+def test_the_averaged_register_says_so(opened, make_card, architecture, window_s):
     one = make_card(faults={**NO_COUNTER, **NO_INSTANT}, architecture=architecture)
     meter, found, _ = opened(one)
-    assert found[A].smoothing_s == smoothing_s
+    assert found[A].sensor.window_s == window_s
     assert meter.facts()["devices"][FIRST]["field"] == "nvmlDeviceGetPowerUsage"
 
 
@@ -501,3 +522,15 @@ def test_real_card_counts_or_integrates():
     print(meter.conditions())  # noqa: T201
     assert json.loads(json.dumps(facts)) == facts
     meter.close()
+
+
+# Temperature
+
+
+def test_temperature_of_each_card_whose_driver_tells_it(opened, make_card):
+    silent = make_card(uuid=SECOND)
+    silent.faults["nvmlDeviceGetTemperature"] = real.NVML_ERROR_NOT_SUPPORTED
+    meter, _, _ = opened(make_card(celsius=61), silent)
+    assert meter.temperatures() == {A: 61.0}
+    meter.close()
+    assert meter.temperatures() == {}

@@ -79,16 +79,18 @@ def test_every_reading_is_declared_with_its_unit() -> None:
 # Methods, scopes, kinds
 
 
-def test_an_impact_keeps_the_method_of_its_energy() -> None:
-    impact = apply({"site": own(), "stress": stress(annual=0.2)}, Amount.of(KWH, "J", Method.INTEGRATED))
-    assert amount(impact, "awi_adjusted_l").label is Method.INTEGRATED
+def test_an_impact_is_as_weak_as_its_energy_and_its_factors() -> None:
+    place = {"site": own(), "stress": stress(annual=0.2)}
+    impact = apply(place, Amount.of(KWH, "J", Method.COUNTER))
+    assert amount(impact, "awi_adjusted_l").label is Method.ESTIMATED
+    assert amount(apply(place, Amount.of(KWH, "J", Method.SIMULATED)), "awi_adjusted_l").label is Method.SIMULATED
     assert amount(impact, "wsf").label is Method.ESTIMATED
 
 
 def test_a_made_up_basin_is_simulated() -> None:
     impact = apply({"site": "azure-illinois", "basins": "made-up"})
     assert amount(impact, "awi_adjusted_l").label is Method.SIMULATED
-    assert amount(impact, "water_l").label is Method.COUNTER
+    assert amount(impact, "water_l").label is Method.ESTIMATED
     assert "simulated: made-up basin" in impact.flags
 
 

@@ -33,9 +33,13 @@ class Pen:
     def __init__(self) -> None:
         self.items: list[tuple[str, str, Mapping[str, float | None]]] = []
         self.devices: list[tuple[str, str, float, float]] = []
+        self.simulated_s = 0.0
 
     def item(self, item_id: str, *, status: str = "ok", **columns: float | None) -> None:
         self.items.append((item_id, status, columns))
+
+    def simulated_duration(self, seconds: float) -> None:
+        self.simulated_s += seconds
 
     def device(self, device: str, *, role: str = "", busy_s: float, reserved_s: float) -> None:
         self.devices.append((device, role, busy_s, reserved_s))

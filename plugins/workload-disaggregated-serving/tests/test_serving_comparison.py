@@ -96,7 +96,7 @@ def test_savings_are_paired_and_keep_their_sign() -> None:
 
 def test_carbon_is_per_finished_request() -> None:
     half = saving([cost("dpd", 0, grams(5.0), finished=2)], [cost("standalone", 0, grams(10.0))])
-    assert half == Saving(0.0, None, 1)
+    assert half == Saving(0.0, None, 1, Method.SIMULATED)
     none = saving([cost("dpd", 0, grams(5.0), finished=0)], [cost("standalone", 0, grams(10.0))])
     assert isinstance(none, Undefined)
 

@@ -65,7 +65,9 @@ def operational_g(
     grid_low_g_per_kwh: float | None = None,
     grid_high_g_per_kwh: float | None = None,
 ) -> Amount:
-    """Operational carbon: `PUE * share * E / 3.6e6 * CI`, in g; keeps the energy's composition and bound.
+    """Operational carbon: `PUE * share * E / 3.6e6 * CI`, in g; `estimated`, since a grid's intensity is.
+
+    Bound: the energy's, times the range of the intensity.
 
     Args:
         energy_j: energy of the IT equipment, in J.

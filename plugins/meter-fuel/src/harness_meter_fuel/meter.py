@@ -82,7 +82,8 @@ class FuelMeter(ImpactMeter):
             summed = Unavailable("; ".join(missing))
         flags = (*operational.flags, *hardware.flags)
         tables = self._hardware(costed).qualifying
-        under = {name: each.grams(costed.duration_s) for name, each in tables.items()}
+        timed = isinstance(costed.duration, Amount)
+        under = {name: each.grams(costed.duration_s) for name, each in tables.items()} if timed else {}
         return Impact(
             readings={
                 "carbon_operational_g": operational.value,
@@ -136,6 +137,8 @@ class FuelMeter(ImpactMeter):
             scope_share = share if scope_kind(name) in _HOST_PARTS else 1.0
             if share != 1.0 and scope_kind(name) in {"host", "module"}:
                 flags.append(f"{name} charged whole: it holds accelerators too, the host energy share is for parts")
+            if grid.series is not None and not isinstance(costed.duration, Amount):
+                return _Part(Unavailable(_reason(costed.duration)), (), tuple(flags))
             intensity, low, high, uniform = self._intensity(grid, costed, name)
             if uniform:
                 flags.append(f"uniform split of {name} over the intensity series")
@@ -183,6 +186,8 @@ class FuelMeter(ImpactMeter):
     # Embodied
 
     def _embodied(self, costed: Costed) -> _Part:
+        if not isinstance(costed.duration, Amount):
+            return _Part(Unavailable(_reason(costed.duration)))
         checked_duration_s(costed.duration_s)
         known = self._hardware(costed)
         inventory, chosen = known.inventory, known.chosen

@@ -16,12 +16,12 @@ class NvmlOptions(Options):
     Attributes:
         source: what is read: `counter`, `power` (integrated over time), or `auto`: the counter if it moves, else power.
         tick: update period of the energy counter; reports give 10 to 100 ms, and the self-test measures it.
-        gain: half-width of the sensor's proportional error; NVIDIA states 5 %, some cards are worse.
+        gain: greatest proportional error of the sensor; that of the card's class, or of its meter card, if not given.
     """
 
     source: Literal["auto", "counter", "power"] = "auto"
     tick: Annotated[Duration, Field(gt=0)] = 0.1
-    gain: Annotated[Share, Field(ge=0, lt=1)] = 0.05
+    gain: Annotated[Share, Field(ge=0, lt=1)] | None = None
 
 
 def _create(options: NvmlOptions) -> Meter:

@@ -18,8 +18,6 @@ USAGE: Final = "nvmlDeviceGetPowerUsage"
 PROBE_S: Final = 0.5
 """How long a counter may take to show its first change."""
 _PAUSE_S: Final = 0.005
-_AVERAGED_S: Final = 1.0
-"""Averaging time of `nvmlDeviceGetPowerUsage` on Ampere and newer, GA100 excepted (NVML API reference)."""
 _MILLI: Final = 1e-3
 
 
@@ -40,7 +38,7 @@ class Card:
         counter: what the probe of the energy counter found.
         counts: whether the counter is used.
         power_field: name of the power register in use, empty if there is none.
-        smoothing_s: averaging time of that register.
+        architecture: name as NVML has it, such as `HOPPER`; empty where it does not say.
         limit_w: enforced power limit; None if NVML does not say.
         read_cost_s: median time of one read of the register in use.
     """
@@ -53,7 +51,7 @@ class Card:
     counter: str = "not probed"
     counts: bool = False
     power_field: str = ""
-    smoothing_s: float = 0.0
+    architecture: str = ""
     limit_w: float | None = None
     read_cost_s: float | None = None
 
@@ -96,17 +94,8 @@ class Card:
                 faults.append(f"{register}: {error}")
                 continue
             self.power_field = register
-            self.smoothing_s = self._smoothing_s() if register == USAGE else 0.0
             break
         return "; ".join(faults)
-
-    def _smoothing_s(self) -> float:
-        """1 s unless the card is known to be older than Ampere; GA100 is given too wide a bound, not too narrow."""
-        try:
-            architecture = self.nvml.nvmlDeviceGetArchitecture(self.handle)
-        except self.nvml.NVMLError:
-            return _AVERAGED_S
-        return 0.0 if architecture < self.nvml.NVML_DEVICE_ARCH_AMPERE else _AVERAGED_S
 
     def time_reads(self, clock_ns: Callable[[], int], count: int = 5) -> None:
         """Measures what one read of the register in use costs."""
@@ -134,11 +123,23 @@ def find_card(nvml: Any, device: Device) -> Card | Unavailable:
     except nvml.NVMLError as error:
         return Unavailable(f"NVML does not find {wanted}: {error}")
     card = Card(nvml, handle, uuid, name, () if uuid == device.uuid else (device.uuid,))
+    card.architecture = _architecture(nvml, handle)
     try:
         card.limit_w = float(nvml.nvmlDeviceGetEnforcedPowerLimit(handle)) * _MILLI
     except nvml.NVMLError:
         card.limit_w = None
     return card
+
+
+def _architecture(nvml: Any, handle: Any) -> str:
+    """NVML's name of the card's architecture; empty where it gives a number that this version does not name."""
+    try:
+        number = nvml.nvmlDeviceGetArchitecture(handle)
+    except nvml.NVMLError:
+        return ""
+    prefix = "NVML_DEVICE_ARCH_"
+    named = {getattr(nvml, name): name.removeprefix(prefix) for name in dir(nvml) if name.startswith(prefix)}
+    return named.get(number, "")
 
 
 def probe_counters(cards: Sequence[Card], clock_ns: Callable[[], int], sleep: Callable[[float], None]) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from harness import Condition, Cumulative, Device, Meter, MeterContext, Method, Scope, Snapshot, Unavailable, now_ns
 from harness.counter import CounterTrack, PowerIntegrator
+from harness.sensor import PowerSensor
 from harness.units import seconds
 from harness_meter_nvml import NvmlOptions
-from harness_meter_nvml.card import COUNTER, Card, UnusableReadingError, find_card, probe_counters, text
+from harness_meter_nvml.card import COUNTER, USAGE, Card, UnusableReadingError, find_card, probe_counters, text
+from harness_meter_nvml.sensors import Register, power_sensor
 from harness_meter_nvml.watch import Watch
 
 POWER_HZ: Final = 10.0
 """Sampling rate of integrated power: the sensors refresh every 100 ms (20 ms on older cards)."""
+SEES_ALL: Final = 0.9
+"""A counter on a sensor that looks at less of the time is held against power readings at `POWER_HZ`."""
 STILL_TICKS: Final = 20
 """A counter that stands still for so many of its periods, and for `STILL_S`, has stopped."""
 STILL_S: Final = 2.0
@@ -35,6 +39,7 @@ class _Register:
     counter: CounterTrack | None = None
     power: float | None = None
     power_ns: int | None = None
+    fresh: bool = False
     samples: int = 0
     counted_j: float = 0.0
     integrated_j: float = 0.0
@@ -95,7 +100,8 @@ class NvmlMeter(Meter):
         for card in cards.values():
             name = f"{context.node}/{'module' if card.is_module else 'gpu'}:{card.uuid}"
             found[name] = self._open_card(name, card, context.pid)
-        if any(register.counter is None for register in self._registers.values()):
+        sensors = [(register.counter, register.scope.sensor) for register in self._registers.values()]
+        if any(counter is None or (sensor is not None and sensor.seen < SEES_ALL) for counter, sensor in sensors):
             self.sample_hz = POWER_HZ
         self.read()
         return found
@@ -113,49 +119,74 @@ class NvmlMeter(Meter):
         if not card.counts and not card.power_field:
             return Unavailable(f"{COUNTER} {card.counter}; {faults}")
         card.time_reads(self._clock_ns)
-        notes = [f"{COUNTER}" if card.counts else f"{card.power_field} by trapezoid"]
+        notes = [COUNTER if card.counts else card.power_field]
         if card.partitions:
             notes.append(f"the whole card of {', '.join(card.partitions)}: no hardware meters a partition")
         if card.is_module:
             notes.append("a Grace-Hopper module: GPU, CPU and memory")
+        sensor = self._sensor(card)
         scope = Scope(
             method=Method.COUNTER if card.counts else Method.INTEGRATED,
             tick_s=self._options.tick if card.counts else None,
-            gain=self._options.gain,
+            gain=sensor.gain,
             gain_class="nvml",
-            smoothing_s=0.0 if card.counts else card.smoothing_s,
+            offset_w=sensor.offset_w,
             max_power_w=card.limit_w,
+            sensor=sensor,
             device=card.uuid,
             note="; ".join(notes),
         )
-        counter = CounterTrack(max_power_w=card.limit_w, tick_s=self._options.tick) if card.counts else None
+        counter = None
+        if card.counts:
+            counter = CounterTrack(
+                max_power_w=card.limit_w,
+                tick_s=self._options.tick,
+                gain=sensor.gain,
+                offset_w=sensor.offset_w,
+                longest_still_s=max(STILL_S, STILL_TICKS * self._options.tick),
+            )
         interval_s = 1.0 / (self.sample_hz if card.counts else POWER_HZ)
-        integrator = PowerIntegrator(interval_s, max_w=card.limit_w)
+        integrator = PowerIntegrator(interval_s, max_w=card.limit_w, gain=sensor.gain, offset_w=sensor.offset_w)
         watch = Watch(self._nvml, card.handle, name, pid)
         self._registers[name] = _Register(card, scope, watch, integrator, counter)
         return scope
+
+    def _sensor(self, card: Card) -> PowerSensor:
+        """What is known of the card's sensor; a counter that rests on one sees as little of the time as it does."""
+        register: Register = "usage" if card.power_field == USAGE and not card.counts else "instant"
+        sensor = power_sensor(card.name, register, card.limit_w, card.architecture)
+        if card.counts:
+            sensor = replace(sensor, update_s=self._options.tick, window_s=sensor.seen * self._options.tick)
+        if self._options.gain is not None:
+            sensor = replace(sensor, gain=self._options.gain, offset_w=0.0, note=f"{sensor.note}; gain as declared")
+        return sensor
 
     def read(self) -> Snapshot:
         """Reads every card, one after another; `took_ns` says how far apart the first and the last reading may lie."""
         began = self._clock_ns()
         joules: dict[str, float | Cumulative | Unavailable] = {}
+        watts: dict[str, float | None] = {}
         for name, register in self._registers.items():
+            register.fresh = False
             if self._nvml is None:
                 joules[name] = Unavailable("the meter is closed")
             elif register.counter is None:
                 joules[name] = self._integrate(register)
             else:
                 joules[name] = self._count(register, register.counter)
-        return Snapshot(began, joules, self._clock_ns() - began)
+            if register.fresh:
+                watts[name] = register.power
+        return Snapshot(began, joules, self._clock_ns() - began, watts)
 
     def _integrate(self, register: _Register) -> Cumulative | Unavailable:
         moment = self._clock_ns()
+        register.fresh, register.power = True, None
         try:
-            watts = register.card.power_w()
+            register.power = register.card.power_w()
         except (self._nvml.NVMLError, UnusableReadingError) as error:
             register.integrator.update(moment, None)
             return Unavailable(f"{register.card.power_field}: {error}")
-        return register.integrator.update(moment, watts)
+        return register.integrator.update(moment, register.power)
 
     def _count(self, register: _Register, counter: CounterTrack) -> Cumulative | Unavailable:
         power_w = self._recent_power(register)
@@ -179,7 +210,7 @@ class NvmlMeter(Meter):
             return None
         if register.power_ns is not None and seconds(moment - register.power_ns) < 1.0 / POWER_HZ:
             return register.power
-        register.power_ns = moment
+        register.power_ns, register.fresh = moment, True
         try:
             register.power = card.power_w()
         except (self._nvml.NVMLError, UnusableReadingError):
@@ -193,6 +224,13 @@ class NvmlMeter(Meter):
         if self._nvml is None:
             return ()
         return [condition for register in self._registers.values() for condition in register.watch.look()]
+
+    def temperatures(self) -> Mapping[str, float]:
+        """Of each card whose driver tells it."""
+        if self._nvml is None:
+            return {}
+        read = {name: register.watch.celsius() for name, register in self._registers.items()}
+        return {name: celsius for name, celsius in read.items() if celsius is not None}
 
     def facts(self) -> Mapping[str, object]:
         """Driver, NVML version, and per card: register in use, outcome of the probe, cost of a read, cross-check."""
@@ -223,6 +261,7 @@ def _card_facts(register: _Register) -> dict[str, object]:
         "field": COUNTER if card.counts else card.power_field,
         "counter_probe": card.counter,
         "power_field": card.power_field or None,
+        "architecture": card.architecture or None,
         "read_cost_s": card.read_cost_s,
     }
     if register.counter is not None and register.counted_j > 0 and register.samples >= MIN_SAMPLES:

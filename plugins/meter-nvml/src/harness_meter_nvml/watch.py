@@ -58,6 +58,13 @@ class Watch:
         """What is wrong right now; the same fault is told in the same words each time."""
         return [*self._throttling(), *self._foreign(), *self._changed()]
 
+    def celsius(self) -> float | None:
+        """Temperature of the GPU's die; None where NVML does not tell it."""
+        try:
+            return float(self._nvml.nvmlDeviceGetTemperature(self._handle, self._nvml.NVML_TEMPERATURE_GPU))
+        except self._nvml.NVMLError:
+            return None
+
     def _condition(self, kind: str, detail: str, *, fails: bool) -> Condition:
         return Condition(kind, self._scope, detail, fails)
 

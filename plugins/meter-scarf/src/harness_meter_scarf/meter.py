@@ -150,6 +150,8 @@ class ScarfMeter(ImpactMeter):
             )
         )
         notes.flags.append(f"{part} water: declared yearly consumption x time, not from energy")
+        if not isinstance(costed.duration, Amount):
+            return Unavailable(_reason(costed.duration))
         return Amount.of(l_per_year * costed.duration_s / SECONDS_PER_YEAR, "L", Method.ESTIMATED)
 
     def _total(self, onsite: Value, offsite: Value, costed: Costed, notes: _Notes) -> Value:
@@ -229,6 +231,7 @@ class ScarfMeter(ImpactMeter):
             licence=licence,
             date=date,
             id=f"{name}:{self.site.id}:{identity}:{basis}",
+            method=Method.SIMULATED if isinstance(basin, Basin) and basin.simulated else Method.ESTIMATED,
         )
 
     def _months(self, costed: Costed) -> MonthWeights | Unavailable:
@@ -236,6 +239,8 @@ class ScarfMeter(ImpactMeter):
         zone = self.site.time_zone
         if not zone:
             return Unavailable(f"no time zone is known for {self.site.id!r}: its local months cannot be told")
+        if not isinstance(costed.duration, Amount):
+            return Unavailable(_reason(costed.duration))
         start_s = costed.start_utc_s if self.options.start is None else self.options.start_utc_s()
         parts = split(start_s, start_s + costed.duration_s, zone)
         trace = costed.trace
@@ -319,4 +324,6 @@ class ScarfMeter(ImpactMeter):
                 lifetime_s=given.lifetime,
             )
         )
+        if not isinstance(costed.duration, Amount):
+            return Unavailable(_reason(costed.duration))
         return embodied_l(given.water_l, costed.duration_s, given.lifetime, given.reserved)

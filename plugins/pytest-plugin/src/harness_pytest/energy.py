@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from harness import Amount, Unavailable, UsageError, Value
+from harness import Amount, Method, Unavailable, UsageError, Value
 from harness.measuring.instrument import Instrument, Metered
 
 NO_CARBON: Final = Unavailable("no impact meter gives carbon")
@@ -55,7 +55,7 @@ def _described(name: str, value: Value, calls: int) -> dict[str, Any]:
     """A reading of the window as that of one call, under its name; without one, null and the reason."""
     if not isinstance(value, Amount):
         return {name: None, f"{name}_unavailable": value.reason}
-    one = value.times(1 / calls, value.unit)
+    one = value.times(1 / calls, value.unit, method=Method.MEASURED)
     return {
         name: one.value,
         f"{name}_low": one.low,

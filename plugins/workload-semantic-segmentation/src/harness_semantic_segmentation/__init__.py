@@ -59,5 +59,6 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
             functional_units=columns.INFERENCE_UNITS,
             options=SegmentationInferenceOptions,
             backends=("torch",),
+            fetched_by=("model", "width", "choices", "data", "size", "weights", "training_steps"),
         ),
     ]

@@ -42,6 +42,7 @@ def _workload(name: str, summary: str, given: type[Options], module: str, class_
         options=given,
         backends=("torch",),
         probe=_cannot_run,
+        fetched_by=(*options.FETCHED, "prompts"),
     )
 
 
@@ -90,6 +91,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
             functional_units={"pair": FunctionalUnit.of("pairs"), "answer_token": FunctionalUnit.of("tokens")},
             options=options.DraftAlignmentOptions,
             backends=("torch",),
+            fetched_by=("base",),
         ),
     ]
 

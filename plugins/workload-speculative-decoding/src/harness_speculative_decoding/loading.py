@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import list_repo_files, snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import MeasurementError, UsageError
@@ -20,6 +21,8 @@ from harness_speculative_decoding.training.builder import build, facts_of, recip
 from harness_speculative_decoding.training.recipes import PREFIX
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+_OTHER_FORMATS = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.ot", "*.pth", "*.pt", "original/*", "onnx/*")
+"""Files of a hub repository that transformers does not load here."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _GIVE_FOLDER = "give a folder that holds the model instead: `options: {target: /path/to/folder}`"
 
@@ -98,6 +101,24 @@ def load_causal_lm(
             **built,
         },
     )
+
+
+def fetch_causal_lm(name_or_path: str, cache: Path, progress: Callable[[str, float | None], None]) -> None:
+    """Builds a built-in model into the cache, or downloads one by its hub id; a folder is there already.
+
+    What the hub does not give now is left to `load_causal_lm`, which says what is wrong with it.
+
+    Raises:
+        UsageError: no such built-in model.
+    """
+    if name_or_path.startswith(PREFIX):
+        build(recipe_named(name_or_path), cache, progress)
+    elif not Path(name_or_path).expanduser().exists() and _HUB_ID.fullmatch(name_or_path):
+        progress(f"downloading {name_or_path}", None)
+        with contextlib.suppress(OSError, ValueError):
+            files = list_repo_files(name_or_path)
+            safe = any(name.endswith(".safetensors") for name in files)
+            snapshot_download(name_or_path, ignore_patterns=[*_OTHER_FORMATS, *(["*.bin"] if safe else [])])
 
 
 def _quantized(model: PreTrainedModel, how: Quantization) -> Mapping[str, object]:

@@ -15,6 +15,10 @@ Name = Annotated[str, Field(min_length=1)]
 DraftTokens = Annotated[int, Field(ge=1, le=256)]
 
 
+FETCHED = ("target", "draft_aligned", "draft_sft", "reward")
+"""Options of the decoding workloads that name models; which of them there are depends on the workload."""
+
+
 class DecodingOptions(Options):
     """Options of every decoding workload here.
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from harness import load_items, load_record, recorded_trials
 from harness.impact import DeviceUse, Factor
-from harness.quantity import Amount, Method, Unavailable, Undefined, Value, total
+from harness.quantity import Amount, Method, Unavailable, Undefined, Value, total, weakest
 
 TABLE_FILE: Final = "greenllm-table.md"
 """Name of a run's side-car."""
@@ -60,6 +60,11 @@ class TrialCost:
     embodied: Value
     embodied_busy: Value
 
+    def method(self, *, busy: bool = False) -> Method:
+        """The weakest by which its carbon was obtained."""
+        parts = (self.operational, self.embodied_busy if busy else self.embodied)
+        return weakest(Method.MEASURED, *(part.label for part in parts if isinstance(part, Amount)))
+
     def carbon_per_request_g(self, *, busy: bool = False) -> float | Unavailable | Undefined:
         """Operational and embodied carbon over finished requests."""
         hardware = self.embodied_busy if busy else self.embodied
@@ -75,16 +80,20 @@ class TrialCost:
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """Mean share of the baseline's carbon saved over trials, with its 95 % interval where there are two or more."""
+    """Mean share of the baseline's carbon saved over trials, with its 95 % interval where there are two or more.
+
+    `method` is the weakest of all that it was made of.
+    """
 
     mean: float
     half_width: float | None
     trials: int
+    method: Method
 
     def __str__(self) -> str:
         if self.half_width is None:
-            return f"{self.mean:+.1%} (one trial, no interval)"
-        return f"{self.mean:+.1%} ± {self.half_width:.1%}"
+            return f"{self.mean:+.1%} ({self.method}, one trial, no interval)"
+        return f"{self.mean:+.1%} ± {self.half_width:.1%} ({self.method})"
 
 
 def role_energy(totals: Mapping[str, Value], uses: Iterable[DeviceUse]) -> dict[str, Value]:
@@ -157,7 +166,7 @@ def saving(
 ) -> Saving | Unavailable | Undefined:
     """Share of the baseline's carbon per request that a candidate saves, over the trials that both have."""
     by_trial = {one.trial: one for one in baseline}
-    shares = []
+    shares, methods = [], [Method.MEASURED]
     for one in candidate:
         if one.trial in by_trial:
             mine, its = (each.carbon_per_request_g(busy=busy) for each in (one, by_trial[one.trial]))
@@ -169,13 +178,14 @@ def saving(
             if its <= 0:
                 return Undefined("standalone emits nothing, so a share of it says nothing")
             shares.append(1 - mine / its)
+            methods += [each.method(busy=busy) for each in (one, by_trial[one.trial])]
     if not shares:
         return Unavailable("no standalone trial of the same requests in this run")
     if len(shares) == 1:
-        return Saving(shares[0], None, 1)
+        return Saving(shares[0], None, 1, weakest(*methods))
     quantile = T_975[min(len(shares) - 1, len(T_975)) - 1]
     half = quantile * statistics.stdev(shares) / math.sqrt(len(shares))
-    return Saving(statistics.fmean(shares), half, len(shares))
+    return Saving(statistics.fmean(shares), half, len(shares), weakest(*methods))
 
 
 def mean_of(values: Sequence[Value]) -> Value:
@@ -184,7 +194,7 @@ def mean_of(values: Sequence[Value]) -> Value:
     if len(amounts) < len(values):
         return next(value for value in values if not isinstance(value, Amount))
     summed = total(amounts)
-    return summed.times(1 / len(amounts), summed.unit)
+    return summed.times(1 / len(amounts), summed.unit, method=Method.MEASURED)
 
 
 def _shown(value: Value, scale: float = 1.0) -> str:

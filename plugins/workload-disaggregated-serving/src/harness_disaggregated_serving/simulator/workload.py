@@ -1,8 +1,9 @@
 """Workload `greenllm-simulated`: one cell of the grid, simulated. Every number it writes is simulated.
 
-A window is one simulation. Its device rows hold simulated seconds, so `declared_power` turns them into simulated
-joules; the time that the simulation took on this machine says nothing about the devices. Beside its rows a trial leaves
-`profile_row.json`, from which a sweep over intensity and lifetimes is made without another run.
+A window is one simulation, as long as the simulated clock says. Its device rows hold simulated seconds, so
+`declared_power` turns them into simulated joules; the time that the simulation took on this machine is kept apart.
+Beside its rows a trial leaves `profile_row.json`, from which a sweep over intensity and lifetimes is made without
+another run.
 """
 
 from __future__ import annotations
@@ -183,6 +184,8 @@ class Simulated(Workload):
         done = {flight.number for flight in outcome.rows}
         for number in sorted(set(range(outcome.arrived)) - done):
             window.item(str(number), status="rejected")
+        if outcome.window_s > 0:
+            window.simulated_duration(outcome.window_s)
         for device in outcome.devices:
             window.device(device.name, role=device.role, busy_s=device.busy_s, reserved_s=device.reserved_s)
         if window.index >= 0:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from harness.workload import TrialContext, Window, Workload
+from harness.workload import FetchContext, TrialContext, Window, Workload
 from harness_semantic_segmentation.data.dataset import Bytes, Sample
 from harness_semantic_segmentation.data.metrics import MeanIoU, boundary_f, image_iou, tolerance
 from harness_semantic_segmentation.data.transforms import normalised
 from harness_semantic_segmentation.networks.counting import count_macs, parameter_count
+from harness_semantic_segmentation.networks.errors import WeightsError
 from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
+from harness_semantic_segmentation.networks.peers import CONFIGURATIONS, pretrained
 from harness_semantic_segmentation.workloads.options import SegmentationInferenceOptions
 from harness_semantic_segmentation.workloads.pictures import write_grid
 from harness_semantic_segmentation.workloads.sources import (
@@ -21,6 +24,7 @@ from harness_semantic_segmentation.workloads.sources import (
     digest,
     model_facts,
     torch_device,
+    trained_weights,
     validation_data,
     weighted,
 )
@@ -44,6 +48,15 @@ class Inference(Workload):
         self._maps: dict[int, Bytes] = {}
         self._quality: dict[str, float] = {}
         self._facts: dict[str, object] = {}
+
+    def fetch(self, context: FetchContext) -> None:
+        """Trains the weights, or downloads those of a peer; what is wrong with them is said when they are loaded."""
+        options = self._options
+        if options.weights == "trained":
+            trained_weights(options, context.cache, torch.device("cpu"), context.progress)
+        elif options.model in CONFIGURATIONS and options.weights != "random":
+            with contextlib.suppress(WeightsError):
+                pretrained(options.weights)
 
     def prepare(self, context: TrialContext) -> None:
         """Reads the frames, builds the network and gets its weights, training them first if need be."""

@@ -12,14 +12,15 @@ from transformers import PreTrainedModel
 
 from harness.backend import Backend
 from harness.errors import MeasurementError, UsageError
-from harness.workload import TrialContext, Window, Workload
+from harness.workload import FetchContext, TrialContext, Window, Workload
 from harness_speculative_decoding.data import corpus, prompts
-from harness_speculative_decoding.loading import Loaded, load_causal_lm
+from harness_speculative_decoding.loading import Loaded, fetch_causal_lm, load_causal_lm
 from harness_speculative_decoding.methods.decoding import Generation, Request, check_request, generate
 from harness_speculative_decoding.methods.sampling import Sampling
 from harness_speculative_decoding.networks.cached import CausalModel
 from harness_speculative_decoding.networks.quantization import Quantization
-from harness_speculative_decoding.options import DecodingOptions
+from harness_speculative_decoding.options import FETCHED, DecodingOptions
+from harness_speculative_decoding.rewards import FUNCTIONS
 from harness_speculative_decoding.together import pass_facts, wrap_alone
 
 
@@ -61,6 +62,16 @@ class Decoding(Workload):
         self._seed = 0
         self._next = 0
         self._busy_s = 0.0
+
+    def fetch(self, context: FetchContext) -> None:
+        """Builds or downloads every model that the options name, and the prose that built-in prompts come from."""
+        for name in FETCHED:
+            value = getattr(self._options, name, None)
+            if isinstance(value, str) and not (name == "reward" and value in FUNCTIONS):
+                fetch_causal_lm(value, context.cache, context.progress)
+        if self._options.prompts == prompts.BUILTIN:
+            (context.cache / "models").mkdir(parents=True, exist_ok=True)
+            corpus.load(context.cache / "models")
 
     def prepare(self, context: TrialContext) -> None:
         """Loads the model, building it first if need be, and the prompts; refuses what does not fit its context."""

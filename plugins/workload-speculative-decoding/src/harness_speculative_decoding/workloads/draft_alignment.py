@@ -11,10 +11,10 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel
 
-from harness.workload import TrialContext, Window, Workload
+from harness.workload import FetchContext, TrialContext, Window, Workload
 from harness_speculative_decoding.data import corpus
 from harness_speculative_decoding.data.preferences import Preferences, TokenPair, read_pairs, split, tokenized
-from harness_speculative_decoding.loading import Loaded, load_causal_lm
+from harness_speculative_decoding.loading import Loaded, fetch_causal_lm, load_causal_lm
 from harness_speculative_decoding.methods.decoding import context_length
 from harness_speculative_decoding.options import DraftAlignmentOptions
 from harness_speculative_decoding.rewards import reward_function
@@ -48,6 +48,10 @@ class DraftAlignment(Workload):
         self._device = ""
         self._busy_s = 0.0
         self._facts: dict[str, object] = {}
+
+    def fetch(self, context: FetchContext) -> None:
+        """Builds or downloads the base model."""
+        fetch_causal_lm(self._options.base, context.cache, context.progress)
 
     def prepare(self, context: TrialContext) -> None:
         """Loads the base model, building it first if need be, and the pairs, from a file or by ranking its answers."""

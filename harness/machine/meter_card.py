@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
-import math
-import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from platformdirs import user_data_path
 
 from harness import __version__
-from harness.diagnosing.load import Load
-from harness.diagnosing.self_test import Bench, SelfTest, Wave
 from harness.errors import MeasurementError
 from harness.machine.fingerprint import digest
-from harness.meter import Meter
+from harness.sample import Scope
+from harness.sensor import PowerSensor
 
 VALID: Final = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wave:
+    """How the counter followed a square wave.
+
+    Attributes:
+        period_s: of the wave.
+        deviations: per phase, measured minus true share of busy time, by energy above idle; 0 for a perfect counter.
+    """
+
+    period_s: float
+    deviations: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +69,8 @@ class MeterCard:
         sampling_share: share of one core that reading takes at the meter's own rate.
         failed_reads: reads that gave nothing.
         gain: measured over true energy, minus one.
+        sensor: what the readings are by this test, in place of what is published of the class; None where the test
+            cannot tell.
         flags: `aliasing possible`.
         missing: name of a field, or of a part of the test, -> why there is no value.
     """
@@ -80,6 +95,7 @@ class MeterCard:
     sampling_share: float
     failed_reads: int = 0
     gain: float | None = None
+    sensor: PowerSensor | None = None
     flags: tuple[str, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
 
@@ -102,6 +118,8 @@ class MeterCard:
             raw["waves"] = tuple(
                 Wave(period_s=wave["period_s"], deviations=tuple(wave["deviations"])) for wave in raw["waves"]
             )
+            sensor = raw.get("sensor")
+            raw["sensor"] = PowerSensor(**sensor) if sensor is not None else None
             card = cls(**{**raw, "flags": tuple(raw["flags"])})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MeasurementError(f"not a meter card: {error}") from error
@@ -126,56 +144,54 @@ def stale(card: MeterCard, now: datetime, key: CardKey | None = None) -> str:
     return f"it is {age.days} days old" if age >= VALID else ""
 
 
-def run_card(
-    meter: Meter,
-    scope: str,
-    load: Load,
-    clock: Callable[[], int],
-    sleep: Callable[[float], object],
-    expected_tick_s: float,
-    *,
-    key: CardKey | None = None,
-    name: str = "",
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
-) -> MeterCard:
-    """Tests an open meter with a load and makes its card; takes about 1,200 expected ticks.
+def key_of(scope: str, what: Scope, facts: Mapping[str, Any]) -> CardKey:
+    """What a card is valid for, from a meter's facts: its `driver`, and per device `firmware` and `power_limit_w`."""
+    device = what.device or scope
+    own = facts.get("devices", {}).get(device, {})
+    limit = own.get("power_limit_w", facts.get("power_limit_w"))
+    return CardKey(
+        device=device,
+        driver=str(facts.get("driver") or ""),
+        firmware=str(own.get("firmware") or facts.get("firmware") or ""),
+        power_limit_w=float(limit) if isinstance(limit, int | float) else None,
+    )
+
+
+def cards_folder() -> Path:
+    """Where this user's cards are kept."""
+    return user_data_path("joule-harness") / "meter-cards"
+
+
+def card_path(meter: str, scope: str, device: str, folder: Path) -> Path:
+    """Where the card of a meter, scope and device is kept; a new one takes the place of the old one."""
+    return folder / f"{digest([meter, scope, device], 16)}.json"
+
+
+class FoundCard(NamedTuple):
+    """The card of a scope, or why there is none that holds."""
+
+    card: MeterCard | None
+    why_not: str = ""
+
+
+def find(meter: str, scope: str, what: Scope, facts: Mapping[str, Any], folder: Path | None = None) -> FoundCard:
+    """The card of a meter's scope on this machine, if it is valid now.
 
     Args:
-        meter: open, and read by nobody else.
-        scope: what of it is tested.
-        load: must draw its power in this scope.
-        clock: monotonic nanoseconds, the same as in the meter's snapshots.
-        sleep: waits so many seconds.
-        expected_tick_s: of the counter; a guess to start from, within a factor of about four.
-        key: what the card is valid for; by default the scope and this version of the harness.
-        name: of the meter.
-        now: the time with its zone.
-
-    Raises:
-        MeasurementError: the counter cannot be read, or does not move under load.
+        meter: name of the meter.
+        scope: name of the scope.
+        what: its description.
+        facts: what the meter says of itself and its devices: a card is for one driver and one power limit.
+        folder: of the cards; by default this user's.
     """
-    if not expected_tick_s > 0:
-        raise ValueError(f"the expected tick is positive, not {expected_tick_s} s")
-    bench = Bench(meter, scope, load, clock, sleep)
-    test = SelfTest(bench, expected_tick_s)
-    found = test.run()
-    ordered = sorted(bench.costs)
-    middle = statistics.median(ordered)
-    absent = {
-        "steady_temperature": "meters do not report temperature as a quantity",
-        "counter_against_integration": "one reading per scope; compare two meters by the report's cross-checks",
-    }
-    return MeterCard(
-        key=key or CardKey(device=scope),
-        meter=name or type(meter).__name__,
-        scope=scope,
-        measured_utc=now().isoformat(timespec="seconds"),
-        poll_s=statistics.median(bench.gaps),
-        smallest_increment_j=min(bench.increments),
-        read_median_s=middle,
-        read_p95_s=ordered[min(len(ordered) - 1, math.ceil(0.95 * len(ordered)) - 1)],
-        sampling_share=middle * meter.sample_hz,
-        failed_reads=bench.failed,
-        missing={**test.missing, **absent},
-        **found,
-    )
+    key = key_of(scope, what, facts)
+    path = card_path(meter, scope, key.device, folder or cards_folder())
+    try:
+        card = MeterCard.from_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return FoundCard(None)
+    except (OSError, UnicodeDecodeError, MeasurementError) as error:
+        return FoundCard(None, f"meter card {path} cannot be used: {error}")
+    if why := stale(card, datetime.now(UTC), key):
+        return FoundCard(None, f"meter card {card.id} is stale: {why}")
+    return FoundCard(card)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import harness
+from harness.discovery import lending
+from harness.discovery.lending import lend, needed
 from harness.errors import MeasurementError
-from harness.gating import lending
-from harness.gating.lending import lend, needed
 
 ASKED = """
 import importlib.util, json, sys

@@ -1,0 +1,81 @@
+"""What decoding fetches before devices are locked: built-in models and those of the hub, never the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness_speculative_decoding import harness_workloads, loading
+from harness_speculative_decoding.options import BestOfNOptions, SpeculationOptions, VanillaOptions
+from harness_speculative_decoding.workloads import decoding
+from harness_speculative_decoding.workloads.cooperation import BestOfN, Speculation
+from harness_speculative_decoding.workloads.decoding import Vanilla
+
+from harness.errors import UsageError
+from harness.workload import FetchContext
+
+
+def silent(_text: str, _done: float | None) -> None:
+    """Progress that nobody watches."""
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Models that were built or downloaded."""
+    found: list[str] = []
+    monkeypatch.setattr(loading, "build", lambda recipe, _cache, _progress: found.append(f"builtin:{recipe.name}"))
+    monkeypatch.setattr(loading, "list_repo_files", lambda _name: ["model.safetensors", "pytorch_model.bin"])
+    monkeypatch.setattr(loading, "snapshot_download", lambda name, **_: found.append(name))
+    monkeypatch.setattr(decoding.corpus, "load", lambda _cache: found.append("prose"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (lambda: Vanilla(VanillaOptions(target="a/b")), ["a/b", "prose"]),
+        (
+            lambda: Speculation(SpeculationOptions(target="a/b")),
+            ["a/b", "builtin:tiny-aligned", "builtin:tiny-sft", "prose"],
+        ),
+        (lambda: BestOfN(BestOfNOptions(reward="c/d")), ["builtin:small", "c/d", "prose"]),
+        (lambda: BestOfN(BestOfNOptions(reward="prose")), ["builtin:small", "prose"]),
+    ],
+)
+def test_every_model_that_the_options_name_is_fetched(
+    made: Any, expected: list[str], asked: list[str], tmp_path: Path
+) -> None:
+    made().fetch(FetchContext(cache=tmp_path, progress=silent, log=print))
+    assert asked == expected
+
+
+def test_files_of_other_formats_are_not_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ignored: list[list[str]] = []
+    monkeypatch.setattr(loading, "snapshot_download", lambda _name, ignore_patterns: ignored.append(ignore_patterns))
+    for files in (["model.safetensors", "pytorch_model.bin"], ["pytorch_model.bin"]):
+        monkeypatch.setattr(loading, "list_repo_files", lambda _name, files=files: files)
+        loading.fetch_causal_lm("a/b", tmp_path, silent)
+    assert ["*.bin" in patterns for patterns in ignored] == [True, False]
+
+
+def test_a_hub_that_does_not_answer_and_a_wrong_name_are_left_to_loading(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def offline(_name: str) -> list[str]:
+        raise OSError("offline")
+
+    monkeypatch.setattr(loading, "list_repo_files", offline)
+    loading.fetch_causal_lm("a/b", tmp_path, silent)
+    loading.fetch_causal_lm("./no such folder", tmp_path, silent)
+    loading.fetch_causal_lm(str(tmp_path), tmp_path, silent)
+    with pytest.raises(UsageError, match="no built-in model"):
+        loading.fetch_causal_lm("builtin:nothing", tmp_path, silent)
+
+
+def test_the_options_that_decide_it_are_options_and_others_do_not() -> None:
+    for spec in harness_workloads():
+        own = set(spec.fetched_by) & set(spec.options.model_fields)
+        assert own
+        assert "temperature" not in own
+        assert "draft_tokens" not in own
