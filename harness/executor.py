@@ -89,7 +89,8 @@ def ask_probe(question: Mapping[str, Any], *, limit_s: float = 120.0) -> dict[st
         limit_s: the process is ended after so long.
 
     Returns:
-        `devices`, or `unavailable` with the reason, also where the process crashed or took too long.
+        `devices`, or `unavailable` with the reason, also where the process crashed or took too long: then `late` is
+        true, since what did not answer may well be there.
     """
     try:
         child = subprocess.run(
@@ -101,7 +102,7 @@ def ask_probe(question: Mapping[str, Any], *, limit_s: float = 120.0) -> dict[st
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return {"unavailable": f"the probe took longer than {limit_s:g} s"}
+        return {"unavailable": f"the probe took longer than {limit_s:g} s", "late": True}
     for line in child.stdout.splitlines():
         if line.startswith(PROBE_ANSWER):
             return dict(json.loads(line.removeprefix(PROBE_ANSWER)))

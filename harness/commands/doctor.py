@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.console import DEFAULT_STORE, AsJson, StorePlace, loaded_registry
+from harness.commands.console import DEFAULT_STORE, AsJson, StorePlace, echo, loaded_registry
+from harness.commands.streams import captured
 
 
 def doctor(
@@ -40,9 +41,10 @@ def doctor(
     if (meter or reference) and not self_test:
         raise typer.BadParameter("--meter and --reference are of the self-test: add --self-test")
     registry = loaded_registry()
-    rows = survey.survey(registry, survey.devices_of(registry))
+    with captured():
+        rows = survey.survey(registry, survey.devices_of(registry))
     if as_json:
-        typer.echo(json.dumps(survey.to_json(rows), indent=1))
+        echo(json.dumps(survey.to_json(rows), indent=1))
     else:
         survey.render(Console(), rows)
     if self_test:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.commands.console import echo, warn_unread
+
 if TYPE_CHECKING:
     from harness.comparing.history import MetricSeries
     from harness.reporting.tables import Section
@@ -32,8 +34,9 @@ def history(
     from harness.storing.places import open_store
 
     found = over_time(open_store(store), Metric(metric, per), only=point, min_size=min_size)
+    warn_unread(found.unread)
     if as_json:
-        typer.echo(json.dumps(to_json(found), indent=1))
+        echo(json.dumps(to_json(found), indent=1))
         return
     console = Console()
     for series in found.series:

@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
+from harness.errors import printable
+
 PLAIN_EVERY_S: Final = 10.0
 """How often a long phase says that it goes on, where there is no terminal."""
 
@@ -20,9 +22,15 @@ _LONG: Final = frozenset({"fetch", "prepare", "cool-down", "costing"})
 
 
 class Progress:
-    """Receives the events of a run and shows them on standard error."""
+    """Receives the events of a run and shows them on standard error.
 
-    def __init__(self, console: Console | None = None) -> None:
+    Args:
+        console: that shows them.
+        resume: the command that goes on with the run.
+    """
+
+    def __init__(self, console: Console | None = None, *, resume: str = "") -> None:
+        self._resume = resume
         self._console = console or Console(stderr=True)
         self._live = self._console.is_terminal
         self._bars = RichProgress(
@@ -59,6 +67,8 @@ class Progress:
             self._note("waiting", f"device {event['device']} is held by {event['holder']}{waited}", ())
         elif kind == "finished" and event.get("reason"):
             self._note("failed" if not event["ok"] else "not valid", str(event["reason"]), event.get("log_tail") or ())
+        elif kind == "interrupted":
+            self._note("interrupted", f"what is missing is run by: {self._resume}", ())
         elif kind == "note":
             self._note("note", str(event["text"]), ())
 
@@ -66,12 +76,12 @@ class Progress:
         number, of, label = int(event["number"]), int(event["of"]), str(event["label"])
         self._last_phase = ""
         if not self._live:
-            print(f"trial {number + 1} of {of}: {label}", file=sys.stderr, flush=True)  # noqa: T201
+            print(printable(f"trial {number + 1} of {of}: {label}"), file=sys.stderr, flush=True)  # noqa: T201
             return
         if self._trials is None:
             self._trials = self._bars.add_task("trials", total=of, detail="")
             self._phase = self._bars.add_task("", total=None, detail="")
-        self._bars.update(self._trials, completed=number, detail=escape(f"{number + 1}/{of} {label}"))
+        self._bars.update(self._trials, completed=number, detail=escape(printable(f"{number + 1}/{of} {label}")))
 
     def _progress(self, phase: str, text: str, done: object) -> None:
         if self._live and self._phase is not None:
@@ -79,7 +89,7 @@ class Progress:
             self._bars.update(
                 self._phase,
                 description=phase,
-                detail=escape(text),
+                detail=escape(printable(text)),
                 total=None if share is None else 1.0,
                 completed=share or 0.0,
             )
@@ -87,9 +97,12 @@ class Progress:
         now = time.monotonic()
         if phase in _LONG and (phase != self._last_phase or now - self._last_print > PLAIN_EVERY_S):
             self._last_phase, self._last_print = phase, now
-            print(f"  {phase} {text}".rstrip(), file=sys.stderr, flush=True)  # noqa: T201
+            print(printable(f"  {phase} {text}".rstrip()), file=sys.stderr, flush=True)  # noqa: T201
 
     def _note(self, word: str, text: str, log_tail: object) -> None:
-        self._console.print(f"{word}: {text}", markup=False, highlight=False)
+        self._print(f"{word}: {text}")
         for line in log_tail if isinstance(log_tail, list | tuple) else ():
-            self._console.print(f"  | {line}", markup=False, highlight=False)
+            self._print(f"  | {line}")
+
+    def _print(self, text: str) -> None:
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from harness.commands.console import echo
+
 
 def report(
     runs: Annotated[
@@ -25,4 +27,4 @@ def report(
 
     written = write([run_folder(run) for run in runs], form, output, show=show)
     if written is not None:
-        typer.echo(f"report: {written}")
+        echo(f"report: {written}")

@@ -16,9 +16,10 @@ from typing import Any
 
 from harness.errors import MeasurementError, UsageError, did_you_mean
 from harness.quantity import Amount
-from harness.records.files import records_of
+from harness.records.files import load_record, recorded_trials
 from harness.records.metric import Metric
 from harness.records.paths import RUN
+from harness.records.record import Record
 from harness.records.trials import (
     PointTrials,
     cards,
@@ -80,11 +81,12 @@ class MetricSeries:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All series of a metric, longest first, and what was left out."""
+    """All series of a metric, longest first, what was left out, and what could not be read."""
 
     metric: Metric
     series: Sequence[MetricSeries]
     notes: Sequence[str]
+    unread: Sequence[str] = ()
 
 
 def history(
@@ -101,19 +103,23 @@ def history(
 
     Raises:
         UsageError: no such store, or no run in it knows the metric.
-        MeasurementError: a record cannot be read.
     """
     if min_size < 2:
         raise UsageError(f"--min-size cannot be {min_size}", accepted="at least 2")
     found: dict[SeriesKey, list[Entry]] = {}
     known: dict[str, None] = {}
     notes = []
+    unread: list[str] = []
     store = open_store(store) if isinstance(store, Path) else store
     for folder in runs or run_folders(store):
-        if recosted(folder):
-            notes.append(f"{folder.name}: costed again from another run, left out")
+        try:
+            if recosted(folder):
+                notes.append(f"{folder.name}: costed again from another run, left out")
+                continue
+        except MeasurementError as error:
+            unread.append(str(error))
             continue
-        for point in group(records_of(folder)):
+        for point in group(_read(folder, unread)):
             if only not in point.name:
                 continue
             known |= dict.fromkeys(map(str, metrics_of(point.records)))
@@ -124,10 +130,19 @@ def history(
             f"no run has a value of {metric}" + (f" at a point with {only!r}" if only else ""),
             where=store.shown,
             accepted=", ".join(known) or "a store with finished runs",
-            hint=did_you_mean(str(metric), known),
+            hint="; ".join([*filter(None, [did_you_mean(str(metric), known)]), *unread]),
         )
     series = [_series(key, entries, min_size) for key, entries in found.items()]
-    return History(metric, sorted(series, key=lambda each: (-len(each.entries), each.key)), notes)
+    return History(metric, sorted(series, key=lambda each: (-len(each.entries), each.key)), notes, unread)
+
+
+def _read(run: Path, unread: list[str]) -> Iterator[Record]:
+    """The records of a run that can be read; what is wrong with the others goes to `unread`."""
+    for folder in recorded_trials(run):
+        try:
+            yield load_record(folder)
+        except (MeasurementError, OSError) as error:
+            unread.append(str(error))
 
 
 def run_folders(store: Store) -> Iterator[Path]:
@@ -177,6 +192,7 @@ def to_json(found: History) -> dict[str, Any]:
         "metric": found.metric.name,
         "per": found.metric.per,
         "notes": list(found.notes),
+        "unread": list(found.unread),
         "series": [
             {
                 "point": each.key.point,

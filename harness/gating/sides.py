@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from harness.discovery.lending import lend
 from harness.errors import ExitCode, MeasurementError, UsageError
 from harness.executor import WORKER
 from harness.planning.named_offers import Offers
@@ -30,8 +31,11 @@ from harness.planning.point import Point, canonical
 BASE: Final = "base"
 HEAD: Final = "head"
 
-INSTALL: Final = "{python} -m venv {environment} && {environment}/bin/python -m pip install --quiet {worktree}"
-"""How a revision is installed where nothing else is said; the environment must contain the harness afterwards."""
+INSTALL: Final = (
+    "{python} -m venv {environment} && if [ -e {worktree}/pyproject.toml ] || [ -e {worktree}/setup.py ]; then "
+    "{environment}/bin/python -m pip install --quiet {worktree}; fi"
+)
+"""How a revision is installed where nothing else is said; without a package in it, its files are run where they lie."""
 
 _ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -231,13 +235,19 @@ def _install(template: str, worktree: Path, environment: Path, revision: str, va
         raise MeasurementError(f"installing {revision[:12]} failed with exit code {done.returncode}:\n{tail}")
     if not (environment / "bin" / "python").exists():
         raise MeasurementError(f"the install command left no {environment / 'bin' / 'python'}")
+    if _lacks_harness(environment, worktree):
+        lend(environment)
+        if said := _lacks_harness(environment, worktree):
+            raise MeasurementError(
+                f"the environment of {revision[:12]} has no working harness: {said}",
+                hint="it has none of its own and the running one does not work in it; --install may add one",
+            )
+
+
+def _lacks_harness(environment: Path, worktree: Path) -> str:
+    """Why an environment cannot run trials; empty if it can."""
     found = run_whole([environment / "bin" / "python", "-c", f"import {WORKER}"], worktree)
-    if found.returncode:
-        last = (found.stderr.strip() or f"exit code {found.returncode}").splitlines()[-1]
-        raise MeasurementError(
-            f"the environment of {revision[:12]} has no working harness: {last}",
-            hint="the project requires joule-harness, or --install adds it",
-        )
+    return (found.stderr.strip() or f"exit code {found.returncode}").splitlines()[-1] if found.returncode else ""
 
 
 def same_points(base: Sequence[Point], head: Sequence[Point]) -> tuple[list[tuple[Point, Point]], list[str]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
+from harness.errors import printable
 from harness.quantity import Amount, Method
 from harness.records.summary import Summary
 from harness.sample import Scope
@@ -13,13 +15,12 @@ UNKNOWN_BOUND = "[bound not known]"
 
 
 def clean(text: object) -> str:
-    """Text without control characters, so that a label or a log can neither colour nor move the terminal."""
+    """Text of one line with control characters as escapes: a label or a log can neither colour nor move a terminal."""
     whole = str(text)
-    if whole.isprintable():
-        return whole
-    return "".join(
-        char if char.isprintable() else " " if char in "\t\r\n" else "\N{REPLACEMENT CHARACTER}" for char in whole
-    )
+    return whole if whole.isprintable() else printable(whole.translate(_BLANKS), keep="")
+
+
+_BLANKS: Final = str.maketrans("\t\r\n", "   ")
 
 
 def percent(share: float) -> str:

@@ -67,7 +67,7 @@ def create(
                 {"id": point.id, "label": point.label, "suite": point.suite, "trials": point.trials}
                 for point in plan.points
             ],
-            "skipped": [{"label": skipped.point.label, "reason": skipped.reason} for skipped in plan.skipped],
+            "skipped": [skipped.to_json() for skipped in plan.skipped],
             "executors": {suite: chosen.to_json() for suite, chosen in (executors or {}).items()},
             "provenance": _without_secrets(provenance or {}),
             "status": "running",
@@ -94,6 +94,11 @@ def reopen(folder: Path) -> tuple[list[Point], int]:
 def executors_of(folder: Path, registry: Registry) -> dict[str, Chosen]:
     """Suite's name -> where its points ran, of an earlier run."""
     return stored(_description(folder).get("executors"), registry)
+
+
+def skips_of(folder: Path) -> list[dict[str, Any]]:
+    """What a run did not measure: `label`, `reason`, and `failed` where a probe did not answer in time."""
+    return [dict(each) for each in _description(folder).get("skipped") or ()]
 
 
 def planned_points(folder: Path) -> list[Point]:
