@@ -353,7 +353,11 @@ BACKEND: Final = BackendSpec(
     factory=SimulatedBackend,
     probe=probe,
     options=SimulatedOptions,
+    fork_safe=True,
 )
 METER: Final = MeterSpec(
-    name="simulated", summary="energy counter of the simulated accelerator", factory=SimulatedMeter
+    name="simulated",
+    summary="energy counter of the simulated accelerator",
+    factory=SimulatedMeter,
+    fork_safe=True,
 )

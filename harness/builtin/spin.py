@@ -108,4 +108,5 @@ WORKLOAD: Final = WorkloadSpec(
     ),
     functional_units={"operation": FunctionalUnit("operations")},
     options=SpinOptions,
+    fork_safe=True,
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import MeasurementError, UsageError
+from harness.executor import SPAWN
 from harness.quantity import Amount, Method, Unavailable, Value
 from harness.records.files import load_record, records_of
 from harness.records.metric import ABOVE_IDLE, POWERS, RATE, Metric, base_name, idle_measured
@@ -28,6 +29,7 @@ RUNNER_KEYS: Final = (
     "variables",
     "devices",
     "drivers",
+    "start",
 )
 """What two measurements must share before one may be judged by the other, unless other keys are declared."""
 _OF_ONE_RUN: Final = frozenset({"load_1min", "cpu_mhz", "packages", "locks"})
@@ -177,10 +179,20 @@ def cards(measurement: Measurement) -> list[str]:
     return sorted(f"{device.kind} {device.name} {device.uuid}" for device in measurement.devices)
 
 
+def start_of(measurement: Measurement) -> str:
+    """How the process of a trial came to be: `fork` or `spawn`; older records were all made by fresh ones."""
+    return str(measurement.environment.get("start", SPAWN))
+
+
 def runner(measurement: Measurement) -> dict[str, Any]:
-    """The fingerprint of what a trial ran on, as JSON values; `RUNNER_KEYS` are some of its keys."""
+    """The fingerprint of what a trial ran on, as JSON values; `RUNNER_KEYS` are some of its keys.
+
+    `start` is how its process came to be: a fresh one where the record is older than the question, and nothing where no
+    machine did the work, whose numbers do not depend on it.
+    """
     environment = {key: value for key, value in measurement.environment.items() if key not in _OF_ONE_RUN}
-    plain = {**environment, "devices": cards(measurement), "drivers": drivers(measurement)}
+    start = None if any(span.modelled for span in measurement.windows) else start_of(measurement)
+    plain = {**environment, "devices": cards(measurement), "drivers": drivers(measurement), "start": start}
     return dict(json.loads(json.dumps(plain, default=str)))
 
 
