@@ -137,7 +137,7 @@ class LocalExecutor(Executor):
                 outcome = self._forked(job, listener, environment) if self._may_fork(job) else None
                 if outcome is None:
                     command = worker_command(job.folder.resolve(), self._python)
-                    outcome = self._run(job, listener, self._fresh(job, command, environment))
+                    outcome = self._run(job, listener, command, environment)
         if outcome.ok and not (job.folder / MEASUREMENT).exists():
             return Outcome(ok=False, reason="the worker wrote no measurement", log_tail=tail(job.folder / LOG))
         return outcome
@@ -149,7 +149,7 @@ class LocalExecutor(Executor):
             if not needed or needed in self._fetched:
                 return Outcome(ok=True)
             command = fetch_command(job.folder.resolve(), self._python)
-            outcome = self._run(job, listener, self._fresh(job, command, {}))
+            outcome = self._run(job, listener, command, {})
             if outcome.ok:
                 self._fetched.add(needed)
             return outcome
@@ -160,7 +160,7 @@ class LocalExecutor(Executor):
     def _forked(self, job: Job, listener: Listener, environment: Mapping[str, str]) -> Outcome | None:
         """Runs a trial in a forked process; None, and a note, where that cannot be done: then a fresh one is due."""
         try:
-            return self._run(job, listener, lambda log, send: self._fork(job, environment, log, send))
+            return self._watched(job, listener, lambda log, send: self._fork(job, environment, log, send))
         except ForkServerError as error:
             self._forks = False
             end_of_trial(0, str(job.folder.resolve()))
@@ -179,10 +179,10 @@ class LocalExecutor(Executor):
             self._processes.add(process)
             return process
 
-    def _fresh(self, job: Job, command: list[str], environment: Mapping[str, str]) -> Starter:
-        return lambda log, send: self._start(job, command, environment, log, send)
+    def _run(self, job: Job, listener: Listener, command: list[str], environment: Mapping[str, str]) -> Outcome:
+        return self._watched(job, listener, lambda log, send: self._start(job, command, environment, log, send))
 
-    def _run(self, job: Job, listener: Listener, start: Starter) -> Outcome:
+    def _watched(self, job: Job, listener: Listener, start: Starter) -> Outcome:
         log_path = job.folder / LOG
         receive, send = os.pipe()
         kills = kernel_kills()

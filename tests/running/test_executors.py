@@ -72,9 +72,9 @@ def test_the_command_line_goes_before_the_suite_and_the_suite_before_local(regis
     assert choose([own], registry)["own"] == Chosen("far", {"address": "a", "at_most": 2})
     over = choose([own], registry, Wish(settings=("at_most=3",)))
     assert over["own"].options == {"address": "a", "at_most": 3}
-    assert choose([own], registry, Wish(LOCAL))["own"] == Chosen(LOCAL, {"jobs": 1, "wait": None})
+    assert choose([own], registry, Wish(LOCAL))["own"] == Chosen(LOCAL, {"jobs": 1, "wait": None, "start": "auto"})
     assert choose([plain], registry, Wish("far", ("address=b:1",)))["plain"].options["address"] == "b:1"
-    assert choose([plain], registry, Wish(jobs=4))["plain"] == Chosen(LOCAL, {"jobs": 4, "wait": None})
+    assert choose([plain], registry, Wish(jobs=4))["plain"] == Chosen(LOCAL, {"jobs": 4, "wait": None, "start": "auto"})
 
 
 @pytest.mark.parametrize(
@@ -102,11 +102,14 @@ def test_what_is_wrong_is_told_where_it_stands(
 
 
 def test_a_resumed_run_keeps_its_executors_unless_told_otherwise(registry: Registry) -> None:
-    known = {"a": Chosen("far", {"address": "x", "at_most": 8}), "b": Chosen(LOCAL, {"jobs": 1, "wait": None})}
+    known = {
+        "a": Chosen("far", {"address": "x", "at_most": 8}),
+        "b": Chosen(LOCAL, {"jobs": 1, "wait": None, "start": "auto"}),
+    }
     assert Wish().over(["a", "b", "a"], known, registry) == known
     moved = Wish("far", ("address=y",)).over(["a", "b"], known, registry)
     assert {each.options["address"] for each in moved.values()} == {"y"}
-    assert Wish(LOCAL).over(["a"], known, registry) == {"a": Chosen(LOCAL, {"jobs": 1, "wait": None})}
+    assert Wish(LOCAL).over(["a"], known, registry) == {"a": Chosen(LOCAL, {"jobs": 1, "wait": None, "start": "auto"})}
     assert Wish().over(["new"], known, registry) == {"new": Chosen()}
 
 
