@@ -180,19 +180,19 @@ def cards(measurement: Measurement) -> list[str]:
 
 
 def start_of(measurement: Measurement) -> str:
-    """How the process of a trial came to be: `fork` or `spawn`; older records were all made by fresh ones."""
-    return str(measurement.environment.get("start", SPAWN))
+    """How the process of a trial came to be: `fork` or `spawn`; empty where that cannot have a part in the numbers.
+
+    Records that do not say it were all made by fresh processes. Modelled numbers do not depend on the process.
+    """
+    modelled = any(span.modelled for span in measurement.windows)
+    return "" if modelled else str(measurement.environment.get("start", SPAWN))
 
 
 def runner(measurement: Measurement) -> dict[str, Any]:
-    """The fingerprint of what a trial ran on, as JSON values; `RUNNER_KEYS` are some of its keys.
-
-    `start` is how its process came to be: a fresh one where the record is older than the question, and nothing where no
-    machine did the work, whose numbers do not depend on it.
-    """
+    """The fingerprint of what a trial ran on, as JSON values; `RUNNER_KEYS` are some of its keys."""
     environment = {key: value for key, value in measurement.environment.items() if key not in _OF_ONE_RUN}
-    start = None if any(span.modelled for span in measurement.windows) else start_of(measurement)
-    plain = {**environment, "devices": cards(measurement), "drivers": drivers(measurement), "start": start}
+    plain = {**environment, "devices": cards(measurement), "drivers": drivers(measurement)}
+    plain["start"] = start_of(measurement)
     return dict(json.loads(json.dumps(plain, default=str)))
 
 
