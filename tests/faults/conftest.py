@@ -54,7 +54,7 @@ class Bench:
             **os.environ,
             "TMPDIR": str(folder / "tmp"),
             "XDG_CACHE_HOME": str(folder / "cache"),
-            "PYTHONPATH": str(self.site),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(self.site), os.environ.get("PYTHONPATH", "")))),
             "COLUMNS": "250",
         }
 
