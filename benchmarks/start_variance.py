@@ -7,13 +7,16 @@ see the same machine. A trial repeats two works: `spin`, a loop of integers, and
 whose layout depends on the hash seed. It reports the median of CPU time and of duration over its repetitions.
 
 What is asked: the variance between rounds beyond that within rounds, as a share of all variance (intraclass
-correlation, with the p-value of a permutation of trials over rounds). Fresh trials have none but the machine's drift.
-What forked trials have more is what their server drew once for all of them: no number of trials averages it out.
+correlation, with the p-value of a permutation of trials over rounds). Fresh trials have none but the machine's drift,
+which the differences of neighbours, forked less fresh, do not have: what they have between rounds is what a server drew
+once for all of its trials, and no number of trials averages it out. The mean of the differences, with two standard
+errors over rounds, is how far forked trials lie from fresh ones.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import socket
@@ -143,6 +146,14 @@ def main(servers: int, trials: int) -> None:
                 f"{name:16}{start:8}{statistics.median(flat) * 1e3:8.3f}ms{variation:8.2%}"
                 f"{share_between(values):16.1%}{p_value(values):8.3f}"
             )
+        pairs = zip(kept["fork"], kept["spawn"], strict=True)
+        differences = [[math.log(a[name] / b[name]) for a, b in zip(*both, strict=True)] for both in pairs]
+        means = [statistics.fmean(each) for each in differences]
+        error = 2 * statistics.stdev(means) / math.sqrt(len(means))
+        print(
+            f"{name:16}{'fork - spawn':14}{statistics.fmean(means):+.2%} +- {error:.2%}"
+            f"{share_between(differences):12.1%}{p_value(differences):8.3f}"
+        )
 
 
 if __name__ == "__main__":

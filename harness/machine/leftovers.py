@@ -54,7 +54,7 @@ def end_of_trial(worker: int, mark: str) -> list[str]:
     """Ends the descendants of a worker that did not end well, and every process that carries its trial's mark.
 
     Args:
-        worker: process id of the worker, alive or dead; it is not ended here.
+        worker: process id of the worker, alive or dead, 0 where it is not known; it is not ended here.
         mark: of its trial.
     """
     found: dict[int, psutil.Process] = {}
