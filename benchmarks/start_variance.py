@@ -11,6 +11,11 @@ correlation, with the p-value of a permutation of trials over rounds). Fresh tri
 which the differences of neighbours, forked less fresh, do not have: what they have between rounds is what a server drew
 once for all of its trials, and no number of trials averages it out. The mean of the differences, with two standard
 errors over rounds, is how far forked trials lie from fresh ones.
+
+On a shared virtual machine of two processors with a quota, 14 rounds of 10: of CPU time the differences had no variance
+between rounds (-2 % of all, p 0.6, and -4 %, p 0.8) and a mean of 0.0 % +- 0.8 %. Of duration they had 36 % and 15 %
+(p below 0.01), and forked trials were 33 % faster: a fresh process spends its share of the quota on imports right
+before it measures. So durations are not alike, and nothing that measures a device is forked unless asked for.
 """
 
 from __future__ import annotations
