@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -512,3 +513,21 @@ def test_what_was_kept_from_before_a_resume_is_counted_apart(measured: bytes, tm
     ((kind, told),) = listening.heard
     assert kind == "run"
     assert told["run"]["trials"] == {"measured": 0, "invalid": 0, "failed": 0, "skipped": 0, "kept": 2}
+
+
+@pytest.mark.parametrize(
+    ("start", "measured", "variables", "forked"),
+    [("auto", False, {}, True), ("auto", True, {}, False), ("fork", True, {}, True), ("spawn", False, {}, False),
+     ("fork", False, {"PYTHONHASHSEED": "1"}, False)],
+)  # fmt: skip
+def test_which_trials_are_forked(
+    tmp_path: Path, start: Any, variables: dict[str, str], *, measured: bool, forked: bool
+) -> None:
+    """A variable set for a trial alone is read when an interpreter starts; of modelled work nothing depends on it."""
+    job = Job(
+        trial_id="t", folder=tmp_path, devices=(), timeout_s=1, silence_s=1, environment=variables, measured=measured,
+        fork_safe=True,
+    )  # fmt: skip
+    assert LocalExecutor(start=start)._may_fork(job) is (forked and sys.platform == "linux")
+    assert not LocalExecutor(start=start, python="/other/python")._may_fork(job)
+    assert not LocalExecutor()._may_fork(job)
