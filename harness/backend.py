@@ -86,6 +86,7 @@ class BackendSpec:
         factory: options -> Backend.
         options: model of the options.
         probe: options -> the devices a trial would get, or why there are none; runs in a process of its own.
+        fork_safe: importing the plugin and making a backend opens no device and starts no thread, see `WorkloadSpec`.
     """
 
     name: str
@@ -93,3 +94,4 @@ class BackendSpec:
     factory: Callable[[Any], Backend]
     probe: Callable[[Any], Sequence[Device] | Unavailable]
     options: type[Options] = NoOptions
+    fork_safe: bool = False

@@ -195,6 +195,9 @@ class WorkloadSpec:
             `simulated`, and without `Window.simulated_duration` nothing is divided or multiplied by time.
         fetched_by: options that decide what `Workload.fetch` brings, once for trials that agree in them; empty where it
             brings nothing.
+        fork_safe: importing the plugin and making its work opens no device, starts no thread and draws no random number
+            that trials would share, so that `run` may fork trials that read no energy from one process that has done
+            both.
     """
 
     name: str
@@ -207,3 +210,4 @@ class WorkloadSpec:
     probe: Callable[[Any], Unavailable | None] | None = None
     modelled: bool = False
     fetched_by: tuple[str, ...] = ()
+    fork_safe: bool = False

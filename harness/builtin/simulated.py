@@ -308,7 +308,11 @@ BACKEND: Final = BackendSpec(
     factory=SimulatedBackend,
     probe=probe,
     options=SimulatedOptions,
+    fork_safe=True,
 )
 METER: Final = MeterSpec(
-    name="simulated", summary="energy counter or power register of the simulated accelerator", factory=SimulatedMeter
+    name="simulated",
+    summary="energy counter or power register of the simulated accelerator",
+    factory=SimulatedMeter,
+    fork_safe=True,
 )

@@ -109,4 +109,5 @@ WORKLOAD: Final = WorkloadSpec(
     ),
     functional_units={"operation": FunctionalUnit("operations")},
     options=SpinOptions,
+    fork_safe=True,
 )

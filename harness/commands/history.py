@@ -49,6 +49,7 @@ def history(
 def section(series: MetricSeries, min_size: int) -> Section:
     """One series: sparkline, what it is of, and its change points."""
     from harness.comparing.history import sparkline
+    from harness.executor import FORK
     from harness.reporting.tables import Item, Section, Table
     from harness.reporting.wording import counted
     from harness.units import si
@@ -57,6 +58,7 @@ def section(series: MetricSeries, min_size: int) -> Section:
     values = [entry.value for entry in entries]
     unit = "" if key.unit == "1" else key.unit
     described = [*key.cards, *(f"driver {driver}" for driver in key.drivers), *key.methods, *key.factors]
+    described += ["forked processes"] if key.start == FORK else []
     rows = [
         [
             entries[change.index].started_utc[:19],

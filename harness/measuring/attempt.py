@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from harness.discovery.registry import Registry
 from harness.errors import HarnessError, UsageError
+from harness.executor import SPAWN
 from harness.machine import leftovers
 from harness.measuring.messenger import Messenger
 from harness.measuring.trial import Trial, fetch
@@ -25,7 +26,9 @@ Load = Callable[[Mapping[str, Any]], Registry]
 """A job -> the plugins that it needs."""
 
 
-def attempt(folder: Path, messenger: Messenger, load: Load, *, alone: bool, only_fetch: bool = False) -> int:
+def attempt(
+    folder: Path, messenger: Messenger, load: Load, *, alone: bool, only_fetch: bool = False, start: str = SPAWN
+) -> int:
     """Runs the trial of a folder, or fetches for it, and tells how that ended; the exit code says whether it went well.
 
     Args:
@@ -34,11 +37,12 @@ def attempt(folder: Path, messenger: Messenger, load: Load, *, alone: bool, only
         load: job -> the plugins it needs.
         alone: this process runs nothing else: signals are the trial's, and processes left running are ended.
         only_fetch: what the work needs from elsewhere is brought, and nothing is measured.
+        start: how this process came to be: `spawn` or `fork`.
     """
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     messenger.send("progress", phase="start", text="", done=None)
     try:
-        trial = Trial(folder, job, load(job), messenger)
+        trial = Trial(folder, job, load(job), messenger, start=start)
         if only_fetch:
             fetch(trial)
             return 0

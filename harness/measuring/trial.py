@@ -21,6 +21,7 @@ from harness.discovery.guard import devices as checked_devices
 from harness.discovery.guard import expect, json_mapping, made, naming, title
 from harness.discovery.registry import Registry
 from harness.errors import HarnessError
+from harness.executor import SPAWN
 from harness.machine import fingerprint
 from harness.machine.device_locks import device_locks
 from harness.measuring import cool_down, plausibility
@@ -47,9 +48,12 @@ STABLE_OVER = 5
 
 
 class Trial:
-    """One trial, from its job to its measurement."""
+    """One trial, from its job to its measurement; `start` says how its process came to be."""
 
-    def __init__(self, folder: Path, job: Mapping[str, Any], registry: Registry, messenger: Messenger) -> None:
+    def __init__(
+        self, folder: Path, job: Mapping[str, Any], registry: Registry, messenger: Messenger, *, start: str = SPAWN
+    ) -> None:
+        self.start = start
         self.folder = folder
         self.job = job
         self.registry = registry
@@ -72,6 +76,19 @@ class Trial:
 
     def _waiting(self, message: Mapping[str, object]) -> None:
         self.messenger.send("waiting", **{key: value for key, value in message.items() if key != "type"})
+
+    def make(self) -> None:
+        """Makes workload, backend and meters and drops them, which imports what they need; what fails is not told.
+
+        Only where all of them are `fork_safe`. A trial that fails for it fails in a process of its own, and says why.
+        """
+        asked = [("workload", self.point.workload, self.point.options)]
+        asked += [("backend", self.point.backend.name, self.point.backend.options)]
+        asked += [("meter", choice.name, choice.options) for choice in self.meters]
+        for kind, name, options in asked:
+            with contextlib.suppress(Exception):
+                spec = self.registry.get(kind, name).spec
+                spec.factory(spec.options.model_validate(dict(options)))
 
     def run(self) -> Measurement:
         """Runs the trial; raises what backend, workload or core raise."""
@@ -134,7 +151,7 @@ class Trial:
             trial=self.job["trial"],
             point=self.job["point"],
             started_utc=self.started_utc,
-            environment=fingerprint.environment(),
+            environment={**fingerprint.environment(), "start": self.start},
             backend={"name": self.point.backend.name, **described},
             devices=devices,
             plugins=self.registry.versions(),

@@ -17,7 +17,7 @@ from harness.discovery.registry import Registry
 from harness.errors import HarnessError
 from harness.executor import Executor, Job, Outcome
 from harness.machine.device_locks import DeviceHeldError
-from harness.planning.named_offers import Offers, fetch_key, offers_of
+from harness.planning.named_offers import Offers, fetch_key, forkable, offers_of
 from harness.planning.point import Point, canonical
 from harness.records.files import load_measurement, make_folder, write_json
 from harness.records.paths import FAILURE, JOB, MEASUREMENT, RUN
@@ -196,7 +196,8 @@ class Run:
         if job is None:
             modelled = self.registry.get("workload", due.point.workload).spec.modelled
             offers, fetch = offers_of(due.point, self.registry), fetch_key(due.point, self.registry)
-            job = prepare(self.folder, due, offers=offers, fetch=fetch, measured=not modelled)
+            safe = forkable(due.point, self.registry)
+            job = prepare(self.folder, due, offers=offers, fetch=fetch, measured=not modelled, fork_safe=safe)
             with self._lock:
                 self._prepared[due.trial_id] = job
         return job
@@ -315,7 +316,15 @@ def start(
     )
 
 
-def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, fetch: str = "", measured: bool = True) -> Job:
+def prepare(
+    run: Path,
+    due: Scheduled,
+    *,
+    offers: Offers | None = None,
+    fetch: str = "",
+    measured: bool = True,
+    fork_safe: bool = False,
+) -> Job:
     """Makes the folder of a trial, empty but for what its worker reads, and the job to hand to an executor.
 
     Args:
@@ -324,6 +333,7 @@ def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, fetch: s
         offers: plugin specs that the trial needs, by plugin; a worker that is not told imports every plugin.
         fetch: stands for what the work needs from elsewhere, see `fetch_key`.
         measured: whether the trial measures this machine.
+        fork_safe: whether its process may be forked, see `named_offers.forkable`.
     """
     folder = run / due.trial_id
     shutil.rmtree(folder, ignore_errors=True)
@@ -350,4 +360,5 @@ def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, fetch: s
         label=due.point.label,
         requires=due.point.requires,
         measured=measured,
+        fork_safe=fork_safe,
     )

@@ -97,6 +97,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
     yield WorkloadSpec(
         name="greenllm-simulated",
         modelled=True,
+        fork_safe=True,
         summary="simulated: disaggregated serving on a pair of device profiles, one point of the grid",
         factory=_simulated,
         columns=tuple(replace(column, method=Method.SIMULATED) for column in REQUEST_COLUMNS),
