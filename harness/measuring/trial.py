@@ -104,6 +104,7 @@ class Trial:
             cache=Path(self.job["cache"]),
             progress=lambda text, done: self.phase("prepare", text, done),
             log=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - the worker's log
+            suite_folder=Path(self.point.suite_file).absolute().parent,
         )
         meter_context = MeterContext(node=self.job["node"], devices=devices, pid=os.getpid())
         reading, silent = open_meters(self.meters, self.registry, meter_context)
