@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
@@ -135,6 +137,10 @@ class CommandRuns(Workload):
         self._options = options
         self._command = options.command(Path())
         self._done: list[tuple[float, Finished, bytes]] = []
+        self.kept_in: Path | None = None
+        """File that the output goes to; it is dropped if not set."""
+        self.shown = False
+        """Whether the output goes where this process's own goes."""
 
     def prepare(self, context: TrialContext) -> None:
         """Looks whether the command is there."""
@@ -149,7 +155,8 @@ class CommandRuns(Workload):
 
     def step(self, window: Window) -> None:
         """One run."""
-        with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        with ExitStack() as stack:
+            stdout, stderr = self._streams(stack)
             start_s = window.now_s()
             finished = run(self._command, stdout, stderr, self._options.timeout)
             expected = self._options.exit_codes
@@ -160,9 +167,19 @@ class CommandRuns(Workload):
                     accepted=", ".join(map(str, expected)),
                     hint=_last_words(stderr) or _last_words(stdout) or "it printed nothing",
                 )
-            self._done.append((start_s, finished, self._kept(stdout)))
+            self._done.append((start_s, finished, b"" if stdout is None else self._parsed_later(stdout)))
 
-    def _kept(self, stdout: IO[bytes]) -> bytes:
+    def _streams(self, stack: ExitStack) -> tuple[IO[bytes] | None, IO[bytes] | None]:
+        """Where standard output and error go; None for where those of this process go."""
+        reads = isinstance(self._options.units, FromOutput)
+        if self.shown:
+            return (stack.enter_context(tempfile.TemporaryFile()) if reads else None), None
+        if self.kept_in is None:
+            return stack.enter_context(tempfile.TemporaryFile()), stack.enter_context(tempfile.TemporaryFile())
+        kept = stack.enter_context(self.kept_in.open("ab+"))
+        return (stack.enter_context(tempfile.TemporaryFile()) if reads else kept), kept
+
+    def _parsed_later(self, stdout: IO[bytes]) -> bytes:
         """What is parsed after the window."""
         if not isinstance(self._options.units, FromOutput):
             return b""
@@ -176,17 +193,28 @@ class CommandRuns(Workload):
 
     def after_window(self, window: Window) -> None:
         """Writes an item for each run."""
+        self._pass_on()
         for number, (start_s, finished, output) in enumerate(self._done):
             window.item(
                 str(number),
                 latency_s=finished.duration_s,
                 cpu_s=finished.cpu_s,
-                peak_memory_bytes=float(finished.peak_bytes),
+                peak_memory_bytes=None if finished.peak_bytes is None else float(finished.peak_bytes),
                 exit_code=float(finished.exit_code),
                 units=self._units(output),
                 start_s=start_s,
                 end_s=start_s + finished.duration_s,
             )
+
+    def _pass_on(self) -> None:
+        """Shows or keeps the output that units are read from, which no other stream has got."""
+        for _, _, output in self._done:
+            if self.shown:
+                sys.stdout.buffer.write(output)
+                sys.stdout.buffer.flush()
+            elif self.kept_in is not None and output:
+                with self.kept_in.open("ab") as kept:
+                    kept.write(output)
 
     def _units(self, output: bytes) -> float | None:
         units = self._options.units
@@ -202,7 +230,9 @@ class CommandRuns(Workload):
         return {"words": list(self._command.words), "folder": str(self._command.folder)}
 
 
-def _last_words(stream: IO[bytes]) -> str:
+def _last_words(stream: IO[bytes] | None) -> str:
+    if stream is None:
+        return ""
     length = stream.seek(0, 2)
     stream.seek(max(0, length - TAIL_BYTES))
     return stream.read().decode("utf-8", errors="replace").strip()
@@ -215,7 +245,12 @@ WORKLOAD: Final = WorkloadSpec(
     columns=(
         Column("latency_s", "s", "from before the command's start to its end", higher_is_better=False),
         Column("cpu_s", "s", "CPU time of the command and its ended children", higher_is_better=False),
-        Column("peak_memory_bytes", "B", "largest resident memory of one of its processes", higher_is_better=False),
+        Column(
+            "peak_memory_bytes",
+            "B",
+            "largest resident memory of one of its processes, if above the harness' own",
+            higher_is_better=False,
+        ),
         Column("exit_code", "1", "exit code; 128 and the number of the signal that ended it"),
         Column("units", "1", "units of work that the run did", higher_is_better=True),
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shlex
 import shutil
 import subprocess
@@ -111,13 +112,14 @@ class Finished:
         exit_code: as a shell gives it: 128 and the signal's number where a signal ended it.
         duration_s: from before its start until its end was seen.
         cpu_s: user and system time of it and of the children that it waited for.
-        peak_bytes: largest resident memory of one of these processes.
+        peak_bytes: largest resident memory of one of these processes; None where it was no larger than that of this
+            process, which the system counts in: a child is for a moment its parent (getrusage(2), exec_mmap in Linux).
     """
 
     exit_code: int
     duration_s: float
     cpu_s: float
-    peak_bytes: int
+    peak_bytes: int | None
 
 
 def run(
@@ -128,6 +130,7 @@ def run(
     Raises:
         MeasurementError: it cannot be started, or takes longer than the limit.
     """
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began_ns = now_ns()
     child = command.start(stdout, stderr)
     late = threading.Event()
@@ -152,12 +155,12 @@ def run(
     child.returncode = code  # it was waited for here, and Popen must not do so again
     if late.is_set():
         raise MeasurementError(f"took longer than {limit_s:g} s", where=str(command))
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # getrusage(2): bytes on macOS, else KiB
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, else KiB
     return Finished(
         exit_code=code if code >= 0 else 128 - code,
         duration_s=seconds(ended_ns - began_ns),
         cpu_s=usage.ru_utime + usage.ru_stime,
-        peak_bytes=int(peak),
+        peak_bytes=usage.ru_maxrss * unit if usage.ru_maxrss > own else None,
     )
 
 
