@@ -15,7 +15,7 @@ from harness.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.measuring.instrument import Named
+    from harness.session.meters import Named
 
 
 def measure(

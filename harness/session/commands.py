@@ -19,7 +19,6 @@ from harness.machine import leftovers
 from harness.machine.command_process import Command, run
 from harness.machine.device_locks import device_locks
 from harness.machine.fingerprint import locks
-from harness.measuring.instrument import Named, choose
 from harness.measuring.messenger import Messenger
 from harness.measuring.trial import Trial
 from harness.options import Options
@@ -30,6 +29,7 @@ from harness.records.paths import FAILURE, LOG
 from harness.records.record import Record, WarmUp
 from harness.running.order import Scheduled, schedule
 from harness.session.kept_run import NO_WARM_UP, ONE_WINDOW, SUITE, KeptRun, identified
+from harness.session.meters import Named, choose
 from harness.workload import TrialContext, Workload
 
 UNIT: str = "run"

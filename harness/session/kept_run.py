@@ -53,6 +53,11 @@ class KeptRun:
             provenance=provenance((), registry.sources),
         )
 
+    def add(self, point: Point) -> None:
+        """Takes a point into the plan that was not known when the run began."""
+        if all(each.id != point.id for each in self._points):
+            self._points.append(point)
+
     def begin(self, due: Scheduled) -> tuple[Path, dict[str, Any]]:
         """Makes the folder of a trial; returns it with the job, as a worker would get it."""
         folder = self.folder / due.trial_id
@@ -84,8 +89,10 @@ class KeptRun:
             self._points = [dataclasses.replace(each, trials=trials.get(each.id, each.trials)) for each in self._points]
             write_json(self.folder / PLAN, [point.to_json() for point in self._points])
         described = json.loads((self.folder / RUN).read_text(encoding="utf-8"))
-        for point in described["points"]:
-            point["trials"] = (trials or {}).get(point["id"], point["trials"])
+        described["points"] = [
+            {"id": point.id, "label": point.label, "suite": point.suite, "trials": point.trials}
+            for point in self._points
+        ]
         described["finished_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
         described["status"] = status
         write_json(self.folder / RUN, described)

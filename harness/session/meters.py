@@ -6,9 +6,16 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
+from harness.discovery.registry import Registry
 from harness.errors import UsageError
-from harness.measuring.instrument import Named
+from harness.impact import ImpactMeterSpec
 from harness.planning import located_yaml
+from harness.planning.point import Choice
+
+Named = Sequence[tuple[str, Mapping[str, Any]]]
+"""Meters as under `meters:` of a suite: names with their options, `auto` among them."""
 
 AUTO: Named = (("auto", {}),)
 
@@ -52,3 +59,30 @@ def _named(meter: str | Mapping[str, Any], where: str) -> tuple[str, Mapping[str
     if options is not None and not isinstance(options, Mapping):
         raise UsageError(f"the options of meter {name} are {options!r:.60}", where=where, accepted="a mapping")
     return str(name), dict(options or {})
+
+
+def choose(meters: Named, registry: Registry) -> tuple[Choice, ...]:
+    """Meters with `auto` expanded; impact meters and cross-checks alone imply it, as in a suite. Raises UsageError."""
+    automatic = {
+        name: Choice(name, auto=True)
+        for name, offer in registry.offers("meter").items()
+        if getattr(offer.spec, "auto", False)
+    }
+    found: dict[str, Choice] = {}
+    needy = []
+    for name, options in meters:
+        if name == "auto":
+            found = automatic | found
+            needy.append(False)
+            continue
+        spec = registry.get("meter", name).spec
+        try:
+            spec.options.model_validate(dict(options))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UsageError(f"{'.'.join([name, *map(str, first['loc'])])}: {first['msg']}") from None
+        found[name] = Choice(name, options)
+        needy.append(isinstance(spec, ImpactMeterSpec) or spec.cross_check)
+    if needy and all(needy):
+        found = automatic | found
+    return tuple(found.values())
