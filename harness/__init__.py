@@ -26,6 +26,7 @@ _HOMES = {
     "harness.sample": ("Condition", "Cumulative", "Scope", "Snapshot", "clock_id", "now_ns"),
     "harness.scorer": ("Scorer", "ScorerSpec"),
     "harness.session.block": ("Block",),
+    "harness.session.loaded": ("LoadedPoint", "LoadedRun", "LoadedTrial", "load"),
     "harness.session.measure": ("measure", "measured"),
     "harness.session.session": ("Session",),
     "harness.workload": ("Column", "FetchContext", "TrialContext", "Window", "Workload", "WorkloadSpec"),
@@ -87,6 +88,10 @@ if TYPE_CHECKING:
     from harness.scorer import Scorer as Scorer
     from harness.scorer import ScorerSpec as ScorerSpec
     from harness.session.block import Block as Block
+    from harness.session.loaded import LoadedPoint as LoadedPoint
+    from harness.session.loaded import LoadedRun as LoadedRun
+    from harness.session.loaded import LoadedTrial as LoadedTrial
+    from harness.session.loaded import load as load
     from harness.session.measure import measure as measure
     from harness.session.measure import measured as measured
     from harness.session.session import Session as Session

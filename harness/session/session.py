@@ -153,14 +153,19 @@ class Session:
             batch: calls between two readings of the clock, which is part of the window.
             unit: what a call is called.
         """
-        if not 0 < seconds < LONGEST_S:
-            raise UsageError(f"a window cannot last {seconds} s", accepted="more than 0 and less than a day")
+        self.check_length(seconds)
         _repeat(work, batch, seconds * LEAD_IN)
         with self.measure(unit, label=unit) as block:
             calls = _repeat(work, batch, seconds)
             block.count(calls)
             block.iterations = calls
         return block
+
+    @staticmethod
+    def check_length(seconds: float) -> None:
+        """Raises UsageError for a length that no window of repeated work can have."""
+        if not 0 < seconds < LONGEST_S:
+            raise UsageError(f"a window cannot last {seconds} s", accepted="more than 0 and less than a day")
 
     # What a block needs
 

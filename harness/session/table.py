@@ -15,7 +15,17 @@ from harness.units import si
 COLUMNS: Final = ("", "value", "bound", "method")
 EVEN: Final = 0.02
 """Ends of a bound that lie so evenly about the value are told as one number."""
-ORDER: Final = ("duration_s", "cpu_s", "peak_memory_bytes", "energy_j", ABOVE_IDLE, "power_w", "carbon_g", "water_l")
+ORDER: Final = (
+    "duration_s",
+    "cpu_s",
+    "peak_memory_bytes",
+    "energy_j",
+    ABOVE_IDLE,
+    "power_w",
+    "carbon_operational_g",
+    "carbon_g",
+    "water_l",
+)
 """What is shown, in this order; a reading of one scope follows its total."""
 WORDS: Final[Mapping[str, str]] = {
     "duration_s": "time",
@@ -24,6 +34,7 @@ WORDS: Final[Mapping[str, str]] = {
     "energy_j": "energy",
     ABOVE_IDLE: "energy above idle",
     "power_w": "mean power",
+    "carbon_operational_g": "operational carbon",
     "carbon_g": "carbon",
     "water_l": "water",
 }
