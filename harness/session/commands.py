@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic import ValidationError
 
 from harness.builtin.command import CommandOptions, CommandRuns
 from harness.builtin.host import HostOptions, probe
@@ -180,14 +181,7 @@ def _points(asked: Asked, registry: Registry) -> tuple[dict[str, Command], list[
         if missing := command.missing():
             raise UsageError(missing, accepted="a command that can be started; --shell for what a shell reads")
         shown = redacted_command(list(command.words))
-        options = CommandOptions.model_validate(
-            {
-                "run": shown[0] if asked.shell else shown,
-                "shell": asked.shell,
-                "exit_codes": None,
-                "units": asked.unit[1] if asked.unit else None,
-            }
-        )
+        options = _options(asked, shown)
         units: dict[str, Mapping[str, Any]] = {UNIT: {"sum": "items", "where": {}}}
         if asked.unit:
             units[asked.unit[0]] = {"sum": "units", "where": {}}
@@ -214,6 +208,20 @@ def _points(asked: Asked, registry: Registry) -> tuple[dict[str, Command], list[
         commands[point.id] = command
         points.append(point)
     return commands, points
+
+
+def _options(asked: Asked, words: Sequence[str]) -> CommandOptions:
+    try:
+        return CommandOptions.model_validate(
+            {
+                "run": words[0] if asked.shell else list(words),
+                "shell": asked.shell,
+                "exit_codes": None,
+                "units": asked.unit[1] if asked.unit else None,
+            }
+        )
+    except ValidationError as error:
+        raise UsageError(error.errors()[-1]["msg"], where=asked.unit[0] if asked.unit else "") from None
 
 
 def _warm_up(asked: Asked, commands: Mapping[str, Command], answer: Answer) -> bool:
