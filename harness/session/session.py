@@ -12,6 +12,8 @@ from pathlib import Path
 from time import sleep
 from typing import Any, Final, Self
 
+from pydantic import ValidationError
+
 from harness.backend import Backend, Device
 from harness.costing.impacts import Applied, in_order
 from harness.discovery.guard import json_mapping, made
@@ -59,7 +61,7 @@ class Session:
         meters: each as in a suite: `"auto"`, `"tdp: {watts: 65}"`, or a mapping; `auto` if none is named.
         grid: of meter `fuel`, for carbon.
         site: of meter `scarf`, for water.
-        backend: name of the backend whose devices are read, and synchronised at the edges.
+        backend: whose devices are read, and synchronised at the edges: a name, or a mapping of `name` and options.
         idle: how long idle power is read first, for energy above it: seconds, or `"5s"`.
         store: folder that the blocks are kept in, as trials of one run; they are not kept if None.
 
@@ -81,7 +83,7 @@ class Session:
         *,
         grid: str | None = None,
         site: str | None = None,
-        backend: str = "host",
+        backend: str | Mapping[str, Any] = "host",
         idle: float | str = 0.0,
         store: str | Path | None = None,
     ) -> None:
@@ -91,7 +93,7 @@ class Session:
         self._lock = threading.RLock()
         self._open: dict[int, int] = {}
         self._keeping = None if store is None else _Keeping(Path(store))
-        self.backend_choice = Choice(backend)
+        self.backend_choice = _backend(backend, self.registry)
         self.backend: Backend = build_backend(self.backend_choice, self.registry)
         self.devices: tuple[Device, ...] = tuple(self.backend.open())
         hardware = tuple(c for c in self.choices if isinstance(self.registry.get("meter", c.name).spec, MeterSpec))
@@ -244,6 +246,18 @@ class Session:
     def run(self) -> Path | None:
         """The folder of the run that the blocks are kept in; None before the first, or where they are not kept."""
         return self._keeping.run.folder if self._keeping is not None and self._keeping.run is not None else None
+
+
+def _backend(backend: str | Mapping[str, Any], registry: Registry) -> Choice:
+    named = {"name": backend} if isinstance(backend, str) else dict(backend)
+    name = str(named.pop("name", ""))
+    spec = registry.get("backend", name).spec
+    try:
+        options = spec.options.model_validate(named)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{'.'.join([name, *map(str, first['loc'])])}: {first['msg']}", where="backend") from None
+    return Choice(name, options.model_dump(mode="json", by_alias=True))
 
 
 def _applied(choices: Sequence[Choice], registry: Registry) -> tuple[Applied, ...]:
