@@ -15,102 +15,116 @@ from harness.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.session.meters import Named
+    from harness.session.commands import Asked
+
+
+Words = Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND ARGS", help="The command.", show_default=False)]
+Texts = Annotated[
+    list[str] | None,
+    typer.Option("--command", metavar="TEXT", help="A command as one text; repeat to compare.", show_default=False),
+]
+UnitText = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME=AMOUNT",
+        help="What a run does: images=1000, images=/regex with (one group)/, tokens=json:path.in.output.",
+        show_default=False,
+    ),
+]
+MeterTexts = Annotated[
+    list[str] | None,
+    typer.Option(metavar="METER", help="A meter, 'tdp: {watts: 65}'; auto if none.", show_default=False),
+]
+Grid = Annotated[
+    str | None, typer.Option(metavar="GRID", help="Grid of meter fuel, for carbon: FRA.", show_default=False)
+]
+Site = Annotated[str | None, typer.Option(metavar="SITE", help="Site of meter scarf, for water.", show_default=False)]
+Idle = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Read idle power for so long before each run.", show_default=False)
+]
+Shown = Annotated[
+    bool | None,
+    typer.Option(
+        "--show-output/--hide-output", help="Output of the commands; shown for a single run.", show_default=False
+    ),
+]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Write JSON too; - for standard output.", show_default=False),
+]
 
 
 def measure(
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="-- COMMAND ARGS", help="The command.", show_default=False)
-    ] = None,
+    words: Words = None,
     *,
-    command: Annotated[
-        list[str] | None,
-        typer.Option("--command", metavar="TEXT", help="A command as one text; repeat to compare.", show_default=False),
-    ] = None,
+    command: Texts = None,
     shell: Annotated[bool, typer.Option("--shell", help="Let /bin/sh read each --command.")] = False,
     repeat: Annotated[int, typer.Option(min=1, max=10_000, help="Measured runs of each command.")] = 1,
     warm_up: Annotated[int, typer.Option("--warm-up", min=0, help="Runs of each before, which do not count.")] = 0,
-    unit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME=AMOUNT",
-            help="What a run does: images=1000, images=/regex with (one group)/, tokens=json:path.in.output.",
-            show_default=False,
-        ),
-    ] = None,
-    meter: Annotated[
-        list[str] | None,
-        typer.Option(metavar="METER", help="A meter, 'tdp: {watts: 65}'; auto if none.", show_default=False),
-    ] = None,
-    grid: Annotated[
-        str | None, typer.Option(metavar="GRID", help="Grid of meter fuel, for carbon: FRA.", show_default=False)
-    ] = None,
-    site: Annotated[
-        str | None, typer.Option(metavar="SITE", help="Site of meter scarf, for water.", show_default=False)
-    ] = None,
-    idle: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Read idle power for so long before each run.", show_default=False),
-    ] = None,
-    show_output: Annotated[
-        bool | None,
-        typer.Option(
-            "--show-output/--hide-output", help="Output of the commands; shown for a single run.", show_default=False
-        ),
-    ] = None,
+    unit: UnitText = None,
+    meter: MeterTexts = None,
+    grid: Grid = None,
+    site: Site = None,
+    idle: Idle = None,
+    show_output: Shown = None,
     ignore_failure: Annotated[
         bool, typer.Option("--ignore-failure", help="Go on after a run that fails, and exit with 0.")
     ] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write JSON too; - for standard output.")
-    ] = None,
+    json_file: JsonFile = None,
     store: StorePlace = DEFAULT_STORE,
     wait: Wait = None,
 ) -> None:
     """Measures any command: time, CPU time, memory, energy, carbon and water, per run and per unit of work."""
-    from harness.session import answers
-    from harness.session.commands import Asked, measure_commands
-    from harness.storing.places import open_store
+    from harness.session.commands import Asked
+    from harness.session.meters import with_place
     from harness.units import parse_duration
 
     if bool(words) == bool(command):
-        raise UsageError("there is nothing to measure" if not words else "one command is given twice",
-                         accepted="-- COMMAND ARGS, or --command TEXT")  # fmt: skip
+        found = "one command is given twice" if words else "there is nothing to measure"
+        raise UsageError(found, accepted="-- COMMAND ARGS, or --command TEXT")
     if shell and words:
         raise UsageError("--shell reads a text", accepted="--shell --command TEXT")
     listed: list[str | list[str]] = [words] if words else [*(command or ())]
-    shown = len(listed) * repeat == 1 if show_output is None else show_output
     asked = Asked(
         commands=listed,
         shell=shell,
         repeat=repeat,
         warm_up=warm_up,
         unit=_unit(unit),
-        meters=_meters(meter or [], grid, site),
+        meters=with_place(meter or [], grid=grid, site=site, where="--meter"),
         idle_s=parse_duration(idle) if idle else 0.0,
-        shown=shown,
+        shown=len(listed) * repeat == 1 if show_output is None else show_output,
         goes_on=ignore_failure,
         wait_s=waiting_s(wait),
     )
+    raise typer.Exit(_measured(asked, store, json_file))
+
+
+def _measured(asked: Asked, store: str, json_file: Path | None) -> int:
+    """Measures, says what was found; the exit code of the command, or ours."""
+    from harness.session import answers
+    from harness.session.commands import measure_commands
+    from harness.storing.places import open_store
+
     kept = open_store(store)
     signal.signal(signal.SIGTERM, _interrupt)
     with kept.sending(quiet=True) as uploads:
         answer = measure_commands(asked, kept.folder, loaded_registry(), lambda text: typer.echo(text, err=True))
         uploads.push(answer.folder)
     for line in (*answers.lines(answer, idle=asked.idle_s > 0), *answers.comparison(answer)):
-        typer.echo(line, err=shown)  # what the command prints can be piped on
+        typer.echo(line, err=asked.shown)  # what the command prints can be piped on
     for fault in (*answer.faults, *uploads.faults):
         typer.echo(f"not valid: {fault}", err=True)
-    typer.echo(f"records: {kept.name_of(answer.folder)}", err=shown)
+    typer.echo(f"records: {kept.name_of(answer.folder)}", err=asked.shown)
     if json_file is not None:
         content = json.dumps(answers.to_json(answer), indent=1)
         if str(json_file) == "-":
             typer.echo(content)
         else:
             json_file.write_text(content + "\n", encoding="utf-8")
-    if answer.failed and not ignore_failure:
-        raise typer.Exit(answer.failed)
-    raise typer.Exit(int(ExitCode.MEASUREMENT if answer.faults or uploads.faults else ExitCode.OK))
+    if answer.failed and not asked.goes_on:
+        return answer.failed
+    return int(ExitCode.MEASUREMENT if answer.faults or uploads.faults else ExitCode.OK)
 
 
 def _interrupt(_number: int, _frame: object) -> None:
@@ -133,9 +147,3 @@ def _unit(text: str | None) -> tuple[str, float | Mapping[str, str]] | None:
         return name, float(amount)
     except ValueError:
         raise UsageError(f"{amount!r} is no amount", where="--unit", accepted=accepted) from None
-
-
-def _meters(texts: list[str], grid: str | None, site: str | None) -> Named:
-    from harness.session.meters import with_place
-
-    return with_place(texts, grid=grid, site=site, where="--meter")
