@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +23,8 @@ from harness.measuring.window import shortness
 from harness.planning.point import Point
 from harness.quantity import Amount, Unavailable, Value, total
 from harness.records.paths import ENERGY, ITEMS, OUTPUTS
-from harness.records.record import Measurement, Reading, SeenCondition, Span, WarmUp, WindowLoad
-from harness.sample import disjoint
+from harness.records.record import Measurement, Reading, SeenCondition, Span, WarmUp
+from harness.sample import disjoint, now_ns
 from harness.session import table
 from harness.session.kept_run import NO_WARM_UP, ONE_WINDOW, SUITE, identified
 from harness.units import seconds
@@ -58,6 +58,15 @@ def parse_unit(unit: Unit) -> tuple[str, float | None]:
     return name.strip(), number
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a closed block showed, that of idle stretches before it among it."""
+
+    spans: tuple[Span, ...]
+    readings: tuple[Reading, ...]
+    conditions: tuple[SeenCondition, ...]
+
+
 class Block:
     """A measured block of code. Made by `harness.measure` or `Session.measure`; used with `with`.
 
@@ -78,11 +87,8 @@ class Block:
         self._align = align
         self._opened: Edge | None = None
         self._marks: list[tuple[str, Edge, Edge]] = []
-        self._spans: tuple[Span, ...] = ()
-        self._readings: tuple[Reading, ...] = ()
-        self._conditions: tuple[SeenCondition, ...] = ()
-        self._loads: tuple[WindowLoad, ...] = ()
-        self._started_utc = ""
+        self._closed: Edge | None = None
+        self._states: tuple[SeenCondition, ...] = ()
 
     # The block
 
@@ -112,22 +118,22 @@ class Block:
             self._watch.close(0)
             session.meters.settle(closed)
             self.failed = "" if error is None else f"{type(error).__name__}: {error}"
-            self._read(self._opened, closed)
+            self._closed, self._states = closed, session.meters.conditions()
+            if session.samples:
+                _ = self._seen  # readings of power are dropped after a while, registers stay with the edges
             session.done(self, closed)
+            if session.keeps:
+                self.folder = session.keep(self, self.point)
         except HarnessError:
             if error is None:
                 raise  # else the code's own exception is what matters
-        else:
-            self._keep(error)
 
-    def _keep(self, error: BaseException | None) -> None:
-        try:
-            self.folder = self.session.keep(self, self.point)
-        except HarnessError:
-            if error is None:
-                raise
-
-    def _read(self, opened: Edge, closed: Edge) -> None:
+    @cached_property
+    def _seen(self) -> _Seen:
+        """Spans and readings, worked out when somebody asks, so that closing a block takes no longer than reading."""
+        opened, closed = self._opened, self._closed
+        assert opened is not None
+        assert closed is not None
         session, meters = self.session, self.session.meters
         spans = [self._span("window", opened, closed)]
         readings = meters.energies(opened, closed)
@@ -136,14 +142,29 @@ class Block:
             readings += meters.energies(begun, ended, name)
         flags = shortness(meters, spans[0].duration_s, self.iterations)
         spans[0] = replace(spans[0], iterations=self.iterations, flags=flags)
-        self._spans, self._readings = (*session.idle_spans, *spans), (*session.idle_readings, *readings)
-        self._started_utc = datetime.fromtimestamp(spans[0].start_utc_s, UTC).isoformat(timespec="milliseconds")
-        self._loads = tuple(self._watch.loads)
         scopes = {name: scope for (_, name), scope in meters.scopes().items()}
-        seen = [*meters.conditions(), *session.interruptions.conditions(spans)]
-        seen = [each for each in seen if each.fails or opened.ns <= each.first_ns <= closed.ns]
-        seen += [*plausibility.conditions(readings, spans, meters.scopes()), *self._watch.conditions(scopes)]
-        self._conditions = tuple(seen)
+        states = [*self._states, *session.interruptions.conditions(spans)]
+        return _Seen(
+            spans=(*session.idle_spans, *spans),
+            readings=(*session.idle_readings, *readings),
+            conditions=(
+                *(each for each in states if each.fails or opened.ns <= each.first_ns <= closed.ns),
+                *plausibility.conditions(readings, spans, meters.scopes()),
+                *self._watch.conditions(scopes),
+            ),
+        )
+
+    @property
+    def _spans(self) -> tuple[Span, ...]:
+        return self._seen.spans if self._closed is not None else ()
+
+    @property
+    def _readings(self) -> tuple[Reading, ...]:
+        return self._seen.readings if self._closed is not None else ()
+
+    @property
+    def _conditions(self) -> tuple[SeenCondition, ...]:
+        return self._seen.conditions if self._closed is not None else ()
 
     def _span(self, name: str, opened: Edge, closed: Edge) -> Span:
         start = self.session.meters.utc_s(opened.ns)
@@ -180,12 +201,9 @@ class Block:
     @property
     def duration(self) -> float:
         """Length of the window on the monotonic clock, in seconds; so far, while it is open."""
-        for span in self._spans:
-            if span.name == "window":
-                return span.duration_s
-        from harness.sample import now_ns
-
-        return seconds(now_ns() - self._opened.ns) if self._opened is not None else 0.0
+        if self._opened is None:
+            return 0.0
+        return seconds((now_ns() if self._closed is None else self._closed.ns) - self._opened.ns)
 
     @property
     def energy(self) -> Value:
@@ -280,6 +298,11 @@ class Block:
             )
         )
 
+    @property
+    def _begun(self) -> datetime:
+        assert self._opened is not None
+        return datetime.fromtimestamp(self.session.meters.utc_s(self._opened.ns), UTC)
+
     @cached_property
     def measurement(self) -> Measurement:
         """What was seen, as a trial's worker would write it."""
@@ -289,7 +312,7 @@ class Block:
             trial_id="",
             trial=0,
             point=self.point.to_json(),
-            started_utc=self._started_utc,
+            started_utc=self._begun.isoformat(timespec="milliseconds"),
             environment=session.environment,
             backend=session.backend_facts,
             devices=session.devices,
@@ -302,7 +325,7 @@ class Block:
             meters=session.reports(),
             conditions=self._conditions,
             flags=(f"the code raised {self.failed}",) if self.failed else (),
-            loads=self._loads,
+            loads=tuple(self._watch.loads),
         )
 
     def written(self, folder: Path, job: Mapping[str, Any]) -> Measurement:

@@ -21,7 +21,7 @@ from harness.discovery.registry import Registry, load_plugins
 from harness.errors import UsageError
 from harness.impact import ImpactMeter, ImpactMeterSpec
 from harness.machine import fingerprint
-from harness.machine.processor_time import trees_cpu_s
+from harness.machine.processor_time import MachineTimes, machine_times, times_now, trees_cpu_s
 from harness.measuring.foreign_load import LoadWatch
 from harness.measuring.interruptions import Interruptions
 from harness.measuring.meters import Edge, Meters
@@ -104,6 +104,10 @@ class Session:
         self.meters.start()
         self.idle_spans: list[Span] = []
         self.idle_readings: list[Reading] = []
+        lost = machine_times()
+        self._machine: Callable[[], MachineTimes | Unavailable] = (
+            (lambda: lost) if isinstance(lost, Unavailable) else times_now
+        )
         self._closed = False
         self._reports: tuple[MeterReport, ...] | None = None
         if (idle_s := parse_duration(idle)) > 0:
@@ -195,7 +199,17 @@ class Session:
 
     def watch(self) -> LoadWatch:
         """What tells how much others worked beside a block."""
-        return LoadWatch(ForeignLoad(), own=_own_cpu_s)
+        return LoadWatch(ForeignLoad(), machine=self._machine, own=_own_cpu_s)
+
+    @property
+    def samples(self) -> bool:
+        """Whether energy rests on readings of power, which are not kept for long."""
+        return any(channel.polls or channel.settle_s for channel in self.meters.channels)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether blocks are kept."""
+        return self._keeping is not None
 
     def reports(self) -> tuple[MeterReport, ...]:
         """What each meter reads, and what it does not, and why; after the session has closed, as it was then."""
