@@ -65,6 +65,9 @@ def measure(
     meter: MeterTexts = None,
     grid: Grid = None,
     site: Site = None,
+    backend: Annotated[
+        str, typer.Option(metavar="NAME", help="Backend whose devices are read: torch for its GPU.")
+    ] = "host",
     idle: Idle = None,
     show_output: Shown = None,
     ignore_failure: Annotated[
@@ -92,6 +95,7 @@ def measure(
         warm_up=warm_up,
         unit=_unit(unit),
         meters=with_place(meter or [], grid=grid, site=site, where="--meter"),
+        backend=backend,
         idle_s=parse_duration(idle) if idle else 0.0,
         shown=len(listed) * repeat == 1 if show_output is None else show_output,
         goes_on=ignore_failure,

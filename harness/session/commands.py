@@ -5,17 +5,17 @@ from __future__ import annotations
 import secrets
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 from pydantic import ValidationError
 
+from harness.backend import Device
 from harness.builtin.command import CommandOptions, CommandRuns
-from harness.builtin.host import HostOptions, probe
 from harness.discovery.registry import Registry
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, MeasurementError, UsageError
 from harness.machine import leftovers
 from harness.machine.command_process import Command, run
 from harness.machine.device_locks import device_locks
@@ -25,6 +25,7 @@ from harness.measuring.trial import Trial
 from harness.options import Options
 from harness.planning.point import Choice, Point
 from harness.planning.secrecy import redacted_command
+from harness.quantity import Unavailable
 from harness.records.files import write_json
 from harness.records.paths import FAILURE, LOG
 from harness.records.record import Record, WarmUp
@@ -48,6 +49,7 @@ class Asked:
         warm_up: runs of each before, which are not measured.
         unit: name of what a run does, and how many of it, as workload `command` takes it; None for runs alone.
         meters: as under `meters:` of a suite.
+        backend: name of the backend whose devices are read; the commands need not use it.
         idle_s: how long idle power is read before each run.
         shown: whether the commands' output is shown; it is kept in the trials' logs otherwise.
         goes_on: whether further runs follow one that failed.
@@ -60,6 +62,7 @@ class Asked:
     warm_up: int = 0
     unit: tuple[str, float | Mapping[str, str]] | None = None
     meters: Named = (("auto", {}),)
+    backend: str = "host"
     idle_s: float = 0.0
     shown: bool = False
     goes_on: bool = False
@@ -146,13 +149,15 @@ def measure_commands(asked: Asked, store: Path, registry: Registry, tell: Callab
         UsageError: there is no such command, or a unit, meter or number is wrong.
         MeasurementError: a command cannot be started, its output has no units, or a meter broke its contract.
     """
-    commands, points = _points(asked, registry)
+    backend, devices = _backend(asked.backend, registry)
+    commands, points = _points(asked, registry, backend, devices)
     leftovers.adopt_orphans()
 
     def waiting(message: Mapping[str, object]) -> None:
         tell(f"waiting for {message.get('device', 'a device')}, held by {message.get('holder', 'another run')}")
 
-    with device_locks(() if locks() else tuple(device.uuid for device in probe(HostOptions())), waiting, asked.wait_s):
+    held = () if locks() else tuple(device.uuid for device in devices)  # a trial that measures holds them already
+    with device_locks(held, waiting, asked.wait_s):
         kept = KeptRun(store, points, registry)
         answer = Answer(kept.folder, points)
         status = "failed"
@@ -168,7 +173,22 @@ def measure_commands(asked: Asked, store: Path, registry: Registry, tell: Callab
     return answer
 
 
-def _points(asked: Asked, registry: Registry) -> tuple[dict[str, Command], list[Point]]:
+def _backend(name: str, registry: Registry) -> tuple[Choice, Sequence[Device]]:
+    """The backend with its defaults, and the devices that it would open; raises UsageError and MeasurementError."""
+    spec = registry.get("backend", name).spec
+    try:
+        options = spec.options()
+    except ValidationError as error:
+        raise UsageError(f"backend {name!r} needs options: {error.errors()[0]['loc']}", accepted="host") from None
+    found = spec.probe(options)
+    if isinstance(found, Unavailable):
+        raise MeasurementError(found.reason, where=f"backend {name}")
+    return Choice(name, options.model_dump(mode="json", by_alias=True)), found
+
+
+def _points(
+    asked: Asked, registry: Registry, backend: Choice, devices: Sequence[Device]
+) -> tuple[dict[str, Command], list[Point]]:
     """Point's id -> the command, and the points."""
     meters = choose(asked.meters, registry)
     commands: dict[str, Command] = {}
@@ -194,7 +214,8 @@ def _points(asked: Asked, registry: Registry) -> tuple[dict[str, Command], list[
                 label=label if len(label) <= 100 else f"{label[:97]}...",
                 workload="command",
                 options=options.model_dump(mode="json", by_alias=True),
-                backend=Choice("host", HostOptions().model_dump(mode="json")),
+                backend=backend,
+                devices=tuple(asdict(device) for device in devices),
                 meters=meters,
                 trials=asked.repeat,
                 windows=ONE_WINDOW,

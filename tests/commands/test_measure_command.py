@@ -94,6 +94,7 @@ def test_several_runs_keep_their_output(tmp_path):
         (["--unit", "images=/a/", "--", "true"], 2, "0 groups"),
         (["--unit", "images=-1", "--", "true"], 2, "at least 0"),
         (["--meter", "lamp", "--", "true"], 2, "there is no meter 'lamp'"),
+        (["--backend", "quantum", "--", "true"], 2, "there is no backend 'quantum'"),
         (["--idle", "soon", "--", "true"], 2, "is not a duration"),
         (["--unit", "images=/did (.*)/", "--", "echo", "none"], 3, "does not match"),
         (["--unit", "images=json:a", "--", "echo", "{}"], 3, "has no 'a'"),
