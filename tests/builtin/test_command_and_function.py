@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -48,8 +49,16 @@ def test_each_run_is_an_item_with_its_processor_time_and_memory(tmp_path):
     for row in rows:
         assert row["cpu_s"] >= 0.05
         assert row["latency_s"] >= 0.05
-        assert row["peak_memory_bytes"] > 1e6
         assert row["units"] is None
+
+
+def test_peak_memory_is_never_that_of_the_harness(tmp_path):
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    wanted = own + 50_000_000
+    (small,) = runs(tmp_path, run="true")
+    (large,) = runs(tmp_path, run=[PYTHON, "-c", f"x = b'1' * {wanted}"])
+    assert small["peak_memory_bytes"] is None
+    assert wanted <= large["peak_memory_bytes"] < 2 * wanted
 
 
 def test_processor_time_holds_that_of_children(tmp_path):
