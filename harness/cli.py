@@ -16,6 +16,7 @@ from harness.commands.doctor import doctor
 from harness.commands.export import export
 from harness.commands.gate import calibrate, gate
 from harness.commands.history import history
+from harness.commands.measure import measure
 from harness.commands.new import new
 from harness.commands.plugins import plugins
 from harness.commands.query import query
@@ -83,7 +84,8 @@ def options(
 
 
 for _command in (
-    plan, run, report, query, export, gate, calibrate, compare, history, score, recost, plugins, new, schema, doctor
+    measure, plan, run, report, query, export, gate, calibrate,
+    compare, history, score, recost, plugins, new, schema, doctor,
 ):  # fmt: skip
     app.command()(_command)
 app.add_typer(baseline.app, name="baseline")

@@ -56,6 +56,7 @@ class TrialContext:
         cache: a folder shared between runs, for what is expensive to build (trained models).
         progress: reports progress (text, done share or None); silence for too long ends the trial.
         log: writes a line into the trial's log.
+        suite_folder: the folder that paths in the suite are relative to: that of its file.
     """
 
     backend: Backend
@@ -64,6 +65,7 @@ class TrialContext:
     cache: Path
     progress: Callable[[str, float | None], None]
     log: Callable[[str], None]
+    suite_folder: Path = Path()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +195,8 @@ class WorkloadSpec:
         probe: options -> why it cannot run here, or None; runs in a process of its own.
         modelled: its numbers come from a model of the hardware: trials may run side by side, every number is
             `simulated`, and without `Window.simulated_duration` nothing is divided or multiplied by time.
+        check: options and the suite's folder -> what is wrong with them on this machine, one text each: a path or name
+            that is not there. Asked while planning, in the driver: it imports nothing heavy, runs nothing, is quick.
         fetched_by: options that decide what `Workload.fetch` brings, once for trials that agree in them; empty where it
             brings nothing.
         fork_safe: importing the plugin and making its work opens no device, starts no thread and draws no random number
@@ -208,6 +212,7 @@ class WorkloadSpec:
     options: type[Options] = NoOptions
     backends: tuple[str, ...] = ()
     probe: Callable[[Any], Unavailable | None] | None = None
+    check: Callable[[Any, Path], Sequence[str]] | None = None
     modelled: bool = False
     fetched_by: tuple[str, ...] = ()
     fork_safe: bool = False

@@ -96,12 +96,14 @@ class Side:
         python: interpreter of its environment.
         folder: where its processes run: the worktree of its revision.
         revision: commit, or the path of the environment.
+        top: of the repository that the worktree is of; None where there is no worktree.
     """
 
     name: str
     python: str
     folder: Path
     revision: str
+    top: Path | None = None
 
     def harness(self, *arguments: str | Path) -> str:
         """Runs this side's own `harness` command and returns its standard output.
@@ -121,13 +123,20 @@ class Side:
         """Its points of suites; raises as `harness` does."""
         content = json.loads(self.harness("plan", *(suite.resolve() for suite in suites), "--json"))
         return Planned(
-            [Point.from_json(point) for point in content["points"]],
+            [self._in_own_tree(Point.from_json(point)) for point in content["points"]],
             {str(skipped["label"]): str(skipped["reason"]) for skipped in content["skipped"]},
             dict(content.get("directions", {})),
             dict(content.get("offers", {})),
             dict(content.get("fetch", {})),
             dict(content.get("provenance", {})),
         )
+
+    def _in_own_tree(self, point: Point) -> Point:
+        """A point whose relative paths are those of this side's worktree, not those of the tree the gate runs in."""
+        file = Path(point.suite_file)
+        if self.top is None or not file.is_relative_to(self.top):
+            return point
+        return replace(point, suite_file=str(self.folder / file.relative_to(self.top)))
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -205,7 +214,7 @@ def revisions(
             tell(f"installing {commit[:12]}")
             _install(install, worktree, target, commit, environment or {})
             made[commit] = str(target / "bin" / "python"), worktree
-        yield {name: Side(name, *made[commit], commit) for name, commit in commits.items()}
+        yield {name: Side(name, *made[commit], commit, top.resolve()) for name, commit in commits.items()}
 
 
 def _remove_worktree(top: Path, worktree: Path, shut_out: Callable[[], None]) -> None:

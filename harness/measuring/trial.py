@@ -34,6 +34,7 @@ from harness.measuring.node_meters import open_on
 from harness.measuring.opening import build_backend, open_meters
 from harness.measuring.window import Ledger, OpenWindow, measure, rest
 from harness.meter import MeterContext
+from harness.options import Options
 from harness.planning.named_offers import hardware_meters
 from harness.planning.point import Point
 from harness.records.files import side_car_sizes
@@ -94,7 +95,7 @@ class Trial:
         """Runs the trial; raises what backend, workload or core raise."""
         backend = build_backend(self.point.backend, self.registry)
         options = self.spec.options.model_validate(dict(self.point.options))
-        workload: Workload = made(self.offer, "workload", options, Workload)
+        workload = self.make_workload(options)
         try:
             self.phase("open")
             seed = self.point.seed * 1_000_003 + int(self.job["trial"])
@@ -110,7 +111,16 @@ class Trial:
                 measured = self._measured(backend, workload, (*found, *more), seed)
         finally:
             faults = [*closed(workload, self.workload), *closed(backend, self.backend)]
-        return replace(measured, flags=(*measured.flags, *faults))
+        return replace(measured, flags=(*measured.flags, *faults, *self.left_running()))
+
+    def make_workload(self, options: Options) -> Workload:
+        """The work, made with its options."""
+        made_of_it: Workload = made(self.offer, "workload", options, Workload)
+        return made_of_it
+
+    def left_running(self) -> list[str]:
+        """What is to be said of processes that the work started and did not end."""
+        return []
 
     def _measured(self, backend: Backend, workload: Workload, devices: tuple[Device, ...], seed: int) -> Measurement:
         context = TrialContext(
@@ -120,6 +130,7 @@ class Trial:
             cache=Path(self.job["cache"]),
             progress=lambda text, done: self.phase("prepare", text, done),
             log=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - the worker's log
+            suite_folder=Path(self.point.suite_file or "-").absolute().parent,
         )
         meter_context = MeterContext(node=self.job["node"], devices=devices, pid=os.getpid())
         reading, silent = open_meters(self.meters, self.registry, meter_context)
@@ -164,13 +175,13 @@ class Trial:
             conditions=(*conditions, *(self._judged(seen) for seen in cool_down.conditions(rested))),
             validation=tuple(validation),
             why_zero=json_mapping(workload.why_zero(), self.workload, "why_zero"),
-            flags=(*faults, *self._notable(warm_up)),
+            flags=(*faults, *self.notable(warm_up)),
             side_cars=written,
             rest=rested,
             loads=tuple(self.load.loads),
         )
 
-    def _notable(self, warm_up: WarmUp) -> tuple[str, ...]:
+    def notable(self, warm_up: WarmUp) -> tuple[str, ...]:
         """What a reader of this trial must know, besides faults."""
         foreign = self.point.options.get("trust_remote_code") is True
         return (

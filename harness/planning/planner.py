@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -294,6 +295,8 @@ class _Planner:
             options = self._validated(suite, setting.spec.options, setting.plugin, raw, place)
         if options is None:
             return
+        if not reason and self._wrong_here(setting, options, place):
+            return
         shown = ", ".join(f"{key}={_shown(value)}" for key, value in combination.values.items())
         label = f"{setting.point.label} · {shown}" if shown else setting.point.label
         point = dataclasses.replace(
@@ -310,6 +313,21 @@ class _Planner:
             self.plan.skipped.append(Skipped(point, reason))
         else:
             self.plan.points.append(point)
+
+    def _wrong_here(self, setting: _Setting, options: Mapping[str, Any], place: Place) -> bool:
+        """Whether the workload finds a path or name missing on this machine; each is a fault of the suite."""
+        spec = setting.spec
+        if self.probes is None or spec.check is None:
+            return False
+        folder = Path(setting.suite.file).absolute().parent
+        try:
+            wrong = list(spec.check(spec.options.model_validate(dict(options)), folder))
+        except Exception as error:
+            raise PluginError(
+                f"the check of {spec.name!r} failed: {type(error).__name__}: {error}", where=setting.plugin
+            ) from error
+        self.errors += [setting.suite.document.error(place(()), text) for text in wrong]
+        return bool(wrong)
 
     def _validated(
         self, suite: Suite, model: type[BaseModel], plugin: str, raw: Mapping[str, Any], place: Place

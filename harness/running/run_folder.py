@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.discovery.registry import Registry
 from harness.errors import MeasurementError, UsageError
@@ -17,7 +17,9 @@ from harness.planning.point import Plan, Point
 from harness.planning.secrecy import redacted, redacted_command
 from harness.records.files import make_folder, write_json
 from harness.records.paths import PLAN, RUN, checked_name
-from harness.running.executor_choice import Chosen, stored
+
+if TYPE_CHECKING:
+    from harness.running.executor_choice import Chosen
 
 
 def new_run_id(suites: Iterable[str], now: datetime | None = None) -> str:
@@ -93,6 +95,8 @@ def reopen(folder: Path) -> tuple[list[Point], int]:
 
 def executors_of(folder: Path, registry: Registry) -> dict[str, Chosen]:
     """Suite's name -> where its points ran, of an earlier run."""
+    from harness.running.executor_choice import stored  # what a suite is, is imported where one is meant
+
     return stored(_description(folder).get("executors"), registry)
 
 
