@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -29,3 +30,20 @@ def pytest_configure(config: pytest.Config) -> None:
         (folder / name).mkdir()
         os.environ[variable] = str(folder / name)
     tempfile.tempdir = None
+
+
+def pytest_collection_finish() -> None:
+    """Takes the limit of 0.2 s off Hypothesis's examples: a loaded machine is no fault of what is tested."""
+    if "hypothesis" in sys.modules:  # it is imported by the tests that use it, and by nothing else
+        from hypothesis import settings
+
+        settings.register_profile("harness", deadline=None)
+        settings.load_profile("harness")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what is marked `gpu` where there is no CUDA device; torch is imported for marked tests only."""
+    if item.get_closest_marker("gpu"):
+        torch = pytest.importorskip("torch")
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")

@@ -170,6 +170,19 @@ write_report() {
     bash "$python" "$out/report.md" "${folders[@]}"
 }
 
+# What the self-test found of the sensor, into the summary; the card itself goes into the archive.
+tell_sensor() {
+  local cards=("$work"/data/joule-harness/meter-cards/*.json)
+  if $dry; then return; fi
+  if ! [[ -f ${cards[0]} ]]; then
+    tell "      no meter card: the records say 'sensor not tested'"
+    return
+  fi
+  mkdir -p "$work/logs/meter-cards"
+  cp "${cards[@]}" "$work/logs/meter-cards/"
+  sed -n 's/^ *sensor: /      sensor: /p' "$work"/logs/*self-test.log | tee -a "$out/summary.txt"
+}
+
 # What the steps name, asked for where nothing is run.
 check_names() {
   local missing=0 command file word words
@@ -188,7 +201,7 @@ check_names() {
     for word in $words; do [[ $file == *"$word"* ]] || missing_name "harness $command $word"; done
   done <<'NAMES'
 run --store
-doctor --self-test
+doctor --self-test --meter --reference
 report --format
 NAMES
   if ((missing > 0)); then failed=$((failed + missing)); fi
@@ -207,13 +220,16 @@ print("python", platform.python_version(), "torch", torch.__version__, "cuda", t
 if not torch.cuda.is_available():
     sys.exit("no CUDA device")
 print(*(torch.cuda.get_device_properties(i).name for i in range(torch.cuda.device_count())), sep=", ")'
+# First of all, so that the records name the card: does the energy counter see all of the time, and how late is it?
+export XDG_DATA_HOME=$work/data
+step 200 self-test "$python" -m harness.cli doctor --self-test --meter nvml
+tell_sensor
 if ((${#suites[@]} == 0)); then tell "skip  suites: none in suites/ has a line '# gpu-check'"; fi
 for suite in "${suites[@]}"; do
-  step $((240 / ${#suites[@]})) "suite-$(basename "$suite" .yaml)" "$python" -m harness.cli run "$suite" --store "$store"
+  step $((160 / ${#suites[@]})) "suite-$(basename "$suite" .yaml)" "$python" -m harness.cli run "$suite" --store "$store"
 done
 step 90 gpu-tests "$python" -m pytest -q -rs -m gpu -p no:cacheprovider --continue-on-collection-errors
 step 90 decoding-bandwidth "$python" -m pytest -q -s -m gpu -p no:cacheprovider benchmarks/test_speculative_speed.py
-step 90 self-test "$python" -m harness.cli doctor --self-test
 write_report
 
 if $dry; then check_names; fi

@@ -25,6 +25,10 @@ _HOMES = {
     "harness.records.files": ("load_items", "load_record", "recorded_trials", "write_json"),
     "harness.sample": ("Condition", "Cumulative", "Scope", "Snapshot", "clock_id", "now_ns"),
     "harness.scorer": ("Scorer", "ScorerSpec"),
+    "harness.session.block": ("Block",),
+    "harness.session.loaded": ("LoadedPoint", "LoadedRun", "LoadedTrial", "load"),
+    "harness.session.measure": ("measure", "measured"),
+    "harness.session.session": ("Session",),
     "harness.workload": ("Column", "FetchContext", "TrialContext", "Window", "Workload", "WorkloadSpec"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -83,6 +87,14 @@ if TYPE_CHECKING:
     from harness.sample import now_ns as now_ns
     from harness.scorer import Scorer as Scorer
     from harness.scorer import ScorerSpec as ScorerSpec
+    from harness.session.block import Block as Block
+    from harness.session.loaded import LoadedPoint as LoadedPoint
+    from harness.session.loaded import LoadedRun as LoadedRun
+    from harness.session.loaded import LoadedTrial as LoadedTrial
+    from harness.session.loaded import load as load
+    from harness.session.measure import measure as measure
+    from harness.session.measure import measured as measured
+    from harness.session.session import Session as Session
     from harness.workload import Column as Column
     from harness.workload import FetchContext as FetchContext
     from harness.workload import TrialContext as TrialContext

@@ -1,5 +1,24 @@
 """`python -m harness` is the `harness` command."""
 
-from harness.cli import main
+from __future__ import annotations
 
-main()
+import sys
+import traceback
+from typing import Final
+
+_INTERNAL: Final = 70
+"""`ExitCode.INTERNAL`, where `harness.errors` itself may not import."""
+
+
+def main() -> None:
+    """The console script; an installation that does not import ends with 70, where Python would say 1: regressed."""
+    try:
+        from harness.cli import main as command
+    except Exception:  # noqa: BLE001 - whatever is missing or broken
+        traceback.print_exc()
+        sys.exit(_INTERNAL)
+    command()
+
+
+if __name__ == "__main__":
+    main()

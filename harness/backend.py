@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from harness.options import NoOptions, Options
 from harness.quantity import Unavailable
@@ -30,6 +31,22 @@ class Device:
     parent: str | None = None
 
 
+class Load(Protocol):
+    """Work that can be switched on and off, for the self-test of a meter."""
+
+    switch_s: float
+    """How long a switch may take to have its effect; 0 where it is immediate."""
+
+    def busy(self) -> None:
+        """Draws power from now on. Returns at once."""
+
+    def idle(self) -> None:
+        """Stops. Returns at once."""
+
+    def true_joules(self) -> float | None:
+        """The energy used so far, where it is known independently of the meter; else None."""
+
+
 class Backend(ABC):
     """An opened backend, one per trial."""
 
@@ -47,6 +64,14 @@ class Backend(ABC):
         """What a comparison must agree on: driver, versions, clocks, limits. JSON values only."""
         return {}
 
+    def load(self) -> AbstractContextManager[Load] | Unavailable:
+        """Work on this device that `harness doctor --self-test` switches while it watches a meter, or why not.
+
+        It should draw much power soon after it is switched, and none when it is idle. Asked for after `open`; the
+        context ends before `close`.
+        """
+        return Unavailable("this backend offers no load for a self-test")
+
     def close(self) -> None:  # noqa: B027 - nothing held by default
         """Gives the devices back. May be called twice."""
 
@@ -61,6 +86,7 @@ class BackendSpec:
         factory: options -> Backend.
         options: model of the options.
         probe: options -> the devices a trial would get, or why there are none; runs in a process of its own.
+        fork_safe: importing the plugin and making a backend opens no device and starts no thread, see `WorkloadSpec`.
     """
 
     name: str
@@ -68,3 +94,4 @@ class BackendSpec:
     factory: Callable[[Any], Backend]
     probe: Callable[[Any], Sequence[Device] | Unavailable]
     options: type[Options] = NoOptions
+    fork_safe: bool = False

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import Annotated, Any, NoReturn
+import traceback
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from harness.commands import baseline, store
 from harness.commands.compare import compare
-from harness.commands.console import loaded_registry
+from harness.commands.console import SHOWN, echo, loaded_registry
 from harness.commands.doctor import doctor
 from harness.commands.export import export
 from harness.commands.gate import calibrate, gate
 from harness.commands.history import history
+from harness.commands.measure import measure
 from harness.commands.new import new
 from harness.commands.plugins import plugins
 from harness.commands.query import query
@@ -24,7 +25,9 @@ from harness.commands.report import report
 from harness.commands.run import plan, run
 from harness.commands.schema import schema
 from harness.commands.score import score
-from harness.errors import ExitCode, HarnessError
+from harness.commands.signals import heed_signals
+from harness.commands.streams import make_lasting, unwritten
+from harness.errors import ExitCode, HarnessError, of_machine
 
 
 class PluginGroup(TyperGroup):
@@ -57,64 +60,107 @@ app = typer.Typer(
     "Plugins may add commands: `harness plugins` lists them.",
 )
 
-_STATE = {"traceback": False}
-
 
 def _version(wanted: bool) -> None:
     if wanted:
         from harness import __version__
 
-        typer.echo(f"harness {__version__}")
+        echo(f"harness {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def options(
     *,
-    traceback: Annotated[bool, typer.Option("--traceback", help="Show tracebacks of errors.")] = False,
+    show_traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show tracebacks of errors, and what libraries print.")
+    ] = False,
     version: Annotated[  # noqa: ARG001 - handled by its callback
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Options of every command."""
-    _STATE["traceback"] = traceback
+    SHOWN["traceback"] = show_traceback
 
 
 for _command in (
-    plan, run, report, query, export, gate, calibrate, compare, history, score, recost, plugins, new, schema, doctor
+    measure, plan, run, report, query, export, gate, calibrate,
+    compare, history, score, recost, plugins, new, schema, doctor,
 ):  # fmt: skip
     app.command()(_command)
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(store.app, name="store")
 
 
-def _fail(error: HarnessError) -> NoReturn:
-    typer.echo(f"error: {error}", err=True)
-    raise SystemExit(int(error.exit_code))
-
-
-def main() -> None:
+def main() -> NoReturn:
     """Entry point of the console script: turns every outcome into the exit code that says so."""
+    make_lasting()
+    heed_signals()
+    code = _code(sys.argv[1:])
+    fault = unwritten()
+    if fault is not None:
+        _say(f"error: the standard output cannot be written: {fault.strerror}")
+        code = code or ExitCode.MEASUREMENT
+        unwritten()
+    raise SystemExit(int(code))
+
+
+def _code(arguments: list[str]) -> int:
+    """Calls the command; its exit code, which is 1 for a regression alone."""
     try:
-        app()
+        command = typer.main.get_command(app)
+        # Not `app()`: its own handler ends a broken pipe, a click error and Ctrl-C at a prompt with code 1.
+        with command.make_context("harness", arguments) as context:
+            command.invoke(context)
+    except typer.Exit as ended:
+        return ended.exit_code
+    except _CLICK_ERROR as error:
+        error.show()
+        return ExitCode.USAGE
     except HarnessError as error:
-        if _STATE["traceback"]:
-            raise
-        _fail(error)
-    except KeyboardInterrupt:
-        raise SystemExit(int(ExitCode.INTERRUPTED)) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(int(ExitCode.OK)) from None
-    except Exception as error:
-        if _STATE["traceback"]:
-            raise
-        typer.echo(
+        _say(f"error: {error}")
+        return _traced(error.exit_code)
+    except (KeyboardInterrupt, EOFError, typer.Abort):
+        return ExitCode.INTERRUPTED
+    except SystemExit as ended:
+        return _ended(ended.code)
+    except MemoryError:
+        _say("error: this machine has too little memory left")
+        return _traced(ExitCode.MEASUREMENT)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it has no exit code of its own
+        if isinstance(error, OSError) and (said := of_machine(error)):
+            _say(f"error: {said}")
+            return _traced(ExitCode.MEASUREMENT)
+        _say(
             f"internal error: {type(error).__name__}: {error}\n"
-            "This is a fault of the harness or of a plugin, not a regression. `harness --traceback ...` shows where.",
-            err=True,
+            "This is a fault of the harness or of a plugin, not a regression. `harness --traceback ...` shows where."
         )
-        raise SystemExit(int(ExitCode.INTERNAL)) from None
+        return _traced(ExitCode.INTERNAL)
+    return ExitCode.OK
+
+
+_CLICK_ERROR: Final[Any] = typer.BadParameter.__mro__[2]
+"""click's base of what is wrong with a command line; newer versions of typer bring a click of their own."""
+
+
+def _ended(code: object) -> int:
+    """The exit code of a plugin's command that ended the interpreter by itself: no 1, which is a regression."""
+    if code is None or (isinstance(code, int) and code != ExitCode.REGRESSED):
+        return int(code or ExitCode.OK)
+    if isinstance(code, str):
+        _say(code)
+    return ExitCode.MEASUREMENT
+
+
+def _traced(code: int) -> int:
+    """Shows where an error was raised, if that was asked for; returns its exit code."""
+    if SHOWN["traceback"]:
+        traceback.print_exc()
+    return code
+
+
+def _say(text: str) -> None:
+    echo(text, err=True)
 
 
 if __name__ == "__main__":

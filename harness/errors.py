@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from enum import IntEnum
+from typing import Final
 
 
 class ExitCode(IntEnum):
@@ -67,6 +69,39 @@ class PluginError(HarnessError):
     """A plugin broke its contract; the message names it and its distribution. Exit code 3."""
 
     exit_code = ExitCode.MEASUREMENT
+
+
+_WITHOUT_FILE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that name no file and still say something of the machine, not of the harness."""
+
+
+def of_machine(error: OSError) -> str:
+    """What an error of the operating system says of this machine's files, disk or limits; empty where it says nothing.
+
+    Example:
+        >>> of_machine(PermissionError(13, "Permission denied", "/data/run.json"))
+        '/data/run.json: Permission denied'
+        >>> of_machine(BrokenPipeError(32, "Broken pipe"))
+        ''
+    """
+    if error.filename is None and error.errno not in _WITHOUT_FILE:
+        return ""
+    said = error.strerror or str(error)
+    return f"{error.filename}: {said}" if error.filename is not None else said
+
+
+def printable(text: str, *, keep: str = "\n\t") -> str:
+    r"""A text whose control characters are shown as escapes: a stranger's name may not steer a terminal.
+
+    Example:
+        >>> print(printable("a\x1b[2Jb"))
+        a\x1b[2Jb
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -32,6 +32,8 @@ WORKER: Final = "harness.worker"
 """The module of the worker. Its name and its one argument are the same in every version."""
 FETCH: Final = "--fetch"
 """Argument of the worker that only fetches; given only where the job of the trial names something to be fetched."""
+FORKS: Final = "--forks"
+"""Argument of the worker that forks the processes of trials; started in this version's own environment alone."""
 COSTING: Final = "harness.costing"
 """The module that scores and costs a run. Its name and its arguments are the same in every version."""
 PROBE: Final = "harness.planning.probe"
@@ -67,6 +69,15 @@ def fetch_command(folder: Path, python: str = sys.executable) -> list[str]:
     return [python, "-m", WORKER, FETCH, str(folder)]
 
 
+def fork_server_command(folder: Path) -> list[str]:
+    """The command of the process that forks the workers of trials, see `harness.measuring.fork_server`.
+
+    Args:
+        folder: of a trial whose job names the plugins that the process imports before it forks.
+    """
+    return [sys.executable, "-m", WORKER, FORKS, str(folder)]
+
+
 def costing_command(run: Path, *flags: str, python: str = sys.executable) -> list[str]:
     """The command that scores and costs the measured trials of a run's folder."""
     return [python, "-m", COSTING, str(run), *flags]
@@ -89,7 +100,8 @@ def ask_probe(question: Mapping[str, Any], *, limit_s: float = 120.0) -> dict[st
         limit_s: the process is ended after so long.
 
     Returns:
-        `devices`, or `unavailable` with the reason, also where the process crashed or took too long.
+        `devices`, or `unavailable` with the reason, also where the process crashed or took too long: then `late` is
+        true, since what did not answer may well be there.
     """
     try:
         child = subprocess.run(
@@ -101,7 +113,7 @@ def ask_probe(question: Mapping[str, Any], *, limit_s: float = 120.0) -> dict[st
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return {"unavailable": f"the probe took longer than {limit_s:g} s"}
+        return {"unavailable": f"the probe took longer than {limit_s:g} s", "late": True}
     for line in child.stdout.splitlines():
         if line.startswith(PROBE_ANSWER):
             return dict(json.loads(line.removeprefix(PROBE_ANSWER)))
@@ -135,6 +147,8 @@ class Job:
         label: of the point, for messages.
         requires: what the machine must have: `gpu`, `accelerator`, `cpu`, `memory` (bytes), `labels`, `resources`.
         measured: whether a device does the work; trials of a model of a device may run side by side.
+        fork_safe: whether the worker may be forked from a process that has imported its plugins: they say so, and no
+            energy is read.
     """
 
     trial_id: str
@@ -146,6 +160,7 @@ class Job:
     label: str = ""
     requires: Mapping[str, Any] = field(default_factory=dict)
     measured: bool = True
+    fork_safe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +186,15 @@ FACTS: Final = "HARNESS_EXECUTOR"
 """Environment variable of a worker: a JSON object of what its executor wants in the record, such as a job's log."""
 LOCKS: Final = "HARNESS_HELD_LOCKS"
 """Environment variable of a worker: a JSON object: the device locks held for it, and how long it may wait for more."""
+
+FORK_PACKET_BYTES: Final = 65_536
+"""A request to the process that forks is not longer."""
+FORK_DESCRIPTORS: Final = 4
+"""Descriptors that come with it: standard input, log, messages, and the socket that speaks of this trial."""
+SPAWN: Final = "spawn"
+"""How a worker started, in `environment.start` of its measurement: by an interpreter of its own."""
+FORK: Final = "fork"
+"""Likewise: it was forked from a process that had imported the plugins; memory layout and hash seed are shared."""
 
 Listener = Callable[[Mapping[str, object]], None]
 """Receives the worker's messages: `{"type": "progress", "phase": ..., "text": ..., "done": ...}` and others."""

@@ -111,6 +111,7 @@ class MeterSpec:
         options: model of the options.
         auto: whether `auto` tries it. Meters that estimate say False: nobody gets an estimate without asking.
         cross_check: its readings are only held against those of other meters: they never count.
+        fork_safe: importing the plugin and making a meter opens no device and starts no thread, see `WorkloadSpec`.
     """
 
     name: str
@@ -119,3 +120,4 @@ class MeterSpec:
     options: type[Options] = NoOptions
     auto: bool = False
     cross_check: bool = False
+    fork_safe: bool = False

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from harness.builtin.simulated import SimulatedAccelerator
+    from harness.builtin.simulated_accelerator import SimulatedAccelerator
     from harness.testing import Check, FakeCard, FakeClock, FakeNvml, PowercapTree
 
 
@@ -37,7 +37,7 @@ def harness_powercap(tmp_path: Path) -> PowercapTree:
 @pytest.fixture
 def harness_accelerator(harness_clock: FakeClock) -> Iterator[SimulatedAccelerator]:
     """An accelerator with a known power curve on `harness_clock`, which meter `simulated` finds as `SIM-0`."""
-    from harness.builtin.simulated import SimulatedAccelerator, attach, detach
+    from harness.builtin.simulated_accelerator import SimulatedAccelerator, attach, detach
 
     made = SimulatedAccelerator(clock=harness_clock)
     attach(made)

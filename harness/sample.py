@@ -34,6 +34,9 @@ class Scope:
         offset_w: half-width of the sensor's constant error, in W.
         sensor: the power sensor behind the register; None where it is not known. The meter puts its readings into
             `Snapshot.watts`: the energy of an integrated scope is made from them, a counter is held against them.
+        scale: by which energy that was read is multiplied, and
+        shift_w: power in watts that is added, so that they agree with what the device was calibrated against. What is
+            logged and what a meter returns is not corrected.
         card: id of the meter card that `sensor` comes from; empty where the sensor of this device was not tested.
         device: UUID of the device, where the scope is one; only devices the workload used are charged.
         note: what a reader should know (`model: TDP x load`).
@@ -48,9 +51,17 @@ class Scope:
     max_power_w: float | None = None
     offset_w: float = 0.0
     sensor: PowerSensor | None = None
+    scale: float = 1.0
+    shift_w: float = 0.0
     card: str = ""
     device: str | None = None
     note: str = ""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether its energy is made from power readings: it has a sensor, and no counter."""
+        by_power = self.method is Method.INTEGRATED or (self.method is Method.SIMULATED and self.tick_s is None)
+        return self.sensor is not None and by_power
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
-"""The process of one trial: `python -m harness.worker [--fetch] FOLDER`.
+"""The process of one trial: `python -m harness.worker [--fetch | --forks] FOLDER`.
 
-With `--fetch` it measures nothing: it brings what the trial's work needs from elsewhere. FOLDER holds `job.json`.
+With `--fetch` it measures nothing: it brings what the trial's work needs from elsewhere. FOLDER holds `job.json`. With
+`--forks` it imports the plugins which that job names, and then forks a process for each trial that it is told of.
 Messages go as JSON lines to the file descriptor named by HARNESS_MESSAGES, so that whatever a plugin prints cannot
 disturb them. The module's name is a protocol: executors and gates start it in other environments, with another version
 of the harness.
@@ -14,21 +15,17 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from pathlib import Path
 
-from harness.errors import HarnessError, MeasurementError, PluginError, UsageError
-from harness.executor import FETCH
+from harness.errors import MeasurementError
+from harness.executor import FETCH, FORK, FORKS, SPAWN
 from harness.machine import leftovers
+from harness.measuring import fork_server
+from harness.measuring.attempt import attempt
 from harness.measuring.messenger import Messenger
-from harness.measuring.trial import Trial, fetch
+from harness.measuring.trial import Trial
 from harness.planning.named_offers import load_named
-from harness.records.files import write_measurement
 from harness.records.paths import JOB
-
-_CORE = Path(__file__).parent
-LIMIT_REASON = 4000
-"""Characters of a failure's reason."""
 
 
 def watch_parent() -> None:
@@ -44,58 +41,30 @@ def watch_parent() -> None:
     threading.Thread(target=wait, name="harness-parent-watch", daemon=True).start()
 
 
-def main(folder: Path, *, only_fetch: bool = False) -> int:
+def main(folder: Path, *, only_fetch: bool = False, start: str = SPAWN) -> int:
     """Runs the trial of a folder, or fetches for it; the exit code says whether that went well."""
     messenger = Messenger()
     leftovers.adopt_orphans()
     watch_parent()
+    return attempt(folder, messenger, load_named, alone=True, only_fetch=only_fetch, start=start)
+
+
+def fork_trials(folder: Path) -> int:
+    """Imports what the job of a folder names and forks trials until the driver is gone."""
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
-    messenger.send("progress", phase="start", text="", done=None)
-    try:
-        trial = Trial(folder, job, load_named(job), messenger)
-        if only_fetch:
-            fetch(trial)
-            return 0
-        trial.interruptions.watch_signals()
-        measurement = trial.run()
-        write_measurement(folder, measurement)
-    except MemoryError:
-        messenger.send("failed", kind="failed", reason="out of memory")
-        return 1
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises is this trial's failure
-        kind = "usage" if isinstance(error, UsageError) else "failed"
-        reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
-        messenger.send("failed", kind=kind, reason=reason[:LIMIT_REASON])
-        with contextlib.suppress(OSError):  # the log may lie on the disk that is full
-            _print_error(error)
-        return 1
-    messenger.send("done", invalid=list(measurement.invalid))
+    trial = Trial(folder, job, load_named(job), Messenger())
+    trial.make()
+    fork_server.serve(lambda each: main(each, start=FORK))
     return 0
-
-
-def _print_error(error: BaseException) -> None:
-    """The traceback of a plugin's own frames where a plugin raised it; those of the harness would hide them."""
-    cause = error.__cause__ if isinstance(error, PluginError) else None
-    if cause is None:
-        traceback.print_exception(error)
-        return
-    found = traceback.TracebackException.from_exception(cause)
-    own = [frame for frame in found.stack if not _of_the_core(frame.filename)]
-    found.stack = traceback.StackSummary.from_list(own or found.stack)
-    sys.stderr.write("".join(found.format(chain=True)))
-
-
-def _of_the_core(file: str) -> bool:
-    path = Path(file)
-    return path.is_relative_to(_CORE) and not path.is_relative_to(_CORE / "builtin")
 
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    fetches = arguments[:1] == [FETCH]
-    if len(arguments) != 1 + fetches:
-        raise MeasurementError(f"usage: python -m harness.worker [{FETCH}] FOLDER")
-    code = main(Path(arguments[-1]), only_fetch=fetches)
+    mode = arguments[0] if arguments[:1] in ([FETCH], [FORKS]) else ""
+    if len(arguments) != 1 + bool(mode):
+        raise MeasurementError(f"usage: python -m harness.worker [{FETCH} | {FORKS}] FOLDER")
+    asked = Path(arguments[-1])
+    code = fork_trials(asked) if mode == FORKS else main(asked, only_fetch=mode == FETCH)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # threads and atexit handlers of plugins must not hold the next trial up

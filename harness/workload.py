@@ -57,6 +57,7 @@ class TrialContext:
         cache: a folder shared between runs, for what is expensive to build (trained models).
         progress: reports progress (text, done share or None); silence for too long ends the trial.
         log: writes a line into the trial's log.
+        suite_folder: the folder that paths in the suite are relative to: that of its file.
     """
 
     backend: Backend
@@ -65,6 +66,7 @@ class TrialContext:
     cache: Path
     progress: Callable[[str, float | None], None]
     log: Callable[[str], None]
+    suite_folder: Path = Path()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,11 +196,15 @@ class WorkloadSpec:
         probe: options -> why it cannot run here, or None; runs in a process of its own.
         modelled: its numbers come from a model of the hardware: trials may run side by side, every number is
             `simulated`, and without `Window.simulated_duration` nothing is divided or multiplied by time.
-        check: options -> what is wrong with them that their model cannot see: a missing file or folder, an unknown
-            name. Called while planning, in the planner's process: it imports nothing heavy and loads nothing. Options
-            of the types of `harness.suite_paths` are absolute paths in it, and in the workload.
+        check: options and the suite's folder -> what is wrong with them that their model cannot see: a missing file or
+            folder, an unknown name. Called while planning, in the planner's process: it imports nothing heavy, runs
+            nothing and loads nothing. Options of the types of `harness.suite_paths` are absolute paths in it, and in
+            the workload.
         fetched_by: options that decide what `Workload.fetch` brings, once for trials that agree in them; empty where it
             brings nothing.
+        fork_safe: importing the plugin and making its work opens no device, starts no thread and draws no random number
+            that trials would share, so that `run` may fork trials that read no energy from one process that has done
+            both.
     """
 
     name: str
@@ -210,5 +216,6 @@ class WorkloadSpec:
     backends: tuple[str, ...] = ()
     probe: Callable[[Any], Unavailable | None] | None = None
     modelled: bool = False
-    check: Callable[[Any], Iterable[OptionFault]] | None = None
+    check: Callable[[Any, Path], Iterable[OptionFault | str]] | None = None
     fetched_by: tuple[str, ...] = ()
+    fork_safe: bool = False

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
 import secrets
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +24,7 @@ from harness.records.files import write_json, write_measurement, write_record
 from harness.records.paths import ENERGY, ITEMS, MEASUREMENT, RECORD, RUN
 from harness.records.record import Measurement, MeterReport, Reading, Record, SeenCondition, Span, UnitResult, WarmUp
 from harness.sample import Scope
+from harness.testing import InProcessExecutor, cost_in_process
 
 StoredRun = Callable[..., Path]
 SCOPE = "n0/host"
@@ -143,6 +149,55 @@ def stored_run(tmp_path: Path) -> StoredRun:
         return folder
 
     return make
+
+
+Harness = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def harness_in_process() -> Harness:
+    """The `harness` command without a process: its driver, probes, trials and costing all run in this one.
+
+    For what a command does and says. Limits, signals, kills and what outlives a trial need real processes.
+    """
+
+    def call(
+        *arguments: object, environment: Mapping[str, str] | None = None, plugins: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        from harness import cli
+        from harness.builtin import local
+        from harness.discovery.registry import load_plugins
+        from harness.planning import probe
+        from harness.running import run as driver
+
+        said, complained = io.StringIO(), io.StringIO()
+        command = ["harness", *map(str, arguments)]
+        known = set(sys.modules)
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(complained),
+        ):
+            for name, value in (environment or {}).items():
+                patch.setenv(name, value)
+            if plugins is not None:
+                patch.syspath_prepend(plugins)
+            patch.setattr(sys, "argv", command)
+            patch.setattr(tempfile, "tempdir", None)
+            patch.setattr(local, "LocalExecutor", lambda **_: InProcessExecutor())
+            patch.setattr(driver, "finish", cost_in_process)
+            patch.setattr(probe, "ask_probe", lambda question, **_: probe._answer(question, load_plugins()))
+            try:
+                cli.main()
+                code: object = 0
+            except SystemExit as ended:
+                code = ended.code
+        for name in set(sys.modules) - known:
+            if plugins is not None and (plugins / f"{name}.py").exists():
+                del sys.modules[name]
+        return subprocess.CompletedProcess(command, int(str(code or 0)), said.getvalue(), complained.getvalue())
+
+    return call
 
 
 GPU, CPU = "n0/gpu:GPU-1", "n0/cpu-package:0"

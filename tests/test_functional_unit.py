@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import UsageError
-from harness.functional_unit import FunctionalUnit, Where, count, per_second, per_unit, quantile_of_column
+from harness.errors import MeasurementError, UsageError
+from harness.functional_unit import FunctionalUnit, Where, check_rows, count, per_second, per_unit, quantile_of_column
 from harness.quantity import Amount, Method, Unavailable, Undefined
 
 # The boundary case of the functional-unit paper's definition: limits are inclusive and unrounded.
@@ -87,6 +87,13 @@ def test_quantiles_interpolate_between_order_statistics() -> None:
     value = quantile_of_column("latency_s", rows, "s", 0.5)
     assert isinstance(value, Amount)
     assert value.value == pytest.approx(2.5)
+
+
+def test_an_end_before_the_first_token_is_refused_unless_it_is_rounding() -> None:
+    row = {"item_id": "a", "status": "ok", "ttft_s": 0.5, "latency_s": 0.5}
+    check_rows([row, {**row, "latency_s": 0.5 - 1e-10}, {**row, "status": "failed", "latency_s": 0.1}])
+    with pytest.raises(MeasurementError, match=r"latency_s 0\.4 is less than ttft_s 0\.5"):
+        check_rows([{**row, "latency_s": 0.4}])
 
 
 @pytest.mark.parametrize(

@@ -103,3 +103,9 @@ def test_units_are_never_mixed_and_compositions_never_lie() -> None:
         Amount.of(1.0, "J", Method.COUNTER, low=2.0)
     with pytest.raises(ValueError, match="factor"):
         Amount.exact(1, "J").times(-1, "g")
+
+
+def test_readings_of_an_instrument_are_equally_strong_and_all_else_is_weaker() -> None:
+    instruments = {Method.COUNTER, Method.WALL, Method.MEASURED}
+    assert {method for method in Method if method.weakness == 0} == instruments
+    assert Method.INTEGRATED.weakness < Method.ESTIMATED.weakness < Method.SIMULATED.weakness

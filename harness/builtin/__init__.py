@@ -22,10 +22,10 @@ def harness_backends() -> Iterable[BackendSpec]:
 
 @hookimpl
 def harness_workloads() -> Iterable[WorkloadSpec]:
-    """`spin`."""
-    from harness.builtin import spin
+    """`command` and `function`, which measure anybody's code, and `spin`."""
+    from harness.builtin import command, function, spin
 
-    return [spin.WORKLOAD]
+    return [command.WORKLOAD, function.WORKLOAD, spin.WORKLOAD]
 
 
 @hookimpl

@@ -126,4 +126,5 @@ METER: Final = MeterSpec(
     summary="estimate: CPU time of the work x declared watts per core",
     factory=CpuTimeMeter,
     options=CpuTimeOptions,
+    fork_safe=True,
 )

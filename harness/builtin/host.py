@@ -110,5 +110,10 @@ def probe(_options: HostOptions) -> Sequence[Device]:
 
 
 BACKEND: Final = BackendSpec(
-    name="host", summary="this machine's processors", factory=HostBackend, probe=probe, options=HostOptions
+    name="host",
+    summary="this machine's processors",
+    factory=HostBackend,
+    probe=probe,
+    options=HostOptions,
+    fork_safe=True,
 )

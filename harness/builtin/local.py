@@ -1,4 +1,6 @@
-"""The executor `local`: one fresh worker process after another on this machine, one at a time per device.
+"""The executor `local`: one worker process after another on this machine, one at a time per device.
+
+Each is a fresh process, unless the option `start` and the plugins of a trial allow that it is forked.
 
 Executors whose trials run elsewhere use it there: it locks the devices, passes messages on and ends the worker.
 """
@@ -14,19 +16,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Annotated, Final
+from typing import IO, Annotated, Final, Literal
 
 from pydantic import Field, PositiveInt
 
+from harness.builtin.forking import ForkedProcess, ForkServer, ForkServerError, can_fork, plugins_of
 from harness.executor import (
+    FORK,
     JOB,
     LOCKS,
     LOG,
     MEASUREMENT,
     MESSAGES,
+    SPAWN,
     Executor,
     ExecutorSpec,
     Job,
@@ -43,8 +48,16 @@ from harness.options import Duration, Options
 LOG_LIMIT_BYTES: Final = 16 * 2**20
 """A worker that writes more into its log is ended: it would fill the disk."""
 MESSAGE_LIMIT_BYTES: Final = 2**20
+Start = Literal["auto", "fork", "spawn"]
+"""Which workers are forked, see `LocalOptions`."""
+Process = subprocess.Popen[bytes] | ForkedProcess
+"""A worker that runs."""
 _GRACE_S: Final = 3.0
 _POLL_S: Final = 0.5
+
+
+Starter = Callable[[IO[bytes], int], Process | None]
+"""Starts a worker that prints into a log and sends to a descriptor; None where the executor was closed."""
 
 
 class _Turns:
@@ -78,6 +91,8 @@ class LocalExecutor(Executor):
         working: the folder it runs in; this process's own by default.
         jobs: how many trials that measure no device run side by side; one that does always runs alone.
         wait_s: how long a trial waits for a device that another run holds; without end if None.
+        start: which workers are forked, see `LocalOptions`; none unless asked for. What judges a difference never
+            asks: all that is forked from one process shares its memory layout and hash seed.
     """
 
     def __init__(
@@ -86,7 +101,11 @@ class LocalExecutor(Executor):
         working: Path | None = None,
         jobs: int = 1,
         wait_s: float | None = None,
+        start: Start = "spawn",
     ) -> None:
+        self._start_of = start
+        self._servers: dict[str, ForkServer] = {}
+        self._forks = start != SPAWN and python == sys.executable
         self._python = python
         self._working = working
         self._jobs = jobs
@@ -95,7 +114,7 @@ class LocalExecutor(Executor):
         self._fetched: set[str] = set()
         self._turns = _Turns()
         self._lock = threading.Lock()
-        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._processes: set[Process] = set()
         self._closed = False
 
     @property
@@ -115,8 +134,10 @@ class LocalExecutor(Executor):
                 return fetched
             with device_locks(job.devices if job.measured else (), listener, self._wait_s) as locks:
                 environment = {LOCKS: json.dumps({**locks, "wait_s": self._wait_s})}
-                command = worker_command(job.folder.resolve(), self._python)
-                outcome = self._run(job, listener, command, environment)
+                outcome = self._forked(job, listener, environment) if self._may_fork(job) else None
+                if outcome is None:
+                    command = worker_command(job.folder.resolve(), self._python)
+                    outcome = self._run(job, listener, command, environment)
         if outcome.ok and not (job.folder / MEASUREMENT).exists():
             return Outcome(ok=False, reason="the worker wrote no measurement", log_tail=tail(job.folder / LOG))
         return outcome
@@ -127,18 +148,47 @@ class LocalExecutor(Executor):
         with self._fetching:
             if not needed or needed in self._fetched:
                 return Outcome(ok=True)
-            outcome = self._run(job, listener, fetch_command(job.folder.resolve(), self._python), {})
+            command = fetch_command(job.folder.resolve(), self._python)
+            outcome = self._run(job, listener, command, {})
             if outcome.ok:
                 self._fetched.add(needed)
             return outcome
 
+    def _may_fork(self, job: Job) -> bool:
+        return self._forks and can_fork(job) and (self._start_of == FORK or not job.measured)
+
+    def _forked(self, job: Job, listener: Listener, environment: Mapping[str, str]) -> Outcome | None:
+        """Runs a trial in a forked process; None, and a note, where that cannot be done: then a fresh one is due."""
+        try:
+            return self._watched(job, listener, lambda log, send: self._fork(job, environment, log, send))
+        except ForkServerError as error:
+            self._forks = False
+            end_of_trial(0, str(job.folder.resolve()))
+            (job.folder / MEASUREMENT).unlink(missing_ok=True)
+            listener({"type": "note", "text": f"{error}; this and all later trials start in fresh processes"})
+            return None
+
+    def _fork(self, job: Job, environment: Mapping[str, str], log: IO[bytes], send: int) -> ForkedProcess | None:
+        plugins = plugins_of(job)
+        with self._lock:
+            if self._closed:
+                return None
+            if plugins not in self._servers:
+                self._servers[plugins] = ForkServer(job.folder, log, self._working)
+            process = self._servers[plugins].fork(job, self._variables(job, environment), log, send)
+            self._processes.add(process)
+            return process
+
     def _run(self, job: Job, listener: Listener, command: list[str], environment: Mapping[str, str]) -> Outcome:
+        return self._watched(job, listener, lambda log, send: self._start(job, command, environment, log, send))
+
+    def _watched(self, job: Job, listener: Listener, start: Starter) -> Outcome:
         log_path = job.folder / LOG
         receive, send = os.pipe()
         kills = kernel_kills()
         with log_path.open("ab") as log, os.fdopen(receive, "rb", buffering=0) as pipe:
             try:
-                process = self._start(job, command, environment, log, send)
+                process = start(log, send)
             finally:
                 os.close(send)
             if process is None:
@@ -146,10 +196,13 @@ class LocalExecutor(Executor):
             try:
                 reason = self._listen(process, pipe, job, listener, log_path)
                 if reason:
-                    reason += _aftermath(process.pid, str(job.folder.resolve()), kills)
+                    reason += _aftermath(process, str(job.folder.resolve()), kills)
             finally:
                 self._end(process)
         return Outcome(ok=False, reason=reason, log_tail=tail(log_path)) if reason else Outcome(ok=True)
+
+    def _variables(self, job: Job, environment: Mapping[str, str]) -> dict[str, str]:
+        return {**job.environment, **environment, MARK: str(job.folder.resolve()), "PYTHONUNBUFFERED": "1"}
 
     def _start(
         self, job: Job, command: list[str], environment: Mapping[str, str], log: IO[bytes], send: int
@@ -164,14 +217,7 @@ class LocalExecutor(Executor):
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=(send,),
-                env={
-                    **os.environ,
-                    **job.environment,
-                    **environment,
-                    MESSAGES: str(send),
-                    MARK: str(job.folder.resolve()),
-                    "PYTHONUNBUFFERED": "1",
-                },
+                env={**os.environ, **self._variables(job, environment), MESSAGES: str(send)},
                 start_new_session=True,
             )
             self._processes.add(process)
@@ -179,7 +225,7 @@ class LocalExecutor(Executor):
 
     def _listen(
         self,
-        process: subprocess.Popen[bytes],
+        process: Process,
         pipe: object,
         job: Job,
         listener: Listener,
@@ -224,17 +270,24 @@ class LocalExecutor(Executor):
         with self._lock:
             self._closed = True
             running = list(self._processes)
+            servers = list(self._servers.values())
+            self._servers.clear()
         for process in running:
             self._end(process)
+        for server in servers:
+            server.close()
 
-    def _end(self, process: subprocess.Popen[bytes]) -> None:
+    def _end(self, process: Process) -> None:
         """Ends a worker and every process of its group."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(BrokenPipeError, OSError):
-            if process.stdin is not None:
-                process.stdin.close()
-        process.wait()
+        if isinstance(process, ForkedProcess):
+            process.release()
+        else:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(BrokenPipeError, OSError):
+                if process.stdin is not None:
+                    process.stdin.close()
+            process.wait()
         with self._lock:
             self._processes.discard(process)
 
@@ -257,9 +310,9 @@ def _flooded(log_path: Path, buffered: bytes) -> str:
     return ""
 
 
-def _aftermath(worker: int, mark: str, kills: int) -> str:
+def _aftermath(worker: Process, mark: str, kills: int) -> str:
     """Ends what a failed worker left running, and says so; says when the kernel was short of memory."""
-    left = end_of_trial(worker, mark)
+    left = [*end_of_trial(worker.pid, mark), *(worker.left if isinstance(worker, ForkedProcess) else ())]
     said = f"; it left {', '.join(sorted(set(left)))} running, which was ended" if left else ""
     return said + ("; the kernel ended a process for want of memory meanwhile" if kernel_kills() > kills else "")
 
@@ -282,15 +335,19 @@ class LocalOptions(Options):
     Attributes:
         jobs: trials that run side by side where the workload only models its hardware; measured ones run alone.
         wait: how long a trial waits for a device that another run holds, then the run gives up; without end if not set.
+        start: `spawn` starts a fresh process for each trial; `auto` forks those of modelled work, and `fork` also those
+            that measure time alone (`meters: []`), where workload, backend and meters say that they are `fork_safe`.
+            Forked trials start sooner and share one hash seed and memory layout, so they are no independent draws.
     """
 
     jobs: PositiveInt = 1
     wait: Annotated[Duration, Field(ge=0)] | None = None
+    start: Start = "auto"
 
 
 EXECUTOR = ExecutorSpec(
     name="local",
     summary="one worker process after another on this machine",
-    factory=lambda options: LocalExecutor(jobs=options.jobs, wait_s=options.wait),
+    factory=lambda options: LocalExecutor(jobs=options.jobs, wait_s=options.wait, start=options.start),
     options=LocalOptions,
 )

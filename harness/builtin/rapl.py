@@ -291,4 +291,5 @@ METER: Final = MeterSpec(
     factory=RaplMeter,
     options=RaplOptions,
     auto=True,
+    fork_safe=True,
 )

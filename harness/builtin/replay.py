@@ -194,5 +194,9 @@ class ReplayMeter(Meter):
 
 
 METER: Final = MeterSpec(
-    name="replay", summary="plays a power or counter trace; simulated", factory=ReplayMeter, options=ReplayOptions
+    name="replay",
+    summary="plays a power or counter trace; simulated",
+    factory=ReplayMeter,
+    options=ReplayOptions,
+    fork_safe=True,
 )

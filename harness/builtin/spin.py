@@ -9,7 +9,8 @@ from typing import Final
 from pydantic import PositiveInt
 
 from harness.builtin.host import CPU_UUID, HostBackend
-from harness.builtin.simulated import SimulatedAccelerator, SimulatedBackend
+from harness.builtin.simulated import SimulatedBackend
+from harness.builtin.simulated_accelerator import SimulatedAccelerator
 from harness.functional_unit import FunctionalUnit
 from harness.options import Duration, Options, Share
 from harness.workload import Column, TrialContext, Window, Workload, WorkloadSpec
@@ -108,4 +109,5 @@ WORKLOAD: Final = WorkloadSpec(
     ),
     functional_units={"operation": FunctionalUnit("operations")},
     options=SpinOptions,
+    fork_safe=True,
 )

@@ -250,5 +250,9 @@ class TdpMeter(Meter):
 
 
 METER: Final = MeterSpec(
-    name="tdp", summary="estimate: TDP of the CPU x its utilisation", factory=TdpMeter, options=TdpOptions
+    name="tdp",
+    summary="estimate: TDP of the CPU x its utilisation",
+    factory=TdpMeter,
+    options=TdpOptions,
+    fork_safe=True,
 )

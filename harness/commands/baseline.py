@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.commands.console import echo
+
 if TYPE_CHECKING:
     from harness.gating.baseline import KeptMetric, KeptPoint
     from harness.reporting.tables import Section
@@ -43,10 +45,10 @@ def save(
     kept = open_store(store)
     path = baseline.save(kept.fetch_kept(BASELINES), made, replace=replace)
     kept.send(path)
-    typer.echo(f"baseline {name}: {len(made.points)} points, {made.trials} trials: {path}")
+    echo(f"baseline {name}: {len(made.points)} points, {made.trials} trials: {path}")
     for point in made.points:
         if point.left_out:
-            typer.echo(f"left out: {point.left_out} trials of {point.suite}: {point.label} are not valid", err=True)
+            echo(f"left out: {point.left_out} trials of {point.suite}: {point.label} are not valid", err=True)
 
 
 @app.command("list")
@@ -66,12 +68,12 @@ def list_(*, store: Store = STORE, as_json: AsJson = False) -> None:
             {"name": each.name, "saved_utc": each.saved_utc, "points": len(each.points), "trials": each.trials}
             for each in found
         ]
-        typer.echo(json.dumps(rows, indent=1))
+        echo(json.dumps(rows, indent=1))
         return
     for each in found:
-        typer.echo(f"{each.name:<24} {each.saved_utc}  {len(each.points)} points, {each.trials} trials")
+        echo(f"{each.name:<24} {each.saved_utc}  {len(each.points)} points, {each.trials} trials")
     if not found:
-        typer.echo(f"no baseline is saved under {kept.shown}/{BASELINES}")
+        echo(f"no baseline is saved under {kept.shown}/{BASELINES}")
 
 
 @app.command()
@@ -89,11 +91,11 @@ def show(name: Name, *, store: Store = STORE, as_json: AsJson = False) -> None:
 
     found = baseline.load(open_store(store).fetch_kept(BASELINES), name)
     if as_json:
-        typer.echo(json.dumps(adapter(baseline.Baseline).dump_python(found, mode="json"), indent=1))
+        echo(json.dumps(adapter(baseline.Baseline).dump_python(found, mode="json"), indent=1))
         return
-    typer.echo(f"{found.name}: saved {found.saved_utc} from {', '.join(found.runs)}")
+    echo(f"{found.name}: saved {found.saved_utc} from {', '.join(found.runs)}")
     for key in found.keys:
-        typer.echo(f"  {key}: {json.dumps(found.fingerprint.get(key))}")
+        echo(f"  {key}: {json.dumps(found.fingerprint.get(key))}")
     console = Console()
     for point in found.points:
         print_section(console, section(point))
@@ -146,4 +148,4 @@ def rm(name: Name, *, store: Store = STORE) -> None:
     kept = open_store(store)
     path = baseline.remove(kept.fetch_kept(BASELINES), name)
     kept.send(path)
-    typer.echo(f"removed: {path}")
+    echo(f"removed: {path}")

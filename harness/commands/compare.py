@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from harness.commands.console import echo
+
 
 def compare(
     first: Annotated[str, typer.Argument(help="Folder or URL of a run or record to compare with.", show_default=False)],
@@ -30,7 +32,7 @@ def compare(
 
     found = compared(run_folder(first), run_folder(second), metric or ())
     if as_json:
-        typer.echo(json.dumps(to_json(found), indent=1))
+        echo(json.dumps(to_json(found), indent=1))
         return
     console = Console()
     for point in found.points:

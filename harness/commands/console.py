@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from harness.errors import UsageError
+from harness.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from harness.discovery.registry import Registry
 
 DEFAULT_STORE: Final = "reports"
+
+SHOWN: Final = {"traceback": False}
+"""Whether `--traceback` was given: what an error or a library has to say beyond the message."""
 
 SuiteFiles = Annotated[list[Path], typer.Argument(help="Suite files.", show_default=False)]
 RunFolders = Annotated[
@@ -43,13 +48,25 @@ Trials = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
+def echo(text: object = "", *, err: bool = False) -> None:
+    """Prints a line for people: what is not the harness's own text in it cannot steer their terminal."""
+    # Not click's: to a stream of ASCII it writes UTF-8.
+    print(printable(str(text)), file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def warn_unread(faults: Iterable[str]) -> None:
+    """Names on standard error what of a store could not be read and is left out of what is shown."""
+    for fault in faults:
+        echo(f"warning: not read and left out: {fault}; `harness store check` says more", err=True)
+
+
 def loaded_registry() -> Registry:
     """The plugins; a broken one is named on standard error and left out."""
     from harness.discovery.registry import load_plugins
 
     registry = load_plugins()
     for broken in registry.broken:
-        typer.echo(
+        echo(
             f"warning: plugin {broken.name!r} of {broken.distribution} {broken.version} is left out: {broken.error}",
             err=True,
         )

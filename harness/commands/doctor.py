@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.console import DEFAULT_STORE, AsJson, StorePlace, loaded_registry
+from harness.commands.console import DEFAULT_STORE, AsJson, StorePlace, echo, loaded_registry
+from harness.commands.streams import captured
 
 
 def doctor(
@@ -16,6 +17,14 @@ def doctor(
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Also make the card of each meter that reads.")
     ] = False,
+    meter: Annotated[str | None, typer.Option("--meter", help="With --self-test: test this meter only.")] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference",
+            help="With --self-test: hold gain and offset against this meter, such as one at the wall outlet.",
+        ),
+    ] = None,
     deep: Annotated[
         bool, typer.Option("--deep", help="Check locks, workers, store, clock, disk and memory instead.")
     ] = False,
@@ -29,11 +38,14 @@ def doctor(
 
     if deep:
         raise typer.Exit(state.command(open_store(store).folder, as_json=as_json))
+    if (meter or reference) and not self_test:
+        raise typer.BadParameter("--meter and --reference are of the self-test: add --self-test")
     registry = loaded_registry()
-    rows = survey.survey(registry, survey.devices_of(registry))
+    with captured():
+        rows = survey.survey(registry, survey.devices_of(registry))
     if as_json:
-        typer.echo(json.dumps(survey.to_json(rows), indent=1))
+        echo(json.dumps(survey.to_json(rows), indent=1))
     else:
         survey.render(Console(), rows)
     if self_test:
-        survey.self_test(Console(), registry)
+        survey.self_test(Console(), registry, meter, reference)

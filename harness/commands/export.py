@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.commands.console import echo
 from harness.errors import UsageError, did_you_mean
 
 
@@ -29,4 +30,4 @@ def export(
     if not file.absolute().parent.is_dir():
         raise UsageError("there is no such folder", where=str(file.parent), accepted="a folder that exists")
     write_atomically(file, FORMATS[form](load(run_folder(run))).encode())
-    typer.echo(f"exported: {file}")
+    echo(f"exported: {file}")

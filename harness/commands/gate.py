@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.commands.console import Wait, waiting_s
+from harness.commands.console import Wait, echo, waiting_s
 from harness.errors import ExitCode, HarnessError, UsageError
 
 if TYPE_CHECKING:
@@ -118,12 +118,13 @@ def gate(
             wait_s=waiting_s(wait),
         )
     for line in outputs.lines(result, folder):
-        typer.echo(line)
-    outputs.write(result, json_file=json_file, junit_file=junit, summary=summary, step_summary=_step_summary())
-    code = result.verdict.exit_code
-    if folder is not None and (fault := _sent(kept, folder)):
-        typer.echo(f"failed: {fault}", err=True)
-        code = code or ExitCode.MEASUREMENT
+        echo(line)
+    faults = [_written(result, json_file, junit, summary)]
+    if folder is not None:
+        faults.append(_sent(kept, folder))
+    for fault in filter(None, faults):
+        echo(f"failed: {fault}", err=True)
+    code = result.verdict.exit_code or (ExitCode.MEASUREMENT if any(faults) else ExitCode.OK)
     raise typer.Exit(int(code))
 
 
@@ -154,6 +155,17 @@ def _one_base(base: str | None, base_python: str | None, baseline: str | None, *
             accepted="one of them",
             hint=f"given: {', '.join(name for name, here in given.items() if here)}",
         )
+
+
+def _written(result: Result, json_file: Path | None, junit: Path | None, summary: Path | None) -> str:
+    """Writes the result where it is wanted; returns why not, which comes too late to change the verdict."""
+    from harness.gating import outputs
+
+    try:
+        outputs.write(result, json_file=json_file, junit_file=junit, summary=summary, step_summary=_step_summary())
+    except UsageError as error:
+        return str(error)
+    return ""
 
 
 def _sent(store: Kept, folder: Path) -> str:
@@ -255,6 +267,6 @@ def calibrate(
             wait_s=waiting_s(wait),
         )
     for line in calibrations.lines(report, path):
-        typer.echo(line)
+        echo(line)
     kept.send(path)
     raise typer.Exit(int(ExitCode.MEASUREMENT if report.broken else ExitCode.OK))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.commands.console import echo, warn_unread
+
 if TYPE_CHECKING:
     from harness.comparing.history import MetricSeries
     from harness.reporting.tables import Section
@@ -32,8 +34,9 @@ def history(
     from harness.storing.places import open_store
 
     found = over_time(open_store(store), Metric(metric, per), only=point, min_size=min_size)
+    warn_unread(found.unread)
     if as_json:
-        typer.echo(json.dumps(to_json(found), indent=1))
+        echo(json.dumps(to_json(found), indent=1))
         return
     console = Console()
     for series in found.series:
@@ -46,6 +49,7 @@ def history(
 def section(series: MetricSeries, min_size: int) -> Section:
     """One series: sparkline, what it is of, and its change points."""
     from harness.comparing.history import sparkline
+    from harness.executor import FORK
     from harness.reporting.tables import Item, Section, Table
     from harness.reporting.wording import counted
     from harness.units import si
@@ -54,6 +58,7 @@ def section(series: MetricSeries, min_size: int) -> Section:
     values = [entry.value for entry in entries]
     unit = "" if key.unit == "1" else key.unit
     described = [*key.cards, *(f"driver {driver}" for driver in key.drivers), *key.methods, *key.factors]
+    described += ["forked processes"] if key.start == FORK else []
     rows = [
         [
             entries[change.index].started_utc[:19],

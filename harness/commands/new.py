@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from harness.commands.console import loaded_registry
+from harness.commands.console import echo, loaded_registry
 from harness.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def new(
 ) -> None:
     """Writes the package of a first plugin, with its test."""
     for line in made(kind, name, folder, loaded_registry()):
-        typer.echo(line)
+        echo(line)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
+from harness.commands.streams import captured
 from harness.discovery.option_table import PARSED, OptionRow, OptionTable, option_tables, schema_of
 from harness.discovery.registry import Offer, Registry
 from harness.impact import ImpactMeterSpec
@@ -61,7 +62,8 @@ def _verdict(registry: Registry, kind: str, offer: Offer) -> str | None:
     if kind in {"backend", "meter"}:
         from harness.diagnosing.survey import verdicts
 
-        return verdicts(registry, name).get((kind, name))
+        with captured():
+            return verdicts(registry, name).get((kind, name))
     if kind != "workload" or offer.spec.probe is None:
         return None
     from pydantic import ValidationError

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from harness.commands.console import AsJson, loaded_registry
+from harness.commands.console import AsJson, echo, loaded_registry
+from harness.commands.streams import captured
 from harness.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -39,21 +40,21 @@ def plugins(
         if name is not None:
             raise typer.BadParameter("NAME and --check are mutually exclusive")
         said, code = checked(registry, check, as_json=as_json)
-        typer.echo("\n".join(said))
+        echo("\n".join(said))
         raise typer.Exit(int(code))
     if name is not None:
         from harness.commands.plugin_page import page
 
-        typer.echo(page(registry, name, probe=probe, as_json=as_json))
+        echo(page(registry, name, probe=probe, as_json=as_json))
         return
     rows = listed(registry, probe=probe)
     if as_json:
-        typer.echo(json.dumps(rows, indent=1))
+        echo(json.dumps(rows, indent=1))
     else:
         for line in lines(rows):
-            typer.echo(line)
+            echo(line)
         for conflict in registry.conflicts:
-            typer.echo(f"conflict: {conflict}", err=True)
+            echo(f"conflict: {conflict}", err=True)
     if registry.broken:
         raise typer.Exit(int(ExitCode.MEASUREMENT))
 
@@ -64,7 +65,8 @@ def listed(registry: Registry, *, probe: bool) -> list[dict[str, Any]]:
     if probe:
         from harness.diagnosing.survey import verdicts as ask
 
-        verdicts = ask(registry)
+        with captured():
+            verdicts = ask(registry)
     return [
         {
             "kind": kind,

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
+from harness.errors import printable
 from harness.reporting.wording import clean
 from harness.running.expected_time import minutes
 
@@ -31,9 +32,18 @@ class Progress:
         console: where to; standard error without one.
         expected_s: how long the run was expected to take; None where that is not known.
         quiet: whether failures alone are shown.
+        resume: the command that goes on with the run.
     """
 
-    def __init__(self, console: Console | None = None, *, expected_s: float | None = None, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        console: Console | None = None,
+        *,
+        expected_s: float | None = None,
+        quiet: bool = False,
+        resume: str = "",
+    ) -> None:
+        self._resume = resume
         self._console = console or Console(stderr=True)
         self._live = self._console.is_terminal and not quiet
         self._quiet = quiet
@@ -87,6 +97,8 @@ class Progress:
             self._note(f"waiting: device {event['device']} is held by {event['holder']}{waited}")
         elif kind == "finished":
             self._finished(event)
+        elif kind == "interrupted":
+            self._note(f"interrupted: what is missing is run by: {self._resume}", always=True)
         elif kind == "note":
             self._note(f"note: {event['text']}")
 
@@ -154,7 +166,7 @@ class Progress:
             self._bars.update(
                 self._phase,
                 description=phase,
-                detail=escape(text),
+                detail=escape(printable(text)),
                 total=None if share is None else 1.0,
                 completed=share or 0.0,
             )

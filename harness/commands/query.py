@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from harness.commands.console import warn_unread
 from harness.errors import UsageError, did_you_mean
 
 FORMATS: Final = ("terminal", "csv", "json")
@@ -32,12 +33,14 @@ def query(
     if not sql:
         _list_views()
         return
-    columns, rows = ask(open_store(store), sql)
+    columns, rows = ask(open_store(store), sql, lambda fault: warn_unread([fault]))
     if form == "json":
         found = [dict(zip(columns, row, strict=True)) for row in rows]
         sys.stdout.write(json.dumps(found, indent=1, default=str) + "\n")
     elif form == "csv":
-        csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *rows])
+        from harness.reporting.tables import csv_cells
+
+        csv.writer(sys.stdout, lineterminator="\n").writerows(map(csv_cells, [columns, *rows]))
     else:
         shown = [["NULL" if value is None else str(value) for value in row] for row in rows]
         _show(f"{len(rows)} rows", columns, shown)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands.console import DEFAULT_STORE, RunFolders, StorePlace, loaded_registry, render
+from harness.commands.console import DEFAULT_STORE, RunFolders, StorePlace, echo, loaded_registry, render
 from harness.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def recost(
     wanted = combinations(settings or [], sweep or [], registry)
     if sweep:
         for line in write_table(folders, wanted, registry, form, output):
-            typer.echo(line, err=output is None)
+            echo(line, err=output is None)
         return
     if output is not None or form != "terminal":
         raise UsageError("--format and --output apply to the table of --sweep only", accepted="--sweep")
@@ -47,7 +47,7 @@ def recost(
     render(made)
     for folder in made:
         kept.send(folder)
-        typer.echo(f"records: {kept.name_of(folder)}")
+        echo(f"records: {kept.name_of(folder)}")
 
 
 def combinations(fixed: Sequence[str], swept: Sequence[str], registry: Registry) -> Combinations:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.console import Details
+from harness.commands.console import Details, echo
 
 
 def report(
@@ -28,4 +28,4 @@ def report(
 
     written = write([run_folder(run) for run in runs], form, output, show=show, details=details)
     if written is not None:
-        typer.echo(f"report: {written}")
+        echo(f"report: {written}")

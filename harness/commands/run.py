@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,11 +19,12 @@ from harness.commands.console import (
     SuiteFiles,
     Trials,
     Wait,
+    echo,
     loaded_registry,
     render,
     waiting_s,
 )
-from harness.errors import ExitCode, UsageError
+from harness.errors import ExitCode, MeasurementError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +36,33 @@ if TYPE_CHECKING:
     from harness.running.fail_fast import Rule
     from harness.storing.store import Push, Store
 
+NoSkips = Annotated[bool, typer.Option("--no-skips", help="Fail, with exit code 3, where a point is skipped.")]
+Require = Annotated[
+    int, typer.Option(metavar="N", min=0, help="Fail, with exit code 3, where fewer points than this can be measured.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What a continuous integration insists on, so that nothing measured is no success."""
+
+    none_skipped: bool
+    points: int
+
+    def check(self, skips: Sequence[Mapping[str, Any]], points: int) -> None:
+        """Raises MeasurementError, with what was skipped and why, where a demand is not met."""
+        why = "; ".join(f"{each['label']}: {each['reason']}" for each in skips) or "nothing was skipped"
+        if self.none_skipped and skips:
+            raise MeasurementError(f"{len(skips)} skipped, and --no-skips allows none: {why}")
+        if points < self.points:
+            raise MeasurementError(f"{points} of the {self.points} points that --require asks for; skipped: {why}")
+
+
+def _points_with_records(folder: Path) -> int:
+    from harness.records.files import recorded_trials
+
+    return len({trial.name.rpartition("-t")[0] for trial in recorded_trials(folder)})
+
 
 def _plan(suites: Sequence[Suite], registry: Registry, executors: Mapping[str, Chosen]) -> Plan:
     from harness.planning.probe import plan_probed
@@ -44,23 +73,30 @@ def _plan(suites: Sequence[Suite], registry: Registry, executors: Mapping[str, C
 
 def _skipped_lines(planned: Plan) -> Iterator[str]:
     """The points that cannot run here, by the reason."""
-    by_reason: dict[str, list[str]] = {}
+    by_reason: dict[tuple[str, str], list[str]] = {}
     for skipped in planned.skipped:
-        by_reason.setdefault(skipped.reason, []).append(f"{skipped.point.suite}: {skipped.point.label}")
-    for reason, labels in by_reason.items():
-        yield f"skipped: {len(labels)} x {reason}" if len(labels) > 1 else f"skipped: {reason}"
+        word = "failed" if skipped.failed else "skipped"
+        by_reason.setdefault((word, skipped.reason), []).append(f"{skipped.point.suite}: {skipped.point.label}")
+    for (word, reason), labels in by_reason.items():
+        yield f"{word}: {len(labels)} x {reason}" if len(labels) > 1 else f"{word}: {reason}"
         yield from (f"    {label}" for label in labels)
 
 
-def plan(suites: SuiteFiles, *, only: Only = None, trials: Trials = None, as_json: AsJson = False) -> None:
+def plan(
+    suites: SuiteFiles,
+    *,
+    only: Only = None,
+    trials: Trials = None,
+    as_json: AsJson = False,
+    no_skips: NoSkips = False,
+    require: Require = 0,
+) -> None:
     """Shows what a run would do: points, trials, and what is skipped and why."""
     from harness.machine.provenance import provenance
     from harness.planning.named_offers import fetch_key, offers_of
     from harness.planning.probe import loaded
     from harness.planning.selection import selected
-    from harness.reporting.wording import counted
     from harness.running.executor_choice import choose
-    from harness.running.expected_time import between, run_cost
 
     registry = loaded_registry()
     loaded_suites = loaded(suites, registry)
@@ -68,7 +104,7 @@ def plan(suites: SuiteFiles, *, only: Only = None, trials: Trials = None, as_jso
     if as_json:
         content = {
             "points": [point.to_json() for point in planned.points],
-            "skipped": [{"label": skipped.point.label, "reason": skipped.reason} for skipped in planned.skipped],
+            "skipped": [skipped.to_json() for skipped in planned.skipped],
             "offers": {point.id: offers_of(point, registry) for point in planned.points},
             "provenance": provenance([suite.file for suite in loaded_suites], registry.sources),
             "fetch": {point.id: fetch_key(point, registry) for point in planned.points},
@@ -77,14 +113,26 @@ def plan(suites: SuiteFiles, *, only: Only = None, trials: Trials = None, as_jso
                 + [("scorer", scorer.name) for point in planned.points for scorer in point.scorers]
             ),
         }
-        typer.echo(json.dumps(content, indent=1, default=str))
-        return
+        echo(json.dumps(content, indent=1, default=str))
+    else:
+        _show(planned)
+    skips = [skipped.to_json() for skipped in planned.skipped]
+    failed = [f"{each['label']}: {each['reason']}" for each in skips if each.get("failed")]
+    if failed:
+        raise MeasurementError("; ".join(failed))
+    Demands(none_skipped=no_skips, points=require).check(skips, len(planned.points))
+
+
+def _show(planned: Plan) -> None:
+    from harness.reporting.wording import counted
+    from harness.running.expected_time import between, run_cost
+
     for point in planned.points:
-        typer.echo(f"{point.id}  {point.suite}: {point.label}  x {between(point.at_least, point.trials)}")
+        echo(f"{point.id}  {point.suite}: {point.label}  x {between(point.at_least, point.trials)}")
     for line in _skipped_lines(planned):
-        typer.echo(line)
+        echo(line)
     fewest, most = (sum(each) for each in ([p.at_least for p in planned.points], [p.trials for p in planned.points]))
-    typer.echo(
+    echo(
         f"{counted(len(planned.points), 'point')}, {between(fewest, most)} {'trial' if most == 1 else 'trials'}, "
         f"{len(planned.skipped)} skipped; {run_cost(planned.points)}"
     )
@@ -110,6 +158,8 @@ def run(
         int, typer.Option(min=1, help="Trials side by side, of workloads that model their hardware; others run alone.")
     ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the order of trials.")] = 0,
+    no_skips: NoSkips = False,
+    require: Require = 0,
     wait: Wait = None,
     only: Only = None,
     trials: Trials = None,
@@ -135,7 +185,8 @@ def run(
     kept = open_store(store)
     if resume is not None and (only or trials is not None):
         raise UsageError("--only and --trials choose from a new plan", accepted="them, or --resume, which has its own")
-    manner = Manner(_rule(fail_fast), only or (), trials, quiet=quiet, details=details)
+    demands = Demands(none_skipped=no_skips, points=require)
+    manner = Manner(_rule(fail_fast), demands, only or (), trials, quiet=quiet, details=details)
     loaded_suites = loaded(suites or [], registry)
     begun = None if resume is None else _resumed(kept, resume, loaded_suites, changed, wish, registry)
     if begun is None:
@@ -149,6 +200,7 @@ class Manner:
 
     Attributes:
         fail_fast: what failed trials end.
+        demands: what a continuous integration insists on.
         only: patterns of the points that are wanted; all where there are none.
         trials: of each point, in place of what the suites say.
         quiet: whether no progress is shown.
@@ -156,6 +208,7 @@ class Manner:
     """
 
     fail_fast: Rule
+    demands: Demands
     only: Sequence[str] = ()
     trials: int | None = None
     quiet: bool = False
@@ -202,6 +255,8 @@ def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry
         raise UsageError("nothing to run", accepted="suite files, or --resume with a run folder")
     executors = choose(loaded, registry, wish)
     planned = selected(_plan(loaded, registry, executors), manner.only, manner.trials)
+    # Before hours of measuring.
+    manner.demands.check([skipped.to_json() for skipped in planned.skipped], len(planned.points))
     files = [suite.file for suite in loaded]
     folder = create(
         kept.folder,
@@ -213,7 +268,7 @@ def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry
         provenance=provenance(files, registry.sources),
     )
     for line in _skipped_lines(planned):
-        typer.echo(line, err=True)
+        echo(line, err=True)
     return kept, folder, planned.points, seed, executors
 
 
@@ -240,21 +295,29 @@ def _drive(
     from harness.running.expected_time import total_s
     from harness.running.fail_fast import FailFast
     from harness.running.run import start
+    from harness.running.run_folder import skips_of
 
     here = not all(executors[suite].spec(registry).remote for suite in executors)
-    shown = Progress(expected_s=total_s(points), quiet=manner.quiet)
+    resume = f"harness run --resume {shlex.quote(kept.name_of(folder))}"
+    shown = Progress(expected_s=total_s(points), quiet=manner.quiet, resume=resume)
     with driven(folder), shown as progress, kept.sending(quiet=here) as uploads:
         uploads.push(folder)
         fail_fast = FailFast(manner.fail_fast)
         keep = kept_between(uploads.push, folder, executors)
-        tally = start(
-            folder, points, seed, executors, registry, progress.tell, keep=keep, fail_fast=fail_fast
-        ).execute()
+        made = start(folder, points, seed, executors, registry, progress.tell, keep=keep, fail_fast=fail_fast)
+        made.tally.failed += [f"{each['label']}: {each['reason']}" for each in skips_of(folder) if each.get("failed")]
+        tally = made.execute()
+        if tally.interrupted:
+            uploads.hurry()
+    for each in tally.skipped:
+        echo(f"skipped: {each['label']}: {each['reason']}", err=True)
     if not points:
-        typer.echo("every point was skipped: nothing was measured")
+        echo("every point was skipped: nothing was measured")
     elif tally.measured or tally.kept:
         render([folder], details=manner.details)
     for text in [*progress.untold([*tally.failed, *tally.invalid]), *uploads.faults]:
-        typer.echo(f"failed: {text}", err=True)
-    typer.echo(f"records: {kept.name_of(folder)}")
+        echo(f"failed: {text}", err=True)
+    echo(f"records: {kept.name_of(folder)}")
+    if not tally.exit_code:
+        manner.demands.check(skips_of(folder), _points_with_records(folder))
     raise typer.Exit(int(tally.exit_code or (ExitCode.MEASUREMENT if uploads.faults else ExitCode.OK)))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 
-import typer
-
-from harness.commands.console import loaded_registry
+from harness.commands.console import echo, loaded_registry
 
 
 def schema() -> None:
     """Prints the JSON Schema of suites, the installed plugins' options included."""
     from harness.planning.json_schema import json_schema
 
-    typer.echo(json.dumps(json_schema(loaded_registry()), indent=1))
+    echo(json.dumps(json_schema(loaded_registry()), indent=1))

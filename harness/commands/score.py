@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import typer
-
-from harness.commands.console import RunFolders
+from harness.commands.console import RunFolders, echo
 from harness.errors import MeasurementError, UsageError
 
 
 def score(runs: RunFolders) -> None:
     """Scores and costs the stored outputs of runs again; the measurements are not touched."""
-    from harness.running.run import finish
+    from harness.running.finishing import finish
     from harness.running.run_folder import refuse_recosted
     from harness.storing.places import located
 
@@ -23,4 +21,4 @@ def score(runs: RunFolders) -> None:
         if fault:
             raise MeasurementError(fault)
         store.send(folder, replace=True)
-        typer.echo(f"scored: {store.name_of(folder)}")
+        echo(f"scored: {store.name_of(folder)}")

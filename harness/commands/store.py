@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from harness.commands.console import echo
 from harness.errors import ExitCode
 
 app = typer.Typer(
@@ -34,7 +35,7 @@ def list_(*, store: Place = STORE, as_json: AsJson = False) -> None:
     kept = open_store(store)
     rows = listed(kept)
     if as_json:
-        typer.echo(json.dumps([row.to_json() for row in rows], indent=1))
+        echo(json.dumps([row.to_json() for row in rows], indent=1))
         return
     cells = [[row.run, row.status or "-", row.started_utc or "-", str(row.trials), row.size] for row in rows]
     title = f"{kept.shown}: {counted(len(rows), 'run')}, {counted(sum(row.trials for row in rows), 'trial')}"
@@ -51,9 +52,9 @@ def index(
     from harness.storing.places import open_store
 
     made = open_store(store).sources(rebuild=rebuild)
-    typer.echo(f"{len(made.indexed)} runs are indexed, {len(made.missing) - len(made.plain)} of them now")
+    echo(f"{len(made.indexed)} runs are indexed, {len(made.missing) - len(made.plain)} of them now")
     for run in made.plain:
-        typer.echo(f"not indexed, a record cannot be read: {run.name}", err=True)
+        echo(f"not indexed, a record cannot be read: {run.name}", err=True)
     raise typer.Exit(int(ExitCode.MEASUREMENT if made.plain else ExitCode.OK))
 
 
@@ -69,7 +70,7 @@ def push(
     from harness.storing.check import push as send
 
     for line in send(store, runs or []):
-        typer.echo(line)
+        echo(line)
 
 
 @app.command()
@@ -83,9 +84,9 @@ def check(*, store: Place = STORE, as_json: AsJson = False) -> None:
     kept = open_store(store)
     found = checked(kept)
     if as_json:
-        typer.echo(json.dumps([each.to_json() for each in found], indent=1))
+        echo(json.dumps([each.to_json() for each in found], indent=1))
     else:
         for each in found:
-            typer.echo(str(each))
-        typer.echo(f"{kept.shown}: {sum(each.fault for each in found)} faults, {len(found)} findings")
+            echo(str(each))
+        echo(f"{kept.shown}: {sum(each.fault for each in found)} faults, {len(found)} findings")
     raise typer.Exit(int(ExitCode.MEASUREMENT if any(each.fault for each in found) else ExitCode.OK))

@@ -29,6 +29,7 @@ from harness.records.trials import (
     metrics_of,
     rests_on_factors,
     runner,
+    start_of,
     value_of,
 )
 from harness.statistics.paired import ALPHA, Effect, benjamini_hochberg
@@ -197,6 +198,8 @@ def _point(first: PointTrials, second: PointTrials, wanted: Callable[[Metric], b
     for side, point in (("first", first), ("second", second)):
         if point.left_out:
             notes.append(f"{len(point.left_out)} trials of the {side} are not valid and left out")
+        if len(starts := {start_of(finished.measurement) for finished in point.records}) > 1:
+            notes.append(f"trials of the {side} started in several ways ({', '.join(sorted(starts))}): not alike")
     common = set(metrics_of(second.records))
     shown = [metric for metric in metrics_of(first.records) if metric in common and wanted(metric)]
     return ComparedPoint(

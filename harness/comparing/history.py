@@ -1,4 +1,4 @@
-"""How a metric went over the runs of a store: one series a point, card, driver, method and set of factors.
+"""How a metric went over the runs of a store: one series a point, card, driver, method, set of factors and start.
 
 A change point finds the creep that a gate's pairs cannot see: each change small, all together not. It opens a report
 and fails nothing.
@@ -6,7 +6,6 @@ and fails nothing.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,59 +13,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.errors import MeasurementError, UsageError, did_you_mean
-from harness.quantity import Amount
-from harness.records.files import records_of
+from harness.comparing.run_series import Entry, KeptSeries, SeriesKey, read
+from harness.errors import UsageError, did_you_mean
 from harness.records.metric import Metric
 from harness.records.paths import RUN
-from harness.records.trials import (
-    PointTrials,
-    cards,
-    drivers,
-    energy_beneath,
-    factor_ids,
-    group,
-    methods_of,
-    metrics_of,
-    rests_on_factors,
-    value_of,
-)
 from harness.statistics.change_points import MIN_SIZE, ChangePoint, change_points
 from harness.storing.places import open_store
 from harness.storing.store import Store
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class SeriesKey:
-    """What the values of one series share; a change in any of it begins another series.
-
-    Attributes:
-        point: suite and label.
-        id: of the point: digest of options, backend, meters and windows.
-        cards: devices by kind, product and identity.
-        drivers: their versions.
-        methods: how the values were obtained.
-        factors: ids of the factors that an impact rests on; empty for a time or an energy.
-        unit: of the values.
-    """
-
-    point: str
-    id: str
-    cards: tuple[str, ...]
-    drivers: tuple[str, ...]
-    methods: tuple[str, ...]
-    factors: tuple[str, ...]
-    unit: str
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One run: when it started, its id, and the median of its trials."""
-
-    started_utc: str
-    run: str
-    value: float
-    trials: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +33,12 @@ class MetricSeries:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All series of a metric, longest first, and what was left out."""
+    """All series of a metric, longest first, what was left out, and what could not be read."""
 
     metric: Metric
     series: Sequence[MetricSeries]
     notes: Sequence[str]
+    unread: Sequence[str] = ()
 
 
 def history(
@@ -101,69 +55,43 @@ def history(
 
     Raises:
         UsageError: no such store, or no run in it knows the metric.
-        MeasurementError: a record cannot be read.
     """
     if min_size < 2:
         raise UsageError(f"--min-size cannot be {min_size}", accepted="at least 2")
     found: dict[SeriesKey, list[Entry]] = {}
     known: dict[str, None] = {}
     notes = []
+    unread: list[str] = []
     store = open_store(store) if isinstance(store, Path) else store
+    of_run = read if runs else KeptSeries(store.folder).of
     for folder in runs or run_folders(store):
-        if recosted(folder):
+        added = of_run(folder)
+        unread += added.unread
+        if added.recosted:
             notes.append(f"{folder.name}: costed again from another run, left out")
             continue
-        for point in group(records_of(folder)):
+        for point in added.points:
             if only not in point.name:
                 continue
-            known |= dict.fromkeys(map(str, metrics_of(point.records)))
-            for key, entry in _entries(metric, point):
-                found.setdefault(key, []).append(entry)
+            known |= dict.fromkeys(point.known)
+            for each in point.metrics:
+                if (each.name, each.per) == (metric.name, metric.per):
+                    for key, entry in each.entries:
+                        found.setdefault(key, []).append(entry)
     if not found:
         raise UsageError(
             f"no run has a value of {metric}" + (f" at a point with {only!r}" if only else ""),
             where=store.shown,
             accepted=", ".join(known) or "a store with finished runs",
-            hint=did_you_mean(str(metric), known),
+            hint="; ".join([*filter(None, [did_you_mean(str(metric), known)]), *unread]),
         )
     series = [_series(key, entries, min_size) for key, entries in found.items()]
-    return History(metric, sorted(series, key=lambda each: (-len(each.entries), each.key)), notes)
+    return History(metric, sorted(series, key=lambda each: (-len(each.entries), each.key)), notes, unread)
 
 
 def run_folders(store: Store) -> Iterator[Path]:
     """The run folders of a store, by name and so by time."""
     yield from (folder for folder in store.fetch() if (folder / RUN).is_file())
-
-
-def recosted(run: Path) -> bool:
-    """Whether a run holds other costs of a run that the store may hold too."""
-    path = run / RUN
-    try:
-        return bool(json.loads(path.read_text(encoding="utf-8")).get("parent"))
-    except (OSError, ValueError, AttributeError) as error:
-        raise MeasurementError(f"the run's description cannot be read: {error}", where=str(path)) from None
-
-
-def _entries(metric: Metric, point: PointTrials) -> Iterator[tuple[SeriesKey, Entry]]:
-    """The entry of one run; trials that differ in what a series shares are entries of different series."""
-    by_key: dict[SeriesKey, list[tuple[str, float]]] = {}
-    for finished in point.records:
-        value = value_of(metric, finished)
-        if isinstance(value, Amount):
-            measurement = finished.measurement
-            key = SeriesKey(
-                point=point.name,
-                id=point.id,
-                cards=tuple(cards(measurement)),
-                drivers=tuple(drivers(measurement)),
-                methods=tuple(sorted(methods_of(value, energy_beneath(metric, finished)))),
-                factors=factor_ids(finished) if rests_on_factors(metric, finished) else (),
-                unit=value.unit,
-            )
-            by_key.setdefault(key, []).append((measurement.started_utc, value.value))
-    run = point.records[0].measurement.run
-    for key, values in by_key.items():
-        yield key, Entry(min(started for started, _ in values), run, median(v for _, v in values), len(values))
 
 
 def _series(key: SeriesKey, entries: Sequence[Entry], min_size: int) -> MetricSeries:
@@ -177,6 +105,7 @@ def to_json(found: History) -> dict[str, Any]:
         "metric": found.metric.name,
         "per": found.metric.per,
         "notes": list(found.notes),
+        "unread": list(found.unread),
         "series": [
             {
                 "point": each.key.point,
@@ -186,6 +115,7 @@ def to_json(found: History) -> dict[str, Any]:
                 "methods": each.key.methods,
                 "factors": each.key.factors,
                 "unit": each.key.unit,
+                "start": each.key.start,
                 "runs": [
                     {"run": e.run, "started_utc": e.started_utc, "value": e.value, "trials": e.trials}
                     for e in each.entries

@@ -218,12 +218,12 @@ def finish_trial(folder: Path, registry: Registry) -> Record:
     return finished
 
 
-def main(run: Path, *, again: bool = False, part: int = 0, parts: int = 1) -> int:
+def main(run: Path, *, again: bool = False, part: int = 0, parts: int = 1, registry: Registry | None = None) -> int:
     """Finishes what of a run is not finished, or all of it `again`; a trial's failure stands beside it and in the log.
 
     A record that stands is replaced by a complete new one or not at all.
     """
-    registry = load_plugins()
+    registry = registry or load_plugins()
     failed = 0
     for folder in islice(trial_folders(run), part, None, parts):
         stands = (folder / RECORD).exists()

@@ -7,7 +7,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from harness.errors import MeasurementError
 
@@ -26,22 +26,6 @@ while True:
         {step}
 """
 """A closed pipe ends the child, so that it never outlives the process that started it."""
-
-
-class Load(Protocol):
-    """Work that can be switched."""
-
-    switch_s: float
-    """How long a switch may take to have its effect; 0 where it is immediate."""
-
-    def busy(self) -> None:
-        """Draws power from now on."""
-
-    def idle(self) -> None:
-        """Stops."""
-
-    def true_joules(self) -> float | None:
-        """The energy used so far, where it is known independently of the meter; else None."""
 
 
 class CallableLoad:

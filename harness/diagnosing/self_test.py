@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from harness.diagnosing.load import Load
+from harness.backend import Load
 from harness.errors import MeasurementError
 from harness.machine.meter_card import Wave
 from harness.meter import Meter
@@ -42,11 +42,11 @@ SWITCHES_PER_PERIOD: Final = 10
 
 
 class Sample(NamedTuple):
-    """One poll: time, joules of the meter, true joules if the load knows them."""
+    """One poll: time, joules of the meter, and power where it gives its power readings."""
 
     ns: int
     joules: float
-    true_j: float | None
+    watts: float | None
 
 
 class Bench:
@@ -80,7 +80,7 @@ class Bench:
             self.last_failure = value.reason
             return None
         joules = value.joules if isinstance(value, Cumulative) else value
-        return Sample(snapshot.monotonic_ns, joules, self.load.true_joules())
+        return Sample(snapshot.monotonic_ns, joules, snapshot.watts.get(self.scope))
 
     def poll(self, duration_s: float, poll_s: float, plan: Sequence[tuple[float, bool]] = ()) -> list[Sample]:
         """Reads every `poll_s`; switches the load at the planned seconds from now."""
@@ -235,12 +235,6 @@ class SelfTest:
             "jitter_s": None if self.dense else jitter,
             "busy_w": self.busy_w,
         }
-        if first.true_j is None or last.true_j is None:
-            self.missing["gain"] = "the true energy of the load is not known; an external meter would tell"
-        elif last.true_j <= first.true_j:
-            self.missing["gain"] = "the load used no energy"
-        else:
-            self.found["gain"] = (last.joules - first.joules) / (last.true_j - first.true_j) - 1
 
     def _idle(self) -> None:
         """Two reads at updates, with nothing between: polling can keep a device out of its low-power state."""

@@ -6,7 +6,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,14 +18,14 @@ from harness.diagnosing.card_runs import make_cards
 from harness.errors import HarnessError
 from harness.impact import ImpactMeterSpec
 from harness.machine.fingerprint import environment
-from harness.machine.meter_card import MeterCard
+from harness.machine.meter_card import MeterCard, card_state
 from harness.meter import Meter, MeterContext
 from harness.planning.point import Choice
 from harness.planning.probe import Prober as ChildProber
 from harness.quantity import Unavailable
 from harness.reporting.tables import Item, Section, Table
 from harness.reporting.terminal import print_section
-from harness.reporting.wording import percent
+from harness.reporting.wording import sensor_error
 from harness.sample import Cumulative, Scope, Snapshot
 from harness.units import seconds, si
 
@@ -55,6 +55,7 @@ class Row:
         method: how.
         resolution: update period, or the least that two reads showed.
         gain: half-width of the sensor's proportional error.
+        card: of a hardware meter's scope: its meter card and until when it holds, why it does not, or `none`.
         status: `reads`, `unavailable`, `failed`, `needs options`, `offered` or `fact`.
         detail: what was found, or why not.
         remedy: what to do about it, where that is known.
@@ -67,6 +68,7 @@ class Row:
     method: str = ""
     resolution: str = ""
     gain: str = ""
+    card: str = ""
     status: str
     detail: str = ""
     remedy: str = ""
@@ -207,6 +209,8 @@ def _meter(name: str, offer: Any, context: MeterContext, sleep: Callable[[float]
         second = meter.read()
         note = "" if spec.auto else "only where a suite asks for it"
         rows = [_scope(name, _origin(offer), scope, what, (first, second), note) for scope, what in opened.items()]
+        facts = meter.facts()
+        rows = [replace(row, card=card_state(name, row.scope, opened[row.scope], facts)) for row in rows]
     finally:
         meter.close()
     return rows or [_fault("meter", name, offer, UNAVAILABLE, "it has no scope here", "")]
@@ -231,9 +235,7 @@ def _scope(
     if isinstance(what, Unavailable):
         why, remedy = _split(what.reason)
         return row(status=UNAVAILABLE, detail=why, remedy=remedy)
-    row = functools.partial(
-        row, method=what.method.value, gain="not known" if what.gain is None else f"± {percent(what.gain)}"
-    )
+    row = functools.partial(row, method=what.method.value, gain=sensor_error(what))
     first, second = (_joules(snapshot.joules.get(scope)) for snapshot in reads)
     for value in (first, second):
         if isinstance(value, Unavailable):
@@ -328,6 +330,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         for row in rows
         if row.kind == "meter" and row.status == READS
     ]
+    cards = [Item(f"{row.name} on {row.scope}", row.card) for row in rows if row.card and row.status == READS]
     impacts = [[row.name, row.detail] for row in rows if row.status == OFFERED]
     rest = [
         Item(_what(row), f"{row.detail}" + (f" - remedy: {row.remedy}" if row.remedy else ""))
@@ -344,6 +347,8 @@ def sections(rows: Sequence[Row]) -> list[Section]:
             paragraphs=() if reading else ("none: no energy can be measured here",),
         )
     )
+    if cards:
+        found.append(Section("Meter cards", items=cards))
     if impacts:
         found.append(Section("Impact meters", Table(["meter", "turns"], impacts)))
     if rest:
@@ -357,7 +362,16 @@ def _what(row: Row) -> str:
     return f"{row.kind} {row.name}{scope}{failed}"
 
 
-def self_test(console: Console, registry: Any) -> list[MeterCard]:
-    """Makes and keeps the card of each hardware scope that can be loaded here, and prints what came out."""
+def self_test(
+    console: Console, registry: Any, named: str | None = None, reference: str | None = None
+) -> list[MeterCard]:
+    """Makes and keeps the card of each hardware scope that can be loaded here, and prints what came out.
+
+    Args:
+        console: where to.
+        registry: the plugins.
+        named: test the meter of this name only.
+        reference: name of the meter that gain and offset are held against.
+    """
     console.print()
-    return make_cards(console, registry, devices_of(registry))
+    return make_cards(console, registry, devices_of(registry), named=named, reference=reference)

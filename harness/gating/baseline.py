@@ -18,13 +18,23 @@ from typing import Any, Final
 from pydantic import ConfigDict, ValidationError
 
 from harness.errors import MeasurementError, UsageError, did_you_mean
+from harness.executor import FORK
 from harness.gating.cells import gateable
 from harness.quantity import Amount
 from harness.records.files import adapter, records_of, write_json
 from harness.records.metric import Metric
 from harness.records.paths import BASELINES, RUN
 from harness.records.record import AnyValue, Record
-from harness.records.trials import RUNNER_KEYS, PointTrials, factor_ids, group, metrics_of, same_runner, value_of
+from harness.records.trials import (
+    RUNNER_KEYS,
+    PointTrials,
+    factor_ids,
+    group,
+    metrics_of,
+    same_runner,
+    start_of,
+    value_of,
+)
 
 SCHEMA_VERSION: Final = 1
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -81,8 +91,8 @@ class KeptPoint:
 
     def find(self, metric: Metric) -> KeptMetric | None:
         """A metric by name; a column's mean where no statistic is named."""
-        wanted = {metric, Metric(f"{metric.name}.mean", metric.per)}
-        return next((kept for kept in self.metrics if kept.metric in wanted), None)
+        wanted = metric.name, f"{metric.name}.mean"
+        return next((kept for kept in self.metrics if kept.per == metric.per and kept.name in wanted), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +143,7 @@ def build(name: str, runs: Sequence[Path], keys: Sequence[str] = RUNNER_KEYS) ->
 
     Raises:
         UsageError: a folder is no run, or a key is unknown.
-        MeasurementError: nothing valid was measured, or the trials come from different runners.
+        MeasurementError: nothing valid was measured, the trials come from different runners, or they were forked.
     """
     records: list[Record] = []
     for run in runs:
@@ -143,6 +153,13 @@ def build(name: str, runs: Sequence[Path], keys: Sequence[str] = RUNNER_KEYS) ->
     points = group(records)
     if not points:
         raise MeasurementError("no valid trial in these runs has a record", where=", ".join(map(str, runs)))
+    if any(start_of(finished.measurement) == FORK for point in points for finished in point.records):
+        raise MeasurementError(
+            "these trials were forked from one process, whose memory layout and hash seed they share",
+            accepted="trials of fresh processes",
+            where=", ".join(map(str, runs)),
+            hint="harness run --executor-option start=spawn",
+        )
     fingerprint = same_runner(points, keys)
     for key in keys:
         if key not in fingerprint:

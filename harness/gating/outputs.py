@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from harness.errors import UsageError
+from harness.errors import UsageError, printable
 from harness.gating.result import Kind, Result
 from harness.gating.verdict import Judged, Verdict
 
@@ -95,7 +95,10 @@ def markdown(result: Result) -> str:
     """The result as GitHub Markdown."""
 
     def plain(text: str) -> str:
-        return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+        # `@name` would call somebody into the pull request's comment.
+        return (
+            printable(text, keep="\n").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;").replace("@", "&#64;")
+        )
 
     rows = [f"| {cell.verdict} | {plain(cell.name)} | {plain(change(cell))} |" for cell in result.cells]
     rests = [f"- {plain(cell.name)}: {plain(assumed(cell))}" for cell in result.cells if cell.assumptions is not None]

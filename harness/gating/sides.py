@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from harness.discovery.lending import lend
 from harness.errors import ExitCode, MeasurementError, UsageError
 from harness.executor import WORKER
 from harness.planning.named_offers import Offers
@@ -30,8 +31,11 @@ from harness.planning.point import Point, canonical
 BASE: Final = "base"
 HEAD: Final = "head"
 
-INSTALL: Final = "{python} -m venv {environment} && {environment}/bin/python -m pip install --quiet {worktree}"
-"""How a revision is installed where nothing else is said; the environment must contain the harness afterwards."""
+INSTALL: Final = (
+    "{python} -m venv {environment} && if [ -e {worktree}/pyproject.toml ] || [ -e {worktree}/setup.py ]; then "
+    "{environment}/bin/python -m pip install --quiet {worktree}; fi"
+)
+"""How a revision is installed where nothing else is said; without a package in it, its files are run where they lie."""
 
 _ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -92,12 +96,14 @@ class Side:
         python: interpreter of its environment.
         folder: where its processes run: the worktree of its revision.
         revision: commit, or the path of the environment.
+        top: of the repository that the worktree is of; None where there is no worktree.
     """
 
     name: str
     python: str
     folder: Path
     revision: str
+    top: Path | None = None
 
     def harness(self, *arguments: str | Path) -> str:
         """Runs this side's own `harness` command and returns its standard output.
@@ -117,13 +123,20 @@ class Side:
         """Its points of suites; raises as `harness` does."""
         content = json.loads(self.harness("plan", *(suite.resolve() for suite in suites), "--json"))
         return Planned(
-            [Point.from_json(point) for point in content["points"]],
+            [self._in_own_tree(Point.from_json(point)) for point in content["points"]],
             {str(skipped["label"]): str(skipped["reason"]) for skipped in content["skipped"]},
             dict(content.get("directions", {})),
             dict(content.get("offers", {})),
             dict(content.get("fetch", {})),
             dict(content.get("provenance", {})),
         )
+
+    def _in_own_tree(self, point: Point) -> Point:
+        """A point whose relative paths are those of this side's worktree, not those of the tree the gate runs in."""
+        file = Path(point.suite_file)
+        if self.top is None or not file.is_relative_to(self.top):
+            return point
+        return replace(point, suite_file=str(self.folder / file.relative_to(self.top)))
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -201,7 +214,7 @@ def revisions(
             tell(f"installing {commit[:12]}")
             _install(install, worktree, target, commit, environment or {})
             made[commit] = str(target / "bin" / "python"), worktree
-        yield {name: Side(name, *made[commit], commit) for name, commit in commits.items()}
+        yield {name: Side(name, *made[commit], commit, top.resolve()) for name, commit in commits.items()}
 
 
 def _remove_worktree(top: Path, worktree: Path, shut_out: Callable[[], None]) -> None:
@@ -231,13 +244,19 @@ def _install(template: str, worktree: Path, environment: Path, revision: str, va
         raise MeasurementError(f"installing {revision[:12]} failed with exit code {done.returncode}:\n{tail}")
     if not (environment / "bin" / "python").exists():
         raise MeasurementError(f"the install command left no {environment / 'bin' / 'python'}")
+    if _lacks_harness(environment, worktree):
+        lend(environment)
+        if said := _lacks_harness(environment, worktree):
+            raise MeasurementError(
+                f"the environment of {revision[:12]} has no working harness: {said}",
+                hint="it has none of its own and the running one does not work in it; --install may add one",
+            )
+
+
+def _lacks_harness(environment: Path, worktree: Path) -> str:
+    """Why an environment cannot run trials; empty if it can."""
     found = run_whole([environment / "bin" / "python", "-c", f"import {WORKER}"], worktree)
-    if found.returncode:
-        last = (found.stderr.strip() or f"exit code {found.returncode}").splitlines()[-1]
-        raise MeasurementError(
-            f"the environment of {revision[:12]} has no working harness: {last}",
-            hint="the project requires joule-harness, or --install adds it",
-        )
+    return (found.stderr.strip() or f"exit code {found.returncode}").splitlines()[-1] if found.returncode else ""
 
 
 def same_points(base: Sequence[Point], head: Sequence[Point]) -> tuple[list[tuple[Point, Point]], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,11 +36,25 @@ def end_descendants() -> list[str]:
     return _end(found, expected=_daemons())
 
 
+def end_strays(known: Collection[int]) -> list[str]:
+    """Ends the children of this process that are not known, with their descendants; their names.
+
+    For a process that forks trials and adopts what a killed one leaves behind.
+    """
+    found: list[psutil.Process] = []
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process().children():
+            if child.pid not in known:
+                with contextlib.suppress(psutil.Error):
+                    found += [*child.children(recursive=True), child]
+    return _end(found, expected=set())
+
+
 def end_of_trial(worker: int, mark: str) -> list[str]:
     """Ends the descendants of a worker that did not end well, and every process that carries its trial's mark.
 
     Args:
-        worker: process id of the worker, alive or dead; it is not ended here.
+        worker: process id of the worker, alive or dead, 0 where it is not known; it is not ended here.
         mark: of its trial.
     """
     found: dict[int, psutil.Process] = {}

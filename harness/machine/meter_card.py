@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -14,10 +14,13 @@ from platformdirs import user_data_path
 from harness import __version__
 from harness.errors import MeasurementError
 from harness.machine.fingerprint import digest
+from harness.quantity import Method, Unavailable
 from harness.sample import Scope
 from harness.sensor import PowerSensor
 
 VALID: Final = timedelta(days=30)
+HARDWARE: Final = (Method.COUNTER, Method.INTEGRATED, Method.WALL)
+"""Methods that a self-test says something about; a model follows the load by construction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +72,15 @@ class MeterCard:
         sampling_share: share of one core that reading takes at the meter's own rate.
         failed_reads: reads that gave nothing.
         gain: measured over true energy, minus one.
+        reference: what true energy was taken from; empty where nothing told it.
+        scale: by which a reading is multiplied, and
+        shift_w: the watts added to it, so that it agrees with the reference.
         sensor: what the readings are by this test, in place of what is published of the class; None where the test
-            cannot tell.
+            cannot tell. Its gain and offset are what `scale` and `shift_w` leave open, the reference's own error
+            included; without a reference they mean nothing, and the class's stay.
         flags: `aliasing possible`.
         missing: name of a field, or of a part of the test, -> why there is no value.
+        written_as: id in the file that it was read from; empty for one that was made here.
     """
 
     key: CardKey
@@ -95,37 +103,57 @@ class MeterCard:
     sampling_share: float
     failed_reads: int = 0
     gain: float | None = None
+    reference: str = ""
+    scale: float = 1.0
+    shift_w: float = 0.0
     sensor: PowerSensor | None = None
     flags: tuple[str, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
+    written_as: str = field(default="", compare=False, repr=False)
 
     @property
     def id(self) -> str:
-        """Digest of all that the card holds."""
-        return digest(asdict(self), 16)
+        """Digest of all that the card held when it was written, by whichever version."""
+        return self.written_as or digest(self._content(), 16)
+
+    def _content(self) -> dict[str, Any]:
+        content = asdict(self)
+        del content["written_as"]
+        return content
 
     def to_json(self) -> str:
         """The card as JSON, its id included."""
-        return json.dumps({"id": self.id, **asdict(self)}, indent=1, allow_nan=False)
+        content = self._content()
+        return json.dumps({"id": digest(content, 16), **content}, indent=1, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> MeterCard:
-        """A card from its JSON; raises MeasurementError for what is none, or was changed."""
+        """A card from its JSON; raises MeasurementError for what is none, or was changed.
+
+        Fields that this version does not know, as another one wrote them, are passed over.
+        """
         try:
             raw: dict[str, Any] = json.loads(text)
             identity = raw.pop("id")
-            raw["key"] = CardKey(**raw["key"])
+            content_id = digest(raw, 16)
+            raw["key"] = CardKey(**_known(CardKey, raw["key"]))
             raw["waves"] = tuple(
                 Wave(period_s=wave["period_s"], deviations=tuple(wave["deviations"])) for wave in raw["waves"]
             )
             sensor = raw.get("sensor")
-            raw["sensor"] = PowerSensor(**sensor) if sensor is not None else None
-            card = cls(**{**raw, "flags": tuple(raw["flags"])})
+            raw["sensor"] = PowerSensor(**_known(PowerSensor, sensor)) if sensor is not None else None
+            card = cls(**{**_known(cls, raw), "flags": tuple(raw["flags"]), "written_as": str(identity)})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MeasurementError(f"not a meter card: {error}") from error
-        if card.id != identity:
-            raise MeasurementError(f"meter card {identity} was changed: its content has the id {card.id}")
+        if content_id != identity:
+            raise MeasurementError(f"meter card {identity} was changed: its content has the id {content_id}")
         return card
+
+
+def _known(kind: type[Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a mapping are fields of a dataclass."""
+    names = {each.name for each in fields(kind)}
+    return {name: value for name, value in raw.items() if name in names}
 
 
 def stale(card: MeterCard, now: datetime, key: CardKey | None = None) -> str:
@@ -195,3 +223,14 @@ def find(meter: str, scope: str, what: Scope, facts: Mapping[str, Any], folder: 
     if why := stale(card, datetime.now(UTC), key):
         return FoundCard(None, f"meter card {card.id} is stale: {why}")
     return FoundCard(card)
+
+
+def card_state(meter: str, scope: str, what: Scope | Unavailable, facts: Mapping[str, Any]) -> str:
+    """For a reader: a scope's card and until when it holds, why it does not, or how to make one; empty for a model."""
+    if isinstance(what, Unavailable) or what.method not in HARDWARE:
+        return ""
+    card, why_not = find(meter, scope, what, facts)
+    if card is None:
+        return why_not or "none: `harness doctor --self-test` makes one"
+    until = datetime.fromisoformat(card.measured_utc) + VALID
+    return f"{card.id}, valid until {until:%Y-%m-%d}" + ("" if card.sensor else ", sensor not found")

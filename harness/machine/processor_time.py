@@ -90,6 +90,11 @@ def machine_times() -> MachineTimes | Unavailable:
     """The machine's times now, all processes of all users and containers included."""
     if shown := _shown_by_container():
         return Unavailable(shown)
+    return times_now()
+
+
+def times_now() -> MachineTimes | Unavailable:
+    """Likewise, where it is known that no container shows its own in their place."""
     try:
         times = psutil.cpu_times()
         tick_s = clock_tick_s()

@@ -13,8 +13,8 @@ from harness.counter import CounterTrack
 from harness.measuring.edges import Register, register
 from harness.measuring.plausibility import judged
 from harness.meter import Meter
-from harness.quantity import Method, Unavailable
-from harness.sample import Cumulative, Scope, Snapshot, now_ns
+from harness.quantity import Unavailable
+from harness.sample import Condition, Cumulative, Scope, Snapshot, now_ns
 from harness.units import seconds
 
 CHANGES_KEPT: Final = 10
@@ -85,6 +85,7 @@ class Channel:
         scopes: what it reads.
         missing: what it does not read, and why; `*` for all of it.
         cross_check: whether it never counts for a scope.
+        notices: what was to be said of it when it was opened.
         polls: when power was read (monotonic ns), and what was shown by scope, oldest first.
     """
 
@@ -94,6 +95,7 @@ class Channel:
     scopes: Mapping[str, Scope]
     missing: Mapping[str, str] = field(default_factory=dict)
     cross_check: bool = False
+    notices: tuple[Condition, ...] = ()
     lock: threading.Lock = field(default_factory=threading.Lock)
     pace: Mapping[str, Pace] = field(default_factory=dict)
     polls: list[Poll] = field(default_factory=list)
@@ -109,7 +111,7 @@ class Channel:
         sensors = [
             scope.sensor
             for scope in self.scopes.values()
-            if scope.sensor is not None and (scope.method is Method.INTEGRATED or scope.sensor.seen < SEES_ALL)
+            if scope.sensor is not None and (scope.sampled or scope.sensor.seen < SEES_ALL)
         ]
         late_s = [each.window_s + each.update_s + each.lag_s + each.lag_error_s for each in sensors]
         return max(late_s) + self.sample_s if late_s else 0.0

@@ -177,15 +177,19 @@ def _edges(
     """Value and bound from what the edges leave open; before gaps and gain."""
     before_w = opened.at_most_w(mean_w, scope.max_power_w)
     after_w = closed.at_most_w(mean_w, scope.max_power_w)
-    late_s = scope.sensor.lag_s + scope.sensor.lag_error_s if scope.sensor is not None else 0.0
+    # True energy less raw is what was drawn in the lag before the end, less what was drawn in the lag before the begin;
+    # the register had shown neither when the edges were read, so that its pace bounds neither.
+    lag_s = scope.sensor.lag_s + scope.sensor.lag_error_s if scope.sensor is not None else 0.0
+    most_w = max(before_w, after_w, 2 * max(before_w, after_w) if scope.max_power_w is None else scope.max_power_w)
+    lag_j = lag_s * most_w
     late_close = after_w * seconds(max(0, closed.read_ns - closed.edge_ns))
     if not scope.tick_s:
         early_open = before_w * seconds(max(0, opened.edge_ns - opened.read_ns))
         smoothed = scope.smoothing_s * max(0.0, mean_w - (opened.watts or 0.0)) / 2
-        return raw, raw - early_open - late_close, raw + smoothed, []
+        return raw, raw - early_open - late_close - lag_j, raw + smoothed + lag_j, []
     if opened.tick is None or closed.tick is None:
-        low = raw - opened.hidden_j(scope, scope.tick_s + late_s, before_w) - late_close
-        return raw, low, raw + closed.hidden_j(scope, scope.tick_s + late_s, after_w), ["not aligned"]
+        low = raw - opened.hidden_j(scope, scope.tick_s, before_w) - late_close - lag_j
+        return raw, low, raw + closed.hidden_j(scope, scope.tick_s, after_w) + lag_j, ["not aligned"]
     early_open = before_w * seconds(max(0, opened.edge_ns - opened.tick.before_ns))
     shown = closed.register
     late_j = closed.tick.register.joules - shown.joules if isinstance(shown, Cumulative) else 0.0
@@ -193,4 +197,4 @@ def _edges(
     last_tick_ns = closed.tick.at_ns - nanoseconds(scope.tick_s)
     unread_s = min(max(seconds(closed.edge_ns - last_tick_ns), 0.0), scope.tick_s)
     value = min(raw + unread_s * (closed.watts if closed.watts is not None else mean_w), upper)
-    return value, raw - early_open - late_close - late_s * before_w, upper + late_s * after_w, []
+    return value, raw - early_open - late_close - lag_j, upper + lag_j, []

@@ -17,17 +17,16 @@ from typing import IO, Final
 
 from harness.discovery.guard import sorted_scopes
 from harness.errors import MeasurementError
+from harness.measuring.alignment import TICKS_TO_WAIT, await_tick
 from harness.measuring.channel import Channel, Registers
 from harness.measuring.edges import EdgeReading, Tick, span_energy
-from harness.measuring.sampled import Outcome, held_against_power, sampled_energy
+from harness.measuring.sampled import Outcome, corrected, held_against_power, sampled_energy
 from harness.meter import Meter
-from harness.quantity import Method, Unavailable
+from harness.quantity import Unavailable
 from harness.records.record import Reading, SeenCondition
 from harness.sample import Cumulative, Scope, disjoint, now_ns
 from harness.units import nanoseconds, seconds
 
-TICKS_TO_WAIT: Final = 10
-"""A counter that has not moved for so many of its periods is not aligned to."""
 KEPT_S: Final = 30.0
 """Power readings from so long before a span help to tell how a load swings."""
 
@@ -95,7 +94,12 @@ class Meters:
         self._seen: dict[tuple[str, str, str], SeenCondition] = {}
         self.anchor_ns = now_ns()
         self.anchor_utc_s = time.time()
+        self._notice(self.channels)
         self._write({"anchor": {"monotonic_ns": self.anchor_ns, "utc_s": self.anchor_utc_s}})
+
+    def _notice(self, channels: Iterable[Channel]) -> None:
+        for notice in (each for channel in channels for each in channel.notices):
+            self._see(notice.kind, notice.scope, notice.detail, fails=notice.fails)
 
     def _order(self) -> None:
         # Cross-checks are read farther from the work, so that what they take widens no bound.
@@ -110,6 +114,7 @@ class Meters:
             self.stop()
             self._stop.clear()
             self.channels += channels
+            self._notice(channels)
             self._order()
             self.start()
 
@@ -146,7 +151,7 @@ class Meters:
         for channel in self.channels:
             if channel.ticking:
                 with channel.lock:
-                    found[channel] = _await_tick(channel)
+                    found[channel] = await_tick(channel)
         return found
 
     def settle(self, closed: Edge) -> None:
@@ -366,35 +371,9 @@ class Meters:
 
 def _energy(channel: Channel, name: str, scope: Scope, opened: Edge, closed: Edge, period_s: float | None) -> Outcome:
     """One scope between two edges: by its register, or by its power readings where these are what is read."""
-    if scope.sensor is not None and scope.method is Method.INTEGRATED:
-        return sampled_energy(name, scope, channel.polls, opened.ns, closed.ns, period_s)
-    counted = span_energy(scope, opened.reading(channel, name), closed.reading(channel, name))
-    return held_against_power(name, scope, counted, channel.polls, opened.ns, closed.ns, period_s)
-
-
-def _await_tick(channel: Channel) -> dict[str, Tick]:
-    """Polls a meter until each of its ticking scopes has changed once, or ten periods have passed. Hold its lock."""
-    waiting = channel.ticking
-    period = min(waiting.values())
-    first = channel.read()
-    seen = {scope: first[scope] for scope in waiting}
-    before = dict.fromkeys(waiting, first.began_ns)
-    deadline = {scope: first.began_ns + nanoseconds(TICKS_TO_WAIT * tick) for scope, tick in waiting.items()}
-    found: dict[str, Tick] = {}
-    while waiting:
-        if period >= 0.01:
-            time.sleep(period / 500)
-        registers = channel.read()
-        for scope in list(waiting):
-            new = registers[scope]
-            old = seen[scope]
-            if isinstance(new, Cumulative):
-                if isinstance(old, Cumulative) and new.joules != old.joules:
-                    found[scope] = Tick(before[scope], registers.ended_ns, new)
-                    del waiting[scope]
-                    continue
-                seen[scope] = new
-                before[scope] = registers.began_ns
-            if registers.began_ns > deadline[scope]:
-                del waiting[scope]
-    return found
+    if scope.sampled:
+        found = sampled_energy(name, scope, channel.polls, opened.ns, closed.ns, period_s)
+    else:
+        counted = span_energy(scope, opened.reading(channel, name), closed.reading(channel, name))
+        found = held_against_power(name, scope, counted, channel.polls, opened.ns, closed.ns, period_s)
+    return corrected(scope, found, seconds(closed.ns - opened.ns))

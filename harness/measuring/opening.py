@@ -9,14 +9,15 @@ from harness.backend import Backend
 from harness.discovery.guard import made, sorted_scopes
 from harness.discovery.registry import Registry
 from harness.machine import meter_card
+from harness.machine.meter_card import HARDWARE, MeterCard
 from harness.measuring.channel import Channel
 from harness.meter import Meter, MeterContext, MeterSpec
 from harness.planning.point import Choice
-from harness.quantity import Method, Unavailable
-from harness.sample import Scope
+from harness.quantity import Unavailable
+from harness.sample import Condition, Scope
 
-HARDWARE: Final = (Method.COUNTER, Method.INTEGRATED, Method.WALL)
-"""Methods that a meter card says something about."""
+STALE: Final = "meter_card_stale"
+"""Condition: there is a meter card of this device, and it does not hold any more."""
 
 
 def build_backend(choice: Choice, registry: Registry) -> Backend:
@@ -48,21 +49,57 @@ def open_meters(
                 scopes, missing = sorted_scopes(choice.name, opened)
         except Exception as error:  # noqa: BLE001 - a plugin's fault costs its own readings only
             missing = {"*": f"{type(error).__name__}: {error}"}
-        scopes = {name: tested(choice.name, name, scope, meter) for name, scope in scopes.items()}
-        channel = Channel(choice.name, not choice.auto, meter, scopes, missing, cross_check=spec.cross_check)
+        found = {name: tested(choice.name, name, scope, meter) for name, scope in scopes.items()}
+        channel = Channel(
+            choice.name,
+            not choice.auto,
+            meter,
+            {name: scope for name, (scope, _) in found.items()},
+            missing,
+            cross_check=spec.cross_check,
+            notices=tuple(Condition(STALE, name, why) for name, (_, why) in found.items() if why),
+        )
         (reading if scopes else silent).append(channel)
     return reading, silent
 
 
-def tested(meter_name: str, name: str, scope: Scope, meter: Meter) -> Scope:
-    """A scope with what the meter card of this very device says in place of what is published of its class.
+def tested(meter_name: str, name: str, scope: Scope, meter: Meter) -> tuple[Scope, str]:
+    """A scope with what the meter card of this very device says of it, and why a card that is there does not hold.
 
-    A card that does not hold is named in the scope's note; without one the scope stays as the meter describes it.
+    Such a card is named in the scope's note too; without any the scope stays as the meter describes it.
     """
     if scope.method not in HARDWARE:
-        return scope
+        return scope, ""
     card, why_not = meter_card.find(meter_name, name, scope, meter.facts())
-    if card is None or card.sensor is None:
-        return replace(scope, note="; ".join(filter(None, (scope.note, why_not)))) if why_not else scope
+    if card is None:
+        return (_noted(scope, why_not), why_not) if why_not else (scope, "")
+    return by_card(scope, card), ""
+
+
+def by_card(scope: Scope, card: MeterCard) -> Scope:
+    """A scope as its meter card describes it.
+
+    Times are the card's. Gain and offset are so only where the card was held against a reference: what is known then
+    is undone, and the bound holds what is left. Else they stay those of the class, and without a class the bound of the
+    energy stays unknown: a load whose true energy nobody knows shows when a sensor looks, and not how well.
+    """
     tick_s = card.update_period_s if scope.tick_s and card.update_period_s else scope.tick_s
-    return replace(scope, sensor=card.sensor, card=card.id, tick_s=tick_s)
+    sensor = card.sensor
+    if sensor is None:
+        why = card.missing.get("sensor", "it tells nothing of the sensor")
+        return replace(_noted(scope, f"meter card {card.id}: {why}"), tick_s=tick_s)
+    known = scope.sensor
+    if card.reference:
+        found = sensor
+    elif known is not None:
+        found = replace(sensor, gain=known.gain, offset_w=known.offset_w, limit_w=known.limit_w)
+    elif scope.gain is not None:
+        # A reading is within 1 ± gain of the truth, so the truth is within gain / (1 - gain) of a reading.
+        found = replace(sensor, gain=scope.gain / (1 - scope.gain) if scope.gain < 0.5 else 0.99, offset_w=0.0)
+    else:
+        return replace(scope, card=card.id, tick_s=tick_s)
+    return replace(scope, sensor=found, card=card.id, tick_s=tick_s, scale=card.scale, shift_w=card.shift_w)
+
+
+def _noted(scope: Scope, text: str) -> Scope:
+    return replace(scope, note="; ".join(filter(None, (scope.note, text))))

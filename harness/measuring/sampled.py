@@ -16,7 +16,7 @@ from typing import Final
 from harness.measuring.channel import SEES_ALL, Poll
 from harness.measuring.plausibility import ABOVE_LIMIT, IMPLAUSIBLE, above_limit
 from harness.power_limit import counter_disagrees
-from harness.quantity import Amount, Value
+from harness.quantity import Amount, Method, Value
 from harness.sample import Scope
 from harness.sensor import IMPOSSIBLE, UNSEEN, Estimate, PowerSensor, estimate
 from harness.units import nanoseconds, seconds
@@ -45,10 +45,32 @@ def sampled_energy(
     found = _estimated(name, scope.sensor, scope, polls, opened_ns, closed_ns, period_s)
     flags = [IMPLAUSIBLE if flag == IMPOSSIBLE else flag for flag in found.flags]
     amount, length_s = found.amount, seconds(closed_ns - opened_ns)
-    if isinstance(amount, Amount) and amount.low is not None:
-        shown_j = amount.low + scope.sensor.error_w(amount.value / length_s) * length_s
-        flags += [ABOVE_LIMIT] if above_limit(scope, shown_j, length_s) else []
+    if isinstance(amount, Amount):
+        amount = replace(amount, composition={scope.method: amount.value})
+        if amount.low is not None:
+            shown_j = amount.low + scope.sensor.error_w(amount.value / length_s) * length_s
+            flags += [ABOVE_LIMIT] if above_limit(scope, shown_j, length_s) else []
     return amount, found.coverage, (*flags, *_tested(scope))
+
+
+def corrected(scope: Scope, found: Outcome, length_s: float) -> Outcome:
+    """An energy with the gain and offset of its sensor undone, where a meter card knows them from a reference.
+
+    The bound is that of the corrected reading: the card's sensor has what the reference itself leaves open.
+    """
+    value, coverage, flags = found
+    if not isinstance(value, Amount) or (scope.scale == 1 and scope.shift_w == 0):
+        return found
+    shift_j = scope.shift_w * length_s
+
+    def right(joules: float) -> float:
+        return max(0.0, scope.scale * joules + shift_j)
+
+    joules = right(value.value)
+    share = joules / value.value if value.value > 0 else 0.0
+    parts = {method: part * share for method, part in value.composition.items()} if share else {scope.method: joules}
+    low, high = (None if end is None else right(end) for end in (value.low, value.high))
+    return Amount(joules, value.unit, parts, low, high), coverage, flags
 
 
 def held_against_power(
@@ -93,11 +115,23 @@ def held_against_power(
     else:
         less, more = _unseen(scope, scope.sensor, value, seconds(closed_ns - opened_ns))
         flags = (*flags, UNSEEN)
-    return replace(value, low=value.low * min(less, 1.0), high=value.high * max(more, 1.0)), coverage, flags
+    step_j = _step_j(name, scope.sensor, polls, opened_ns, closed_ns)
+    low = max(0.0, min(value.low * less, value.low - step_j))
+    return replace(value, low=low, high=max(value.high * more, value.high + step_j)), coverage, flags
+
+
+def _step_j(name: str, sensor: PowerSensor, polls: Sequence[Poll], opened_ns: int, closed_ns: int) -> float:
+    """What one step of the power may add to a counter, or take: all that the sensor did not see of one update."""
+    around_ns = nanoseconds(2 * sensor.update_s + sensor.lag_s + sensor.lag_error_s)
+    first = bisect.bisect_left(polls, opened_ns - around_ns, key=itemgetter(0))
+    last = bisect.bisect_right(polls, closed_ns + around_ns, key=itemgetter(0))
+    read = [shown for _, watts in polls[first:last] if (shown := watts.get(name)) is not None]
+    return (max(read) - min(read)) * (1 - sensor.seen) * sensor.update_s if read else 0.0
 
 
 def _tested(scope: Scope) -> tuple[str, ...]:
-    return () if scope.card else (NOT_TESTED,)
+    """Flags a sensor that nobody tested; a simulated one is what it was told to be."""
+    return () if scope.card or scope.method is Method.SIMULATED else (NOT_TESTED,)
 
 
 def _estimated(

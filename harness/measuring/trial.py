@@ -21,7 +21,8 @@ from harness.discovery.guard import devices as checked_devices
 from harness.discovery.guard import expect, json_mapping, made, naming, title
 from harness.discovery.registry import Registry
 from harness.errors import HarnessError
-from harness.machine import fingerprint, leftovers
+from harness.executor import SPAWN
+from harness.machine import fingerprint
 from harness.machine.device_locks import device_locks
 from harness.measuring import cool_down, plausibility
 from harness.measuring.channel import Channel
@@ -33,6 +34,7 @@ from harness.measuring.node_meters import open_on
 from harness.measuring.opening import build_backend, open_meters
 from harness.measuring.window import Ledger, OpenWindow, measure, rest
 from harness.meter import MeterContext
+from harness.options import Options
 from harness.planning.named_offers import hardware_meters
 from harness.planning.point import Point
 from harness.records.files import side_car_sizes
@@ -47,9 +49,12 @@ STABLE_OVER = 5
 
 
 class Trial:
-    """One trial, from its job to its measurement."""
+    """One trial, from its job to its measurement; `start` says how its process came to be."""
 
-    def __init__(self, folder: Path, job: Mapping[str, Any], registry: Registry, messenger: Messenger) -> None:
+    def __init__(
+        self, folder: Path, job: Mapping[str, Any], registry: Registry, messenger: Messenger, *, start: str = SPAWN
+    ) -> None:
+        self.start = start
         self.folder = folder
         self.job = job
         self.registry = registry
@@ -73,11 +78,24 @@ class Trial:
     def _waiting(self, message: Mapping[str, object]) -> None:
         self.messenger.send("waiting", **{key: value for key, value in message.items() if key != "type"})
 
+    def make(self) -> None:
+        """Makes workload, backend and meters and drops them, which imports what they need; what fails is not told.
+
+        Only where all of them are `fork_safe`. A trial that fails for it fails in a process of its own, and says why.
+        """
+        asked = [("workload", self.point.workload, self.point.options)]
+        asked += [("backend", self.point.backend.name, self.point.backend.options)]
+        asked += [("meter", choice.name, choice.options) for choice in self.meters]
+        for kind, name, options in asked:
+            with contextlib.suppress(Exception):
+                spec = self.registry.get(kind, name).spec
+                spec.factory(spec.options.model_validate(dict(options)))
+
     def run(self) -> Measurement:
         """Runs the trial; raises what backend, workload or core raise."""
         backend = build_backend(self.point.backend, self.registry)
         options = self.spec.options.model_validate(dict(self.point.options))
-        workload: Workload = made(self.offer, "workload", options, Workload)
+        workload = self.make_workload(options)
         try:
             self.phase("open")
             seed = self.point.seed * 1_000_003 + int(self.job["trial"])
@@ -93,8 +111,16 @@ class Trial:
                 measured = self._measured(backend, workload, (*found, *more), seed)
         finally:
             faults = [*closed(workload, self.workload), *closed(backend, self.backend)]
-        faults += [f"left {name!r} running, which was ended" for name in leftovers.end_descendants()]
-        return replace(measured, flags=(*measured.flags, *faults))
+        return replace(measured, flags=(*measured.flags, *faults, *self.left_running()))
+
+    def make_workload(self, options: Options) -> Workload:
+        """The work, made with its options."""
+        made_of_it: Workload = made(self.offer, "workload", options, Workload)
+        return made_of_it
+
+    def left_running(self) -> list[str]:
+        """What is to be said of processes that the work started and did not end."""
+        return []
 
     def _measured(self, backend: Backend, workload: Workload, devices: tuple[Device, ...], seed: int) -> Measurement:
         context = TrialContext(
@@ -104,6 +130,7 @@ class Trial:
             cache=Path(self.job["cache"]),
             progress=lambda text, done: self.phase("prepare", text, done),
             log=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - the worker's log
+            suite_folder=Path(self.point.suite_file or "-").absolute().parent,
         )
         meter_context = MeterContext(node=self.job["node"], devices=devices, pid=os.getpid())
         reading, silent = open_meters(self.meters, self.registry, meter_context)
@@ -135,7 +162,7 @@ class Trial:
             trial=self.job["trial"],
             point=self.job["point"],
             started_utc=self.started_utc,
-            environment=fingerprint.environment(),
+            environment={**fingerprint.environment(), "start": self.start},
             backend={"name": self.point.backend.name, **described},
             devices=devices,
             plugins=self.registry.versions(),
@@ -148,13 +175,13 @@ class Trial:
             conditions=(*conditions, *(self._judged(seen) for seen in cool_down.conditions(rested))),
             validation=tuple(validation),
             why_zero=json_mapping(workload.why_zero(), self.workload, "why_zero"),
-            flags=(*faults, *self._notable(warm_up)),
+            flags=(*faults, *self.notable(warm_up)),
             side_cars=written,
             rest=rested,
             loads=tuple(self.load.loads),
         )
 
-    def _notable(self, warm_up: WarmUp) -> tuple[str, ...]:
+    def notable(self, warm_up: WarmUp) -> tuple[str, ...]:
         """What a reader of this trial must know, besides faults."""
         foreign = self.point.options.get("trust_remote_code") is True
         return (

@@ -221,7 +221,7 @@ def measure(
     for name, begun, ended in window.marks:
         start = meters.utc_s(begun.ns)
         ledger.spans.append(Span(name=name, window=window.index, start_ns=begun.ns, end_ns=ended.ns, start_utc_s=start))
-        ledger.readings += meters.energies(begun, ended, name, window.index)
+        ledger.readings += meters.energies(begun, ended, name, window.index, period_s=period_s)
     meters.forget(closed)
     ledger.uses += [WindowUse(window=window.index, use=use) for use in window.uses]
     _write(ledger.items, window.items)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from typing import Any
 
+from harness.backend import BackendSpec
 from harness.discovery.registry import Registry, load_plugins
 from harness.hookspecs import PROJECT_NAME
 from harness.meter import MeterSpec
@@ -68,6 +69,16 @@ def fetch_key(point: Point, registry: Registry) -> str:
     spec: WorkloadSpec = registry.get("workload", point.workload).spec
     chosen = {name: point.options.get(name) for name in spec.fetched_by}
     return hashlib.sha256(canonical([point.workload, chosen]).encode()).hexdigest()[:12] if chosen else ""
+
+
+def forkable(point: Point, registry: Registry) -> bool:
+    """Whether a trial of a point may be forked: its plugins say so, and it reads no energy or models all of it."""
+    workload: WorkloadSpec = registry.get("workload", point.workload).spec
+    meters = [registry.get("meter", choice.name).spec for choice in point.meters]
+    opened = [spec for spec in meters if isinstance(spec, MeterSpec)]
+    backend: BackendSpec = registry.get("backend", point.backend.name).spec
+    safe = workload.fork_safe and backend.fork_safe and all(spec.fork_safe for spec in opened)
+    return safe and (workload.modelled or not opened)
 
 
 def named_in(job: Mapping[str, Any]) -> list[NamedOffer] | None:

@@ -28,9 +28,10 @@ def checked(
     """
     assert spec.check is not None
     try:
-        context = {SUITE_FOLDER: Path(suite_file).absolute().parent}
-        options = spec.options.model_validate(dict(raw), context=context)
-        found = list(spec.check(options)) if here else []
+        folder = Path(suite_file).absolute().parent
+        options = spec.options.model_validate(dict(raw), context={SUITE_FOLDER: folder})
+        said = list(spec.check(options, folder)) if here else []
+        found = [OptionFault("", each) if isinstance(each, str) else each for each in said]
         return dict(options.model_dump(mode="json", by_alias=True)), found
     except Exception as error:
         message = f"the check of workload {spec.name!r} failed: {type(error).__name__}: {error}"

@@ -350,7 +350,9 @@ class _Planner:
         here = self.probes is not None
         options, found = checked(setting.spec, setting.plugin, raw, suite.file, here=here)
         for fault in found:
-            told = suite.document.error(place((fault.option,)), fault.message, accepted=fault.accepted, hint=fault.hint)
+            told = suite.document.error(
+                place((fault.option,) if fault.option else ()), fault.message, accepted=fault.accepted, hint=fault.hint
+            )
             if str(told) not in map(str, self.errors):
                 self.errors.append(told)
         return None if found else options

@@ -121,10 +121,21 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A point that cannot run here, and why."""
+    """A point that cannot run here, and why.
+
+    Attributes:
+        point: as planned.
+        reason: in words.
+        failed: whether that is not known, since what was asked did not answer in time: no skip but a failure.
+    """
 
     point: Point
     reason: str
+    failed: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values: what a run's description says of it."""
+        return {"label": self.point.label, "reason": self.reason, **({"failed": True} if self.failed else {})}
 
 
 @dataclass(frozen=True, slots=True)

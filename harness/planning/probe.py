@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,15 @@ class Prober:
 
     def __init__(self) -> None:
         self._backends: dict[str, list[Device] | Unavailable] = {}
+        self.late: set[str] = set()
+        """What was said of probes that did not answer in time."""
 
     def backend(self, choice: Choice) -> list[Device] | Unavailable:
         """The devices that a trial on this backend would get, or why there are none."""
         question = {"backend": {"name": choice.name, "options": dict(choice.options)}}
         key = json.dumps(question, sort_keys=True, default=str)
         if key not in self._backends:
-            answer = ask_probe(question)
+            answer = self._asked(question)
             self._backends[key] = (
                 Unavailable(str(answer["unavailable"]))
                 if "unavailable" in answer
@@ -50,10 +52,16 @@ class Prober:
         question = {
             "workloads": [{"id": point.id, "name": point.workload, "options": dict(point.options)} for point in asked]
         }
-        answer = ask_probe(question)
+        answer = self._asked(question)
         if "unavailable" in answer:
             return {point.id: str(answer["unavailable"]) for point in asked}
         return {str(key): str(reason) for key, reason in answer["reasons"].items()}
+
+    def _asked(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        answer = ask_probe(question)
+        if answer.get("late"):
+            self.late.add(str(answer["unavailable"]))
+        return answer
 
 
 def plan_probed(suites: Sequence[Suite], registry: Registry, *, remote: Collection[str] = ()) -> Plan:
@@ -70,13 +78,13 @@ def plan_probed(suites: Sequence[Suite], registry: Registry, *, remote: Collecti
     elsewhere = expand(there, registry) if there else Plan([], [])
     planned = expand(here, registry, prober.backend) if here or not there else Plan([], [])
     reasons = prober.workloads(planned.points, registry)
+    unable = [Skipped(point, reasons[point.id]) for point in planned.points if point.id in reasons]
     return replace(
         planned,
         points=[*(point for point in planned.points if point.id not in reasons), *elsewhere.points],
         skipped=[
-            *planned.skipped,
-            *elsewhere.skipped,
-            *(Skipped(point, reasons[point.id]) for point in planned.points if point.id in reasons),
+            replace(each, failed=any(said in each.reason for said in prober.late))
+            for each in (*planned.skipped, *elsewhere.skipped, *unable)
         ],
     )
 

@@ -263,10 +263,26 @@ def side_car_sizes(streams: Iterable[IO[str]]) -> dict[str, int]:
     return found
 
 
-def check_side_cars(folder: Path, measurement: Measurement) -> None:
-    """Raises MeasurementError where a side-car is not as long as it was when the measurement was written."""
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, as a manifest holds it."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_side_cars(folder: Path, measurement: Measurement, manifest: Mapping[str, str] | None = None) -> None:
+    """Raises MeasurementError where a trial's files are not what they were when its measurement was written.
+
+    Args:
+        folder: of the trial.
+        measurement: which holds the size of each side-car.
+        manifest: file -> digest, where the trial was sent to a store; of its files that lie here.
+    """
     for name, size in measurement.side_cars.items():
         path = folder / name
         found = path.stat().st_size if path.exists() else 0
         if found != size:
             raise MeasurementError(f"holds {found} bytes where the trial wrote {size}", where=str(path))
+    for name, wanted in (manifest or {}).items():
+        path = folder / name
+        if path.exists() and digest(path) != wanted:
+            raise MeasurementError("is not what its writer sent", where=str(path))

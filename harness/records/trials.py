@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import MeasurementError, UsageError
+from harness.executor import SPAWN
 from harness.quantity import Amount, Method, Unavailable, Value
 from harness.records.files import load_record, records_of
 from harness.records.metric import ABOVE_IDLE, POWERS, RATE, Metric, base_name, idle_measured
@@ -28,6 +29,7 @@ RUNNER_KEYS: Final = (
     "variables",
     "devices",
     "drivers",
+    "start",
 )
 """What two measurements must share before one may be judged by the other, unless other keys are declared."""
 _OF_ONE_RUN: Final = frozenset({"load_1min", "cpu_mhz", "packages", "locks"})
@@ -177,10 +179,20 @@ def cards(measurement: Measurement) -> list[str]:
     return sorted(f"{device.kind} {device.name} {device.uuid}" for device in measurement.devices)
 
 
+def start_of(measurement: Measurement) -> str:
+    """How the process of a trial came to be: `fork` or `spawn`; empty where that cannot have a part in the numbers.
+
+    Records that do not say it were all made by fresh processes. Modelled numbers do not depend on the process.
+    """
+    modelled = any(span.modelled for span in measurement.windows)
+    return "" if modelled else str(measurement.environment.get("start", SPAWN))
+
+
 def runner(measurement: Measurement) -> dict[str, Any]:
     """The fingerprint of what a trial ran on, as JSON values; `RUNNER_KEYS` are some of its keys."""
     environment = {key: value for key, value in measurement.environment.items() if key not in _OF_ONE_RUN}
     plain = {**environment, "devices": cards(measurement), "drivers": drivers(measurement)}
+    plain["start"] = start_of(measurement)
     return dict(json.loads(json.dumps(plain, default=str)))
 
 

@@ -13,7 +13,7 @@ from harness.records.paths import RUN
 from harness.records.record import Record
 from harness.records.summary import RunReport
 from harness.reporting.tables import Item, Section, Table
-from harness.reporting.wording import counted, listed, percent
+from harness.reporting.wording import counted, listed, percent, sensor_error
 from harness.units import si
 
 CHECK_LIMIT: Final = 0.05
@@ -132,7 +132,7 @@ def coverage(report: RunReport) -> Section | None:
             if not reading.primary or reading.span != "window" or reading.scope not in scopes:
                 continue
             scope = scopes[reading.scope]
-            gain = "not known" if scope.gain is None else f"± {percent(scope.gain)}"
+            gain = sensor_error(scope)
             key = (reading.scope, reading.meter, scope.method.value, gain, scope.note)
             before = least.get(key)
             known = [share for share in (before, reading.coverage) if share is not None]

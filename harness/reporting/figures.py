@@ -14,6 +14,7 @@ from typing import Any, Final
 from harness.quantity import Amount, Unavailable
 from harness.records.summary import PointReport, RunReport, Summary, summarise
 from harness.reporting import heat
+from harness.reporting.tables import csv_cells
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,12 +137,13 @@ def to_json(reports: Sequence[RunReport]) -> str:
 def to_csv(reports: Sequence[RunReport]) -> str:
     """A table of all figures of some runs; the composition is written `counter=0.82; estimated=0.18`."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
     for report in reports:
         for figure in figures(report):
             parts = "; ".join(f"{method}={share:.6g}" for method, share in figure.composition.items())
-            writer.writerow(_values(figure) | {"composition": parts})
+            values = _values(figure) | {"composition": parts}
+            writer.writerow(csv_cells(values[name] for name in COLUMNS))
     return stream.getvalue()
 
 

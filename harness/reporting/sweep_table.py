@@ -14,7 +14,7 @@ from harness.costing.recost import Columns, Row
 from harness.costing.settings import Combinations, shown
 from harness.quantity import Amount, Value
 from harness.reporting.markdown import escape
-from harness.reporting.tables import Section, Table
+from harness.reporting.tables import Section, Table, csv_cells
 from harness.reporting.wording import Footnotes
 from harness.units import si
 
@@ -88,7 +88,8 @@ class CsvTable(SweepTable):
         names = [
             text for name, _ in self.cells(nothing) for text in (name, f"{name}.low", f"{name}.high", f"{name}.method")
         ]
-        self._writer.writerow(["run", "trial", "point", *self.combinations.keys, *names, "missing", "flags"])
+        headings = ["run", "trial", "point", *self.combinations.keys, *names, "missing", "flags"]
+        self._writer.writerow(csv_cells(headings))
 
     def add(self, row: Row) -> None:
         """Writes one line."""
@@ -103,9 +104,8 @@ class CsvTable(SweepTable):
                 if value is not None:
                     missing.setdefault(value.reason, []).append(name)
         why = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in missing.items())
-        self._writer.writerow(
-            [row.run, row.trial_id, row.label, *self.swept(row), *numbers, why, "; ".join(_doubts(row))]
-        )
+        cells = [row.run, row.trial_id, row.label, *self.swept(row), *numbers, why, "; ".join(_doubts(row))]
+        self._writer.writerow(csv_cells(cells))
 
     def finish(self, ranking: Sequence[str]) -> None:
         """Writes nothing: the file holds rows and headings only."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+from harness.errors import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +34,21 @@ class Section:
     table: Table | None = None
     items: Sequence[Item] = ()
     paragraphs: Sequence[str] = ()
+
+
+_FORMULA: Final = ("=", "+", "-", "@")
+"""How a cell begins that a spreadsheet works out: it may open a program or send what stands beside it."""
+
+
+def csv_cells(row: Iterable[object]) -> list[object]:
+    """The cells of a CSV row: a text that a spreadsheet would work out begins with an apostrophe; numbers stay.
+
+    Example:
+        >>> csv_cells(["=1+1", "@a", "-", -3.5, None])
+        ["'=1+1", "'@a", '-', -3.5, None]
+    """
+    return [_cell(printable(cell)) if isinstance(cell, str) else cell for cell in row]
+
+
+def _cell(text: str) -> str:
+    return f"'{text}" if len(text) > 1 and text.lstrip().startswith(_FORMULA) else text

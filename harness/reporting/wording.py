@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
+from harness.errors import printable
 from harness.quantity import Amount, Method
 from harness.records.summary import Summary
 from harness.reporting.intervals import mean_interval
+from harness.sample import Scope
 from harness.units import number, prefix_of, si
 
 LEAST_ITEMS = 20
@@ -18,13 +21,12 @@ SPREAD_EXPLAINED = (
 
 
 def clean(text: object) -> str:
-    """Text without control characters, so that a label or a log can neither colour nor move the terminal."""
+    """Text of one line with control characters as escapes: a label or a log can neither colour nor move a terminal."""
     whole = str(text)
-    if whole.isprintable():
-        return whole
-    return "".join(
-        char if char.isprintable() else " " if char in "\t\r\n" else "\N{REPLACEMENT CHARACTER}" for char in whole
-    )
+    return whole if whole.isprintable() else printable(whole.translate(_BLANKS), keep="")
+
+
+_BLANKS: Final = str.maketrans("\t\r\n", "   ")
 
 
 def percent(share: float) -> str:
@@ -105,3 +107,11 @@ class Footnotes:
     def texts(self) -> list[str]:
         """The notes, in order."""
         return [f"({number}) {reason}" for reason, number in self._numbers.items()]
+
+
+def sensor_error(scope: Scope) -> str:
+    """The error of a scope's sensor, as instruments are specified: `± 10 % ± 20 W`, `± 5 %`, or `not known`."""
+    if scope.sensor is None:
+        return "not known" if scope.gain is None else f"± {percent(scope.gain)}"
+    offset_w = scope.sensor.offset_w
+    return f"± {percent(scope.sensor.gain)}" + (f" ± {si(offset_w, 'W')}" if offset_w else "")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,28 +15,26 @@ from platformdirs import user_cache_path
 
 from harness.discovery.registry import Registry
 from harness.errors import HarnessError
-from harness.executor import Executor, Job, Outcome, costing_command
+from harness.executor import Executor, Job, Outcome
 from harness.machine.device_locks import DeviceHeldError
-from harness.planning.named_offers import Offers, fetch_key, offers_of
+from harness.planning.named_offers import Offers, fetch_key, forkable, offers_of
 from harness.planning.point import Point, canonical
 from harness.records.files import load_measurement, make_folder, write_json
-from harness.records.paths import COSTING_LOG, FAILURE, JOB, LOG, MEASUREMENT, RUN
+from harness.records.paths import FAILURE, JOB, LOG, MEASUREMENT, RUN
 from harness.running.executor_choice import LOCAL, Chosen
 from harness.running.expected_time import asked_s, remember
 from harness.running.fail_fast import FailFast
+from harness.running.finishing import finish
 from harness.running.order import Scheduled, SideBySide, further, schedule
 from harness.running.precision import Known, known
-from harness.running.run_folder import planned_points
 from harness.running.tally import STATUSES, Tally
 
-FULL_BYTES = 1 << 20
-"""A disk with less room than this is the likely reason for whatever went wrong on it."""
-_SHARE: Final = 100
-"""Trials that are worth a process of their own for costing."""
+INTERRUPTED_COSTING_S: Final = 5.0
+"""How long an interrupted run costs its finished trials: GitHub ends a cancelled job 7.5 s after it told it to end."""
 
 
 Watcher = Callable[[Mapping[str, object]], None]
-"""Told what happens: `trial` (started), `progress`, `waiting`, `finished`, `note`."""
+"""Told what happens: `trial` (started), `progress`, `waiting`, `finished`, `interrupted`, `note`."""
 
 
 class Run:
@@ -53,6 +49,8 @@ class Run:
         watcher: is told what happens; from one thread at a time.
         elsewhere: suite's name -> the executor of its points, where that is another.
         keep: is given the folder of each trial that ended, and the run's when all is written.
+        costing: scores and costs the trials of a folder and returns what went wrong, or an empty string; by default
+            `finish`, in child processes.
         timed: whether trials run here, one after another, so that what they take tells what others will take.
         fail_fast: says which trials are not begun after others failed.
     """
@@ -68,6 +66,7 @@ class Run:
         watcher: Watcher,
         elsewhere: Mapping[str, Executor] | None = None,
         keep: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005 - a folder keeps what is written to it
+        costing: Callable[[Path], str] | None = None,
         timed: bool = False,
         fail_fast: FailFast | None = None,
     ) -> None:
@@ -81,6 +80,7 @@ class Run:
         self.timed = timed
         self.fail_fast = FailFast() if fail_fast is None else fail_fast
         self.tally = Tally()
+        self._costing = costing
         self.precision: list[Known] = []
         self._overheads: list[tuple[str, float]] = []
         self._watcher = watcher
@@ -94,18 +94,25 @@ class Run:
             self._watcher(event)
 
     def execute(self) -> Tally:
-        """Runs what is missing, finishes the records, writes `run.json`. Ctrl-C ends the workers and keeps the rest."""
+        """Runs what is missing, finishes the records, writes `run.json`.
+
+        An interruption (Ctrl-C, and what the command line makes one) ends the workers and keeps the rest: the run's
+        status is on the disk first, then finished trials are costed for a while, and `--resume` does what is left.
+        """
         executors = list({id(each): each for each in (self.executor, *self.elsewhere.values())}.values())
         try:
             self._rounds(executors)
         except KeyboardInterrupt:
-            self.tally.interrupted = True
+            self._interrupted()
         except DeviceHeldError as error:  # the other trials would wait for it too
             self.tally.failed.append(str(error))
         finally:
             for executor in executors:
                 self._told(executor.close)
-        self._finish()
+        try:
+            self._finish()
+        except KeyboardInterrupt:
+            self._interrupted()
         self._close_run_file()
         self.keep(self.folder)
         for fault in self.registry.tell(
@@ -119,6 +126,11 @@ class Run:
         ):
             self.watcher({"type": "note", "text": fault})
         return self.tally
+
+    def _interrupted(self) -> None:
+        self.tally.interrupted = True
+        self._close_run_file()
+        self.watcher({"type": "interrupted"})
 
     def _rounds(self, executors: Sequence[Executor]) -> None:
         """Runs what every point has in any case, then round by round the points that are not known well enough yet."""
@@ -188,7 +200,8 @@ class Run:
         if job is None:
             modelled = self.registry.get("workload", due.point.workload).spec.modelled
             offers, fetch = offers_of(due.point, self.registry), fetch_key(due.point, self.registry)
-            job = prepare(self.folder, due, offers=offers, fetch=fetch, measured=not modelled)
+            safe = forkable(due.point, self.registry)
+            job = prepare(self.folder, due, offers=offers, fetch=fetch, measured=not modelled, fork_safe=safe)
             with self._lock:
                 self._prepared[due.trial_id] = job
         return job
@@ -262,12 +275,14 @@ class Run:
             self.watcher({"type": "note", "text": fault})
 
     def _finish(self) -> None:
-        """Scores and costs in a child process, so that what it imports stays out of this one."""
+        """Scores and costs, in a child process by default, so that what it imports stays out of this one."""
         self.watcher({"type": "progress", "phase": "costing", "text": "", "done": None})
         begun = time.monotonic()
-        fault = finish(self.folder)
-        each_s = (time.monotonic() - begun) / max(1, len(self._overheads))
-        remember((workload, seconds + each_s) for workload, seconds in self._overheads)
+        limit_s = INTERRUPTED_COSTING_S if self.tally.interrupted else None
+        fault = self._costing(self.folder) if self._costing else finish(self.folder, limit_s=limit_s)
+        if not self.tally.interrupted:
+            each_s = (time.monotonic() - begun) / max(1, len(self._overheads))
+            remember((workload, seconds + each_s) for workload, seconds in self._overheads)
         self._overheads.clear()
         if fault:
             self.tally.failed.append(fault)
@@ -276,7 +291,7 @@ class Run:
         path = self.folder / RUN
         described = json.loads(path.read_text(encoding="utf-8"))
         described["finished_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
-        described["skipped"] += self.tally.skipped
+        described["skipped"] += [each for each in self.tally.skipped if each not in described["skipped"]]
         if self.precision:
             described["precision"] = [each.to_json() for each in self.precision]
         described["status"] = "interrupted" if self.tally.interrupted else "failed" if self.tally.exit_code else "ok"
@@ -318,7 +333,15 @@ def start(
     )
 
 
-def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, fetch: str = "", measured: bool = True) -> Job:
+def prepare(
+    run: Path,
+    due: Scheduled,
+    *,
+    offers: Offers | None = None,
+    fetch: str = "",
+    measured: bool = True,
+    fork_safe: bool = False,
+) -> Job:
     """Makes the folder of a trial, empty but for what its worker reads, and the job to hand to an executor.
 
     Args:
@@ -327,6 +350,7 @@ def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, fetch: s
         offers: plugin specs that the trial needs, by plugin; a worker that is not told imports every plugin.
         fetch: stands for what the work needs from elsewhere, see `fetch_key`.
         measured: whether the trial measures this machine.
+        fork_safe: whether its process may be forked, see `named_offers.forkable`.
     """
     folder = run / due.trial_id
     shutil.rmtree(folder, ignore_errors=True)
@@ -353,44 +377,5 @@ def prepare(run: Path, due: Scheduled, *, offers: Offers | None = None, fetch: s
         label=due.point.label,
         requires=due.point.requires,
         measured=measured,
+        fork_safe=fork_safe,
     )
-
-
-def finish(folder: Path, *, again: bool = False) -> str:
-    """Scores and costs a run's trials in child processes; returns what went wrong, or an empty string.
-
-    Many trials that no scorer judges are shared out among the processors; a scorer's model is loaded once.
-
-    Args:
-        folder: of the run.
-        again: also those that have a record, which is replaced only by a complete new one.
-    """
-    trials = sum(1 for _ in folder.glob(f"*/{MEASUREMENT}"))
-    parts = 1 if trials < 2 * _SHARE or _scored(folder) else min(trials // _SHARE, os.cpu_count() or 1)
-    flags = ["--again"] if again else []
-    with (folder / COSTING_LOG).open("ab") as log:
-        children = [
-            subprocess.Popen(
-                costing_command(folder, *flags, "--part", f"{part}/{parts}"),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-            for part in range(parts)
-        ]
-        try:
-            failed = [child.wait() for child in children]
-        finally:
-            for child in children:
-                child.kill()
-                child.wait()
-    full = "; the disk is full" if shutil.disk_usage(folder).free < FULL_BYTES else ""
-    return f"scoring or costing failed, see {folder / COSTING_LOG}{full}" if any(failed) else ""
-
-
-def _scored(folder: Path) -> bool:
-    """Whether a point of a run has a scorer; True where the plan cannot be read."""
-    try:
-        return any(point.scorers for point in planned_points(folder))
-    except HarnessError:
-        return True

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.discovery.registry import Registry
 from harness.errors import MeasurementError, UsageError
@@ -17,7 +17,9 @@ from harness.planning.point import Plan, Point
 from harness.planning.secrecy import redacted, redacted_command
 from harness.records.files import make_folder, write_json
 from harness.records.paths import PLAN, RUN, checked_name
-from harness.running.executor_choice import Chosen, stored
+
+if TYPE_CHECKING:
+    from harness.running.executor_choice import Chosen
 
 
 def new_run_id(suites: Iterable[str], now: datetime | None = None) -> str:
@@ -67,7 +69,7 @@ def create(
                 {"id": point.id, "label": point.label, "suite": point.suite, "trials": point.trials}
                 for point in plan.points
             ],
-            "skipped": [{"label": skipped.point.label, "reason": skipped.reason} for skipped in plan.skipped],
+            "skipped": [skipped.to_json() for skipped in plan.skipped],
             "executors": {suite: chosen.to_json() for suite, chosen in (executors or {}).items()},
             "provenance": _without_secrets(provenance or {}),
             "status": "running",
@@ -93,7 +95,14 @@ def reopen(folder: Path) -> tuple[list[Point], int]:
 
 def executors_of(folder: Path, registry: Registry) -> dict[str, Chosen]:
     """Suite's name -> where its points ran, of an earlier run."""
+    from harness.running.executor_choice import stored  # what a suite is, is imported where one is meant
+
     return stored(_description(folder).get("executors"), registry)
+
+
+def skips_of(folder: Path) -> list[dict[str, Any]]:
+    """What a run did not measure: `label`, `reason`, and `failed` where a probe did not answer in time."""
+    return [dict(each) for each in _description(folder).get("skipped") or ()]
 
 
 def planned_points(folder: Path) -> list[Point]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from harness.errors import HarnessError, MeasurementError, UsageError
-from harness.records.files import load_measurement, load_record, read_lines
+from harness.records.files import check_side_cars, load_measurement, load_record, read_lines
 from harness.records.paths import (
     DRIVER,
     DRIVER_LOCK,
@@ -20,6 +21,7 @@ from harness.records.paths import (
     INDEX,
     ITEMS,
     JOB,
+    MANIFEST,
     MEASUREMENT,
     RECORD,
     RESERVED,
@@ -30,6 +32,7 @@ from harness.storing import index, views
 from harness.storing.places import open_store
 from harness.storing.remote.index import listed as documents_listed
 from harness.storing.remote.store import RemoteStore
+from harness.storing.remote.upload import read_manifest
 from harness.storing.store import Store
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
@@ -119,13 +122,12 @@ def _check_run(store: Store, run: str) -> Iterator[Finding]:
             yield Finding(name, "a file that a killed process did not finish; it is never read", fault=False)
         elif path.name == RECORD:
             yield from _check_record(path.parent, name)
+        elif path.name == MEASUREMENT:
+            yield from _check_measurement(path.parent, name)
         elif path.name == JOB and not any((path.parent / done).exists() for done in _ENDED):
             yield Finding(trial, "half-written; `harness run --resume` measures it again", fault=False)
-        elif path.name == MEASUREMENT and not (path.parent / RECORD).exists():
-            yield Finding(trial, "measured and not costed; `harness run --resume` makes its record", fault=False)
     if isinstance(store, RemoteStore):
-        for pending in store.pending(run):
-            yield Finding(pending, "not in the store; `harness store push` sends it")
+        yield from remote_faults(store, run)
 
 
 _ENDED: Final = (MEASUREMENT, FAILURE)
@@ -145,6 +147,49 @@ def _check_record(folder: Path, name: str) -> Iterator[Finding]:
                 pass
     except (MeasurementError, OSError) as error:
         yield Finding(name, str(error))
+
+
+def _check_measurement(folder: Path, name: str) -> Iterator[Finding]:
+    if not (folder / RECORD).exists():
+        what = "measured and not costed; `harness run --resume` makes its record"
+        yield Finding(str(PurePosixPath(name).parent), what, fault=False)
+    try:
+        check_side_cars(folder, load_measurement(folder))
+    except (MeasurementError, OSError) as error:
+        yield Finding(name, str(error))
+
+
+def remote_faults(store: RemoteStore, run: str) -> Iterator[Finding]:
+    """What of a run a store behind a URL has lost or changed, by its own listing and the manifests of its trials."""
+    there = store.files.tree(run)
+    pending = store.pending(run)
+    for path in pending:
+        yield Finding(path, "not in the store; `harness store push` sends it")
+    known = store.journal(run).read()
+    for path in sorted(there):
+        if PurePosixPath(path).name != MANIFEST:
+            continue
+        folder = str(PurePosixPath(path).parent)
+        manifest = read_manifest(store.files.read(path))
+        if not manifest:
+            yield Finding(path, "is no manifest: what the trial's writer sent is not known")
+        for name, wanted in manifest.items():
+            file = f"{folder}/{name}"
+            if file in there:
+                as_sent = file in known and known[file].token == there[file].token
+                if not as_sent and hashlib.sha256(store.files.read(file) or b"").hexdigest() != wanted:
+                    yield Finding(file, "is not what its writer sent: it was changed in the store")
+            elif file not in pending:
+                yield Finding(file, "is gone from the store; `harness store push`, where it was measured, mends it")
+        yield from _changed_here(store.folder / folder, manifest, path)
+
+
+def _changed_here(folder: Path, manifest: Mapping[str, str], name: str) -> Iterator[Finding]:
+    if (folder / MEASUREMENT).exists():
+        try:
+            check_side_cars(folder, load_measurement(folder), manifest)
+        except (MeasurementError, OSError) as error:
+            yield Finding(name, str(error))
 
 
 def _index_faults(store: Store) -> Iterator[Finding]:
@@ -195,7 +240,7 @@ def push(place: str, runs: Sequence[str]) -> Iterator[str]:
             continue
         try:
             for path in [store.folder / name] if name not in RESERVED else sorted((store.folder / name).iterdir()):
-                store.send(path)
+                store.send(path, look=True)
         except HarnessError as error:
             faults.append(str(error))
             continue

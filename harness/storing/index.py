@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Final, Self
@@ -91,11 +91,13 @@ class Sources:
         indexed: files of the index, one a run.
         plain: folders of runs that could not be indexed, because a record does not read.
         missing: runs that were indexed only now.
+        damaged: documents of these runs that do not read, and why.
     """
 
     indexed: Sequence[Path]
     plain: Sequence[Path]
     missing: Sequence[str] = ()
+    damaged: Mapping[Path, str] = field(default_factory=dict)
 
 
 class Builder:
@@ -151,6 +153,17 @@ class Builder:
             temporary.unlink(missing_ok=True)
         return final
 
+    def damaged(self, run: Path, documents: Iterable[str]) -> dict[Path, str]:
+        """The documents of a run that do not read as the views read them, each asked by itself, and why."""
+        found = {}
+        for document in sorted(documents):
+            self._database.execute(views.table_of_all())
+            try:
+                self._fill(run, [document])
+            except views.errors() as error:
+                found[run / document] = views.said(error)
+        return found
+
     def _fill(self, run: Path, documents: Sequence[str]) -> None:
         records = [path for path in documents if path != RUN]
         groups = [(RUN, [RUN])] if RUN in documents else []
@@ -192,15 +205,17 @@ def sources_of_folder(folder: Path, runs: Sequence[str], *, rebuild: bool = Fals
     if not missing:
         return Sources(indexed, [])
     plain = []
+    damaged: dict[Path, str] = {}
     with Builder([folder, *homes]) as builder:
         for run, documents in missing.items():
             made = _build_in(builder, homes, folder / run, documents)
             forget(path for _, path in standing.get(run, ()) if path != made)
             if made is None:
                 plain.append(folder / run)
+                damaged |= builder.damaged(folder / run, documents)
             else:
                 indexed.append(made)
-    return Sources(indexed, plain, list(missing))
+    return Sources(indexed, plain, list(missing), damaged)
 
 
 def _build_in(builder: Builder, homes: Sequence[Path], run: Path, documents: Mapping[str, str]) -> Path | None:

@@ -18,11 +18,14 @@ def open_store(place: str | Path) -> Store:
     """The store of that name: a folder, made when the first run is written, or a URL.
 
     Raises:
-        UsageError: a URL that is none, or whose protocol needs a package that is missing.
+        UsageError: a path that is a file, a URL that is none, or one whose protocol needs a package that is missing.
     """
     text = str(place)
     if not is_url(text):
-        return Store(Path(text))
+        folder = Path(text)
+        if folder.exists() and not folder.is_dir():
+            raise UsageError("this is no store but a file", where=text, accepted="a folder that runs are kept in")
+        return Store(folder)
     from harness.storing.remote.store import RemoteStore
 
     return RemoteStore(text)

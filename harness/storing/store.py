@@ -101,5 +101,8 @@ class Uploads:
     faults: tuple[str, ...] = ()
     """What could not be sent, and what to do about it."""
 
+    def hurry(self) -> None:
+        """Says that the run was interrupted: its end waits for the store no longer than an interrupted run may."""
+
     def push(self, folder: Path) -> None:
         """Takes note of a trial that ended, or of a run whose files are all written."""

@@ -213,6 +213,11 @@ def database(folders: Sequence[Path]) -> DuckDBPyConnection:
     return made
 
 
+def said(error: Exception) -> str:
+    """What duckdb says is wrong, without its hints at settings."""
+    return str(error).strip().splitlines()[0]
+
+
 def errors() -> type[Exception]:
     """What duckdb raises."""
     import duckdb

@@ -9,6 +9,8 @@ from harness.testing.checks import Checks as Checks
 from harness.testing.checks import NotTriedError as NotTriedError
 from harness.testing.fakes import FakeClock as FakeClock
 from harness.testing.fakes import PowercapTree as PowercapTree
+from harness.testing.in_process import InProcessExecutor as InProcessExecutor
+from harness.testing.in_process import cost_in_process as cost_in_process
 from harness.testing.machines import check_backend as check_backend
 from harness.testing.machines import check_executor as check_executor
 from harness.testing.meters import check_impact_meter as check_impact_meter
@@ -18,6 +20,7 @@ from harness.testing.nvml import FakeCard as FakeCard
 from harness.testing.nvml import FakeNvml as FakeNvml
 from harness.testing.offers import HEAVY_MODULES as HEAVY_MODULES
 from harness.testing.offers import check_offers as check_offers
+from harness.testing.waiting import until as until
 from harness.testing.workloads import RecordingWindow as RecordingWindow
 from harness.testing.workloads import check_determinism as check_determinism
 from harness.testing.workloads import check_scorer as check_scorer

@@ -58,6 +58,15 @@ def check_backend(spec: BackendSpec, options: Options, *, checks: Checks | None 
             backend.synchronize()
             backend.seed(0)
             json.dumps(dict(backend.fingerprint()), allow_nan=False)
+        with held.that("its load can be switched, or it says why it has none"):
+            _refuse(absent)
+            load = backend.load()
+            if isinstance(load, Unavailable):
+                raise NotTriedError(load.reason)
+            with load as running:
+                running.busy()
+                running.idle()
+                assert running.switch_s >= 0, f"switch_s is {running.switch_s}"
         with held.that("close() may be called twice"):
             backend.close()
             backend.close()

@@ -154,3 +154,15 @@ def test_the_command_shows_interval_first_and_p_values_only_in_the_details(store
     data = json.loads(said("--json"))
     assert data == json.loads(json.dumps(to_json(compare(first, second))))
     assert data["points"][0]["metrics"][0]["p_value"] is not None
+
+
+def test_forked_trials_beside_fresh_ones_are_named(stored_run: StoredRun) -> None:
+    fresh = stored_run("r1", {"a": STEADY})
+    forked = stored_run("r2", {"a": STEADY}, environment={"start": "fork"})
+    assert any('start: first "spawn", second "fork"' in note for note in compare(fresh, forked).notes)
+    for trial in ("t000", "t001"):
+        (fresh / f"aaaaaaaaaaa0-{trial}").rename(fresh / f"kept-{trial}")
+    for folder in forked.glob("*-t00[01]"):
+        folder.rename(fresh / folder.name)
+    (point,) = compare(fresh, fresh).points
+    assert "trials of the first started in several ways (fork, spawn): not alike" in point.notes

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.comparing.history import history, sparkline, to_json
-from harness.errors import MeasurementError, UsageError
+from harness.errors import UsageError
 from harness.records.metric import Metric
 
 StoredRun = Callable[..., Path]
@@ -106,7 +106,7 @@ def test_what_is_not_there_is_a_usage_error(stored_run: StoredRun, tmp_path: Pat
     with pytest.raises(UsageError, match="at least 2"):
         history(store, ENERGY, min_size=1)
     (store / "r1/run.json").write_text("{", encoding="utf-8")
-    with pytest.raises(MeasurementError, match=r"run\.json"):
+    with pytest.raises(UsageError, match=r"r1/run\.json: the run's description cannot be read"):
         history(store, ENERGY)
 
 
@@ -135,3 +135,18 @@ def test_the_command_draws_and_tables(stored_run: StoredRun) -> None:
     assert [len(series["runs"]) for series in data["series"]] == [20]
     short = CliRunner().invoke(app, [*arguments, "--min-size", "11"], catch_exceptions=False, env={"COLUMNS": "200"})
     assert "too short for a change point" in short.output
+
+
+def test_a_torn_record_is_named_and_the_rest_is_shown(make_run: Callable[..., Path]) -> None:
+    store = make_run("one", points=1, trials=2).parent
+    make_run("two", points=1, trials=1)
+    torn = next(store.glob("one/*/record.json"))
+    torn.write_text("{", encoding="utf-8")
+    (store / "three").mkdir()
+    (store / "three" / "run.json").write_text("{", encoding="utf-8")
+    arguments = ["history", "energy_j", "--store", str(store), "--json"]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    found = json.loads(done.stdout)
+    assert [run["trials"] for run in found["series"][0]["runs"]] == [1, 1]
+    assert [str(torn) in text or "three" in text for text in found["unread"]] == [True, True]
+    assert done.stderr.count("warning: not read and left out") == 2

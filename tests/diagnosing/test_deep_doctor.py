@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from harness.diagnosing import state as deep
 from harness.diagnosing.store_findings import store_findings
 from harness.machine.device_locks import LockPlace, device_locks, lock_file, lock_place
 from harness.running.driver_lock import driven
+from harness.testing import until
 
 StoredRun = Callable[..., Path]
 SANE = {"wall": 1_800_000_000.0, "monotonic": 100.0, "boot": 100.0}
@@ -101,9 +101,7 @@ def test_a_worker_with_its_driver_is_at_work_and_a_stopped_one_is_told(worker: s
     assert [(found.state, found.detail) for found in deep.worker_findings(mine)] == [("well", "1 at work")]
     assert worker.pid in [process.pid for _, process in deep.running_workers()]
     os.kill(worker.pid, 19)
-    deadline = time.monotonic() + 10
-    while mine[0][1].status() != psutil.STATUS_STOPPED and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: mine[0][1].status() == psutil.STATUS_STOPPED)
     (stopped,) = wrong(deep.worker_findings(mine))
     assert stopped.remedy == f"kill -CONT {worker.pid}"
 
@@ -121,10 +119,7 @@ def test_a_process_that_outlived_its_trial_is_wrong() -> None:
     environment = {**os.environ, "HARNESS_TRIAL": "/runs/a/t000"}
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment)
     try:
-        deadline = time.monotonic() + 10
-        while not (found := list(deep.stray_findings())) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        (stray,) = [each for each in found if each.what == f"process {child.pid}"]
+        (stray,) = until(lambda: [each for each in deep.stray_findings() if each.what == f"process {child.pid}"])
     finally:
         child.kill()
         child.wait()

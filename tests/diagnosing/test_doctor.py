@@ -3,6 +3,9 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -14,15 +17,18 @@ from harness.backend import Backend, BackendSpec, Device
 from harness.builtin.simulated import METER as SIMULATED
 from harness.builtin.simulated import SimulatedAccelerator, SimulatedMeter, attach, detach
 from harness.diagnosing import survey as doctor
-from harness.diagnosing.card_runs import card_path, key_of, load_for, make_cards
+from harness.diagnosing.card_runs import Timing, backend_loads, card_path, key_of, load_for, make_cards
 from harness.diagnosing.load import CallableLoad
 from harness.errors import MeasurementError
 from harness.impact import ImpactMeter, ImpactMeterSpec
+from harness.machine import meter_card
 from harness.machine.meter_card import MeterCard
 from harness.meter import Meter, MeterContext, MeterSpec
 from harness.options import Options
 from harness.quantity import Method, Unavailable
+from harness.reporting.wording import sensor_error
 from harness.sample import Cumulative, Scope, Snapshot
+from harness.sensor import PowerSensor
 from harness.testing import FakeClock
 
 GPU = Device(kind="gpu", uuid="GPU-1", name="[red]H100[/red]")
@@ -285,8 +291,7 @@ def test_cards_are_made_kept_and_shown(tmp_path: Path) -> None:
             fake,
             [Device(kind="gpu", uuid="SIM-doctor", name="simulated")],
             loads=lambda _scope, _what: Switched(device.busy, device.idle, lambda: device.true_joules(clock())),
-            clock=clock,
-            sleep=clock.advance,
+            timing=Timing(clock, clock.advance),
             store=tmp_path / "cards",
         )
     finally:
@@ -304,6 +309,142 @@ def test_cards_are_made_kept_and_shown(tmp_path: Path) -> None:
     assert "simulated: a self-test says nothing about a model" in text
 
 
+class Loaded(Backend):
+    """A backend of one device whose load notes what is done to it."""
+
+    def __init__(self, uuid: str, load: object) -> None:
+        self.uuid, self.made, self.closed = uuid, load, 0
+
+    def open(self) -> Sequence[Device]:
+        if self.uuid == "gone":
+            raise MeasurementError("no such device")
+        return [Device(kind="gpu", uuid=self.uuid, name="some")]
+
+    def load(self) -> Any:
+        if isinstance(self.made, Exception):
+            raise self.made
+        return self.made
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_backend_lends_its_load_for_its_own_device_and_is_closed_after() -> None:
+    other, own, lost = Loaded("GPU-2", None), Loaded("GPU-1", nullcontext("load")), Loaded("gone", None)
+    found = backend_loads(
+        registry(backends={name: _of(each) for name, each in {"a": lost, "b": other, "c": own}.items()})
+    )("n0/gpu:GPU-1", Scope(method=Method.COUNTER, device="GPU-1"))
+    assert not isinstance(found, Unavailable)
+    with found as running:
+        assert running == "load"  # type: ignore[comparison-overlap]
+        assert (other.closed, own.closed) == (1, 0)
+    assert own.closed == 1
+
+
+@pytest.mark.parametrize("load", [Unavailable("none here"), ValueError("none here")])
+def test_why_a_backend_has_no_load_is_said(load: object) -> None:
+    backend = Loaded("GPU-1", load)
+    found = backend_loads(registry(backends={"a": _of(backend)}))(
+        "n0/gpu:GPU-1", Scope(method=Method.COUNTER, device="GPU-1")
+    )
+    assert isinstance(found, Unavailable)
+    assert "none here" in found.reason
+    assert backend.closed == 1
+
+
+def _of(backend: Backend) -> BackendSpec:
+    return BackendSpec(name="a", summary="", factory=lambda _: backend, probe=lambda _: [])
+
+
+@pytest.mark.parametrize("contains", [True, False])
+def test_a_reference_meter_calibrates_what_it_contains(tmp_path: Path, *, contains: bool) -> None:
+    clock = FakeClock()
+    device = SimulatedAccelerator(50.0, 300.0, 0.1, 0.1, "SIM-doctor", clock, phase_s=0.03)
+    attach(device)
+
+    class Outlet(Fake):
+        def read(self) -> Snapshot:
+            return Snapshot(clock(), {"n0/host": 20.0 * clock.s + 1.25 * device.true_joules(clock())})
+
+    opened = {"n0/host" if contains else "n0/dram:0": Scope(method=Method.WALL, gain=0.01)}
+    fake = registry({"good": spec(Counting()), "wall": spec(Outlet(opened))})
+    fake.get = lambda _kind, name: fake.meters[name]
+    stream = io.StringIO()
+    try:
+        cards = make_cards(
+            Console(file=stream, width=120),
+            fake,
+            [Device(kind="gpu", uuid="SIM-doctor", name="simulated")],
+            loads=lambda _scope, _what: nullcontext(CallableLoad(device.busy, device.idle)),
+            timing=Timing(clock, clock.advance),
+            store=tmp_path,
+            named="good",
+            reference="wall",
+        )
+    finally:
+        detach("SIM-doctor")
+    if not contains:
+        assert cards == []
+        assert "does not contain n0/gpu:SIM-doctor" in stream.getvalue()
+        return
+    (card,) = cards
+    assert card.reference == "wall on n0/host"
+    assert card.scale == pytest.approx(1.25 / 1.1, rel=0.01)
+    assert card.shift_w == 0
+    assert card.sensor is not None
+    assert card.sensor.gain > 0.11
+    assert "of wall on n0/host" in stream.getvalue()
+    assert "sees all of the time" in stream.getvalue()
+
+
+def test_the_survey_lists_the_card_of_each_hardware_scope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter_card, "cards_folder", lambda: tmp_path)
+    scope = Scope(method=Method.COUNTER, tick_s=0.1, device="GPU-1")
+
+    def cards() -> list[str]:
+        fake = registry({"m": spec(Fake({"s": scope, "t": Scope(method=Method.ESTIMATED)}, _both()))})
+        return [row.card for row in doctor.survey(fake, [GPU], sleep=lambda _: None) if row.kind == "meter"]
+
+    assert cards() == ["none: `harness doctor --self-test` makes one", ""]
+    made = MeterCard(
+        key=key_of("s", scope, {}),
+        meter="m",
+        scope="s",
+        measured_utc=datetime.now(UTC).isoformat(),
+        update_period_s=0.1,
+        jitter_s=0.0,
+        poll_s=0.005,
+        smallest_increment_j=0.1,
+        idle_w=1.0,
+        busy_w=2.0,
+        read_median_s=1e-4,
+        read_p95_s=1e-4,
+        sampling_share=0.1,
+    )
+    path = card_path("m", "s", "GPU-1", tmp_path)
+    path.write_text(made.to_json())
+    assert cards()[0].startswith(f"{made.id}, valid until 20")
+    assert cards()[0].endswith("sensor not found")
+    path.write_text(replace(made, measured_utc=(datetime.now(UTC) - timedelta(days=40)).isoformat()).to_json())
+    assert "40 days old" in cards()[0]
+    path.write_text("{}")
+    assert "cannot be used" in cards()[0]
+
+
+def _both() -> list[Mapping[str, float | Cumulative | Unavailable]]:
+    return [{"s": 1.0, "t": 1.0}, {"s": 2.0, "t": 2.0}]
+
+
+def test_options_of_the_self_test_alone_are_refused() -> None:
+    from typer.testing import CliRunner
+
+    from harness.cli import app
+
+    done = CliRunner().invoke(app, ["doctor", "--reference", "wall"])
+    assert done.exit_code == 2
+    assert "--self-test" in done.output
+
+
 def test_a_device_without_a_load_has_no_card() -> None:
     found = load_for("n0/gpu:GPU-1", Scope(method=Method.COUNTER, device="GPU-1"))
     assert isinstance(found, Unavailable)
@@ -313,3 +454,16 @@ def test_a_device_without_a_load_has_no_card() -> None:
 def test_a_key_says_what_the_meter_does_not_tell() -> None:
     key = key_of("n0/cpu-package:0", Scope(method=Method.COUNTER), {})
     assert (key.device, key.driver, key.firmware, key.power_limit_w) == ("n0/cpu-package:0", "", "", None)
+
+
+@pytest.mark.parametrize(
+    ("scope", "said"),
+    [
+        (Scope(method=Method.COUNTER), "not known"),
+        (Scope(method=Method.COUNTER, gain=0.05), "± 5 %"),
+        (Scope(method=Method.COUNTER, sensor=PowerSensor(0.1, 0.1, 0.1, 20.0)), "± 10 % ± 20 W"),
+        (Scope(method=Method.COUNTER, gain=0.05, sensor=PowerSensor(0.1, 0.1, 0.02, 0.0)), "± 2 %"),
+    ],
+)
+def test_an_error_is_said_as_instruments_specify_it(scope: Scope, said: str) -> None:
+    assert sensor_error(scope) == said

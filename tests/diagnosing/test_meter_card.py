@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import bisect
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import psutil
 import pytest
 
 from harness import __version__
@@ -20,7 +21,7 @@ from harness.machine.meter_card import CardKey, MeterCard, stale
 from harness.meter import Meter, MeterContext
 from harness.quantity import Method, Unavailable
 from harness.sample import Scope, Snapshot
-from harness.testing import FakeClock
+from harness.testing import FakeClock, until
 
 SCOPE = "n0/gpu:GPU-1"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -348,27 +349,23 @@ def test_the_simulated_accelerator_is_what_it_claims_to_be(tick_s: float, gain_e
 # A load in a process of its own
 
 
-def test_a_process_is_busy_when_told() -> None:
-    with ProcessLoad() as load:
+def test_a_process_is_busy_when_told(tmp_path: Path) -> None:
+    steps = tmp_path / "steps"
+    steps.touch()
+    step = "os.write(steps, b'.')"
+    with ProcessLoad(step=step, setup=f"steps = os.open({str(steps)!r}, os.O_WRONLY | os.O_APPEND)") as load:
         (child,) = load._children
-        used = [_cpu_s(child.pid)]
-        for switch in (load.busy, load.idle):
-            switch()
-            time.sleep(0.05)
-            used.append(_cpu_s(child.pid))
-            time.sleep(0.3)
-            used.append(_cpu_s(child.pid))
-    assert used[2] - used[1] > 0.02
-    assert used[4] - used[3] <= 0.02
+        assert steps.stat().st_size == 0
+        for _ in range(2):
+            before = steps.stat().st_size
+            load.busy()
+            until(lambda before=before: steps.stat().st_size > before)
+            load.idle()
+            until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_SLEEPING)
+        done = steps.stat().st_size
+    assert steps.stat().st_size == done
     assert child.returncode == 0
     load.close()
-
-
-def _cpu_s(pid: int) -> float:
-    import psutil
-
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)
 
 
 def test_a_process_that_died_is_said_and_closed() -> None:

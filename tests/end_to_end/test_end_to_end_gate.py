@@ -11,14 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import psutil
 import pytest
+
+from harness.testing import until
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +92,7 @@ INSTALL = (
 )
 
 
-class Story:
+class Repository:
     """A repository with a small workload plugin, revisions `base`, `head` (60 % slower) and `broken`."""
 
     def __init__(self, folder: Path) -> None:
@@ -165,34 +165,24 @@ class Story:
 
 
 @pytest.fixture
-def story(tmp_path: Path) -> Iterator[Story]:
+def repository(tmp_path: Path) -> Iterator[Repository]:
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
-    made = Story(tmp_path)
+    made = Repository(tmp_path)
     yield made
     assert made.leftovers() == []
     # a worker whose parent is gone ends by itself, a moment later
-    wait_for(lambda: not [each for each in psutil.process_iter(["cmdline"]) if about(each, tmp_path)], 10)
+    until(lambda: not [each for each in psutil.process_iter(["cmdline"]) if about(each, tmp_path)])
 
 
 def about(process: psutil.Process, folder: Path) -> bool:
     return str(folder) in " ".join(process.info["cmdline"] or ())
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError("waited in vain")
-
-
-def test_a_slowdown_fails_the_build_and_names_the_case(story: Story, tmp_path: Path) -> None:
-    story.environment["GITHUB_STEP_SUMMARY"] = str(tmp_path / "step.md")
-    done = story.gate(
-        story.suite(kinds="short, long"),
+def test_a_slowdown_fails_the_build_and_names_the_case(repository: Repository, tmp_path: Path) -> None:
+    repository.environment["GITHUB_STEP_SUMMARY"] = str(tmp_path / "step.md")
+    done = repository.gate(
+        repository.suite(kinds="short, long"),
         *("--base", "base", "--head", "head", "--pairs", 6),
         *("--json", tmp_path / "out/gate.json", "--junit", tmp_path / "gate.xml", "--summary", tmp_path / "gate.md"),
     )
@@ -212,26 +202,26 @@ def test_a_slowdown_fails_the_build_and_names_the_case(story: Story, tmp_path: P
     assert "| regressed | naps: nap · kind=long" in (tmp_path / "gate.md").read_text()
 
 
-def test_the_same_revision_passes_a_wide_tolerance(story: Story) -> None:
-    done = story.gate(story.suite(), "--base", "base", "--head", "base", "--pairs", 5)
+def test_the_same_revision_passes_a_wide_tolerance(repository: Repository) -> None:
+    done = repository.gate(repository.suite(), "--base", "base", "--head", "base", "--pairs", 5)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PASS" in done.stdout
 
 
-def test_the_same_revision_never_fails_a_narrow_tolerance(story: Story) -> None:
-    done = story.gate(story.suite(tolerance="5%"), "--base", "base", "--head", "base", "--pairs", 5)
+def test_the_same_revision_never_fails_a_narrow_tolerance(repository: Repository) -> None:
+    done = repository.gate(repository.suite(tolerance="5%"), "--base", "base", "--head", "base", "--pairs", 5)
     assert done.returncode in {0, 3, 4}, done.stdout + done.stderr
 
 
-def test_a_head_that_crashes_could_not_be_measured(story: Story) -> None:
-    done = story.gate(story.suite(), "--base", "base", "--head", "broken", "--pairs", 5)
+def test_a_head_that_crashes_could_not_be_measured(repository: Repository) -> None:
+    done = repository.gate(repository.suite(), "--base", "base", "--head", "broken", "--pairs", 5)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "this revision is broken" in done.stdout
     assert "INVALID" in done.stdout
 
 
-def test_a_budget_that_ends_undecided_is_inconclusive(story: Story) -> None:
-    done = story.gate(story.suite(), "--base", "base", "--head", "base", "--budget", 0.01)
+def test_a_budget_that_ends_undecided_is_inconclusive(repository: Repository) -> None:
+    done = repository.gate(repository.suite(), "--base", "base", "--head", "base", "--budget", 0.01)
     assert done.returncode == 4, done.stdout + done.stderr
     assert "INCONCLUSIVE" in done.stdout
 
@@ -247,49 +237,58 @@ def test_a_budget_that_ends_undecided_is_inconclusive(story: Story) -> None:
     ],
 )
 def test_what_could_decide_nothing_is_a_usage_error(
-    story: Story, changes: dict[str, object], arguments: tuple[object, ...], said: str
+    repository: Repository, changes: dict[str, object], arguments: tuple[object, ...], said: str
 ) -> None:
-    done = story.gate(story.suite(**changes), *arguments)
+    done = repository.gate(repository.suite(**changes), *arguments)
     assert done.returncode == 2, done.stdout + done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_short_windows_are_not_gated(story: Story) -> None:
-    done = story.gate(story.suite(seconds=0.1), "--base", "base", "--head", "base", "--pairs", 5)
+def test_short_windows_are_not_gated(repository: Repository) -> None:
+    done = repository.gate(repository.suite(seconds=0.1), "--base", "base", "--head", "base", "--pairs", 5)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "too short to gate time" in done.stdout
 
 
-def test_an_environment_without_the_harness_is_told(story: Story) -> None:
-    command = story.command(story.suite(), "--base", "base", "--head", "base")
-    command[command.index("--install") + 1] = "{python} -m venv --without-pip {environment}"
+def test_an_environment_in_which_no_harness_works_is_told(repository: Repository) -> None:
+    command = repository.command(repository.suite(), "--base", "base", "--head", "base")
+    broken = "echo 'raise ImportError(\"too old\")' > $(echo {environment}/lib/python*/site-packages)/pydantic.py"
+    command[command.index("--install") + 1] = f"{{python}} -m venv --without-pip {{environment}} && {broken}"
     done = subprocess.run(
-        command, cwd=story.folder, env=story.environment, capture_output=True, text=True, timeout=100, check=False
+        command,
+        cwd=repository.folder,
+        env=repository.environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     assert done.returncode == 3, done.stdout + done.stderr
-    assert "has no working harness: ModuleNotFoundError: No module named 'harness'" in done.stderr
+    assert "has no working harness: ImportError: too old" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("during", ["installing", "measuring"])
-def test_nothing_is_left_after_an_interruption(story: Story, number: signal.Signals, during: str) -> None:
-    command = story.command(story.suite(), "--base", "base", "--head", "head", "--pairs", 5)
+def test_nothing_is_left_after_an_interruption(repository: Repository, number: signal.Signals, during: str) -> None:
+    command = repository.command(repository.suite(), "--base", "base", "--head", "head", "--pairs", 5)
     if during == "installing":
         command[command.index("--install") + 1] = "mkdir {environment} && sleep 100"
     process = subprocess.Popen(
         [sys.executable, "-c", HEEDS_CTRL_C, *command[3:]],
-        cwd=story.folder,
-        env=story.environment,
+        cwd=repository.folder,
+        env=repository.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     folder, pattern = (
-        (story.temporary, "harness-gate*/env-*") if during == "installing" else (story.store, "*/base/*/job.json")
+        (repository.temporary, "harness-gate*/env-*")
+        if during == "installing"
+        else (repository.store, "*/base/*/job.json")
     )
     try:
-        wait_for(lambda: list(folder.glob(pattern)))
+        until(lambda: list(folder.glob(pattern)))
         process.send_signal(number)
         output, _ = process.communicate(timeout=60)
     finally:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ import pytest
 
 from harness.quantity import Amount, Method, Unavailable
 from harness.records.files import load_record, records_of, trial_folders
+from harness.testing import until
 
 SUITE = """\
-suite: story
+suite: spin
 backend: {backend}
 meters: [{meters}]
 trials: {trials}
@@ -32,10 +32,21 @@ cases:
     matrix: {{{matrix}}}
 """
 
+# A shell starts its background jobs with SIGINT ignored; so would a driver be that is started by tests that are one.
+HEEDS_CTRL_C = """\
+import signal
 
-class Story:
-    def __init__(self, folder: Path) -> None:
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from harness.cli import main
+
+main()
+"""
+
+
+class User:
+    def __init__(self, folder: Path, in_process: Callable[..., subprocess.CompletedProcess[str]]) -> None:
         self.folder = folder
+        self.in_process = in_process
         self.store = folder / "store"
         self.environment = {
             **os.environ,
@@ -54,7 +65,7 @@ class Story:
             "options": "iterations: 2000",
             "matrix": "",
         }
-        path = self.folder / "story.yaml"
+        path = self.folder / "spin.yaml"
         path.write_text(SUITE.format(**{**values, **changes}), encoding="utf-8")
         return path
 
@@ -62,13 +73,21 @@ class Story:
         return [sys.executable, "-m", "harness", *map(str, arguments)]
 
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Within this process."""
+        return self.in_process(*arguments, environment=self.environment)
+
+    def run_alone(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(*arguments), env=self.environment, capture_output=True, text=True, timeout=120, check=False
         )
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.command(*arguments), env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, "-c", HEEDS_CTRL_C, *map(str, arguments)],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     @property
@@ -78,22 +97,12 @@ class Story:
 
 
 @pytest.fixture
-def story(tmp_path: Path) -> Iterator[Story]:
+def user(tmp_path: Path, harness_in_process: Callable[..., Any]) -> Iterator[User]:
     (tmp_path / "tmp").mkdir()
-    yield Story(tmp_path)
+    yield User(tmp_path, harness_in_process)
     for process in psutil.process_iter(["cmdline"]):
         command = " ".join(process.info["cmdline"] or ())
         assert not ("harness.worker" in command and str(tmp_path) in command), "a worker outlived its run"
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError("waited in vain")
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -107,10 +116,10 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
         return []
 
 
-def test_a_run_leaves_complete_records_and_a_table(story: Story) -> None:
-    done = story.run("run", story.suite(matrix="iterations: [2000, 4000]", options=""), "--store", story.store)
+def test_a_run_leaves_complete_records_and_a_table(user: User) -> None:
+    done = user.run_alone("run", user.suite(matrix="iterations: [2000, 4000]", options=""), "--store", user.store)
     assert done.returncode == 0, done.stdout + done.stderr
-    records = list(records_of(story.only_run))
+    records = list(records_of(user.only_run))
     assert len(records) == 4
     for record in records:
         energy, duration = record.totals["energy_j"], record.totals["duration_s"]
@@ -124,21 +133,21 @@ def test_a_run_leaves_complete_records_and_a_table(story: Story) -> None:
         assert all("short" in span.flags for span in record.measurement.windows)
         assert record.measurement.environment["packages"]["joule-harness"]
     assert "estimated" in done.stdout
-    assert str(story.only_run) in done.stdout
+    assert str(user.only_run) in done.stdout
     missing = {name: reason for report in records[0].measurement.meters for name, reason in report.missing.items()}
     assert missing or any(report.name == "rapl" for report in records[0].measurement.meters)
 
 
-def test_the_simulated_accelerator_is_labelled_simulated_and_bounded(story: Story) -> None:
-    suite = story.suite(
+def test_the_simulated_accelerator_is_labelled_simulated_and_bounded(user: User) -> None:
+    suite = user.suite(
         backend="{name: simulated, busy_w: 300, idle_w: 50, tick: 20ms}",
         meters="simulated",
         trials=1,
         seconds=1,
     )
-    done = story.run("run", suite, "--store", story.store)
+    done = user.run("run", suite, "--store", user.store)
     assert done.returncode == 0, done.stdout + done.stderr
-    (record,) = records_of(story.only_run)
+    (record,) = records_of(user.only_run)
     energy = record.totals["energy_j"]
     assert isinstance(energy, Amount)
     assert energy.label is Method.SIMULATED
@@ -150,10 +159,10 @@ def test_the_simulated_accelerator_is_labelled_simulated_and_bounded(story: Stor
     assert 50 * duration.value <= energy.value <= 300 * duration.value * 1.01
 
 
-def test_without_any_meter_energy_is_unavailable_and_never_zero(story: Story) -> None:
-    done = story.run("run", story.suite(meters="auto", trials=1), "--store", story.store)
+def test_without_any_meter_energy_is_unavailable_and_never_zero(user: User) -> None:
+    done = user.run("run", user.suite(meters="auto", trials=1), "--store", user.store)
     assert done.returncode == 0, done.stdout + done.stderr
-    (record,) = records_of(story.only_run)
+    (record,) = records_of(user.only_run)
     if not any(report.scopes for report in record.measurement.meters):
         assert isinstance(record.totals["energy_j"], Unavailable)
         assert isinstance(record.units["operation"].costs["energy_j"], Unavailable)
@@ -161,104 +170,103 @@ def test_without_any_meter_energy_is_unavailable_and_never_zero(story: Story) ->
         assert isinstance(rate, Amount)
 
 
-def test_a_crash_of_the_workload_fails_its_point_and_the_rest_goes_on(story: Story) -> None:
-    suite = story.suite(matrix="crash: [true, false]", trials=1)
-    done = story.run("run", suite, "--store", story.store)
+def test_a_crash_of_the_workload_fails_its_point_and_the_rest_goes_on(user: User) -> None:
+    suite = user.suite(matrix="crash: [true, false]", trials=1)
+    done = user.run_alone("run", suite, "--store", user.store)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "told to crash" in done.stderr
     assert "Traceback" not in done.stderr.replace("  | Traceback", "")
-    assert len(list(records_of(story.only_run))) == 1
-    failures = [json.loads(path.read_text()) for path in story.only_run.glob("*/failure.json")]
+    assert len(list(records_of(user.only_run))) == 1
+    failures = [json.loads(path.read_text()) for path in user.only_run.glob("*/failure.json")]
     assert len(failures) == 1
     assert any("RuntimeError" in line for line in failures[0]["log_tail"])
 
 
 @pytest.mark.slow
-def test_a_killed_worker_fails_that_trial_and_resume_runs_exactly_it(story: Story) -> None:
-    suite = story.suite(trials=3, seconds=2)
-    process = story.start("run", suite, "--store", story.store)
-    (worker,) = wait_for(lambda: workers(process))
+def test_a_killed_worker_fails_that_trial_and_resume_runs_exactly_it(user: User) -> None:
+    suite = user.suite(trials=3, seconds=2)
+    process = user.start("run", suite, "--store", user.store)
+    (worker,) = until(lambda: workers(process))
     worker.send_signal(signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 3, output
     assert "SIGKILL" in output
-    kept = {path.parent.name: path.stat().st_mtime_ns for path in story.only_run.glob("*/measurement.json")}
+    kept = {path.parent.name: path.stat().st_mtime_ns for path in user.only_run.glob("*/measurement.json")}
     assert len(kept) == 2
-    done = story.run("run", "--resume", story.only_run)
+    done = user.run_alone("run", "--resume", user.only_run)
     assert done.returncode == 0, done.stdout + done.stderr
-    now = {path.parent.name: path.stat().st_mtime_ns for path in story.only_run.glob("*/measurement.json")}
+    now = {path.parent.name: path.stat().st_mtime_ns for path in user.only_run.glob("*/measurement.json")}
     assert len(now) == 3
     assert kept.items() <= now.items()
-    assert len(list(records_of(story.only_run))) == 3
+    assert len(list(records_of(user.only_run))) == 3
 
 
-def test_ctrl_c_ends_the_worker_keeps_what_is_finished_and_exits_130(story: Story) -> None:
-    process = story.start("run", story.suite(trials=3, seconds=2), "--store", story.store)
-    wait_for(lambda: story.store.exists() and list(story.only_run.glob("*/measurement.json")), 60)
+def test_ctrl_c_ends_the_worker_keeps_what_is_finished_and_exits_130(user: User) -> None:
+    process = user.start("run", user.suite(trials=3, seconds=2), "--store", user.store)
+    until(lambda: list(user.store.glob("*/*/measurement.json")))
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert len(list(records_of(story.only_run))) >= 1
-    assert json.loads((story.only_run / "run.json").read_text())["status"] == "interrupted"
+    assert len(list(records_of(user.only_run))) >= 1
+    assert json.loads((user.only_run / "run.json").read_text())["status"] == "interrupted"
 
 
-def test_no_worker_outlives_a_killed_driver(story: Story) -> None:
-    process = story.start("run", story.suite(trials=1, seconds=30), "--store", story.store)
-    (worker,) = wait_for(lambda: workers(process))
+def test_no_worker_outlives_a_killed_driver(user: User) -> None:
+    process = user.start("run", user.suite(trials=1, seconds=30), "--store", user.store)
+    (worker,) = until(lambda: workers(process))
     process.kill()
     process.communicate(timeout=30)
-    wait_for(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
 
 
-def test_a_trial_over_its_limit_is_ended(story: Story) -> None:
-    suite = story.suite(trials=1, trial_limit="3s", seconds=60)
-    done = story.run("run", suite, "--store", story.store)
+def test_a_trial_over_its_limit_is_ended(user: User) -> None:
+    suite = user.suite(trials=1, trial_limit="3s", seconds=60)
+    done = user.run_alone("run", suite, "--store", user.store)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "longer than its limit of 3 s" in done.stderr
 
 
-def test_a_usage_error_names_file_and_line_without_traceback(story: Story) -> None:
-    suite = story.suite(options="iteration: 5")
-    done = story.run("run", suite, "--store", story.store)
+def test_a_usage_error_names_file_and_line_without_traceback(user: User) -> None:
+    suite = user.suite(options="iteration: 5")
+    done = user.run("run", suite, "--store", user.store)
     assert done.returncode == 2
-    assert "story.yaml:10" in done.stderr
+    assert "spin.yaml:10" in done.stderr
     assert "iterations" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_every_point_skipped_is_no_failure_and_says_so(story: Story) -> None:
-    suite = story.suite(matrix="")
+def test_every_point_skipped_is_no_failure_and_says_so(user: User) -> None:
+    suite = user.suite(matrix="")
     suite.write_text(suite.read_text().replace("  - workload: spin", "  - workload: spin\n    requires: {gpu: 64}"))
-    done = story.run("run", suite, "--store", story.store)
+    done = user.run("run", suite, "--store", user.store)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "every point was skipped" in done.stdout
     assert "skipped:" in done.stderr
 
 
-@pytest.mark.slow
-def test_scoring_again_gives_the_same_record(story: Story) -> None:
-    assert story.run("run", story.suite(trials=1), "--store", story.store).returncode == 0
-    (folder,) = trial_folders(story.only_run)
+def test_scoring_again_gives_the_same_record(user: User) -> None:
+    assert user.run("run", user.suite(trials=1), "--store", user.store).returncode == 0
+    (folder,) = trial_folders(user.only_run)
     before = load_record(folder)
-    assert story.run("score", story.only_run).returncode == 0
+    assert user.run("score", user.only_run).returncode == 0
     assert load_record(folder) == before
 
 
 @pytest.mark.slow
-def test_scoring_that_fails_leaves_the_record(story: Story) -> None:
-    assert story.run("run", story.suite(trials=1), "--store", story.store).returncode == 0
-    (folder,) = trial_folders(story.only_run)
+def test_scoring_that_fails_leaves_the_record(user: User) -> None:
+    assert user.run_alone("run", user.suite(trials=1), "--store", user.store).returncode == 0
+    (folder,) = trial_folders(user.only_run)
     before = load_record(folder)
     (folder / "items.jsonl").write_text("no JSON\n{}\n", encoding="utf-8")
-    done = story.run("score", story.only_run)
+    done = user.run_alone("score", user.only_run)
     assert done.returncode == 3
     assert "costing.log" in done.stderr
     assert load_record(folder) == before
 
 
-def test_markdown_report_comes_from_the_records_alone(story: Story) -> None:
-    assert story.run("run", story.suite(trials=1), "--store", story.store).returncode == 0
-    (story.folder / "story.yaml").unlink()
-    done = story.run("report", story.only_run, "--format", "md")
+def test_markdown_report_comes_from_the_records_alone(user: User) -> None:
+    assert user.run("run", user.suite(trials=1), "--store", user.store).returncode == 0
+    (user.folder / "spin.yaml").unlink()
+    done = user.run("report", user.only_run, "--format", "md")
     assert done.returncode == 0, done.stderr
     assert "| " in done.stdout

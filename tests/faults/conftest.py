@@ -1,4 +1,4 @@
-"""A place where runs go wrong: a store, an environment with a plugin of the test, real drivers and workers."""
+"""Fault injection: a store, an environment with a plugin of the test, drivers and workers, alone or in this process."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import psutil
 import pytest
 
 from harness.records.files import records_of
+from harness.testing import InProcessExecutor, cost_in_process
 
 SUITE = """\
 suite: {name}
@@ -36,7 +36,7 @@ GRACE_S = 10.0
 
 
 class Bench:
-    """Runs `harness` in a folder of its own.
+    """Runs `harness` in a folder of its own: `run` within this process, `run_alone` and `start` in processes.
 
     Attributes:
         folder: everything lies in it.
@@ -44,8 +44,9 @@ class Bench:
         environment: of every process.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, in_process: Callable[..., subprocess.CompletedProcess[str]]) -> None:
         self.folder = folder
+        self.in_process = in_process
         self.store = folder / "store"
         self.site = folder / "site"
         for name in ("site", "tmp"):
@@ -54,7 +55,7 @@ class Bench:
             **os.environ,
             "TMPDIR": str(folder / "tmp"),
             "XDG_CACHE_HOME": str(folder / "cache"),
-            "PYTHONPATH": str(self.site),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(self.site), os.environ.get("PYTHONPATH")))),
             "COLUMNS": "250",
         }
 
@@ -68,7 +69,7 @@ class Bench:
 
     def suite(self, **changes: object) -> Path:
         values: dict[str, object] = {
-            "name": "bad-day",
+            "name": "faults",
             "backend": "host",
             "meters": "tdp: {watts: 100}",
             "trials": 1,
@@ -86,6 +87,9 @@ class Bench:
         return [sys.executable, "-m", "harness", *map(str, arguments)]
 
     def run(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self.in_process(*arguments, environment={**self.environment, **environment}, plugins=self.site)
+
+    def run_alone(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(*arguments), env={**self.environment, **environment}, capture_output=True, text=True,
             timeout=180, check=False,
@@ -127,8 +131,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    yield Bench(tmp_path)
+def bench(tmp_path: Path, harness_in_process: Callable[..., Any]) -> Iterator[Bench]:
+    yield Bench(tmp_path, harness_in_process)
     found = [process for process in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(_words(process))]
     _, left = psutil.wait_procs(found, timeout=GRACE_S)  # a worker sees a moment later that its driver is gone
     for process in left:
@@ -139,20 +143,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def _words(process: psutil.Process) -> list[str]:
     words: list[str] = process.info["cmdline"] or []
     return words
-
-
-@pytest.fixture
-def wait_for() -> Callable[..., Any]:
-    def wait(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            found = condition()
-            if found:
-                return found
-            time.sleep(0.01)
-        raise AssertionError("waited in vain")
-
-    return wait
 
 
 @pytest.fixture
@@ -168,13 +158,13 @@ def workers_of() -> Callable[[subprocess.Popen[str]], list[psutil.Process]]:
 
 
 class Said:
-    """Stands for the worker's messages."""
+    """Hears a trial's messages."""
 
     def __init__(self) -> None:
-        self.messages: list[dict[str, object]] = []
+        self.messages: list[Mapping[str, object]] = []
 
-    def send(self, message: str, /, **content: object) -> None:
-        self.messages.append({"type": message, **content})
+    def hear(self, message: Mapping[str, object]) -> None:
+        self.messages.append(message)
 
     @property
     def reason(self) -> str:
@@ -188,10 +178,8 @@ Trial = tuple[Path, Said]
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Trial]:
     """Runs a trial in this process, with a plugin object beside the built-in ones: its folder, and what it said."""
-    from harness import builtin, worker
-    from harness.costing import coster as costing
+    from harness import builtin
     from harness.discovery.registry import Registry
-    from harness.machine import leftovers
     from harness.planning.point import Choice, Plan, Point
     from harness.planning.trial_rules import ForeignLoad, WarmUpRule, Windows
     from harness.running.order import Scheduled
@@ -201,11 +189,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
     registry = Registry()
     registry.register(builtin, "builtin", distribution="joule-harness", version="0")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(leftovers, "adopt_orphans", lambda: None)
-    monkeypatch.setattr(leftovers, "end_descendants", list)
-    monkeypatch.setattr(worker, "watch_parent", lambda: None)
-    monkeypatch.setattr(worker, "load_named", lambda _job: registry)
-    monkeypatch.setattr(costing, "load_plugins", lambda: registry)
+    executor = InProcessExecutor(registry)
 
     def run(plugin: object = None, *, store: Path | None = None, cost: bool = False, **changes: Any) -> Trial:
         if plugin is not None:
@@ -221,12 +205,11 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
         values["meters"] = changes.pop("meters", values["meters"])
         point = Point(**{**values, **changes})
         said = Said()
-        monkeypatch.setattr(worker, "Messenger", lambda: said)
         folder = create(store or tmp_path / "store", Plan([point], []), [], [], 0, name="run")
-        trial = prepare(folder, Scheduled(point, 0)).folder
-        worker.main(trial)
+        job = prepare(folder, Scheduled(point, 0))
+        executor.run(job, said.hear)
         if cost:
-            costing.main(folder)
-        return trial, said
+            cost_in_process(folder, registry=registry)
+        return job.folder, said
 
     return run

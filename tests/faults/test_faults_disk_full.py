@@ -20,6 +20,7 @@ from harness.errors import MeasurementError
 from harness.records.files import load_measurement, load_record, read_lines, write_atomically
 from harness.records.paths import ITEMS, MEASUREMENT, RECORD
 from harness.running.driver_lock import driven
+from harness.testing import until
 
 
 def _model() -> ModuleType:
@@ -115,12 +116,10 @@ def fill(folder: Path) -> Path:
             return ballast
 
 
-def test_a_run_on_a_disk_that_fills_up_is_resumed_when_there_is_room(
-    bench: Any, small_disk: Path, wait_for: Callable[..., Any]
-) -> None:
+def test_a_run_on_a_disk_that_fills_up_is_resumed_when_there_is_room(bench: Any, small_disk: Path) -> None:
     bench.store = small_disk / "store"
     driver = bench.start("run", bench.suite(trials=3, seconds=0.8), "--store", bench.store)
-    wait_for(lambda: bench.store.exists() and len(bench.measured()) == 1)
+    until(lambda: bench.store.exists() and len(bench.measured()) == 1)
     ballast = fill(small_disk)
     output, _ = driver.communicate(timeout=120)
     assert driver.returncode == 3, output

@@ -407,7 +407,7 @@ def test_plugins_that_misbehave_at_run_time_are_named_and_leave_nothing_behind(b
     suite = bench.suite(
         workload="loud", options="", matrix=f"kind: [{', '.join(kinds)}]", limits="{trial: 60s, memory: 600MB}"
     )
-    done = bench.run("run", suite, "--store", bench.store)
+    done = bench.run_alone("run", suite, "--store", bench.store)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "internal error" not in done.stderr
     assert "Traceback" not in done.stderr.replace("  | Traceback", "")
@@ -429,7 +429,7 @@ def test_plugins_that_misbehave_at_run_time_are_named_and_leave_nothing_behind(b
 
 def test_what_a_plugin_prints_at_import_gets_into_no_json(bench: Any) -> None:
     bench.plugin(LOUD)
-    done = bench.run("plan", bench.suite(), "--json")
+    done = bench.run_alone("plan", bench.suite(), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["points"]
     assert "PRINTED AT IMPORT" in done.stderr

@@ -17,6 +17,7 @@ from harness.planning.point import Choice, Plan, Point, Skipped
 from harness.planning.trial_rules import CoolDown
 from harness.running.resume import differences, resumed
 from harness.running.run_folder import create
+from harness.testing import until
 
 Workers = Callable[[subprocess.Popen[str]], list[psutil.Process]]
 
@@ -24,12 +25,10 @@ Workers = Callable[[subprocess.Popen[str]], list[psutil.Process]]
 @pytest.mark.parametrize(
     "victims", [pytest.param("worker", marks=pytest.mark.slow), pytest.param("driver", marks=pytest.mark.slow), "both"]
 )
-def test_after_a_kill_exactly_the_missing_trials_are_measured(
-    bench: Any, wait_for: Callable[..., Any], workers_of: Workers, victims: str
-) -> None:
+def test_after_a_kill_exactly_the_missing_trials_are_measured(bench: Any, workers_of: Workers, victims: str) -> None:
     driver = bench.start("run", bench.suite(trials=3, seconds=0.5), "--store", bench.store)
-    wait_for(lambda: bench.store.exists() and len(bench.measured()) == 1)
-    (worker,) = wait_for(lambda: workers_of(driver))
+    until(lambda: bench.store.exists() and len(bench.measured()) == 1)
+    (worker,) = until(lambda: workers_of(driver))
     if victims != "driver":
         worker.send_signal(signal.SIGKILL)
     if victims != "worker":
@@ -38,13 +37,13 @@ def test_after_a_kill_exactly_the_missing_trials_are_measured(
     if victims == "worker":
         assert driver.returncode == 3
         assert "the worker was killed by SIGKILL" in output
-    wait_for(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
     bench.resume()
 
 
-def test_a_run_has_one_driver(bench: Any, wait_for: Callable[..., Any]) -> None:
+def test_a_run_has_one_driver(bench: Any) -> None:
     driver = bench.start("run", bench.suite(seconds=20), "--store", bench.store)
-    wait_for(lambda: bench.store.exists() and list(bench.store.glob("*/.driver")))
+    until(lambda: bench.store.exists() and list(bench.store.glob("*/.driver")))
     done = bench.run("run", "--resume", bench.only_run)
     assert done.returncode == 2, done.stderr
     assert f"this run is already in progress, driven by process {driver.pid}" in done.stderr

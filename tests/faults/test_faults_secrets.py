@@ -92,7 +92,7 @@ def test_a_secret_in_a_suite_is_refused_and_not_repeated(bench: Any, option: str
     done = bench.run("run", bench.suite(workload="asking", options=option), "--store", bench.store, **ENVIRONMENT)
     assert done.returncode == 2, done.stderr
     assert "secret, and a suite goes into the records" in done.stderr
-    assert "suite.yaml:10:" in done.stderr
+    assert "suite.yaml:11:" in done.stderr
     assert "api_key_env" in done.stderr
     assert SECRET not in done.stdout + done.stderr
     assert not bench.store.exists()
@@ -193,6 +193,31 @@ def test_hostile_names_and_labels_stay_in_the_store(bench: Any) -> None:
     page = bench.folder / "page.html"
     assert bench.run("report", bench.only_run, "--format", "html", "--output", page).returncode == 0
     assert "<script>alert" not in page.read_text(encoding="utf-8")
+
+
+def test_a_hostile_label_cannot_steer_a_terminal(bench: Any) -> None:
+    suite = bench.suite()
+    hostile = json.dumps("=evil\x1b[2J\x07")
+    suite.write_text(suite.read_text().replace("  - workload: spin", f"  - workload: spin\n    name: {hostile}"))
+    done = bench.run("run", suite, "--store", bench.store)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = [done.stdout, done.stderr]
+    store, run = ("--store", bench.store), bench.only_run
+    for command in (
+        ("plan", suite),
+        ("report", run),
+        ("report", run, "--format", "md"),
+        ("report", run, "--format", "csv"),
+        ("query", "SELECT * FROM trials", *store),
+        ("history", "rate", "--per", "operation", *store),
+        ("store", "list", *store),
+        ("store", "check", *store),
+    ):
+        done = bench.run(*command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        said += [done.stdout, done.stderr]
+    assert not [text for text in said if "\x1b" in text or "\x07" in text]
+    assert r"evil\x1b[2J\x07" in said[0], "what it was is shown"
 
 
 def test_deep_json_in_a_store_is_an_error_and_no_crash(bench: Any, tmp_path: Path) -> None:

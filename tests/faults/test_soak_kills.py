@@ -164,6 +164,7 @@ def soak(folder: Path, points: int, kills: int) -> list[Lane]:
     return lanes
 
 
+@pytest.mark.slow
 def test_a_hundred_points_with_random_kills(tmp_path: Path) -> None:
     soak(tmp_path, 100, 12)
 

@@ -13,6 +13,7 @@ from harness.cli import app
 from harness.errors import MeasurementError, UsageError
 from harness.gating import baseline
 from harness.quantity import Amount, Method, Unavailable
+from harness.records.trials import RUNNER_KEYS, differing, load, same_runner
 
 StoredRun = Callable[..., Path]
 STEADY = [100.0, 101.0, 99.0, 100.5, 99.5]
@@ -107,7 +108,7 @@ def test_an_unknown_baseline_or_key_names_what_there_is(stored_run: StoredRun, t
 # The commands
 
 
-def test_the_commands_tell_one_story(stored_run: StoredRun, tmp_path: Path) -> None:
+def test_the_commands_agree(stored_run: StoredRun, tmp_path: Path) -> None:
     run = stored_run("r1", {"a": STEADY}, factor="grid-1")
     store = ["--store", str(tmp_path / "reports")]
     runner = CliRunner()
@@ -130,3 +131,16 @@ def test_the_commands_tell_one_story(stored_run: StoredRun, tmp_path: Path) -> N
     assert "no baseline is saved" in said("list")
     with pytest.raises(UsageError, match="there is no baseline 'main'"):
         said("rm", "main")
+
+
+def test_forked_trials_make_no_baseline_and_fit_none(stored_run: StoredRun) -> None:
+    """All trials of a fork server share one draw of what fresh processes draw each."""
+    forked = stored_run("r1", {"a": [100.0, 101.0]}, environment={"start": "fork"})
+    with pytest.raises(MeasurementError, match="forked from one process") as refused:
+        baseline.build("main", [forked])
+    assert refused.value.hint == "harness run --executor-option start=spawn"
+    fresh = baseline.build("main", [stored_run("r2", {"a": [100.0, 101.0]}, environment={"start": "spawn"})])
+    old = baseline.build("main", [stored_run("r3", {"a": [100.0, 101.0]})])
+    assert fresh.fingerprint["start"] == old.fingerprint["start"] == "spawn"
+    odd = differing(fresh.fingerprint, same_runner(load(forked), RUNNER_KEYS), RUNNER_KEYS)
+    assert odd["start"] == ("spawn", "fork")

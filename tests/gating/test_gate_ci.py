@@ -35,9 +35,9 @@ def stub(folder: Path, body: str) -> dict[str, str]:
     return {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
 
 
-def action(folder: Path, environment: dict[str, str], **inputs: str) -> tuple[int, str, str]:
-    """Runs the action's step; returns exit code, what it set, and standard error."""
-    (step,) = ACTION["runs"]["steps"]
+def action(folder: Path, environment: dict[str, str], number: int = 0, **inputs: str) -> tuple[int, str, str]:
+    """Runs a step of the action; returns exit code, what it set, and standard error."""
+    step = ACTION["runs"]["steps"][number]
     values = {name: str(given.get("default", "")) for name, given in ACTION["inputs"].items()}
     values.update({name.replace("_", "-"): value for name, value in inputs.items()})
     variables = {
@@ -48,14 +48,14 @@ def action(folder: Path, environment: dict[str, str], **inputs: str) -> tuple[in
     done = subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
         cwd=folder,
-        env={**environment, **variables, "GITHUB_OUTPUT": str(folder / "set")},
+        env={**variables, **environment, "GITHUB_OUTPUT": str(folder / "set")},
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
     said = (folder / "set").read_text() if (folder / "set").exists() else ""
-    return done.returncode, said, done.stderr
+    return done.returncode, said, done.stderr + (done.stdout if number else "")
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,97 @@ def test_the_action_passes_its_inputs_and_the_verdict_on(
     assert asked[:3] == ["gate", "a.yaml", "b.yaml"]
     assert asked[asked.index("--install") + 1] == "make; true"
     assert asked[asked.index("--budget") + 1] == "9"
+
+
+FAKE_GH = """\
+import json, os, sys
+from pathlib import Path
+said = sys.argv[1:]
+store = Path("comments.json")
+comments = json.loads(store.read_text())
+if os.environ.get("FORBIDDEN"):
+    sys.exit("gh: Resource not accessible by integration (HTTP 403)")
+assert said[0] == "api" and os.environ["GH_TOKEN"] == "secret"
+if "--jq" in said:
+    assert said[1:3] == ["--paginate", "repos/me/mine/issues/7/comments"], said
+    assert said[4] == ".[] | select(.body | startswith(env.marker)) | .id"
+    for number, body in comments.items():
+        if body.startswith(os.environ["marker"]):
+            print(number)
+else:
+    assert said[4] == "--field" and said[5].startswith("body=@")
+    made = {"PATCH": "repos/me/mine/issues/comments/", "POST": "repos/me/mine/issues/7/comments"}[said[2]]
+    assert said[3].startswith(made)
+    number = said[3].removeprefix(made) or str(100 + len(comments))
+    comments[number] = Path(said[5].removeprefix("body=@")).read_text()
+    store.write_text(json.dumps(comments))
+"""
+
+
+class Repository:
+    """A pull request whose comments a fake `gh` keeps."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "bin").mkdir()
+        gh = folder / "bin/gh"
+        gh.write_text(f"#!{sys.executable}\n{FAKE_GH}", encoding="utf-8")
+        gh.chmod(0o755)
+        (folder / "out").mkdir()
+        (folder / "comments.json").write_text(json.dumps({"1": "Looks good to me"}), encoding="utf-8")
+
+    @property
+    def comments(self) -> dict[str, str]:
+        return dict(json.loads((self.folder / "comments.json").read_text(encoding="utf-8")))
+
+    def comment(self, table: str | None, suites: str = "a.yaml", **variables: str) -> tuple[int, str]:
+        """Runs the commenting step over a gate's table; returns its exit code and all that it printed."""
+        if table is not None:
+            (self.folder / "out/gate.md").write_text(table, encoding="utf-8")
+        environment = {
+            **os.environ,
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            "GITHUB_REPOSITORY": "me/mine",
+            "GH_TOKEN": "secret",
+            "PULL_REQUEST": "7",
+            **variables,
+        }
+        code, _, said = action(self.folder, environment, 1, suites=suites, store="out")
+        return code, said
+
+
+def test_one_comment_is_written_and_kept_up_to_date(tmp_path: Path) -> None:
+    pull = Repository(tmp_path)
+    assert pull.comment("| regressed | parse | worse by +31 % |") == (0, "")
+    assert pull.comment("| pass | parse | worse by +0.1 % |") == (0, "")
+    assert pull.comments == {
+        "1": "Looks good to me",
+        "101": "<!-- joule-harness gate: a.yaml -->\n| pass | parse | worse by +0.1 % |",
+    }
+    pull.comment("of another gate", suites='b.yaml "$(touch broken)" -->')
+    assert len(pull.comments) == 3
+    assert not (tmp_path / "broken").exists()
+
+
+def test_a_comment_that_may_not_be_written_fails_no_build(tmp_path: Path) -> None:
+    pull = Repository(tmp_path)
+    code, said = pull.comment("a table", FORBIDDEN="1")
+    assert code == 0
+    assert "::warning::the comment was not written (gh: Resource not accessible by integration (HTTP 403))" in said
+    assert "pull-requests: write" in said
+
+
+def test_a_comment_fits_and_nothing_is_said_without_a_verdict(tmp_path: Path) -> None:
+    pull = Repository(tmp_path)
+    assert pull.comment(None) == (0, "")
+    assert len(pull.comments) == 1
+    pull.comment("x" * 200_000)
+    assert len(pull.comments["101"]) < 65_536
+
+
+def test_the_comment_is_for_pull_requests_and_can_be_left_out() -> None:
+    condition = ACTION["runs"]["steps"][1]["if"]
+    assert condition == "always() && inputs.comment == 'true' && github.event_name == 'pull_request'"
 
 
 def test_the_action_speaks_the_real_commands_language(tmp_path: Path) -> None:

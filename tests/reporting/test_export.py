@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from harness.reporting.figures import figures
 
 HOSTILE = 'point "a"\\b\n{x="y"} # EOF'
 MakeRun = Callable[..., Path]
+Harness = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def test_pytest_benchmark_compares_two_exports(make_run: MakeRun, tmp_path: Path) -> None:
@@ -113,17 +115,12 @@ def test_model_card_does_not_pass_a_part_for_the_whole(make_run: MakeRun) -> Non
         model_card(load(run))
 
 
-def harness(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "harness", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture
+def harness(harness_in_process: Harness) -> Harness:
+    return partial(harness_in_process, environment={"COLUMNS": "200"})
 
 
-def test_command_writes_the_file_or_says_what_it_takes(make_run: MakeRun, tmp_path: Path) -> None:
+def test_command_writes_the_file_or_says_what_it_takes(make_run: MakeRun, tmp_path: Path, harness: Harness) -> None:
     run = make_run(points=1, trials=2)
     done = harness("export", run, tmp_path / "metrics.txt", "--to", "openmetrics")
     assert (done.returncode, done.stdout) == (0, f"exported: {tmp_path / 'metrics.txt'}\n")

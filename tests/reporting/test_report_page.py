@@ -8,8 +8,8 @@ import io
 import json
 import statistics
 import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from harness.reporting.svg import Scale
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&]]>--></style></svg>\x1b[31m"
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 40
 MakeRun = Callable[..., Path]
+Harness = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 class Parsed(HTMLParser):
@@ -252,17 +253,12 @@ def test_images_inside_the_folder_are_shown_and_others_are_not(make_run: MakeRun
 # The command
 
 
-def harness(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "harness", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture
+def harness(harness_in_process: Harness) -> Harness:
+    return partial(harness_in_process, environment={"COLUMNS": "200"})
 
 
-def test_command_writes_the_page_into_the_run(make_run: MakeRun) -> None:
+def test_command_writes_the_page_into_the_run(make_run: MakeRun, harness: Harness) -> None:
     run = make_run()
     done = harness("report", run, "--format", "html")
     assert (done.returncode, done.stdout) == (0, f"report: {run}/report.html\n")
@@ -278,7 +274,9 @@ def test_command_writes_the_page_into_the_run(make_run: MakeRun) -> None:
         (["--open"], "--format html --open"),
     ],
 )
-def test_command_refuses_what_it_cannot_do(make_run: MakeRun, arguments: list[str], told: str) -> None:
+def test_command_refuses_what_it_cannot_do(
+    make_run: MakeRun, arguments: list[str], told: str, harness: Harness
+) -> None:
     done = harness("report", make_run(points=1, trials=1), *arguments)
     assert done.returncode == 2
     assert told in done.stderr
@@ -299,7 +297,9 @@ GATE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("measured", [True, False])
-def test_gate_page_shows_cells_and_both_sides(make_run: MakeRun, tmp_path: Path, measured: bool) -> None:
+def test_gate_page_shows_cells_and_both_sides(
+    make_run: MakeRun, tmp_path: Path, measured: bool, harness: Harness
+) -> None:
     gate = tmp_path / "gate"
     gate.mkdir()
     if measured:
@@ -319,14 +319,16 @@ def test_gate_page_shows_cells_and_both_sides(make_run: MakeRun, tmp_path: Path,
     assert "Verdict: regressed" in shown.stdout
 
 
-def test_broken_gate_file_is_named(tmp_path: Path) -> None:
+def test_broken_gate_file_is_named(tmp_path: Path, harness: Harness) -> None:
     (tmp_path / "gate.json").write_text("{}", encoding="utf-8")
     done = harness("report", tmp_path, "--format", "html")
     assert done.returncode == 3
     assert "gate.json" in done.stderr
 
 
-def test_a_gate_against_a_baseline_is_reported_with_its_own_run(make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_gate_against_a_baseline_is_reported_with_its_own_run(
+    make_run: MakeRun, tmp_path: Path, harness: Harness
+) -> None:
     run = make_run(points=1)
     verdict = {"verdict": "pass", "baseline": "main", "cells": [], "notes": ["compared with a stored baseline"]}
     (run / "gate.json").write_text(json.dumps(verdict), encoding="utf-8")

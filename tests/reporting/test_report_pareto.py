@@ -129,7 +129,7 @@ def test_one_point_or_no_quality_is_no_section(tmp_path: Path) -> None:
 numbers = st.integers(0, 5).map(float)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=8))
 def test_law_of_the_front(points: list[tuple[float, float]]) -> None:
     """Somebody is on the front; who is beaten is beaten by someone on it; who is on it is beaten by nobody."""

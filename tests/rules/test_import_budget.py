@@ -135,3 +135,16 @@ def test_every_plugin_has_an_entry_point() -> None:
 def test_the_measurement_can_see_a_heavy_import() -> None:
     answer = in_new_process("import json, sys, yaml\nprint(json.dumps({'modules': sorted(sys.modules)}))")
     assert imported(answer, NOT_FOR_HELP) == {"yaml"}
+
+
+def test_collecting_the_tests_imports_nothing_heavy() -> None:
+    """Who asks for a few tests by name does not wait for frameworks: fixtures import them."""
+    code = (
+        "import sys, pytest\n"
+        "pytest.main(['--collect-only', '-qq', '-m', ''])\n"
+        "print('heavy:', sorted({'torch', 'transformers', 'ray', 'scipy', 'statsmodels'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[-1] == "heavy: []"

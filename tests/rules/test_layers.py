@@ -41,7 +41,7 @@ def test_no_plugin_may_look_into_a_room() -> None:
     rooms = {f"harness.{path.parent.name}" for path in (ROOT / "harness").glob("*/__init__.py")}
     assert set(doors["source_modules"]) == set(plugin_packages())
     assert set(doors["forbidden_modules"]) == rooms - {"harness.testing"}
-    assert doors["ignore_imports"] == ["harness_pytest.energy -> harness.measuring.instrument"]
+    assert "ignore_imports" not in doors
 
 
 def test_the_top_floor_is_small() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -72,9 +73,9 @@ def test_the_command_line_goes_before_the_suite_and_the_suite_before_local(regis
     assert choose([own], registry)["own"] == Chosen("far", {"address": "a", "at_most": 2})
     over = choose([own], registry, Wish(settings=("at_most=3",)))
     assert over["own"].options == {"address": "a", "at_most": 3}
-    assert choose([own], registry, Wish(LOCAL))["own"] == Chosen(LOCAL, {"jobs": 1, "wait": None})
+    assert choose([own], registry, Wish(LOCAL))["own"] == Chosen(LOCAL, {"jobs": 1, "wait": None, "start": "auto"})
     assert choose([plain], registry, Wish("far", ("address=b:1",)))["plain"].options["address"] == "b:1"
-    assert choose([plain], registry, Wish(jobs=4))["plain"] == Chosen(LOCAL, {"jobs": 4, "wait": None})
+    assert choose([plain], registry, Wish(jobs=4))["plain"] == Chosen(LOCAL, {"jobs": 4, "wait": None, "start": "auto"})
 
 
 @pytest.mark.parametrize(
@@ -102,11 +103,14 @@ def test_what_is_wrong_is_told_where_it_stands(
 
 
 def test_a_resumed_run_keeps_its_executors_unless_told_otherwise(registry: Registry) -> None:
-    known = {"a": Chosen("far", {"address": "x", "at_most": 8}), "b": Chosen(LOCAL, {"jobs": 1, "wait": None})}
+    known = {
+        "a": Chosen("far", {"address": "x", "at_most": 8}),
+        "b": Chosen(LOCAL, {"jobs": 1, "wait": None, "start": "auto"}),
+    }
     assert Wish().over(["a", "b", "a"], known, registry) == known
     moved = Wish("far", ("address=y",)).over(["a", "b"], known, registry)
     assert {each.options["address"] for each in moved.values()} == {"y"}
-    assert Wish(LOCAL).over(["a"], known, registry) == {"a": Chosen(LOCAL, {"jobs": 1, "wait": None})}
+    assert Wish(LOCAL).over(["a"], known, registry) == {"a": Chosen(LOCAL, {"jobs": 1, "wait": None, "start": "auto"})}
     assert Wish().over(["new"], known, registry) == {"new": Chosen()}
 
 
@@ -509,3 +513,21 @@ def test_what_was_kept_from_before_a_resume_is_counted_apart(measured: bytes, tm
     ((kind, told),) = listening.heard
     assert kind == "run"
     assert told["run"]["trials"] == {"measured": 0, "invalid": 0, "failed": 0, "skipped": 0, "kept": 2}
+
+
+@pytest.mark.parametrize(
+    ("start", "measured", "variables", "forked"),
+    [("auto", False, {}, True), ("auto", True, {}, False), ("fork", True, {}, True), ("spawn", False, {}, False),
+     ("fork", False, {"PYTHONHASHSEED": "1"}, False)],
+)  # fmt: skip
+def test_which_trials_are_forked(
+    tmp_path: Path, start: Any, variables: dict[str, str], *, measured: bool, forked: bool
+) -> None:
+    """A variable set for a trial alone is read when an interpreter starts; of modelled work nothing depends on it."""
+    job = Job(
+        trial_id="t", folder=tmp_path, devices=(), timeout_s=1, silence_s=1, environment=variables, measured=measured,
+        fork_safe=True,
+    )  # fmt: skip
+    assert LocalExecutor(start=start)._may_fork(job) is (forked and sys.platform == "linux")
+    assert not LocalExecutor(start=start, python="/other/python")._may_fork(job)
+    assert not LocalExecutor()._may_fork(job)

@@ -83,7 +83,7 @@ def driven(folder: Path, points: list[Point], needed: dict[str, int], monkeypatc
         return Job(trial_id=due.trial_id, folder=folder / due.trial_id, devices=(), timeout_s=1, silence_s=1)
 
     monkeypatch.setattr(module, "known", known)
-    monkeypatch.setattr(module, "finish", lambda folder: "")
+    monkeypatch.setattr(module, "finish", lambda folder, *, limit_s: "")
     monkeypatch.setattr(run, "_job", job)
     monkeypatch.setattr(run, "_judge", lambda due, folder, outcome: ("measured", ""))
     monkeypatch.setattr(run, "_tell", lambda hook, **news: None)

@@ -21,7 +21,12 @@ from harness.statistics.assumptions import (
     tied_share,
 )
 
-scipy_stats = pytest.importorskip("scipy.stats")
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """SciPy is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global scipy_stats
+    scipy_stats = pytest.importorskip("scipy.stats")
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 6, 11, 34])

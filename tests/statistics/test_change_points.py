@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.statistics.change_points import ChangePoint, change_points, clearest_split
+from harness.statistics import change_points as module
+from harness.statistics.change_points import ChangePoint, _p_value, change_points, clearest_split
 
 SERIES = st.lists(st.floats(-100, 100, allow_nan=False), min_size=4, max_size=24)
 
@@ -102,3 +103,9 @@ def test_equal_series_give_equal_answers() -> None:
     series = [*noise(25, 10), *noise(25, 11, 1.5)]
     assert change_points(series) == change_points(list(series))
     assert all(math.isfinite(found.p_value) for found in change_points(series, seed=5))
+
+
+def test_a_p_value_that_is_just_the_wanted_one_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    clear = iter([1.0, *[0.0] * 98])
+    monkeypatch.setattr(module, "clearest_split", lambda segment, min_size: (1, next(clear)))
+    assert _p_value([[0.0, 1.0]], 1.0, 1, 99, 0.02, random.Random(0)) == 0.02

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from harness.records.files import records_of, trial_folders, write_json
 from harness.records.metric import Metric
 from harness.records.paths import BASELINES, DOCUMENTS, RUN
 from harness.running.run_folder import create, reopen
+from harness.storing.check import check, push
 from harness.storing.places import to_resume
 from harness.storing.remote import upload
 from harness.storing.remote.files import RemoteFiles, UnreachableError
@@ -514,3 +516,66 @@ def test_what_a_filesystem_says_is_shown_without_secrets(monkeypatch: pytest.Mon
     assert "SECRET" not in str(caught.value)
     assert "TOKENVALUE" not in str(caught.value)
     assert "SECRET" not in "".join(path.read_text() for path in tmp_path.rglob("*.txt"))
+
+
+@pytest.mark.parametrize("gone", ["measurement.json", "items.jsonl"])
+def test_what_is_removed_from_the_store_by_hand_is_found_and_sent_again(
+    open_mirror: Open, make_run: MakeRun, gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = open_mirror("a")
+    run = measured(here, make_run, "one", points=1, trials=2)
+    here.send(run)
+    assert not [each for each in check(here) if each.fault]
+    (name,) = (str(path.relative_to(here.folder)) for path in run.glob(f"*-t000/{gone}"))
+    here.files.remove(name)
+    assert [each.where for each in check(here) if each.fault] == [name]
+    elsewhere = open_mirror("b")
+    assert name in [each.where for each in check(elsewhere) if each.fault], "a machine without the mirror sees it too"
+    monkeypatch.setattr("harness.storing.check.open_store", lambda _: here)
+    assert list(push("a-url", [])) == [f"sent: {here.shown}/one: 1 files"]
+    assert not [each for each in check(here) if each.fault]
+    assert content(open_mirror("c").find("one")) == content(run)
+
+
+def test_what_is_changed_in_the_store_is_found(open_mirror: Open, make_run: MakeRun) -> None:
+    here = open_mirror("a")
+    run = measured(here, make_run, "one", points=1, trials=1)
+    here.send(run)
+    (path,) = run.glob("*/items.jsonl")
+    name = str(path.relative_to(here.folder))
+    here.files.put(name, path.read_bytes().replace(b"0", b"1"))
+    faults = [f"{each.where}: {each.what}" for each in check(here) if each.fault]
+    assert any("not what its writer sent" in each for each in faults), faults
+
+
+def test_a_store_that_loses_what_it_took_fails_the_run(open_mirror: Open, make_run: MakeRun) -> None:
+    here = open_mirror("a")
+    run = measured(here, make_run, "one", points=1, trials=1)
+    (lost,) = (str(path.relative_to(here.folder)) for path in run.glob("*/measurement.json"))
+    with here.sending(quiet=False) as uploads:
+        for folder in [*trial_folders(run), run]:
+            uploads.push(folder)
+        while lost not in here.files.tree("one"):
+            time.sleep(0.01)
+        here.files.remove(lost)
+    (fault,) = uploads.faults
+    assert f"took {lost} and does not have it" in fault
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+def test_clocks_that_differ_do_not_make_a_living_writer_dead(
+    open_mirror: Open, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, minutes: int
+) -> None:
+    living, second = open_mirror("a"), open_mirror("b")
+    run = measured(living, make_run, "one", points=1, trials=1)
+    (trial,) = trial_folders(run)
+    shutil.copytree(run, second.folder / "one")
+    for path in (second.folder / "one").glob("*/measurement.json"):
+        path.write_text(path.read_text("utf-8").replace("Example CPU", "Another CPU"), "utf-8")
+    living.files.claim(f"one/{trial.name}/manifest.json", b'{"measurement.json": "other"}')
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 60 * minutes)
+    with pytest.raises(UnreachableError, match="another writer has begun"):
+        second.upload("one")
+    assert abs(second.files.clock() - real()) < 60
+    assert all("clock" not in path for path in second.files.tree(""))

@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from harness.errors import MeasurementError
+from harness.records.files import digest
 from harness.records.paths import FAILURE, JOB, MANIFEST, MEASUREMENT, RECORD
 from harness.storing.local_files import stamp
 from harness.storing.remote.files import Entry, RemoteFiles
 from harness.storing.remote.mirror import Journal, Synced, unsent
-from harness.storing.remote.upload import OPEN, read_manifest, sealed
+from harness.storing.remote.upload import OPEN, read_manifest
 
 
 class Download:
@@ -80,13 +81,13 @@ class Download:
             return False
         return not (known and local and (local, entry.token) == (known.stamp, known.token))
 
-    def _bring(self, path: str, entry: Entry, digest: str) -> None:
+    def _bring(self, path: str, entry: Entry, wanted: str) -> None:
         target = self._folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
         try:
             self._files.download(path, temporary)
-            if digest and sealed(temporary) != digest:
+            if wanted and digest(temporary) != wanted:
                 raise MeasurementError(
                     f"{path} is not what its writer sent", where=self._files.url.shown, hint="harness store check"
                 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -220,6 +221,19 @@ class RemoteFiles:
             except FileExistsError:
                 return False
         return True
+
+    def clock(self) -> float:
+        """What time it is by the store's clock, which dates its files: this machine's may be minutes off."""
+        path = f"{_TEMPORARY}clock-{secrets.token_hex(4)}"
+        with self._asking("asking for the time"):
+            target = self._path("") + f"/{path}"
+            self._files.pipe_file(target, b"")
+            try:
+                self._files.invalidate_cache()
+                changed = self._entry(self._files.info(target)).changed
+            finally:
+                self._files.rm_file(target)
+        return time.time() if changed is None else changed
 
     def remove(self, path: str) -> None:
         """Removes a file, if it is there."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.records.paths import DOCUMENTS, INDEX, RECORD, RUN
-from harness.storing.index import Builder, Sources, basis, content, forget, intact, parts
+from harness.storing.index import Builder, Sources, basis, content, documents_of, forget, intact, parts
 from harness.storing.local_files import stamp
 from harness.storing.remote.files import Entry, RemoteFiles
 from harness.storing.remote.mirror import Journal
@@ -69,6 +69,7 @@ def sources_of_store(store: Remote, *, rebuild: bool = False) -> Sources:
     indexed: list[Path] = []
     plain: list[Path] = []
     missing: list[str] = []
+    damaged: dict[Path, str] = {}
 
     def find(run: str) -> tuple[str, Path | None, bool]:
         names = published.get(run, [])
@@ -83,11 +84,13 @@ def sources_of_store(store: Remote, *, rebuild: bool = False) -> Sources:
             indexed.append(path)
         elif (store.folder / run).is_dir():
             plain.append(store.folder / run)
+            with Builder([store.folder]) as builder:
+                damaged |= builder.damaged(store.folder / run, documents_of(store.folder / run))
         if made:
             missing.append(run)
         if rebuild:
             store.publish_index(run)
-    return Sources(indexed, plain, missing)
+    return Sources(indexed, plain, missing, damaged)
 
 
 def _bring(store: Remote, name: str) -> Path | None:

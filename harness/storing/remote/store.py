@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 WAIT_S: Final = 120.0
 """How long the end of a run, or another command that wrote something, waits for the store."""
+INTERRUPTED_WAIT_S: Final = 2.0
+"""Likewise at the end of a run that was interrupted; it has spent its time on costing."""
 
 
 class RemoteStore(Store):
@@ -103,27 +105,33 @@ class RemoteStore(Store):
 
     # Sending
 
-    def upload(self, path: str, *, replace: bool = False) -> None:
+    def upload(self, path: str, *, replace: bool = False, look: bool = False) -> None:
         """Sends what is pending below a folder of the mirror, once; raises UnreachableError or RefusedError."""
         top = path.partition("/")[0]
         withdraw = partial(self.withdraw_index, top)
-        Upload(self.files, self.folder, self.journal(top), replace=replace, before=withdraw).tree(path)
+        Upload(self.files, self.folder, self.journal(top), replace=replace, look=look, before=withdraw).tree(path)
 
     def pending(self, name: str) -> list[str]:
-        """What lies in the mirror below a name and was not sent."""
-        return Upload(self.files, self.folder, self.journal(name)).pending(name)
+        """What lies in the mirror below a name and is not in the store, by what the store itself lists."""
+        return Upload(self.files, self.folder, self.journal(name.partition("/")[0]), look=True).pending(name)
 
-    def send(self, path: Path, *, replace: bool = False) -> None:
-        """Sends what was written below a folder of the mirror; what is gone from it is removed from the store."""
+    def send(self, path: Path, *, replace: bool = False, look: bool = False) -> None:
+        """Sends what was written below a folder of the mirror; what is gone from it is removed from the store.
+
+        Args:
+            path: below `folder`.
+            replace: whether a record may replace another one.
+            look: also what was sent before and the store has lost since.
+        """
         name = str(path.relative_to(self.folder))
         if not path.exists():
             self.files.remove(name)
             return
         sender = Sender(quiet=False)
-        sender.add(partial(self.upload, name, replace=replace))
+        sender.add(partial(self.upload, name, replace=replace, look=look))
         if name.partition("/")[0] not in RESERVED:
             sender.add(partial(self.publish_index, name))
-        faults = self._ended(sender, path)
+        faults = self._ended(sender, path, self.wait_s)
         if faults:
             raise MeasurementError("; ".join(faults), where=self.shown)
 
@@ -136,18 +144,32 @@ class RemoteStore(Store):
         except BaseException:
             uploads.sender.finish(0)
             raise
-        uploads.faults = self._ended(uploads.sender, uploads.run)
+        uploads.faults = self._ended(uploads.sender, uploads.run, uploads.wait_s)
 
-    def _ended(self, sender: Sender, folder: Path | None) -> tuple[str, ...]:
-        left = sender.finish(self.wait_s)
+    def _ended(self, sender: Sender, folder: Path | None, wait_s: float) -> tuple[str, ...]:
+        left = sender.finish(wait_s)
         faults = list(sender.refused)
         if left:
-            why = sender.last_fault or f"{self.wait_s:g} s were too short"
+            why = sender.last_fault or f"{wait_s:g} s were too short"
             faults.append(
                 f"{self.shown} does not have all of {folder.name if folder else 'the run'}: {why}; nothing is lost: it "
                 f"lies in {folder}, and `harness store push --store URL` sends the rest"
             )
+        elif folder is not None and not faults:
+            faults += self._lost(folder)
         return tuple(faults)
+
+    def _lost(self, folder: Path) -> list[str]:
+        """What was sent and the store does not list: a run that is not kept may not end as if it were."""
+        try:
+            lost = self.pending(str(folder.absolute().relative_to(self.folder.absolute())))
+        except MeasurementError as error:
+            return [f"whether {self.shown} has all of {folder.name} is not known: {error.message}"]
+        if not lost:
+            return []
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        told = f"it lies in {folder}, and `harness store push --store URL` sends it again"
+        return [f"{self.shown} took {lost[0]}{more} and does not have it; {told}"]
 
     # Index
 
@@ -187,6 +209,10 @@ class _RunUploads(Uploads):
         self._store = store
         self.sender = Sender(quiet=quiet)
         self.run: Path | None = None
+        self.wait_s = store.wait_s
+
+    def hurry(self) -> None:
+        self.wait_s = min(self.wait_s, INTERRUPTED_WAIT_S)
 
     def push(self, folder: Path) -> None:
         path = str(folder.absolute().relative_to(self._store.folder.absolute()))

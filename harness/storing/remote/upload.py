@@ -7,16 +7,15 @@ when its measurement is there, and holds its files against the manifest.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from harness.errors import MeasurementError
+from harness.records.files import digest
 from harness.records.paths import FAILURE, GATE, JOB, LOG, MANIFEST, MEASUREMENT, PLAN, RECORD, RUN
 from harness.storing.local_files import files_below, stamp, stamp_of
 from harness.storing.remote.files import Entry, RemoteFiles, UnreachableError, entity_tag
@@ -25,18 +24,12 @@ from harness.storing.remote.mirror import Journal, Synced
 OPEN: Final = frozenset({RECORD, FAILURE, JOB, LOG, MANIFEST})
 """Files of a trial that the manifest does not seal: they may change after the measurement is written."""
 _CLAIM_S: Final = 600.0
-"""A claim without a measurement is another writer's for so long; then that writer is taken for dead."""
+"""A trial without a measurement is another writer's until it did not change for so long, by the store's clock."""
 _AT_ONCE: Final = 8 << 20
 
 
 class RefusedError(MeasurementError):
     """The store holds something else under this name, which is never overwritten."""
-
-
-def sealed(path: Path) -> str:
-    """The digest of a file in a manifest."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_manifest(text: bytes | None) -> dict[str, str]:
@@ -45,7 +38,7 @@ def read_manifest(text: bytes | None) -> dict[str, str]:
         found = json.loads(text or b"{}")
     except ValueError:
         return {}
-    return {str(name): str(digest) for name, digest in found.items()} if isinstance(found, dict) else {}
+    return {str(name): str(said) for name, said in found.items()} if isinstance(found, dict) else {}
 
 
 class Upload:
@@ -56,6 +49,7 @@ class Upload:
         folder: of the mirror.
         journal: of the run.
         replace: whether a record may take the place of another one.
+        look: whether what is pending is told by what the store holds, not by the journal alone.
         before: called once before anything is changed in the store.
     """
 
@@ -66,19 +60,31 @@ class Upload:
         journal: Journal,
         *,
         replace: bool = False,
+        look: bool = False,
         before: Callable[[], None] = lambda: None,
     ) -> None:
         self._files = files
         self._folder = folder
         self._journal = journal
         self._replace = replace
+        self._look = look
         self._before = before
         self._known: Mapping[str, Synced] = {}
 
     def pending(self, name: str) -> list[str]:
         """The files below a folder that the store does not have, or has as they were before."""
+        return self._pending(name, self._there(name) if self._look else None)
+
+    def _there(self, name: str) -> Mapping[str, Entry]:
+        return self._files.tree(name if (self._folder / name).is_dir() else str(Path(name).parent))
+
+    def _pending(self, name: str, there: Mapping[str, Entry] | None) -> list[str]:
         self._known = self._journal.read()
-        changed = [path for path in files_below(self._folder, name) if not self._in_common(path)]
+        changed = [
+            path
+            for path in files_below(self._folder, name)
+            if not self._in_common(path) or (there is not None and path not in there)
+        ]
         running = {path for path in changed if not self._ended(str(PurePosixPath(path).parent))}
         return [path for path in changed if path not in running]
 
@@ -89,7 +95,8 @@ class Upload:
             UnreachableError: the store did not take it; another attempt goes on from there.
             RefusedError: it holds something else under one of the names. What else there was has been sent.
         """
-        pending = self.pending(name)
+        there = self._there(name) if self._look else None
+        pending = self._pending(name, there)
         if not pending:
             return
         self._before()
@@ -97,7 +104,8 @@ class Upload:
         for path in pending:
             folders.setdefault(str(PurePosixPath(path).parent), []).append(path)
         trials = [folder for folder in folders if self._is_trial(folder)]
-        there = self._files.tree(name) if (self._folder / name).is_dir() else self._files.tree(str(Path(name).parent))
+        if there is None:
+            there = self._there(name)
         for folder in folders.keys() - set(trials):
             if f"{folder}/{PLAN}" in folders[folder]:
                 self._plan(f"{folder}/{PLAN}")
@@ -148,7 +156,7 @@ class Upload:
         return ""
 
     def _measured(self, folder: str, there: Mapping[str, Entry], local: Sequence[str]) -> None:
-        ours = {name: sealed(self._folder / folder / name) for name in local if name not in OPEN}
+        ours = {name: digest(self._folder / folder / name) for name in local if name not in OPEN}
         first = self._claim(folder, ours, there)
         for name in local:
             if name not in {MEASUREMENT, RECORD, MANIFEST}:
@@ -169,13 +177,13 @@ class Upload:
         if MANIFEST not in there and self._files.claim(path, text):
             return MEASUREMENT not in there
         theirs = read_manifest(self._files.read(path))
-        if MEASUREMENT in theirs and all(ours.get(name) == digest for name, digest in theirs.items()):
+        if MEASUREMENT in theirs and all(ours.get(name) == said for name, said in theirs.items()):
             return MANIFEST not in there and MEASUREMENT not in there
         now = self._files.tree(folder)
         if f"{folder}/{MEASUREMENT}" in now:
             raise self._other(folder)
-        claimed = now.get(path)
-        if claimed is not None and claimed.changed is not None and time.time() - claimed.changed < _CLAIM_S:
+        written = [entry.changed for entry in now.values() if entry.changed is not None]
+        if path in now and written and self._files.clock() - max(written) < _CLAIM_S:
             raise UnreachableError(f"another writer has begun to send {folder}", where=self._files.url.shown)
         self._files.put(path, text)
         return True
@@ -193,7 +201,7 @@ class Upload:
         )
 
     def _measurement(self, path: str, there: Entry | None) -> None:
-        if self._in_common(path):
+        if self._in_common(path) and there is not None:
             return
         local = stamp(self._folder / path)
         data = (self._folder / path).read_bytes()

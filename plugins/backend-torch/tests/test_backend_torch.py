@@ -5,6 +5,8 @@ import random
 import re
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,9 +14,20 @@ import pytest
 import torch
 from harness_backend_torch import TorchOptions, devices, harness_backends, nvidia
 from harness_backend_torch.backend import TorchBackend
+from harness_backend_torch.load import matrix_load
 from pydantic import ValidationError
 
 from harness import MeasurementError, Unavailable
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global TorchBackend, devices, torch
+    import torch
+    from harness_backend_torch import devices
+    from harness_backend_torch.backend import TorchBackend
+
 
 UUIDS = ("11111111-2222-3333-4444-555555555555", "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee")
 (SPEC,) = harness_backends()
@@ -236,7 +249,6 @@ def test_the_functions_used_exist_in_nvidias_module():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_real_card_by_uuid():
     (device,) = SPEC.probe(TorchOptions(device="cuda"))
     assert re.fullmatch(r"(GPU|MIG)-[0-9a-f-]{36}", device.uuid)
@@ -250,3 +262,31 @@ def test_real_card_by_uuid():
     assert json.loads(json.dumps(facts)) == facts
     assert facts["driver"]
     backend.close()
+
+
+def test_the_load_works_while_it_is_busy_and_ends_with_its_context():
+    waited = []
+
+    def synchronize():
+        waited.append(threading.current_thread().name)
+
+    with matrix_load(torch.device("cpu"), synchronize) as load:
+        assert load.switch_s > 0
+        assert load.true_joules() is None
+        settled = len(waited)
+        load.busy()
+        until = time.monotonic() + 20
+        while len(waited) < settled + 3 and time.monotonic() < until:
+            time.sleep(0.01)
+        load.idle()
+    assert len(waited) >= settled + 3
+    assert set(waited) == {"harness-load"}
+    assert "harness-load" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_what_ends_a_load_is_raised():
+    def broken():
+        raise RuntimeError("the card fell off the bus")
+
+    with pytest.raises(RuntimeError, match="fell off"), matrix_load(torch.device("cpu"), broken):
+        pass

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import pytest
+
+from harness.testing import until
 
 ROOT = Path(__file__).parents[3]
 START_S = 60.0
@@ -58,11 +59,12 @@ class TwoNodes:
             self.processes[side] = subprocess.Popen(
                 command, env=self.environment(side), stdout=stream, stderr=stream, start_new_session=True
             )
-        deadline = time.monotonic() + START_S
-        while "Ray runtime started" not in log.read_text():
+
+        def ready() -> bool:
             assert self.processes[side].poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
+            return "Ray runtime started" in log.read_text()
+
+        until(ready, limit_s=START_S, every_s=0.2, what=log.read_text)
 
     def end(self, side: str, how: signal.Signals = signal.SIGTERM) -> None:
         """Ends the processes of a node that were started here, and no others."""
@@ -96,14 +98,13 @@ class TwoNodes:
         """The processes that measure."""
         return [each for each in self.trials(*sides) if "harness.worker" in each.cmdline()]
 
-    def left_behind(self, limit_s: float = 30.0) -> list[object]:
-        """Processes and folders of trials that stay although nothing should."""
-        deadline = time.monotonic() + limit_s
-        while True:
-            left: list[object] = [*self.trials(), *self.folder.glob("*/tmp/joule-harness-trial-*")]
-            if not left or time.monotonic() > deadline:
-                return left
-            time.sleep(0.2)
+    def left(self) -> list[object]:
+        """Processes and folders of trials that are there."""
+        return [*self.trials(), *self.folder.glob("*/tmp/joule-harness-trial-*")]
+
+    def leaves_nothing(self) -> bool:
+        """Waits until no process and no folder of a trial is there; fails if one stays."""
+        return until(lambda: not self.left(), every_s=0.2, what=lambda: f"the end of {self.left()}")
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from harness_executor_ray.executor import RayExecutor
 from harness_executor_ray.placement import HOLD
 
 from harness import Job
-from harness.testing import check_executor
+from harness.testing import check_executor, until
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +53,7 @@ def command(cluster: Any, *words: object, **options: object) -> list[str]:
 
 @contextmanager
 def started(cluster: Any, words: list[str], **more: str) -> Iterator[subprocess.Popen[str]]:
-    """A driver in a process group of its own, away from the sources, ended with the story."""
+    """A driver in a process group of its own, away from the sources, ended with the test."""
     with subprocess.Popen(
         words,
         cwd=cluster.folder,
@@ -75,16 +74,6 @@ def done(cluster: Any, words: list[str], **more: str) -> tuple[int, str]:
     with started(cluster, words, **more) as process:
         out, err = process.communicate(timeout=170)
     return process.returncode, out + err
-
-
-def wait(what: Callable[[], Any], limit_s: float = 60.0) -> Any:
-    deadline = time.monotonic() + limit_s
-    while True:
-        found = what()
-        if found:
-            return found
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)
 
 
 def measurements(store: Path) -> dict[str, dict[str, Any]]:
@@ -124,7 +113,7 @@ def test_trials_go_where_they_belong_side_by_side_and_say_so(two_nodes, tmp_path
         assert not any(address in json.dumps(facts) for address in ("127.0.0.2", "127.0.0.3"))
     (first, second), (third, fourth) = map(interval, found.values())
     assert max(first, third) < min(second, fourth), "both nodes work at the same time"
-    assert two_nodes.left_behind() == []
+    assert two_nodes.leaves_nothing()
 
 
 def test_measured_trials_never_share_a_node(two_nodes, tmp_path):
@@ -141,14 +130,14 @@ def test_a_killed_worker_is_one_failure_and_the_run_goes_on(two_nodes, tmp_path)
     cases = spin("killed", "{labels: {side: left}}", seconds="60s") + spin("fine", "{labels: {side: right}}")
     file = suite(tmp_path, "killed", cases)
     with started(two_nodes, command(two_nodes, file, "--store", tmp_path / "store")) as process:
-        wait(lambda: two_nodes.workers("left"))[0].kill()
+        until(lambda: two_nodes.workers("left"))[0].kill()
         out, err = process.communicate(timeout=120)
     assert process.returncode == 3, out + err
     (failure,) = (tmp_path / "store").glob("*/*/failure.json")
     assert json.loads(failure.read_text())["reason"] == "the worker was killed by SIGKILL"
     assert (failure.parent / "worker.log").exists(), "what it printed came back"
     assert set(measurements(tmp_path / "store")) == {"fine"}
-    assert two_nodes.left_behind() == []
+    assert two_nodes.leaves_nothing()
 
 
 def test_a_killed_driver_leaves_nothing_and_its_run_is_resumed(two_nodes, tmp_path):
@@ -156,10 +145,10 @@ def test_a_killed_driver_leaves_nothing_and_its_run_is_resumed(two_nodes, tmp_pa
     file = suite(tmp_path, "resumed", cases, trials=2, seconds=1)
     store = tmp_path / "store"
     with started(two_nodes, command(two_nodes, file, "--store", store)) as process:
-        wait(lambda: list(store.glob("*/*/measurement.json")), limit_s=120)
-        wait(two_nodes.workers)
+        until(lambda: list(store.glob("*/*/measurement.json")), limit_s=120)
+        until(two_nodes.workers)
         os.killpg(process.pid, signal.SIGKILL)
-    wait(lambda: not two_nodes.trials())  # the trials of a driver that is gone end by themselves
+    until(lambda: not two_nodes.trials())  # the trials of a driver that is gone end by themselves
     before = {path.parent.name: path.stat().st_mtime_ns for path in store.glob("*/*/measurement.json")}
     assert 1 <= len(before) < 6
     (run,) = store.iterdir()
@@ -171,7 +160,7 @@ def test_a_killed_driver_leaves_nothing_and_its_run_is_resumed(two_nodes, tmp_pa
     assert {name: stamp for name, stamp in after.items() if name in before} == before, "what was there was not repeated"
     points = json.loads((run / "run.json").read_text())["points"]
     assert set(after) == {f"{point['id']}-t{trial:03d}" for point in points for trial in range(2)}
-    assert two_nodes.left_behind() == []
+    assert two_nodes.leaves_nothing()
 
 
 def test_control_c_ends_the_trials(two_nodes, tmp_path):
@@ -179,11 +168,11 @@ def test_control_c_ends_the_trials(two_nodes, tmp_path):
     cases += spin("right", "{labels: {side: right}}", seconds="61s") + spin("pending", seconds="62s")
     file = suite(tmp_path, "interrupted", cases)
     with started(two_nodes, command(two_nodes, file, "--store", tmp_path / "store")) as process:
-        wait(lambda: len(two_nodes.workers()) == 2)
+        until(lambda: len(two_nodes.workers()) == 2)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
-    assert two_nodes.left_behind(5.0) == []
+    assert two_nodes.leaves_nothing()
 
 
 def test_other_sources_are_named_and_may_be_shipped(two_nodes, tmp_path):
@@ -247,7 +236,7 @@ def test_a_lost_node_is_a_named_failure(two_nodes, tmp_path):
     cases = spin("lost", "{labels: {side: right}}", seconds="60s") + spin("fine", "{labels: {side: left}}")
     file = suite(tmp_path, "lost", cases)
     with started(two_nodes, command(two_nodes, file, "--store", tmp_path / "store")) as process:
-        wait(lambda: two_nodes.workers("right"))
+        until(lambda: two_nodes.workers("right"))
         two_nodes.end("right", signal.SIGKILL)
         out, err = process.communicate(timeout=120)
     assert process.returncode == 3, out + err

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from harness_executor_ray.keeper import Keeper
 from harness.discovery.registry import load_plugins
 from harness.planning.planner import expand
 from harness.planning.suite import loads
+from harness.testing import until
 
 ORDER = {
     "trial_id": "t0",
@@ -57,12 +57,14 @@ def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
     made.close()
 
 
-def follow(keeper: Keeper, *, until: str = "end", limit_s: float = 60.0) -> list[dict[str, Any]]:
+def follow(keeper: Keeper, *, last: str = "end") -> list[dict[str, Any]]:
     news: list[dict[str, Any]] = []
-    deadline = time.monotonic() + limit_s
-    while not any(until in each or each.get("message", {}).get("phase") == until for each in news):
-        assert time.monotonic() < deadline, news
-        news += keeper.take(1.0)
+
+    def came() -> bool:
+        news.extend(keeper.take(1.0))
+        return any(last in each or each.get("message", {}).get("phase") == last for each in news)
+
+    until(came, what=lambda: f"{last} in {news}")
     return news
 
 
@@ -78,11 +80,8 @@ def workers(folder: Path) -> list[psutil.Process]:
     return [each for each in found if each.pid != os.getpid()]
 
 
-def gone(folder: Path, limit_s: float = 15.0) -> bool:
-    deadline = time.monotonic() + limit_s
-    while workers(folder) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return not workers(folder)
+def gone(folder: Path, limit_s: float = 60.0) -> bool:
+    return until(lambda: not workers(folder), limit_s=limit_s, every_s=0.1)
 
 
 def test_a_trial_is_measured_and_nothing_of_it_stays(keeper: Keeper, tmp_path: Path):
@@ -134,7 +133,7 @@ def test_a_limit_of_time_holds_on_the_node(keeper: Keeper, tmp_path: Path):
 def test_a_process_that_is_killed_is_named(keeper: Keeper, tmp_path: Path):
     keeper.prepare("", threads=False)
     keeper.start(ORDER, job(seconds="60s"))
-    follow(keeper, until="warm-up")
+    follow(keeper, last="warm-up")
     assert keeper._process is not None
     keeper._process.send_signal(signal.SIGKILL)
     end = follow(keeper)[-1]["end"]

@@ -9,11 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from harness.testing import until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
@@ -149,12 +150,11 @@ class Cluster:
             )
 
     def _until(self, what: str, true) -> None:
-        deadline = time.monotonic() + 30
-        while not true():
-            if time.monotonic() > deadline:
-                logs = [path.read_text(errors="replace")[-2000:] for path in self.root.glob("*.log")]
-                pytest.fail(f"{what} did not come about: {logs} {(self.root / 'out').read_text()[-2000:]}")
-            time.sleep(0.1)
+        def said() -> str:
+            logs = [path.read_text(errors="replace")[-2000:] for path in self.root.glob("*.log")]
+            return f"{what}: {logs} {(self.root / 'out').read_text()[-2000:]}"
+
+        until(true, every_s=0.1, what=said)
 
 
 @pytest.fixture(scope="session")
@@ -254,17 +254,3 @@ def drive(tmp_path: Path):
     for driver in drivers:
         driver.send(signal.SIGKILL)
         driver.wait()
-
-
-def until(true, seconds: float = 40, what: str = "what was waited for"):
-    """Waits until something is true, and returns it."""
-    deadline = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < deadline, f"{what} did not come about"
-        time.sleep(0.2)
-    return found
-
-
-@pytest.fixture(name="until")
-def until_fixture():
-    return until

@@ -15,7 +15,7 @@ from harness_executor_slurm.settings import SlurmOptions
 from harness import Job
 from harness.records.files import load_measurement
 from harness.records.paths import MEASUREMENT
-from harness.testing import check_executor
+from harness.testing import check_executor, until
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +105,7 @@ def test_what_slurm_refuses_is_said_with_what_there_is(slurm, drive, tmp_path, o
 
 
 @pytest.mark.parametrize("what", ["list", "folder"])
-def test_a_store_that_a_node_does_not_see_is_named(slurm, drive, tmp_path, until, what):
+def test_a_store_that_a_node_does_not_see_is_named(slurm, drive, tmp_path, what):
     """The node finds no list of trials, or no folder for its log, as where the store is not shared."""
     driver = drive(write(tmp_path, trials=1, options="extra: {begin: now+5}"))
     until(lambda: slurm.ask("squeue", "-h").strip())
@@ -131,7 +131,7 @@ def test_requirements_reach_the_job(slurm, drive, tmp_path):
     assert "--exclusive" not in flags
 
 
-def test_a_job_cancelled_by_somebody_fails_with_the_reason(slurm, drive, tmp_path, until):
+def test_a_job_cancelled_by_somebody_fails_with_the_reason(slurm, drive, tmp_path):
     driver = drive(write(tmp_path, trials=1, seconds=5))
     until(lambda: running(slurm))
     slurm.ask("scancel", running(slurm)[0])
@@ -141,7 +141,7 @@ def test_a_job_cancelled_by_somebody_fails_with_the_reason(slurm, drive, tmp_pat
     assert json.loads(failure.read_text())["reason"] == "the Slurm job was cancelled"
 
 
-def test_a_requeued_trial_runs_again_from_its_start(slurm, drive, tmp_path, until):
+def test_a_requeued_trial_runs_again_from_its_start(slurm, drive, tmp_path):
     driver = drive(write(tmp_path, trials=1, seconds=4))
     until(lambda: list(driver.store.glob("*/*/items.jsonl")) if driver.store.exists() else [])
     (again, *_rest) = running(slurm)
@@ -162,7 +162,7 @@ def test_a_finished_trial_is_never_run_again(slurm, drive, tmp_path):
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
 
 
-def test_ctrl_c_takes_everything_off_the_queue(slurm, drive, tmp_path, until):
+def test_ctrl_c_takes_everything_off_the_queue(slurm, drive, tmp_path):
     driver = drive(write(tmp_path, seconds=60))
     until(lambda: len(running(slurm)) == 2)
     driver.send(signal.SIGINT)
@@ -171,7 +171,7 @@ def test_ctrl_c_takes_everything_off_the_queue(slurm, drive, tmp_path, until):
     assert not driver.measured()
 
 
-def test_a_driver_that_was_killed_is_gone_on_with(slurm, drive, tmp_path, until):
+def test_a_driver_that_was_killed_is_gone_on_with(slurm, drive, tmp_path):
     """Measured trials are kept, running ones are waited for, waiting ones are run anew: nothing twice, nothing lost."""
     driver = drive(write(tmp_path, seconds=3))
     until(driver.measured if driver.store.exists() else lambda: driver.store.exists() and driver.measured())

@@ -13,7 +13,7 @@ from harness_executor_slurm.settings import SlurmOptions
 
 from harness import Job, Outcome
 from harness.errors import MeasurementError
-from harness.testing import check_executor
+from harness.testing import check_executor, until
 
 SUITE = """
 suite: three
@@ -124,7 +124,7 @@ def test_without_slurm_the_run_says_so(tmp_path, monkeypatch):
     assert "there is no sinfo on this machine" in outcome.reason
 
 
-def test_close_cancels_and_wakes_who_waits(fake_slurm, tmp_path, until):
+def test_close_cancels_and_wakes_who_waits(fake_slurm, tmp_path):
     executor = quick()
     many = jobs(tmp_path, 2)
     executor.begin(many)
@@ -163,7 +163,7 @@ def test_a_submission_that_ends_in_an_error_is_cancelled_by_name(fake_slurm, tmp
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_nothing_on_the_queue(fake_slurm, drive, tmp_path, until):
+def test_ctrl_c_leaves_nothing_on_the_queue(fake_slurm, drive, tmp_path):
     (tmp_path / "three.yaml").write_text(SUITE % 60)
     driver = drive("three.yaml")
     until(lambda: list(driver.store.glob("*/*/items.jsonl")) if driver.store.exists() else [])
@@ -176,7 +176,7 @@ def test_ctrl_c_leaves_nothing_on_the_queue(fake_slurm, drive, tmp_path, until):
 
 
 @pytest.mark.slow
-def test_a_resumed_run_waits_for_what_still_runs_and_takes_the_rest_off_the_queue(fake_slurm, drive, tmp_path, until):
+def test_a_resumed_run_waits_for_what_still_runs_and_takes_the_rest_off_the_queue(fake_slurm, drive, tmp_path):
     (tmp_path / "three.yaml").write_text(SUITE % 1.5)
     driver = drive("three.yaml")
     until(lambda: list(driver.store.glob("*/*/items.jsonl")) if driver.store.exists() else [])

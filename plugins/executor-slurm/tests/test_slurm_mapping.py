@@ -47,7 +47,7 @@ def test_gres(text, found):
     assert parse_gres(text) == found
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.text("abcdefgh_", min_size=1, max_size=5), st.integers(1, 99), min_size=1, max_size=4))
 def test_gres_of_types_add_up(types):
     found = parse_gres(",".join(f"gpu:x{name}:{count}(S:0-1)" for name, count in types.items()))

@@ -21,6 +21,7 @@ from harness.records.paths import MEASUREMENT
 from harness.running.order import schedule
 from harness.running.run import prepare
 from harness.running.run_folder import create
+from harness.testing import until
 
 SUITE = """
 suite: node
@@ -158,7 +159,7 @@ def test_a_worker_that_fails_is_told_with_its_log(node):
     assert "KeyError" in str(node.last["log_tail"])
 
 
-def test_the_signal_before_the_limit_ends_the_trial_with_the_reason(long_node, until):
+def test_the_signal_before_the_limit_ends_the_trial_with_the_reason(long_node):
     with long_node.start() as process:
         until((long_node.trial / "items.jsonl").exists)
         process.send_signal(signal.SIGUSR2)
@@ -167,7 +168,7 @@ def test_the_signal_before_the_limit_ends_the_trial_with_the_reason(long_node, u
     assert not (long_node.trial / MEASUREMENT).exists()
 
 
-def test_what_comes_after_a_cancellation_is_slurms_to_say(long_node, until):
+def test_what_comes_after_a_cancellation_is_slurms_to_say(long_node):
     with long_node.start() as process:
         until((long_node.trial / "items.jsonl").exists)
         process.send_signal(signal.SIGTERM)

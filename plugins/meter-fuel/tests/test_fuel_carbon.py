@@ -131,7 +131,7 @@ def test_the_paper_profile_has_no_default_quality_bar() -> None:
 POSITIVE = st.floats(1e-3, 1e9)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(POSITIVE, st.floats(0, 2000), st.floats(1, 3), st.floats(0, 1), st.floats(0.01, 100))
 def test_operational_carbon_is_linear(energy: float, grid: float, pue: float, part: float, k: float) -> None:
     one = carbon.operational_g(joules(energy), grid, pue=pue, share=part).value
@@ -140,7 +140,7 @@ def test_operational_carbon_is_linear(energy: float, grid: float, pue: float, pa
     assert one == pytest.approx(pue * part * energy / 3.6e6 * grid)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(POSITIVE, POSITIVE, POSITIVE, st.floats(0, 1), st.floats(0, 1))
 def test_splitting_a_window_or_a_device_conserves_embodied_carbon(
     mass: float, duration: float, lifetime: float, at: float, part: float

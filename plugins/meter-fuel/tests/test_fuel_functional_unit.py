@@ -217,7 +217,7 @@ RUN = st.lists(ITEM, max_size=12)
 LIMIT = st.floats(-10, 30)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(RUN, LIMIT, st.randoms(use_true_random=False))
 def test_permuting_requests_changes_nothing(rows: list[dict[str, object]], bar: float, order: random.Random) -> None:
     shuffled = list(rows)
@@ -227,7 +227,7 @@ def test_permuting_requests_changes_nothing(rows: list[dict[str, object]], bar: 
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(RUN, LIMIT, st.floats(0, 20), st.floats(0, 1))
 def test_tightening_a_filter_never_lowers_the_cost(
     rows: list[dict[str, object]], bar: float, more: float, less: float
@@ -245,7 +245,7 @@ def test_tightening_a_filter_never_lowers_the_cost(
         assert tight.value >= loose.value
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(RUN, LIMIT)
 def test_the_bound_holds_the_cost_and_keeps_its_relative_width(rows: list[dict[str, object]], bar: float) -> None:
     cost = per_unit(TEN_GRAMS, "token", count(good(bar), rows))
@@ -256,7 +256,7 @@ def test_the_bound_holds_the_cost_and_keeps_its_relative_width(rows: list[dict[s
         assert cost.relative_bound == pytest.approx(TEN_GRAMS.relative_bound)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(RUN, RUN, LIMIT)
 def test_splitting_a_run_in_two_changes_no_sum(
     first: list[dict[str, object]], second: list[dict[str, object]], bar: float

@@ -196,7 +196,7 @@ def test_intervals_are_half_open(tmp_path: Path) -> None:
     assert read.intensity(START, 3600, EnergyTrace(), "x").g_per_kwh == 400
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(0.1, 1000), min_size=4, max_size=12), st.floats(0.05, 0.95))
 def test_splitting_a_window_conserves_carbon(powers: list[float], at: float) -> None:
     count = len(powers)

@@ -497,9 +497,8 @@ def test_a_closed_meter_reads_nothing(opened, make_card):
 
 @pytest.mark.gpu
 def test_real_card_counts_or_integrates():
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+    import torch
+
     uuid = f"GPU-{str(torch.cuda.get_device_properties(0).uuid).removeprefix('GPU-')}"
     meter = NvmlMeter(NvmlOptions())
     found = meter.open(MeterContext(devices=(gpu(uuid),), pid=os.getpid()))

@@ -8,19 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from harness_scorer_reward_model import harness_scorers
 from harness_scorer_reward_model.options import RewardModelOptions
-from harness_scorer_reward_model.scorer import RewardModel
 from pydantic import ValidationError
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    AutoModelForSequenceClassification,
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaForSequenceClassification,
-    PreTrainedTokenizerFast,
-)
 
 from harness.costing.coster import finish_trial
 from harness.discovery.registry import load_plugins
@@ -33,6 +23,24 @@ from harness.records.files import load_record, write_measurement
 from harness.records.paths import OUTPUTS, RECORD
 from harness.records.record import Measurement, Span, WarmUp
 from harness.testing import check_offers
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+    global PreTrainedTokenizerFast, RewardModel, Tokenizer, models, pre_tokenizers, torch
+    import torch
+    from harness_scorer_reward_model.scorer import RewardModel
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        AutoModelForSequenceClassification,
+        LlamaConfig,
+        LlamaForCausalLM,
+        LlamaForSequenceClassification,
+        PreTrainedTokenizerFast,
+    )
+
 
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} {% endfor %}"
 WORDS = ["[UNK]", "[PAD]", "<user>", "<assistant>", "the", "cat", "sat", "on", "a", "mat", "why", "because"]
@@ -81,9 +89,9 @@ def scored(folder: Path | str, items: list[tuple[dict[str, object], object]] | N
     return scorer.score(ITEMS if items is None else items), scorer.facts()
 
 
-def direct(folder: Path, text: str, dtype: torch.dtype = torch.float32) -> float:
+def direct(folder: Path, text: str, dtype: torch.dtype | None = None) -> float:
     """The logit, computed without the plugin."""
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype).eval()
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype or torch.float32).eval()
     ids = torch.tensor([[WORDS.index(word) for word in text.split()]])
     with torch.inference_mode():
         return float(model(input_ids=ids).logits[0, 0])

@@ -200,18 +200,14 @@ def test_a_bad_request_is_rejected_at_once_and_a_key_never_repeated(replay: Repl
 @pytest.mark.parametrize(("before", "attempts"), [([], 2), (VLLM[:2], 1)])
 def test_a_stalled_server_is_given_up(replay: Replay, before: list[Piece], attempts: int) -> None:
     replay.answers([*before, 3.0])
-    began = time.monotonic()
     found = ask(replay.url, retries=1, silence_s=0.2)
-    assert time.monotonic() - began < 2.5
     assert (found.finished, len(replay.seen)) == (False, attempts)
     assert "silent" in found.reason
 
 
 def test_a_server_that_drips_is_given_up(replay: Replay) -> None:
     replay.answers([piece for _ in range(40) for piece in (event(chat(content="x")), 0.1)])
-    began = time.monotonic()
     found = ask(replay.url, timeout_s=0.5)
-    assert time.monotonic() - began < 2
     assert found.reason == "not finished in 0.5 s"
 
 
@@ -250,11 +246,12 @@ def test_the_workload_keeps_its_contract(replay: Replay, tmp_path: Path) -> None
 
 
 def test_arrivals_do_not_wait_for_answers(replay: Replay, tmp_path: Path) -> None:
-    """Six answers of half a second each, all at once: an open loop has them in about one answer's time."""
+    """Six answers of half a second each, all at once: an open loop has sent the last before the first has ended."""
     replay.answers([0.5, *NO_DONE])
-    began = time.monotonic()
     window, _ = served(replay.url, tmp_path, arrivals="all_at_once")
-    assert time.monotonic() - began < 2.5
+    begun = [row["start_s"] for row in window.rows]
+    ended = [row["start_s"] + row["latency_s"] for row in window.rows]  # type: ignore[operator]
+    assert max(begun) < min(ended)  # type: ignore[type-var]
     assert all(row["ttft_s"] >= 0.45 for row in window.rows)  # type: ignore[operator]
 
 

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import httpx
 import pytest
 
 from harness.builtin.host import BACKEND as HOST
-from harness.testing import check_workload
+from harness.testing import check_workload, until
 
 for _needed in ("fastapi", "uvicorn", "openai"):
     pytest.importorskip(_needed, reason="`transformers serve` needs the extra transformers[serving]")
@@ -73,17 +72,17 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str,
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, start_new_session=True)
     try:
-        deadline = time.monotonic() + START_S
-        while True:
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                pass
-            said = (folder / "log").read_text()[-2000:]
-            assert process.poll() is None, f"the server ended: {said}"
-            assert time.monotonic() < deadline, f"no server after {START_S} s: {said}"
-            time.sleep(0.3)
+
+        def said() -> str:
+            return (folder / "log").read_text()[-2000:]
+
+        def healthy() -> bool:
+            assert process.poll() is None, f"the server ended: {said()}"
+            with contextlib.suppress(httpx.HTTPError):
+                return httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
+            return False
+
+        until(healthy, limit_s=START_S, every_s=0.3, what=said)
         yield f"http://127.0.0.1:{port}/v1", str(model), process.pid
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -6,28 +6,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from harness_semantic_segmentation.data.camvid import COLOURS, LISTED_ORDER, camvid
 from harness_semantic_segmentation.data.cityscapes import LABEL_IDS, TO_LABEL, TO_TRAIN, cityscapes, export
 from harness_semantic_segmentation.data.dataset import IGNORE, Sample
 from harness_semantic_segmentation.data.scenes import CLASSES, VALIDATION, Scenes
-from harness_semantic_segmentation.data.transforms import (
-    Augmentation,
-    augment,
-    blurred,
-    cropped,
-    hue_turned,
-    network_input,
-    normalised,
-)
-from harness_semantic_segmentation.training.loading import Examples, batches, class_centroids, plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from harness.errors import UsageError
 
-torch.set_num_threads(1)
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global Augmentation, Examples, augment, batches, blurred, class_centroids, cropped, hue_turned, network_input
+    global normalised, plan, torch
+    import torch
+    from harness_semantic_segmentation.data.transforms import (
+        Augmentation,
+        augment,
+        blurred,
+        cropped,
+        hue_turned,
+        network_input,
+        normalised,
+    )
+    from harness_semantic_segmentation.training.loading import Examples, batches, class_centroids, plan
+
+
 RGB = np.full((6, 8, 3), 90, dtype=np.uint8)
 OFFICIAL = "official split"
 

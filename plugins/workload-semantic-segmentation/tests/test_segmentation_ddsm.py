@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import pytest
-import torch
-from harness_semantic_segmentation.networks.counting import count_macs, parameter_count
-from harness_semantic_segmentation.networks.ddsm import (
-    SAMPLES,
-    ChannelSampling,
-    DynamicDualSampling,
-    SpatialSampling,
-    affinities,
-    attention,
-    sampled,
-    sampling_places,
-)
-from harness_semantic_segmentation.networks.fpn import FPN, Sampling
-from harness_semantic_segmentation.networks.layers import Outputs
-from torch import Tensor, nn
-from torch.nn import functional
+from typing import Any
 
-torch.set_num_threads(1)
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global ChannelSampling, DynamicDualSampling, FPN, Outputs, SAMPLES, Sampling, SpatialSampling, Tensor
+    global affinities, attention, count_macs, functional, nn, parameter_count, sampled, sampling_places, torch
+    import torch
+    from harness_semantic_segmentation.networks.counting import count_macs, parameter_count
+    from harness_semantic_segmentation.networks.ddsm import (
+        SAMPLES,
+        ChannelSampling,
+        DynamicDualSampling,
+        SpatialSampling,
+        affinities,
+        attention,
+        sampled,
+        sampling_places,
+    )
+    from harness_semantic_segmentation.networks.fpn import FPN, Sampling
+    from harness_semantic_segmentation.networks.layers import Outputs
+    from torch import Tensor, nn
+    from torch.nn import functional
 
 
 @pytest.fixture(autouse=True)
@@ -36,21 +43,24 @@ def test_sizes(channels: int, spatial: int, channel: int) -> None:
         assert parameter_count(DynamicDualSampling(channels)) == spatial + channel
 
 
-class Pair(nn.Module):
+def pair() -> nn.Module:
     """The module on a low-level feature of the image's size and a high-level one of half of it."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.module = DynamicDualSampling(256)
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = DynamicDualSampling(256)
 
-    def forward(self, image: Tensor) -> Tensor:
-        low = image[:, :1].expand(-1, 256, -1, -1)
-        return self.module(low, low[..., ::2, ::2])
+        def forward(self, image: Tensor) -> Tensor:
+            low = image[:, :1].expand(-1, 256, -1, -1)
+            return self.module(low, low[..., ::2, ::2])
+
+    return Pair()
 
 
 @pytest.mark.parametrize(("height", "gmacs"), [(64, 3.04), (128, 12.11)])
 def test_macs(height: int, gmacs: float) -> None:
-    assert count_macs(Pair, height, 2 * height) / 1e9 == pytest.approx(gmacs, abs=5e-3)
+    assert count_macs(pair, height, 2 * height) / 1e9 == pytest.approx(gmacs, abs=5e-3)
 
 
 def test_affinities_sum_to_one() -> None:
@@ -138,14 +148,14 @@ def test_spatial_branch_alone_takes_any_channels() -> None:
     assert module(torch.randn(1, 10, 6, 6), torch.randn(1, 10, 3, 3)).shape == (1, 10, 6, 6)
 
 
-@torch.no_grad()
 def test_projecting_first_is_equal() -> None:
     branch = SpatialSampling(16).double()
     nn.init.normal_(branch.offsets.weight, std=0.1)
     low, high = torch.randn(2, 16, 9, 13, dtype=torch.float64), torch.randn(2, 16, 5, 6, dtype=torch.float64)
-    plain = branch(low, high)
-    branch.project_first = True
-    assert float((branch(low, high) - plain).abs().max()) < 1e-12
+    with torch.no_grad():
+        plain = branch(low, high)
+        branch.project_first = True
+        assert float((branch(low, high) - plain).abs().max()) < 1e-12
 
 
 def test_scaled_channel_branch_starts_at_nothing() -> None:
@@ -155,10 +165,10 @@ def test_scaled_channel_branch_starts_at_nothing() -> None:
     assert torch.equal(module(low, high), plain)
 
 
-@pytest.mark.parametrize("sampling", [None, Sampling(), Sampling(combine="concat", embedding="learned")])
+@pytest.mark.parametrize("sampling", [None, {}, {"combine": "concat", "embedding": "learned"}])
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (50, 67), (1, 1)])
-def test_pyramid_takes_any_size(sampling: Sampling | None, height: int, width: int) -> None:
-    model = FPN(5, 16, "tiny", 0.25, sampling)
+def test_pyramid_takes_any_size(sampling: dict[str, Any] | None, height: int, width: int) -> None:
+    model = FPN(5, 16, "tiny", 0.25, None if sampling is None else Sampling(**sampling))
     outputs = model(torch.randn(2, 3, height, width))
     assert isinstance(outputs, Outputs)
     assert outputs.logits.shape == (2, 5, height, width)

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
-from harness_semantic_segmentation.networks.bialignnet import BiAlignNet, Switches
-from harness_semantic_segmentation.networks.catalogue import CATALOGUE, build_model, variant
-from harness_semantic_segmentation.networks.checkpoints import authors_state_dict, load_backbone, load_checkpoint
-from harness_semantic_segmentation.networks.counting import count_macs, parameter_count
-from harness_semantic_segmentation.networks.dfnet import DFNet
 from harness_semantic_segmentation.networks.errors import NetworkError, WeightsError
-from harness_semantic_segmentation.networks.folding import fold
-from harness_semantic_segmentation.networks.fpn import FPN, Sampling
-from harness_semantic_segmentation.networks.layers import Outputs
-from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
-from harness_semantic_segmentation.networks.peers import CONFIGURATIONS, Peer, peer, pretrained
-from torch import nn
 
-torch.set_num_threads(1)
-V1 = Switches(backbone="dfnet_v1")
-FAITHFUL = InferenceOptions(faithful=True)
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global BiAlignNet, CATALOGUE, CONFIGURATIONS, DFNet, FPN, InferenceOptions, Outputs, Peer, Predictor, Sampling
+    global Switches, authors_state_dict, build_model, count_macs, fold, load_backbone, load_checkpoint, nn
+    global parameter_count, peer, pretrained, torch, variant
+    import torch
+    from harness_semantic_segmentation.networks.bialignnet import BiAlignNet, Switches
+    from harness_semantic_segmentation.networks.catalogue import CATALOGUE, build_model, variant
+    from harness_semantic_segmentation.networks.checkpoints import authors_state_dict, load_backbone, load_checkpoint
+    from harness_semantic_segmentation.networks.counting import count_macs, parameter_count
+    from harness_semantic_segmentation.networks.dfnet import DFNet
+    from harness_semantic_segmentation.networks.folding import fold
+    from harness_semantic_segmentation.networks.fpn import FPN, Sampling
+    from harness_semantic_segmentation.networks.layers import Outputs
+    from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
+    from harness_semantic_segmentation.networks.peers import CONFIGURATIONS, Peer, peer, pretrained
+    from torch import nn
+
+
+V1 = {"backbone": "dfnet_v1"}
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +49,7 @@ def lived(model: nn.Module) -> nn.Module:
 
 
 NETWORKS = {
-    "v1": lambda: BiAlignNet(5, 0.25, V1),
+    "v1": lambda: BiAlignNet(5, 0.25, Switches(**V1)),
     "v2": lambda: BiAlignNet(5, 0.25),
     "gated_conv": lambda: BiAlignNet(5, 0.25, Switches(gate="gated_conv", grid_align_corners=True)),
     "no gate, no heads": lambda: BiAlignNet(5, 0.25, Switches(gate="none", heads="none")),
@@ -54,7 +62,7 @@ NETWORKS = {
 @pytest.mark.parametrize(("height", "width"), [(64, 128), (51, 77)])
 def test_optimised_equals_faithful(name: str, height: int, width: int) -> None:
     model = lived(NETWORKS[name]())
-    faithful, optimised = Predictor(model, FAITHFUL), Predictor(model)
+    faithful, optimised = Predictor(model, InferenceOptions(faithful=True)), Predictor(model)
     for size in ((height, width), (height + 8, width), (height, width)):  # the cached grid follows the size
         image = torch.randn(2, 3, *size)
         expected, found = faithful(image), optimised(image)
@@ -94,7 +102,7 @@ def test_cached_grids_are_no_state() -> None:
 
 def test_flip_average_is_the_mean_of_logits() -> None:
     model, image = lived(NETWORKS["v1"]()), torch.randn(1, 3, 64, 96)
-    plain = Predictor(model, FAITHFUL)
+    plain = Predictor(model, InferenceOptions(faithful=True))
     averaged = Predictor(model, InferenceOptions(faithful=True, flip_average=True))
     assert torch.allclose(averaged(image), (plain(image) + plain(image.flip(-1)).flip(-1)) / 2)
     assert torch.allclose(averaged(image), averaged(image.flip(-1)).flip(-1), atol=1e-6)
@@ -110,26 +118,25 @@ def test_class_map() -> None:
 @pytest.mark.parametrize("name", ["v1", "ddsm"])
 def test_bfloat16_agrees_on_classes(name: str) -> None:
     model, image = lived(NETWORKS[name]()), torch.randn(1, 3, 64, 128)
-    exact = Predictor(model, FAITHFUL).class_map(image)
+    exact = Predictor(model, InferenceOptions(faithful=True)).class_map(image)
     half = Predictor(model, InferenceOptions(dtype="bfloat16")).class_map(image)
     assert float((exact == half).float().mean()) > 0.9
 
 
-@torch.inference_mode()
 def test_flow_stays_exact_under_autocast() -> None:
     alignment = NETWORKS["v1"]().align_context
     context, spatial = torch.randn(1, 32, 4, 4), torch.randn(1, 32, 16, 16)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert alignment.flow(context, spatial, context).dtype == torch.float32
 
 
 # ---- checkpoints
 
 
-@pytest.mark.parametrize(("switches", "tensors"), [(Switches(), 372), (V1, 240)])
-def test_authors_keys(switches: Switches, tensors: int) -> None:
+@pytest.mark.parametrize(("switches", "tensors"), [({}, 372), (V1, 240)])
+def test_authors_keys(switches: dict[str, Any], tensors: int) -> None:
     with torch.device("meta"):
-        keys = list(authors_state_dict(BiAlignNet(19, 1, switches)))
+        keys = list(authors_state_dict(BiAlignNet(19, 1, Switches(**switches))))
     assert len(keys) == tensors
     stage = "stage3_1.9" if tensors == 372 else "stage4.2"
     for key in (

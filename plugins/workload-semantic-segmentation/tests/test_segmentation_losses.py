@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-from harness_semantic_segmentation.data.edges import edge_target
-from harness_semantic_segmentation.networks.layers import Outputs
-from harness_semantic_segmentation.training.losses import (
-    LossOptions,
-    SegmentationLoss,
-    edge_loss,
-    mined_cross_entropy,
-    ohem_cross_entropy,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global LossOptions, Outputs, SegmentationLoss, Tensor, edge_loss, edge_target, mined_cross_entropy
+    global ohem_cross_entropy, torch
+    import torch
+    from harness_semantic_segmentation.data.edges import edge_target
+    from harness_semantic_segmentation.networks.layers import Outputs
+    from harness_semantic_segmentation.training.losses import (
+        LossOptions,
+        SegmentationLoss,
+        edge_loss,
+        mined_cross_entropy,
+        ohem_cross_entropy,
+    )
+    from torch import Tensor
 
 
 def drawn() -> tuple[Outputs, Tensor, Tensor]:

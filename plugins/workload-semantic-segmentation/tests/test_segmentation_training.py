@@ -9,25 +9,34 @@ import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 from harness_semantic_segmentation.data.dataset import trained
-from harness_semantic_segmentation.data.metrics import MeanIoU
 from harness_semantic_segmentation.data.scenes import VALIDATION, Scenes
-from harness_semantic_segmentation.data.transforms import network_input
-from harness_semantic_segmentation.networks.catalogue import build_model
-from harness_semantic_segmentation.networks.checkpoints import load_checkpoint
-from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
-from harness_semantic_segmentation.training.lightning import SegmentationTask, StepReport, fit, step_seed
-from harness_semantic_segmentation.training.loading import Examples, batches
-from harness_semantic_segmentation.training.losses import SegmentationLoss
-from harness_semantic_segmentation.training.recipes import Recipe, build_optimizer, learning_rate
-from torch import nn
 
 from harness.errors import UsageError
 
-torch.set_num_threads(1)
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global Examples, InferenceOptions, MeanIoU, Predictor, Recipe, SegmentationLoss, SegmentationTask, StepReport
+    global batches, build_model, build_optimizer, fit, learning_rate, load_checkpoint, network_input, nn, step_seed
+    global torch
+    import torch
+    from harness_semantic_segmentation.data.metrics import MeanIoU
+    from harness_semantic_segmentation.data.transforms import network_input
+    from harness_semantic_segmentation.networks.catalogue import build_model
+    from harness_semantic_segmentation.networks.checkpoints import load_checkpoint
+    from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
+    from harness_semantic_segmentation.training.lightning import SegmentationTask, StepReport, fit, step_seed
+    from harness_semantic_segmentation.training.loading import Examples, batches
+    from harness_semantic_segmentation.training.losses import SegmentationLoss
+    from harness_semantic_segmentation.training.recipes import Recipe, build_optimizer, learning_rate
+    from torch import nn
+
+
 SIZE = (32, 64)
 DATA = Scenes(6, *SIZE)
 
@@ -103,8 +112,11 @@ def test_lightning_trains_as_a_bare_loop_does() -> None:
     assert [report.step for report in seen] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("recipe", [Recipe.light(6, SIZE), replace(Recipe.light(6, SIZE, batch=3), optimizer="sgd")])
-def test_stopping_and_going_on_is_training_at_once(recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("batch", "optimizer"), [({}, {}), ({"batch": 3}, {"optimizer": "sgd"})])
+def test_stopping_and_going_on_is_training_at_once(
+    batch: dict[str, int], optimizer: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = replace(Recipe.light(6, SIZE, **batch), **optimizer)
     whole = losses(task(recipe))
     made = task(recipe)
     parts = losses(made, 2) + losses(made, 1, tmp_path / "checkpoint.pt")
@@ -159,7 +171,6 @@ from harness_semantic_segmentation.training.loading import Examples
 from harness_semantic_segmentation.training.recipes import Recipe
 from harness_semantic_segmentation.data.scenes import Scenes
 
-torch.set_num_threads(1)
 data, recipe, checkpoint = Scenes(6, 32, 64), Recipe.light(6, (32, 64)), Path(sys.argv[1])
 torch.manual_seed(recipe.seed)
 task = SegmentationTask(build_model("bialignnet-dfnet1", 7, 0.125), recipe, len(data))

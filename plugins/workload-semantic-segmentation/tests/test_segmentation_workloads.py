@@ -11,16 +11,23 @@ import harness_semantic_segmentation as plugin
 import numpy as np
 import pytest
 from harness_backend_torch import TorchOptions
-from harness_backend_torch.backend import TorchBackend
 from harness_semantic_segmentation.data.dataset import IGNORE
-from harness_semantic_segmentation.data.metrics import MeanIoU, boundary_f, image_iou, tolerance
 from harness_semantic_segmentation.workloads.pictures import GAP, RIGHT, WRONG, error_map, grid, palette
-from harness_semantic_segmentation.workloads.training import Training
 from pydantic import ValidationError
 
 from harness.errors import ExitCode, HarnessError, UsageError
 from harness.functional_unit import count
 from harness.testing import RecordingWindow, check_offers, check_workload, trial_context
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global MeanIoU, TorchBackend, Training, boundary_f, image_iou, tolerance
+    from harness_backend_torch.backend import TorchBackend
+    from harness_semantic_segmentation.data.metrics import MeanIoU, boundary_f, image_iou, tolerance
+    from harness_semantic_segmentation.workloads.training import Training
+
 
 SMALL: dict[str, Any] = {"model": "bialignnet-dfnet1", "width": 0.125, "size": [32, 64]}
 

@@ -5,18 +5,25 @@ from __future__ import annotations
 import math
 
 import pytest
-import torch
 from harness_speculative_decoding.data.preferences import TokenPair
-from harness_speculative_decoding.training.dpo import (
-    Parts,
-    answer_log_probability,
-    dpo_loss,
-    margins,
-    padded,
-    pair_rows,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global Parts, answer_log_probability, dpo_loss, margins, padded, pair_rows, torch
+    import torch
+    from harness_speculative_decoding.training.dpo import (
+        Parts,
+        answer_log_probability,
+        dpo_loss,
+        margins,
+        padded,
+        pair_rows,
+    )
+
 
 VALUES = st.floats(-40, 40)
 

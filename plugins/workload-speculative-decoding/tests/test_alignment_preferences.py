@@ -9,9 +9,15 @@ from typing import Any
 
 import pytest
 from harness_speculative_decoding.data.preferences import Pair, TokenPair, read_pairs, split, tokenized
-from harness_speculative_decoding.training.ranking import Answer, mean_reward, ranked
 
 from harness.errors import UsageError
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global Answer, mean_reward, ranked
+    from harness_speculative_decoding.training.ranking import Answer, mean_reward, ranked
 
 
 def written(folder: Path, *rows: object) -> Path:

@@ -1,4 +1,4 @@
-"""The README's story of aligning a draft, run on the README's own pairs and a model of a few hundred weights."""
+"""The README's example of aligning a draft, run on the README's own pairs and a model of a few hundred weights."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
-from harness_speculative_decoding.training.pretraining import train_tokenizer
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, torch, train_tokenizer
+    import torch
+    from harness_speculative_decoding.training.pretraining import train_tokenizer
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

@@ -8,14 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from harness_speculative_decoding.data.preferences import TokenPair
-from harness_speculative_decoding.training.alignment import CHECKPOINT, dpo, quality, sft
-from harness_speculative_decoding.training.dpo import log_probabilities, pair_rows
 from harness_speculative_decoding.training.settings import Settings, StepReport
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness.errors import MeasurementError, UsageError
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global CHECKPOINT, LlamaConfig, LlamaForCausalLM, dpo, log_probabilities, pair_rows, quality, sft, torch
+    import torch
+    from harness_speculative_decoding.training.alignment import CHECKPOINT, dpo, quality, sft
+    from harness_speculative_decoding.training.dpo import log_probabilities, pair_rows
+    from transformers import LlamaConfig, LlamaForCausalLM
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +32,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def tiny(seed: int = 0, vocabulary: int = 7, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
+def tiny(seed: int = 0, vocabulary: int = 7, dtype: torch.dtype | None = None) -> LlamaForCausalLM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = LlamaConfig(
@@ -41,7 +47,7 @@ def tiny(seed: int = 0, vocabulary: int = 7, dtype: torch.dtype = torch.float32)
             eos_token_id=None,
             pad_token_id=None,
         )
-        return LlamaForCausalLM(config).to(dtype).eval()
+        return LlamaForCausalLM(config).to(dtype or torch.float32).eval()
 
 
 def some_pairs(count: int, seed: int = 0) -> list[TokenPair]:

@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from harness_speculative_decoding.data.corpus import Corpus
 from harness_speculative_decoding.training import builder
-from harness_speculative_decoding.training import pretraining as training
 from harness_speculative_decoding.training.recipes import TINY, TINY_SFT, AlignmentRecipe, Recipe
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global torch, training
+    import torch
+    from harness_speculative_decoding.training import pretraining as training
+
 
 TEXT = tuple(f"The quick brown fox number {number} jumps over the lazy dog and runs on." for number in range(80))
 SHORT = replace(

@@ -6,14 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_speculative_decoding import harness_workloads, loading
+from harness_speculative_decoding import harness_workloads
 from harness_speculative_decoding.options import BestOfNOptions, SpeculationOptions, VanillaOptions
-from harness_speculative_decoding.workloads import decoding
-from harness_speculative_decoding.workloads.cooperation import BestOfN, Speculation
-from harness_speculative_decoding.workloads.decoding import Vanilla
 
 from harness.errors import UsageError
 from harness.workload import FetchContext
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global BestOfN, Speculation, Vanilla, decoding, loading
+    from harness_speculative_decoding import loading
+    from harness_speculative_decoding.workloads import decoding
+    from harness_speculative_decoding.workloads.cooperation import BestOfN, Speculation
+    from harness_speculative_decoding.workloads.decoding import Vanilla
 
 
 def silent(_text: str, _done: float | None) -> None:

@@ -7,18 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from harness_speculative_decoding.networks.quantization import Quantization, quantize
 from harness_speculative_decoding.options import VanillaOptions
 from harness_speculative_decoding.training.builder import recipe_named
 from harness_speculative_decoding.training.recipes import RECIPES
 from pydantic import ValidationError
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness.errors import ExitCode, UsageError
 
-torchao = pytest.importorskip("torchao.quantization")
-PROMPT = torch.tensor([[1, 5, 9, 2, 7, 30, 12, 3]])
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global LlamaConfig, LlamaForCausalLM, Quantization, quantize, torch
+    pytest.importorskip("torchao.quantization")
+    import torch
+    from harness_speculative_decoding.networks.quantization import Quantization, quantize
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+
+PROMPT = [[1, 5, 9, 2, 7, 30, 12, 3]]
 
 
 def model(*, tied: bool = True) -> LlamaForCausalLM:
@@ -38,7 +45,7 @@ def model(*, tied: bool = True) -> LlamaForCausalLM:
 
 def logits(made: LlamaForCausalLM) -> torch.Tensor:
     with torch.inference_mode():
-        found: torch.Tensor = made(PROMPT).logits
+        found: torch.Tensor = made(torch.tensor(PROMPT)).logits
         return found
 
 

@@ -7,23 +7,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from harness_speculative_decoding import harness_workloads
 from harness_speculative_decoding.options import DraftAlignmentOptions
-from harness_speculative_decoding.training.pretraining import train_tokenizer
-from harness_speculative_decoding.workloads.draft_alignment import DraftAlignment
 from pydantic import ValidationError
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness.backend import Backend
 from harness.errors import UsageError
 from harness.testing import RecordingWindow, check_offers, trial_context
 
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global DraftAlignment, LlamaConfig, LlamaForCausalLM, torch, train_tokenizer
+    import torch
+    from harness_speculative_decoding.training.pretraining import train_tokenizer
+    from harness_speculative_decoding.workloads.draft_alignment import DraftAlignment
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+
 WORDS = ["yes", "no", "maybe", "never", "always", "often"]
 
 
 class Cpu(Backend):
-    device = torch.device("cpu")
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
 
     def open(self) -> tuple[()]:
         return ()

@@ -7,12 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import torch
-from harness_speculative_decoding.methods.decoding import Request
-from harness_speculative_decoding.methods.laws import Mode, acceptance, log_law, tilt, token_law, tokens_per_round
-from harness_speculative_decoding.methods.rule import Rule, Speculated, SpeculationError, Trio
-from harness_speculative_decoding.methods.speculation import speculate
-from torch import Tensor
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global Mode, Request, Rule, Speculated, SpeculationError, Tensor, Trio, acceptance, log_law, speculate, tilt
+    global token_law, tokens_per_round, torch
+    import torch
+    from harness_speculative_decoding.methods.decoding import Request
+    from harness_speculative_decoding.methods.laws import Mode, acceptance, log_law, tilt, token_law, tokens_per_round
+    from harness_speculative_decoding.methods.rule import Rule, Speculated, SpeculationError, Trio
+    from harness_speculative_decoding.methods.speculation import speculate
+    from torch import Tensor
 
 
 class TableModel:
@@ -87,7 +94,10 @@ def tables(seed: int, scale: float = 1.0, depth: int = DEPTH, vocabulary: int = 
     ]
 
 
-TARGET, ALIGNED, SFT = tables(1), tables(2), tables(3)
+@pytest.fixture(scope="session", autouse=True)
+def fixed_tables(imports: None) -> None:
+    global TARGET, ALIGNED, SFT
+    TARGET, ALIGNED, SFT = tables(1), tables(2), tables(3)
 
 
 def trio(*, sft: bool = True) -> Trio:

@@ -6,23 +6,31 @@ import math
 from collections.abc import Sequence
 
 import pytest
-import torch
-from harness_speculative_decoding.methods.laws import (
-    Mode,
-    acceptance,
-    judge,
-    log_law,
-    product,
-    replacement,
-    tilt,
-    token_law,
-    tokens_per_round,
-    truncate,
-)
-from harness_speculative_decoding.methods.sampling import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global Mode, Tensor, acceptance, draw, judge, log_law, product, replacement, tilt, token_law, tokens_per_round
+    global torch, truncate
+    import torch
+    from harness_speculative_decoding.methods.laws import (
+        Mode,
+        acceptance,
+        judge,
+        log_law,
+        product,
+        replacement,
+        tilt,
+        token_law,
+        tokens_per_round,
+        truncate,
+    )
+    from harness_speculative_decoding.methods.sampling import draw
+    from torch import Tensor
+
 
 MODES: tuple[Mode, ...] = ("exact", "paper", "released")
 
@@ -104,12 +112,15 @@ def outer(first: Sequence[float], second: Sequence[float]) -> Tensor:
 
 
 S, U, S_SHIFTED, U_SHIFTED = (0.6, 0.4), (0.7, 0.3), (0.8, 0.2), (0.4, 0.6)
-FACTORISED = (outer(S, U_SHIFTED), outer(S_SHIFTED, U), outer(S, U))
+
+
+def factorised() -> tuple[Tensor, Tensor, Tensor]:
+    return outer(S, U_SHIFTED), outer(S_SHIFTED, U), outer(S, U)
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper"])
 def test_c2_factorised(mode: Mode) -> None:
-    target, aligned, sft = FACTORISED
+    target, aligned, sft = factorised()
     assert distance(token_law(mode, target, aligned, sft), (0.32, 0.48, 0.08, 0.12)) < 1e-15
     assert float(acceptance(mode, target, aligned, sft)) == pytest.approx(0.7, abs=1e-15)
     log_p = tilt(target, aligned, sft).log_p
@@ -118,14 +129,14 @@ def test_c2_factorised(mode: Mode) -> None:
 
 
 def test_c2_released() -> None:
-    law = token_law("released", *FACTORISED)
+    law = token_law("released", *factorised())
     assert law.tolist() == pytest.approx([0.3424, 0.3936, 0.1656, 0.0984], abs=1e-15)
     assert distance(law, (0.32, 0.48, 0.08, 0.12)) == pytest.approx(0.108)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_c2_sampled(mode: Mode) -> None:
-    target, aligned, sft = FACTORISED
+    target, aligned, sft = factorised()
     count = 200_000
     counts = sampled(mode, target, aligned, sft, aligned, count, seed=2)
     law = token_law(mode, target, aligned, sft)

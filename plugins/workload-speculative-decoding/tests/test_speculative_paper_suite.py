@@ -8,22 +8,30 @@ from typing import Any
 
 import harness_speculative_decoding as plugin
 import pytest
-import torch
 import yaml
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    OPTConfig,
-    OPTForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
 
 from harness.backend import Backend, Device
 from harness.testing import check_workload
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+    global Qwen2Config, Qwen2ForCausalLM, Tokenizer, models, pre_tokenizers, torch
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        LlamaConfig,
+        LlamaForCausalLM,
+        OPTConfig,
+        OPTForCausalLM,
+        PreTrainedModel,
+        PreTrainedTokenizerFast,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+    )
+
 
 SUITE = Path(__file__).parents[3] / "suites" / "sss-paper.yaml"
 SPECS = {spec.name: spec for spec in plugin.harness_workloads()}
@@ -36,7 +44,9 @@ def one_thread() -> None:
 
 
 class Cpu(Backend):
-    device = torch.device("cpu")
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
 
     def open(self) -> Sequence[Device]:
         return [Device(kind="cpu", uuid="cpu", name="test")]

@@ -7,27 +7,36 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from harness_speculative_decoding.methods.decoding import Request, generate
-from harness_speculative_decoding.methods.rule import Rule, Trio
-from harness_speculative_decoding.methods.sampling import Sampling
-from harness_speculative_decoding.methods.speculation import speculate
-from harness_speculative_decoding.networks.cache_choice import cached_model, fits_static_cache
-from harness_speculative_decoding.networks.cached import StaticCacheModel
-from harness_speculative_decoding.networks.captured import FixedShapeModel
-from harness_speculative_decoding.networks.fused import fused_pass, why_not
-from harness_speculative_decoding.together import pass_facts
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    OPTConfig,
-    OPTForCausalLM,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global FixedShapeModel, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+    global PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, Request, Rule, Sampling, StaticCacheModel, Trio
+    global cached_model, fits_static_cache, fused_pass, generate, pass_facts, speculate, torch, why_not
+    import torch
+    from harness_speculative_decoding.methods.decoding import Request, generate
+    from harness_speculative_decoding.methods.rule import Rule, Trio
+    from harness_speculative_decoding.methods.sampling import Sampling
+    from harness_speculative_decoding.methods.speculation import speculate
+    from harness_speculative_decoding.networks.cache_choice import cached_model, fits_static_cache
+    from harness_speculative_decoding.networks.cached import StaticCacheModel
+    from harness_speculative_decoding.networks.captured import FixedShapeModel
+    from harness_speculative_decoding.networks.fused import fused_pass, why_not
+    from harness_speculative_decoding.together import pass_facts
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+        OPTConfig,
+        OPTForCausalLM,
+        PreTrainedModel,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+    )
+
 
 V = 11
 SHAPE: dict[str, Any] = {
@@ -145,16 +154,16 @@ def test_what_is_left_to_transformers_says_why() -> None:
     mixed = llama()
     mixed.model.norm.float()
     assert "number types" in why_not(mixed)
+
+    class Adapted(torch.nn.Linear):
+        """A linear layer that does something else."""
+
     adapted = llama()
     adapted.model.layers[0].mlp.up_proj = torch.nn.Sequential(adapted.model.layers[0].mlp.up_proj)
-    adapted.model.layers[1].mlp.up_proj = _Adapted(24, 40).double()
+    adapted.model.layers[1].mlp.up_proj = Adapted(24, 40).double()
     assert "plain matrices" in why_not(adapted)
     with pytest.raises(ValueError, match="not among"):
         fused_pass(opt())
-
-
-class _Adapted(torch.nn.Linear):
-    """A linear layer that does something else."""
 
 
 TRIOS = {
@@ -222,7 +231,6 @@ def test_other_models_pass_through_transformers() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("fused", [True, False])
 def test_graphs_give_the_tokens_of_eager_passes(fused: bool) -> None:
     def wrapped(seed: int, compiled: Any) -> Any:
@@ -241,7 +249,6 @@ def test_graphs_give_the_tokens_of_eager_passes(fused: bool) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_bfloat16_on_the_device_stays_near_float64() -> None:
     shape: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2}
     exact = llama(**shape)

@@ -6,33 +6,48 @@ import itertools
 from typing import Any
 
 import pytest
-import torch
-from harness_speculative_decoding.methods.decoding import Request
-from harness_speculative_decoding.methods.ensemble import sample_ensemble
-from harness_speculative_decoding.methods.rule import Rule, Trio
-from harness_speculative_decoding.methods.sampling import Sampling
-from harness_speculative_decoding.methods.speculation import speculate
-from harness_speculative_decoding.networks.cache_choice import (
-    CacheKind,
-    cached_model,
-    check_rollback,
-    fits_static_cache,
-)
-from harness_speculative_decoding.networks.cached import CausalModel, DynamicCacheModel, StaticCacheModel, UncachedModel
-from torch import Tensor
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MambaConfig,
-    MambaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    OPTConfig,
-    OPTForCausalLM,
-    PreTrainedModel,
-)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global CacheKind, CausalModel, DynamicCacheModel, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+    global MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM, OPTConfig, OPTForCausalLM
+    global PreTrainedModel, Request, Rule, Sampling, StaticCacheModel, Tensor, Trio, UncachedModel, cached_model
+    global check_rollback, fits_static_cache, sample_ensemble, speculate, torch
+    import torch
+    from harness_speculative_decoding.methods.decoding import Request
+    from harness_speculative_decoding.methods.ensemble import sample_ensemble
+    from harness_speculative_decoding.methods.rule import Rule, Trio
+    from harness_speculative_decoding.methods.sampling import Sampling
+    from harness_speculative_decoding.methods.speculation import speculate
+    from harness_speculative_decoding.networks.cache_choice import (
+        CacheKind,
+        cached_model,
+        check_rollback,
+        fits_static_cache,
+    )
+    from harness_speculative_decoding.networks.cached import (
+        CausalModel,
+        DynamicCacheModel,
+        StaticCacheModel,
+        UncachedModel,
+    )
+    from torch import Tensor
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+        MambaConfig,
+        MambaForCausalLM,
+        MistralConfig,
+        MistralForCausalLM,
+        OPTConfig,
+        OPTForCausalLM,
+        PreTrainedModel,
+    )
+
 
 V = 6
 PROMPT = [1, 4, 2]

@@ -11,26 +11,36 @@ from typing import Any
 
 import harness_speculative_decoding as plugin
 import pytest
-import torch
-from harness_speculative_decoding import reward_models, rewards
-from harness_speculative_decoding.loading import load_causal_lm
-from harness_speculative_decoding.methods.decoding import Generation, Request
-from harness_speculative_decoding.methods.selection import select_best, select_first
-from harness_speculative_decoding.workloads.scorer import RewardScorer
+from harness_speculative_decoding import rewards
 from pydantic import ValidationError
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaForSequenceClassification,
-    MambaConfig,
-    MambaForCausalLM,
-    PreTrainedTokenizerFast,
-)
 
 from harness import HarnessError, UsageError
 from harness.backend import Backend, Device
 from harness.testing import RecordingWindow, check_offers, check_workload, trial_context
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global Generation, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, MambaConfig, MambaForCausalLM
+    global PreTrainedTokenizerFast, Request, RewardScorer, Tokenizer, load_causal_lm, models, pre_tokenizers
+    global reward_models, select_best, select_first, torch
+    import torch
+    from harness_speculative_decoding import reward_models
+    from harness_speculative_decoding.loading import load_causal_lm
+    from harness_speculative_decoding.methods.decoding import Generation, Request
+    from harness_speculative_decoding.methods.selection import select_best, select_first
+    from harness_speculative_decoding.workloads.scorer import RewardScorer
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        LlamaConfig,
+        LlamaForCausalLM,
+        LlamaForSequenceClassification,
+        MambaConfig,
+        MambaForCausalLM,
+        PreTrainedTokenizerFast,
+    )
+
 
 WORDS = ["<eos>", "the", "cat", "sat", "on", "a", "mat", "dog", "ran", "."]
 SPECS = {spec.name: spec for spec in plugin.harness_workloads() if spec.name != "draft-alignment"}
@@ -43,7 +53,9 @@ def one_thread() -> None:
 
 
 class Cpu(Backend):
-    device = torch.device("cpu")
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
 
     def open(self) -> Sequence[Device]:
         return [Device(kind="cpu", uuid="cpu", name="test")]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from importlib.util import find_spec
 
 import torch
 
 from harness import Backend, Device, MeasurementError, Unavailable
+from harness.backend import Load
 from harness_backend_torch import TorchOptions
 from harness_backend_torch.devices import Found, find
+from harness_backend_torch.load import matrix_load
 from harness_backend_torch.nvidia import describe
 
 
@@ -104,6 +106,10 @@ class TorchBackend(Backend):
                 **describe(found.device.parent or found.device.uuid),
             }
         return facts
+
+    def load(self) -> AbstractContextManager[Load]:
+        """Matrix products on this device."""
+        return matrix_load(self.device, self.synchronize)
 
     def close(self) -> None:
         """Frees cached device memory and puts the process settings back."""

@@ -84,7 +84,11 @@ def run(order: Mapping[str, Any], trial: Path, executor: LocalExecutor, news: Ne
         file.write_text(json.dumps(content), encoding="utf-8")
         answer = ask_probe({"point": content["point"]}, limit_s=_PROBE_S)
         if "unavailable" in answer:
-            return Outcome(ok=False, reason=f"{answer['unavailable']} (on node {platform.node()})", skipped=True)
+            return Outcome(
+                ok=False,
+                reason=f"{answer['unavailable']} (on node {platform.node()})",
+                skipped=not answer.get("late", False),
+            )
         devices = tuple(device["uuid"] for device in answer["devices"])
     job = Job(
         trial_id=order["trial_id"],

@@ -40,5 +40,6 @@ def harness_meters() -> Iterable[MeterSpec]:
             factory=_create,
             options=NvmlOptions,
             auto=True,
+            fork_safe=True,
         )
     ]

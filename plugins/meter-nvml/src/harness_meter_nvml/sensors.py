@@ -58,9 +58,9 @@ _FAMILIES: Final[dict[str, _Family]] = {
     "AMPERE": _Family(0.1, 0.1, SECOND, 300.0, 0.0, f"{_STUDY}; {_NVML}"),
     "ADA": _Family(0.1, 0.1, SECOND, 300.0, 0.0, f"{_STUDY}; {_NVML}"),
     "GH100": _Family(0.1, 0.025, SECOND, 700.0, 0.0, f"{_STUDY}; {_NVML}"),
-    "": _Family(0.1, 0.025, SECOND, 300.0, 0.0, _UNTESTED),
+    "": _Family(0.1, 0.025, SECOND, 300.0, 0.5, _UNTESTED),
 }
-"""`""` stands for all others, Blackwell among them."""
+"""`""` stands for all others, Blackwell among them: a reading may be half a second late, or renewed as seldom."""
 
 _PRODUCTS: Final = (
     ("GA100", r"\bA(?:100|800|30)X?\b|\bCMP 170HX\b"),

@@ -6,48 +6,52 @@ The window is the core's: its meters, edges, ticks and bounds are those of a tri
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-import yaml
-
-from harness import Amount, Method, Unavailable, UsageError, Value
-from harness.measuring.instrument import Instrument, Metered
+from harness import Amount, Block, Method, Session, Unavailable, Value
 
 NO_CARBON: Final = Unavailable("no impact meter gives carbon")
+NOT_OF_A_CALL: Final = frozenset({"duration_s", "energy_above_idle_j"})
+"""Readings of the window that are not told of a call: its time is pytest-benchmark's."""
 
 
-def named(meters: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Meters with their options, from one text each as under `meters:` of a suite; raises UsageError."""
-    found = []
-    for text in meters:
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = None
-        one = {value: None} if isinstance(value, str) else value
-        if not isinstance(one, dict) or len(one) != 1:
-            raise UsageError(f"{text!r} is not a meter", accepted="a name, or one name with a mapping of its options")
-        ((name, options),) = one.items()
-        if not isinstance(options, dict | None):
-            raise UsageError(f"the options of meter {name} are {options!r:.60}", accepted="a mapping")
-        found.append((str(name), options or {}))
-    return found
+@dataclass(slots=True)
+class Instrument:
+    """The opened meters of a pytest session, and what was measured with them.
+
+    Attributes:
+        session: the meters.
+        seconds: least length of a window.
+        measured: name of a benchmark -> what one call of it cost.
+    """
+
+    session: Session
+    seconds: float
+    measured: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def measure(self, work: Callable[[], object], batch: int = 1) -> Block:
+        """A window of calls after a lead-in."""
+        return self.session.repeat(work, seconds=self.seconds, batch=batch)
 
 
 def open_instrument(meters: Sequence[str], *, backend: str, seconds: float) -> Instrument:
     """The meters of a session, opened; raises UsageError for settings that are wrong."""
-    return Instrument(named(meters), backend=backend, seconds=seconds)
+    Session.check_length(seconds)
+    return Instrument(Session(meters, backend=backend), seconds)
 
 
-def extra_info(metered: Metered) -> dict[str, Any]:
+def extra_info(block: Block) -> dict[str, Any]:
     """What one call cost, as JSON values."""
-    shown = {"energy_j": metered.readings["energy_j"], "carbon_g": NO_CARBON, **metered.readings}
+    calls = block.iterations
+    costs = {name: value for name, value in block.per_unit.items() if ":" not in name and name not in NOT_OF_A_CALL}
+    shown = {"carbon_g": NO_CARBON, **{name: block.readings[name] for name in costs}}
     return {
-        **{key: each for name, value in shown.items() for key, each in _described(name, value, metered.calls).items()},
-        "energy_scopes": list(metered.scopes),
-        "energy_window_s": metered.duration_s,
-        "energy_calls": metered.calls,
-        "energy_flags": list(metered.flags),
+        **{key: each for name, value in shown.items() for key, each in _described(name, value, calls).items()},
+        "energy_scopes": list(block.scopes),
+        "energy_window_s": block.duration,
+        "energy_calls": calls,
+        "energy_flags": list(block.flags),
     }
 
 
@@ -105,7 +109,9 @@ class EnergyBenchmark:
     def _add(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         if self._benchmark.enabled:
             batch = self._benchmark.stats.iterations
-            self._benchmark.extra_info |= extra_info(self._instrument.measure(lambda: function(*args, **kwargs), batch))
+            info = extra_info(self._instrument.measure(lambda: function(*args, **kwargs), batch))
+            self._benchmark.extra_info |= info
+            self._instrument.measured[str(self._benchmark.name)] = info
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._benchmark, name)

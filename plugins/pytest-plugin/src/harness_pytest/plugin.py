@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from harness import HarnessError
 
 if TYPE_CHECKING:
-    from harness.measuring.instrument import Instrument
-    from harness_pytest.energy import EnergyBenchmark
+    from harness_pytest.energy import EnergyBenchmark, Instrument
     from harness_pytest.suite_items import SuiteFile
+
+
+MEASURED: Final = pytest.StashKey[dict[str, dict[str, Any]]]()
+"""What the benchmarks of a session cost, by their names."""
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The table of energy, after pytest-benchmark's of times."""
+    measured = config.stash.get(MEASURED, {})
+    if measured:
+        from harness_pytest.summary import lines
+
+        terminalreporter.section("energy by the harness", sep="-")
+        for line in lines(measured):
+            terminalreporter.write_line(line, yellow=line.startswith("warning: "))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,8 +81,9 @@ def harness_instrument(pytestconfig: pytest.Config) -> Iterator[Instrument]:
         )
     except (HarnessError, ValueError) as error:
         pytest.fail(f"energy_benchmark: {error}", pytrace=False)
+    pytestconfig.stash[MEASURED] = instrument.measured
     yield instrument
-    instrument.close()
+    instrument.session.close()
 
 
 @pytest.fixture

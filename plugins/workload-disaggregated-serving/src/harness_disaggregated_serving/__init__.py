@@ -51,7 +51,7 @@ FUNCTIONAL_UNITS = {
 }
 
 
-def _check(options: SimulatedOptions | PairRunOptions | EndpointOptions) -> Iterator[OptionFault]:
+def _check(options: SimulatedOptions | PairRunOptions | EndpointOptions, _folder: Path) -> Iterator[OptionFault]:
     """A trace that is not there, and saved models that are not there."""
     if options.trace is not None:
         yield from missing("trace", options.trace)
@@ -109,6 +109,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
     yield WorkloadSpec(
         name="greenllm-simulated",
         modelled=True,
+        fork_safe=True,
         summary="simulated: disaggregated serving on a pair of device profiles, one point of the grid",
         factory=_simulated,
         columns=tuple(replace(column, method=Method.SIMULATED) for column in REQUEST_COLUMNS),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from harness import CommandSpec, Workload, WorkloadSpec, hookimpl
@@ -27,7 +28,7 @@ def harness_commands() -> Iterable[CommandSpec]:
     )
 
 
-def _check(options: Any) -> Iterable[OptionFault]:
+def _check(options: Any, _folder: Path) -> Iterable[OptionFault]:
     from harness_semantic_segmentation.workloads.checks import check
 
     return check(options)

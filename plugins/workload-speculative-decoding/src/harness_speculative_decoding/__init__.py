@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from harness import FunctionalUnit, ScorerSpec, Unavailable, Workload, WorkloadSpec, hookimpl
@@ -32,7 +33,7 @@ def _cannot_run(given: options.DecodingOptions) -> Unavailable | None:
     return None
 
 
-def _check(given: Any) -> Iterable[OptionFault]:
+def _check(given: Any, _folder: Path) -> Iterable[OptionFault]:
     from harness_speculative_decoding.checks import check
 
     return check(given)

@@ -1,0 +1,88 @@
+"""Meters as a command line or a call names them: texts as in a suite, and a place for carbon and water."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.discovery.registry import Registry
+from harness.errors import UsageError
+from harness.impact import ImpactMeterSpec
+from harness.planning import located_yaml
+from harness.planning.point import Choice
+
+Named = Sequence[tuple[str, Mapping[str, Any]]]
+"""Meters as under `meters:` of a suite: names with their options, `auto` among them."""
+
+AUTO: Named = (("auto", {}),)
+
+
+def with_place(
+    meters: Sequence[str | Mapping[str, Any]], *, grid: str | None, site: str | None, where: str = "meters"
+) -> Named:
+    """The meters, `auto` where none is named, with `fuel` for a grid and `scarf` for a site.
+
+    Args:
+        meters: each as in a suite: a name, `tdp: {watts: 65}` as text, or one name with a mapping of its options.
+        grid: of meter `fuel`.
+        site: of meter `scarf`.
+        where: they were named, for an error.
+
+    Raises:
+        UsageError: a text is no meter, or one is named twice.
+    """
+    found = [_named(each, where) for each in meters] or [*AUTO]
+    found += [("fuel", {"grid": grid})] if grid is not None else []
+    found += [("scarf", {"site": site})] if site is not None else []
+    names = [name for name, _ in found]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise UsageError(f"meter {twice!r} is named twice", where=where, accepted="each once")
+    return found
+
+
+def _named(meter: str | Mapping[str, Any], where: str) -> tuple[str, Mapping[str, Any]]:
+    value: Any = meter
+    if isinstance(meter, str):
+        try:
+            value = located_yaml.parse(meter, where, os.environ).data
+        except UsageError:
+            value = None
+    one = {value: None} if isinstance(value, str) else value
+    if not isinstance(one, Mapping) or len(one) != 1:
+        raise UsageError(
+            f"{meter!r} is not a meter", where=where, accepted="a name, or one name with a mapping of its options"
+        )
+    ((name, options),) = one.items()
+    if options is not None and not isinstance(options, Mapping):
+        raise UsageError(f"the options of meter {name} are {options!r:.60}", where=where, accepted="a mapping")
+    return str(name), dict(options or {})
+
+
+def choose(meters: Named, registry: Registry) -> tuple[Choice, ...]:
+    """Meters with `auto` expanded; impact meters and cross-checks alone imply it, as in a suite. Raises UsageError."""
+    automatic = {
+        name: Choice(name, auto=True)
+        for name, offer in registry.offers("meter").items()
+        if getattr(offer.spec, "auto", False)
+    }
+    found: dict[str, Choice] = {}
+    needy = []
+    for name, options in meters:
+        if name == "auto":
+            found = automatic | found
+            needy.append(False)
+            continue
+        spec = registry.get("meter", name).spec
+        try:
+            spec.options.model_validate(dict(options))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UsageError(f"{'.'.join([name, *map(str, first['loc'])])}: {first['msg']}") from None
+        found[name] = Choice(name, options)
+        needy.append(isinstance(spec, ImpactMeterSpec) or spec.cross_check)
+    if needy and all(needy):
+        found = automatic | found
+    return tuple(found.values())
