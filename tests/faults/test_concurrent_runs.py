@@ -23,14 +23,14 @@ def test_runs_side_by_side_in_one_store(bench: Any, number: int) -> None:
         assert len(records) == 2
         assert {record.measurement.run for record in records} == {run.name}
         assert json.loads((run / "run.json").read_text(encoding="utf-8"))["status"] == "ok"
-    checked = bench.run("store", "check", "--store", bench.store, "--json")
+    checked = bench.run_alone("store", "check", "--store", bench.store, "--json")
     assert (checked.returncode, json.loads(checked.stdout)) == (0, [])
-    asked = bench.run(
+    asked = bench.run_alone(
         "query", "SELECT count(DISTINCT run), count(*) FROM trials", "--store", bench.store, "--format", "csv"
     )
     assert asked.stdout.splitlines()[1] == f"{number},{2 * number}"
     (victim, *_) = bench.store.glob("*/*/items.jsonl")
     victim.unlink()
-    checked = bench.run("store", "check", "--store", bench.store)
+    checked = bench.run_alone("store", "check", "--store", bench.store)
     assert checked.returncode == 3
     assert "items.jsonl: holds 0 bytes where the trial wrote" in checked.stdout

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -25,6 +24,7 @@ from harness.records.files import load_measurement
 from harness.records.paths import MEASUREMENT
 from harness.running.order import Scheduled
 from harness.running.run import prepare
+from harness.testing import until
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -84,7 +84,7 @@ def servers(driver: int) -> list[psutil.Process]:
 
 def test_forked_trials_are_processes_of_their_own_that_share_what_was_drawn_once(bench: Bench) -> None:
     plugin(bench)
-    done = bench.run("run", suite(bench), "--store", bench.store, *FORK)
+    done = bench.run_alone("run", suite(bench), "--store", bench.store, *FORK)
     assert done.returncode == 0, done.stdout + done.stderr
     found = measurements(bench)
     assert [each.environment["start"] for each in found] == ["fork"] * 3
@@ -108,7 +108,9 @@ def test_what_is_not_asked_for_not_safe_or_reads_energy_is_not_forked(
     bench: Bench, option: str, meters: str, *, fork_safe: bool
 ) -> None:
     plugin(bench, fork_safe=fork_safe)
-    done = bench.run("run", suite(bench, trials=2, meters=meters), "--store", bench.store, "--executor-option", option)
+    done = bench.run_alone(
+        "run", suite(bench, trials=2, meters=meters), "--store", bench.store, "--executor-option", option
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert starts(bench) == ["spawn"] * 2
     assert len({each.workload["hash"] for each in measurements(bench)}) == 2
@@ -116,7 +118,7 @@ def test_what_is_not_asked_for_not_safe_or_reads_energy_is_not_forked(
 
 def test_a_trial_that_crashes_fails_alone(bench: Bench) -> None:
     plugin(bench, "self.options.number == 2 and os.kill(os.getpid(), 11)")
-    done = bench.run("run", suite(bench, trials=1, matrix="number: [1, 2, 3]"), "--store", bench.store, *FORK)
+    done = bench.run_alone("run", suite(bench, trials=1, matrix="number: [1, 2, 3]"), "--store", bench.store, *FORK)
     assert done.returncode != 0
     assert "killed by SIGSEGV" in done.stderr
     assert starts(bench) == ["fork"] * 2
@@ -127,14 +129,14 @@ def test_what_a_killed_trial_left_running_is_ended_and_named(bench: Bench) -> No
         bench,
         'subprocess.Popen(["sleep", "77"], start_new_session=True) and os.kill(os.getpid(), 9)',
     )
-    done = bench.run("run", suite(bench, trials=1), "--store", bench.store, *FORK)
+    done = bench.run_alone("run", suite(bench, trials=1), "--store", bench.store, *FORK)
     assert "killed by SIGKILL; it left sleep running, which was ended" in done.stderr
     assert not [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == ["sleep", "77"]]
 
 
 def test_a_silent_trial_is_ended(bench: Bench) -> None:
     plugin(bench, "self.options.number == 2 and time.sleep(99)")
-    done = bench.run(
+    done = bench.run_alone(
         "run", suite(bench, trials=1, matrix="number: [2, 1]", limits="{silence: 1s}"), "--store", bench.store, *FORK
     )
     assert "the worker was silent for 1 s" in done.stderr
@@ -143,7 +145,7 @@ def test_a_silent_trial_is_ended(bench: Bench) -> None:
 
 def test_a_plugin_that_starts_a_thread_on_import_gets_fresh_processes_and_a_note(bench: Bench) -> None:
     plugin(bench, on_import="threading.Thread(target=time.sleep, args=(9,), daemon=True).start()")
-    done = bench.run("run", suite(bench, trials=2), "--store", bench.store, *FORK)
+    done = bench.run_alone("run", suite(bench, trials=2), "--store", bench.store, *FORK)
     assert done.returncode == 0, done.stdout + done.stderr
     assert starts(bench) == ["spawn"] * 2
     assert "started 1 threads, which a fork would lose" in done.stdout + done.stderr
@@ -154,7 +156,7 @@ def test_a_lost_server_costs_no_trial(bench: Bench) -> None:
     plugin(bench, "self.options.number == 2 and 'HARNESS_LOST' in os.environ and lose()", "def lose():\n"
            "    if '--forks' in open(f'/proc/{os.getppid()}/cmdline').read():\n        os.kill(os.getppid(), 9)\n"
            "        time.sleep(9)")  # fmt: skip
-    done = bench.run(
+    done = bench.run_alone(
         "run", suite(bench, trials=1, matrix="number: [1, 2, 3, 4]"), "--store", bench.store, *FORK, HARNESS_LOST="1"
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -164,11 +166,11 @@ def test_a_lost_server_costs_no_trial(bench: Bench) -> None:
     assert "spawn" in {each.environment["start"] for each in found}
 
 
-def test_nothing_outlives_a_killed_driver(bench: Bench, wait_for: Callable[..., Any]) -> None:
+def test_nothing_outlives_a_killed_driver(bench: Bench) -> None:
     plugin(bench, "time.sleep(60)")
     driver = bench.start("run", suite(bench), "--store", bench.store, *FORK)
-    (server,) = wait_for(lambda: servers(driver.pid))
-    (trial,) = wait_for(server.children)
+    (server,) = until(lambda: servers(driver.pid))
+    (trial,) = until(server.children)
     os.kill(driver.pid, signal.SIGKILL)
     driver.communicate()
     psutil.wait_procs([server, trial], timeout=10)
@@ -176,11 +178,11 @@ def test_nothing_outlives_a_killed_driver(bench: Bench, wait_for: Callable[..., 
     assert not trial.is_running()
 
 
-def test_ctrl_c_ends_the_trial_and_the_server(bench: Bench, wait_for: Callable[..., Any]) -> None:
+def test_ctrl_c_ends_the_trial_and_the_server(bench: Bench) -> None:
     plugin(bench, "time.sleep(60)")
     driver = bench.start("run", suite(bench), "--store", bench.store, *FORK)
-    (server,) = wait_for(lambda: servers(driver.pid))
-    (trial,) = wait_for(server.children)
+    (server,) = until(lambda: servers(driver.pid))
+    (trial,) = until(server.children)
     driver.send_signal(signal.SIGINT)
     driver.communicate(timeout=60)
     assert not server.is_running()

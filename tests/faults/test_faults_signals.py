@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ import pytest
 
 from harness.errors import ExitCode
 from harness.running import finishing
+from harness.testing import until
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_is_as_ctrl_c(bench: Any, wait_for: Callable[..., Any], number: signal.Signals) -> None:
+def test_a_signal_is_as_ctrl_c(bench: Any, number: signal.Signals) -> None:
     suite = bench.suite(trials=2, workload="spin", options="iterations: 1000")
     driver = bench.start("run", suite, "--store", bench.store)
-    wait_for(lambda: list(bench.store.glob("*/*/measurement.json")))
+    until(lambda: list(bench.store.glob("*/*/measurement.json")))
     driver.send_signal(number)
     output, _ = driver.communicate(timeout=60)
     assert driver.returncode == ExitCode.INTERRUPTED, output
@@ -28,7 +28,7 @@ def test_a_signal_is_as_ctrl_c(bench: Any, wait_for: Callable[..., Any], number:
     assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
     assert f"interrupted: what is missing is run by: harness run --resume {folder}" in output
     assert len(list(folder.glob("*/record.json"))) == 1, "what was finished is costed"
-    resumed = bench.run("run", "--resume", folder, "--store", bench.store)
+    resumed = bench.run_alone("run", "--resume", folder, "--store", bench.store)
     assert resumed.returncode == 0, resumed.stderr
     assert len(list(folder.glob("*/record.json"))) == 2
 

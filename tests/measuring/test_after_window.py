@@ -11,8 +11,8 @@ import pytest
 from harness.backend import Backend, Device
 from harness.builtin.simulated import SimulatedAccelerator, SimulatedMeter, attach, detach
 from harness.errors import PluginError
+from harness.measuring import alignment, window
 from harness.measuring import meters as energy
-from harness.measuring import window
 from harness.measuring.channel import Channel
 from harness.measuring.meters import Meters
 from harness.measuring.window import Ledger, OpenWindow, measure
@@ -35,6 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     sleeping = SimpleNamespace(sleep=clock.advance, time=lambda: 0.0)
     monkeypatch.setattr(energy, "now_ns", clock)
     monkeypatch.setattr(energy, "time", sleeping)
+    monkeypatch.setattr(alignment, "time", sleeping)
     monkeypatch.setattr(window, "now_ns", clock)
     return clock
 

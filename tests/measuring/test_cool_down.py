@@ -18,9 +18,9 @@ from harness.builtin.heat import HeatModel
 from harness.builtin.simulated import SimulatedAccelerator, SimulatedMeter, attach, detach
 from harness.commands.progress import Progress
 from harness.discovery.registry import load_plugins
+from harness.measuring import alignment, window
 from harness.measuring import cool_down as cooling
 from harness.measuring import meters as energy
-from harness.measuring import window
 from harness.measuring.channel import Channel
 from harness.measuring.messenger import Messenger
 from harness.measuring.meters import Meters
@@ -47,6 +47,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     clock = FakeClock()
     monkeypatch.setattr(energy, "now_ns", clock)
     monkeypatch.setattr(energy, "time", SimpleNamespace(sleep=clock.advance, time=lambda: 0.0))
+    monkeypatch.setattr(alignment, "time", SimpleNamespace(sleep=clock.advance))
     monkeypatch.setattr(window, "now_ns", clock)
     monkeypatch.setattr(cooling, "now_ns", clock)
     return clock

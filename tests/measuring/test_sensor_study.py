@@ -42,6 +42,7 @@ def test_every_kind_is_tried(study: ModuleType) -> None:
     assert tuple(study.KINDS) == NAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_few_windows_of_every_load_hold_the_truth(study: ModuleType, name: str) -> None:
     found = study.study(3, kinds=[name], lengths_s=[2.0], seed=5)
