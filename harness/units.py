@@ -130,25 +130,42 @@ def _write(
     return value
 
 
+_PREFIXED: Final = frozenset({"J", "W", "Wh", "s", "g", "gCO2e", "B", "L", "V", "A", "Hz"})
+"""Symbols that an SI prefix may stand before; counts, ratios and rates of things are written out."""
+_PREFIXES: Final = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+
+
 def si(value: float, unit: str, digits: int = 3) -> str:
-    """A number for people, with an SI prefix.
+    """A number for people: with an SI prefix where the unit is one of physics, written out where it counts things.
 
     Example:
-        >>> si(0.00123, "J"), si(1.49e6, "token/s")
-        ('1.23 mJ', '1.49 Mtoken/s')
+        >>> si(0.00123, "J"), si(0.0000021, "g/token"), si(7200, "s")
+        ('1.23 mJ', '2.1 µg/token', '7,200 s')
+        >>> si(0.389, "/s"), si(1.49e6, "token/s"), si(0.0312, "")
+        ('0.389 /s', '1,490,000 token/s', '0.0312')
     """
-    if value == 0:
-        return f"0 {unit}".rstrip()
-    magnitude = abs(value)
-    for factor, prefix in (
-        (1e9, "G"),
-        (1e6, "M"),
-        (1e3, "k"),
-        (1.0, ""),
-        (1e-3, "m"),
-        (1e-6, "µ"),
-        (1e-9, "n"),
-    ):
-        if magnitude >= factor * 0.9995:
-            return f"{value / factor:.{digits}g} {prefix}{unit}".rstrip()
-    return f"{value:.{digits}g} {unit}".rstrip()
+    factor, prefix = prefix_of(value, unit)
+    return f"{number(value / factor, digits)} {prefix}{unit}".rstrip()
+
+
+def prefix_of(value: float, unit: str) -> tuple[float, str]:
+    """The SI prefix that a value is written with, and what it stands for; `(1, "")` for none."""
+    symbol = unit.partition("/")[0]
+    if symbol in _PREFIXED and value:
+        for factor, prefix in _PREFIXES:
+            if abs(value) >= factor * 0.9995:
+                if (factor > 1 and symbol == "s") or (factor < 1 and symbol in {"B", "bit"}):
+                    break
+                return factor, prefix
+    return 1.0, ""
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits, its thousands set apart.
+
+    Example:
+        >>> number(0.16489), number(200_000), number(-1234.5), number(0)
+        ('0.165', '200,000', '-1,230', '0')
+    """
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if 10**digits <= abs(rounded) < 1e15 else f"{rounded:.{digits}g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from harness.functional_unit import FunctionalUnit
 from harness.meter import Node
 from harness.options import NoOptions, Options
 from harness.quantity import Method, Unavailable
+from harness.suite_paths import OptionFault
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +196,10 @@ class WorkloadSpec:
         probe: options -> why it cannot run here, or None; runs in a process of its own.
         modelled: its numbers come from a model of the hardware: trials may run side by side, every number is
             `simulated`, and without `Window.simulated_duration` nothing is divided or multiplied by time.
-        check: options and the suite's folder -> what is wrong with them on this machine, one text each: a path or name
-            that is not there. Asked while planning, in the driver: it imports nothing heavy, runs nothing, is quick.
+        check: options and the suite's folder -> what is wrong with them that their model cannot see: a missing file or
+            folder, an unknown name. Called while planning, in the planner's process: it imports nothing heavy, runs
+            nothing and loads nothing. Options of the types of `harness.suite_paths` are absolute paths in it, and in
+            the workload.
         fetched_by: options that decide what `Workload.fetch` brings, once for trials that agree in them; empty where it
             brings nothing.
         fork_safe: importing the plugin and making its work opens no device, starts no thread and draws no random number
@@ -212,7 +215,7 @@ class WorkloadSpec:
     options: type[Options] = NoOptions
     backends: tuple[str, ...] = ()
     probe: Callable[[Any], Unavailable | None] | None = None
-    check: Callable[[Any, Path], Sequence[str]] | None = None
     modelled: bool = False
+    check: Callable[[Any, Path], Iterable[OptionFault | str]] | None = None
     fetched_by: tuple[str, ...] = ()
     fork_safe: bool = False

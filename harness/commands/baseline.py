@@ -121,7 +121,7 @@ def section(point: KeptPoint) -> Section:
 def _row(kept: KeptMetric) -> list[str]:
     from harness.quantity import Amount
     from harness.records.summary import summarise
-    from harness.reporting.wording import bound, label, spread
+    from harness.reporting.wording import bound, interval, label
     from harness.units import si
 
     found = summarise(kept.values)
@@ -131,7 +131,7 @@ def _row(kept: KeptMetric) -> list[str]:
     return [
         str(kept.metric),
         si(found.value.value, unit),
-        spread(found, unit),
+        interval(found, unit),
         label(found),
         bound(found, unit),
         kept.ungated or "yes",

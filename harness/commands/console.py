@@ -32,6 +32,19 @@ Wait = Annotated[
         show_default=False,
     ),
 ]
+Details = Annotated[bool, typer.Option("--details", help="All tables, readings and conditions below the overview.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Only points whose label holds this text or fits this pattern; may be repeated.",
+        show_default=False,
+    ),
+]
+Trials = Annotated[
+    int | None,
+    typer.Option(min=1, help="Trials of each point, in place of what the suites say.", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
@@ -76,7 +89,7 @@ def waiting_s(text: str | None) -> float | None:
         raise UsageError(error.message, where="--wait", accepted=error.accepted) from None
 
 
-def render(folders: list[Path]) -> None:
+def render(folders: list[Path], *, details: bool = False) -> None:
     """Shows runs on the terminal."""
     from rich.console import Console
 
@@ -84,4 +97,4 @@ def render(folders: list[Path]) -> None:
 
     console = Console()
     for folder in folders:
-        render_terminal(console, folder)
+        render_terminal(console, folder, details=details)

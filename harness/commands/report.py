@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.console import echo
+from harness.commands.console import Details, echo
 
 
 def report(
@@ -20,11 +20,12 @@ def report(
         Path | None, typer.Option(help="File to write; a page goes into the run's folder.", show_default=False)
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    details: Details = False,
 ) -> None:
     """Shows runs, side by side where there are several, or a gate's verdict, from their records alone."""
     from harness.reporting.output import write
     from harness.storing.places import run_folder
 
-    written = write([run_folder(run) for run in runs], form, output, show=show)
+    written = write([run_folder(run) for run in runs], form, output, show=show, details=details)
     if written is not None:
         echo(f"report: {written}")

@@ -13,8 +13,11 @@ import typer
 from harness.commands.console import (
     DEFAULT_STORE,
     AsJson,
+    Details,
+    Only,
     StorePlace,
     SuiteFiles,
+    Trials,
     Wait,
     echo,
     loaded_registry,
@@ -24,12 +27,13 @@ from harness.commands.console import (
 from harness.errors import ExitCode, MeasurementError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from harness.discovery.registry import Registry
     from harness.planning.point import Plan, Point
     from harness.planning.suite import Suite
     from harness.running.executor_choice import Chosen, Wish
+    from harness.running.fail_fast import Rule
     from harness.storing.store import Push, Store
 
 NoSkips = Annotated[bool, typer.Option("--no-skips", help="Fail, with exit code 3, where a point is skipped.")]
@@ -67,22 +71,42 @@ def _plan(suites: Sequence[Suite], registry: Registry, executors: Mapping[str, C
     return plan_probed(suites, registry, remote=remote)
 
 
-def plan(suites: SuiteFiles, *, as_json: AsJson = False, no_skips: NoSkips = False, require: Require = 0) -> None:
+def _skipped_lines(planned: Plan) -> Iterator[str]:
+    """The points that cannot run here, by the reason."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for skipped in planned.skipped:
+        word = "failed" if skipped.failed else "skipped"
+        by_reason.setdefault((word, skipped.reason), []).append(f"{skipped.point.suite}: {skipped.point.label}")
+    for (word, reason), labels in by_reason.items():
+        yield f"{word}: {len(labels)} x {reason}" if len(labels) > 1 else f"{word}: {reason}"
+        yield from (f"    {label}" for label in labels)
+
+
+def plan(
+    suites: SuiteFiles,
+    *,
+    only: Only = None,
+    trials: Trials = None,
+    as_json: AsJson = False,
+    no_skips: NoSkips = False,
+    require: Require = 0,
+) -> None:
     """Shows what a run would do: points, trials, and what is skipped and why."""
     from harness.machine.provenance import provenance
     from harness.planning.named_offers import fetch_key, offers_of
-    from harness.planning.suite import load_all
+    from harness.planning.probe import loaded
+    from harness.planning.selection import selected
     from harness.running.executor_choice import choose
 
     registry = loaded_registry()
-    loaded = load_all(suites)
-    planned = _plan(loaded, registry, choose(loaded, registry))
+    loaded_suites = loaded(suites, registry)
+    planned = selected(_plan(loaded_suites, registry, choose(loaded_suites, registry)), only or (), trials)
     if as_json:
         content = {
             "points": [point.to_json() for point in planned.points],
             "skipped": [skipped.to_json() for skipped in planned.skipped],
             "offers": {point.id: offers_of(point, registry) for point in planned.points},
-            "provenance": provenance([suite.file for suite in loaded], registry.sources),
+            "provenance": provenance([suite.file for suite in loaded_suites], registry.sources),
             "fetch": {point.id: fetch_key(point, registry) for point in planned.points},
             "directions": registry.directions(
                 [("workload", point.workload) for point in planned.points]
@@ -100,17 +124,17 @@ def plan(suites: SuiteFiles, *, as_json: AsJson = False, no_skips: NoSkips = Fal
 
 
 def _show(planned: Plan) -> None:
+    from harness.reporting.wording import counted
     from harness.running.expected_time import between, run_cost
 
     for point in planned.points:
         echo(f"{point.id}  {point.suite}: {point.label}  x {between(point.at_least, point.trials)}")
-    for skipped in planned.skipped:
-        word = "failed" if skipped.failed else "skipped"
-        echo(f"{word:<12}  {skipped.point.suite}: {skipped.point.label}: {skipped.reason}")
+    for line in _skipped_lines(planned):
+        echo(line)
     fewest, most = (sum(each) for each in ([p.at_least for p in planned.points], [p.trials for p in planned.points]))
     echo(
-        f"{len(planned.points)} points, {between(fewest, most)} trials, {len(planned.skipped)} skipped; "
-        f"{run_cost(planned.points)}"
+        f"{counted(len(planned.points), 'point')}, {between(fewest, most)} {'trial' if most == 1 else 'trials'}, "
+        f"{len(planned.skipped)} skipped; {run_cost(planned.points)}"
     )
 
 
@@ -137,21 +161,67 @@ def run(
     no_skips: NoSkips = False,
     require: Require = 0,
     wait: Wait = None,
+    only: Only = None,
+    trials: Trials = None,
+    fail_fast: Annotated[
+        str,
+        typer.Option(
+            metavar="WHAT",
+            help="What failed trials end: a point whose first two crash alike (point), the run (run), nothing (never).",
+        ),
+    ] = "point",
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show no progress, only failures and the report.")
+    ] = False,
+    details: Details = False,
 ) -> None:
     """Measures the points of suites and prints the report."""
-    from harness.planning.suite import load_all
+    from harness.planning.probe import loaded
     from harness.running.executor_choice import Wish
     from harness.storing.places import open_store
 
     registry = loaded_registry()
     wish = Wish(executor, tuple(executor_option or ()), jobs, waiting_s(wait))
     kept = open_store(store)
-    loaded = load_all(suites or [])
-    begun = None if resume is None else _resumed(kept, resume, loaded, changed, wish, registry)
+    if resume is not None and (only or trials is not None):
+        raise UsageError("--only and --trials choose from a new plan", accepted="them, or --resume, which has its own")
     demands = Demands(none_skipped=no_skips, points=require)
+    manner = Manner(_rule(fail_fast), demands, only or (), trials, quiet=quiet, details=details)
+    loaded_suites = loaded(suites or [], registry)
+    begun = None if resume is None else _resumed(kept, resume, loaded_suites, changed, wish, registry)
     if begun is None:
-        begun = _begun(kept, loaded, seed, wish, registry, demands)
-    _drive(*begun, registry, demands)
+        begun = _begun(kept, loaded_suites, seed, wish, registry, manner)
+    _drive(*begun, registry, manner)
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a run goes on and what it shows.
+
+    Attributes:
+        fail_fast: what failed trials end.
+        demands: what a continuous integration insists on.
+        only: patterns of the points that are wanted; all where there are none.
+        trials: of each point, in place of what the suites say.
+        quiet: whether no progress is shown.
+        details: whether the report is shown with all its tables.
+    """
+
+    fail_fast: Rule
+    demands: Demands
+    only: Sequence[str] = ()
+    trials: int | None = None
+    quiet: bool = False
+    details: bool = False
+
+
+def _rule(text: str) -> Rule:
+    from harness.running.fail_fast import Rule
+
+    try:
+        return Rule(text)
+    except ValueError:
+        raise UsageError(f"found {text!r}", where="--fail-fast", accepted=", ".join(Rule)) from None
 
 
 Begun = tuple["Store", Path, "Sequence[Point]", int, "Mapping[str, Chosen]"]
@@ -173,18 +243,20 @@ def _resumed(
     return None if found is None else (kept, folder, *found, executors)
 
 
-def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry: Registry, demands: Demands) -> Begun:
+def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry: Registry, manner: Manner) -> Begun:
     """A new run."""
     from harness.machine.provenance import provenance
     from harness.planning.secrecy import command_line
+    from harness.planning.selection import selected
     from harness.running.executor_choice import choose
     from harness.running.run_folder import create
 
     if not loaded:
         raise UsageError("nothing to run", accepted="suite files, or --resume with a run folder")
     executors = choose(loaded, registry, wish)
-    planned = _plan(loaded, registry, executors)
-    demands.check([skipped.to_json() for skipped in planned.skipped], len(planned.points))  # before hours of measuring
+    planned = selected(_plan(loaded, registry, executors), manner.only, manner.trials)
+    # Before hours of measuring.
+    manner.demands.check([skipped.to_json() for skipped in planned.skipped], len(planned.points))
     files = [suite.file for suite in loaded]
     folder = create(
         kept.folder,
@@ -195,9 +267,8 @@ def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry
         executors=executors,
         provenance=provenance(files, registry.sources),
     )
-    for skipped in planned.skipped:
-        if not skipped.failed:
-            echo(f"skipped: {skipped.point.suite}: {skipped.point.label}: {skipped.reason}", err=True)
+    for line in _skipped_lines(planned):
+        echo(line, err=True)
     return kept, folder, planned.points, seed, executors
 
 
@@ -217,19 +288,23 @@ def _drive(
     seed: int,
     executors: Mapping[str, Chosen],
     registry: Registry,
-    demands: Demands,
+    manner: Manner,
 ) -> None:
     from harness.commands.progress import Progress
     from harness.running.driver_lock import driven
+    from harness.running.expected_time import total_s
+    from harness.running.fail_fast import FailFast
     from harness.running.run import start
     from harness.running.run_folder import skips_of
 
     here = not all(executors[suite].spec(registry).remote for suite in executors)
     resume = f"harness run --resume {shlex.quote(kept.name_of(folder))}"
-    with driven(folder), Progress(resume=resume) as progress, kept.sending(quiet=here) as uploads:
+    shown = Progress(expected_s=total_s(points), quiet=manner.quiet, resume=resume)
+    with driven(folder), shown as progress, kept.sending(quiet=here) as uploads:
         uploads.push(folder)
+        fail_fast = FailFast(manner.fail_fast)
         keep = kept_between(uploads.push, folder, executors)
-        made = start(folder, points, seed, executors, registry, progress.tell, keep=keep)
+        made = start(folder, points, seed, executors, registry, progress.tell, keep=keep, fail_fast=fail_fast)
         made.tally.failed += [f"{each['label']}: {each['reason']}" for each in skips_of(folder) if each.get("failed")]
         tally = made.execute()
         if tally.interrupted:
@@ -239,10 +314,10 @@ def _drive(
     if not points:
         echo("every point was skipped: nothing was measured")
     elif tally.measured or tally.kept:
-        render([folder])
-    for text in [*tally.failed, *tally.invalid, *uploads.faults]:
+        render([folder], details=manner.details)
+    for text in [*progress.untold([*tally.failed, *tally.invalid]), *uploads.faults]:
         echo(f"failed: {text}", err=True)
     echo(f"records: {kept.name_of(folder)}")
     if not tally.exit_code:
-        demands.check(skips_of(folder), _points_with_records(folder))
+        manner.demands.check(skips_of(folder), _points_with_records(folder))
     raise typer.Exit(int(tally.exit_code or (ExitCode.MEASUREMENT if uploads.faults else ExitCode.OK)))

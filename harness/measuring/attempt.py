@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.discovery.registry import Registry
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, PluginError, UsageError
 from harness.executor import SPAWN
 from harness.machine import leftovers
 from harness.measuring.messenger import Messenger
@@ -19,6 +20,7 @@ from harness.measuring.trial import Trial, fetch
 from harness.records.files import write_measurement
 from harness.records.paths import JOB
 
+_CORE: Final = Path(__file__).parents[1]
 LIMIT_REASON: Final = 4000
 """Characters of a failure's reason."""
 
@@ -61,7 +63,24 @@ def attempt(
         reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
         messenger.send("failed", kind=kind, reason=reason[:LIMIT_REASON])
         with contextlib.suppress(OSError):  # the log may lie on the disk that is full
-            traceback.print_exc()
+            _print_error(error)
         return 1
     messenger.send("done", invalid=list(measurement.invalid))
     return 0
+
+
+def _print_error(error: BaseException) -> None:
+    """The traceback of a plugin's own frames where a plugin raised it; those of the harness would hide them."""
+    cause = error.__cause__ if isinstance(error, PluginError) else None
+    if cause is None:
+        traceback.print_exception(error)
+        return
+    found = traceback.TracebackException.from_exception(cause)
+    own = [frame for frame in found.stack if not _of_the_core(frame.filename)]
+    found.stack = traceback.StackSummary.from_list(own or found.stack)
+    sys.stderr.write("".join(found.format(chain=True)))
+
+
+def _of_the_core(file: str) -> bool:
+    path = Path(file)
+    return path.is_relative_to(_CORE) and not path.is_relative_to(_CORE / "builtin")

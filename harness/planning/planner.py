@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -21,6 +20,7 @@ from harness.planning import matrix
 from harness.planning.faults import Place, faults, real_path
 from harness.planning.known_metrics import Known, at_most, known_of, precision, unknown_metrics
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
+from harness.planning.option_checks import checked
 from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
 from harness.planning.suite import Case, Named, Suite, missing_variable, windows_of
 from harness.quantity import Unavailable
@@ -295,12 +295,15 @@ class _Planner:
             options = self._validated(suite, setting.spec.options, setting.plugin, raw, place)
         if options is None:
             return
-        if not reason and self._wrong_here(setting, options, place):
-            return
+        identity_of = setting.identify(options)  # as written: it is the same point in another checkout
+        if setting.plugin and setting.spec.check is not None and not unset:
+            options = self._checked(setting, raw, place)
+            if options is None:
+                return
         shown = ", ".join(f"{key}={_shown(value)}" for key, value in combination.values.items())
         label = f"{setting.point.label} · {shown}" if shown else setting.point.label
         point = dataclasses.replace(
-            setting.point, id=setting.identify(options), label=label, options=options, matrix=combination.values
+            setting.point, id=identity_of, label=label, options=options, matrix=combination.values
         )
         if point.id not in self._places:
             self._places[point.id] = setting.place
@@ -313,21 +316,6 @@ class _Planner:
             self.plan.skipped.append(Skipped(point, reason))
         else:
             self.plan.points.append(point)
-
-    def _wrong_here(self, setting: _Setting, options: Mapping[str, Any], place: Place) -> bool:
-        """Whether the workload finds a path or name missing on this machine; each is a fault of the suite."""
-        spec = setting.spec
-        if self.probes is None or spec.check is None:
-            return False
-        folder = Path(setting.suite.file).absolute().parent
-        try:
-            wrong = list(spec.check(spec.options.model_validate(dict(options)), folder))
-        except Exception as error:
-            raise PluginError(
-                f"the check of {spec.name!r} failed: {type(error).__name__}: {error}", where=setting.plugin
-            ) from error
-        self.errors += [setting.suite.document.error(place(()), text) for text in wrong]
-        return bool(wrong)
 
     def _validated(
         self, suite: Suite, model: type[BaseModel], plugin: str, raw: Mapping[str, Any], place: Place
@@ -355,6 +343,19 @@ class _Planner:
             self.errors.append(suite.document.error(place(()), "an option is not finite", accepted="finite numbers"))
             return None
         return options
+
+    def _checked(self, setting: _Setting, raw: Mapping[str, Any], place: Place) -> dict[str, Any] | None:
+        """Options with absolute paths; None if their workload objects to them."""
+        suite = setting.suite
+        here = self.probes is not None
+        options, found = checked(setting.spec, setting.plugin, raw, suite.file, here=here)
+        for fault in found:
+            told = suite.document.error(
+                place((fault.option,) if fault.option else ()), fault.message, accepted=fault.accepted, hint=fault.hint
+            )
+            if str(told) not in map(str, self.errors):
+                self.errors.append(told)
+        return None if found else options
 
 
 def unset(text: str) -> bool:

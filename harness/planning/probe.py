@@ -9,14 +9,17 @@ import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from harness.backend import Device
 from harness.discovery.registry import Registry, load_plugins
+from harness.errors import UsageError
 from harness.executor import PROBE_ANSWER, ask_probe
+from harness.planning.located_yaml import SuiteError, raise_all
 from harness.planning.planner import expand
 from harness.planning.point import Choice, Plan, Point, Skipped, unmet
-from harness.planning.suite import Suite
+from harness.planning.suite import Suite, load_all, readable
 from harness.quantity import Unavailable
 
 
@@ -84,6 +87,30 @@ def plan_probed(suites: Sequence[Suite], registry: Registry, *, remote: Collecti
             for each in (*planned.skipped, *elsewhere.skipped, *unable)
         ],
     )
+
+
+def loaded(paths: Sequence[Path], registry: Registry) -> list[Suite]:
+    """Reads suites; where one is faulty, the faults of all cases that can be read are told with it.
+
+    Raises:
+        UsageError: with every fault found, each at its place.
+    """
+    errors: list[UsageError] = []
+    suites: list[Suite] = []
+    for path in paths:
+        try:
+            suites += load_all([path])
+        except UsageError as error:
+            errors += error.errors if isinstance(error, SuiteError) else [error]
+            suites += [found] if (found := readable(path)) is not None else []
+    for suite in suites if errors else ():
+        try:
+            expand([suite], registry)
+        except UsageError as error:
+            errors += error.errors if isinstance(error, SuiteError) else [error]
+    if errors:
+        raise_all(errors)
+    return suites
 
 
 def _here(point: Point, registry: Registry) -> dict[str, Any]:

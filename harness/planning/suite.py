@@ -292,6 +292,23 @@ def load_all(paths: Iterable[str | Path], environment: Mapping[str, str] | None 
     return suites
 
 
+def readable(path: str | Path, environment: Mapping[str, str] | None = None) -> Suite | None:
+    """A faulty suite without the settings that are wrong, to look for what else is; None where its cases are wrong."""
+    try:
+        document = suite_yaml.read(Path(path), os.environ if environment is None else environment)
+        data = _without_unset(document) if isinstance(document.data, dict) else {}
+        try:
+            Suite.model_validate(data)
+        except ValidationError as error:
+            wrong = {str(found["loc"][0]) for found in error.errors() if found["loc"]}
+            data = {key: value for key, value in data.items() if key not in wrong}
+        suite = Suite.model_validate(data)
+    except (UsageError, ValidationError):
+        return None
+    suite._document = document  # noqa: SLF001 - pydantic's way to carry what is no field
+    return suite
+
+
 def loads(text: str, file: str = "<text>", environment: Mapping[str, str] | None = None) -> Suite:
     """A suite from text; raises UsageError with every fault found in it."""
     return _suite(suite_yaml.parse(text, file, os.environ if environment is None else environment))

@@ -31,6 +31,7 @@ class Summary:
         label: the weakest method of any trial; None where there is no value.
         shares: share of each method in the sum over the trials; empty where that sum is 0.
         missing: why the other trials have no value.
+        values: of the trials that have one, in their order.
     """
 
     value: Value
@@ -40,6 +41,7 @@ class Summary:
     label: Method | None
     shares: Mapping[Method, float]
     missing: tuple[str, ...]
+    values: tuple[float, ...] = ()
 
     @property
     def bound(self) -> tuple[float | None, float | None]:
@@ -109,6 +111,7 @@ def summarise(values: Sequence[Value]) -> Summary:
         label=max((amount.label for amount in amounts), key=lambda method: method.weakness),
         shares={method: part / whole for method, part in parts.items()} if whole else {},
         missing=missing,
+        values=tuple(numbers),
     )
 
 

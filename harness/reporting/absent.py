@@ -38,11 +38,16 @@ def _invalid(report: RunReport) -> Iterator[Item]:
                 yield Item(where, f"not valid, {done}: {'; '.join(finished.measurement.invalid)}")
 
 
-def _skipped(report: RunReport) -> Iterator[Item]:
+def skipped_by_reason(report: RunReport) -> dict[str, list[str]]:
+    """Reason -> the points that were skipped for it."""
     by_reason: dict[str, list[str]] = {}
     for point, reason in report.skipped:
         by_reason.setdefault(reason, []).append(point)
-    for reason, points in by_reason.items():
+    return by_reason
+
+
+def _skipped(report: RunReport) -> Iterator[Item]:
+    for reason, points in skipped_by_reason(report).items():
         yield Item(f"skipped: {listed(points)}", reason)
 
 

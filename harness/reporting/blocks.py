@@ -10,7 +10,7 @@ from harness.records.summary import Summary
 from harness.reporting.content import base_unit
 from harness.reporting.sidecars import Image
 from harness.reporting.tables import Section
-from harness.reporting.wording import bound, label, spread
+from harness.reporting.wording import bound, interval, label
 from harness.units import si
 
 
@@ -55,7 +55,7 @@ class FigureCell:
             value=value.value,
             method=label(summary),
             bound=bound(summary, unit),
-            spread=spread(summary, unit),
+            spread=interval(summary, unit),
             note="; ".join(
                 text for text in (summary.composition, lacking if summary.n < summary.trials else "") if text
             ),
@@ -99,6 +99,8 @@ class Block:
         anchor: its name in addresses.
         title: its heading.
         intro: how to read it.
+        findings: sentences that say what was found.
+        downloads: (file name, address with the content) of what may be saved.
         results: tables of results.
         charts: drawings.
         legend: colours of all drawings.
@@ -110,6 +112,8 @@ class Block:
     anchor: str
     title: str
     intro: str = ""
+    findings: Sequence[str] = ()
+    downloads: Sequence[tuple[str, str]] = ()
     results: Sequence[Results] = ()
     charts: Sequence[Chart] = ()
     legend: Sequence[tuple[str, str]] = ()

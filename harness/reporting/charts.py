@@ -8,13 +8,18 @@ from typing import Final
 
 from harness.quantity import Amount, Method
 from harness.records.summary import Summary
+from harness.reporting.intervals import mean_interval
 from harness.reporting.svg import Drawing, Scale
-from harness.reporting.wording import bound, label, spread
+from harness.reporting.wording import LEAST_ITEMS, bound, counted, interval, label
 from harness.units import si
 
 WIDTH: Final = 460.0
 LEFT: Final = 58.0
 RIGHT: Final = 14.0
+ROW: Final = 42.0
+"""Height of a row with its label above it, also where a narrow screen makes letters larger."""
+LETTER: Final = 7.5
+"""Width of a letter of a tick at most; labels that would overlap are left out, their lines stay."""
 _LABEL: Final = 64
 
 
@@ -26,7 +31,7 @@ class Dot:
         name: what it belongs to.
         value: the median.
         bound: of the instrument; None where it is not known.
-        spread: least to greatest trial; None for one trial.
+        spread: the interval of the mean of three trials and more, both values of two; None for one trial.
         method: the weakest method.
         tip: all of it as text.
         limit: what the value is held against; None where there is nothing.
@@ -48,12 +53,12 @@ class Dot:
             return None
         low, high = summary.bound
         parts = [si(value.value, value.unit), label(summary), f"bound {bound(summary, value.unit)}"]
-        over = spread(summary, value.unit)
+        over = interval(summary, value.unit)
         return cls(
             name=name,
             value=value.value,
             bound=None if low is None or high is None else (low, high),
-            spread=summary.spread,
+            spread=mean_interval(summary.values) or summary.spread,
             method=summary.label,
             tip=f"{name}: {', '.join(parts)}" + (f", trials {over}" if over else ""),
         )
@@ -73,7 +78,7 @@ def intervals(
     dots: Sequence[Dot], unit: str, title: str, *, zero: bool = False, band: tuple[float, float] | None = None
 ) -> str:
     """A row a value: mark, thick line for the bound, thin line for the trials; a band for what is allowed."""
-    height = 34.0 * len(dots) + 34
+    height = ROW * len(dots) + 34
     ends = [end for dot in dots for end in dot.ends]
     drawing = Drawing(WIDTH, height, title, "; ".join(dot.tip for dot in dots[:50]))
     scale = Scale.over([*ends, *(band or ())], 12, WIDTH - RIGHT - 8, zero=zero)
@@ -82,7 +87,7 @@ def intervals(
         drawing.add("rect", "band", x=scale(band[0]), y=2, width=scale(band[1]) - scale(band[0]), height=floor - 2)
     _x_axis(drawing, scale, floor, unit)
     for number, dot in enumerate(dots):
-        y = 34.0 * number + 24
+        y = ROW * number + 26
         drawing.text(12, y - 11, shortened(dot.name), "name")
         if dot.bound is not None:
             drawing.line((scale(dot.bound[0]), y, scale(dot.bound[1]), y), "bound")
@@ -101,10 +106,14 @@ def _whisker(drawing: Drawing, start: float, end: float, y: float) -> None:
 
 
 def _x_axis(drawing: Drawing, scale: Scale, floor: float, unit: str, top: float = 2) -> None:
+    free = 0.0
     for tick in scale.ticks():
-        x = scale(tick)
+        x, text = scale(tick), si(tick, unit)
         drawing.line((x, top, x, floor), "grid")
-        drawing.text(x, floor + 14, si(tick, unit), "tick", "middle")
+        half = len(text) * LETTER / 2
+        if x - half >= free and x + half <= WIDTH + RIGHT:
+            drawing.text(x, floor + 14, text, "tick", "middle")
+            free = x + half + LETTER
 
 
 def _y_axis(drawing: Drawing, scale: Scale, end: float, unit: str) -> None:
@@ -231,8 +240,12 @@ def ridges(rows: Sequence[tuple[str, Sequence[float]]], unit: str, title: str) -
     """A histogram a row on one scale, with the median and the 95th percentile as ticks; values in rising order."""
     height = 46.0 * len(rows) + 30
     said = "; ".join(
-        f"{name}: {len(values)} items, median {si(quantile(values, 0.5), unit)}, "
-        f"95th percentile {si(quantile(values, 0.95), unit)}"
+        f"{name}: {counted(len(values), 'item')}"
+        + "".join(
+            f", {word} {si(quantile(values, level), unit)}"
+            for word, level in (("median", 0.5), ("95th percentile", 0.95))
+            if len(values) >= LEAST_ITEMS
+        )
         for name, values in rows[:50]
     )
     drawing = Drawing(WIDTH, height, title, said)
@@ -242,7 +255,7 @@ def ridges(rows: Sequence[tuple[str, Sequence[float]]], unit: str, title: str) -
         base = 46.0 * number + 44
         drawing.text(12, base - 32, shortened(name), "name")
         drawing.add("path", "ridge", d=_histogram(values, scale, base))
-        for level in (0.5, 0.95):
+        for level in (0.5, 0.95) if len(values) >= LEAST_ITEMS else ():
             at = scale(quantile(values, level))
             tip = f"{name}: p{level * 100:.0f} {si(quantile(values, level), unit)} of {len(values)} items"
             drawing.line((at, base - 24, at, base + 2), f"p{level * 100:.0f}", tip)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from statistics import median
 from typing import Any, Final
 
 from harness.impact import Factor
@@ -12,7 +13,7 @@ from harness.records.paths import RUN
 from harness.records.record import Record
 from harness.records.summary import RunReport
 from harness.reporting.tables import Item, Section, Table
-from harness.reporting.wording import counted, listed, sensor_error
+from harness.reporting.wording import counted, listed, percent, sensor_error
 from harness.units import si
 
 CHECK_LIMIT: Final = 0.05
@@ -150,6 +151,13 @@ def coverage(report: RunReport) -> Section | None:
 
 def checks(report: RunReport) -> Section | None:
     """Second meters against the primary one of their scope."""
+    rows = check_rows(report)
+    columns = ["scope", "primary", "check", "difference", "trials", "n", "remark"]
+    return Section("Cross-checks", Table(columns, rows)) if rows else None
+
+
+def check_rows(report: RunReport) -> list[list[str]]:
+    """Per scope and second meter: how far it lies from the primary one, and whether that is too far."""
     rows = []
     for check in cross_checks(report.records):
         if check.difference is None or check.spread is None:
@@ -162,21 +170,20 @@ def checks(report: RunReport) -> Section | None:
         rows.append(
             [check.scope, check.primary, check.check, f"{check.difference * 100:+.1f} %", between, str(check.n), remark]
         )
-    columns = ["scope", "primary", "check", "difference", "trials", "n", "remark"]
-    return Section("Cross-checks", Table(columns, rows)) if rows else None
+    return rows
 
 
 def conditions(report: RunReport) -> Section | None:
     """What was seen on the devices, and what the harness flagged, with how often."""
     seen: dict[tuple[str, bool], Counter[str]] = {}
     in_trials: dict[tuple[str, bool], Counter[str]] = {}
-    flags: Counter[str] = Counter()
+    flagged: Counter[str] = Counter()
     for finished in report.records:
         for condition in finished.measurement.conditions:
             key = (f"{condition.kind} on {condition.scope}", condition.fails)
             seen.setdefault(key, Counter())[condition.detail] += condition.count
             in_trials.setdefault(key, Counter())[condition.detail] += 1
-        flags.update(_flags(finished))
+        flagged.update(flags(finished))
     items = [
         Item(
             key[0],
@@ -186,8 +193,25 @@ def conditions(report: RunReport) -> Section | None:
         for key in seen
         for text, number, trials in _told(seen[key], in_trials[key])
     ]
-    items += [Item(flag, f"in {counted(number, 'trial')} of {len(report.records)}") for flag, number in flags.items()]
+    items += [Item(flag, f"in {counted(number, 'trial')} of {len(report.records)}") for flag, number in flagged.items()]
     return Section("Conditions", items=items) if items else None
+
+
+def load(report: RunReport) -> Section | None:
+    """Per point: what of the machine's processor time the work had, and what others had beside it."""
+    rows = []
+    for point in report.points:
+        loads = [each for r in point.records for each in r.measurement.loads if each.machine_s and not each.unknown]
+        if not loads:
+            continue
+        shares = [
+            [(value or 0.0) / (each.machine_s or 1.0) for each in loads for value in [getattr(each, name)]]
+            for name in ("own_s", "others_s", "stolen_s")
+        ]
+        rows.append([point.label, *(f"{percent(median(each))}, at most {percent(max(each))}" for each in shares)])
+    columns = ["point", "the work", "other processes", "a hypervisor's other guests"]
+    note = "Of the processor time of all logical CPUs over the windows: the median window, and the greatest."
+    return Section("Load of the machine", Table(columns, rows), paragraphs=[note]) if rows else None
 
 
 def _told(seen: Counter[str], in_trials: Counter[str]) -> list[tuple[str, int, int]]:
@@ -198,7 +222,7 @@ def _told(seen: Counter[str], in_trials: Counter[str]) -> list[tuple[str, int, i
     return [(text, seen.total(), in_trials.total())]
 
 
-def _flags(finished: Record) -> list[str]:
+def flags(finished: Record) -> list[str]:
     """The flags of a trial, each once."""
     measurement = finished.measurement
     found = [*finished.flags, *measurement.flags]
@@ -209,24 +233,27 @@ def _flags(finished: Record) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def factors(report: RunReport) -> Section | None:
-    """Every factor that turned energy into an impact, once, with where it comes from."""
+def factors_of(report: RunReport) -> list[Factor]:
+    """Every factor that turned energy into an impact, once, in order of its use."""
     distinct: dict[str, Factor] = {}
     for finished in report.records:
         for factor in finished.factors:
             distinct.setdefault(factor.id or repr(factor), factor)
-    rows = [
-        [
-            factor.name,
-            "a range or series"
-            if factor.value is None
-            else f"{factor.value:g} {factor.unit if factor.unit != '1' else ''}".rstrip(),
-            factor.source or "NO SOURCE",
-            factor.licence or "not stated",
-            factor.date or "not stated",
-            factor.id,
-        ]
-        for factor in distinct.values()
-    ]
-    columns = ["factor", "value", "source", "licence", "date", "id"]
-    return Section("Factors", Table(columns, rows)) if rows else None
+    return list(distinct.values())
+
+
+def factor_text(factor: Factor) -> str:
+    """A factor with its source, in a line."""
+    value = "a range or series" if factor.value is None else f"{factor.value:g}"
+    unit = "" if factor.unit == "1" or factor.value is None else f" {factor.unit}"
+    return f"{factor.name} {value}{unit} ({factor.source or 'NO SOURCE'})"
+
+
+def factors(report: RunReport) -> Section | None:
+    """Every factor, numbered, with where it comes from."""
+    lines = []
+    for place, factor in enumerate(factors_of(report), start=1):
+        more = [f"licence {factor.licence or 'not stated'}", f"date {factor.date or 'not stated'}"]
+        more += [f"id {factor.id}"] if factor.id else []
+        lines.append(f"({place}) {factor_text(factor)}; {'; '.join(more)}")
+    return Section("Factors", paragraphs=lines) if lines else None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from harness.quantity import Amount
-from harness.records.metric import ABOVE_IDLE, RATE, base_name
+from harness.records.metric import ABOVE_IDLE, QUANTILES, RATE, base_name
 from harness.records.summary import PointReport, RunReport, Summary
 from harness.reporting import absent, circumstances, heat, idle, pareto, ranking
 from harness.reporting.tables import Section, Table
-from harness.reporting.wording import Footnotes, bound, counted, label, spread
-from harness.units import si
+from harness.reporting.wording import LEAST_ITEMS, SPREAD_EXPLAINED, Footnotes, bound, counted, interval, label
+from harness.units import number, si
 
 MAIN = (RATE, "energy_j", "carbon_operational_g", "carbon_embodied_g")
 """Metrics of the first table of a functional unit."""
@@ -21,6 +22,9 @@ HEADINGS = {
     "carbon_operational_g": "gCO2e/{} operational",
     "carbon_embodied_g": "gCO2e/{} embodied",
 }
+
+
+FEW: Final = f"no quantile of fewer than {LEAST_ITEMS} items"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ def build(report: RunReport) -> Content:
         absent.section(report),
         circumstances.coverage(report),
         circumstances.checks(report),
+        circumstances.load(report),
         circumstances.conditions(report),
         heat.section(report),
         circumstances.factors(report),
@@ -71,7 +76,7 @@ def cell(summary: Summary | None, name: str, notes: Footnotes) -> str:
     if not isinstance(value, Amount):
         return f"{value.kind} {notes.mark(value.reason)}"
     unit = base_unit(value, name)
-    lines = [si(value.value, unit), label(summary), bound(summary, unit), spread(summary, unit)]
+    lines = [si(value.value, unit), label(summary), bound(summary, unit), interval(summary, unit)]
     if summary.n < summary.trials:
         reasons = " ".join(notes.mark(reason) for reason in summary.missing)
         lines.append(f"{summary.n} of {counted(summary.trials, 'trial')} {reasons}")
@@ -115,7 +120,7 @@ def _unit_section(report: RunReport, name: str) -> Section:
     if not all(point.valid for point in points):
         paragraphs.append("NOT VALID: no trial of the point passed the checks of its measurement; see below.")
     paragraphs.append(
-        "Each cell: median of n trials, weakest method, bound of the instrument, then least to greatest trial."
+        f"Each cell: median of n trials, weakest method, bound of the instrument, then {SPREAD_EXPLAINED}."
     )
     return Section(
         f"Per {name}" + (f" ({definition})" if definition != name else ""), Table(columns, rows), paragraphs=paragraphs
@@ -154,7 +159,7 @@ def _row(summary: Summary, name: str, notes: Footnotes) -> list[str]:
         return [f"{value.kind} {notes.mark(value.reason)}", "", "", "", f"0 of {summary.trials}"]
     unit = base_unit(value, name) if name else "" if value.unit == "1" else value.unit
     n = str(summary.n) if summary.n == summary.trials else f"{summary.n} of {summary.trials}"
-    return [si(value.value, unit), label(summary), bound(summary, unit), spread(summary, unit), n]
+    return [si(value.value, unit), label(summary), bound(summary, unit), interval(summary, unit), n]
 
 
 def _noted(text: str, note: str | None) -> str:
@@ -172,7 +177,7 @@ def further(report: RunReport) -> Section | None:
         if metric not in {*MAIN, "duration_s"} and base_name(metric) == metric
         if metric != ABOVE_IDLE or idle.measured(point)
     ]
-    columns = ["point", "cost", "median", "method", "bound", "trials", "n"]
+    columns = ["point", "cost", "median", "method", "bound", "mean", "n"]
     return Section("Further costs", Table(columns, rows), paragraphs=notes.texts()) if rows else None
 
 
@@ -182,16 +187,34 @@ def work_items(report: RunReport) -> Section | None:
     statistics = list(dict.fromkeys(s for p in report.points for column in p.columns.values() for s in column))
     rows = []
     for point in report.points:
+        items, few = fewest_items(point)
         for column, found in point.columns.items():
             summaries = [found.get(statistic) for statistic in statistics]
             if all(summary is None or not isinstance(summary.value, Amount) for summary in summaries):
                 continue
             method = next(text for summary in summaries if summary and (text := label(summary)))
-            rows.append([point.label, column, method, *(_short(summary, notes) for summary in summaries)])
+            cells = [
+                notes.mark(FEW) if few and statistic in QUANTILES else _short(summary, notes)
+                for statistic, summary in zip(statistics, summaries, strict=True)
+            ]
+            rows.append([point.label, column, method, items, *cells])
     if not rows:
         return None
-    paragraphs = ["Medians over trials of each trial's statistic; completed items only.", *notes.texts()]
-    return Section("Work items", Table(["point", "column", "method", *statistics], rows), paragraphs=paragraphs)
+    paragraphs = [
+        "Medians over trials of each trial's statistic; completed items only, counted in the trial with the fewest.",
+        *notes.texts(),
+    ]
+    return Section(
+        "Work items", Table(["point", "column", "method", "items", *statistics], rows), paragraphs=paragraphs
+    )
+
+
+def fewest_items(point: PointReport) -> tuple[str, bool]:
+    """How many items the trial with the fewest completed, and whether that is too few for a quantile."""
+    counts = [max(u.count.items - u.count.failed for u in r.units.values()) for r in point.records if r.units]
+    if not counts:
+        return "not known", False
+    return number(min(counts), 12), min(counts) < LEAST_ITEMS
 
 
 def _short(summary: Summary | None, notes: Footnotes) -> str:

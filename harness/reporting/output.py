@@ -44,7 +44,7 @@ class _Found:
         return [section for section in (judged, changes) if section is not None]
 
 
-def write(folders: Sequence[Path], form: str, output: Path | None, *, show: bool) -> Path | None:
+def write(folders: Sequence[Path], form: str, output: Path | None, *, show: bool, details: bool = False) -> Path | None:
     """Prints or writes the report of runs, or of a gate; returns the file that was written.
 
     Args:
@@ -52,6 +52,7 @@ def write(folders: Sequence[Path], form: str, output: Path | None, *, show: bool
         form: one of `FORMATS`.
         output: file to write; a page without one goes into the first folder, all else to the terminal.
         show: whether the page is opened in a browser.
+        details: whether the terminal shows all tables below the overview; the other formats always do.
 
     Raises:
         UsageError: no such format, no such folder, a page to be opened that is none.
@@ -70,11 +71,11 @@ def write(folders: Sequence[Path], form: str, output: Path | None, *, show: bool
         output = output or folders[0] / PAGE
     elif output is None:
         if form == "terminal":
-            _print(Console(), found)
+            _print(Console(), found, details=details)
         else:
-            sys.stdout.write(_text(found, form))
+            sys.stdout.write(_text(found, form, details=details))
         return None
-    write_atomically(output, _text(found, form).encode())
+    write_atomically(output, _text(found, form, details=details).encode())
     if show:
         webbrowser.open(output.absolute().as_uri())
     return output
@@ -93,7 +94,7 @@ def _found(folders: Sequence[Path]) -> _Found:
     return _Found(Runs([load(folder) for _, folder in sides], [name for name, _ in sides]), gate)
 
 
-def _text(found: _Found, form: str) -> str:
+def _text(found: _Found, form: str, *, details: bool) -> str:
     reports = found.runs.reports
     if form == "html":
         from harness.reporting.page import html
@@ -107,12 +108,12 @@ def _text(found: _Found, form: str) -> str:
     if form == "md":
         return "\n".join([*map(section_text, found.first), *map(text, reports)])
     stream = io.StringIO()
-    _print(Console(file=stream), found)
+    _print(Console(file=stream), found, details=details)
     return stream.getvalue()
 
 
-def _print(console: Console, found: _Found) -> None:
+def _print(console: Console, found: _Found, *, details: bool) -> None:
     for section in found.first:
         print_section(console, section)
     for each in found.runs.reports:
-        print_report(console, each)
+        print_report(console, each, details=details)

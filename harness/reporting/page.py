@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,8 @@ from harness.errors import UsageError
 from harness.reporting import absent, circumstances, comparison, content, heat, idle, pictures, ranking
 from harness.reporting.blocks import Block
 from harness.reporting.comparison import Runs
-from harness.reporting.figures import compact, figures
+from harness.reporting.figures import compact, figures, to_csv
+from harness.reporting.overview import overview
 from harness.reporting.tables import Item, Section, Table
 from harness.reporting.wording import clean, counted
 from harness.reporting.workload_images import workload_images
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from markupsafe import Markup
 
+DOWNLOAD_BYTES: Final = 200_000
+"""A larger table is not carried a second time by the page, which has its figures as data."""
 FACTS_LETTERS: Final = 6000
 """Longer descriptions are cut; the record has all of it."""
 METHODS: Final = (
@@ -91,6 +95,7 @@ def _blocks(runs: Runs) -> Iterator[Block]:
     report = runs.whole
     if not runs.reports:
         return
+    yield _found(runs)
     yield from pictures.units(runs)
     if (changes := comparison.section(runs.reports, runs.names)) is not None:
         yield _plain("differences", [changes])
@@ -120,6 +125,7 @@ def _blocks(runs: Runs) -> Iterator[Block]:
         )
     for anchor, section in (
         ("missing", absent.section(report)),
+        ("load", circumstances.load(report)),
         ("conditions", circumstances.conditions(report)),
         ("heat", heat.section(report)),
         ("factors", circumstances.factors(report)),
@@ -127,6 +133,28 @@ def _blocks(runs: Runs) -> Iterator[Block]:
         if section is not None:
             yield _plain(anchor, [section])
     yield Block(anchor="environment", title="Environment, suite and command", sections=list(_origins(runs)))
+
+
+def _found(runs: Runs) -> Block:
+    """What was found, what the experiment took, and the figures to be saved."""
+    seen = overview(runs.whole, details=True)
+    notes = list(seen.sections[-1].paragraphs)
+    table = to_csv(runs.reports).encode()
+    saved = []
+    if len(table) <= DOWNLOAD_BYTES:
+        content = base64.b64encode(table).decode()
+        saved.append(("figures.csv", f"data:text/csv;base64,{content}"))
+    else:
+        notes.append("The table of all figures is too large for this page: harness report RUN --format csv.")
+    return Block(
+        anchor="finding",
+        title="What was found",
+        findings=seen.findings,
+        charts=[drawn] if (drawn := pictures.figure(runs)) is not None else (),
+        folded=len(runs.whole.points) > pictures.FOLD,
+        downloads=saved,
+        sections=[Section("", paragraphs=notes)],
+    )
 
 
 def _present(block: Block | None) -> Iterator[Block]:

@@ -9,6 +9,7 @@ from typing import Final
 from harness.quantity import Amount
 from harness.records.summary import PointReport, RunReport, Summary
 from harness.reporting.tables import Section, Table
+from harness.reporting.wording import interval
 from harness.units import si
 
 COSTS: Final = {"energy_j": "J", "duration_s": "s"}
@@ -79,7 +80,7 @@ def _section(report: RunReport, name: str, column: str) -> Section | None:
     direction = "More" if higher else "Less"
     notes.append(
         f"{direction} {column} is better. On the front: no other point is as cheap and as good, and better in one. By "
-        "the medians of the trials' means; differences within the trials' spread decide nothing."
+        "the medians of the trials' means; differences within the intervals of the trials decide nothing."
     )
     return Section(f"Pareto front: {column} per {name}", Table(columns, rows), paragraphs=notes)
 
@@ -100,11 +101,7 @@ def _shown(summary: Summary | None, unit: str) -> str:
     if summary is None or not isinstance(summary.value, Amount):
         return "unavailable"
 
-    def written(number: float) -> str:
-        return si(number, unit) if unit else f"{number:.4g}"
-
-    ends = "" if summary.spread is None else f"\n{written(summary.spread[0])} to {written(summary.spread[1])}"
-    return written(summary.value.value) + ends
+    return "\n".join(text for text in (si(summary.value.value, unit), interval(summary, unit)) if text)
 
 
 def _incomparable(points: Sequence[PointReport], name: str, metric: str) -> str:

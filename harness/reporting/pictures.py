@@ -16,10 +16,10 @@ from harness.reporting.blocks import Block, Chart, FigureCell, Result, Results
 from harness.reporting.charts import Dot, Spot
 from harness.reporting.circumstances import CHECK_LIMIT
 from harness.reporting.comparison import Runs
-from harness.reporting.content import HEADINGS, MAIN, mixed, ordered
+from harness.reporting.content import HEADINGS, MAIN, fewest_items, mixed, ordered
+from harness.reporting.finding import METRICS as RANKED
 from harness.reporting.sidecars import Steps, durations, power_steps
-from harness.reporting.wording import counted, label, listed
-from harness.units import si
+from harness.reporting.wording import counted, listed
 
 COSTS: Final = ("energy_j", "carbon_g", "carbon_operational_g", "water_l")
 """What is drawn against latency and quality, where a run has it."""
@@ -69,41 +69,35 @@ def units(runs: Runs) -> Iterator[Block]:
             notes,
         )
         drawn = []
+        above = RANKED if name == report.unit_names[0] else {}
         for metric in metrics:
-            if metric in {"energy_j", RATE} and (found := _dots(points, name, metric)) is not None:
+            if (
+                metric in {"energy_j", RATE}
+                and metric not in above
+                and (found := _dots(points, name, metric)) is not None
+            ):
                 what = headings[metric].format(name)
                 drawn.append(Chart(charts.intervals(*found, what, zero=True), what))
         yield Block(
             anchor=f"unit-{name}",
             title=f"Per {name}",
-            intro=" ".join(
-                [*([f"{name}: {definition}."] if definition != name else []), *_headline(points, name, number)]
-            ),
+            intro=f"{name}: {definition}." if definition != name else "",
             results=[table],
             charts=drawn,
             folded=len(points) > FOLD,
         )
 
 
-def _headline(points: Sequence[PointReport], name: str, number: Mapping[str, int]) -> Iterator[str]:
-    """The point of least energy per unit, and how many others its trials overlap with; nothing where none compare."""
-    found = {
-        point.label: (summary, summary.value.value)
-        for point in points
-        if point.valid
-        and (summary := point.units[name].get("energy_j")) is not None
-        and isinstance(summary.value, Amount)
-    }
-    if len(found) < 2 or len({summary.label for summary, _ in found.values()}) > 1:
-        return
-    best = min(found, key=lambda label: found[label][1])
-    summary, value = found[best]
-    yield f"Least energy: #{number[best]} {best}, {si(value, 'J')} per {name}, {label(summary)}."
-    ends = [other.spread for other, _ in found.values()]
-    if summary.spread is not None and None not in ends:
-        most = summary.spread[1]
-        touching = sum(other.spread is not None and other.spread[0] <= most for other, _ in found.values()) - 1
-        yield f"Its trials overlap with those of {touching} of {counted(len(found) - 1, 'other point')}."
+def figure(runs: Runs) -> Chart | None:
+    """The first functional unit's costs by which its points are ranked, a row a point; None where no point has any."""
+    report = runs.whole
+    for name in report.unit_names[:1]:
+        points = ordered(report.points, name)
+        for metric in RANKED:
+            if (found := _dots(points, name, metric)) is not None:
+                what = f"{metric} per {name}: median, bound of the instrument (thick), 95 % interval (thin)"
+                return Chart(charts.intervals(*found, what, zero=True), what)
+    return None
 
 
 def _marks(point: PointReport) -> list[str]:
@@ -139,8 +133,8 @@ def planes(runs: Runs) -> Block | None:
         title="Cost against latency and quality",
         intro=(
             "Filled marks joined by a line: no other point is better in both. Crosshairs: thick for the instrument's "
-            "bound, thin for least to greatest trial. Numbers are those of the tables. Points whose crosshairs overlap "
-            "are not told apart by their medians."
+            "bound, thin for the interval of the trials' mean. Numbers are those of the tables. Points whose "
+            "crosshairs overlap are not told apart by their medians."
         ),
         charts=drawn,
         folded=len(drawn) > 12,
@@ -171,8 +165,9 @@ def _axes(report: RunReport, name: str) -> list[tuple[str, str, bool]]:
     ]
     floors += [column for point in report.points for column in _floors(point, name)]
     qualities = [column for column in dict.fromkeys((*floors, *QUALITIES)) if column in filled]
+    few = any(fewest_items(point)[1] for point in report.points)
     return [
-        *((column, "p95", False) for column in times[:1]),
+        *((column, "mean" if few else "p95", False) for column in times[:1]),
         *([] if times else [(RATE, "", True)]),
         *((column, "mean", True) for column in qualities),
     ]

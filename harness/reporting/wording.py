@@ -8,10 +8,16 @@ from typing import Final
 from harness.errors import printable
 from harness.quantity import Amount, Method
 from harness.records.summary import Summary
+from harness.reporting.intervals import mean_interval
 from harness.sample import Scope
-from harness.units import si
+from harness.units import number, prefix_of, si
 
+LEAST_ITEMS = 20
+"""Of fewer items no quantile is told: the 95th of 20 is their greatest but one."""
 UNKNOWN_BOUND = "[bound not known]"
+SPREAD_EXPLAINED = (
+    "of three trials and more the 95 % interval of their mean (Student, of the logarithms), of two both values"
+)
 
 
 def clean(text: object) -> str:
@@ -49,12 +55,27 @@ def bound(summary: Summary, unit: str) -> str:
     return f"± {up}" if up == down else f"+{up} / -{down}"
 
 
-def spread(summary: Summary, unit: str) -> str:
-    """Least and greatest trial; empty for fewer than two."""
+def interval(summary: Summary, unit: str) -> str:
+    """Where the mean of the trials lies, `95 %: 510 mJ to 690 mJ`; of two trials both values; of one nothing."""
+    found = mean_interval(summary.values)
+    if found is not None:
+        return f"95 %: {si(found[0], unit)} to {si(found[1], unit)}"
     if summary.spread is None:
         return ""
     least, greatest = (si(end, unit) for end in summary.spread)
-    return f"{least} to {greatest}"
+    return f"{least} and {greatest}"
+
+
+def ranged(summary: Summary, unit: str) -> str:
+    """A median with the interval of the mean under one prefix: `600 [510 to 690] mJ`; the median alone without one."""
+    value, found = summary.value, mean_interval(summary.values)
+    if not isinstance(value, Amount):
+        return value.kind
+    if found is None:
+        return si(value.value, unit)
+    factor, prefix = prefix_of(value.value, unit)
+    middle, low, high = (number(each / factor) for each in (value.value, *found))
+    return f"{middle} [{low} to {high}] {prefix}{unit}".rstrip()
 
 
 def label(summary: Summary) -> str:
@@ -68,9 +89,9 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
-def counted(number: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
     """A number with its noun: `1 trial`, `2 trials`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 class Footnotes:

@@ -91,6 +91,12 @@ def expected(points: Sequence[Point], trials: Sequence[tuple[int, int]]) -> str:
     return f"about {minutes(low)}, with the longest warm-ups {minutes(high)} (windows {minutes(windows)}; {source})"
 
 
+def total_s(points: Sequence[Point]) -> float:
+    """Seconds that a run of points is expected to take."""
+    known = _remembered()
+    return math.fsum(point.at_least * trial_s(point, known)[0] for point in points)
+
+
 def run_cost(points: Sequence[Point]) -> str:
     """What a run of points will take, in words."""
     return expected(points, [(point.at_least, point.trials) for point in points])

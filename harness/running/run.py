@@ -20,9 +20,10 @@ from harness.machine.device_locks import DeviceHeldError
 from harness.planning.named_offers import Offers, fetch_key, forkable, offers_of
 from harness.planning.point import Point, canonical
 from harness.records.files import load_measurement, make_folder, write_json
-from harness.records.paths import FAILURE, JOB, MEASUREMENT, RUN
+from harness.records.paths import FAILURE, JOB, LOG, MEASUREMENT, RUN
 from harness.running.executor_choice import LOCAL, Chosen
 from harness.running.expected_time import asked_s, remember
+from harness.running.fail_fast import FailFast
 from harness.running.finishing import finish
 from harness.running.order import Scheduled, SideBySide, further, schedule
 from harness.running.precision import Known, known
@@ -51,6 +52,7 @@ class Run:
         costing: scores and costs the trials of a folder and returns what went wrong, or an empty string; by default
             `finish`, in child processes.
         timed: whether trials run here, one after another, so that what they take tells what others will take.
+        fail_fast: says which trials are not begun after others failed.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Run:
         keep: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005 - a folder keeps what is written to it
         costing: Callable[[Path], str] | None = None,
         timed: bool = False,
+        fail_fast: FailFast | None = None,
     ) -> None:
         self.folder = folder
         self.points = list(points)
@@ -75,6 +78,7 @@ class Run:
         self.elsewhere = dict(elsewhere or {})
         self.keep = keep
         self.timed = timed
+        self.fail_fast = FailFast() if fail_fast is None else fail_fast
         self.tally = Tally()
         self._costing = costing
         self.precision: list[Known] = []
@@ -207,6 +211,10 @@ class Run:
         job = self._job(due)
         with self._lock:
             self._prepared.pop(due.trial_id, None)
+            if why := self.fail_fast.why_not(point.id):
+                self._skip(due, job.folder, why)
+                self.tally.trials["skipped"] += 1
+                return
         self.watcher({"type": "trial", "number": number, "of": total, "label": point.label})
         news = {"run": self.folder.name, "point": point.id, "trial": due.trial, "workload": point.workload}
         self._tell("harness_trial_started", trial=news)
@@ -234,24 +242,31 @@ class Run:
     def _judge(self, due: Scheduled, folder: Path, outcome: Outcome) -> tuple[str, str]:
         """The status of a trial that ended, and why it is no other."""
         if outcome.skipped:
-            self.tally.skipped.append({"label": f"{due.point.label}, trial {due.trial}", "reason": outcome.reason})
-            shutil.rmtree(folder, ignore_errors=True)
+            self._skip(due, folder, outcome.reason)
             return "skipped", outcome.reason
+        self.fail_fast.ended(due.point.id, due.point.label, "" if outcome.ok else outcome.reason)
         if not outcome.ok:
             self.tally.failed.append(f"{due.point.label}, trial {due.trial}: {outcome.reason}")
             write_json(
                 folder / FAILURE,
                 {"label": due.point.label, "reason": outcome.reason, "log_tail": list(outcome.log_tail)},
             )
-            self.watcher({"type": "finished", "ok": False, "reason": outcome.reason, "log_tail": outcome.log_tail})
+            told = {"reason": outcome.reason, "log_tail": outcome.log_tail, "log": str(folder / LOG)}
+            told["label"] = due.point.label
+            self.watcher({"type": "finished", "ok": False, **told})
             return "failed", outcome.reason
         measurement = load_measurement(folder)
         self.tally.measured += 1
         reason = "; ".join(measurement.invalid)
         if reason:
             self.tally.invalid.append(f"{due.point.label}, trial {due.trial}: {reason}")
-        self.watcher({"type": "finished", "ok": True, "reason": reason, "log_tail": ()})
+        self.watcher({"type": "finished", "ok": True, "reason": reason, "label": due.point.label})
         return ("invalid" if reason else "measured"), reason
+
+    def _skip(self, due: Scheduled, folder: Path, reason: str) -> None:
+        self.tally.skipped.append({"label": f"{due.point.label}, trial {due.trial}", "reason": reason})
+        self.watcher({"type": "finished", "ok": True, "skipped": True, "reason": reason, "label": due.point.label})
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _tell(self, hook: str, **news: Any) -> None:
         with self._lock:
@@ -292,6 +307,7 @@ def start(
     watcher: Watcher,
     *,
     keep: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005
+    fail_fast: FailFast | None = None,
 ) -> Run:
     """A run whose points go to the executors of their suites: one of each kind, shared by the suites that agree."""
     made: dict[str, Executor] = {}
@@ -312,6 +328,7 @@ def start(
         watcher=watcher,
         elsewhere=own,
         keep=keep,
+        fail_fast=fail_fast,
         timed=all(each.name == LOCAL and each.options.get("jobs", 1) == 1 for each in chosen.values()),
     )
 

@@ -154,7 +154,7 @@ def test_no_end_but_a_regression_is_1(
     def fails(*_: object) -> None:
         raise raised
 
-    monkeypatch.setattr("harness.planning.suite.load_all", fails)
+    monkeypatch.setattr("harness.planning.probe.loaded", fails)
     options = ["--traceback"] if traceback else []
     found, error = ended(capsys, *options, "plan", "any.yaml")
     assert found == code

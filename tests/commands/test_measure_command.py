@@ -59,7 +59,7 @@ def test_a_single_run_shows_the_commands_output_and_keeps_a_record(tmp_path):
         check=False,
     )
     assert report.returncode == 0
-    assert "J/images" in report.stdout
+    assert "per images" in report.stdout
 
 
 def test_several_runs_keep_their_output(tmp_path):

@@ -213,9 +213,10 @@ def test_a_span_of_before_has_no_temperature() -> None:
     assert adapter(Span).validate_python(old).celsius == {}
 
 
-def test_the_wait_is_told_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(Console(file=io.StringIO(), force_terminal=False)) as progress:
+def test_the_wait_is_told_where_there_is_no_terminal() -> None:
+    stream = io.StringIO()
+    with Progress(Console(file=stream, force_terminal=False)) as progress:
         for second in range(3):
             text = f"{SCOPE} at {80 - second}.0 °C, waits for 45 °C, {300 - second} s at most"
             progress.tell({"type": "progress", "phase": "cool-down", "text": text, "done": second / 300})
-    assert capsys.readouterr().err == f"  cool-down {SCOPE} at 80.0 °C, waits for 45 °C, 300 s at most\n"
+    assert stream.getvalue() == f"  cool-down {SCOPE} at 80.0 °C, waits for 45 °C, 300 s at most\n"

@@ -111,7 +111,7 @@ def stored(folder: Path, records: Sequence[Record]) -> Path:
 
 def terminal(report: RunReport) -> str:
     stream = io.StringIO()
-    print_report(Console(file=stream, width=220), report)
+    print_report(Console(file=stream), report, details=True)
     return stream.getvalue()
 
 

@@ -44,6 +44,7 @@ def trial(
     embodied: Value | None = None,
     check: Value | None = None,
     tokens: float = 100.0,
+    items: int = 40,
     flags: tuple[str, ...] = (),
     conditions: tuple[SeenCondition, ...] = (),
     missing: dict[str, str] | None = None,
@@ -88,7 +89,7 @@ def trial(
         "carbon_operational_g": operational,
         "carbon_embodied_g": embodied,
     }
-    counted = UnitCount(tokens, 10, 10 if tokens else 0, 0, {})
+    counted = UnitCount(tokens, items, items if tokens else 0, 0, {})
     unit = UnitResult(
         unit="output_tokens",
         count=counted,
@@ -116,9 +117,11 @@ def store(folder: Path, *records: Record, **run: object) -> Path:
     return folder
 
 
-def shown(folder: Path, width: int = 200) -> str:
+def shown(folder: Path, width: int | None = None, *, details: bool = True) -> str:
+    """The report as a pipe gets it, or as a terminal of so many columns shows it."""
     stream = io.StringIO()
-    report.render_terminal(Console(file=stream, width=width, force_terminal=False), folder)
+    console = Console(file=stream, width=width or 80, force_terminal=width is not None, color_system=None)
+    report.render_terminal(console, folder, details=details)
     return stream.getvalue()
 
 
@@ -200,7 +203,7 @@ def test_every_number_of_the_table_comes_from_the_record(tmp_path: Path) -> None
         assert "J/token" in text
         assert "600 mJ" in text  # 60 J over 100 tokens, the median trial
         assert "± 5 %" in text
-        assert "500 mJ to 700 mJ" in text
+        assert "95 %: 391 mJ to 903 mJ" in text
         assert "10 /s" in text  # 100 tokens in 10 s
         assert "50 µg" in text  # 5 mg over 100 tokens
         assert "10 µg" in text
@@ -211,6 +214,17 @@ def test_every_number_of_the_table_comes_from_the_record(tmp_path: Path) -> None
         assert "Example CPU" in text
         assert "H100" in text
         assert str(folder).replace("_", "") in text.replace("_", "").replace("\n", "")
+
+
+@pytest.mark.parametrize(("items", "told"), [(20, True), (19, False)])
+def test_no_quantile_of_fewer_than_twenty_items_and_their_number_beside_it(
+    tmp_path: Path, items: int, told: bool
+) -> None:
+    text = shown(store(tmp_path / "run", trial(items=items)))
+    row = next(line for line in text.splitlines() if " ttft_s " in line)
+    assert f" {items} " in row
+    assert ("24.6 ms" in row) is told
+    assert ("no quantile of fewer than 20 items" in text) is not told
 
 
 def test_eighty_columns_hold_everything(tmp_path: Path) -> None:
@@ -379,7 +393,8 @@ def test_factors_stand_with_their_source_once(tmp_path: Path) -> None:
     )
     folder = store(tmp_path / "run", trial(0, factors=(factor,)), trial(1, factors=(factor,)))
     text = shown(folder)
-    assert text.count("Example data, table 2") == 1
+    assert text[text.index("\nFactors") :].count("Example data, table 2") == 1
+    assert "(1) grid_intensity 380.5 g/kWh (Example data, table 2)" in shown(folder, details=False)
     assert "380.5 g/kWh" in squeezed(text)
     assert "CC-BY-4.0" in text
 

@@ -6,14 +6,15 @@ imports neither torch nor numpy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness import Column, CommandSpec, FunctionalUnit, Method, Unavailable, Workload, WorkloadSpec, hookimpl
+from harness.suite_paths import OptionFault, looks_like_a_path, missing
 from harness_disaggregated_serving.endpoint.options import EndpointOptions
-from harness_disaggregated_serving.runtime.options import PairRunOptions
+from harness_disaggregated_serving.runtime.options import FolderModel, PairRunOptions
 from harness_disaggregated_serving.simulator.options import SimulatedOptions
 
 REQUEST_COLUMNS = (
@@ -48,6 +49,16 @@ FUNCTIONAL_UNITS = {
     "good_token": FunctionalUnit.of("output_tokens", {"ttft_s": "<= 15", "tpot_s": "<= 0.15"}),
     "served_request": FunctionalUnit.of("meets_slo"),
 }
+
+
+def _check(options: SimulatedOptions | PairRunOptions | EndpointOptions, _folder: Path) -> Iterator[OptionFault]:
+    """A trace that is not there, and saved models that are not there."""
+    if options.trace is not None:
+        yield from missing("trace", options.trace)
+    if isinstance(options, PairRunOptions) and isinstance(options.model, FolderModel):
+        for source in filter(None, (options.model.target, options.model.draft)):
+            if looks_like_a_path(source):
+                yield from missing("model", source, folder=True)
 
 
 def _simulated(options: SimulatedOptions) -> Workload:
@@ -92,6 +103,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
         columns=REQUEST_COLUMNS,
         functional_units=FUNCTIONAL_UNITS,
         options=PairRunOptions,
+        check=_check,
         probe=_probe_pair,
     )
     yield WorkloadSpec(
@@ -103,6 +115,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
         columns=tuple(replace(column, method=Method.SIMULATED) for column in REQUEST_COLUMNS),
         functional_units=FUNCTIONAL_UNITS,
         options=SimulatedOptions,
+        check=_check,
         probe=_probe_simulated,
     )
 
@@ -113,6 +126,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
         columns=ENDPOINT_COLUMNS,
         functional_units=FUNCTIONAL_UNITS,
         options=EndpointOptions,
+        check=_check,
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from harness import CommandSpec, Workload, WorkloadSpec, hookimpl
+from harness.suite_paths import OptionFault
 from harness_semantic_segmentation.workloads import columns
 from harness_semantic_segmentation.workloads.options import SegmentationInferenceOptions, TrainingOptions
 
@@ -24,6 +26,12 @@ def harness_commands() -> Iterable[CommandSpec]:
         summary="List segmentation networks with parameters and MACs, counted here",
         load=_list_models,
     )
+
+
+def _check(options: Any, _folder: Path) -> Iterable[OptionFault]:
+    from harness_semantic_segmentation.workloads.checks import check
+
+    return check(options)
 
 
 def _training(options: Any) -> Workload:
@@ -50,6 +58,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
             functional_units=columns.TRAINING_UNITS,
             options=TrainingOptions,
             backends=("torch",),
+            check=_check,
         ),
         WorkloadSpec(
             name="segmentation-inference",
@@ -59,6 +68,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
             functional_units=columns.INFERENCE_UNITS,
             options=SegmentationInferenceOptions,
             backends=("torch",),
+            check=_check,
             fetched_by=("model", "width", "choices", "data", "size", "weights", "training_steps"),
         ),
     ]

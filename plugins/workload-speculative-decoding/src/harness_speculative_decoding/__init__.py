@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from harness import FunctionalUnit, ScorerSpec, Unavailable, Workload, WorkloadSpec, hookimpl
 from harness.options import Options
+from harness.suite_paths import OptionFault
 from harness_speculative_decoding import options
 from harness_speculative_decoding.columns import ALIGNMENT_COLUMNS, COLUMNS, REWARD_COLUMNS, UNITS
 
@@ -31,6 +33,12 @@ def _cannot_run(given: options.DecodingOptions) -> Unavailable | None:
     return None
 
 
+def _check(given: Any, _folder: Path) -> Iterable[OptionFault]:
+    from harness_speculative_decoding.checks import check
+
+    return check(given)
+
+
 def _workload(name: str, summary: str, given: type[Options], module: str, class_name: str) -> WorkloadSpec:
     factory: Callable[[Any], Workload] = _made_by(module, class_name)
     return WorkloadSpec(
@@ -42,6 +50,7 @@ def _workload(name: str, summary: str, given: type[Options], module: str, class_
         options=given,
         backends=("torch",),
         probe=_cannot_run,
+        check=_check,
         fetched_by=(*options.FETCHED, "prompts"),
     )
 
@@ -91,6 +100,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
             functional_units={"pair": FunctionalUnit.of("pairs"), "answer_token": FunctionalUnit.of("tokens")},
             options=options.DraftAlignmentOptions,
             backends=("torch",),
+            check=_check,
             fetched_by=("base",),
         ),
     ]

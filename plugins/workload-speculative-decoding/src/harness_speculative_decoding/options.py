@@ -8,10 +8,12 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.errors import UsageError
 from harness.options import Options
+from harness.suite_paths import SuitePath, SuiteSource
 from harness_speculative_decoding.rewards import reward_function
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Name = Annotated[str, Field(min_length=1)]
+Source = Annotated[SuiteSource, Field(min_length=1)]
 DraftTokens = Annotated[int, Field(ge=1, le=256)]
 
 
@@ -46,8 +48,8 @@ class DecodingOptions(Options):
         trust_remote_code: run the Python code that comes with a model; the record says that it was allowed.
     """
 
-    target: Annotated[str, Field(min_length=1)] = "builtin:small"
-    prompts: Annotated[str, Field(min_length=1)] = "builtin"
+    target: Source = "builtin:small"
+    prompts: Source = "builtin"
     prompt_tokens: Count = 32
     max_new_tokens: Count = 64
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
@@ -95,8 +97,8 @@ class DraftAlignmentOptions(Options):
         seed: of prompts, answers and the order of the pairs.
     """
 
-    base: Annotated[str, Field(min_length=1)] = "builtin:tiny-sft"
-    data: str = ""
+    base: Source = "builtin:tiny-sft"
+    data: SuitePath = ""
     reward: str = "prose"
     prompts: Count = 512
     prompt_tokens: Count = 16
@@ -137,7 +139,7 @@ class DraftOnlyOptions(DecodingOptions):
             as `owner/name`. `target` is not loaded.
     """
 
-    draft_aligned: Name = "builtin:tiny-aligned"
+    draft_aligned: Source = "builtin:tiny-aligned"
 
 
 class EnsembleOptions(DecodingOptions):
@@ -155,8 +157,8 @@ class EnsembleOptions(DecodingOptions):
             energy of target, draft and SFT draft apart; takes about the window's time again.
     """
 
-    draft_aligned: Name = "builtin:tiny-aligned"
-    draft_sft: Name = "builtin:tiny-sft"
+    draft_aligned: Source = "builtin:tiny-aligned"
+    draft_sft: Source = "builtin:tiny-sft"
     cache: Literal["auto", "static", "dynamic", "none"] = "auto"
     role_energy: bool = False
 
@@ -220,8 +222,8 @@ class PlainSpeculationOptions(DecodingOptions):
     """
 
     draft: Literal["sft", "aligned"] = "sft"
-    draft_aligned: Name = "builtin:tiny-aligned"
-    draft_sft: Name = "builtin:tiny-sft"
+    draft_aligned: Source = "builtin:tiny-aligned"
+    draft_sft: Source = "builtin:tiny-sft"
     draft_tokens: DraftTokens = 4
     draft_top_k: Annotated[int, Field(ge=0)] = 0
     draft_top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -244,8 +246,8 @@ class AssistedOptions(DecodingOptions):
     """
 
     draft: Literal["sft", "aligned"] = "sft"
-    draft_aligned: Name = "builtin:tiny-aligned"
-    draft_sft: Name = "builtin:tiny-sft"
+    draft_aligned: Source = "builtin:tiny-aligned"
+    draft_sft: Source = "builtin:tiny-sft"
     draft_tokens: DraftTokens = 4
     batch: Annotated[int, Field(ge=1, le=1)] = 1
 
@@ -260,7 +262,7 @@ class BestOfNOptions(DecodingOptions):
     """
 
     n: Annotated[int, Field(ge=1, le=1024)] = 5
-    reward: Name = "prose"
+    reward: Source = "prose"
 
 
 class RejectionOptions(BestOfNOptions):

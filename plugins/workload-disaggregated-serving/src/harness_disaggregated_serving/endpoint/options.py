@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from harness.options import Duration, Options
+from harness.suite_paths import SuitePath
 from harness_disaggregated_serving.load.lengths import APPLICATIONS
 from harness_disaggregated_serving.load.slo import SLOS, SloOptions
 
@@ -78,7 +79,7 @@ class EndpointOptions(Options):
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     extra: dict[str, Any] = Field(default_factory=dict)
     arrivals: Literal["poisson", "constant", "all_at_once"] = "poisson"
-    trace: str | None = None
+    trace: SuitePath | None = None
     qps: PositiveFloat = 1.0
     sizes: str = "chat"
     length_scale: Annotated[float, Field(gt=0, le=1)] = 1.0

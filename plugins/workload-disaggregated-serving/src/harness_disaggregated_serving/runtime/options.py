@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, model_validator
 
 from harness.options import Duration, Options, Size
+from harness.suite_paths import SuitePath, SuiteSource
 from harness_disaggregated_serving.load.lengths import APPLICATIONS
 from harness_disaggregated_serving.load.slo import SLOS, SloOptions
 from harness_disaggregated_serving.simulator.profiles import profiles
@@ -61,8 +62,8 @@ class FolderModel(Options):
         draft: folder or hub id of the draft; `spec-local` and `dsd` need one.
     """
 
-    target: Annotated[str, Field(min_length=1)]
-    draft: str | None = None
+    target: Annotated[SuiteSource, Field(min_length=1)]
+    draft: SuiteSource | None = None
 
 
 class RoleOptions(Options):
@@ -198,7 +199,7 @@ class PairRunOptions(Options):
     first_token: Literal["prefill", "decode"] = "prefill"  # noqa: S105 - no password, a token of text
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     arrivals: Literal["poisson", "constant", "all_at_once"] = "poisson"
-    trace: str | None = None
+    trace: SuitePath | None = None
     qps: PositiveFloat = 4.0
     sizes: str = "chat"
     length_scale: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from harness.errors import UsageError
 from harness.options import Duration, Options
+from harness.suite_paths import SuitePath
 from harness_disaggregated_serving.carbon import embodied
 from harness_disaggregated_serving.load.lengths import APPLICATIONS
 from harness_disaggregated_serving.load.slo import SLOS, SloOptions
@@ -108,7 +109,7 @@ class SimulatedOptions(Options):
     first_token: Literal["prefill", "decode"] = "prefill"  # noqa: S105 - no password, a token of text
     batching: Literal["iteration", "none"] = "iteration"
     arrivals: Literal["poisson", "constant", "all_at_once"] = "poisson"
-    trace: str | None = None
+    trace: SuitePath | None = None
     qps: PositiveFloat = 1.0
     sizes: str = "chat"
     requests: Annotated[int, Field(ge=1, le=100_000)] = 500

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from harness.options import Options, Share
+from harness.suite_paths import SuitePath, SuiteSource
 
 Side = Annotated[int, Field(ge=32, le=16_384)]
 Positive = Annotated[int, Field(ge=1)]
@@ -33,7 +34,7 @@ class SegmentationOptions(Options):
     width: Annotated[float, Field(gt=0, le=8)] = 1.0
     choices: dict[str, Any] = Field(default_factory=dict)
     data: Literal["scenes", "cityscapes", "camvid"] = "scenes"
-    root: str = ""
+    root: SuitePath = ""
     size: tuple[Side, Side] = (128, 256)
 
     @model_validator(mode="after")
@@ -80,7 +81,7 @@ class TrainingOptions(SegmentationOptions):
     validation_images: Annotated[int, Field(ge=0)] = 16
     target_miou: Annotated[float, Field(gt=0, le=1)] | None = None
     validate_in_window: bool = False
-    resume: str = ""
+    resume: SuitePath = ""
     precision: Literal["float32", "bfloat16"] = "float32"
     workers: Annotated[int, Field(ge=0)] = 0
     class_uniform: Share | None = None
@@ -112,7 +113,7 @@ class SegmentationInferenceOptions(SegmentationOptions):
         pictures: frames in the grid of images, labels and predictions that is written beside the record; 0 for none.
     """
 
-    weights: str = "random"
+    weights: SuiteSource = "random"
     training_steps: Positive = 120
     scenario: Literal["single_stream", "throughput"] = "single_stream"
     batch: Positive = 4

@@ -1,0 +1,51 @@
+"""What is wrong with the options of a decoding workload, found without torch and before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.errors import did_you_mean
+from harness.suite_paths import OptionFault, looks_like_a_path, missing
+from harness_speculative_decoding import options as given
+from harness_speculative_decoding.rewards import FUNCTIONS
+from harness_speculative_decoding.training.recipes import PREFIX, RECIPES
+
+MODELS = ("target", "draft_aligned", "draft_sft", "base")
+"""Options that name a model; which of them there are depends on the workload."""
+
+
+def check(options: given.DecodingOptions | given.DraftAlignmentOptions) -> Iterator[OptionFault]:
+    """Models that are not there, prompts and pairs that are not there, rewards that are not known."""
+    for name in MODELS:
+        if (source := getattr(options, name, None)) is not None:
+            yield from model_faults(name, source)
+    if isinstance(options, given.DraftAlignmentOptions):
+        yield from missing("data", options.data)
+        return
+    if options.prompts != "builtin":
+        yield from missing("prompts", options.prompts)
+    reward = getattr(options, "reward", None)
+    if isinstance(reward, str) and reward not in FUNCTIONS:
+        yield from model_faults("reward", reward)
+
+
+def model_faults(option: str, source: str) -> Iterator[OptionFault]:
+    """Why a model cannot be had, as far as that shows here; a hub id may be right or wrong."""
+    if source.startswith(PREFIX):
+        short = source.removeprefix(PREFIX)
+        if short not in RECIPES:
+            accepted = ", ".join(f"{PREFIX}{known}" for known in RECIPES)
+            yield OptionFault(option, f"there is no built-in model {source}", accepted, did_you_mean(short, RECIPES))
+        return
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            what = "a folder that `save_pretrained` wrote"
+            yield OptionFault(option, f"the folder {source} holds no config.json", what)
+    elif looks_like_a_path(source) or source.count("/") > 1:
+        yield OptionFault(
+            option,
+            f"there is no model folder {source}",
+            "a folder beside the suite or an absolute one, a hub id, builtin:NAME",
+        )
