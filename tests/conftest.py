@@ -168,6 +168,7 @@ def harness_in_process() -> Harness:
         from harness.builtin import local
         from harness.discovery.registry import load_plugins
         from harness.planning import probe
+        from harness.running import finishing
         from harness.running import run as driver
 
         said, complained = io.StringIO(), io.StringIO()
@@ -185,7 +186,8 @@ def harness_in_process() -> Harness:
             patch.setattr(sys, "argv", command)
             patch.setattr(tempfile, "tempdir", None)
             patch.setattr(local, "LocalExecutor", lambda **_: InProcessExecutor())
-            patch.setattr(driver, "finish", cost_in_process)
+            for module in (driver, finishing):
+                patch.setattr(module, "finish", lambda run, *, again=False, **_: cost_in_process(run, again=again))
             patch.setattr(probe, "ask_probe", lambda question, **_: probe._answer(question, load_plugins()))
             try:
                 cli.main()

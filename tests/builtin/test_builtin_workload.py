@@ -107,6 +107,8 @@ def test_offers_are_inert_and_complete():
         "meters:replay",
         "meters:declared_power",
         "executors:local",
+        "workloads:command",
+        "workloads:function",
     }
 
 

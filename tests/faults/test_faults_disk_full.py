@@ -118,7 +118,9 @@ def fill(folder: Path) -> Path:
 
 def test_a_run_on_a_disk_that_fills_up_is_resumed_when_there_is_room(bench: Any, small_disk: Path) -> None:
     bench.store = small_disk / "store"
-    driver = bench.start("run", bench.suite(trials=3, seconds=0.8), "--store", bench.store)
+    driver = bench.start(
+        "run", bench.suite(trials=3, seconds=0.8, options="iterations: 200000"), "--store", bench.store
+    )
     until(lambda: bench.store.exists() and len(bench.measured()) == 1)
     ballast = fill(small_disk)
     output, _ = driver.communicate(timeout=120)

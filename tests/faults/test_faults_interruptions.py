@@ -87,7 +87,7 @@ def test_a_stopped_worker_makes_its_trial_invalid(bench: Any, workers_of: Worker
     assert "stopped on n0/process: the worker was stopped and let go on" in output
     (finished,) = records_of(bench.only_run)
     assert finished.measurement.invalid
-    report = bench.run("report", bench.only_run)
+    report = bench.run("report", bench.only_run, "--details")
     assert "the worker was stopped and let go on" in " ".join(report.stdout.split())
 
 

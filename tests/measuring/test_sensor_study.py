@@ -74,6 +74,7 @@ def test_no_energy_is_a_miss(study: ModuleType) -> None:
     assert math.isclose(tally.coverage, 1 / 3)
 
 
+@pytest.mark.slow
 def test_the_page_is_of_this_code(study: ModuleType) -> None:
     assert study.stale() == ""
 

@@ -446,7 +446,7 @@ def test_a_trial_that_ran_foreign_code_is_flagged(tmp_path: Path) -> None:
         job = {"point": {**point, "options": {**point["options"], "trust_remote_code": said}}}
         trial = Trial(tmp_path, job, load_plugins(), Messenger())
         warm_up = WarmUp(iterations=5, seconds=1.0, converged=True)
-        assert sum("trust_remote_code" in flag for flag in trial._notable(warm_up)) == flagged
+        assert sum("trust_remote_code" in flag for flag in trial.notable(warm_up)) == flagged
 
 
 class Listening:

@@ -11,10 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
-from harness_backend_torch import TorchOptions, devices, harness_backends, nvidia
-from harness_backend_torch.backend import TorchBackend
-from harness_backend_torch.load import matrix_load
+from harness_backend_torch import TorchOptions, harness_backends, nvidia
 from pydantic import ValidationError
 
 from harness import MeasurementError, Unavailable
@@ -23,10 +20,11 @@ from harness import MeasurementError, Unavailable
 @pytest.fixture(scope="session", autouse=True)
 def imports() -> None:
     """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
-    global TorchBackend, devices, torch
+    global TorchBackend, devices, matrix_load, torch
     import torch
     from harness_backend_torch import devices
     from harness_backend_torch.backend import TorchBackend
+    from harness_backend_torch.load import matrix_load
 
 
 UUIDS = ("11111111-2222-3333-4444-555555555555", "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee")

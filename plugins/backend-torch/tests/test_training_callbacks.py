@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from harness_backend_torch.training_energy import TrainingEnergy
 
 import harness
 from harness import Amount, UsageError
@@ -15,11 +13,19 @@ from harness import Amount, UsageError
 TREE = "cpu_time: {watts_per_core: 5}"
 
 
-class Data(torch.utils.data.Dataset[Any]):
+@pytest.fixture(scope="session", autouse=True)
+def imports() -> None:
+    """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
+    global TrainingEnergy, torch
+    import torch
+    from harness_backend_torch.training_energy import TrainingEnergy
+
+
+class Data:
     def __len__(self) -> int:
         return 12
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         return {"x": torch.full((4,), float(index)), "labels": torch.tensor(1.0)}
 
 
@@ -110,7 +116,7 @@ def test_transformers_trainer_logs_what_steps_cost(tmp_path: Path) -> None:
             super().__init__()
             self.layer = torch.nn.Linear(4, 1)
 
-        def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
             return {"loss": (self.layer(x).squeeze(-1) - labels).square().mean()}
 
     arguments = transformers.TrainingArguments(

@@ -124,7 +124,7 @@ def test_every_output_says_simulated(run: Path, tmp_path: Path) -> None:
     for written in re.findall(r"<td[^>]*>([^<]*)</td>", page.read_text(encoding="utf-8")):
         assert written.strip() not in {"exact", "measured", "counter", "estimated"}
     for line in exported("openmetrics").splitlines():
-        if line.startswith("harness_") and not line.startswith("harness_simulator_"):
+        if line.startswith("harness_") and not line.startswith(("harness_simulator_", "harness_run_info")):
             assert 'method="simulated"' in line
     (first, *_) = json.loads(exported("pytest-benchmark"))["benchmarks"]
     assert first["options"]["timer"] == "simulated"

@@ -3,12 +3,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from harness_semantic_segmentation.networks.catalogue import CATALOGUE
 from harness_semantic_segmentation.workloads.checks import NETWORKS, check
 from harness_semantic_segmentation.workloads.options import SegmentationInferenceOptions, TrainingOptions
 
 
 def test_the_names_that_planning_knows_are_those_of_the_catalogue() -> None:
+    from harness_semantic_segmentation.networks.catalogue import CATALOGUE
+
     assert set(NETWORKS) == set(CATALOGUE)
 
 
