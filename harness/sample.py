@@ -131,7 +131,7 @@ class Condition:
 
     Attributes:
         kind: `thermal_throttle`, `power_cap`, `foreign_process`, `clock_change`, `exclusive_unknown`,
-            `counter_disagrees` (made by `harness.counter.counter_disagrees`), ...
+            `counter_disagrees` (made by `harness.power_limit.counter_disagrees`), ...
         scope: where.
         detail: what was seen.
         fails: the trial's measurement is not valid because of it.
