@@ -113,6 +113,8 @@ def test_a_server_killed_while_runs_are_sent(
     kills: int,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("harness.storing.remote.sender.FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr("harness.storing.remote.sender.LONGEST_PAUSE_S", 1.0)
     made = make_run("made", points=2, trials=3)
     generator = random.Random(machines)
     done, killed = threading.Event(), []
