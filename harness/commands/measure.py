@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands.console import DEFAULT_STORE, StorePlace, Wait, loaded_registry, waiting_s
+from harness.commands.console import DEFAULT_STORE, StorePlace, Wait, echo, loaded_registry, waiting_s
 from harness.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -113,17 +113,17 @@ def _measured(asked: Asked, store: str, json_file: Path | None) -> int:
     kept = open_store(store)
     signal.signal(signal.SIGTERM, _interrupt)
     with kept.sending(quiet=True) as uploads:
-        answer = measure_commands(asked, kept.folder, loaded_registry(), lambda text: typer.echo(text, err=True))
+        answer = measure_commands(asked, kept.folder, loaded_registry(), lambda text: echo(text, err=True))
         uploads.push(answer.folder)
     for line in (*answers.lines(answer, idle=asked.idle_s > 0), *answers.comparison(answer)):
-        typer.echo(line, err=asked.shown)  # what the command prints can be piped on
+        echo(line, err=asked.shown)  # what the command prints can be piped on
     for fault in (*answer.faults, *uploads.faults):
-        typer.echo(f"not valid: {fault}", err=True)
-    typer.echo(f"records: {kept.name_of(answer.folder)}", err=asked.shown)
+        echo(f"not valid: {fault}", err=True)
+    echo(f"records: {kept.name_of(answer.folder)}", err=asked.shown)
     if json_file is not None:
         content = json.dumps(answers.to_json(answer), indent=1)
         if str(json_file) == "-":
-            typer.echo(content)
+            echo(content)
         else:
             json_file.write_text(content + "\n", encoding="utf-8")
     if answer.failed and not asked.goes_on:

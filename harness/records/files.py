@@ -60,6 +60,39 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise MeasurementError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
 
 
+def write_output(path: Path, data: bytes) -> None:
+    """Writes a file that a person named, as `write_atomically` does; see `replaced` for what is never replaced.
+
+    Raises:
+        MeasurementError: it cannot be written.
+    """
+    file = replaced(path)
+    if file is not None:
+        write_atomically(file, data)
+        return
+    try:
+        with path.open("wb") as stream:
+            stream.write(data)
+    except OSError as error:
+        raise MeasurementError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+
+
+def replaced(path: Path) -> Path | None:
+    """The file that is replaced when a path is written whole: behind a link, what it points to.
+
+    None for a device, a pipe or a folder: `--output /dev/null` by root must leave the machine its `/dev/null`.
+
+    Example:
+        >>> replaced(Path("/dev/null")) is None
+        True
+        >>> replaced(Path("new.json"))
+        PosixPath('new.json')
+    """
+    if path.exists() and not path.is_file():
+        return None
+    return path.resolve() if path.is_symlink() else path
+
+
 def sync_folder(folder: Path) -> None:
     """Returns when the names in a folder are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -95,7 +95,7 @@ def test_trials_go_where_they_belong_side_by_side_and_say_so(two_nodes, tmp_path
     cases = spin("here", "{labels: {side: left}}", iterations=1000)
     cases += spin("there", "{labels: {side: right}, resources: {licence: 2}}", iterations=1001)
     cases += spin("nowhere", "{accelerator: B200, labels: {side: left}}", iterations=1002)
-    file = suite(tmp_path, "belong", cases, seconds=6)
+    file = suite(tmp_path, "belong", cases, seconds=12)
     code, said = done(two_nodes, command(two_nodes, file, "--store", tmp_path / "store"))
     assert code == 0, said
     assert "requires CPU 1, GPU 1, accelerator B200, labels side=left; the cluster has " in said
@@ -168,7 +168,7 @@ def test_control_c_ends_the_trials(two_nodes, tmp_path):
     cases += spin("right", "{labels: {side: right}}", seconds="61s") + spin("pending", seconds="62s")
     file = suite(tmp_path, "interrupted", cases)
     with started(two_nodes, command(two_nodes, file, "--store", tmp_path / "store")) as process:
-        until(lambda: len(two_nodes.workers()) == 2)
+        until(lambda: len(two_nodes.workers()) == 2, limit_s=120)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
@@ -179,7 +179,7 @@ def test_other_sources_are_named_and_may_be_shipped(two_nodes, tmp_path):
     """The driver runs a copy of the harness that says something else of itself than what the nodes have."""
     copy = tmp_path / "copy"
     keeper.unpack(parcel.pack()[1], copy)
-    source = copy / "harness/fingerprint.py"
+    source = copy / "harness/machine/fingerprint.py"
     text = source.read_text()
     assert '"implementation": sys.implementation.name' in text
     source.write_text(text.replace('"implementation": sys.implementation.name', '"implementation": "the copy"'))
