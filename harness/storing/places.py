@@ -18,7 +18,8 @@ def open_store(place: str | Path) -> Store:
     """The store of that name: a folder, made when the first run is written, or a URL.
 
     Raises:
-        UsageError: no name, a path that is a file, a URL that is none, or one whose protocol needs a package that is missing.
+        UsageError: no name, a path that is a file, a URL that is none, or one whose protocol needs a package that is
+            missing.
     """
     text = str(place)
     if not text:  # `--store "$STORE"` with no such variable: not the present folder
