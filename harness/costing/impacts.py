@@ -216,7 +216,7 @@ def _impact(applied: Applied, costed: Costed) -> Impact:
         with naming(plugin, "apply"):
             impact = expect(applied.meter.apply(costed), Impact, plugin, "apply")
             _check(applied.spec, impact)
-    except DamagedTrace:
+    except TraceError:
         raise
     except PluginError:
         if isinstance(costed.duration, Amount):
@@ -289,7 +289,7 @@ def _totals(
     return totals
 
 
-class DamagedTrace(MeasurementError):
+class TraceError(MeasurementError):
     """The stored trace cannot be read: a fault of the store and of no meter, so that it is never a missing value."""
 
 
@@ -318,7 +318,7 @@ def _intact_trace(path: Path, measurement: Measurement) -> EnergyTrace:
     try:
         return read_trace(path, measurement)
     except MeasurementError as error:
-        raise DamagedTrace(error.message, where=error.where, accepted=error.accepted, hint=error.hint) from error
+        raise TraceError(error.message, where=error.where, accepted=error.accepted, hint=error.hint) from error
 
 
 def read_trace(path: Path, measurement: Measurement) -> EnergyTrace:
