@@ -166,14 +166,22 @@ class HostOptions(Options):
             not given.
         cpus: processors (sockets) of the host.
         dram_gb: memory of the whole host, in GB; what the backend reports if not given.
-        gpus: accelerators in the host, used or not; the host is charged in the share of those used, whole if not
-            given.
+        gpus: accelerators in one host, used or not; `accelerators used / gpus` hosts are charged, a fraction or more
+            than one; whole ones, as many as were seen, if not given.
+        whole_hosts: whether hosts are charged whole, also where some of their accelerators are free.
+        ssd_gb: storage of one host, in GB; needs a row for `ssd` in the embodied table or in `embodied`; none is
+            charged if not given.
+        parts: other parts of one host by name, and how many of each, such as `{chassis: 1}`; each needs a row in the
+            embodied table or in `embodied`.
     """
 
     cpu: Source | None = None
     cpus: int = Field(1, ge=1)
     dram_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
     gpus: int | None = Field(None, ge=1)
+    whole_hosts: bool = False
+    ssd_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
+    parts: dict[Source, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
 
 
 class FuelOptions(Options):
@@ -197,10 +205,10 @@ class FuelOptions(Options):
         host: the host around the accelerators, whose processors and memory are charged too.
         scopes: kinds of energy that are charged, such as `[gpu, cpu, dram]`; one that was not read marks the result
             incomplete; all that were read if not given.
-        host_embodied_share: share of the embodied carbon of the host's processors and memory that is charged; 0 to
-            1, or `50%`; accelerators used over those in the host if not given.
-        host_energy_share: share of the energy of processors and memory that is charged; 0 to 1, or `50%`;
-            accelerators used over those in the host if not given.
+        host_embodied_share: share of the embodied carbon of each host's parts that is charged; 0 to 1, or `50%`;
+            hosts as accelerators need them (`host.gpus`) if not given.
+        host_energy_share: share of the energy of each host's processors and memory that is charged; 0 to 1, or `50%`;
+            hosts as accelerators need them (`host.gpus`) if not given.
     """
 
     profile: ProfileName = "custom"

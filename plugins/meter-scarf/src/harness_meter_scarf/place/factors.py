@@ -119,14 +119,15 @@ def ewif(place: Site, given: SiteOptions, *, missing: Missing) -> Found | Unavai
 
 
 def _of_mix(given: MixEwif) -> Found | Unavailable:
-    mixed = generation.of_mix(given.mix, generation.fuels(), in_mwh=given.unit == "MWh")
+    mixed = generation.of_mix(given.mix, in_mwh=given.unit == "MWh")
     if isinstance(mixed, Unavailable):
         return mixed
     left_out = f"; left out: {', '.join(mixed.left_out)}" if mixed.left_out else ""
-    flag = f"EWIF of a generation mix: coverage {mixed.coverage:.4g}{left_out}"
+    defaults = f"; cooling not stated: {', '.join(mixed.defaults)}" if mixed.defaults else ""
+    flag = f"EWIF of a generation mix: coverage {mixed.coverage:.4g}{left_out}{defaults}"
     source = f"declared: {given.source}; fuels: {generation.FILE.name}, Macknick et al. 2012, medians"
     factor = SiteFactor(
-        range=Ranged.of(mixed.l_per_kwh),
+        range=Ranged.of(mixed.l_per_kwh, mixed.low, mixed.high),
         source=source,
         kind="consumption",
         licence=given.licence,
