@@ -46,6 +46,7 @@ class EmbodiedRow:
         source: where the figure was read.
         confidence: how well that is known.
         licence_note: under which terms it stands here.
+        estimated: whether no figure of the product is published, so that it was estimated.
     """
 
     device: str
@@ -59,6 +60,7 @@ class EmbodiedRow:
     source: str
     confidence: str = ""
     licence_note: str = ""
+    estimated: bool = False
 
     @property
     def id(self) -> str:
@@ -123,7 +125,8 @@ def _estimated(kind: str, product: str) -> EmbodiedRow | Unavailable:
         table=ESTIMATE,
         source=found.source,
         confidence=found.confidence,
-        licence_note="own estimate from factors with their sources",
+        licence_note="own estimate from factors with their sources" if found.estimated else "single figure restated",
+        estimated=found.estimated,
     )
 
 
@@ -134,8 +137,9 @@ def missing(table: str, kind: str, product: str) -> str:
         return reason
     if kind == "ssd":
         return (
-            f"{reason}: published figures of drives lie between 0.004 kg/GB (Seagate Nytro 1551, in ACT) and 0.11 kg/GB "
-            "(Dell R740 LCA), too far apart for an interval; give the drive's own under `embodied: {ssd: ...}`"
+            f"{reason}: published figures of drives lie between 0.004 kg/GB (Seagate Nytro 1551, in ACT) and "
+            "0.11 kg/GB (Dell R740 LCA), too far apart for an interval; give the drive's own under "
+            "`embodied: {ssd: ...}`"
         )
     found = _estimated(kind, product)
     return f"{reason}: {found.reason}" if isinstance(found, Unavailable) else reason

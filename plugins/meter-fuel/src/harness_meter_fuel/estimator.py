@@ -65,13 +65,14 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """An estimated figure with its interval, all in kg CO2e, and what it rests on."""
+    """A figure with its interval, all in kg CO2e, and what it rests on; `estimated` unless it is a published one."""
 
     kg: float
     low_kg: float
     high_kg: float
     source: str
     confidence: str
+    estimated: bool = True
 
 
 def _read(name: str) -> Sequence[dict[str, str]]:
@@ -198,6 +199,7 @@ def figure(kind: str, product: str) -> Estimate | Unavailable:
         high_kg=high,
         source=f"published: {known.source}; interval of the estimate, {low:.4g} to {high:.4g} kg",
         confidence=known.confidence,
+        estimated=False,
     )
 
 
