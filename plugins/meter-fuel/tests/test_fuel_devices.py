@@ -3,8 +3,9 @@
 import math
 
 import pytest
-from harness_meter_fuel import act, devices, embodied, estimator
-from harness_meter_fuel.estimator import Estimate
+from harness_meter_fuel import act, embodied
+from harness_meter_fuel.hardware import devices, estimator
+from harness_meter_fuel.hardware.estimator import Estimate
 from harness_meter_fuel.meter import FuelMeter
 from harness_meter_fuel.options import FuelOptions
 

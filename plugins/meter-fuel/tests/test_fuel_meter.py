@@ -5,8 +5,8 @@ import math
 import pytest
 from harness_meter_fuel import harness_meters
 from harness_meter_fuel.embodied import find, tables
+from harness_meter_fuel.hardware.naming import same_product
 from harness_meter_fuel.meter import FuelMeter, scope_kind
-from harness_meter_fuel.naming import same_product
 from harness_meter_fuel.options import FuelOptions
 from hypothesis import given, settings
 from hypothesis import strategies as st

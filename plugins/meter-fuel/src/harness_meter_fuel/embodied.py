@@ -14,9 +14,9 @@ from importlib.resources import files
 from typing import Final
 
 from harness.quantity import Unavailable
-from harness_meter_fuel import devices, estimator
 from harness_meter_fuel.carbon import SECONDS_PER_YEAR
-from harness_meter_fuel.naming import same_product
+from harness_meter_fuel.hardware import devices, estimator
+from harness_meter_fuel.hardware.naming import same_product
 
 WITHDRAWN: Final = {
     "act": "ACT has no row for HBM and GDDR, so that it prices no accelerator: take `embodied_table: estimate`, which "

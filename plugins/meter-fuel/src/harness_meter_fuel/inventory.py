@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from harness.backend import Device
 from harness.impact import DeviceUse, Factor
 from harness.quantity import Amount, Unavailable, total
-from harness_meter_fuel import embodied, naming
+from harness_meter_fuel import embodied
 from harness_meter_fuel.carbon import GRAMS_PER_KG, embodied_g
 from harness_meter_fuel.embodied import EmbodiedRow
+from harness_meter_fuel.hardware import naming
 from harness_meter_fuel.options import FuelOptions
 
 _BYTES_PER_GB = 1e9

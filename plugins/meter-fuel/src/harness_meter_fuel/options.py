@@ -12,8 +12,9 @@ from harness.errors import HarnessError, did_you_mean
 from harness.options import Options, Share
 from harness.quantity import Unavailable
 from harness.units import parse_duration
-from harness_meter_fuel import act, carbon, embodied, naming
+from harness_meter_fuel import act, carbon, embodied
 from harness_meter_fuel.grid import Grid, GridOption, GridOptions, Source, resolve
+from harness_meter_fuel.hardware import naming
 from harness_meter_fuel.profiles import PROFILES, Profile, ProfileName
 
 _YEARS: Final = re.compile(r"\s*(\d+(?:\.\d*)?)\s*(y|year|years)\s*")

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from harness_meter_fuel.naming import same_product
+from harness_meter_fuel.hardware.naming import same_product
 
 _DIES: Final = re.compile(r"(\d+)x(\d+(?:\.\d+)?)@(\d+)")
 SOC: Final = "module with host"

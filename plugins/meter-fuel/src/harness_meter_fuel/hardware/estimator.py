@@ -23,9 +23,10 @@ from importlib.resources import files
 from typing import Final
 
 from harness.quantity import Unavailable
-from harness_meter_fuel import act, devices
+from harness_meter_fuel import act
 from harness_meter_fuel.carbon import GRAMS_PER_KG
-from harness_meter_fuel.devices import DeviceFacts, Die, Span
+from harness_meter_fuel.hardware import devices
+from harness_meter_fuel.hardware.devices import DeviceFacts, Die, Span
 
 WIDEST: Final = 3.0
 """An interval whose ends differ by more says too little to be offered."""
