@@ -281,3 +281,9 @@ def test_a_table_says_why_it_has_no_row() -> None:
     assert "wider" not in embodied.missing("estimate", "gpu", "x")
     assert "MI300X" in embodied.products("estimate")
     assert act.package_g() == 150
+
+
+def test_a_processor_of_a_group_goes_by_its_own_name() -> None:
+    row = embodied.find("estimate", "cpu", "AMD EPYC 7763 64-Core Processor")
+    assert row is not None
+    assert row.device == "EPYC 7763"

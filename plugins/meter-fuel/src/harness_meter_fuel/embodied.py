@@ -115,7 +115,7 @@ def _estimated(kind: str, product: str) -> EmbodiedRow | Unavailable:
     facts = devices.find(kind, product)
     assert facts is not None
     return EmbodiedRow(
-        device=facts.name,
+        device=next(name for name in facts.names if same_product(name, product)),
         kind=kind,
         kg=found.kg,
         low_kg=found.low_kg,
