@@ -152,6 +152,8 @@ def _declared(options: GridOptions, value: float) -> Grid:
         licence=options.licence,
         date=options.date,
         id=options.id or f"declared:{value!r}",
+        low=options.low,
+        high=options.high,
     )
     return Grid(factor=factor, low=options.low, high=options.high, flags=_flags(options))
 

@@ -175,7 +175,8 @@ class FuelMeter(ImpactMeter):
             if not reason and isinstance(total_energy, Unavailable):
                 reason = total_energy.reason
             return _Part(Unavailable(f"no energy was read: {reason or 'no scope is listed'}"), (), tuple(flags))
-        grams = []
+        grams: list[Amount] = []
+        ends: list[tuple[float, float]] = []
         for name, energy in known.items():
             node_hosts = shares.of(name)
             if node_hosts != 1.0 and scope_kind(name) in {"host", "module"}:
@@ -185,6 +186,8 @@ class FuelMeter(ImpactMeter):
             intensity, low, high, uniform = self._intensity(grid, costed, name)
             if uniform:
                 flags.append(f"uniform split of {name} over the intensity series")
+            low_end, high_end = (1.0 if end is None else end / (intensity or 1.0) for end in (low, high))
+            ends.append((low_end, high_end))
             grams.append(
                 operational_g(
                     energy,
@@ -195,7 +198,7 @@ class FuelMeter(ImpactMeter):
                     grid_high_g_per_kwh=high,
                 )
             )
-        flags += shares.flags
+        flags += [*shares.flags, *_range_beside(grams, ends)]
         return _Part(total(grams), (grid.factor, pue_factor, share_factor), tuple(flags))
 
     def _charges(self, scope: str) -> bool:
@@ -313,6 +316,21 @@ def _table_factor(chosen: Bill) -> Factor:
 
 def _share_factor(name: str, share: float, source: str) -> Factor:
     return Factor(name=name, value=share, unit="1", source=source, id=f"{name}:{share!r}:{source}")
+
+
+def _range_beside(grams: Sequence[Amount], ends: Sequence[tuple[float, float]]) -> list[str]:
+    """What the range of the intensity alone says where the energy has no bound to multiply it with.
+
+    Args:
+        grams: carbon by scope.
+        ends: ends of the intensity's range over the intensity, for each.
+    """
+    summed = total(grams)
+    if (summed.low is not None and summed.high is not None) or all(low == high for low, high in ends):
+        return []
+    low = math.fsum(each.value * end for each, (end, _) in zip(grams, ends, strict=True))
+    high = math.fsum(each.value * end for each, (_, end) in zip(grams, ends, strict=True))
+    return [f"carbon_operational_g by the range of the grid intensity alone: {low:.6g} to {high:.6g} g"]
 
 
 def _distinct(factors: Iterable[Factor]) -> tuple[Factor, ...]:

@@ -40,6 +40,7 @@ class Found:
         """As the record keeps it."""
         said = f"counts {self.factor.kind}"
         kind = f"; {said}" if self.factor.kind and said not in self.factor.source else ""
+        ranged = self.factor.range
         confidence = f"; confidence {self.factor.confidence}" if self.factor.confidence else ""
         return Factor(
             name=name,
@@ -49,6 +50,8 @@ class Found:
             licence=self.factor.licence,
             date=self.factor.date,
             id=f"{name}:{self.factor.id}",
+            low=None if ranged.low == ranged.high else ranged.low,
+            high=None if ranged.low == ranged.high else ranged.high,
         )
 
 
