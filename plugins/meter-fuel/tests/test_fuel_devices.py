@@ -1,8 +1,10 @@
 """Devices and their figures: names as drivers print them, estimates against published footprints, whole hosts."""
 
 import math
+from pathlib import Path
 
 import pytest
+import yaml
 from harness_meter_fuel import act, embodied
 from harness_meter_fuel.hardware import devices, estimator
 from harness_meter_fuel.hardware.estimator import Estimate
@@ -287,3 +289,13 @@ def test_a_processor_of_a_group_goes_by_its_own_name() -> None:
     row = embodied.find("estimate", "cpu", "AMD EPYC 7763 64-Core Processor")
     assert row is not None
     assert row.device == "EPYC 7763"
+
+
+def test_the_readmes_suite_of_a_host_is_priced_as_written() -> None:
+    text = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+    block = text.split("## Hardware")[1].split("```yaml\n")[1].split("```")[0]
+    options = yaml.safe_load(block)["meters"][1]["fuel"]
+    value = costed({**options, "grid": 400}, gpu("NVIDIA H200")).readings["carbon_embodied_g"]
+    assert isinstance(value, Amount)
+    assert value.low is not None
+    assert value.low < value.value

@@ -150,7 +150,7 @@ def calibration(without: frozenset[str] = frozenset()) -> Calibration:
     number = len(logs)
     mean = math.fsum(logs) / number
     deviation = math.sqrt(math.fsum((each - mean) ** 2 for each in logs) / (number - 1))
-    half = _T_80[number - 1] * deviation * math.sqrt(1 + 1 / number)
+    half = _T_80[min(number - 1, max(_T_80))] * deviation * math.sqrt(1 + 1 / number)
     return Calibration(math.exp(mean), math.exp(half), number)
 
 
