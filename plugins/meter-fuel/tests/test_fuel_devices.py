@@ -198,6 +198,24 @@ def test_a_published_figure_stands_and_its_interval_holds_it() -> None:
     assert other.estimated
 
 
+@pytest.mark.parametrize(
+    ("device", "components_kg"),
+    [
+        # Casing, heat sink, board without chips, processor, memory, transport to the factory: ADEME 2026.
+        ("GeForce GTX 1080 Ti", (2.15, 1.73, 10.2, 25.9, 32.9, 0.239)),
+        ("RTX A4500", (1.64, 9.54, 7.96, 50.3, 29.9, 0.253)),
+        ("TITAN RTX", (5.51, 0.218, 13.3, 67.7, 35.9, 0.219)),
+        ("Tesla P100-PCIE-16GB", (0.961, 2.18, 11.4, 38.0, 12.5, 0.227)),
+        ("L4", (0.0, 0.59, 3.65, 17.3, 35.9, 0.0394)),
+        ("A100-PCIE-40GB", (3.61, 2.47, 9.17, 85.7, 19.3, 0.297)),
+        ("H100 80GB HBM3", (1312 / 8,)),  # NVIDIA, a baseboard of eight
+        ("B200", (2274 / 8,)),
+    ],
+)
+def test_published_figures_are_the_sums_of_their_sources(device: str, components_kg: tuple[float, ...]) -> None:
+    assert estimator.published()[device].kg == pytest.approx(sum(components_kg), abs=0.06)
+
+
 def test_every_published_figure_names_its_document_and_a_device() -> None:
     names = {facts.name for facts in devices.known()}
     for name, figure in estimator.published().items():
