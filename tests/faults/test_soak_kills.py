@@ -66,6 +66,7 @@ class Lane:
         self.environment = {
             **os.environ,
             "TMPDIR": str(temporary),
+            "HARNESS_LOCKS": str(temporary / "locks"),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "PYTHONPATH": str(folder),
         }
