@@ -16,7 +16,7 @@ from pydantic_core import from_json, to_json
 
 from harness.errors import MeasurementError
 from harness.quantity import Amount, Method, Unavailable
-from harness.records.paths import FAILURE, ITEMS, MEASUREMENT, RECORD
+from harness.records.paths import FAILURE, ITEMS, MEASUREMENT, OUTPUTS, RECORD
 from harness.records.record import NO_SIMULATED_DURATION, SCHEMA_VERSION, SIMULATOR, AnyValue, Measurement, Record
 
 OLD_CLOCK: Final = (
@@ -302,8 +302,18 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _recosted(folder: Path) -> bool:
+    """Whether a trial was recosted from another one, where the outputs of the work lie."""
+    try:
+        return bool(from_json(_read(folder / RECORD)).get("parent"))
+    except (MeasurementError, ValueError, AttributeError):
+        return False
+
+
 def check_side_cars(folder: Path, measurement: Measurement, manifest: Mapping[str, str] | None = None) -> None:
     """Raises MeasurementError where a trial's files are not what they were when its measurement was written.
+
+    The outputs of the work stay with the trial that made them: one that was recosted from it may be without them.
 
     Args:
         folder: of the trial.
@@ -313,7 +323,7 @@ def check_side_cars(folder: Path, measurement: Measurement, manifest: Mapping[st
     for name, size in measurement.side_cars.items():
         path = folder / name
         found = path.stat().st_size if path.exists() else 0
-        if found != size:
+        if found != size and not (name == OUTPUTS and not path.exists() and _recosted(folder)):
             raise MeasurementError(f"holds {found} bytes where the trial wrote {size}", where=str(path))
     for name, wanted in (manifest or {}).items():
         path = folder / name

@@ -14,6 +14,7 @@ import pytest
 
 from harness.errors import MeasurementError
 from harness.records.files import (
+    check_side_cars,
     load_measurement,
     load_record,
     trial_folders,
@@ -128,3 +129,17 @@ def test_a_link_leads_to_the_file_that_is_replaced(tmp_path: Path) -> None:
         write_output(link, text)
         assert link.is_symlink()
         assert (tmp_path / "there/table").read_bytes() == text
+
+
+def test_only_a_recosted_trial_may_be_without_its_outputs(trial: Path) -> None:
+    finished = load_record(trial)
+    measured = replace(finished.measurement, side_cars={"outputs.jsonl": 5})
+    with pytest.raises(MeasurementError, match="holds 0 bytes where the trial wrote 5"):
+        check_side_cars(trial, measured)
+    write_record(trial, replace(finished, parent=f"another-run/{trial.name}"))
+    check_side_cars(trial, measured)
+    (trial / "outputs.jsonl").write_text("torn")
+    with pytest.raises(MeasurementError, match="holds 4 bytes where the trial wrote 5"):
+        check_side_cars(trial, measured)
+    with pytest.raises(MeasurementError, match=r"items.jsonl: holds \d+ bytes where the trial wrote 999999"):
+        check_side_cars(trial, replace(measured, side_cars={"items.jsonl": 999999}))
