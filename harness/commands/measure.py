@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands.console import DEFAULT_STORE, StorePlace, Wait, loaded_registry, waiting_s
+from harness.commands.console import DEFAULT_STORE, StorePlace, Wait, waiting_s, without_broken
 from harness.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -108,12 +108,14 @@ def _measured(asked: Asked, store: str, json_file: Path | None) -> int:
     """Measures, says what was found; the exit code of the command, or ours."""
     from harness.session import answers
     from harness.session.commands import measure_commands
+    from harness.session.meters import plugins_for
     from harness.storing.places import open_store
 
+    registry = without_broken(plugins_for(asked.meters, asked.backend))
     kept = open_store(store)
     signal.signal(signal.SIGTERM, _interrupt)
     with kept.sending(quiet=True) as uploads:
-        answer = measure_commands(asked, kept.folder, loaded_registry(), lambda text: typer.echo(text, err=True))
+        answer = measure_commands(asked, kept.folder, registry, lambda text: typer.echo(text, err=True))
         uploads.push(answer.folder)
     for line in (*answers.lines(answer, idle=asked.idle_s > 0), *answers.comparison(answer)):
         typer.echo(line, err=asked.shown)  # what the command prints can be piped on

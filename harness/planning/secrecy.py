@@ -13,10 +13,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from harness.errors import UsageError
-from harness.planning.located_yaml import Document, Keys
+
+if TYPE_CHECKING:
+    from harness.planning.located_yaml import Document, Keys
 
 HIDDEN: Final = "***"
 CONTAINER_PROTOCOLS: Final = frozenset({"abfs", "abfss", "adl", "az", "wasb", "wasbs"})

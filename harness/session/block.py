@@ -18,9 +18,11 @@ from harness.errors import HarnessError, UsageError
 from harness.functional_unit import FunctionalUnit, UnitCount, count, finite
 from harness.impact import EnergyTrace
 from harness.measuring import plausibility
+from harness.measuring.foreign_load import LoadWatch
 from harness.measuring.meters import Edge
 from harness.measuring.window import shortness
 from harness.planning.point import Point
+from harness.planning.trial_rules import ForeignLoad
 from harness.quantity import Amount, Unavailable, Value, total
 from harness.records.paths import ENERGY, ITEMS, OUTPUTS
 from harness.records.record import Measurement, Reading, SeenCondition, Span, WarmUp
@@ -101,8 +103,7 @@ class Block:
             raise UsageError("a block measures once", accepted="a new one: `with harness.measure() as m:`")
         self.label = label
         session = self.session
-        self._watch = session.watch()
-        self._watch.open()
+        self._times = [session.times.now()]
         self._opened = session.opening(self, align=self._align)
         return self
 
@@ -115,11 +116,13 @@ class Block:
         assert self._opened is not None, "open() comes first"
         try:
             closed = session.closing(align=self._align)
-            self._watch.close(0)
-            session.meters.settle(closed)
+            self._times.append(session.times.now())
+            samples = session.samples
+            if samples:
+                session.meters.settle(closed)
             self.failed = "" if error is None else f"{type(error).__name__}: {error}"
-            self._closed, self._states = closed, session.meters.conditions()
-            if session.samples:
+            self._closed, self._states = closed, session.states(closed)
+            if samples:
                 _ = self._seen  # readings of power are dropped after a while, registers stay with the edges
             session.done(self, closed)
             if session.keeps:
@@ -150,9 +153,17 @@ class Block:
             conditions=(
                 *(each for each in states if each.fails or opened.ns <= each.first_ns <= closed.ns),
                 *plausibility.conditions(readings, spans, meters.scopes()),
-                *self._watch.conditions(scopes),
+                *self._load.conditions(scopes),
             ),
         )
+
+    @cached_property
+    def _load(self) -> LoadWatch:
+        """How much others worked beside the block."""
+        assert self._closed is not None
+        watch = LoadWatch(ForeignLoad())
+        watch.between(self._times[0], self._times[1], 0, self._closed.ns)
+        return watch
 
     @property
     def _spans(self) -> tuple[Span, ...]:
@@ -325,7 +336,7 @@ class Block:
             meters=session.reports(),
             conditions=self._conditions,
             flags=(f"the code raised {self.failed}",) if self.failed else (),
-            loads=tuple(self._watch.loads),
+            loads=tuple(self._load.loads),
         )
 
     def written(self, folder: Path, job: Mapping[str, Any]) -> Measurement:
