@@ -152,6 +152,14 @@ def test_a_daemon_that_is_left_is_told_and_lives_on(tmp_path):
         os.kill(pid, signal.SIGKILL)
 
 
+def test_a_daemon_of_an_earlier_run_is_told_in_the_next(tmp_path):
+    done = measure(tmp_path, "--repeat", "2", "--", "sh", "-c", "[ -e pid ] || { sleep 60 & echo $! > pid; }")
+    pid = int((tmp_path / "pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    assert f"left 'sleep' (process {pid}) running" in done.stdout
+    assert f"'sleep' (process {pid}) was left running by an earlier run" in done.stdout
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_the_commands_tree(tmp_path, number):
     process = subprocess.Popen(
