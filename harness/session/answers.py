@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -61,9 +62,18 @@ def lines(answer: Answer, *, idle: bool) -> Iterator[str]:
         yield from _table(records, [name for name in point.functional_units if name != UNIT], idle=idle)
         failed = [code for code in codes if code]
         if failed:
-            yield f"  {len(failed)} of {len(codes)} runs failed with exit code {failed[0]}: the numbers are no result"
+            runs = "the run" if len(codes) == 1 else f"{len(failed)} of {len(codes)} runs"
+            yield f"  {runs} failed with exit code {failed[0]}{_signal(failed[0])}: the numbers are no result"
         yield from (f"  note: {note}" for note in notes(records))
         yield ""
+
+
+def _signal(code: int) -> str:
+    """The signal behind an exit code above 128, as shells count them."""
+    try:
+        return f", which is {signal.Signals(code - 128).name}" if code > 128 else ""
+    except ValueError:
+        return ""
 
 
 def _table(records: Sequence[Record], units: Sequence[str], *, idle: bool) -> Iterator[str]:

@@ -34,7 +34,7 @@ from harness.records.record import Measurement, Record, SeenCondition, WarmUp
 from harness.running.order import Scheduled, schedule
 from harness.session.device_users import DeviceUsers
 from harness.session.kept_run import NO_WARM_UP, ONE_WINDOW, SUITE, KeptRun, identified
-from harness.session.meters import Named, choose
+from harness.session.meters import Named, choose, told
 from harness.workload import TrialContext, Workload
 
 UNIT: str = "run"
@@ -132,6 +132,7 @@ class _CommandTrial(Trial):
         assert isinstance(options, CommandOptions)
         made = _Runs(options, self._real)
         made.shown, made.kept_in = self._shown, None if self._shown else self.folder / LOG
+        made.reads_input = self._shown and self.point.trials == 1
         self._work = made
         return made
 
@@ -282,7 +283,7 @@ def _options(asked: Asked, words: Sequence[str]) -> CommandOptions:
             }
         )
     except ValidationError as error:
-        raise UsageError(error.errors()[-1]["msg"], where=asked.unit[0] if asked.unit else "") from None
+        raise UsageError(told(error.errors()[-1]["msg"]), where=asked.unit[0] if asked.unit else "") from None
 
 
 def _warm_up(asked: Asked, commands: Mapping[str, Command], answer: Answer) -> bool:

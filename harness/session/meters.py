@@ -67,6 +67,11 @@ def _named(meter: str | Mapping[str, Any], where: str) -> tuple[str, Mapping[str
     return str(name), dict(options or {})
 
 
+def told(message: str) -> str:
+    """What a validator said, without pydantic's own words before it."""
+    return message.removeprefix("Value error, ")
+
+
 def plugins_for(meters: Named, backend: str | Mapping[str, Any]) -> Registry:
     """The plugins that these meters and this backend come from, and those of the meters that `auto` tries."""
     named = backend if isinstance(backend, str) else str(backend.get("name", ""))
@@ -92,7 +97,7 @@ def choose(meters: Named, registry: Registry) -> tuple[Choice, ...]:
             spec.options.model_validate(dict(options))
         except ValidationError as error:
             first = error.errors()[0]
-            raise UsageError(f"{'.'.join([name, *map(str, first['loc'])])}: {first['msg']}") from None
+            raise UsageError(f"{'.'.join([name, *map(str, first['loc'])])}: {told(first['msg'])}") from None
         found[name] = Choice(name, options)
         needy.append(isinstance(spec, ImpactMeterSpec) or spec.cross_check)
     if needy and all(needy):

@@ -33,7 +33,7 @@ from harness.sample import now_ns
 from harness.session.block import Block, Unit
 from harness.session.kept_run import KeptRun
 from harness.session.load import RecentTimes
-from harness.session.meters import choose, plugins_for, with_place
+from harness.session.meters import choose, plugins_for, told, with_place
 from harness.units import nanoseconds, parse_duration
 
 LEAD_IN: Final = 0.1
@@ -271,7 +271,9 @@ def _backend(backend: str | Mapping[str, Any], registry: Registry) -> Choice:
         options = spec.options.model_validate(named)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UsageError(f"{'.'.join([name, *map(str, first['loc'])])}: {first['msg']}", where="backend") from None
+        raise UsageError(
+            f"{'.'.join([name, *map(str, first['loc'])])}: {told(first['msg'])}", where="backend"
+        ) from None
     return Choice(name, options.model_dump(mode="json", by_alias=True))
 
 
