@@ -110,11 +110,11 @@ def test_exit_codes(tmp_path, arguments, code, says):
 
 def test_a_single_run_reads_what_is_piped_in(tmp_path):
     arguments = [sys.executable, "-m", "harness", "measure", "--", "cat"]
-    pipe = {"input": "a\nb\n", "capture_output": True, "text": True, "check": True, "timeout": 120, "cwd": tmp_path}
-    done = subprocess.run(arguments, **pipe)
+    pipe = {"input": "a\nb\n", "capture_output": True, "text": True, "timeout": 120, "cwd": tmp_path}
+    done = subprocess.run(arguments, **pipe, check=True)
     assert (done.returncode, done.stdout) == (0, "a\nb\n")
     arguments[4:4] = ["--repeat", "2"]
-    done = subprocess.run(arguments, **pipe)
+    done = subprocess.run(arguments, **pipe, check=True)
     assert done.returncode == 0
     logs = [log.read_text() for log in kept(tmp_path, latest=True).glob("*/worker.log")]
     assert logs == ["", ""], "all runs read the same"

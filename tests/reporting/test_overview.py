@@ -155,6 +155,11 @@ def test_ten_points_fit_a_screen(tmp_path: Path) -> None:
     assert "Least energy per token: spin · draft_tokens=0" in printed(report).splitlines()[1]
 
 
+def test_ten_points_fit_a_screen_of_80_columns(tmp_path: Path) -> None:
+    report = run_of(tmp_path / "r", {f"spin of {number} iterations": LOW for number in range(10)})
+    assert len(printed(report, width=80).splitlines()) <= 45
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 120, None])
 @pytest.mark.parametrize("details", [False, True])
 def test_no_identifier_is_broken_at_any_width(tmp_path: Path, width: int | None, details: bool) -> None:
