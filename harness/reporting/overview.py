@@ -15,9 +15,9 @@ from harness.reporting import circumstances, heat
 from harness.reporting.absent import skipped_by_reason
 from harness.reporting.content import HEADINGS, MAIN, base_unit, ordered
 from harness.reporting.finding import finding
-from harness.reporting.intervals import NAME
 from harness.reporting.tables import Section, Table
 from harness.reporting.wording import Footnotes, bound, counted, label, listed, ranged
+from harness.statistics.intervals import NAME
 from harness.units import number, si
 
 FACTORS: Final = 3

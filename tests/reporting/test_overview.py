@@ -17,8 +17,8 @@ from harness.records.files import write_measurement, write_record
 from harness.records.paths import ITEMS
 from harness.records.summary import RunReport, load
 from harness.reporting.finding import Finding, finding
-from harness.reporting.intervals import mean_interval, ratio_interval
 from harness.reporting.terminal import print_report
+from harness.statistics.intervals import mean_interval, ratio_interval
 from tests.conftest import trial
 
 
