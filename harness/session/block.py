@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from harness.costing.impacts import CostedWindows, Costs
@@ -29,35 +28,15 @@ from harness.records.record import Measurement, Reading, SeenCondition, Span, Wa
 from harness.sample import disjoint, now_ns
 from harness.session import table
 from harness.session.kept_run import NO_WARM_UP, ONE_WINDOW, SUITE, identified
+from harness.session.naming import Unit, parse_unit, place
 from harness.units import seconds
 
 if TYPE_CHECKING:
     from harness.session.session import Session
 
-Unit = str | None
-"""What a block does: `images=1000`, or `images`, which the block counts itself."""
 NOT_CLOSED: Final = "the block is not closed yet"
 WORKLOAD: Final = "function"
 """The workload whose columns a kept block has: a call of some code, its latency and its units."""
-
-
-def parse_unit(unit: Unit) -> tuple[str, float | None]:
-    """Name and amount of a unit; raises UsageError for one that is none. No name where there is no unit."""
-    if unit is None:
-        return "", None
-    name, equals, amount = unit.partition("=")
-    accepted = "a name, or a name and an amount: images=1000"
-    if not name.strip() or not name.strip().replace("_", "").replace("-", "").isalnum():
-        raise UsageError(f"{unit!r} is no unit", accepted=accepted)
-    if not equals:
-        return name.strip(), None
-    try:
-        number = finite(float(amount))
-    except ValueError:
-        number = None
-    if number is None or number < 0:
-        raise UsageError(f"{amount!r} is no amount of {name}", accepted=accepted)
-    return name.strip(), number
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,13 +372,3 @@ class Block:
         if not self._spans:
             return f"<p>{NOT_CLOSED}</p>"
         return table.as_html(self.label, self._rows(), self.notes())
-
-
-def place(frame: FrameType | None) -> str:
-    """Where the caller of a frame stands: `train.py:epoch`, the same for every call."""
-    caller = frame.f_back if frame is not None else None
-    if caller is None:
-        return "a block"
-    code = caller.f_code
-    name = "" if code.co_qualname == "<module>" else f":{code.co_qualname}"
-    return f"{Path(code.co_filename).name}{name}"

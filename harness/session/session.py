@@ -30,10 +30,11 @@ from harness.planning.point import Choice, Point
 from harness.records.record import IDLE, MeterReport, Reading, SeenCondition, Span
 from harness.running.order import Scheduled
 from harness.sample import now_ns
-from harness.session.block import Block, Unit
+from harness.session.block import Block
 from harness.session.kept_run import KeptRun
 from harness.session.load import RecentTimes
 from harness.session.meters import choose, plugins_for, told, with_place
+from harness.session.naming import Unit
 from harness.units import nanoseconds, parse_duration
 
 LEAD_IN: Final = 0.1
