@@ -1,7 +1,7 @@
 """CSV files as other programs write them, read strictly: a value is read as its file means it, or refused by name.
 
-Separators are comma, semicolon and tab, found in the file. `103,42` is 103.42 where the file has decimal commas and is
-never 103; a number that could be two numbers is refused. A missing value is None and never 0.
+Separators are comma, semicolon and tab, found in the file. `103,42` is 103.42 where semicolons or tabs separate, refused
+where commas do, and never 103; a number that could be two numbers is refused. A missing value is None and never 0.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ _PACKED: Final = (
     (b"BZh", "is compressed with bzip2"),
     (b"\xfd7zXZ", "is compressed with xz"),
     (b"\x28\xb5\x2f\xfd", "is compressed with zstd"),
-    (b"SQLite format 3", "is a database"),
 )
 _PLAIN: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _COMMA_DECIMAL: Final = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
@@ -146,7 +145,10 @@ class CsvTable:
             return None
         value = self._number(text, column, where)
         if value is None or not math.isfinite(value):
-            accepted = "a finite number, or empty for a missing value"
+            comma = (
+                ", with a decimal point: commas separate the fields" if self.separator == "," and "," in text else ""
+            )
+            accepted = f"a finite number, or empty for a missing value{comma}"
             raise UsageError(f"{column} is {text!r}", where=where, accepted=accepted)
         return value
 
@@ -158,7 +160,7 @@ class CsvTable:
         if _DOT_GROUPS.fullmatch(text):
             return float(text.replace(".", "").replace(",", "."))
         grouped, decimal = bool(_COMMA_GROUPS.fullmatch(text)), bool(_COMMA_DECIMAL.fullmatch(text))
-        if not (grouped or decimal):
+        if not grouped and (not decimal or self.separator == ","):
             return None
         if grouped and (not decimal or self._means_groups(column, text, where)):
             return float(text.replace(",", ""))
@@ -168,7 +170,7 @@ class CsvTable:
         """Whether the comma of `1,234` sets thousands apart, by the other numbers of the column, then of the file."""
         style = self._decimal(column)
         if style == "unknown" and self.separator == ",":
-            style = "dot" if self.points else "both"
+            style = "dot"
         elif style == "unknown":
             others = {self._decimal(each) for each in self.columns} - {"unknown"}
             style = "comma" if others == {"comma"} else "both"
@@ -271,10 +273,9 @@ def inspected(path: Path, name: str = "") -> tuple[str, str]:
 
 def _decodes(decoder: codecs.IncrementalDecoder, chunk: bytes, *, final: bool = False) -> bool:
     try:
-        decoder.decode(chunk, final)
+        return decoder.decode(chunk, final) is not None
     except UnicodeDecodeError:
         return False
-    return True
 
 
 def _refuse_packed(head: bytes, name: str) -> None:

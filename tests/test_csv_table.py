@@ -139,6 +139,11 @@ def test_comments_blank_lines_and_quotes(tmp_path: Path) -> None:
     assert [(row["zone"], row.line) for row in table] == [("a, b", 6), ("two\n# lines", 8)]
 
 
+def test_a_quoted_decimal_comma_among_commas_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r":2: value is '103,42'; .* with a decimal point: commas separate the fields"):
+        numbers(written(tmp_path, 'zone,value\nES,"103,42"\n'))
+
+
 def test_headings_without_a_name_and_fields_beyond_them(tmp_path: Path) -> None:
     table = csv_table.read(written(tmp_path, ",type,,total\n0,a1,,1022.21\n1,a2,,5,\n"))
     assert table.columns == ("column 1", "type", "column 3", "total")
