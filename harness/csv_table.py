@@ -1,7 +1,7 @@
 """CSV files as other programs write them, read strictly: a value is read as its file means it, or refused by name.
 
-Separators are comma, semicolon and tab, found in the file. `103,42` is 103.42 where semicolons or tabs separate, refused
-where commas do, and never 103; a number that could be two numbers is refused. A missing value is None and never 0.
+Separators are comma, semicolon and tab, found in the file. `103,42` is 103.42 where semicolons or tabs separate, is
+refused where commas do, and is never 103; a number that could be two numbers is refused. A missing value is None and never 0.
 """
 
 from __future__ import annotations
@@ -364,7 +364,7 @@ def _separator(lines: Sequence[str], name: str) -> str:
             rows = list(csv.reader(lines, delimiter=separator))
         except csv.Error:
             continue
-        count = len(_filled(rows[0]))
+        count = max((place for place, head in enumerate(rows[0], start=1) if head.strip()), default=1)
         if count > 1:
             partly[separator] = count
             if all(_fits(row, count) for row in rows[1:50]):
@@ -374,13 +374,6 @@ def _separator(lines: Sequence[str], name: str) -> str:
         raise UsageError(f"could be separated by {both}", where=name, accepted="one of them in the headings")
     fitting = whole or partly
     return max(fitting, key=lambda each: fitting[each]) if fitting else ","
-
-
-def _filled(fields: list[str]) -> list[str]:
-    end = len(fields)
-    while end > 1 and not fields[end - 1].strip():
-        end -= 1
-    return fields[:end]
 
 
 def _fits(fields: list[str], count: int) -> bool:
