@@ -1,7 +1,8 @@
 """CSV files as other programs write them, read strictly: a value is read as its file means it, or refused by name.
 
 Separators are comma, semicolon and tab, found in the file. `103,42` is 103.42 where semicolons or tabs separate, is
-refused where commas do, and is never 103; a number that could be two numbers is refused. A missing value is None and never 0.
+refused where commas do, and is never 103; a number that could be two numbers is refused. A missing value is None and
+never 0.
 """
 
 from __future__ import annotations

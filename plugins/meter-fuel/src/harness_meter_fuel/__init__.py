@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from harness import ImpactMeter, ImpactMeterSpec, hookimpl
+from harness import CommandSpec, ImpactMeter, ImpactMeterSpec, hookimpl
 from harness_meter_fuel.options import FuelOptions
 
 if TYPE_CHECKING:
@@ -16,6 +16,12 @@ def _meter(options: FuelOptions) -> ImpactMeter:
     from harness_meter_fuel.meter import FuelMeter
 
     return FuelMeter(options)
+
+
+def _grid() -> Callable[..., None]:
+    from harness_meter_fuel.commands.grid import grid
+
+    return grid
 
 
 @hookimpl
@@ -29,3 +35,9 @@ def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
         yields={"carbon_operational_g": "g", "carbon_embodied_g": "g", "carbon_g": "g", "sci_g": "g"},
         options=FuelOptions,
     )
+
+
+@hookimpl
+def harness_commands() -> Iterable[CommandSpec]:
+    """`harness grid`."""
+    yield CommandSpec(name="grid", summary="Prints a place's carbon intensity of now, its source and date", load=_grid)

@@ -123,6 +123,7 @@ class Grid:
         series: the series, where the intensity changes over time.
         flags: what a reader must know.
         pue: power usage effectiveness that the source gives beside the intensity; None where it gives none.
+        wue_l_per_kwh: water usage effectiveness that the source gives beside, for people; costs no carbon.
     """
 
     factor: Factor
@@ -131,6 +132,7 @@ class Grid:
     series: series.Series | None = None
     flags: tuple[str, ...] = ()
     pue: float | None = None
+    wue_l_per_kwh: float | None = None
 
 
 def _labelled(source: str, options: GridOptions) -> str:
@@ -173,6 +175,7 @@ def _of_file(options: GridOptions) -> Grid:
         series=file.series,
         flags=(*_flags(options), *file.flags),
         pue=file.pue,
+        wue_l_per_kwh=file.wue_l_per_kwh,
     )
 
 

@@ -57,6 +57,12 @@ class Hours:
     read: dict[str, int] = field(default_factory=dict)
     missing: dict[str, int] = field(default_factory=dict)
     negative: int = 0
+    repeated: int = 0
+
+    def row(self, start_s: float, end_s: float | None) -> None:
+        """Begins a row that holds all sources of its time."""
+        self.repeated += (start_s, end_s) in self.mixes
+        self.mixes.setdefault((start_s, end_s), {})
 
     def add(self, start_s: float, end_s: float | None, source: str, megawatts: float | None) -> None:
         """Takes one number; a missing one adds nothing, a negative one of a generator counts as none."""
@@ -90,6 +96,8 @@ class Hours:
         gone = [f"{name} ({count})" for name, count in self.missing.items() if name in self.read]
         if gone:
             said.append(f"without a number in some rows, which then count without it: {', '.join(gone)}")
+        if self.repeated:
+            said.append(f"{self.repeated} rows of a time that another row has: their generation is taken together")
         if self.negative:
             said.append(f"{self.negative} negative numbers of generators counted as 0")
         return Found(
@@ -192,6 +200,7 @@ def _load_wide(table: CsvTable, choice: Choice) -> Found:
     for row in table:
         start_s, end_s = clock(row)
         hours = zones.setdefault(row.get(area), Hours())
+        hours.row(start_s, end_s)
         for column, source in columns.items():
             hours.add(start_s, end_s, source, row.number(column))
     zone = chosen_zone(choice.zone, {each: each for each in zones}, table.name, "area")
@@ -265,6 +274,7 @@ def _load_eia(table: CsvTable, choice: Choice) -> Found:
             zones.setdefault(zone, Hours())
             continue
         hours = zones.setdefault(zone, Hours())
+        hours.row(end_s - HOUR_S, end_s)
         for column, source in columns.items():
             hours.add(end_s - HOUR_S, end_s, source, row.number(column))
     zone = chosen_zone(choice.zone, {each: each for each in zones}, table.name, "balancing authority")

@@ -91,6 +91,7 @@ class GridFile:
         high: upper end of it.
         series: the series; None for a number.
         pue: power usage effectiveness that the file gives beside; None where it gives none.
+        wue_l_per_kwh: water usage effectiveness that the file gives beside.
         marginal: whether it is the intensity of one more kWh.
         source: kind, zone, file and digest.
         licence: of the data.
@@ -104,6 +105,7 @@ class GridFile:
     high: float | None
     series: Series | None
     pue: float | None
+    wue_l_per_kwh: float | None
     marginal: bool
     source: str
     licence: str
@@ -131,6 +133,7 @@ def read(options: FileOptions) -> GridFile:
         high=found.high,
         series=series and series.by(options.start_s, past),
         pue=found.pue,
+        wue_l_per_kwh=found.wue_l_per_kwh,
         marginal=found.marginal,
         source=f"{source} ({path.name if own else name})" if source else name,
         licence=found.licence,

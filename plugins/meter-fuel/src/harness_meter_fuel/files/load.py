@@ -64,9 +64,10 @@ def _read(path: Path, choice: Choice) -> tuple[Found, str]:
         kind = next((kind for kind in CSV_KINDS if kind.fits(table)), None)
         if kind is None:
             raise UsageError(
-                f"is no known kind of file: it has the columns {table.found()}",
+                f"is no known kind of file with an intensity: it has the columns {table.found()}",
                 where=str(path),
                 accepted=_wanted(CSV_KINDS),
+                hint=_elsewhere(set(table.columns)),
             )
         return kind.load(table, choice), digest
 
@@ -85,6 +86,15 @@ def _read_json(path: Path, encoding: str, choice: Choice) -> Found:
             f"is no known kind of file: it has {keys or 'no keys'}", where=str(path), accepted=_wanted(JSON_KINDS)
         )
     return kind.load(value, str(path), choice)
+
+
+def _elsewhere(columns: set[str]) -> str:
+    """What a file is that holds something else, and where it is taken."""
+    if {"emissions", "energy_consumed", "duration"} <= columns:
+        return "codecarbon's own results: `harness codecarbon-import`"
+    if {"name", "gwp_total"} <= columns or {"type", "additional_memory"} <= columns:
+        return "embodied carbon of devices: `embodied: {NAME: {file: ..., product: ...}}`"
+    return ""
 
 
 def _wanted(kinds: tuple[CsvKind, ...] | tuple[JsonKind, ...]) -> str:
