@@ -47,15 +47,19 @@ def _load(table: CsvTable, choice: Choice) -> Found:
     known: dict[str, str] = {}
     estimated: dict[str, int] = {}
     mark = found.get("dataestimated", "")
+    seen: dict[tuple[str, ...], str] = {}
     for row in table:
-        zone = next((row[name] for name in zones if row[name]), "")
-        known.update({name: zone for name in (row[each] for each in zones) if name})
-        known.setdefault(zone, zone)
+        names = tuple(row[each] for each in zones)
+        if names not in seen:
+            seen[names] = next(filter(None, names), "")
+            known.update({name: seen[names] for name in names if name} or {"": ""})
+        zone = seen[names]
         points.setdefault(zone, []).append(Point(iso_utc(row[time], row.where), row.number(column)))
-        estimated[zone] = estimated.get(zone, 0) + (row.get(mark).lower() == "true")
+        if mark and row[mark].lower() == "true":
+            estimated[zone] = estimated.get(zone, 0) + 1
     zone = chosen_zone(choice.zone, known, table.name, "zone")
     rows, notes = intervals(points[zone], table.name)
-    if estimated[zone]:
+    if zone in estimated:
         notes += (f"{estimated[zone]} of {len(points[zone])} rows are estimates of {_NAME}",)
     return Found(kind=f"{_NAME} CSV", zone=zone, emissions=emissions, intervals=rows, notes=notes, licence=_LICENCE)
 

@@ -146,15 +146,18 @@ def _checked(point: Point, where: str) -> None:
     value = point.g_per_kwh
     if value is None:
         return
-    at = datetime.fromtimestamp(point.start_s, UTC).strftime("%Y-%m-%dT%H:%MZ")
     if not 0 <= value <= _HIGHEST_G_PER_KWH:
         raise UsageError(
-            f"the intensity at {at} is {value:g} g/kWh",
+            f"the intensity at {_shown(point)} is {value:g} g/kWh",
             where=where,
             accepted=f"0 to {_HIGHEST_G_PER_KWH:g} g/kWh: is it in another unit?",
         )
     if point.end_s is not None and point.end_s <= point.start_s:
-        raise UsageError(f"the interval at {at} ends at or before its start", where=where)
+        raise UsageError(f"the interval at {_shown(point)} ends at or before its start", where=where)
+
+
+def _shown(point: Point) -> str:
+    return datetime.fromtimestamp(point.start_s, UTC).strftime("%Y-%m-%dT%H:%MZ")
 
 
 def _merged(same: list[Point]) -> Point:
