@@ -161,9 +161,9 @@ def _well_known(blob: bytes, at: int) -> tuple[list[list[Ring]], int]:
     """Polygons of well-known binary from an offset on, and the offset behind them."""
     order = "<" if blob[at] else ">"
     kind = struct.unpack_from(f"{order}I", blob, at + 1)[0]
-    width = (
-        2 + (kind // 1000 in {1, 3} or bool(kind & 0x80000000)) + (kind // 1000 in {2, 3} or bool(kind & 0x40000000))
-    )
+    has_z, has_m = bool(kind & 0x80000000), bool(kind & 0x40000000)
+    kind &= 0x0FFFFFFF
+    width = 2 + (has_z or kind // 1000 in {1, 3}) + (has_m or kind // 1000 in {2, 3})
     count = struct.unpack_from(f"{order}I", blob, at + 5)[0]
     at += 9
     if kind % 1000 == 6:
