@@ -24,6 +24,12 @@ def _grid() -> Callable[..., None]:
     return grid
 
 
+def _codecarbon() -> Callable[..., None]:
+    from harness_meter_fuel.commands.codecarbon import codecarbon_import
+
+    return codecarbon_import
+
+
 @hookimpl
 def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
     """`fuel`."""
@@ -39,5 +45,8 @@ def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
 
 @hookimpl
 def harness_commands() -> Iterable[CommandSpec]:
-    """`harness grid`."""
+    """`harness grid` and `harness codecarbon-import`."""
     yield CommandSpec(name="grid", summary="Prints a place's carbon intensity of now, its source and date", load=_grid)
+    yield CommandSpec(
+        name="codecarbon-import", summary="Keeps codecarbon's emissions.csv as a run, to compare", load=_codecarbon
+    )
