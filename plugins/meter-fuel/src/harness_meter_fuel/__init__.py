@@ -30,6 +30,12 @@ def _codecarbon() -> Callable[..., None]:
     return codecarbon_import
 
 
+def _embodied() -> Callable[..., None]:
+    from harness_meter_fuel.commands.embodied import run
+
+    return run
+
+
 @hookimpl
 def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
     """`fuel`."""
@@ -45,8 +51,11 @@ def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
 
 @hookimpl
 def harness_commands() -> Iterable[CommandSpec]:
-    """`harness grid` and `harness codecarbon-import`."""
+    """`harness grid`, `harness codecarbon-import` and `harness embodied`."""
     yield CommandSpec(name="grid", summary="Prints a place's carbon intensity of now, its source and date", load=_grid)
     yield CommandSpec(
         name="codecarbon-import", summary="Keeps codecarbon's emissions.csv as a run, to compare", load=_codecarbon
+    )
+    yield CommandSpec(
+        name="embodied", summary="Shows the embodied carbon that is known of this machine's devices", load=_embodied
     )

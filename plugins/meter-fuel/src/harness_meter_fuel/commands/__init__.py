@@ -1,1 +1,1 @@
-"""Commands that this plugin adds to `harness`; imported when one is called."""
+"""Commands that plugin `fuel` adds to `harness`."""
