@@ -13,15 +13,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import as_file, files
 from typing import Any, Final
 
-from harness import csv_table
 from harness.csv_table import CsvTable, Row
 from harness.errors import UsageError
 from harness_meter_fuel.files.electricity_maps import json_number
 from harness_meter_fuel.files.found import Choice, CsvKind, Found, JsonKind, chosen_zone, headings, plain
 from harness_meter_fuel.files.times import HOUR_S, Point, american_utc, european, intervals, iso_utc
+from harness_meter_fuel.packaged import packaged
 
 _ENTSOE: Final = "ENTSO-E generation"
 _EIA: Final = "EIA-930 generation"
@@ -39,12 +38,11 @@ _EIA_COLUMN: Final = re.compile(r"Net Generation \(MW\) from (.+?)(?: \((Adjuste
 def factors() -> Mapping[str, tuple[str, float]]:
     """Plain name of a source, under every name that ENTSO-E and EIA give it -> its name here and its g/kWh."""
     known: dict[str, tuple[str, float]] = {}
-    with as_file(files("harness_meter_fuel").joinpath("data/generation.csv")) as path:
-        for row in csv_table.read(path):
-            value = row.number("g_per_kwh")
-            assert value is not None
-            names = (row["source"], *row["also"].split("|"))
-            known |= {plain(name): (row["source"], value) for name in names if name}
+    for row in packaged("generation"):
+        value = row.number("g_per_kwh")
+        assert value is not None
+        names = (row["source"], *row["also"].split("|"))
+        known |= {plain(name): (row["source"], value) for name in names if name}
     return known
 
 
