@@ -150,6 +150,31 @@ def test_headings_without_a_name_and_fields_beyond_them(tmp_path: Path) -> None:
     assert [row.number("total") for row in table] == [1022.21, 5]
 
 
+def test_a_decimal_comma_is_not_hidden_by_an_empty_last_field(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r":2: row has 4 fields; accepted: 3 fields"):
+        csv_table.read(written(tmp_path, "zone,value,note\nES,103,42,\nFR,1,x\n"))
+    table = csv_table.read(written(tmp_path, "zone,value,source\nES,0.5,EPA\nFI,0.077,EEA,\n"))
+    assert [row.number("value") for row in table] == [0.5, 0.077]
+    table = csv_table.read(written(tmp_path, "x,y,\n1,2,\n3,4,\n"))
+    assert [(row.number("x"), row.number("y")) for row in table] == [(1, 2), (3, 4)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(["", "1", "2.5", "x"]), min_size=2, max_size=5), st.data())
+def test_one_decimal_comma_anywhere_never_changes_a_number_in_silence(
+    tmp_path_factory: pytest.TempPathFactory, fields: list[str], data: st.DataObject
+) -> None:
+    numeric = [place for place, each in enumerate(fields) if each == "2.5"]
+    if not numeric:
+        return
+    broken = [*fields]
+    broken[data.draw(st.sampled_from(numeric))] = "2,5"
+    head = ",".join(f"c{place}" for place in range(len(fields)))
+    path = written(tmp_path_factory.mktemp("one"), f"{head}\n{','.join(broken)}\n{','.join(fields)}\n")
+    with pytest.raises(UsageError, match=r":2: row has"):
+        csv_table.read(path)
+
+
 def test_excels_separator_line(tmp_path: Path) -> None:
     assert numbers(written(tmp_path, "sep=;\nzone;value\nES;1,5\n")) == [1.5]
 
