@@ -77,7 +77,7 @@ def test_a_number_is_read_as_it_was_meant_or_refused(
     english = f"{whole:,}.{cents:02d}"
     shown = {
         "en": english,
-        "de": english.translate(str.maketrans({",": ".", ".": ","})),
+        "de": english.translate(str.maketrans(",.", ".,")),
         "plain": f"{whole}.{cents:02d}",
     }[style]
     path = written(tmp_path_factory.mktemp("meant"), f'zone{separator}value\nES{separator}"{shown}"\n')

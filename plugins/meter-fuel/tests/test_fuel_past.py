@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from harness_meter_fuel.commands.grid import chosen, described
 from harness_meter_fuel.files import load
+from harness_meter_fuel.files.found import Choice, Found
 from harness_meter_fuel.grid import resolve
 from harness_meter_fuel.meter import FuelMeter
 from harness_meter_fuel.options import FuelOptions
@@ -144,9 +145,15 @@ def test_an_unquoted_time_of_yaml_is_a_start(tmp_path: Path) -> None:
 
 
 def test_a_file_is_parsed_once_for_many_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, calls = year(tmp_path / "es.csv", days=40), []
+    path = year(tmp_path / "es.csv", days=40)
+    calls: list[Path] = []
     real = load._read
-    monkeypatch.setattr(load, "_read", lambda *each: calls.append(each) or real(*each))
+
+    def counted(path: Path, choice: Choice) -> tuple[Found, str]:
+        calls.append(path)
+        return real(path, choice)
+
+    monkeypatch.setattr(load, "_read", counted)
     for n in range(50):
         meter = FuelMeter(FuelOptions.model_validate({"grid": {"file": str(path)}}))
         meter.apply(costed(at("2026-01-01") + 3600 * n))
