@@ -13,6 +13,7 @@ from typing import IO, Any, Final
 from harness.costing.recost import Columns, Row
 from harness.costing.settings import Combinations, shown
 from harness.quantity import Amount, Value
+from harness.records.files import replaced
 from harness.reporting.markdown import escape
 from harness.reporting.tables import Section, Table, csv_cells
 from harness.reporting.wording import Footnotes
@@ -250,10 +251,15 @@ def opened(output: Path | None, otherwise: IO[str]) -> Iterator[IO[str]]:
     if output is None:
         yield otherwise
         return
-    partial = output.with_name(f".{output.name}.partial")
+    file = replaced(output)
+    if file is None:  # a device or a pipe
+        with output.open("w", encoding="utf-8", newline="") as stream:
+            yield stream
+        return
+    partial = file.with_name(f".{file.name}.partial")
     try:
         with partial.open("w", encoding="utf-8", newline="") as stream:
             yield stream
-        partial.replace(output)
+        partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
