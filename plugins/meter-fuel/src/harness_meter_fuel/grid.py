@@ -11,11 +11,24 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from harness.errors import UsageError
 from harness.impact import Factor
-from harness.options import Options
+from harness.options import Intensity, Options
 from harness.quantity import Unavailable
+from harness.units import parse_intensity
 from harness_meter_fuel import codecarbon_tables, series
 
+
+def _end(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_intensity(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
 _CLOUDS: Final = ("gcp", "aws", "azure")
+IntensityEnd = Annotated[float, BeforeValidator(_end, json_schema_input_type=float | str)]
+"""An end of a range: as an intensity, however small."""
 Source = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
@@ -23,7 +36,8 @@ class GridOptions(Options):
     """A carbon intensity: exactly one of `g_per_kwh`, `country` (with `region`), `cloud` with `region`, `series`.
 
     Attributes:
-        g_per_kwh: CI, carbon intensity of the electricity, as a number; gCO2e/kWh.
+        g_per_kwh: CI, carbon intensity of the electricity: gCO2e/kWh, or a number with its unit, such as
+            `0.518 kg/kWh`; one that no grid has is refused.
         low: lower end of the range of `g_per_kwh`; gCO2e/kWh; no range if not given.
         high: upper end of the range of `g_per_kwh`; gCO2e/kWh; no range if not given.
         country: ISO 3166 code of two or three letters, such as `FR` or `USA`: the country's mean in codecarbon's
@@ -46,9 +60,9 @@ class GridOptions(Options):
             empty.
     """
 
-    g_per_kwh: float | None = Field(None, ge=0, allow_inf_nan=False)
-    low: float | None = Field(None, ge=0, allow_inf_nan=False)
-    high: float | None = Field(None, ge=0, allow_inf_nan=False)
+    g_per_kwh: Annotated[Intensity, Field(ge=0, allow_inf_nan=False)] | None = None
+    low: Annotated[IntensityEnd, Field(ge=0, allow_inf_nan=False)] | None = None
+    high: Annotated[IntensityEnd, Field(ge=0, allow_inf_nan=False)] | None = None
     country: str | None = Field(None, pattern=r"^[A-Za-z]{2,3}$")
     cloud: str | None = None
     region: Source | None = None
@@ -94,16 +108,15 @@ def _short_grid(value: object) -> object:
         return {"g_per_kwh": value}
     if not isinstance(value, str):
         return value
-    try:
-        return {"g_per_kwh": float(value)}
-    except ValueError:
-        pass
+    if value.strip()[:1].isdigit() or value.strip().startswith("."):
+        return {"g_per_kwh": value}
     place, slash, region = value.strip().partition("/")
     if place.lower() in _CLOUDS:
         return {"cloud": place.lower(), "region": region or None}
     if not re.fullmatch(r"[A-Za-z]{2,3}", place) or (slash and not region.strip()):
         raise ValueError(
-            f"{value!r} does not name a grid; accepted: a number of g/kWh, a country code such as USA or FR, "
+            f"{value!r} does not name a grid; accepted: a number of g/kWh or with its unit, such as 0.518 kg/kWh, "
+            "a country code such as USA or FR, "
             "COUNTRY/REGION such as USA/indiana, gcp/REGION, or a mapping"
         )
     return {"country": place.upper(), "region": region.strip() if slash else None}

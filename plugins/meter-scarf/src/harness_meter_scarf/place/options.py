@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from harness.errors import HarnessError, UsageError
-from harness.options import Options
-from harness.units import parse_share
+from harness.options import Options, WaterPerKwh
+from harness.units import parse_share, parse_volume_per_kwh
 from harness_meter_scarf.months import zone
 from harness_meter_scarf.place import aware, generation, sites
 from harness_meter_scarf.place.sites import Kind
@@ -84,15 +84,34 @@ class DeclaredPue(DeclaredNumber):
     high: _PueRatio | None = None
 
 
+def _volume_end(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_volume_per_kwh(value)
+    except UsageError as error:
+        raise refusal(error) from None
+
+
+VolumeEnd = Annotated[NotNegative, BeforeValidator(_volume_end, json_schema_input_type=float | str)]
+Volume = Annotated[WaterPerKwh, Field(ge=0, allow_inf_nan=False)]
+
+
 class DeclaredVolume(DeclaredNumber):
     """Litres per kWh, and whether they count water consumed or water withdrawn.
 
     Attributes:
-        value: litres per kWh; at least 0.
+        value: litres per kWh, or a number with its unit, such as `1800 mL/kWh`; at least 0; one above 50 is refused
+            with a question.
+        low: lower end of the number's own range; likewise; no range if not given.
+        high: upper end of the number's own range; likewise; no range if not given.
         kind: what the litres count: `consumption`, water that does not come back, or `withdrawal`, all that is
             taken; a sum of both is flagged.
     """
 
+    value: Volume
+    low: VolumeEnd | None = None
+    high: VolumeEnd | None = None
     kind: Kind = "consumption"
 
 
