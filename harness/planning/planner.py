@@ -16,11 +16,13 @@ from harness.errors import PluginError, UsageError, did_you_mean
 from harness.functional_unit import FunctionalUnit
 from harness.impact import ImpactMeterSpec
 from harness.meter import MeterSpec
+from harness.place import Place as SitePlace
 from harness.planning import matrix
 from harness.planning.faults import Place, faults, real_path
 from harness.planning.known_metrics import Known, at_most, known_of, precision, unknown_metrics
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
 from harness.planning.option_checks import checked
+from harness.planning.places import PLACE, placed, resolved
 from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
 from harness.planning.suite import Case, Named, Suite, missing_variable, windows_of
 from harness.quantity import Unavailable
@@ -85,9 +87,11 @@ class _Planner:
         self.errors: list[UsageError] = []
         self.plan = Plan([], [])
         self._places: dict[str, str] = {}
+        self._place: SitePlace | None = None
         self._probed: dict[str, Sequence[Device] | Unavailable] = {}
 
     def suite(self, suite: Suite) -> None:
+        self._place = self._resolved(suite)
         known: list[Known] = []
         for number, case in enumerate(suite.cases):
             setting = self._setting(suite, number, case)
@@ -103,6 +107,18 @@ class _Planner:
         accepted = ", ".join(sorted(known)) or "none"
         hint = did_you_mean(name[:100], known)
         self.errors.append(suite.document.error(path, message, accepted=accepted, hint=hint))
+
+    def _resolved(self, suite: Suite) -> SitePlace | None:
+        """The suite's place; None where it names none, or one that an unset variable stands in."""
+        asked = suite.place
+        if asked is None or (isinstance(asked, str) and unset(asked)):
+            return None
+        try:
+            return resolved(asked, self.registry)
+        except UsageError as error:
+            said = suite.document.error((PLACE,), error.message, accepted=error.accepted, hint=error.hint)
+            self.errors.append(said)
+            return None
 
     # What the points of a case share
 
@@ -177,7 +193,13 @@ class _Planner:
         base = (*path, *named.keys)
         inner = suite.document.at(base)
         place: Place = lambda loc: base + real_path(inner, loc)  # noqa: E731 - a name for its type
-        options = self._validated(suite, offer.spec.options, str(offer.plugin), named.options, place)
+        try:
+            raw = placed(named.options, offer.spec, self._place, self.registry) if kind == "meter" else named.options
+        except UsageError as error:
+            said = suite.document.error((*base, PLACE), error.message, accepted=error.accepted, hint=error.hint)
+            self.errors.append(said)
+            return Choice(named.name, dict(named.options))
+        options = self._validated(suite, offer.spec.options, str(offer.plugin), raw, place)
         return Choice(named.name, options if options is not None else dict(named.options))
 
     def _listed(self, suite: Suite, path: Keys, kind: str, named: Sequence[Named]) -> tuple[Choice, ...]:

@@ -1,0 +1,177 @@
+"""Grid intensity of a place by any name that people have for it: a country, a state, a zone, a region of a cloud.
+
+The figures are codecarbon's tables; `data/cloud_regions.csv` says in which country or state a region of AWS or Azure
+lies. Zones as ElectricityMaps writes them stand for the state or country that holds them, and are flagged so.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from harness.errors import UsageError
+from harness.place import GridFactor, Place
+from harness_meter_fuel import codecarbon_tables
+from harness_meter_fuel.codecarbon_tables import Row, TablesMissing
+
+_COUNTRIES: Final = {
+    "UK": "GBR",
+    "GREAT BRITAIN": "GBR",
+    "ENGLAND": "GBR",
+    "US": "USA",
+    "AMERICA": "USA",
+    "SOUTH KOREA": "KOR",
+    "RUSSIA": "RUS",
+    "CZECHIA": "CZE",
+    "TURKEY": "TUR",
+    "EIRE": "IRL",
+}
+"""Names that ISO 3166 does not have and people write."""
+_ZONES: Final = {
+    "US-CAL-CISO": "california",
+    "US-CAL-LDWP": "california",
+    "US-TEX-ERCO": "texas",
+    "US-NY-NYIS": "new york",
+    "US-FLA-FPL": "florida",
+    "US-NW-PACW": "oregon",
+    "US-NW-BPAT": "washington",
+    "US-NW-NEVP": "nevada",
+    "US-SW-AZPS": "arizona",
+    "US-SW-SRP": "arizona",
+    "US-SW-PNM": "new mexico",
+    "US-NW-PSCO": "colorado",
+    "US-SE-SOCO": "georgia",
+    "US-TEN-TVA": "tennessee",
+    "US-CAR-DUK": "north carolina",
+}
+"""Zone of ElectricityMaps -> the state that holds most of it."""
+_PROVINCES: Final = {
+    "BC": "british columbia",
+    "AB": "alberta",
+    "SK": "saskatchewan",
+    "MB": "manitoba",
+    "ON": "ontario",
+    "QC": "quebec",
+    "NB": "new brunswick",
+    "NS": "nova scotia",
+    "PE": "prince edward island",
+    "NL": "newfoundland and labrador",
+    "YT": "yukon",
+    "NT": "northwest territories",
+    "NU": "nunavut",
+}
+_NORDIC: Final = ("SE", "NO", "FI")
+
+
+@cache
+def cloud_regions() -> Mapping[str, tuple[str, str]]:
+    """Region of AWS or Azure -> its country, and its state or zone where one is known."""
+    text = files("harness_meter_fuel").joinpath("data/cloud_regions.csv").read_text(encoding="utf-8")
+    return {row["name"]: (row["country"], row["region"]) for row in csv.DictReader(text.splitlines())}
+
+
+@cache
+def _countries() -> Mapping[str, str]:
+    """Name in capitals -> alpha-3 code, of the countries that have a row."""
+    table = codecarbon_tables.country_names()
+    found = {name.upper(): code for code, name in table.items()}
+    return {**found, **{code: code for code in table}, **{k: v for k, v in _COUNTRIES.items() if v in table}}
+
+
+def _country_of(name: str) -> str:
+    """The alpha-3 code of a country that has a row; empty where the name is none."""
+    key = name.upper()
+    code = _countries().get(key) or codecarbon_tables.alpha_3(key)
+    return code if code in codecarbon_tables.country_names() else ""
+
+
+def _place(name: str, row: Row, country: str, found_as: str, *flags: str) -> Place:
+    grid = GridFactor(
+        value=row.g_per_kwh, source=row.source, licence=codecarbon_tables.LICENCE, date=row.year, id=row.id
+    )
+    return Place(name=name, row=found_as, country=country, grid=grid, flags=flags)
+
+
+def _region(name: str, country: str, region: str, *flags: str) -> Place:
+    return _place(name, codecarbon_tables.region(country, region), country, f"{country}/{region.lower()}", *flags)
+
+
+def _mean(name: str, country: str, *flags: str) -> Place:
+    return _place(name, codecarbon_tables.country(country), country, country, *flags)
+
+
+def _of_state(name: str) -> Place | None:
+    """A state or province by its own name, as `Texas` or `Ontario`, where only one country has it."""
+    key = name.lower()
+    found = [code for code in ("USA", "CAN") if len(key) > 2 and key in codecarbon_tables.region_names(code)]
+    return _region(name, found[0], key) if len(found) == 1 else None
+
+
+def _of_zone(name: str) -> Place | None:
+    """A zone such as `DE-LU`, `US-CAL-CISO`, `SE-SE3`, `CA-ON` or the state code `US-TX`."""
+    key = name.upper()
+    head, _, tail = key.partition("-")
+    country = _country_of(head) if len(head) == 2 else ""
+    if not (country and tail):
+        return None
+    stands = _ZONES.get(key, "")
+    if stands:
+        return _region(name, "USA", stands, f"grid intensity: zone {key} costed as {stands}, the state")
+    if country == "CAN" and tail in _PROVINCES:
+        return _region(name, country, _PROVINCES[tail])
+    if country in ("USA", "SWE", "NOR", "FIN") and tail.lower() in codecarbon_tables.region_names(country):
+        return _region(name, country, tail.lower())
+    return _mean(name, country, f"grid intensity: zone {key} costed as the mean of {country}")
+
+
+def _of_cloud(name: str) -> Place | None:
+    """A region of a cloud, alone or after `aws/`, `azure/` or `gcp/`."""
+    provider, slash, region = name.lower().rpartition("/")
+    if provider in ("", "gcp") and region in codecarbon_tables.cloud_names():
+        return _place(name, codecarbon_tables.cloud("gcp", region), "", f"gcp/{region}")
+    if (slash and provider not in ("aws", "azure")) or region not in cloud_regions():
+        return None
+    country, state = cloud_regions()[region]
+    where = f"{country}/{state}" if state else country
+    flag = f"grid intensity: cloud region {region} costed as {where}"
+    return _region(name, country, state, flag) if state else _mean(name, country, flag)
+
+
+def find(name: str, known: Place | None) -> Place | None:
+    """A place by its name, or the mean of its country for one that another table found without a grid intensity."""
+    try:
+        if known is not None:
+            return _added(known)
+        return _found(name)
+    except TablesMissing:
+        return None
+
+
+def _added(known: Place) -> Place | None:
+    if known.grid is not None or not _country_of(known.country):
+        return None
+    flag = f"grid intensity: none is known for {known.label}, mean of {known.country} instead"
+    return _mean(known.name, known.country, flag)
+
+
+def _found(name: str) -> Place | None:
+    country, slash, region = name.partition("/")
+    code = _country_of(country)
+    if slash and code:
+        try:
+            return _region(name, code, region.strip())
+        except UsageError:
+            return None
+    return _mean(name, code) if code else _of_cloud(name) or _of_state(name) or _of_zone(name)
+
+
+def names() -> Iterable[str]:
+    """Countries by code and name, states, and regions of clouds."""
+    try:
+        states = [name for code in ("USA", "CAN") for name in codecarbon_tables.region_names(code) if len(name) > 2]
+        return [*_countries(), *map(str.title, states), *codecarbon_tables.cloud_names(), *cloud_regions(), *_ZONES]
+    except TablesMissing:
+        return []
