@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.backend import Device
 from harness.impact import DeviceUse, Factor
@@ -16,6 +16,7 @@ from harness.quantity import Amount, Unavailable, total
 from harness_meter_fuel import embodied
 from harness_meter_fuel.carbon import GRAMS_PER_KG, embodied_g
 from harness_meter_fuel.embodied import EmbodiedRow
+from harness_meter_fuel.hardware import naming
 from harness_meter_fuel.options import FuelOptions
 
 _BYTES_PER_GB = 1e9
@@ -189,7 +190,7 @@ def take(
         flags += [
             f"stand-in: cpu {device.name!r} costed as {options.host.cpu!r}"
             for device in cpus
-            if not embodied.same_product(options.host.cpu, device.name)
+            if not naming.same_product(options.host.cpu, device.name)
         ]
     elif cpus:  # one a node: the parts are those of one host, so each product counts for its share of the nodes
         sockets = options.host.cpus / len(cpus)
@@ -222,9 +223,22 @@ class Charge:
     lifetime_s: float
 
     def grams(self, held_s: float) -> Amount:
-        """Its embodied carbon in g over the time it was held."""
+        """Its embodied carbon in g over the time it was held, with a bound where its figure is an interval."""
         mass_g = self.row.kg * GRAMS_PER_KG * self.item.quantity * self.hosts
-        return embodied_g(mass_g, duration_s=held_s, lifetime_s=self.lifetime_s)
+        grams = embodied_g(mass_g, duration_s=held_s, lifetime_s=self.lifetime_s)
+        if self.row.low_kg is None or self.row.high_kg is None:
+            return grams
+        per_kg = grams.value / self.row.kg
+        return replace(grams, low=self.row.low_kg * per_kg, high=self.row.high_kg * per_kg)
+
+    @property
+    def doubt(self) -> str:
+        """What a reader must know of its figure; empty where it is a published one, or a table's."""
+        low, high = self.row.low_kg, self.row.high_kg
+        if not self.row.estimated or low is None or high is None:
+            return ""
+        unit = "kg/GB" if self.row.per == "GB" else "kg"
+        return f"embodied figure of {self.row.device} is an estimate, {low:.3g} to {high:.3g} {unit}"
 
     def factor(self) -> Factor:
         """Its figure, as the record keeps it."""
@@ -249,7 +263,7 @@ class Bill:
     charges: tuple[Charge, ...] = field(default=())
 
     def grams(self, duration_s: float, reserved: Mapping[str, float] | None = None) -> Amount:
-        """The sum over all charges, in g, `estimated`, without a bound.
+        """The sum over all charges, in g, `estimated`; with a bound where every figure is an interval.
 
         Args:
             duration_s: of the window, which every device is charged for at least.
@@ -269,7 +283,7 @@ class Bill:
 
 def _own(item: Item, options: FuelOptions) -> EmbodiedRow | None:
     for key, own in options.embodied.items():
-        if key == item.kind or embodied.same_product(key, item.name):
+        if key == item.kind or naming.same_product(key, item.name):
             device = item.name if key == item.kind else key
             return EmbodiedRow(
                 device=device,
@@ -305,7 +319,7 @@ def bill(inventory: Inventory, options: FuelOptions, table: str) -> Bill | Unava
         elif row is not None and row.per == "device with host":
             host_is_covered = True
         if row is None:
-            return Unavailable(f"embodied table {table!r} has no row for {item.kind} {item.name!r}")
+            return Unavailable(embodied.missing(table, item.kind, item.name))
         lifetime_s = row.lifetime_s if row.table == "declared" and row.lifetime_s is not None else options.lifetime
         lifetime_s = lifetime_s or row.lifetime_s or common
         if lifetime_s is None:

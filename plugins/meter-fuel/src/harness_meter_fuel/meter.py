@@ -77,6 +77,14 @@ def _reason(value: Unavailable | Undefined) -> str:
     return value.reason
 
 
+def _low(value: Amount) -> float:
+    return value.value if value.low is None else value.low
+
+
+def _high(value: Amount) -> float:
+    return value.value if value.high is None else value.high
+
+
 class FuelMeter(ImpactMeter):
     """Applies one set of options; reads no clock and no device."""
 
@@ -254,18 +262,19 @@ class FuelMeter(ImpactMeter):
         held = reserved(costed)
         value = chosen.grams(costed.duration_s, held)
         if inventory.declared:
-            value = Amount.of(value.value, value.unit, Method.SIMULATED)
+            value = Amount.of(value.value, value.unit, Method.SIMULATED, low=value.low, high=value.high)
         # Grams per table that has a row for every device, where there are at least two and no own row is used.
-        spread = {name: each.grams(costed.duration_s, held).value for name, each in known.qualifying.items()}
+        spread = {name: each.grams(costed.duration_s, held) for name, each in known.qualifying.items()}
         flags = list(inventory.flags)
         if any(held_s > costed.duration_s for held_s in held.values()):
             flags.append("embodied carbon of devices reserved beyond the window: for the time reserved")
+        flags += [each for charge in chosen.charges if (each := charge.doubt)]
         if spread:
-            least, most = (min(spread.values()), max(spread.values()))
-            names = {value: name for name, value in spread.items()}
-            value = replace(value, low=least, high=most)
-            flags.append(f"embodied range: {names[least]} (low) to {names[most]} (high)")
-        else:
+            least = min(spread, key=lambda name: _low(spread[name]))
+            most = max(spread, key=lambda name: _high(spread[name]))
+            value = replace(value, low=_low(spread[least]), high=_high(spread[most]))
+            flags.append(f"embodied range: {least} (low) to {most} (high)")
+        elif value.low is None:
             flags.append(f"embodied range not known: only table {self.options.table!r} or own rows fit all devices")
         factors = [_table_factor(chosen), *(charge.factor() for charge in chosen.charges)]
         counted = inventory.hosts

@@ -14,6 +14,7 @@ from harness.quantity import Unavailable
 from harness.units import parse_duration
 from harness_meter_fuel import act, carbon, embodied
 from harness_meter_fuel.grid import Grid, GridOption, GridOptions, Source, resolve
+from harness_meter_fuel.hardware import naming
 from harness_meter_fuel.profiles import PROFILES, Profile, ProfileName
 
 _YEARS: Final = re.compile(r"\s*(\d+(?:\.\d*)?)\s*(y|year|years)\s*")
@@ -197,8 +198,9 @@ class FuelOptions(Options):
             source; 1 if not given. Multiplies operational carbon only.
         lifetime: LT, service life over which embodied carbon is spread: `7y` (years of 365 days), `43800h`; that of
             the embodied table if not given.
-        embodied_table: table with M, the embodied carbon of devices: `fuel`, `llmcarbon`, `ecologits-0.9.1`, or
-            `chien-hotcarbon-2023` and `act`, which need a `lifetime`; `fuel` if not given.
+        embodied_table: table with M, the embodied carbon of devices: `fuel`, `llmcarbon`, `ecologits-0.9.1`,
+            `ecologits-0.11.3`; or `estimate` (published figures, and estimates as intervals for other devices) and
+            `chien-hotcarbon-2023`, which need a `lifetime`; `fuel` if not given.
         embodied: own figures that go before the table's, by kind (`cpu`, `gpu`, `dram`) or product name.
         devices: stand-ins: a kind, UUID or product name, and the product that it is costed as; the record is
             flagged.
@@ -248,19 +250,22 @@ class FuelOptions(Options):
     @model_validator(mode="after")
     def _names(self) -> FuelOptions:
         known = embodied.tables()
+        if self.table in embodied.WITHDRAWN:
+            raise ValueError(f"no embodied table {self.table!r}: {embodied.WITHDRAWN[self.table]}")
         if self.table not in known:
             hint = did_you_mean(self.table, known)
             raise ValueError(f"no embodied table {self.table!r}; accepted: {', '.join(known)} {hint}".rstrip())
         untimed = [row.device for row in known[self.table] if row.lifetime_s is None]
         if untimed and self.lifetime is None:
             raise ValueError(f"embodied table {self.table!r} states no lifetime: give `lifetime`, such as 7y")
-        products = [*self.embodied, *(row.device for row in known[self.table])]
+        products = [*self.embodied, *embodied.products(self.table)]
         for name in self.devices.values():
-            if not any(embodied.same_product(product, name) for product in products):
+            if not any(naming.same_product(product, name) for product in products):
                 hint = did_you_mean(name, products)
-                raise ValueError(
-                    f"no embodied row for device {name!r}; accepted: {', '.join(products)} {hint}".rstrip()
+                listed = (
+                    ", ".join(products) if self.table != embodied.ESTIMATE else "what `harness embodied --all` lists"
                 )
+                raise ValueError(f"no embodied row for device {name!r}; accepted: {listed} {hint}".rstrip())
         return self
 
     @model_validator(mode="after")

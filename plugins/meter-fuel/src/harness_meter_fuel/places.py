@@ -30,40 +30,8 @@ _COUNTRIES: Final = {
     "EIRE": "IRL",
 }
 """Names that ISO 3166 does not have and people write."""
-_ZONES: Final = {
-    "US-CAL-CISO": "california",
-    "US-CAL-LDWP": "california",
-    "US-TEX-ERCO": "texas",
-    "US-NY-NYIS": "new york",
-    "US-FLA-FPL": "florida",
-    "US-NW-PACW": "oregon",
-    "US-NW-BPAT": "washington",
-    "US-NW-NEVP": "nevada",
-    "US-SW-AZPS": "arizona",
-    "US-SW-SRP": "arizona",
-    "US-SW-PNM": "new mexico",
-    "US-NW-PSCO": "colorado",
-    "US-SE-SOCO": "georgia",
-    "US-TEN-TVA": "tennessee",
-    "US-CAR-DUK": "north carolina",
-}
-"""Zone of ElectricityMaps -> the state that holds most of it."""
-_PROVINCES: Final = {
-    "BC": "british columbia",
-    "AB": "alberta",
-    "SK": "saskatchewan",
-    "MB": "manitoba",
-    "ON": "ontario",
-    "QC": "quebec",
-    "NB": "new brunswick",
-    "NS": "nova scotia",
-    "PE": "prince edward island",
-    "NL": "newfoundland and labrador",
-    "YT": "yukon",
-    "NT": "northwest territories",
-    "NU": "nunavut",
-}
-_NORDIC: Final = ("SE", "NO", "FI")
+_ZONES: Final = ("US-CAL-CISO", "US-TEX-ERCO", "US-NY-NYIS", "DE-LU", "SE-SE3", "NO-NO1", "CA-ON")
+"""Some zones, for did-you-mean."""
 
 
 @cache
@@ -89,10 +57,17 @@ def _country_of(name: str) -> str:
 
 
 def _place(name: str, row: Row, country: str, found_as: str, *flags: str) -> Place:
+    high = None if row.high is None else max(row.high, row.g_per_kwh)
     grid = GridFactor(
-        value=row.g_per_kwh, source=row.source, licence=codecarbon_tables.LICENCE, date=row.year, id=row.id
+        value=row.g_per_kwh,
+        low=None if high is None else row.g_per_kwh,
+        high=high,
+        source=row.source,
+        licence=codecarbon_tables.LICENCE,
+        date=row.year,
+        id=row.id,
     )
-    return Place(name=name, row=found_as, country=country, grid=grid, flags=flags)
+    return Place(name=name, row=found_as, country=country, grid=grid, flags=(*row.notes, *flags))
 
 
 def _region(name: str, country: str, region: str, *flags: str) -> Place:
@@ -111,20 +86,16 @@ def _of_state(name: str) -> Place | None:
 
 
 def _of_zone(name: str) -> Place | None:
-    """A zone such as `DE-LU`, `US-CAL-CISO`, `SE-SE3`, `CA-ON` or the state code `US-TX`."""
+    """A zone as Electricity Maps and ISO 3166-2 have them; the mean of its country where the tables have nothing nearer."""
     key = name.upper()
     head, _, tail = key.partition("-")
     country = _country_of(head) if len(head) == 2 else ""
     if not (country and tail):
         return None
-    stands = _ZONES.get(key, "")
-    if stands:
-        return _region(name, "USA", stands, f"grid intensity: zone {key} costed as {stands}, the state")
-    if country == "CAN" and tail in _PROVINCES:
-        return _region(name, country, _PROVINCES[tail])
-    if country in ("USA", "SWE", "NOR", "FIN") and tail.lower() in codecarbon_tables.region_names(country):
-        return _region(name, country, tail.lower())
-    return _mean(name, country, f"grid intensity: zone {key} costed as the mean of {country}")
+    try:
+        return _region(name, country, key)
+    except UsageError:
+        return _mean(name, country, f"grid intensity: zone {key} costed as the mean of {country}")
 
 
 def _of_cloud(name: str) -> Place | None:
