@@ -228,7 +228,9 @@ def resolve(asked: str | Place, tables: Iterable[PlaceSpec]) -> Place:
         known = [each for table in ordered for each in table.names()]
         raise UsageError(
             f"there is no place {name!r}",
-            accepted=f"one of {len(known)} names such as {', '.join(known[:3])}, or own values" if known else "own values",
+            accepted=f"one of {len(known)} names such as {', '.join(known[:3])}, or own values"
+            if known
+            else "own values",
             hint=did_you_mean(name, known) or did_you_mean(name.lower(), known),
         )
     found = found.model_copy(update={"name": found.name or name})

@@ -55,8 +55,11 @@ def combinations(fixed: Sequence[str], swept: Sequence[str], registry: Registry)
     from harness.costing.settings import Combinations, parse_set, parse_sweep
 
     if not fixed and not swept:
-        raise UsageError("nothing to change", accepted="--set METER.OPTION=VALUE or --sweep METER.OPTION=A,B,C")
-    return Combinations([parse_set(text) for text in fixed], [parse_sweep(text) for text in swept], registry)
+        raise UsageError(
+            "nothing to change", accepted="--set METER.OPTION=VALUE, --set place=VALUE or --sweep METER.OPTION=A,B,C"
+        )
+    axes = [setting for number, text in enumerate(swept) for setting in parse_sweep(text, number)]
+    return Combinations([parse_set(text) for text in fixed], axes, registry)
 
 
 def write_table(

@@ -20,6 +20,7 @@ EXAMPLES = [
     ("profile", "profile: fuel-code"),
     ("grid", "grid: 0.518 kg/kWh"),
     ("grid", "grid: {g_per_kwh: 518, low: 500, high: 550, source: s}"),
+    ("place", "place: {name: dc, grid: 518, pue: 1.2}"),
     ("pue", "grid: 518\npue: 1.2"),
     ("pue", "grid: 518\npue: {value: 1.2, source: s}"),
     ("embodied_table", "grid: 518\nembodied_table: ecologits-0.9.1"),

@@ -3,6 +3,7 @@
 import pytest
 from harness_meter_fuel.meter import FuelMeter
 from harness_meter_fuel.options import FuelOptions
+from pydantic import ValidationError
 
 from harness.impact import Costed
 from harness.quantity import Amount, Method, Value

@@ -28,6 +28,7 @@ EXAMPLES = [
           pfaf_id: {value: '171050', source: s}}""",
         "water_l",
     ),
+    ("place", "place: {name: dc, pue: 1.2, wue_onsite: 1.8 L/kWh, ewif: 2}", "water_l"),
     ("energy", f"{SITE}\nenergy: facility", "water_l"),
     ("declared", f"{SITE}\ndeclared: {{total_l_per_year: 1000000, source: s}}", "water_l"),
     ("mode", f"{SITE}\n{STRESS}\nmode: long", AWI),

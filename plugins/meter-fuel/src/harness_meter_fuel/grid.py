@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from harness.errors import UsageError
 from harness.impact import Factor
 from harness.options import Intensity, Options
+from harness.place import Place
 from harness.quantity import Unavailable
 from harness.units import parse_intensity
 from harness_meter_fuel import codecarbon_tables, series
@@ -211,6 +212,25 @@ def _of_table(options: GridOptions) -> Grid:
     )
     low = None if row.high is None else row.g_per_kwh
     return Grid(factor=factor, low=low, high=row.high, flags=(*flags, *row.notes))
+
+
+def of_place(place: Place) -> Grid | Unavailable:
+    """The intensity of a place; Unavailable where none is known."""
+    grid = place.grid
+    if grid is None:
+        return Unavailable(f"no grid intensity is known for {place.label}: give fuel's `grid`")
+    factor = Factor(
+        name="grid_intensity",
+        value=grid.value,
+        unit="g/kWh",
+        source=f"{grid.source}; average, location-based",
+        licence=grid.licence,
+        date=grid.date,
+        id=grid.id or f"declared:{grid.value!r}",
+        low=grid.low,
+        high=grid.high,
+    )
+    return Grid(factor=factor, low=grid.low, high=grid.high, flags=place.flags)
 
 
 def resolve(options: GridOptions) -> Grid | Unavailable:

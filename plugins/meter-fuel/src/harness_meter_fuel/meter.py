@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from harness.errors import HarnessError
 from harness.impact import Costed, Factor, Impact, ImpactMeter
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value, total
-from harness_meter_fuel import embodied
+from harness_meter_fuel import codecarbon_tables, embodied
 from harness_meter_fuel.carbon import checked_duration_s, operational_g
 from harness_meter_fuel.grid import Grid
 from harness_meter_fuel.inventory import Bill, Hosts, Inventory, bill, hosts, nodes_of, take
@@ -135,7 +135,23 @@ class FuelMeter(ImpactMeter):
             factors=(*operational.factors, *hardware.factors),
             flags=(*flags, *self._profile_flags(costed, flags, summed), *self._sci_flags(summed, known=bool(held))),
             alternatives={"carbon_embodied_g": under} if under else {},
+            basis=self._basis(costed),
         )
+
+    def _basis(self, costed: Costed) -> dict[str, str]:
+        """What other impact meters of a record should rest on too."""
+        options = self.options
+        here = options.place if options.grid is None and options.fixed is None else None
+        country = here.country if here else ""
+        if options.grid is not None and options.grid.country is not None:
+            country = codecarbon_tables.alpha_3(options.grid.country)
+        basis = {
+            "place": (here.row or here.name) if here else "",
+            "country": country,
+            "pue": repr(self._pue()[0]) if isinstance(costed.duration, Amount) else "",
+            "time": "when it ran" if options.grid is not None and options.grid.series is not None else "",
+        }
+        return {key: value for key, value in basis.items() if value}
 
     # SCI (ISO/IEC 21031:2024): E * I + M with the window as the time reserved; the core divides by R
 
@@ -167,7 +183,7 @@ class FuelMeter(ImpactMeter):
         left = [name for name in costed.energy if name not in charged]
         flags = [*grid.flags, *(f"not charged: {name}, not among the scopes asked for" for name in left)]
         flags += [*(f"incomplete: no energy of {name} ({_reason(missing[name])})" for name in missing)]
-        if pue != 1.0 and not pue_factor.source.startswith("declared: "):
+        if pue != 1.0 and pue_factor.source == "no source given":
             flags.append("pue without a source")
         if not known:
             reason = "; ".join(f"{name}: {_reason(value)}" for name, value in missing.items())
@@ -218,6 +234,19 @@ class FuelMeter(ImpactMeter):
             source = f"declared: {given}" if given else "no source given"
         elif self.options.fixed is not None:
             value, source = self.options.fixed.pue, self.options.fixed.source
+        elif self.options.place is not None and self.options.place.pue is not None:
+            known = self.options.place.pue
+            return known.value, Factor(
+                name="pue",
+                value=known.value,
+                unit="1",
+                source=known.source,
+                licence=known.licence,
+                date=known.date,
+                id=f"pue:{known.id or known.value!r}",
+                low=known.low,
+                high=known.high,
+            )
         else:
             value, source = 1.0, "default: energy of the IT equipment alone"
         return value, Factor(name="pue", value=value, unit="1", source=source, id=f"pue:{value!r}:{source}")

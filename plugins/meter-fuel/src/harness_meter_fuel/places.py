@@ -86,7 +86,7 @@ def _of_state(name: str) -> Place | None:
 
 
 def _of_zone(name: str) -> Place | None:
-    """A zone as Electricity Maps and ISO 3166-2 have them; the mean of its country where the tables have nothing nearer."""
+    """A zone as Electricity Maps and ISO 3166-2 have them; its country's mean where the tables have nothing nearer."""
     key = name.upper()
     head, _, tail = key.partition("-")
     country = _country_of(head) if len(head) == 2 else ""
@@ -136,7 +136,10 @@ def _found(name: str) -> Place | None:
             return _region(name, code, region.strip())
         except UsageError:
             return None
-    return _mean(name, code) if code else _of_cloud(name) or _of_state(name) or _of_zone(name)
+    state = _of_state(name)
+    if code and state is not None:
+        raise UsageError(f"{name!r} is two places", accepted=f"the country {code}, or the state {state.row}")
+    return _mean(name, code) if code else _of_cloud(name) or state or _of_zone(name)
 
 
 def names() -> Iterable[str]:

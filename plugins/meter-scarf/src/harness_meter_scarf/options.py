@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from harness.errors import HarnessError, UsageError
 from harness.options import Duration, Options, Share
+from harness.place import PlaceOption
 from harness_meter_scarf.months import local_instant
 from harness_meter_scarf.place import aware, basins, sites
 from harness_meter_scarf.place.options import (
@@ -69,7 +70,8 @@ class ScarfOptions(Options):
 
     Attributes:
         site: b, the place that the work is costed at: the id of a shipped site (`harness sites` lists them), or a
-            mapping.
+            mapping; goes before `place`, and one of the two is needed.
+        place: where the work runs, as the suite's `place`, which goes here: a name, or own values.
         energy: what the energy readings cover: `it` the IT equipment, `facility` the whole facility, a wall meter
             of the hall for one.
         declared: yearly water as an operator reports it, in place of water from energy.
@@ -103,7 +105,8 @@ class ScarfOptions(Options):
         placement: `hypothetical` marks a result at a site where the work did not run.
     """
 
-    site: SiteOption
+    site: SiteOption | None = None
+    place: PlaceOption = None
     energy: Literal["it", "facility"] = "it"
     declared: DeclaredConsumption | None = None
     mode: Literal["short", "monthly", "long"] = "short"
@@ -158,9 +161,17 @@ class ScarfOptions(Options):
     @property
     def time_zone(self) -> str:
         """The site's IANA zone; empty where the place is not stated."""
+        if self.site is None:
+            return self.place.time_zone.value if self.place is not None and self.place.time_zone is not None else ""
         if self.site.time_zone is not None:
             return self.site.time_zone.value
         return sites.find(self.site.row).time_zone if self.site.row is not None else ""
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> ScarfOptions:
+        if self.site is None and self.place is None:
+            raise ValueError("needs `site`, such as aws-ohio, or the suite's `place`")
+        return self
 
     @model_validator(mode="after")
     def _time(self) -> ScarfOptions:
@@ -201,6 +212,8 @@ class ScarfOptions(Options):
         """The place whose AWARE factor is asked for."""
         if self.aware is not None and self.aware.location is not None:
             return self.aware.location
+        if self.site is None:
+            return self.place.country if self.place is not None else ""
         return sites.find(self.site.row).country if self.site.row is not None else ""
 
     def start_utc_s(self) -> float:

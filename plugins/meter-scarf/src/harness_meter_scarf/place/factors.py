@@ -101,9 +101,9 @@ def wue_onsite(place: Site) -> Found | Unavailable:
     return Found(factor=place.wue_onsite, flags=flags)
 
 
-def ewif(place: Site, given: SiteOptions, *, missing: Missing) -> Found | Unavailable:
+def ewif(place: Site, given: SiteOptions | None, *, missing: Missing) -> Found | Unavailable:
     """The water of the site's electricity; the world figure under `missing: fallback` only."""
-    if isinstance(given.ewif, MixEwif):
+    if given is not None and isinstance(given.ewif, MixEwif):
         return _of_mix(given.ewif)
     if place.ewif is not None and not place.ewif.is_world_fallback:
         flags = (f"EWIF of low confidence: {place.ewif.source}",) if place.ewif.confidence == "L" else ()
