@@ -109,12 +109,10 @@ class _Planner:
         self.errors.append(suite.document.error(path, message, accepted=accepted, hint=hint))
 
     def _resolved(self, suite: Suite) -> SitePlace | None:
-        """The suite's place; None where it names none, or one that an unset variable stands in."""
-        asked = suite.place
-        if asked is None or (isinstance(asked, str) and unset(asked)):
-            return None
+        """The suite's place; None where it names none, or an unset variable."""
         try:
-            return resolved(asked, self.registry)
+            known = suite.place is not None and not (isinstance(suite.place, str) and unset(suite.place))
+            return resolved(suite.place, self.registry) if known else None
         except UsageError as error:
             said = suite.document.error((PLACE,), error.message, accepted=error.accepted, hint=error.hint)
             self.errors.append(said)
@@ -311,7 +309,7 @@ class _Planner:
         raw = {**case.options, **combination.values}
         unset = next(unset_in(raw), None) if setting.variables else None
         reason = f"environment variable {unset} is not set" if unset else setting.unmet
-        place = _place(setting, combination)
+        place = matrix.place_of(suite.document, setting.number, case, combination)
         options: dict[str, Any] | None = raw
         if setting.plugin:
             options = self._validated(suite, setting.spec.options, setting.plugin, raw, place)
@@ -391,26 +389,6 @@ def _no_factory(_options: object) -> Any:
 
 def _unit(unit: FunctionalUnit) -> dict[str, Any]:
     return {"sum": unit.sum, "where": {each.column: f"{each.comparison} {each.limit!r}" for each in unit.where}}
-
-
-def _place(setting: _Setting, combination: matrix.Combination) -> Place:
-    """Where an option of a point stands: in `include`, `matrix` or `options`."""
-    document, at, case = setting.suite.document, ("cases", setting.number), setting.case
-
-    def place(loc: Keys) -> Keys:
-        head: Keys = (*at, "options")
-        key = str(loc[0]) if loc else ""
-        if key in combination.included:
-            head = (*at, "include", combination.included[key], key)
-        elif key in combination.values:
-            values = case.matrix[key]
-            index = next(index for index, value in enumerate(values) if matrix.same(value, combination.values[key]))
-            head = (*at, "matrix", key, index)
-        elif key in case.options:
-            head = (*at, "options", key)
-        return head + real_path(document.at(head), loc[1:])
-
-    return place
 
 
 def _shown(value: object) -> str:
