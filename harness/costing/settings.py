@@ -248,7 +248,7 @@ class Combinations:
         raise UsageError(
             f"{setting.path[0]!r} does not set an option",
             accepted=f"{' or '.join(having)}" if having else _ACCEPTED,
-            hint="" if having else did_you_mean(setting.path[0], [PLACE, *options]),
+            hint="" if having else did_you_mean(setting.path[0], [PLACE, *(key.partition(".")[2] for key in options)]),
         )
 
     def _spec(self, name: str) -> ImpactMeterSpec:
