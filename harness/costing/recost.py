@@ -149,11 +149,21 @@ def rows(runs: Sequence[Path], combinations: Combinations, columns: Columns) -> 
             finished = load_record(folder)
             windows = _windows(finished, folder)
             invalid = finished.measurement.invalid
+            counts = {name: _count(finished, unit) for name, unit in finished.units.items() if name in columns.units}
             for index, applied in enumerate(combinations.of(finished.impacts)):
-                yield _row(run, finished, index, windows.cost(applied, columns.metrics), columns, invalid)
+                costs = windows.cost(applied, columns.metrics)
+                yield _row(run, finished, index, costs, columns, invalid, counts)
 
 
-def _row(run: Path, finished: Record, index: int, costs: Costs, columns: Columns, invalid: tuple[str, ...]) -> Row:
+def _row(
+    run: Path,
+    finished: Record,
+    index: int,
+    costs: Costs,
+    columns: Columns,
+    invalid: tuple[str, ...],
+    counts: Mapping[str, UnitCount],
+) -> Row:
     totals = {name: costs.totals[name] for name in columns.metrics if name in costs.totals}
     point = finished.measurement.point
     return Row(
@@ -165,12 +175,11 @@ def _row(run: Path, finished: Record, index: int, costs: Costs, columns: Columns
         totals=totals,
         units={
             name: {
-                metric: per_unit(value, name, _count(finished, unit))
+                metric: per_unit(value, name, counted)
                 for metric, value in totals.items()
                 if metric not in columns.ratios
             }
-            for name, unit in finished.units.items()
-            if name in columns.units
+            for name, counted in counts.items()
         },
         factors={factor.name: factor.value for factor in costs.factors if factor.value is not None},
         flags=costs.flags,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from harness.errors import HarnessError
 from harness.impact import Costed, Factor, Impact, ImpactMeter
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value, total
+from harness.units import kwh
 from harness_meter_fuel import codecarbon_tables, embodied
 from harness_meter_fuel.carbon import checked_duration_s, operational_g
 from harness_meter_fuel.grid import Grid
@@ -91,9 +93,20 @@ class FuelMeter(ImpactMeter):
     def __init__(self, options: FuelOptions) -> None:
         self.options = options
         self._known: dict[tuple[object, ...], _Hardware] = {}
+        self._latest: tuple[Costed, _Hardware] | None = None
+
+    @cached_property
+    def _grid(self) -> Grid | Unavailable:
+        """The grid in use, looked up once."""
+        return self.options.intensity()
 
     def _hardware(self, costed: Costed) -> _Hardware:
         """The hardware of a window; costing many windows of the same devices bills it once."""
+        if self._latest is None or self._latest[0] is not costed:
+            self._latest = (costed, self._looked_up(costed))
+        return self._latest[1]
+
+    def _looked_up(self, costed: Costed) -> _Hardware:
         key = (costed.devices, tuple(costed.energy), *((use.device, use.stands_for) for use in costed.uses))
         if key not in self._known:
             inventory = take(costed.devices, self.options, costed.uses, costed.energy)
@@ -148,7 +161,7 @@ class FuelMeter(ImpactMeter):
         basis = {
             "place": (here.row or here.name) if here else "",
             "country": country,
-            "pue": repr(self._pue()[0]) if isinstance(costed.duration, Amount) else "",
+            "pue": repr(self._pue[0]) if isinstance(costed.duration, Amount) else "",
             "time": "when it ran" if options.grid is not None and options.grid.series is not None else "",
         }
         return {key: value for key, value in basis.items() if value}
@@ -172,10 +185,10 @@ class FuelMeter(ImpactMeter):
     # Operational
 
     def _operational(self, costed: Costed) -> _Part:
-        grid = self.options.intensity()
+        grid = self._grid
         if isinstance(grid, Unavailable):
             return _Part(grid)
-        pue, pue_factor = self._pue()
+        pue, pue_factor = self._pue
         charged = {name: value for name, value in costed.energy.items() if self._charges(name)}
         known = {name: value for name, value in charged.items() if isinstance(value, Amount)}
         missing = {name: value for name, value in charged.items() if not isinstance(value, Amount)}
@@ -192,7 +205,7 @@ class FuelMeter(ImpactMeter):
                 reason = total_energy.reason
             return _Part(Unavailable(f"no energy was read: {reason or 'no scope is listed'}"), (), tuple(flags))
         grams: list[Amount] = []
-        ends: list[tuple[float, float]] = []
+        ends: list[tuple[float, float, float]] = []
         for name, energy in known.items():
             node_hosts = shares.of(name)
             if node_hosts != 1.0 and scope_kind(name) in {"host", "module"}:
@@ -202,14 +215,15 @@ class FuelMeter(ImpactMeter):
             intensity, low, high, uniform = self._intensity(grid, costed, name)
             if uniform:
                 flags.append(f"uniform split of {name} over the intensity series")
-            low_end, high_end = (1.0 if end is None else end / (intensity or 1.0) for end in (low, high))
-            ends.append((low_end, high_end))
+            times = node_hosts if scope_kind(name) in _HOST_PARTS else 1.0
+            low_end, high_end = (intensity if end is None else end for end in (low, high))
+            ends.append((low_end, high_end, kwh(energy.value) * pue * times))
             grams.append(
                 operational_g(
                     energy,
                     intensity,
                     pue=pue,
-                    hosts=node_hosts if scope_kind(name) in _HOST_PARTS else 1.0,
+                    hosts=times,
                     grid_low_g_per_kwh=low,
                     grid_high_g_per_kwh=high,
                 )
@@ -228,6 +242,7 @@ class FuelMeter(ImpactMeter):
         found = grid.series.intensity(costed.start_utc_s, costed.duration_s, costed.trace, scope)
         return found.g_per_kwh, found.low, found.high, found.uniform
 
+    @cached_property
     def _pue(self) -> tuple[float, Factor]:
         if self.options.pue is not None:
             value, given = self.options.pue.value, self.options.pue.source.strip()
@@ -347,18 +362,17 @@ def _share_factor(name: str, share: float, source: str) -> Factor:
     return Factor(name=name, value=share, unit="1", source=source, id=f"{name}:{share!r}:{source}")
 
 
-def _range_beside(grams: Sequence[Amount], ends: Sequence[tuple[float, float]]) -> list[str]:
+def _range_beside(grams: Sequence[Amount], ends: Sequence[tuple[float, float, float]]) -> list[str]:
     """What the range of the intensity alone says where the energy has no bound to multiply it with.
 
     Args:
         grams: carbon by scope.
-        ends: ends of the intensity's range over the intensity, for each.
+        ends: ends of the intensity's range in g/kWh, and the kWh charged, for each.
     """
-    summed = total(grams)
-    if (summed.low is not None and summed.high is not None) or all(low == high for low, high in ends):
+    if all(low == high for low, high, _ in ends) or not any(None in (each.low, each.high) for each in grams):
         return []
-    low = math.fsum(each.value * end for each, (end, _) in zip(grams, ends, strict=True))
-    high = math.fsum(each.value * end for each, (_, end) in zip(grams, ends, strict=True))
+    low = math.fsum(end * charged for end, _, charged in ends)
+    high = math.fsum(end * charged for _, end, charged in ends)
     return [f"carbon_operational_g by the range of the grid intensity alone: {low:.6g} to {high:.6g} g"]
 
 
