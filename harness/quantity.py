@@ -125,6 +125,8 @@ class Amount:
     @property
     def label(self) -> Method:
         """The weakest method in the composition; one that contributed 0 counts, since its 0 may be wrong."""
+        if len(self.composition) == 1:
+            return next(iter(self.composition))
         return weakest(*self.composition)
 
     def shares(self) -> dict[Method, float]:

@@ -37,6 +37,7 @@ class _Hardware:
     inventory: Inventory
     chosen: Bill | Unavailable
     qualifying: Mapping[str, Bill]
+    factors: tuple[Factor, ...]
 
 
 def scope_kind(scope: str) -> str:
@@ -111,7 +112,11 @@ class FuelMeter(ImpactMeter):
         if key not in self._known:
             inventory = take(costed.devices, self.options, costed.uses, costed.energy)
             chosen = bill(inventory, self.options, self.options.table)
-            self._known = {key: _Hardware(inventory, chosen, qualifying(inventory, self.options))}
+            self._known = {
+                key: _Hardware(
+                    inventory, chosen, qualifying(inventory, self.options), _embodied_factors(inventory, chosen)
+                )
+            }
         return self._known[key]
 
     def apply(self, costed: Costed) -> Impact:
@@ -320,10 +325,7 @@ class FuelMeter(ImpactMeter):
             flags.append(f"embodied range: {least} (low) to {most} (high)")
         elif value.low is None:
             flags.append(f"embodied range not known: only table {self.options.table!r} or own rows fit all devices")
-        factors = [_table_factor(chosen), *(charge.factor() for charge in chosen.charges)]
-        counted = inventory.hosts
-        factors.append(_share_factor("host_embodied_share", counted.charged, counted.source))
-        return _Part(value, _distinct(factors), tuple(flags))
+        return _Part(value, known.factors, tuple(flags))
 
     # Profile
 
@@ -344,6 +346,15 @@ class FuelMeter(ImpactMeter):
                 "fuel-code takes the mean of 200 ms power samples x duration for GPU energy: see its method here"
             )
         return [*found, f"profile {fixed.name}: after the paper, constants from secondary sources"]
+
+
+def _embodied_factors(inventory: Inventory, chosen: Bill | Unavailable) -> tuple[Factor, ...]:
+    """The table, each figure, and how many hosts; none where nothing is charged."""
+    if isinstance(chosen, Unavailable):
+        return ()
+    counted = inventory.hosts
+    share = _share_factor("host_embodied_share", counted.charged, counted.source)
+    return _distinct([_table_factor(chosen), *(charge.factor() for charge in chosen.charges), share])
 
 
 def _table_factor(chosen: Bill) -> Factor:
