@@ -115,7 +115,7 @@ def _estimated(kind: str, product: str) -> EmbodiedRow | Unavailable:
     facts = devices.find(kind, product)
     assert facts is not None
     return EmbodiedRow(
-        device=next(name for name in facts.names if same_product(name, product)),
+        device=next((name for name in facts.names if same_product(name, product)), facts.name),
         kind=kind,
         kg=found.kg,
         low_kg=found.low_kg,
@@ -138,9 +138,11 @@ def missing(table: str, kind: str, product: str) -> str:
     if kind == "ssd":
         return (
             f"{reason}: published figures of drives lie between 0.004 kg/GB (Seagate Nytro 1551, in ACT) and "
-            "0.11 kg/GB (Dell R740 LCA), too far apart for an interval; give the drive's own under "
-            "`embodied: {ssd: ...}`"
+            "0.16 kg/GB (mean of 94 drives, Tannu and Nair 2022), too far apart for an interval; give the drive's own "
+            "under `embodied: {ssd: ...}`"
         )
+    if kind == "part":
+        return f"{reason}; it has {', '.join(row.device for row in tables()[table] if row.kind == kind)}"
     found = _estimated(kind, product)
     return f"{reason}: {found.reason}" if isinstance(found, Unavailable) else reason
 

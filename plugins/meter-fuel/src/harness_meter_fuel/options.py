@@ -16,6 +16,7 @@ from harness.units import parse_duration
 from harness_meter_fuel import act, carbon, embodied
 from harness_meter_fuel.grid import Grid, GridOption, GridOptions, Source, of_place, resolve
 from harness_meter_fuel.hardware import naming
+from harness_meter_fuel.hardware.own import MadeOf
 from harness_meter_fuel.profiles import PROFILES, Profile, ProfileName
 
 _YEARS: Final = re.compile(r"\s*(\d+(?:\.\d*)?)\s*(y|year|years)\s*")
@@ -125,11 +126,12 @@ class ActOptions(Options):
 
 
 class OwnEmbodied(Options):
-    """An own embodied figure, per device, or per GB for `dram`: a number or ACT's formula, never without a source.
+    """An own embodied figure, per device or per GB, never without a source: a number, ACT's formula or an estimate.
 
     Attributes:
         kg: M, embodied carbon as a number; kg CO2e per device, per GB for `dram`.
         act: the same by ACT's formula, from dies, memory and packages.
+        made_of: the same as an estimate with an interval, as table `estimate` has it, of a device that it lacks.
         source: who says so, and where; kept with the factor.
         lifetime: LT, service life over which this figure is spread, such as `5y`; the meter's `lifetime` if not
             given.
@@ -137,27 +139,37 @@ class OwnEmbodied(Options):
 
     kg: float | None = Field(None, ge=0, allow_inf_nan=False)
     act: ActOptions | None = None
+    made_of: MadeOf | None = None
     source: Source
     lifetime: Lifetime | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> OwnEmbodied:
-        if (self.kg is None) == (self.act is None):
-            raise ValueError("give exactly one of kg and act")
+        if sum(each is not None for each in (self.kg, self.act, self.made_of)) != 1:
+            raise ValueError("give exactly one of kg and act and made_of")
         return self
 
     @property
     def figure_kg(self) -> float:
-        """The number, or what ACT's formula gives."""
+        """The number, or what ACT's formula or the estimate gives."""
         if self.kg is not None:
             return self.kg
+        if self.made_of is not None:
+            return self.made_of.estimate.kg
         assert self.act is not None
         return self.act.kg()
 
     @property
     def provenance(self) -> str:
         """Where it is from, as the record keeps it."""
-        return f"declared in the suite: {self.source}" + (f"; {self.act}" if self.act else "")
+        formula = self.act or (self.made_of and self.made_of.estimate.source)
+        return f"declared in the suite: {self.source}" + (f"; {formula}" if formula else "")
+
+    @property
+    def interval_kg(self) -> tuple[float, float] | tuple[None, None]:
+        """The ends of the estimate; None where it is none."""
+        found = self.made_of.estimate if self.made_of is not None else None
+        return (None, None) if found is None else (found.low_kg, found.high_kg)
 
 
 class HostOptions(Options):

@@ -103,7 +103,7 @@ def listing() -> list[str]:
     """Every device with its published figure or its estimate, as lines."""
     rows = [("device", "kg", "interval", "from")]
     for facts in devices.known():
-        kind = "cpu" if facts.kind == "cpu" else "gpu"
+        kind = "cpu" if facts.form == "package" else "gpu"
         found = estimator.figure(kind, facts.name)
         cells = ("", "", "unavailable: interval wider than a factor of 3")
         if isinstance(found, Estimate):

@@ -15,6 +15,10 @@ from harness_meter_fuel.hardware.naming import same_product
 _DIES: Final = re.compile(r"(\d+)x(\d+(?:\.\d+)?)@(\d+)")
 SOC: Final = "module with host"
 """Kind of a device that holds processor and memory beside its accelerator."""
+_KINDS: Final = {"gpu": ("gpu", SOC, "soc"), "cpu": ("cpu", "soc")}
+"""What a driver lists as one kind; a system on chip is either, since a backend lists it once."""
+_GRAPHICS_OF: Final = re.compile(r"(?<=\w) GPU$")
+"""How the graphics of a processor are named after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class DeviceFacts:
 
     Attributes:
         name: product name.
-        kind: `gpu`, `cpu`, or a module with processor and memory.
+        kind: `gpu`, `cpu`, `soc` for both on one die, or a module with processor and memory.
         form: `card`, `low-profile`, `module`, `jetson` or `package`: what board and cooling are like where not known.
         dies: its dies, at the least area that a source gives.
         dies_high: the same at the largest area.
@@ -72,7 +76,10 @@ class DeviceFacts:
     confidence: str
 
 
-def _dies(text: str) -> tuple[Die, ...]:
+def dies(text: str) -> tuple[Die, ...]:
+    """Dies of a text such as `8x115@5 4x370@7`: number x mm2 @ nm; none where a part of it cannot be read."""
+    if not all(map(_DIES.fullmatch, text.split())):
+        return ()
     return tuple(
         Die(float(area) / 100, int(node)) for number, area, node in _DIES.findall(text) for _ in range(int(number))
     )
@@ -91,8 +98,8 @@ def known() -> Sequence[DeviceFacts]:
             name=row["name"],
             kind=row["kind"],
             form=row["form"],
-            dies=_dies(row["dies"]),
-            dies_high=_dies(row["dies_high"] or row["dies"]),
+            dies=dies(row["dies"]),
+            dies_high=dies(row["dies_high"] or row["dies"]),
             memory_gb=Span.parse(row["memory_gb"] or "0"),
             board_cm2=_span(row["board_cm2"]),
             heatsink_kg=_span(row["heatsink_kg"]),
@@ -110,11 +117,11 @@ def find(kind: str, product: str) -> DeviceFacts | None:
     """The device of a product name as a driver prints it; None where it is not in the table.
 
     Args:
-        kind: `gpu`, which finds modules with processor and memory too, or `cpu`.
+        kind: `gpu`, which finds modules with processor and memory too, or `cpu`; both find systems on chip.
         product: name as NVML, amdsmi or `/proc/cpuinfo` print it.
     """
-    kinds = {"gpu", SOC} if kind == "gpu" else {kind}
+    wanted = _GRAPHICS_OF.sub("", product) if product.startswith("Apple ") else product
     for facts in known():
-        if facts.kind in kinds and any(same_product(name, product) for name in facts.names):
+        if facts.kind in _KINDS.get(kind, ()) and any(same_product(name, wanted) for name in facts.names):
             return facts
     return None
