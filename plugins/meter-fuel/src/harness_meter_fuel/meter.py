@@ -217,7 +217,9 @@ class FuelMeter(ImpactMeter):
                 flags.append(f"{name} charged whole: it holds accelerators too, the host energy share is for parts")
             if grid.series is not None and not isinstance(costed.duration, Amount):
                 return _Part(Unavailable(_reason(costed.duration)), (), tuple(flags))
-            intensity, low, high, uniform = self._intensity(grid, costed, name)
+            intensity, low, high, uniform, past = self._intensity(grid, costed, name)
+            if past:
+                flags.append(f"grid intensity of {name} is of a past time: {past}")
             if uniform:
                 flags.append(f"uniform split of {name} over the intensity series")
             times = node_hosts if scope_kind(name) in _HOST_PARTS else 1.0
@@ -240,12 +242,12 @@ class FuelMeter(ImpactMeter):
         return self.options.scopes is None or scope_kind(scope) in self.options.scopes
 
     @staticmethod
-    def _intensity(grid: Grid, costed: Costed, scope: str) -> tuple[float, float | None, float | None, bool]:
+    def _intensity(grid: Grid, costed: Costed, scope: str) -> tuple[float, float | None, float | None, bool, str]:
         if grid.series is None:
             assert grid.factor.value is not None
-            return grid.factor.value, grid.low, grid.high, False
+            return grid.factor.value, grid.low, grid.high, False, ""
         found = grid.series.intensity(costed.start_utc_s, costed.duration_s, costed.trace, scope)
-        return found.g_per_kwh, found.low, found.high, found.uniform
+        return found.g_per_kwh, found.low, found.high, found.uniform, found.past
 
     @cached_property
     def _pue(self) -> tuple[float, Factor]:
@@ -254,6 +256,8 @@ class FuelMeter(ImpactMeter):
             source = f"declared: {given}" if given else "no source given"
         elif self.options.fixed is not None:
             value, source = self.options.fixed.pue, self.options.fixed.source
+        elif isinstance(self._grid, Grid) and self._grid.pue is not None:
+            value, source = self._grid.pue, f"declared: {self._grid.factor.source}"
         elif self.options.place is not None and self.options.place.pue is not None:
             known = self.options.place.pue
             return known.value, Factor(

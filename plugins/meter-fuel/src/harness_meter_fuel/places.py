@@ -6,16 +6,15 @@ lies. Zones as ElectricityMaps writes them stand for the state or country that h
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.resources import files
 from typing import Final
 
 from harness.errors import UsageError
 from harness.place import GridFactor, Place
 from harness_meter_fuel import codecarbon_tables
 from harness_meter_fuel.codecarbon_tables import Row, TablesMissing
+from harness_meter_fuel.packaged import packaged
 
 _COUNTRIES: Final = {
     "UK": "GBR",
@@ -37,8 +36,7 @@ _ZONES: Final = ("US-CAL-CISO", "US-TEX-ERCO", "US-NY-NYIS", "DE-LU", "SE-SE3", 
 @cache
 def cloud_regions() -> Mapping[str, tuple[str, str]]:
     """Region of AWS or Azure -> its country, and its state or zone where one is known."""
-    text = files("harness_meter_fuel").joinpath("data/cloud_regions.csv").read_text(encoding="utf-8")
-    return {row["name"]: (row["country"], row["region"]) for row in csv.DictReader(text.splitlines())}
+    return {row["name"]: (row["country"], row["region"]) for row in packaged("cloud_regions")}
 
 
 @cache
