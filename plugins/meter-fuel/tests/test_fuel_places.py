@@ -77,7 +77,21 @@ def test_a_name_of_two_places_names_both() -> None:
 
 
 @needs_tables
-@pytest.mark.parametrize("name", ["", "zz", "nowhere", "aws/us-east-9", "gcp/us-east-1", "USA/atlantis", "XX-YY"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "zz",
+        "nowhere",
+        "us-esat-1",
+        "US-XX-YY",
+        "fr-north-1",
+        "aws/us-east-9",
+        "gcp/us-east-1",
+        "USA/atlantis",
+        "XX-YY",
+    ],
+)
 def test_an_unknown_name_is_none(name: str) -> None:
     assert places.find(name, None) is None
 

@@ -6,6 +6,7 @@ lies. Zones as ElectricityMaps writes them stand for the state or country that h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Final
@@ -29,6 +30,12 @@ _COUNTRIES: Final = {
     "EIRE": "IRL",
 }
 """Names that ISO 3166 does not have and people write."""
+_PART_OF_COUNTRY: Final = re.compile(
+    r"US-(?:CAL|CAR|CENT|FLA|MIDA|MIDW|NE|NW|NY|SE|SW|TEN|TEX)-[A-Z]{2,5}"
+    r"|IT-(?:NO|CNO|CSO|SO|SIC|SAR)|DK-(?:DK1|DK2|BHM)|AU-(?:NSW|QLD|VIC|SA|TAS|NT|WA)|BR-(?:CS|N|NE|S)"
+    r"|JP-(?:CB|CG|HKD|HR|KN|KY|ON|SK|TH|TK)|IN-(?:EA|NE|NO|SO|WE)|GB-(?:NIR|ORK|ZET)|FR-COR|ES-(?:CE|ML|CN|IB)-?[A-Z]*"
+)
+"""Zones as Electricity Maps has them that the tables have nothing nearer for than their country."""
 _ZONES: Final = ("US-CAL-CISO", "US-TEX-ERCO", "US-NY-NYIS", "DE-LU", "SE-SE3", "NO-NO1", "CA-ON")
 """Some zones, for did-you-mean."""
 
@@ -93,6 +100,8 @@ def _of_zone(name: str) -> Place | None:
     try:
         return _region(name, country, key)
     except UsageError:
+        if not _PART_OF_COUNTRY.fullmatch(key):
+            return None
         return _mean(name, country, f"grid intensity: zone {key} costed as the mean of {country}")
 
 
