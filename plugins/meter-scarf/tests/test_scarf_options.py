@@ -84,7 +84,7 @@ def test_a_documented_option_is_taken_as_a_suite_has_it(name: str, text: str, re
 
 def test_every_option_is_documented_and_executed() -> None:
     fields = set(ScarfOptions.model_fields)
-    assert documented() == fields == {name for name, _, _ in EXAMPLES}
+    assert documented() == fields == {name for name, _, _ in EXAMPLES} | {"polygons"}
 
 
 @pytest.mark.parametrize("snippet", re.findall(r"`(\w+: \{[^`]*\})`", README.read_text(encoding="utf-8")))
@@ -120,3 +120,59 @@ def test_no_value_is_no_zero() -> None:
     costed = Costed(duration_s=1.0, start_utc_s=0.0, energy={}, readings={})
     impact = ScarfMeter(ScarfOptions.model_validate({"site": "aws-ohio"})).apply(costed)
     assert isinstance(impact.readings["water_l"], Unavailable)
+
+
+POLYGON = """{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {"pfaf_id": 171050},
+ "geometry": {"type": "Polygon", "coordinates": [[[-113, 33], [-111, 33], [-111, 34], [-113, 34], [-113, 33]]]}}]}"""
+
+
+def test_polygons_give_the_basin_of_a_places_coordinates(tmp_path: Path) -> None:
+    file, table = tmp_path / "basins.geojson", tmp_path / "basins.csv"
+    file.write_text(POLYGON, encoding="utf-8")
+    table.write_text("# source: a test\nsite,pfaf_id,bws_raw,bws_cat\nx,171050,0.5,3\n", encoding="utf-8")
+    place = {"name": "dc", "pue": 1, "wue_onsite": 1, "ewif": 1, "latitude": 33.5, "longitude": -112}
+    given = {"place": place, "polygons": str(file), "basins": str(table)}
+    assert water(given, AWI).value == pytest.approx(0.5 * 2)
+    with pytest.raises(ValidationError, match="lies in no basin"):
+        ScarfOptions.model_validate({**given, "place": {**place, "latitude": 50}})
+    with pytest.raises(ValidationError, match="`polygons` needs a `place`"):
+        ScarfOptions.model_validate({"site": "aws-ohio", "polygons": str(file)})
+
+
+def test_the_year_from_months_is_weighted_by_their_demand() -> None:
+    site = {"id": "dc", "pue": {"value": 1, "source": "s"}, "wue_onsite": {"value": 1, "source": "s"}}
+    site |= {"ewif": {"value": 0, "source": "s"}}
+    monthly = [0.1] * 6 + [0.7] * 6
+    demand = [1.0] * 6 + [3.0] * 6
+
+    def awi(**stress: object) -> float:
+        return water({"site": site, "stress": {"source": "s", **stress}}, AWI).value
+
+    assert awi(monthly=monthly, demand=demand) == pytest.approx((6 * 0.1 + 18 * 0.7) / 24)  # the plain mean is 0.4
+    assert awi(monthly=[*monthly[:11], 9999], demand=demand) == pytest.approx((6 * 0.1 + 15 * 0.7 + 3 * 2) / 24)
+    assert awi(monthly=monthly, demand=demand, annual=0.3) == pytest.approx(0.3)
+    for faulty, says in (([1] * 11, "12 of each"), ([0] * 12, "not all 0")):
+        with pytest.raises(ValidationError, match=says):
+            ScarfOptions.model_validate({"site": site, "stress": {"monthly": monthly, "demand": faulty, "source": "s"}})
+
+
+@pytest.mark.parametrize(("exhausted", "code"), [(5, False), (6, True)])
+def test_a_year_with_six_exhausted_months_is_exhausted(exhausted: int, code: bool) -> None:
+    monthly = [9999] * exhausted + [0.5] * (12 - exhausted)
+    options = ScarfOptions.model_validate(
+        {"site": "aws-ohio", "stress": {"monthly": monthly, "demand": [1] * 12, "source": "s"}}
+    )
+    costed = Costed(
+        duration_s=1.0, start_utc_s=0.0, energy={"n0/host": Amount.exact(3.6e6, "J", Method.WALL)}, readings={}
+    )
+    value = ScarfMeter(options).apply(costed).readings[AWI]
+    assert isinstance(value, Unavailable) is code
+
+
+def test_a_month_without_data_leaves_no_year() -> None:
+    stress = {"monthly": [None, *[0.5] * 11], "demand": [1] * 12, "source": "s"}
+    costed = Costed(
+        duration_s=1.0, start_utc_s=0.0, energy={"n0/host": Amount.exact(3.6e6, "J", Method.WALL)}, readings={}
+    )
+    options = ScarfOptions.model_validate({"site": "aws-ohio", "stress": stress})
+    assert isinstance(ScarfMeter(options).apply(costed).readings[AWI], Unavailable)

@@ -76,7 +76,11 @@ class ScarfMeter(ImpactMeter):
         if given is not None:
             return factors.site(given)
         assert self.options.place is not None
-        return site_of(self.options.place)
+        site = site_of(self.options.place)
+        if self.options.polygons is not None and not site.pfaf_id:
+            code = self.options.pfaf_id()
+            site = replace(site, pfaf_id=code, pfaf_source=f"coordinates in {self.options.polygons.name}")
+        return site
 
     def apply(self, costed: Costed) -> Impact:
         """Water of one window: on-site, off-site, their sum; the stress factor; and their product where both are known.

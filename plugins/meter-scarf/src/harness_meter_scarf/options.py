@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +12,7 @@ from harness.errors import HarnessError, UsageError
 from harness.options import Duration, Options, Share
 from harness.place import PlaceOption
 from harness_meter_scarf.months import local_instant
-from harness_meter_scarf.place import aware, basins, sites
+from harness_meter_scarf.place import aware, basins, polygons, sites
 from harness_meter_scarf.place.options import (
     AwareOptions,
     NotNegative,
@@ -43,6 +44,10 @@ class DeclaredConsumption(Sourced):
         if (self.onsite_l_per_year is None) == (self.total_l_per_year is None):
             raise ValueError("give `onsite_l_per_year` or `total_l_per_year`, one of the two")
         return self
+
+
+_basin_at = lru_cache(maxsize=256)(polygons.basin_at)
+"""The files are large, and options are read more than once."""
 
 
 def _short_aware(value: object) -> object:
@@ -96,6 +101,8 @@ class ScarfOptions(Options):
         accept_conflict: whether a site's stress category is used although its sources contradict each other.
         basins: CSV file of basins that `harness scarf-aqueduct` wrote, or `made-up` for invented ones; without it
             and `stress` only the category of the site's province is known.
+        polygons: file of WRI's basins as polygons (GeoJSON, GeoPackage or shapefile), in which the basin of the place's
+            `latitude` and `longitude` is looked up.
         stress: stress of the site's basin as declared, in place of `basins`.
         aware: adds `aware_world_eq_l`, the water weighted by AWARE 2.0: `true`, or where its factor is from; none
             if not given.
@@ -122,6 +129,7 @@ class ScarfOptions(Options):
     near_exhausted: NearExhausted = "refuse"
     accept_conflict: bool = False
     basins: Path | None = None
+    polygons: Path | None = None
     stress: StressOptions | None = None
     aware: Annotated[AwareOptions | None, BeforeValidator(_short_aware, json_schema_input_type=bool | AwareOptions)] = (
         None
@@ -197,7 +205,11 @@ class ScarfOptions(Options):
             raise ValueError("give `stress` or `basins`, one of the two")
         if self.two_basin is not None and self.two_basin.basin is not None and self.basins is None:
             raise ValueError("`two_basin: {basin: ...}` needs the file of `basins`")
+        if self.polygons is not None and not self.located:
+            raise ValueError("`polygons` needs a `place` with `latitude` and `longitude`, and no `site`")
         try:
+            if self.polygons is not None:
+                self.pfaf_id()
             loaded = basins.load(self.basins) if self.basins is not None else None
             if loaded is not None and self.two_basin is not None and self.two_basin.basin is not None:
                 loaded.find(self.two_basin.basin)
@@ -206,6 +218,19 @@ class ScarfOptions(Options):
         except HarnessError as error:
             raise refusal(error) from None
         return self
+
+    @property
+    def located(self) -> bool:
+        """Whether the place in use has coordinates."""
+        return self.site is None and self.place is not None and self.place.latitude is not None
+
+    def pfaf_id(self) -> str:
+        """The basin that the place's coordinates lie in; raises UsageError for a file or a place without one."""
+        assert self.polygons is not None
+        assert self.place is not None
+        assert self.place.latitude is not None
+        assert self.place.longitude is not None
+        return _basin_at(self.polygons, self.place.latitude, self.place.longitude)
 
     @property
     def aware_location(self) -> str:

@@ -23,7 +23,7 @@ from harness_meter_scarf.place.options import (
 )
 from harness_meter_scarf.place.sites import Kind, Site, SiteFactor
 from harness_meter_scarf.stress.factor import Missing
-from harness_meter_scarf.stress.ratio import BASELINE_YEAR, Basin, Category, Cell
+from harness_meter_scarf.stress.ratio import BASELINE_YEAR, Basin, Category, Cell, annual
 from harness_meter_scarf.water import EWIF_WORLD_L_PER_KWH, Ranged
 
 T = TypeVar("T")
@@ -188,14 +188,18 @@ def declared_basin(given: StressOptions, label: str) -> Basin | Category:
     source = f"declared: {given.source}"
     if given.category is not None:
         return Category(value=given.category, source=source, confidence="")
+    months = tuple(_cell(each) for each in given.monthly)
     baseline = _cell(given.annual)
+    if given.annual is None and given.demand:
+        baseline = annual(months, given.demand)
+        source += "; year: mean of the months weighted by their demand"
     years: dict[str, dict[int, Cell]] = {scenario: {BASELINE_YEAR: baseline} for scenario in ("bau", "opt", "pes")}
     for scenario, future in given.future.items():
         years[scenario] |= {year: _cell(each) for year, each in future.items()}
     return Basin(
         label=label,
         baseline=baseline,
-        months=tuple(_cell(each) for each in given.monthly),
+        months=months,
         years=years,
         source=source,
         licence=given.licence,

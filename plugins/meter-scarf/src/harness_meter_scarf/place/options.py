@@ -13,7 +13,7 @@ from harness.units import parse_share, parse_volume_per_kwh
 from harness_meter_scarf.months import zone
 from harness_meter_scarf.place import aware, generation, sites
 from harness_meter_scarf.place.sites import Kind
-from harness_meter_scarf.stress.ratio import BINS, Scenario, checked_raw
+from harness_meter_scarf.stress.ratio import BINS, Cell, Scenario, annual, checked_raw
 from harness_meter_scarf.water import PUE_RANGE, Ranged
 
 Source = Annotated[str, Field(min_length=1, pattern=r"\S")]
@@ -263,6 +263,8 @@ class StressOptions(Sourced):
     Attributes:
         annual: WS of the baseline year, 2019; a ratio.
         monthly: WS of January to December of the baseline years; twelve ratios, null for a missing one.
+        demand: gross demand of January to December, in any one unit: with `monthly` it gives the year where `annual`
+            does not, as WRI's mean of the months weighted by demand.
         future: WS of later years: scenario (`bau`, `opt`, `pes`), year, ratio.
         category: WRI's stress category of a province, 0 (low) to 4 (extremely high), -1 for arid with low use;
             gives an interval without a point value.
@@ -271,6 +273,7 @@ class StressOptions(Sourced):
 
     annual: RatioOption | None = None
     monthly: list[RatioOption | None] = Field(default_factory=list)
+    demand: list[NotNegative] = Field(default_factory=list)
     future: dict[Scenario, dict[int, RatioOption]] = Field(default_factory=dict)
     category: int | None = None
     simulated: bool = False
@@ -287,6 +290,11 @@ class StressOptions(Sourced):
     def _complete(self) -> StressOptions:
         if self.monthly and len(self.monthly) != 12:
             raise ValueError(f"`monthly` has {len(self.monthly)} values; accepted: 12, with null for a missing one")
+        if self.demand:
+            try:
+                annual([Cell() if each is None else Cell(each.value) for each in self.monthly], self.demand)
+            except UsageError as error:
+                raise refusal(error) from None
         ratios = self.annual is not None or bool(self.monthly) or bool(self.future)
         if ratios == (self.category is not None):
             raise ValueError("give ratios (annual, monthly, future) or a category, one of the two")
