@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from harness.errors import UsageError, did_you_mean
 from harness.options import Intensity, Options, WaterPerKwh
@@ -105,10 +105,13 @@ def _by_key(value: Any) -> Any:
     return None if value is None else value.model_dump(mode="json", exclude_defaults=True)
 
 
-_Grid = Annotated[GridFactor, BeforeValidator(_short, json_schema_input_type=float | str | GridFactor)]
-_Pue = Annotated[PueFactor, BeforeValidator(_short, json_schema_input_type=float | PueFactor)]
-_Water = Annotated[WaterFactor, BeforeValidator(_short, json_schema_input_type=float | str | WaterFactor)]
-_Text = Annotated[PlaceText, BeforeValidator(_short, json_schema_input_type=str | PlaceText)]
+_FACTOR_SCHEMA: Final = WithJsonSchema({"type": ["number", "string", "object"]})
+"""Short: the factors of places in full would make up a tenth of a suite's schema."""
+_TEXT_SCHEMA: Final = WithJsonSchema({"type": ["string", "object"]})
+_Grid = Annotated[GridFactor, BeforeValidator(_short), _FACTOR_SCHEMA]
+_Pue = Annotated[PueFactor, BeforeValidator(_short), _FACTOR_SCHEMA]
+_Water = Annotated[WaterFactor, BeforeValidator(_short), _FACTOR_SCHEMA]
+_Text = Annotated[PlaceText, BeforeValidator(_short), _TEXT_SCHEMA]
 
 
 class Place(Options):
@@ -119,10 +122,10 @@ class Place(Options):
         base: a known place whose values are taken where none is given here.
         row: what it was found as: a row of a plugin's table.
         country: ISO 3166 alpha-3 code; empty where none is known.
-        grid: carbon intensity of its electricity; gCO2e/kWh.
-        pue: PUE, energy of the facility over that of its IT equipment.
-        wue_onsite: WUE_on, water used on site; L per kWh of IT energy.
-        ewif: WUE_off, water used to generate its electricity; L/kWh.
+        grid: carbon intensity of its electricity; gCO2e/kWh, or `{value, low, high, source, licence, date, id}`.
+        pue: PUE, energy of the facility over that of its IT equipment; likewise.
+        wue_onsite: WUE_on, water used on site; L per kWh of IT energy; likewise, also with `kind: withdrawal`.
+        ewif: WUE_off, water used to generate its electricity; L/kWh; likewise.
         time_zone: IANA name of its zone, such as `America/Phoenix`.
         pfaf_id: HydroBASINS level-6 basin that it lies in, six digits in quotes.
         latitude: degrees north; of the site, for its basin.
@@ -175,7 +178,11 @@ class Place(Options):
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
-PlaceOption = Annotated[Place | None, PlainSerializer(_by_key, return_type=dict[str, Any] | None, when_used="json")]
+PlaceOption = Annotated[
+    Place | None,
+    PlainSerializer(_by_key, return_type=dict[str, Any] | None, when_used="json"),
+    WithJsonSchema({"type": ["string", "object", "null"]}),
+]
 """Type of an impact meter's option `place`: what planning resolved, as a record keeps it."""
 
 

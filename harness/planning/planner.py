@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,7 +21,7 @@ from harness.planning.faults import Place, faults, real_path
 from harness.planning.known_metrics import Known, at_most, known_of, precision, unknown_metrics
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
 from harness.planning.option_checks import checked
-from harness.planning.places import PLACE, placed, resolved
+from harness.planning.places import PLACE, placed, resolved, takes_place
 from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
 from harness.planning.suite import Case, Named, Suite, missing_variable, windows_of
 from harness.quantity import Unavailable
@@ -88,9 +87,11 @@ class _Planner:
         self.plan = Plan([], [])
         self._places: dict[str, str] = {}
         self._place: SitePlace | None = None
+        self._lost = False
         self._probed: dict[str, Sequence[Device] | Unavailable] = {}
 
     def suite(self, suite: Suite) -> None:
+        self._lost = False
         self._place = self._resolved(suite)
         known: list[Known] = []
         for number, case in enumerate(suite.cases):
@@ -110,13 +111,17 @@ class _Planner:
 
     def _resolved(self, suite: Suite) -> SitePlace | None:
         """The suite's place; None where it names none, or an unset variable."""
-        try:
-            known = suite.place is not None and not (isinstance(suite.place, str) and unset(suite.place))
-            return resolved(suite.place, self.registry) if known else None
-        except UsageError as error:
-            said = suite.document.error((PLACE,), error.message, accepted=error.accepted, hint=error.hint)
-            self.errors.append(said)
+        if suite.place is None or (isinstance(suite.place, str) and unset(suite.place)):
             return None
+        try:
+            return resolved(suite.place, self.registry)
+        except UsageError as error:
+            self._refuse(suite, (PLACE,), error)
+            self._lost = True
+            return None
+
+    def _refuse(self, suite: Suite, path: Keys, error: UsageError) -> None:
+        self.errors.append(suite.document.error(path, error.message, accepted=error.accepted, hint=error.hint))
 
     # What the points of a case share
 
@@ -179,7 +184,7 @@ class _Planner:
         try:
             return self.registry.get(kind, name)
         except UsageError as error:
-            self.errors.append(suite.document.error(path, error.message, accepted=error.accepted, hint=error.hint))
+            self._refuse(suite, path, error)
             return None
 
     def _choice(self, suite: Suite, path: Keys, kind: str, named: Named) -> Choice:
@@ -191,12 +196,13 @@ class _Planner:
         base = (*path, *named.keys)
         inner = suite.document.at(base)
         place: Place = lambda loc: base + real_path(inner, loc)  # noqa: E731 - a name for its type
+        raw: Mapping[str, Any] = named.options
         try:
-            raw = placed(named.options, offer.spec, self._place, self.registry) if kind == "meter" else named.options
+            raw = placed(raw, offer.spec, self._place, self.registry)
         except UsageError as error:
-            said = suite.document.error((*base, PLACE), error.message, accepted=error.accepted, hint=error.hint)
-            self.errors.append(said)
-            return Choice(named.name, dict(named.options))
+            self._refuse(suite, (*base, PLACE), error)
+        if takes_place(offer.spec) and (self._lost or raw is named.options):  # told once, and not as what it lacks
+            return Choice(named.name, dict(raw))
         options = self._validated(suite, offer.spec.options, str(offer.plugin), raw, place)
         return Choice(named.name, options if options is not None else dict(named.options))
 
@@ -320,7 +326,7 @@ class _Planner:
             options = self._checked(setting, raw, place)
             if options is None:
                 return
-        shown = ", ".join(f"{key}={_shown(value)}" for key, value in combination.values.items())
+        shown = ", ".join(f"{key}={matrix.shown(value)}" for key, value in combination.values.items())
         label = f"{setting.point.label} · {shown}" if shown else setting.point.label
         point = dataclasses.replace(
             setting.point, id=identity_of, label=label, options=options, matrix=combination.values
@@ -380,7 +386,7 @@ class _Planner:
 
 def unset(text: str) -> bool:
     """Whether a text still asks for an environment variable."""
-    return next(unset_in(text), None) is not None
+    return any(unset_in(text))
 
 
 def _no_factory(_options: object) -> Any:
@@ -389,8 +395,3 @@ def _no_factory(_options: object) -> Any:
 
 def _unit(unit: FunctionalUnit) -> dict[str, Any]:
     return {"sum": unit.sum, "where": {each.column: f"{each.comparison} {each.limit!r}" for each in unit.where}}
-
-
-def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

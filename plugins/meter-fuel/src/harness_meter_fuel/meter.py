@@ -13,6 +13,7 @@ from harness.quantity import Amount, Method, Unavailable, Undefined, Value, tota
 from harness.units import kwh
 from harness_meter_fuel import codecarbon_tables, embodied
 from harness_meter_fuel.carbon import checked_duration_s, operational_g
+from harness_meter_fuel.charging import NodeHosts, extrapolated, range_beside, reserved
 from harness_meter_fuel.grid import Grid
 from harness_meter_fuel.inventory import Bill, Hosts, Inventory, bill, hosts, nodes_of, take
 from harness_meter_fuel.options import FuelOptions
@@ -44,36 +45,6 @@ def scope_kind(scope: str) -> str:
     """`gpu` of `n0/gpu:<uuid>`, `cpu` of `n0/cpu-package:0`, `dram`, `host`, `module`."""
     register = scope.partition("/")[2].partition(":")[0]
     return "cpu" if register.startswith("cpu") else register
-
-
-@dataclass(frozen=True, slots=True)
-class _NodeHosts:
-    """How many times the energy of a node's processors and memory counts, and what a reader must know."""
-
-    each: float
-    by_node: Mapping[str, float] = field(default_factory=dict)
-    flags: tuple[str, ...] = ()
-
-    def of(self, scope: str) -> float:
-        """For the node that a scope belongs to."""
-        return self.by_node.get(scope.partition("/")[0], self.each)
-
-
-def _extrapolated(what: str, times: float) -> str:
-    return f"energy of processors and memory of {what} counted {times:g} times: its GPUs need so many hosts"
-
-
-def reserved(costed: Costed) -> dict[str, float]:
-    """Device -> seconds it was reserved, where the work says so; the longest of its roles.
-
-    A partition is looked up by its parent, which is charged in its place.
-    """
-    parents = {device.uuid: device.parent or device.uuid for device in costed.devices}
-    found: dict[str, float] = {}
-    for use in costed.uses:
-        name = parents.get(use.device, use.device)
-        found[name] = max(found.get(name, 0.0), use.reserved_s)
-    return found
 
 
 def _reason(value: Unavailable | Undefined) -> str:
@@ -235,7 +206,7 @@ class FuelMeter(ImpactMeter):
                     grid_high_g_per_kwh=high,
                 )
             )
-        flags += [*shares.flags, *_range_beside(grams, ends)]
+        flags += [*shares.flags, *range_beside(grams, ends)]
         return _Part(total(grams), (grid.factor, pue_factor, share_factor), tuple(flags))
 
     def _charges(self, scope: str) -> bool:
@@ -275,27 +246,27 @@ class FuelMeter(ImpactMeter):
             value, source = 1.0, "default: energy of the IT equipment alone"
         return value, Factor(name="pue", value=value, unit="1", source=source, id=f"pue:{value!r}:{source}")
 
-    def _energy_shares(self, costed: Costed, known: Mapping[str, Amount]) -> tuple[_NodeHosts, Factor]:
+    def _energy_shares(self, costed: Costed, known: Mapping[str, Amount]) -> tuple[NodeHosts, Factor]:
         """How many times the energy of each node's processors and memory counts."""
         parts = [name for name in known if scope_kind(name) in _HOST_PARTS]
         if self.options.fixed is not None:
             share = self.options.fixed.host_energy_share
-            return _NodeHosts(share), _share_factor("host_energy_share", share, self.options.fixed.source)
+            return NodeHosts(share), _share_factor("host_energy_share", share, self.options.fixed.source)
         accelerators = len(self._hardware(costed).inventory.accelerators)
         counted = hosts(self.options, accelerators, self.options.host_energy_share, costed.energy)
         factor = _share_factor("host_energy_share", counted.charged, counted.source)
         per_host = self.options.host.gpus
         if not accelerators or per_host is None:
-            return _NodeHosts(counted.share), _share_factor("host_energy_share", counted.share, counted.source)
+            return NodeHosts(counted.share), _share_factor("host_energy_share", counted.share, counted.source)
         nodes = nodes_of(costed.energy)
         by_node = {node: self._hosts_of(number, per_host, counted) for node, number in nodes.items() if number}
         if len(by_node) == len(nodes) and sum(nodes.values()) == accelerators:
-            flags = [_extrapolated(node, number) for node, number in by_node.items() if parts and number > 1]
-            return _NodeHosts(1.0, by_node, tuple(flags)), factor
+            flags = [extrapolated(node, number) for node, number in by_node.items() if parts and number > 1]
+            return NodeHosts(1.0, by_node, tuple(flags)), factor
         read = max(1, len({name.partition("/")[0] for name in parts}))
         each = counted.charged / read
-        flags = [_extrapolated(f"{read} hosts" if read > 1 else "one host", each)] if parts and each > 1 else []
-        return _NodeHosts(each, {}, tuple(flags)), factor
+        flags = [extrapolated(f"{read} hosts" if read > 1 else "one host", each)] if parts and each > 1 else []
+        return NodeHosts(each, {}, tuple(flags)), factor
 
     def _hosts_of(self, accelerators: int, per_host: int, counted: Hosts) -> float:
         if self.options.host.whole_hosts or self.options.host_energy_share is not None:
@@ -375,20 +346,6 @@ def _table_factor(chosen: Bill) -> Factor:
 
 def _share_factor(name: str, share: float, source: str) -> Factor:
     return Factor(name=name, value=share, unit="1", source=source, id=f"{name}:{share!r}:{source}")
-
-
-def _range_beside(grams: Sequence[Amount], ends: Sequence[tuple[float, float, float]]) -> list[str]:
-    """What the range of the intensity alone says where the energy has no bound to multiply it with.
-
-    Args:
-        grams: carbon by scope.
-        ends: ends of the intensity's range in g/kWh, and the kWh charged, for each.
-    """
-    if all(low == high for low, high, _ in ends) or not any(None in (each.low, each.high) for each in grams):
-        return []
-    low = math.fsum(end * charged for end, _, charged in ends)
-    high = math.fsum(end * charged for _, end, charged in ends)
-    return [f"carbon_operational_g by the range of the grid intensity alone: {low:.6g} to {high:.6g} g"]
 
 
 def _distinct(factors: Iterable[Factor]) -> tuple[Factor, ...]:

@@ -229,8 +229,7 @@ class FuelOptions(Options):
             `gcp/us-central1`, or a mapping; that of `place` if not given; profile `custom` needs one of the two.
         pue: PUE, energy of the facility over that of its IT equipment: a ratio from 1 to 10, or a mapping with its
             source; that of `place`, else 1, if not given. Multiplies operational carbon only.
-        place: where the work runs, as the suite's `place`, which goes here: a name, or own values; `grid` and `pue` go
-            before it.
+        place: as the suite's `place`, which goes here; `grid` and `pue` go before it.
         lifetime: LT, service life over which embodied carbon is spread: `7y` (years of 365 days), `43800h`; that of
             the embodied table if not given.
         embodied_table: table with M, the embodied carbon of devices: `fuel`, `llmcarbon`, `ecologits-0.9.1`,

@@ -76,7 +76,7 @@ class ScarfOptions(Options):
     Attributes:
         site: b, the place that the work is costed at: the id of a shipped site (`harness sites` lists them), or a
             mapping; goes before `place`, and one of the two is needed.
-        place: where the work runs, as the suite's `place`, which goes here: a name, or own values.
+        place: as the suite's `place`, which goes here.
         energy: what the energy readings cover: `it` the IT equipment, `facility` the whole facility, a wall meter
             of the hall for one.
         declared: yearly water as an operator reports it, in place of water from energy.
@@ -101,8 +101,7 @@ class ScarfOptions(Options):
         accept_conflict: whether a site's stress category is used although its sources contradict each other.
         basins: CSV file of basins that `harness scarf-aqueduct` wrote, or `made-up` for invented ones; without it
             and `stress` only the category of the site's province is known.
-        polygons: file of WRI's basins as polygons (GeoJSON, GeoPackage or shapefile), in which the basin of the place's
-            `latitude` and `longitude` is looked up.
+        polygons: GeoJSON, GeoPackage or shapefile of WRI's basins, for the one that a place's coordinates lie in.
         stress: stress of the site's basin as declared, in place of `basins`.
         aware: adds `aware_world_eq_l`, the water weighted by AWARE 2.0: `true`, or where its factor is from; none
             if not given.
