@@ -142,8 +142,12 @@ class Ranking:
 
     def _lowest(self, points: dict[str, _Cells], medians: dict[str, list[float]]) -> Iterator[str]:
         best = {point: self._best(points[point], values) for point, values in medians.items()}
-        if all(len({value for value in values if not math.isnan(value)}) == 1 for values in medians.values()):
-            yield "the same in every combination"
+        valid = [[value for value in values if not math.isnan(value)] for values in medians.values()]
+        if all(len(values) == 1 for values in valid) and len(self._factors) > 1:
+            alone = (f"{self._labels[point]} with {self._named(only)}" for point, only in best.items())
+            yield f"one value alone, nothing to rank: {', '.join(itertools.islice(alone, _SHOWN))}"
+        elif all(len(set(values)) == 1 for values in valid):
+            yield "the same in every combination" + ("" if all(map(self._whole, valid)) else " that has a value")
         elif len(medians) == 1 or len(set(best.values())) > 1:
             for point, lowest in itertools.islice(best.items(), _SHOWN):
                 yield f"{self._labels[point]}: {self._told(lowest, medians[point], points[point])}"
@@ -154,6 +158,9 @@ class Ranking:
         else:
             lowest = next(iter(best.values()))
             yield f"lowest with {self._named(lowest)} for each of {len(best)} points{_why(lowest)}"
+
+    def _whole(self, values: Sequence[float]) -> bool:
+        return len(values) == len(self._factors)
 
     @staticmethod
     def _best(cells: _Cells, values: Sequence[float]) -> tuple[int, ...]:

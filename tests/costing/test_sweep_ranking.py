@@ -124,3 +124,9 @@ def test_an_order_flips_where_both_ways_are_certain() -> None:
 
 def test_nothing_to_rank() -> None:
     assert told([NONE, NONE]) == ["nothing to rank: no record has an impact under any combination"]
+
+
+def test_a_single_value_is_not_ranked() -> None:
+    lines = told([exact(3), NONE])
+    assert "x: one value alone, nothing to rank: p0 with place=A" in lines
+    assert any("that has a value" in line for line in told([exact(3), exact(3), NONE]))

@@ -144,6 +144,7 @@ def test_a_place_gives_grid_and_pue_with_sources_and_own_options_go_before_it() 
     assert (grams(here).value, grams(here).low, grams(here).high) == pytest.approx((150, 135, 180))
     assert {f.name: f.source for f in here.factors}["pue"] == "operator"
     assert "a flag" in here.flags
+    assert not any("overhead not counted" in flag for flag in here.flags)
     assert dict(here.basis) == {"place": "dc", "country": "FRA", "pue": "1.5"}
     assert grams(apply(place=PLACE, grid=200)).value == pytest.approx(300)
     assert "place" not in apply(place=PLACE, grid=200).basis

@@ -154,7 +154,8 @@ class FuelMeter(ImpactMeter):
         if not isinstance(self._sci(summed), Amount):
             return []
         time = "" if known else "hardware counted for the window, not for all the time it was reserved"
-        overhead = "" if self.options.pue is not None else "data-centre overhead not counted (pue 1)"
+        counted = self._pue[1].source.startswith("default: ") or self.options.fixed is not None
+        overhead = "data-centre overhead not counted (pue 1)" if counted else ""
         differs = ", ".join(filter(None, (time, overhead)))
         return [f"SCI: {differs}"] if differs else []
 

@@ -203,8 +203,7 @@ class HostOptions(Options):
         gpus: accelerators in one host, used or not; `accelerators used / gpus` hosts are charged, a fraction or more
             than one; whole ones, as many as were seen, if not given.
         whole_hosts: whether hosts are charged whole, also where some of their accelerators are free.
-        ssd_gb: storage of one host, in GB; needs a row for `ssd` in the embodied table or in `embodied`; none is
-            charged if not given.
+        ssd_gb: storage of one host, in GB; needs a row for `ssd` in the embodied table or in `embodied`.
         parts: other parts of one host by name, and how many of each, such as `{chassis: 1}`; each needs a row in the
             embodied table or in `embodied`.
     """

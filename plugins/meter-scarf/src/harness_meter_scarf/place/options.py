@@ -103,8 +103,8 @@ class DeclaredVolume(DeclaredNumber):
     Attributes:
         value: litres per kWh, or a number with its unit, such as `1800 mL/kWh`; at least 0; one above 50 is refused
             with a question.
-        low: lower end of the number's own range; likewise; no range if not given.
-        high: upper end of the number's own range; likewise; no range if not given.
+        low: lower end of its own range.
+        high: upper end of its own range.
         kind: what the litres count: `consumption`, water that does not come back, or `withdrawal`, all that is
             taken; a sum of both is flagged.
     """
@@ -263,8 +263,7 @@ class StressOptions(Sourced):
     Attributes:
         annual: WS of the baseline year, 2019; a ratio.
         monthly: WS of January to December of the baseline years; twelve ratios, null for a missing one.
-        demand: gross demand of January to December, in any one unit: with `monthly` it gives the year where `annual`
-            does not, as WRI's mean of the months weighted by demand.
+        demand: gross demand of January to December, in any unit; weights `monthly` where `annual` is not given.
         future: WS of later years: scenario (`bau`, `opt`, `pes`), year, ratio.
         category: WRI's stress category of a province, 0 (low) to 4 (extremely high), -1 for arid with low use;
             gives an interval without a point value.
