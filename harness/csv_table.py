@@ -39,12 +39,11 @@ _PACKED: Final = (
     (b"\xd0\xcf\x11\xe0", "is a spreadsheet of the old Excel"),
     (b"PAR1", "is a Parquet file"),
     (b"BZh", "is compressed with bzip2"),
-    (b"\xfd7zXZ", "is compressed with xz"),
-    (b"\x28\xb5\x2f\xfd", "is compressed with zstd"),
 )
 _PLAIN: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _COMMA_DECIMAL: Final = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 _COMMA_GROUPS: Final = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?")
+_POINT_GROUP: Final = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}")
 _DOT_GROUPS: Final = re.compile(r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+,\d*")
 _SEPARATOR_LINE: Final = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 
@@ -105,8 +104,7 @@ class CsvTable:
         encoding: of the text, as Python names it.
         index: column -> place of its field, from 0.
         points: whether none of the first rows holds a decimal comma, so that `1.234` is one number.
-        sample: the first rows.
-        rows: all of them, to be gone through once.
+        sample: the first rows; `rows`: all of them, to be gone through once.
     """
 
     name: str
@@ -124,9 +122,8 @@ class CsvTable:
     def __iter__(self) -> Iterator[Row]:
         yield from self.rows
 
-    def require(self, columns: Iterable[str]) -> None:
+    def require(self, wanted: Sequence[str]) -> None:
         """Raises UsageError, with the columns found, if one is missing."""
-        wanted = tuple(columns)
         missing = [column for column in wanted if column not in self.index]
         if missing:
             raise UsageError(
@@ -146,16 +143,15 @@ class CsvTable:
             return None
         value = self._number(text, column, where)
         if value is None or not math.isfinite(value):
-            comma = (
-                ", with a decimal point: commas separate the fields" if self.separator == "," and "," in text else ""
-            )
-            accepted = f"a finite number, or empty for a missing value{comma}"
+            accepted = "a finite number, or empty for a missing value"
+            if self.separator == "," and "," in text:
+                accepted += ", with a decimal point: commas separate the fields"
             raise UsageError(f"{column} is {text!r}", where=where, accepted=accepted)
         return value
 
     def _number(self, text: str, column: str, where: str) -> float | None:
         if _PLAIN.fullmatch(text):
-            if self._decimal(column) == "comma" and re.fullmatch(r"[+-]?[1-9]\d{0,2}\.\d{3}", text):
+            if self._decimal(column) == "comma" and _POINT_GROUP.fullmatch(text):
                 raise _two_numbers(text, column, where, f"the column {column!r} has decimal commas")
             return float(text)
         if _DOT_GROUPS.fullmatch(text):
@@ -205,9 +201,7 @@ def _shows(text: str) -> Decimal:
         return "unknown" if _COMMA_GROUPS.fullmatch(text) else "comma"
     if _COMMA_GROUPS.fullmatch(text):
         return "dot" if "." in text or text.count(",") > 1 else "unknown"
-    if _PLAIN.fullmatch(text) and "." in text:
-        return "unknown" if re.fullmatch(r"[+-]?[1-9]\d{0,2}\.\d{3}", text) else "dot"
-    return "unknown"
+    return "dot" if "." in text and _PLAIN.fullmatch(text) and not _POINT_GROUP.fullmatch(text) else "unknown"
 
 
 def read(path: Path, name: str = "") -> CsvTable:
@@ -231,7 +225,7 @@ def opened(path: Path, name: str = "") -> Iterator[CsvTable]:
 
     The encoding is that of the byte order mark, else UTF-8, else UTF-16 where every other byte is 0, else Windows-1252,
     which holds Latin-1. Lines that begin with `#` are comments. A row has a field for each heading; empty fields
-    beyond them are dropped.
+    beyond them are dropped, unless they may come of a decimal comma.
 
     Args:
         path: the file.
@@ -301,14 +295,14 @@ def _table(stream: TextIO, name: str, digest: str, encoding: str) -> CsvTable:
     lines = _Lines(stream)
     first = next(lines, "")
     told = _SEPARATOR_LINE.fullmatch(first.rstrip("\n"))
-    if told:
-        first = next(lines, "")
+    first = next(lines, "") if told else first
     ahead = [first, *itertools.islice(lines, _SAMPLE)]
     if not first.strip():
         raise UsageError("is empty" if not lines.notes else "holds comments only", where=name, accepted="a CSV file")
     separator = told.group(1) if told else _separator(ahead, name)
     reader = csv.reader(itertools.chain(ahead, lines), delimiter=separator, strict=True)
     heads = [head.strip() for head in next(reader)]
+    headed = len(heads)
     while len(heads) > 1 and not heads[-1]:
         heads.pop()
     columns = tuple(head or f"column {place}" for place, head in enumerate(heads, start=1))
@@ -317,10 +311,9 @@ def _table(stream: TextIO, name: str, digest: str, encoding: str) -> CsvTable:
         raise UsageError(f"column {', '.join(repeated)} appears twice", where=name, accepted="each heading once")
     index = {column: place for place, column in enumerate(columns)}
     table = CsvTable(name, columns, lines.notes, digest, separator, encoding, index)
-    rows = _rows(reader, table, lines)
+    rows = _rows(reader, table, lines, headed)
     table.sample = tuple(itertools.islice(rows, _SAMPLE))
-    fields = (each.strip() for row in table.sample for each in row.fields if "," in each)
-    table.points = all(_shows(each) != "comma" for each in fields)
+    table.points = all(_shows(each.strip()) != "comma" for row in table.sample for each in row.fields if "," in each)
     table.rows = itertools.chain(table.sample, rows)
     return table
 
@@ -368,7 +361,7 @@ def _separator(lines: Sequence[str], name: str) -> str:
         count = max((place for place, head in enumerate(rows[0], start=1) if head.strip()), default=1)
         if count > 1:
             partly[separator] = count
-            if all(_fits(row, count) for row in rows[1:50]):
+            if all(_fits(row, count, len(rows[0])) for row in rows[1:50]):
                 whole[separator] = count
     if len(whole) > 1 and len(set(whole.values())) == 1:
         both = " and ".join(_SEPARATORS[each] for each in whole)
@@ -377,16 +370,23 @@ def _separator(lines: Sequence[str], name: str) -> str:
     return max(fitting, key=lambda each: fitting[each]) if fitting else ","
 
 
-def _fits(fields: list[str], count: int) -> bool:
-    return len(fields) >= count and not any(each.strip() for each in fields[count:])
+def _fits(fields: list[str], count: int, headed: int) -> bool:
+    """Whether a row has its fields, with nothing but empty ones beyond; of `headed` headings, empty ones included.
+
+    One field more than that may be a decimal comma before an empty last field: then no two may look like its halves.
+    """
+    if len(fields) < count or any(each.strip() for each in fields[count:]):
+        return False
+    pairs = itertools.pairwise(fields)
+    return len(fields) <= headed or not any(_PLAIN.fullmatch(one) and two.isdigit() for one, two in pairs)
 
 
-def _rows(reader: Iterator[list[str]], table: CsvTable, lines: _Lines) -> Iterator[Row]:
+def _rows(reader: Iterator[list[str]], table: CsvTable, lines: _Lines, headed: int) -> Iterator[Row]:
     count = len(table.columns)
     try:
         for fields in reader:
             line = lines.numbers[int(getattr(reader, "line_num", 1)) - 1]
-            if len(fields) != count and not _fits(fields, count):
+            if len(fields) != count and not _fits(fields, count, headed):
                 raise UsageError(
                     f"row has {len(fields)} fields",
                     where=f"{table.name}:{line}",

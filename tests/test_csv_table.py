@@ -77,7 +77,7 @@ def test_a_number_is_read_as_it_was_meant_or_refused(
     english = f"{whole:,}.{cents:02d}"
     shown = {
         "en": english,
-        "de": english.translate(str.maketrans({",": ".", ".": ","})),
+        "de": english.translate(str.maketrans(",.", ".,")),
         "plain": f"{whole}.{cents:02d}",
     }[style]
     path = written(tmp_path_factory.mktemp("meant"), f'zone{separator}value\nES{separator}"{shown}"\n')
@@ -148,6 +148,31 @@ def test_headings_without_a_name_and_fields_beyond_them(tmp_path: Path) -> None:
     table = csv_table.read(written(tmp_path, ",type,,total\n0,a1,,1022.21\n1,a2,,5,\n"))
     assert table.columns == ("column 1", "type", "column 3", "total")
     assert [row.number("total") for row in table] == [1022.21, 5]
+
+
+def test_a_decimal_comma_is_not_hidden_by_an_empty_last_field(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r":2: row has 4 fields; accepted: 3 fields"):
+        csv_table.read(written(tmp_path, "zone,value,note\nES,103,42,\nFR,1,x\n"))
+    table = csv_table.read(written(tmp_path, "zone,value,source\nES,0.5,EPA\nFI,0.077,EEA,\n"))
+    assert [row.number("value") for row in table] == [0.5, 0.077]
+    table = csv_table.read(written(tmp_path, "x,y,\n1,2,\n3,4,\n"))
+    assert [(row.number("x"), row.number("y")) for row in table] == [(1, 2), (3, 4)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(["", "1", "2.5", "x"]), min_size=2, max_size=5), st.data())
+def test_one_decimal_comma_anywhere_never_changes_a_number_in_silence(
+    tmp_path_factory: pytest.TempPathFactory, fields: list[str], data: st.DataObject
+) -> None:
+    numeric = [place for place, each in enumerate(fields) if each == "2.5"]
+    if not numeric:
+        return
+    broken = [*fields]
+    broken[data.draw(st.sampled_from(numeric))] = "2,5"
+    head = ",".join(f"c{place}" for place in range(len(fields)))
+    path = written(tmp_path_factory.mktemp("one"), f"{head}\n{','.join(broken)}\n{','.join(fields)}\n")
+    with pytest.raises(UsageError, match=r":2: row has"):
+        csv_table.read(path)
 
 
 def test_excels_separator_line(tmp_path: Path) -> None:

@@ -292,6 +292,20 @@ def test_eia_930_ends_of_hours_thousands_and_adjusted_numbers(write: Write) -> N
         found(path)
 
 
+def test_eia_930_counts_a_total_and_its_parts_once(write: Write) -> None:
+    sources = (
+        "Natural Gas",
+        "Solar",
+        "Solar without Integrated Battery Storage",
+        "Solar witho Integrated Battery Storage",
+    )
+    heads = [f"Net Generation (MW) from {source}" for source in sources[:3]]
+    heads.append(f"Net Generation (MW) from {sources[3]} (Adjusted)")
+    rows = ("A,x,1,x,01/01/2024 1:00:00 AM,1,100,100,100,100", "A,x,2,x,01/01/2024 2:00:00 AM,1,100,,100,300")
+    read = found(write("\n".join((",".join((EIA, *heads)), *rows))))
+    assert [each.g_per_kwh for each in read.intervals] == pytest.approx([(490 + 48) / 2, (490 + 3 * 48) / 4])
+
+
 def test_eia_930_json(write: Write) -> None:
     data = [
         {

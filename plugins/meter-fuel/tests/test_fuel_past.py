@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from harness_meter_fuel.commands.grid import chosen, described
 from harness_meter_fuel.files import load
+from harness_meter_fuel.files.found import Choice, Found
 from harness_meter_fuel.grid import resolve
 from harness_meter_fuel.meter import FuelMeter
 from harness_meter_fuel.options import FuelOptions
@@ -118,6 +119,21 @@ def test_the_record_flags_a_past_time(tmp_path: Path) -> None:
         FuelMeter(refused).apply(costed(at("2026-12-01T02:00")))
 
 
+def test_the_pue_beside_an_intensity_is_charged_and_named_unless_the_suite_has_its_own(tmp_path: Path) -> None:
+    head = "year,cloud-provider,cloud-region,power-usage-effectiveness,grid-carbon-intensity-average-consumption-annual"
+    path = tmp_path / "regions.csv"
+    path.write_text(f"{head}\n2024,Amazon Web Services,eu-west-1,1.25,400\n", encoding="utf-8")
+    for own, pue in (({}, 1.25), ({"pue": 1.5}, 1.5)):
+        options = FuelOptions.model_validate({"grid": {"file": str(path), "zone": "eu-west-1"}, **own})
+        impact = FuelMeter(options).apply(costed(at("2026-12-01")))
+        value = impact.readings["carbon_operational_g"]
+        assert isinstance(value, Amount)
+        assert value.value == pytest.approx(400 * pue)
+        factor = next(each for each in impact.factors if each.name == "pue")
+        assert factor.value == pue
+        assert ("Green Software Foundation" in factor.source) == (not own)
+
+
 def test_an_unquoted_time_of_yaml_is_a_start(tmp_path: Path) -> None:
     path = year(tmp_path / "es.csv", days=2)
     for start in ("2023-01-02T03:00", datetime.fromisoformat("2023-01-02T03:00")):
@@ -129,9 +145,15 @@ def test_an_unquoted_time_of_yaml_is_a_start(tmp_path: Path) -> None:
 
 
 def test_a_file_is_parsed_once_for_many_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, calls = year(tmp_path / "es.csv", days=40), []
+    path = year(tmp_path / "es.csv", days=40)
+    calls: list[Path] = []
     real = load._read
-    monkeypatch.setattr(load, "_read", lambda *each: calls.append(each) or real(*each))
+
+    def counted(path: Path, choice: Choice) -> tuple[Found, str]:
+        calls.append(path)
+        return real(path, choice)
+
+    monkeypatch.setattr(load, "_read", counted)
     for n in range(50):
         meter = FuelMeter(FuelOptions.model_validate({"grid": {"file": str(path)}}))
         meter.apply(costed(at("2026-01-01") + 3600 * n))

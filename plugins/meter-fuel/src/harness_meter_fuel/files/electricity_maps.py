@@ -14,8 +14,8 @@ _NAME: Final = "Electricity Maps"
 _LICENCE: Final = "Electricity Maps' terms; its free data sets ODbL"
 _DIRECT: Final = ("carbonintensitygco2eqkwhdirect",)
 _LIFE_CYCLE: Final = ("carbonintensitygco2eqkwhlca", "carbonintensitygco2eqkwhlifecycle", "carbonintensityavg")
-_TIME: Final = ("datetimeutc", "datetime")
-_ZONE: Final = ("zoneid", "zonename", "country")
+_TIME: Final = ("datetimeutc", "datetime", "timestamp")
+_ZONE: Final = ("zoneid", "zonename", "country", "zone")
 
 
 def _fits(table: CsvTable) -> bool:

@@ -242,20 +242,34 @@ def _load_long(table: CsvTable, choice: Choice) -> Found:
 
 
 def _eia_columns(table: CsvTable) -> dict[str, str]:
-    """Column -> source: adjusted numbers where there are any, and totals rather than their parts."""
+    """Column -> source; adjusted numbers where there are any."""
     plainly: dict[str, str] = {}
     adjusted: dict[str, str] = {}
     for column in table.columns:
         match = _EIA_COLUMN.fullmatch(column)
         if match and match.group(2) != "Imputed":
-            (adjusted if match.group(2) else plainly)[match.group(1)] = column
-    chosen = {**plainly, **adjusted}
-    for whole in ("Solar", "Wind"):
-        if whole in chosen:
-            chosen = {name: column for name, column in chosen.items() if not name.startswith(f"{whole} with")}
-    if "Hydropower and Pumped Storage" in chosen:
-        chosen.pop("Hydropower Excluding Pumped Storage", None)
-    return {column: name for name, column in chosen.items()}
+            source = match.group(1).replace(
+                " witho Integrated", " without Integrated"
+            )  # as some of EIA's files have it
+            (adjusted if match.group(2) else plainly)[source] = column
+    return {column: source for source, column in {**plainly, **adjusted}.items()}
+
+
+_PARTS: Final = {
+    "Solar": ("Solar without Integrated Battery Storage", "Solar with Integrated Battery Storage"),
+    "Wind": ("Wind without Integrated Battery Storage", "Wind with Integrated Battery Storage"),
+    "Hydropower and Pumped Storage": ("Hydropower Excluding Pumped Storage",),
+}
+
+
+def _eia_mix(row: Row, columns: Mapping[str, str]) -> dict[str, float | None]:
+    """Source -> MW; of a total and its parts those that the row has, the total where it has both."""
+    mix = {source: row.number(column) for column, source in columns.items()}
+    for whole, parts in _PARTS.items():
+        if whole in mix and any(part in mix for part in parts):
+            for source in (whole,) if mix[whole] is None else parts:
+                mix.pop(source, None)
+    return mix
 
 
 def _load_eia(table: CsvTable, choice: Choice) -> Found:
@@ -273,8 +287,8 @@ def _load_eia(table: CsvTable, choice: Choice) -> Found:
             continue
         hours = zones.setdefault(zone, Hours())
         hours.row(end_s - HOUR_S, end_s)
-        for column, source in columns.items():
-            hours.add(end_s - HOUR_S, end_s, source, row.number(column))
+        for source, megawatts in _eia_mix(row, columns).items():
+            hours.add(end_s - HOUR_S, end_s, source, megawatts)
     zone = chosen_zone(choice.zone, {each: each for each in zones}, table.name, "balancing authority")
     return zones[zone].found(f"{_EIA} CSV", zone, table.name, ())
 
