@@ -66,6 +66,7 @@ class FuelMeter(ImpactMeter):
         self.options = options
         self._known: dict[tuple[object, ...], _Hardware] = {}
         self._latest: tuple[Costed, _Hardware] | None = None
+        self._shared: tuple[_Hardware, tuple[str, ...], tuple[NodeHosts, Factor]] | None = None
 
     @cached_property
     def _grid(self) -> Grid | Unavailable:
@@ -169,7 +170,7 @@ class FuelMeter(ImpactMeter):
         charged = {name: value for name, value in costed.energy.items() if self._charges(name)}
         known = {name: value for name, value in charged.items() if isinstance(value, Amount)}
         missing = {name: value for name, value in charged.items() if not isinstance(value, Amount)}
-        shares, share_factor = self._energy_shares(costed, known)
+        shares, share_factor = self._shares_of(costed, known)
         left = [name for name in costed.energy if name not in charged]
         flags = [*grid.flags, *(f"not charged: {name}, not among the scopes asked for" for name in left)]
         flags += [*(f"incomplete: no energy of {name} ({_reason(missing[name])})" for name in missing)]
@@ -246,6 +247,13 @@ class FuelMeter(ImpactMeter):
         else:
             value, source = 1.0, "default: energy of the IT equipment alone"
         return value, Factor(name="pue", value=value, unit="1", source=source, id=f"pue:{value!r}:{source}")
+
+    def _shares_of(self, costed: Costed, known: Mapping[str, Amount]) -> tuple[NodeHosts, Factor]:
+        """The energy shares, which windows of the same hardware and scopes have in common."""
+        hardware, names = self._hardware(costed), (*costed.energy, "", *known)
+        if self._shared is None or self._shared[0] is not hardware or self._shared[1] != names:
+            self._shared = (hardware, names, self._energy_shares(costed, known))
+        return self._shared[2]
 
     def _energy_shares(self, costed: Costed, known: Mapping[str, Amount]) -> tuple[NodeHosts, Factor]:
         """How many times the energy of each node's processors and memory counts."""
