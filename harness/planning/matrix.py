@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,9 +85,3 @@ def place_of(document: Document, number: int, case: Case, combination: Combinati
         return head + real_path(document.at(head), loc[1:])
 
     return place
-
-
-def shown(value: object) -> str:
-    """A value of a combination for people, cut where it is long."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

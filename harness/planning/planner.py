@@ -12,13 +12,13 @@ from pydantic import BaseModel, ValidationError
 from harness.backend import Device
 from harness.discovery.registry import Offer, Registry
 from harness.errors import PluginError, UsageError, did_you_mean
-from harness.functional_unit import FunctionalUnit
 from harness.impact import ImpactMeterSpec
 from harness.meter import MeterSpec
 from harness.place import Place as SitePlace
 from harness.planning import matrix
 from harness.planning.faults import Place, faults, real_path
-from harness.planning.known_metrics import Known, at_most, known_of, precision, unknown_metrics
+from harness.planning.known_metrics import Known, at_most, known_of, precision, unit_as_written, unknown_metrics
+from harness.planning.labels import shown, told_apart
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
 from harness.planning.option_checks import checked
 from harness.planning.places import PLACE, placed, resolved, takes_place
@@ -58,7 +58,14 @@ def expand(suites: Sequence[Suite], registry: Registry, probes: Probes | None = 
         planner.suite(suite)
     if planner.errors:
         raise_all(planner.errors)
-    return planner.plan
+    return _told_apart(planner.plan)
+
+
+def _told_apart(plan: Plan) -> Plan:
+    apart = iter(told_apart([*plan.points, *(each.point for each in plan.skipped)]))
+    return Plan(
+        [next(apart) for _ in plan.points], [dataclasses.replace(each, point=next(apart)) for each in plan.skipped]
+    )
 
 
 @dataclass(slots=True)
@@ -260,7 +267,7 @@ class _Planner:
         scored = [column for each in scorers if each.name in offers for column in offers[each.name].spec.columns]
         known = {column.name for column in (*COMMON_COLUMNS, *spec.columns, *scored)}
         if not case.functional_units:
-            units = {name: _unit(unit) for name, unit in spec.functional_units.items()}
+            units = {name: unit_as_written(unit) for name, unit in spec.functional_units.items()}
             return {name: unit for name, unit in units.items() if {unit["sum"], *unit["where"]} <= known | {"items"}}
         for name, unit in case.functional_units.items():
             path = (*at, "functional_units", name)
@@ -326,8 +333,8 @@ class _Planner:
             options = self._checked(setting, raw, place)
             if options is None:
                 return
-        shown = ", ".join(f"{key}={matrix.shown(value)}" for key, value in combination.values.items())
-        label = f"{setting.point.label} · {shown}" if shown else setting.point.label
+        varied = ", ".join(f"{key}={shown(value)}" for key, value in combination.values.items())
+        label = f"{setting.point.label} · {varied}" if varied else setting.point.label
         point = dataclasses.replace(
             setting.point, id=identity_of, label=label, options=options, matrix=combination.values
         )
@@ -391,7 +398,3 @@ def unset(text: str) -> bool:
 
 def _no_factory(_options: object) -> Any:
     raise AssertionError("a stand-in for an unset name is never made")
-
-
-def _unit(unit: FunctionalUnit) -> dict[str, Any]:
-    return {"sum": unit.sum, "where": {each.column: f"{each.comparison} {each.limit!r}" for each in unit.where}}
