@@ -25,6 +25,7 @@ from harness.executor import ExecutorSpec
 from harness.hookspecs import PROJECT_NAME, CommandSpec
 from harness.impact import ImpactMeterSpec
 from harness.meter import MeterSpec
+from harness.place import PlaceSpec
 from harness.scorer import ScorerSpec
 from harness.workload import WorkloadSpec
 
@@ -34,6 +35,7 @@ KINDS: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
     "meter": ("harness_meters", (MeterSpec, ImpactMeterSpec)),
     "executor": ("harness_executors", (ExecutorSpec,)),
     "scorer": ("harness_scorers", (ScorerSpec,)),
+    "place": ("harness_places", (PlaceSpec,)),
     "command": ("harness_commands", (CommandSpec,)),
 }
 """Kind of plugin spec -> the hook that yields it, and the types it may yield."""
@@ -205,6 +207,11 @@ class Registry:
     def scorers(self) -> dict[str, Offer]:
         """Every `ScorerSpec` by name."""
         return self.offers("scorer")
+
+    @property
+    def places(self) -> dict[str, Offer]:
+        """Every `PlaceSpec` by name."""
+        return self.offers("place")
 
     @property
     def commands(self) -> dict[str, Offer]:
