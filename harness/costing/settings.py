@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from harness.costing.impacts import Applied, in_order
-from harness.discovery.registry import Registry
+from harness.discovery.registry import OF, Registry
 from harness.errors import PluginError, UsageError, did_you_mean
 from harness.impact import ImpactMeterSpec
 from harness.planning.faults import refusals
@@ -49,7 +49,9 @@ def shown(value: object) -> str:
 def _parsed(flag: str, text: str) -> Setting:
     where = f"{flag} {text}"
     key, equals, right = text.partition("=")
-    meter, *path = key.strip().split(".")
+    whose, of, rest = key.strip().rpartition(OF)  # a distribution's name may have dots
+    first, *path = rest.split(".")
+    meter = f"{whose}{of}{first}" if first else ""
     if not (equals and meter and path and all(path)):
         raise UsageError(
             f"{text!r} does not set an option", where=where, accepted="METER.OPTION=VALUE, such as fuel.grid=FRA"
@@ -152,7 +154,7 @@ class Combinations:
 
     def choices(self, impacts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Meters and options of the first combination, as validated: what a plan says of them."""
-        return [{"name": each.spec.name, "options": dict(each.options)} for each in self.of(impacts)[0]]
+        return [{"name": each.name, "options": dict(each.options)} for each in self.of(impacts)[0]]
 
     def _spec(self, name: str) -> ImpactMeterSpec:
         spec = self._registry.get("meter", name).spec
@@ -200,4 +202,4 @@ class Combinations:
             raise PluginError(
                 f"the options of {name!r} failed: {type(error).__name__}: {error}", where=plugin
             ) from error
-        return Applied(spec, dumped, spec.factory(valid))
+        return Applied(spec, dumped, spec.factory(valid), name)

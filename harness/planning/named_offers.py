@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.backend import BackendSpec
 from harness.discovery.registry import Registry, load_plugins
+from harness.errors import HarnessError
 from harness.hookspecs import PROJECT_NAME
 from harness.meter import MeterSpec
 from harness.planning.point import Choice, Point, canonical
@@ -47,8 +48,7 @@ def offers_of(point: Point, registry: Registry) -> Offers:
     """The plugin specs that a point needs.
 
     Raises:
-        UsageError: no plugin has one.
-        PluginError: several plugins define one.
+        UsageError: no plugin has one, or several have and the suite does not say whose is meant.
     """
     asked = [("workload", point.workload), ("backend", point.backend.name)]
     asked += [("meter", choice.name) for choice in point.meters] + [("scorer", choice.name) for choice in point.scorers]
@@ -121,7 +121,14 @@ def load_named(job: Mapping[str, Any]) -> Registry:
 
 
 def _missing(offers: Iterable[NamedOffer], registry: Registry) -> list[NamedOffer]:
-    return [each for each in offers if each.name not in registry.offers(each.kind)]
+    return [each for each in offers if not _has(registry, each)]
+
+
+def _has(registry: Registry, asked: NamedOffer) -> bool:
+    try:
+        return registry.find(asked.kind, asked.name) is not None
+    except HarnessError:  # it has several
+        return True
 
 
 def _entry_points(distribution: str, plugin: str) -> Iterable[metadata.EntryPoint]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
 from harness.backend import Device
-from harness.discovery.registry import Offer, Registry
-from harness.errors import PluginError, UsageError, did_you_mean
+from harness.discovery.registry import Offer, Registry, bare
+from harness.errors import HarnessError, PluginError, UsageError, did_you_mean
 from harness.functional_unit import FunctionalUnit
 from harness.impact import ImpactMeterSpec
 from harness.meter import MeterSpec
@@ -114,7 +115,7 @@ class _Planner:
         spec = offer.spec if offer else WorkloadSpec(name=case.workload, summary="", factory=_no_factory)
         own = at if case.backend is not None else ()
         backend = self._choice(suite, (*own, "backend"), "backend", case.backend or suite.backend)
-        if spec.backends and backend.name not in spec.backends and not unset(backend.name):
+        if spec.backends and bare(backend.name) not in spec.backends and not unset(backend.name):
             message = f"the workload {spec.name!r} does not run on the backend {backend.name!r}"
             self._fault(suite, (*own, "backend"), message, set(spec.backends))
         own = at if case.meters is not None else ()
@@ -183,7 +184,7 @@ class _Planner:
     def _listed(self, suite: Suite, path: Keys, kind: str, named: Sequence[Named]) -> tuple[Choice, ...]:
         first: dict[str, int] = {}
         for number, each in enumerate(named):
-            if first.setdefault(each.name, number) != number:
+            if first.setdefault(self._meant(kind, each.name), number) != number:
                 message = f"the {kind} {each.name!r} is listed twice"
                 self.errors.append(suite.document.error((*path, number), message, accepted="each once"))
         return tuple(
@@ -197,8 +198,7 @@ class _Planner:
             if each.name == AUTO and each.options:
                 self.errors.append(suite.document.error((*path, number), "'auto' takes no options"))
         listed = self._listed(suite, path, "meter", named)
-        offers = self.registry.meters
-        impacts = [offers[each.name].spec for each in listed if each.name in offers]
+        impacts = [offer.spec for offer in self._known("meter", listed)]
         needy = [isinstance(spec, ImpactMeterSpec) or spec.cross_check for spec in impacts]
         if listed and len(needy) == len(listed) and all(needy):
             listed = (Choice(AUTO), *listed)
@@ -208,16 +208,36 @@ class _Planner:
             self.errors.append(suite.document.error(path, error.message, hint=error.hint))
         chosen: list[Choice] = []
         for choice in listed:
-            chosen.extend(self._auto({one.name for one in listed}) if choice.name == AUTO else [choice])
+            if choice.name != AUTO:
+                chosen.append(choice)
+                continue
+            try:
+                chosen.extend(self._auto({bare(one.name) for one in listed}))
+            except UsageError as error:
+                self.errors.append(suite.document.error(path, error.message, accepted=error.accepted))
         return tuple(chosen)
+
+    def _known(self, kind: str, choices: Sequence[Choice]) -> list[Offer]:
+        """The plugin specs that are meant; what is wrong with the others was said."""
+        found = []
+        for choice in choices:
+            with suppress(HarnessError):
+                found.append(self.registry.find(kind, choice.name))
+        return [offer for offer in found if offer is not None]
+
+    def _meant(self, kind: str, name: str) -> str:
+        """The same for every spelling of one plugin spec."""
+        (offer,) = self._known(kind, [Choice(name)]) or (None,)
+        return name if offer is None else f"{offer.plugin.distribution}:{offer.spec.name}"
 
     def _auto(self, named: set[str]) -> list[Choice]:
         for conflict in self.registry.conflicts:
-            if conflict.kind == "meter" and any(getattr(offer.spec, "auto", False) for offer in conflict.offers):
-                self.registry.get("meter", conflict.name)
+            auto = any(getattr(offer.spec, "auto", False) for offer in conflict.offers)
+            if conflict.kind == "meter" and auto and conflict.name not in named:
+                raise conflict.error()
         choices = []
         for name, offer in self.registry.meters.items():
-            if isinstance(offer.spec, MeterSpec) and offer.spec.auto and name not in named:
+            if isinstance(offer.spec, MeterSpec) and offer.spec.auto and bare(name) not in named:
                 try:
                     options = offer.spec.options().model_dump(mode="json", by_alias=True)
                 except Exception as error:
@@ -230,8 +250,7 @@ class _Planner:
         self, suite: Suite, at: Keys, case: Case, spec: WorkloadSpec, scorers: Sequence[Choice]
     ) -> dict[str, dict[str, Any]]:
         """The case's functional units, or those of the workload whose columns are filled here."""
-        offers = self.registry.scorers
-        scored = [column for each in scorers if each.name in offers for column in offers[each.name].spec.columns]
+        scored = [column for offer in self._known("scorer", scorers) for column in offer.spec.columns]
         known = {column.name for column in (*COMMON_COLUMNS, *spec.columns, *scored)}
         if not case.functional_units:
             units = {name: _unit(unit) for name, unit in spec.functional_units.items()}
