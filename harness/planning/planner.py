@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,14 +12,14 @@ from pydantic import BaseModel, ValidationError
 
 from harness.backend import Device
 from harness.discovery.registry import Offer, Registry, bare
-from harness.errors import HarnessError, PluginError, UsageError, did_you_mean
+from harness.errors import PluginError, UsageError, did_you_mean
 from harness.functional_unit import FunctionalUnit
 from harness.impact import ImpactMeterSpec
-from harness.meter import MeterSpec
 from harness.planning import matrix
 from harness.planning.faults import Place, faults, real_path
 from harness.planning.known_metrics import Known, at_most, known_of, precision, unknown_metrics
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
+from harness.planning.named_offers import automatic, known_offers, meant
 from harness.planning.option_checks import checked
 from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
 from harness.planning.suite import Case, Named, Suite, missing_variable, windows_of
@@ -184,7 +183,7 @@ class _Planner:
     def _listed(self, suite: Suite, path: Keys, kind: str, named: Sequence[Named]) -> tuple[Choice, ...]:
         first: dict[str, int] = {}
         for number, each in enumerate(named):
-            if first.setdefault(self._meant(kind, each.name), number) != number:
+            if first.setdefault(meant(self.registry, kind, each.name), number) != number:
                 message = f"the {kind} {each.name!r} is listed twice"
                 self.errors.append(suite.document.error((*path, number), message, accepted="each once"))
         return tuple(
@@ -198,7 +197,7 @@ class _Planner:
             if each.name == AUTO and each.options:
                 self.errors.append(suite.document.error((*path, number), "'auto' takes no options"))
         listed = self._listed(suite, path, "meter", named)
-        impacts = [offer.spec for offer in self._known("meter", listed)]
+        impacts = [offer.spec for offer in known_offers(self.registry, "meter", listed)]
         needy = [isinstance(spec, ImpactMeterSpec) or spec.cross_check for spec in impacts]
         if listed and len(needy) == len(listed) and all(needy):
             listed = (Choice(AUTO), *listed)
@@ -212,45 +211,16 @@ class _Planner:
                 chosen.append(choice)
                 continue
             try:
-                chosen.extend(self._auto({bare(one.name) for one in listed}))
+                chosen.extend(automatic(self.registry, {bare(one.name) for one in listed}))
             except UsageError as error:
                 self.errors.append(suite.document.error(path, error.message, accepted=error.accepted))
         return tuple(chosen)
-
-    def _known(self, kind: str, choices: Sequence[Choice]) -> list[Offer]:
-        """The plugin specs that are meant; what is wrong with the others was said."""
-        found = []
-        for choice in choices:
-            with suppress(HarnessError):
-                found.append(self.registry.find(kind, choice.name))
-        return [offer for offer in found if offer is not None]
-
-    def _meant(self, kind: str, name: str) -> str:
-        """The same for every spelling of one plugin spec."""
-        (offer,) = self._known(kind, [Choice(name)]) or (None,)
-        return name if offer is None else f"{offer.plugin.distribution}:{offer.spec.name}"
-
-    def _auto(self, named: set[str]) -> list[Choice]:
-        for conflict in self.registry.conflicts:
-            auto = any(getattr(offer.spec, "auto", False) for offer in conflict.offers)
-            if conflict.kind == "meter" and auto and conflict.name not in named:
-                raise conflict.error()
-        choices = []
-        for name, offer in self.registry.meters.items():
-            if isinstance(offer.spec, MeterSpec) and offer.spec.auto and bare(name) not in named:
-                try:
-                    options = offer.spec.options().model_dump(mode="json", by_alias=True)
-                except Exception as error:
-                    message = f"'auto' tries the meter {name!r}, which needs options: {error}"
-                    raise PluginError(message, where=str(offer.plugin)) from error
-                choices.append(Choice(name, options, auto=True))
-        return choices
 
     def _units(
         self, suite: Suite, at: Keys, case: Case, spec: WorkloadSpec, scorers: Sequence[Choice]
     ) -> dict[str, dict[str, Any]]:
         """The case's functional units, or those of the workload whose columns are filled here."""
-        scored = [column for offer in self._known("scorer", scorers) for column in offer.spec.columns]
+        scored = [column for offer in known_offers(self.registry, "scorer", scorers) for column in offer.spec.columns]
         known = {column.name for column in (*COMMON_COLUMNS, *spec.columns, *scored)}
         if not case.functional_units:
             units = {name: _unit(unit) for name, unit in spec.functional_units.items()}
