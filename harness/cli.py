@@ -17,6 +17,7 @@ from harness.commands.doctor import doctor
 from harness.commands.export import export
 from harness.commands.gate import calibrate, gate
 from harness.commands.history import history
+from harness.commands.init import init
 from harness.commands.measure import measure
 from harness.commands.new import new
 from harness.commands.plugin_commands import summaries
@@ -111,7 +112,7 @@ def options(
 
 
 for _command in (
-    measure, plan, run, report, query, export, gate, calibrate,
+    measure, init, plan, run, report, query, export, gate, calibrate,
     compare, history, score, recost, plugins, new, schema, doctor,
 ):  # fmt: skip
     app.command()(_command)

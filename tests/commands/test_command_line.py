@@ -133,3 +133,12 @@ def test_commands_of_plugins_look_like_the_cores(name: str) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"Usage: harness {name}") or done.stdout.lstrip().startswith("Usage:")
     assert "╭" not in done.stdout
+
+
+def test_on_windows_one_sentence_names_wsl() -> None:
+    code = "import sys; sys.platform = 'win32'; from harness.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (sentence,) = done.stderr.splitlines()
+    assert "WSL" in sentence
