@@ -51,7 +51,7 @@ def faults(home: Path, path: Sequence[str] | None = None) -> tuple[list[str], li
     if found is None or found.parent.resolve() != (home / PACKAGE).resolve():
         where = f"is imported from {found}" if found else "cannot be found"
         return [f"the package {PACKAGE!r} {where}, not from {home / PACKAGE}{whose}: {cure}"], []
-    changed = _changed(home, searched)
+    changed = _changed(searched)
     if changed:
         more = f" and {len(changed) - 1} more" if changed[1:] else ""
         return [f"{changed[0]}{more} of {DISTRIBUTION} replaced{whose}: {cure}"], []
@@ -83,15 +83,15 @@ def _others(path: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield name, distribution.version
 
 
-def _changed(home: Path, path: Sequence[str]) -> list[str]:
-    """Files of the package that are not those that this distribution recorded; none where it is installed editable."""
+def _changed(path: Sequence[str]) -> list[str]:
+    """Files of the package that are not those that this distribution recorded; an editable one records none."""
     for distribution in metadata.distributions(name=DISTRIBUTION, path=list(path)):
         changed = []
         for file in distribution.files or ():
             if file.parts[0] != PACKAGE or file.hash is None or file.hash.mode != "sha256":
                 continue
             try:
-                digest = hashlib.sha256((home / file).read_bytes()).digest()
+                digest = hashlib.sha256(Path(str(distribution.locate_file(file))).read_bytes()).digest()
             except OSError:
                 digest = b""
             if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != file.hash.value:
