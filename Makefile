@@ -51,10 +51,10 @@ demo: $(DEMO)/.stamp ## measure a function, a command and tokens of a small lang
 # What the demo needs and no more: neither the development tools nor the other plugins.
 $(DEMO)/.stamp: pyproject.toml constraints.txt $(DEMO_PLUGINS:%=plugins/%/pyproject.toml)
 	@test -n "$(PYTHON)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
-	@echo "Setting up $(DEMO), once: 0.3 GB to download and 1 GB on the disk with PyTorch's CPU build, about two minutes;"
+	@echo "Setting up $(DEMO), once: 0.3 GB to download and 1 GB on the disk with the CPU build of PyTorch, two to six minutes;"
 	@echo "several GB where only the CUDA build is found. The first number comes about 20 s after that, the rest within 3 min."
 	$(PYTHON) -m venv $(DEMO)
-	$(DEMO)/bin/python -m pip install --disable-pip-version-check --quiet $(TORCH_INDEX) -c constraints.txt -e . $(DEMO_PLUGINS:%=-e plugins/%)
+	$(DEMO)/bin/python -m pip install --disable-pip-version-check --quiet --no-compile $(TORCH_INDEX) -c constraints.txt -e . $(DEMO_PLUGINS:%=-e plugins/%)
 	@touch $@
 
 test: $(STAMP) ## run every test but the heavy ones
