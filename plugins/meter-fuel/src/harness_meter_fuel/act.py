@@ -5,19 +5,17 @@ The figures are data (`data/act.csv`), read in ACT's repository (github.com/face
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
 
 from harness.errors import UsageError
 from harness_meter_fuel.carbon import GRAMS_PER_KG, checked_not_negative
+from harness_meter_fuel.packaged import packaged
 
 
 @cache
 def _figures() -> Mapping[tuple[str, str], float]:
-    text = files("harness_meter_fuel").joinpath("data/act.csv").read_text(encoding="utf-8")
-    return {(row["quantity"], row["technology"]): float(row["value"]) for row in csv.DictReader(text.splitlines())}
+    return {(row["quantity"], row["technology"]): float(row["value"]) for row in packaged("act")}
 
 
 def _of(quantity: str, technology: str = "any") -> float:
@@ -44,6 +42,11 @@ def logic_g_per_cm2(node_nm: int, fab_g_per_kwh: float | None = None, fab_yield:
     return (checked_not_negative(intensity, "fab_g_per_kwh", "g/kWh") * energy_kwh + gases + _of("mpa")) / share
 
 
+def package_g() -> float:
+    """Embodied carbon of the package of one integrated circuit, in g."""
+    return _of("package")
+
+
 def device_kg(
     area_cm2: float = 0.0,
     node_nm: int | None = None,
@@ -64,4 +67,4 @@ def device_kg(
             raise UsageError("a die needs its process node: node_nm")
         logic = area_cm2 * logic_g_per_cm2(node_nm, fab_g_per_kwh, fab_yield)
     stored = sum(checked_not_negative(size, name, "GB") * _of("cps", name) for name, size in (memory or {}).items())
-    return (logic + stored + packages * _of("package")) / GRAMS_PER_KG
+    return (logic + stored + packages * package_g()) / GRAMS_PER_KG
