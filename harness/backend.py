@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import subprocess
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -54,7 +53,7 @@ def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 def _by_sysctl() -> str:
     """The name that macOS has for it; empty elsewhere, and where it does not answer."""
-    if sys.platform != "darwin":
+    if platform.system() != "Darwin":
         return ""
     asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
     try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def test_macos_is_asked_by_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
         assert command == ["sysctl", "-n", "machdep.cpu.brand_string"]
         return subprocess.CompletedProcess(command, 0, stdout="Apple M4 Pro\n")
 
-    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(subprocess, "run", run)
     assert processor_name(GONE) == "Apple M4 Pro"
 
@@ -38,12 +38,12 @@ def test_without_an_answer_the_type_is_told(monkeypatch: pytest.MonkeyPatch, fau
             raise fault
         return subprocess.CompletedProcess(command, 1, stdout="")
 
-    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(subprocess, "run", run)
     assert processor_name(GONE)
 
 
 def test_elsewhere_no_command_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a command was run"))
     assert processor_name(GONE)
