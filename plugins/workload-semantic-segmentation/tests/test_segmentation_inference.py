@@ -1,9 +1,8 @@
-"""The optimised path, checkpoints, peers and the catalogue."""
+"""The optimised path, peers and the catalogue."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from harness_semantic_segmentation.networks.errors import NetworkError, WeightsError
@@ -128,115 +127,6 @@ def test_flow_stays_exact_under_autocast() -> None:
     context, spatial = torch.randn(1, 32, 4, 4), torch.randn(1, 32, 16, 16)
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert alignment.flow(context, spatial, context).dtype == torch.float32
-
-
-# ---- checkpoints
-
-
-@pytest.mark.parametrize(("switches", "tensors"), [({}, 372), (V1, 240)])
-def test_authors_keys(switches: dict[str, Any], tensors: int) -> None:
-    with torch.device("meta"):
-        keys = list(authors_state_dict(BiAlignNet(19, 1, Switches(**switches))))
-    assert len(keys) == tensors
-    stage = "stage3_1.9" if tensors == 372 else "stage4.2"
-    for key in (
-        "backbone.stage1.0.weight",
-        "backbone.stage1.4.running_var",
-        f"backbone.{stage}.conv2.weight",
-        "ppm.stages.3.2.bias",
-        "ppm.bottleneck.0.weight",
-        "sp.conv_out.bn.num_batches_tracked",
-        "conv_out.conv.conv.weight",
-        "conv_out.conv_out.bias",
-        "spatial_out.conv_out.weight",
-        "cxt8_aux.conv_out.bias",
-        "cxt16_aux.conv_out.weight",
-        "spatial2Context.down_h.weight",
-        "context2Spatial.flow_make.weight",
-        "context2Spatial.gate.gate.0.bias",
-    ):
-        assert key in keys
-
-
-def checkpoint(path: Path, model: BiAlignNet, **changes: object) -> Path:
-    state = {f"module.{key}": value for key, value in authors_state_dict(model).items()}
-    state.update(changes)  # type: ignore[arg-type]
-    torch.save({"state_dict": {key: value for key, value in state.items() if value is not None}, "optimizer": {}}, path)
-    return path
-
-
-def test_authors_checkpoint_loads(tmp_path: Path) -> None:
-    source, model = lived(BiAlignNet(5, 0.25)), BiAlignNet(5, 0.25)
-    loaded = load_checkpoint(model, checkpoint(tmp_path / "authors.pth", source))  # type: ignore[arg-type]
-    assert loaded.skipped == ()
-    assert all(torch.equal(value, model.state_dict()[key]) for key, value in source.state_dict().items())
-
-
-def test_names_are_crossed_in_the_file_only(tmp_path: Path) -> None:
-    source = BiAlignNet(5, 0.25)
-    assert authors_state_dict(source)["spatial2Context.flow_make.weight"].data_ptr() == (
-        source.align_context.to_flow.weight.data_ptr()
-    )
-
-
-def test_own_state_dict_loads(tmp_path: Path) -> None:
-    source, model = FPN(5, 16, "tiny", 0.5), FPN(5, 16, "tiny", 0.5)
-    torch.save(source.state_dict(), tmp_path / "own.pt")
-    load_checkpoint(model, tmp_path / "own.pt")
-    assert all(torch.equal(value, model.state_dict()[key]) for key, value in source.state_dict().items())
-
-
-def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
-    source, model = BiAlignNet(5, 0.25), BiAlignNet(5, 0.25)
-    changes = {
-        "module.sp.conv1.conv.weight": None,
-        "module.fc.weight": torch.zeros(3),
-        "module.conv_out.conv_out.bias": torch.zeros(7),
-    }
-    path = checkpoint(tmp_path / "bad.pth", source, **changes)
-    before = model.state_dict()["head.conv.conv.weight"].clone()
-    with pytest.raises(NetworkError) as raised:
-        load_checkpoint(model, path)
-    text = str(raised.value)
-    for part in (str(path), "1 missing (sp.conv1.conv.weight)", "1 unexpected (fc.weight)", "(7,)", "(320,)"):
-        assert part in text
-    assert torch.equal(before, model.state_dict()["head.conv.conv.weight"])
-    loaded = load_checkpoint(model, path, partial=True)
-    assert (len(loaded.missing), len(loaded.unexpected), len(loaded.mismatched)) == (1, 1, 1)
-    assert not torch.equal(before, model.state_dict()["head.conv.conv.weight"])
-
-
-def test_nothing_fits(tmp_path: Path) -> None:
-    torch.save({"a": torch.zeros(2)}, tmp_path / "other.pt")
-    with pytest.raises(NetworkError, match="no tensor of the file fits"):
-        load_checkpoint(BiAlignNet(5, 0.25), tmp_path / "other.pt", partial=True)
-
-
-@pytest.mark.parametrize("content", [b"", b"text", None])
-def test_no_checkpoint(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "weights.pth"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(NetworkError, match=r"weights\.pth"):
-        load_checkpoint(BiAlignNet(5, 0.25), path)
-
-
-def test_code_in_a_checkpoint_does_not_run(tmp_path: Path) -> None:
-    torch.save({"state_dict": Path("x")}, tmp_path / "evil.pth")
-    with pytest.raises(NetworkError, match="not a checkpoint of tensors"):
-        load_checkpoint(BiAlignNet(5, 0.25), tmp_path / "evil.pth")
-
-
-def test_no_format_of_gated_conv(tmp_path: Path) -> None:
-    path = checkpoint(tmp_path / "a.pth", BiAlignNet(5, 0.25))
-    with pytest.raises(NetworkError, match="gated_conv"):
-        load_checkpoint(BiAlignNet(5, 0.25, Switches(gate="gated_conv")), path)
-
-
-def test_backbone_weights(tmp_path: Path) -> None:
-    source, backbone = BiAlignNet(5, 0.25), DFNet("dfnet_v2", 0.25)
-    load_backbone(backbone, checkpoint(tmp_path / "a.pth", source))
-    assert all(torch.equal(value, backbone.state_dict()[key]) for key, value in source.backbone.state_dict().items())
 
 
 # ---- peers and catalogue

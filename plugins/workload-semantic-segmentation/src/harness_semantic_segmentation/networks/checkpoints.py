@@ -6,11 +6,9 @@ same in number and shape, so translation is a matter of prefixes.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from harness_semantic_segmentation.networks.bialignnet import BiAlignNet
 from harness_semantic_segmentation.networks.dfnet import DFNet
 from harness_semantic_segmentation.networks.errors import NetworkError
+from harness_semantic_segmentation.networks.safe_files import read_file
 
 PREFIXES = {
     "backbone.stem": "backbone.stage1",
@@ -143,18 +142,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     Raises:
         NetworkError: names the file.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, about how old files store tensors
-            found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise NetworkError(f"{path}: there is no such checkpoint") from None
-    except Exception as error:  # noqa: BLE001 - torch raises many kinds; all of them mean that the file is not one
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise NetworkError(
-            f"{path}: this is not a checkpoint of tensors: {first}; "
-            "accepted: a file of torch.save that holds tensors only, such as a state dict"
-        ) from None
+    found = read_file(path)
     state = found.get("state_dict", found) if isinstance(found, dict) else found
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         accepted = '{"state_dict": {name: tensor, ...}} or {name: tensor, ...}'

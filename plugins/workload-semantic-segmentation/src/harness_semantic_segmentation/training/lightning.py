@@ -22,13 +22,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from harness.errors import UsageError
+from harness_semantic_segmentation.networks.errors import NetworkError
 from harness_semantic_segmentation.networks.layers import Outputs
+from harness_semantic_segmentation.networks.safe_files import read_file
 from harness_semantic_segmentation.training.files import write_whole
 from harness_semantic_segmentation.training.loading import Batch, Examples, batches
 from harness_semantic_segmentation.training.losses import SegmentationLoss
 from harness_semantic_segmentation.training.recipes import Recipe, build_optimizer, learning_rate
 
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+RESUMED = "the file checkpoint.pt of a trial; weights alone are no state of a training: name them as `weights`"
 PRIME = 1_000_003
 """Spreads the seeds of steps and processes."""
 
@@ -102,15 +105,16 @@ class SegmentationTask(pl.LightningModule):
     def load(self, path: Path) -> None:
         """Continues from a file of `save`; raises UsageError where it is none, or of another recipe or network."""
         try:
-            found: Any = torch.load(path, map_location="cpu", weights_only=True)
+            found: Any = read_file(path)
             state, optimizer, step, recipe = (found[key] for key in ("state_dict", "optimizer", "step", "recipe"))
-        except FileNotFoundError:
-            raise UsageError("there is no such checkpoint", where=str(path)) from None
-        except Exception as error:  # noqa: BLE001 - torch raises many kinds; all of them mean that the file is not one
+        except NetworkError as error:
+            raise UsageError(str(error)) from None
+        except (KeyError, TypeError, IndexError):
             raise UsageError(
-                f"this is not a checkpoint of a training: {type(error).__name__}", where=str(path)
+                "this is not a checkpoint of a training of this plugin", where=str(path), accepted=RESUMED
             ) from None
-        differing = [key for key, value in asdict(self.recipe).items() if recipe.get(key) != value]
+        before = {**asdict(Recipe(1)), **recipe}  # an older checkpoint lacks what was always as by default
+        differing = [key for key, value in asdict(self.recipe).items() if before.get(key) != value]
         if differing:
             raise UsageError(
                 f"this training has another {', '.join(differing)}",
