@@ -58,6 +58,8 @@ class TrialContext:
         progress: reports progress (text, done share or None); silence for too long ends the trial.
         log: writes a line into the trial's log.
         suite_folder: the folder that paths in the suite are relative to: that of its file.
+        windows_done: measured windows that an earlier attempt at this trial finished, in the same folder; `prepare`
+            restores the state after the last of them. 0 unless the spec says `resumable`.
     """
 
     backend: Backend
@@ -67,6 +69,7 @@ class TrialContext:
     progress: Callable[[str, float | None], None]
     log: Callable[[str], None]
     suite_folder: Path = Path()
+    windows_done: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +208,9 @@ class WorkloadSpec:
         fork_safe: importing the plugin and making its work opens no device, starts no thread and draws no random number
             that trials would share, so that `run` may fork trials that read no energy from one process that has done
             both.
+        resumable: `after_window` keeps the work's state in the trial's folder, and `prepare` restores it after
+            `TrialContext.windows_done` windows: a trial that was interrupted goes on with `harness run --resume`, and
+            the windows that it had finished keep their cost and their rows.
     """
 
     name: str
@@ -219,3 +225,4 @@ class WorkloadSpec:
     check: Callable[[Any, Path], Iterable[OptionFault | str]] | None = None
     fetched_by: tuple[str, ...] = ()
     fork_safe: bool = False
+    resumable: bool = False

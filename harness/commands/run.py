@@ -105,6 +105,7 @@ def plan(
         content = {
             "points": [point.to_json() for point in planned.points],
             "skipped": [skipped.to_json() for skipped in planned.skipped],
+            "warnings": list(_warnings(planned)),
             "offers": {point.id: offers_of(point, registry) for point in planned.points},
             "provenance": provenance([suite.file for suite in loaded_suites], registry.sources),
             "fetch": {point.id: fetch_key(point, registry) for point in planned.points},
@@ -123,13 +124,18 @@ def plan(
     Demands(none_skipped=no_skips, points=require).check(skips, len(planned.points))
 
 
+def _warnings(planned: Plan) -> Iterator[str]:
+    """What suites ask for and cannot have, each once."""
+    yield from dict.fromkeys(f"warning: {point.suite}: {said}" for point in planned.points for said in point.warnings())
+
+
 def _show(planned: Plan) -> None:
     from harness.reporting.wording import counted
     from harness.running.expected_time import between, run_cost
 
     for point in planned.points:
         echo(f"{point.id}  {point.suite}: {point.label}  x {between(point.at_least, point.trials)}")
-    for line in _skipped_lines(planned):
+    for line in [*_skipped_lines(planned), *_warnings(planned)]:
         echo(line)
     fewest, most = (sum(each) for each in ([p.at_least for p in planned.points], [p.trials for p in planned.points]))
     echo(
@@ -267,7 +273,7 @@ def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry
         executors=executors,
         provenance=provenance(files, registry.sources),
     )
-    for line in _skipped_lines(planned):
+    for line in [*_skipped_lines(planned), *_warnings(planned)]:
         echo(line, err=True)
     return kept, folder, planned.points, seed, executors
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from operator import itemgetter
@@ -342,22 +342,37 @@ def _intact_trace(path: Path, measurement: Measurement) -> EnergyTrace:
 def read_trace(path: Path, measurement: Measurement) -> EnergyTrace:
     """Cumulative joules of each primary scope over UTC, at the times when all of them had been read."""
     primary = {(reading.meter, reading.scope) for reading in measurement.readings if reading.primary}
-    latest: dict[str, float] = {}
     times: list[float] = []
     joules: dict[str, list[float]] = defaultdict(list)
     wanted = {scope for _, scope in primary}
-    rows = list(read_lines(path))
-    anchor: Mapping[str, Any] | None = next((row["anchor"] for row in rows if "anchor" in row), None)
-    for row in sorted((row for row in rows if "t" in row), key=itemgetter("t")):  # edges are written a little late
-        latest |= {
-            scope: value for scope, value in row["j"].items() if (row["m"], scope) in primary and value is not None
-        }
-        if anchor is None or latest.keys() != wanted:
-            continue
-        moment = anchor["utc_s"] + seconds(row["t"] - anchor["monotonic_ns"])
-        if times and moment <= times[-1]:
-            continue
-        times.append(moment)
-        for scope in wanted:
-            joules[scope].append(latest[scope])
+    for anchor, rows in _attempts(read_lines(path)):
+        latest: dict[str, float] = {}
+        before = {scope: values[-1] for scope, values in joules.items()}
+        for row in sorted(rows, key=itemgetter("t")):  # edges are written a little late
+            latest |= {
+                scope: before.get(scope, 0.0) + value
+                for scope, value in row["j"].items()
+                if (row["m"], scope) in primary and value is not None
+            }
+            moment = anchor["utc_s"] + seconds(row["t"] - anchor["monotonic_ns"])
+            if latest.keys() != wanted or (times and moment <= times[-1]):
+                continue
+            times.append(moment)
+            for scope in wanted:
+                joules[scope].append(latest[scope])
     return EnergyTrace(tuple(times), {scope: tuple(values) for scope, values in joules.items()})
+
+
+def _attempts(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
+    """The anchor and the readings of each attempt at the trial; in each the joules begin anew."""
+    anchor: Mapping[str, Any] | None = None
+    found: list[Mapping[str, Any]] = []
+    for row in rows:
+        if "anchor" in row:
+            if anchor is not None:
+                yield anchor, found
+            anchor, found = row["anchor"], []
+        elif "t" in row:
+            found.append(row)
+    if anchor is not None:
+        yield anchor, found

@@ -24,10 +24,10 @@ from harness.quantity import SLACK, Amount
 from harness.records.files import load_measurement, load_record, write_json
 from harness.records.paths import FAILURE
 from harness.records.record import Measurement, Record
-from harness.running.expected_time import asked_s, remember
+from harness.running.expected_time import remember
 from harness.running.order import Scheduled
-from harness.running.run import Watcher, prepare
-from harness.running.run_folder import create
+from harness.running.run import Watcher
+from harness.running.run_folder import create, prepare
 
 SEEDS: Final = 2**31
 
@@ -192,7 +192,7 @@ class Pairs:
         begun = time.monotonic()
         outcome = self._executors[side].run(job, self._watcher)
         if outcome.ok:
-            self._overheads.append((due.point.workload, time.monotonic() - begun - asked_s(due.point)))
+            self._overheads.append((due.point.workload, time.monotonic() - begun - due.point.asked_s))
         folder = self.runs[name] / due.trial_id
         if outcome.ok:
             energy = due.point.suite in self._energy

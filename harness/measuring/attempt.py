@@ -11,14 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from harness.discovery.guard import naming
 from harness.discovery.registry import Registry
 from harness.errors import HarnessError, PluginError, UsageError
 from harness.executor import SPAWN
 from harness.machine import leftovers
 from harness.measuring.messenger import Messenger
-from harness.measuring.trial import Trial, fetch
+from harness.measuring.trial import Trial, closed
 from harness.records.files import write_measurement
 from harness.records.paths import JOB
+from harness.workload import FetchContext
 
 _CORE: Final = Path(__file__).parents[1]
 LIMIT_REASON: Final = 4000
@@ -67,6 +69,22 @@ def attempt(
         return 1
     messenger.send("done", invalid=list(measurement.invalid))
     return 0
+
+
+def fetch(trial: Trial) -> None:
+    """Brings what a trial's work needs from elsewhere; raises what the workload raises."""
+    options = trial.spec.options.model_validate(dict(trial.point.options))
+    workload = trial.make_workload(options)
+    context = FetchContext(
+        cache=Path(trial.job["cache"]),
+        progress=lambda text, done: trial.phase("fetch", text, done),
+        log=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - the worker's log
+    )
+    try:
+        with naming(trial.workload, "fetch"):
+            workload.fetch(context)
+    finally:
+        closed(workload, trial.workload)
 
 
 def _print_error(error: BaseException) -> None:

@@ -27,22 +27,23 @@ from harness.machine.device_locks import device_locks
 from harness.measuring import cool_down, plausibility
 from harness.measuring.channel import Channel
 from harness.measuring.foreign_load import LoadWatch
-from harness.measuring.interruptions import Interruptions
+from harness.measuring.interruptions import Interruptions, not_excluded
 from harness.measuring.messenger import Messenger
 from harness.measuring.meters import Edge, Meters
 from harness.measuring.node_meters import open_on
 from harness.measuring.opening import build_backend, open_meters
-from harness.measuring.window import Ledger, OpenWindow, measure, rest
+from harness.measuring.window import Ledger, OpenWindow, Pulse, measure, rest
 from harness.meter import MeterContext
 from harness.options import Options
 from harness.planning.named_offers import hardware_meters
 from harness.planning.point import Point
 from harness.records.files import side_car_sizes
+from harness.records.journal import Finished, Journal, sizes
 from harness.records.paths import ENERGY, ITEMS, OUTPUTS
 from harness.records.record import IDLE, LOADED_IDLE, Measurement, MeterReport, Rest, SeenCondition, WarmUp
-from harness.sample import Scope, now_ns
+from harness.sample import Scope
 from harness.units import si
-from harness.workload import COMMON_COLUMNS, FetchContext, TrialContext, Workload, WorkloadSpec
+from harness.workload import COMMON_COLUMNS, TrialContext, Workload, WorkloadSpec
 
 STABLE_OVER = 5
 """The warm-up looks at the variation of so many last iterations."""
@@ -72,6 +73,8 @@ class Trial:
         self.interruptions = Interruptions()
         self.load = LoadWatch(self.point.foreign_load, job.get("node", "n0"))
         self.locks: list[dict[str, Any]] = []
+        self.pulse = Pulse(lambda text: self.phase("window", text))
+        self.journal = Journal(folder, wanted=self.spec.resumable, resumed=bool(job.get("resumed")))
         self.columns = {column.name for column in (*self.spec.columns, *COMMON_COLUMNS)}
 
     def phase(self, name: str, text: str = "", done: float | None = None) -> None:
@@ -134,6 +137,7 @@ class Trial:
             progress=lambda text, done: self.phase("prepare", text, done),
             log=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - the worker's log
             suite_folder=Path(self.point.suite_file or "-").absolute().parent,
+            windows_done=self.journal.first,
         )
         every = self.finds_devices
         meter_context = MeterContext(node=self.job["node"], devices=devices, pid=os.getpid(), every_device=every)
@@ -179,7 +183,7 @@ class Trial:
             conditions=(*conditions, *(self._judged(seen) for seen in cool_down.conditions(rested))),
             validation=tuple(validation),
             why_zero=json_mapping(workload.why_zero(), self.workload, "why_zero"),
-            flags=(*faults, *self.notable(warm_up)),
+            flags=(*faults, *self.notable(warm_up), *self.journal.flags()),
             side_cars=written,
             rest=rested,
             loads=tuple(self.load.loads),
@@ -224,16 +228,18 @@ class Trial:
 
     @contextlib.contextmanager
     def _side_cars(self) -> Iterator[tuple[IO[str], IO[str], IO[str]]]:
-        names = (ITEMS, OUTPUTS, ENERGY)
+        self.journal.cut()
         with contextlib.ExitStack() as stack:
             first, second, third = (
-                stack.enter_context((self.folder / name).open("w", encoding="utf-8")) for name in names
+                stack.enter_context((self.folder / name).open("a", encoding="utf-8"))
+                for name in (ITEMS, OUTPUTS, ENERGY)
             )
             yield first, second, third
 
     def _watch(self, due_s: float) -> None:
         """Looks, from the sampling thread, at what disturbs a measurement; ends a worker that outgrew its limit."""
         self.interruptions.look(due_s)
+        self.pulse.beat()
         limit = self.point.limits.memory_bytes
         if limit is not None and (used := psutil.Process().memory_info().rss) > limit:
             reason = f"the worker used {si(float(used), 'B')} of memory; its limit is {si(float(limit), 'B')}"
@@ -247,7 +253,7 @@ class Trial:
             *self.interruptions.conditions(ledger.spans),
             *plausibility.conditions(ledger.readings, ledger.spans, meters.scopes()),
             *self.load.conditions(_scopes(meters), modelled=self.spec.modelled),
-            *_not_excluded(self.locks, f"{self.load.node}/host"),
+            *not_excluded(self.locks, f"{self.load.node}/host"),
         )
         return tuple(map(self._judged, seen))
 
@@ -324,54 +330,37 @@ class Trial:
         )
 
     def _windows(self, workload: Workload, meters: Meters, backend: Backend, ledger: Ledger) -> list[dict[str, float]]:
-        validation = []
         count = self.point.windows.count
-        for index in range(count):
+        for done in self.journal.finished:
+            ledger.take_over(done.spans, done.readings, done.uses)
+            self.load.loads += done.loads
+        ended = bool(self.journal.finished) and workload.finished()  # the last attempt broke off after its last window
+        for index in range(self.journal.first, 0 if ended else count):
             self.phase("window", f"window {index + 1} of {count}", index / count)
             window = self._open_window(index, meters, backend)
             self.load.open()
-            with naming(self.workload, f"window {index + 1}"):
+            before = ledger.mark()
+            with naming(self.workload, f"window {index + 1}"), self.pulse.of(window, f"window {index + 1} of {count}"):
                 measure(window, workload.run, meters, backend, ledger, after=self._after(workload))
                 said = expect(workload.validate(), Mapping, self.workload, "validate")
                 quality = {str(name): float(value) for name, value in said.items()}
                 finished = workload.finished()
-            if quality:
-                validation.append(quality)
+            spans, readings, uses = ledger.since(before)
+            self.journal.keep(
+                Finished(
+                    window=index,
+                    attempt=self.journal.attempt,
+                    spans=spans,
+                    readings=readings,
+                    uses=uses,
+                    loads=tuple(load for load in self.load.loads if load.window == index),
+                    quality=quality,
+                    sizes=sizes([ledger.items, ledger.outputs]),
+                )
+            )
             if finished:
                 break
-        return validation
-
-
-def fetch(trial: Trial) -> None:
-    """Brings what a trial's work needs from elsewhere; raises what the workload raises."""
-    options = trial.spec.options.model_validate(dict(trial.point.options))
-    workload: Workload = made(trial.offer, "workload", options, Workload)
-    context = FetchContext(
-        cache=Path(trial.job["cache"]),
-        progress=lambda text, done: trial.phase("fetch", text, done),
-        log=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - the worker's log
-    )
-    try:
-        with naming(trial.workload, "fetch"):
-            workload.fetch(context)
-    finally:
-        closed(workload, trial.workload)
-
-
-def _not_excluded(locks: Sequence[Mapping[str, Any]], scope: str) -> list[SeenCondition]:
-    """Said where nothing keeps other users' runs off the devices of this one."""
-    told = dict.fromkeys(str(held.get("not_excluded", "")) for held in locks if held.get("fallback"))
-    return [
-        SeenCondition(
-            kind="device_lock_not_shared",
-            scope=scope,
-            detail=f"the device locks do not exclude {text}",
-            fails=False,
-            count=1,
-            first_ns=now_ns(),
-        )
-        for text in told
-    ]
+        return [dict(each.quality) for each in self.journal.finished if each.quality]
 
 
 def _scopes(meters: Meters) -> dict[str, Scope]:

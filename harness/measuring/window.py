@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Final
@@ -21,6 +21,8 @@ ENERGY_SECONDS: Final = 30.0
 """An energy window below this, or below 100 counter ticks, or below 20 iterations, is `short` and never gated."""
 ENERGY_TICKS: Final = 100
 ITERATIONS: Final = 20
+PULSE_S: Final = 5.0
+"""So often progress is told from inside a window."""
 SHORTEST_S: Final = 1e-9
 """Modelled work takes at least so long: the resolution of a clock."""
 TIME_SECONDS: Final = 1.0
@@ -37,6 +39,59 @@ class Ledger:
     spans: list[Span] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     uses: list[WindowUse] = field(default_factory=list)
+
+    def mark(self) -> tuple[int, int, int]:
+        """Where the ledger ends now."""
+        return len(self.spans), len(self.readings), len(self.uses)
+
+    def since(self, mark: tuple[int, int, int]) -> tuple[tuple[Span, ...], tuple[Reading, ...], tuple[WindowUse, ...]]:
+        """What was written since a mark."""
+        spans, readings, uses = mark
+        return tuple(self.spans[spans:]), tuple(self.readings[readings:]), tuple(self.uses[uses:])
+
+    def take_over(self, spans: Iterable[Span], readings: Iterable[Reading], uses: Iterable[WindowUse]) -> None:
+        """Adds what an earlier attempt at the trial wrote."""
+        self.spans += spans
+        self.readings += readings
+        self.uses += uses
+
+
+class Pulse:
+    """Tells while a window is open that the work goes on: from the sampling thread, so outside of what is measured.
+
+    It tells nothing of a window in which nothing has happened since it told last, once it is as long as the suite asks
+    for: work that hangs is still taken for silent.
+
+    Args:
+        tell: is given the text.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._window: OpenWindow | None = None
+        self._name = ""
+        self._due = 0.0
+        self._seen = (-1, -1)
+
+    @contextmanager
+    def of(self, window: OpenWindow, name: str) -> Iterator[None]:
+        """While a window is open."""
+        self._name, self._due, self._seen, self._window = name, window.now_s() + PULSE_S, (-1, -1), window
+        try:
+            yield
+        finally:
+            self._window = None
+
+    def beat(self) -> None:
+        """Called often; tells every few seconds."""
+        window = self._window
+        if window is None or (now_s := window.now_s()) < self._due:
+            return
+        self._due = now_s + PULSE_S
+        seen = (window.iteration, len(window.items))
+        if seen != self._seen or now_s < window.min_seconds:
+            self._seen = seen
+            self._tell(f"{self._name}: {max(seen)} iterations, {now_s:.0f} s")
 
 
 class OpenWindow:
@@ -61,6 +116,7 @@ class OpenWindow:
         self._meters = meters
         self._backend = backend
         self._columns = columns
+        self.min_seconds = min_seconds
         self._min_ns = round(min_seconds * 1e9)
         self._max_ns = round(max_seconds * 1e9) if max_seconds is not None else None
         self._min_iterations = min_iterations

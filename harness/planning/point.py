@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, ValidationError
 from harness.backend import Device
 from harness.errors import UsageError
 from harness.impact import ImpactMeterSpec
-from harness.planning.trial_rules import CoolDown, ForeignLoad, Limits, Precision, WarmUpRule, Windows
+from harness.planning.trial_rules import HOUR_S, CoolDown, ForeignLoad, Limits, Precision, WarmUpRule, Windows
 from harness.records.files import adapter
 
 
@@ -98,12 +98,45 @@ class Point:
         """How many trials there are in any case."""
         return self.trials if self.precision is None else self.precision.at_least
 
+    @property
+    def asked_s(self) -> float:
+        """Seconds that a trial is asked to measure at least: its windows, and its idle time twice."""
+        return self.windows.count * self.windows.min_seconds + 2 * self.idle_seconds
+
+    @property
+    def trial_limit_s(self) -> float:
+        """Seconds after which a trial is ended: as the suite says, else long enough for what the suite asks for."""
+        if self.limits.trial_s is not None:
+            return self.limits.trial_s
+        rest = self.cool_down
+        besides_s = max(rest.at_most_s, rest.pause_s) if rest is not None else 0.0
+        besides_s += self.warm_up.max_seconds if self.warm_up.max_iterations else 0.0
+        counted = self.windows.min_iterations > 1 and self.windows.max_seconds is None
+        return max(HOUR_S, 2 * (self.asked_s + besides_s) + (HOUR_S * self.windows.count if counted else 0.0))
+
+    def warnings(self) -> list[str]:
+        """What cannot be as the suite asks for it, found before anything is measured."""
+        found = []
+        limit_s, asked_s = self.trial_limit_s, self.asked_s
+        if asked_s >= limit_s:
+            found.append(
+                f"{self.label}: {self.windows.count} windows and idle time take {asked_s:g} s at least, and a trial is "
+                f"ended after {limit_s:g} s (limits: trial)"
+            )
+        if self.idle_seconds >= self.limits.silence_s:
+            found.append(
+                f"{self.label}: {self.idle_seconds:g} s of idle time are longer than the {self.limits.silence_s:g} s "
+                "of silence after which a trial is ended (limits: silence)"
+            )
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """This point as JSON values; without `cool_down` where there is none.
 
         A gate hands points to the workers of a base, whose older harness refuses a key that it does not know.
         """
         written = dict(adapter(Point).dump_python(self, mode="json"))
+        written["limits"]["trial_s"] = self.trial_limit_s
         if self.cool_down is None:
             del written["cool_down"]
         return written

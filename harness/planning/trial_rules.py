@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from harness.options import Duration, Share, Size
 
 LIMIT_TRIALS: Final = 10_000
+HOUR_S: Final = 3600.0
 
 
 def no_bool(value: object) -> object:
@@ -130,14 +131,17 @@ class Limits:
     """When a trial is ended as failed.
 
     Attributes:
-        trial_s: the longest that a trial may take, loading and warm-up included.
-        silence_s: the longest that a trial may report no progress.
+        trial_s: the longest that a trial may take, loading and warm-up included. Without a value an hour, or what fits
+            the windows where that is more: twice the seconds that they, idle time, warm-up and cool-down ask for, and
+            an hour for each window whose iterations, not its seconds, say when it ends.
+        silence_s: the longest that a trial may report no progress; inside a window, that no iteration ends once the
+            window is as long as the suite asks for.
         memory_bytes: the most resident memory that the trial's process may use; no limit if not set.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    trial_s: Annotated[Seconds, Field(validation_alias="trial", gt=0)] = 3600.0
+    trial_s: Annotated[Seconds | None, Field(validation_alias="trial", gt=0)] = None
     silence_s: Annotated[Seconds, Field(validation_alias="silence", gt=0)] = 600.0
     memory_bytes: Annotated[Size | None, Field(validation_alias="memory")] = None
 

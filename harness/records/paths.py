@@ -10,6 +10,7 @@
 <store>/<run>/<trial>/items.jsonl           work items, one a line
 <store>/<run>/<trial>/outputs.jsonl         what the items produced, for scoring
 <store>/<run>/<trial>/energy.jsonl          cumulative joules at 1 Hz or more, with one UTC anchor
+<store>/<run>/<trial>/windows.jsonl         of work that can be resumed: each finished window, as soon as it is
 <store>/<run>/<trial>/worker.log            what the worker printed
 <store>/<run>/<trial>/manifest.json         in a store behind a URL alone: the digests of what the worker wrote
 <store>/<gate>/gate.json                    what a gate compared and decided; beside it a run for each side
@@ -40,6 +41,7 @@ FAILURE: Final = executor.FAILURE
 ITEMS: Final = "items.jsonl"
 OUTPUTS: Final = "outputs.jsonl"
 ENERGY: Final = "energy.jsonl"
+WINDOWS: Final = "windows.jsonl"
 LOG: Final = executor.LOG
 MANIFEST: Final = "manifest.json"
 

@@ -56,16 +56,11 @@ def remember(overheads: Iterable[tuple[str, float]]) -> None:
         return
 
 
-def asked_s(point: Point) -> float:
-    """Seconds that a trial of a point is asked to take at least: its windows, and its idle time twice."""
-    return point.windows.count * point.windows.min_seconds + 2 * point.idle_seconds
-
-
 def trial_s(point: Point, known: dict[str, list[float]]) -> tuple[float, float]:
     """Seconds of one trial: expected, and at most, when the warm-up takes all it may."""
     besides = median(known[point.workload]) if known.get(point.workload) else GUESS_S
     warm_up_s = point.warm_up.max_seconds if point.warm_up.max_iterations else 0.0
-    return asked_s(point) + besides, asked_s(point) + besides + warm_up_s
+    return point.asked_s + besides, point.asked_s + besides + warm_up_s
 
 
 def expected(points: Sequence[Point], trials: Sequence[tuple[int, int]]) -> str:

@@ -11,22 +11,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from platformdirs import user_cache_path
-
 from harness.discovery.registry import Registry
 from harness.errors import HarnessError
 from harness.executor import Executor, Job, Outcome
 from harness.machine.device_locks import DeviceHeldError
-from harness.planning.named_offers import Offers, fetch_key, forkable, offers_of
+from harness.planning.named_offers import fetch_key, forkable, offers_of
 from harness.planning.point import Point, canonical
-from harness.records.files import load_measurement, make_folder, write_json
-from harness.records.paths import FAILURE, JOB, LOG, MEASUREMENT, RUN
+from harness.records.files import load_measurement, write_json
+from harness.records.paths import FAILURE, LOG, MEASUREMENT, RUN
 from harness.running.executor_choice import LOCAL, Chosen
-from harness.running.expected_time import asked_s, remember
+from harness.running.expected_time import remember
 from harness.running.fail_fast import FailFast
 from harness.running.finishing import finish
 from harness.running.order import Scheduled, SideBySide, further, schedule
 from harness.running.precision import Known, known
+from harness.running.run_folder import prepare
 from harness.running.tally import STATUSES, Tally
 
 INTERRUPTED_COSTING_S: Final = 5.0
@@ -201,7 +200,15 @@ class Run:
             modelled = self.registry.get("workload", due.point.workload).spec.modelled
             offers, fetch = offers_of(due.point, self.registry), fetch_key(due.point, self.registry)
             safe = forkable(due.point, self.registry)
-            job = prepare(self.folder, due, offers=offers, fetch=fetch, measured=not modelled, fork_safe=safe)
+            job = prepare(
+                self.folder,
+                due,
+                offers=offers,
+                fetch=fetch,
+                measured=not modelled,
+                fork_safe=safe,
+                resumable=self.registry.get("workload", due.point.workload).spec.resumable,
+            )
             with self._lock:
                 self._prepared[due.trial_id] = job
         return job
@@ -234,7 +241,7 @@ class Run:
         begun = time.monotonic()
         outcome = executor.run(job, self.watcher)
         if outcome.ok and self.timed:
-            self._overheads.append((due.point.workload, time.monotonic() - begun - asked_s(due.point)))
+            self._overheads.append((due.point.workload, time.monotonic() - begun - due.point.asked_s))
         if outcome.ok and not (job.folder / MEASUREMENT).exists():
             return Outcome(ok=False, reason="the executor said that it was measured and brought no measurement")
         return outcome
@@ -330,52 +337,4 @@ def start(
         keep=keep,
         fail_fast=fail_fast,
         timed=all(each.name == LOCAL and each.options.get("jobs", 1) == 1 for each in chosen.values()),
-    )
-
-
-def prepare(
-    run: Path,
-    due: Scheduled,
-    *,
-    offers: Offers | None = None,
-    fetch: str = "",
-    measured: bool = True,
-    fork_safe: bool = False,
-) -> Job:
-    """Makes the folder of a trial, empty but for what its worker reads, and the job to hand to an executor.
-
-    Args:
-        run: the folder of the run.
-        due: the trial.
-        offers: plugin specs that the trial needs, by plugin; a worker that is not told imports every plugin.
-        fetch: stands for what the work needs from elsewhere, see `fetch_key`.
-        measured: whether the trial measures this machine.
-        fork_safe: whether its process may be forked, see `named_offers.forkable`.
-    """
-    folder = run / due.trial_id
-    shutil.rmtree(folder, ignore_errors=True)
-    make_folder(folder)
-    write_json(
-        folder / JOB,
-        {
-            "run": run.name,
-            "trial_id": due.trial_id,
-            "trial": due.trial,
-            "node": "n0",
-            "cache": str(user_cache_path("joule-harness", ensure_exists=True)),
-            "point": due.point.to_json(),
-            **({} if offers is None else {"offers": [*offers]}),
-            **({"fetch": fetch} if fetch else {}),
-        },
-    )
-    return Job(
-        trial_id=due.trial_id,
-        folder=folder,
-        devices=tuple(str(device["uuid"]) for device in due.point.devices),
-        timeout_s=due.point.limits.trial_s,
-        silence_s=due.point.limits.silence_s,
-        label=due.point.label,
-        requires=due.point.requires,
-        measured=measured,
-        fork_safe=fork_safe,
     )

@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import platform
 import secrets
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from platformdirs import user_cache_path
+
 from harness.discovery.registry import Registry
 from harness.errors import MeasurementError, UsageError
+from harness.executor import Job
 from harness.machine.fingerprint import digest
+from harness.planning.named_offers import Offers
 from harness.planning.point import Plan, Point
 from harness.planning.secrecy import redacted, redacted_command
 from harness.records.files import make_folder, write_json
-from harness.records.paths import PLAN, RUN, checked_name
+from harness.records.journal import read_journal
+from harness.records.paths import FAILURE, JOB, PLAN, RUN, checked_name
+from harness.running.order import Scheduled
 
 if TYPE_CHECKING:
     from harness.running.executor_choice import Chosen
@@ -133,3 +140,60 @@ def _description(folder: Path) -> dict[str, Any]:
         raise UsageError("this is not a run folder", where=str(folder), accepted=f"a folder with {RUN}") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise MeasurementError(f"the run's description cannot be read: {error}", where=str(folder)) from error
+
+
+def prepare(
+    run: Path,
+    due: Scheduled,
+    *,
+    offers: Offers | None = None,
+    fetch: str = "",
+    measured: bool = True,
+    fork_safe: bool = False,
+    resumable: bool = False,
+) -> Job:
+    """Makes the folder of a trial, empty but for what its worker reads, and the job to hand to an executor.
+
+    The folder of work that can be resumed stays as its last attempt left it, if that finished a window.
+
+    Args:
+        run: the folder of the run.
+        due: the trial.
+        offers: plugin specs that the trial needs, by plugin; a worker that is not told imports every plugin.
+        fetch: stands for what the work needs from elsewhere, see `fetch_key`.
+        measured: whether the trial measures this machine.
+        fork_safe: whether its process may be forked, see `named_offers.forkable`.
+        resumable: whether the work goes on after the windows that an earlier attempt finished.
+    """
+    folder = run / due.trial_id
+    resumed = resumable and folder.is_dir() and bool(read_journal(folder))
+    if resumed:
+        (folder / FAILURE).unlink(missing_ok=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        make_folder(folder)
+    write_json(
+        folder / JOB,
+        {
+            "run": run.name,
+            "trial_id": due.trial_id,
+            "trial": due.trial,
+            "node": "n0",
+            "cache": str(user_cache_path("joule-harness", ensure_exists=True)),
+            "point": due.point.to_json(),
+            **({} if offers is None else {"offers": [*offers]}),
+            **({"fetch": fetch} if fetch else {}),
+            **({"resumed": True} if resumed else {}),
+        },
+    )
+    return Job(
+        trial_id=due.trial_id,
+        folder=folder,
+        devices=tuple(str(device["uuid"]) for device in due.point.devices),
+        timeout_s=due.point.trial_limit_s,
+        silence_s=due.point.limits.silence_s,
+        label=due.point.label,
+        requires=due.point.requires,
+        measured=measured,
+        fork_safe=fork_safe,
+    )

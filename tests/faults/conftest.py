@@ -183,8 +183,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
     from harness.planning.point import Choice, Plan, Point
     from harness.planning.trial_rules import ForeignLoad, WarmUpRule, Windows
     from harness.running.order import Scheduled
-    from harness.running.run import prepare
-    from harness.running.run_folder import create
+    from harness.running.run_folder import create, prepare
 
     registry = Registry()
     registry.register(builtin, "builtin", distribution="joule-harness", version="0")

@@ -23,7 +23,7 @@ from harness.planning.suite import load
 from harness.records.files import load_measurement
 from harness.records.paths import MEASUREMENT
 from harness.running.order import Scheduled
-from harness.running.run import prepare
+from harness.running.run_folder import prepare
 from harness.testing import until
 
 if TYPE_CHECKING:

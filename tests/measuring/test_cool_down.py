@@ -33,7 +33,7 @@ from harness.planning.trial_rules import CoolDown
 from harness.records.files import adapter, write_json
 from harness.records.record import Measurement, Rest, Span
 from harness.running.order import Scheduled
-from harness.running.run import prepare
+from harness.running.run_folder import prepare
 from harness.sample import Scope
 from harness.testing import FakeClock
 

@@ -15,7 +15,7 @@ from harness.planning.named_offers import offers_of
 from harness.planning.planner import expand
 from harness.planning.suite import loads
 from harness.running.order import Scheduled
-from harness.running.run import prepare
+from harness.running.run_folder import prepare
 
 ROOT = Path(__file__).parents[2]
 FRAMEWORKS_AND_DRIVERS = ("torch", "numpy", "pynvml", "transformers", "lightning", "pytorch_lightning", "codecarbon")

@@ -18,8 +18,9 @@ from harness.discovery.registry import Registry
 from harness.errors import PluginError, UsageError
 from harness.executor import FETCH, LOCKS, MEASUREMENT, Job, Outcome
 from harness.machine.device_locks import DeviceHeldError, device_locks
+from harness.measuring.attempt import fetch
 from harness.measuring.messenger import Messenger
-from harness.measuring.trial import Trial, fetch
+from harness.measuring.trial import Trial
 from harness.options import Options
 from harness.planning.named_offers import fetch_key
 from harness.planning.point import Choice, Point

@@ -19,8 +19,7 @@ from harness.planning.suite import loads
 from harness.records.files import load_measurement
 from harness.records.paths import MEASUREMENT
 from harness.running.order import schedule
-from harness.running.run import prepare
-from harness.running.run_folder import create
+from harness.running.run_folder import create, prepare
 from harness.testing import until
 
 SUITE = """

@@ -144,7 +144,8 @@ def test_training_keeps_its_contract(tmp_path: Path) -> None:
     assert all(row["target_reached"] == 0 for row in window.rows)
     assert window.rows[0]["epochs"] == 0.5
     assert window.rows[0]["megapixels"] == pytest.approx(4 * 32 * 64 / 1e6)
-    assert (tmp_path / "trial" / "checkpoint.pt").exists()
+    assert not list((tmp_path / "trial").glob("*.pt"))
+    assert list((tmp_path / "cache").rglob("checkpoint.pt"))
 
 
 def trained(
@@ -197,8 +198,8 @@ def test_a_target_not_reached_says_how_far_it_came(backend: TorchBackend, tmp_pa
 
 
 def test_joules_to_target_are_not_known_after_a_resume(backend: TorchBackend, tmp_path: Path) -> None:
-    trained(backend, tmp_path / "a", [2])
-    checkpoint = str(tmp_path / "a" / "trial" / "checkpoint.pt")
+    workload, _ = trained(backend, tmp_path / "a", [2])
+    checkpoint = workload.facts()["checkpoint"]
     _, windows = trained(backend, tmp_path / "b", [1], target_miou=1e-6, resume=checkpoint)
     assert [row["item_id"] for row in windows[0].rows] == ["step-3"]
     assert windows[0].rows[0]["target_reached"] is None

@@ -59,6 +59,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
             options=TrainingOptions,
             backends=("torch",),
             check=_check,
+            resumable=True,
         ),
         WorkloadSpec(
             name="segmentation-inference",

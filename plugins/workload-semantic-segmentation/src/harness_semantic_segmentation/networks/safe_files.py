@@ -25,7 +25,7 @@ ACCEPTED: Final = "a file of torch.save that holds tensors, plain Python values 
 class NumberType:
     """What a file says of `numpy.dtype`: a type of numbers, and nothing but that."""
 
-    def __init__(self, name: str, align: object = False, copy: object = True) -> None:  # noqa: ARG002, FBT002 - pickled so
+    def __init__(self, name: str, align: object = False, copy: object = True) -> None:  # noqa: ARG002 - pickled so
         if not re.fullmatch(r"[biufc]\d{1,2}", name):
             raise ValueError(f"numpy.dtype({name!r:.40}) is not a type of numbers")
         self.dtype = np.dtype(name)

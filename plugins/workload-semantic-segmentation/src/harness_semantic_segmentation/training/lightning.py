@@ -59,6 +59,9 @@ class SegmentationTask(pl.LightningModule):
         recipe: how it is trained.
         images: in the data set; they make an epoch.
         ranks: processes that share every step.
+
+    Attributes:
+        notes: plain values of whoever trains, kept with the state.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, images: int, ranks: int = 1) -> None:
@@ -69,6 +72,7 @@ class SegmentationTask(pl.LightningModule):
         self.criterion = SegmentationLoss(recipe.loss)
         self.optimizer = build_optimizer(recipe, network.parameters())
         self.steps_done = 0
+        self.notes: dict[str, Any] = {}
 
     @property
     def rate(self) -> float:
@@ -97,6 +101,7 @@ class SegmentationTask(pl.LightningModule):
             "optimizer": self.optimizer.state_dict(),
             "step": self.steps_done,
             "recipe": asdict(self.recipe),
+            "notes": self.notes,
         }
         buffer = io.BytesIO()
         torch.save(content, buffer)
@@ -127,6 +132,7 @@ class SegmentationTask(pl.LightningModule):
             raise UsageError(f"another network: {str(error).splitlines()[0]}", where=str(path)) from None
         self.optimizer.load_state_dict(optimizer)
         self.steps_done = int(step)
+        self.notes = dict(found.get("notes", {}))
 
 
 def step_seed(recipe: Recipe, step: int, rank: int = 0) -> int:

@@ -55,13 +55,17 @@ class TrainingOptions(SegmentationOptions):
         crop: height and width that the network sees, in pixels. Without a value: the size of the scenes, or 1024 x 1024
             for a data set.
         images: synthetic scenes that make an epoch; a data set has its own number.
-        validation_images: validation images that are scored after each window, counted from the first; 0 for all of a
-            data set, and for 16 synthetic scenes.
+        validation_images: validation images that are judged after each window, spread evenly over the split. Without a
+            value, and for 0, all of a data set, and 16 synthetic scenes.
         target_miou: mean IoU, in (0, 1]: the trial ends with the first window that reaches it, and the column
             `target_reached` counts it. Without a value the trial ends with its windows or `steps`.
         validate_in_window: validation counts as part of the measured work; false leaves its time and energy out.
-        resume: checkpoint of this workload (`checkpoint.pt` in a trial's folder) to continue from; empty to begin anew.
-            What it cost before is not known, so `target_reached` is then unavailable.
+        resume: checkpoint of this workload to continue from in another run; empty to begin anew. What it cost before is
+            not known there, so `target_reached` is then unavailable. A trial that was interrupted needs no option:
+            `harness run --resume RUN` goes on after its last finished window, with all that was spent until then.
+        checkpoints: folder in which checkpoints are kept, each trial's in a folder of its own; empty for the user's
+            cache, so that no report carries them. On a cluster name one that all nodes see.
+        checkpoint_every: steps between two checkpoints inside a window, for `resume`; 0 for one after each window only.
         precision: `bfloat16` is mixed precision: weights and loss stay float32.
         workers: processes that load and augment images; 0 does it in the trial's own process.
         class_uniform: share of training images that are chosen so that all classes come equally often. Without a value
@@ -78,10 +82,12 @@ class TrainingOptions(SegmentationOptions):
     batch: Annotated[int, Field(ge=2)] = 4
     crop: tuple[Side, Side] | None = None
     images: Positive = 256
-    validation_images: Annotated[int, Field(ge=0)] = 16
+    validation_images: Annotated[int, Field(ge=0)] | None = None
     target_miou: Annotated[float, Field(gt=0, le=1)] | None = None
     validate_in_window: bool = False
     resume: SuitePath = ""
+    checkpoints: SuitePath = ""
+    checkpoint_every: Annotated[int, Field(ge=0)] = 0
     precision: Literal["float32", "bfloat16"] = "float32"
     workers: Annotated[int, Field(ge=0)] = 0
     class_uniform: Share | None = None

@@ -61,7 +61,7 @@ def training_data(options: SegmentationOptions, images: int, seed: int = 0) -> D
     return Scenes(images, *options.size, seed)
 
 
-def validation_data(options: SegmentationOptions, images: int) -> DataSet:
+def validation_data(options: SegmentationOptions, images: int | None) -> DataSet:
     """What is judged: other scenes (whatever the training's seed), Cityscapes val, or CamVid test."""
     if options.data == "cityscapes":
         return cityscapes(options.root, "val")
@@ -85,6 +85,12 @@ def for_people() -> Iterator[None]:
 def network(options: SegmentationOptions, classes: int) -> nn.Module:
     """The network with random weights."""
     return build_model(options.model, classes, options.width, **options.choices)
+
+
+def evenly(count: int | None, of: int) -> list[int]:
+    """So many numbers from 0 to `of`, spread evenly over them; all for None, for 0 and for more than there are."""
+    count = of if not count or count > of else count
+    return [turn * of // count for turn in range(count)]
 
 
 def model_facts(options: SegmentationOptions) -> dict[str, Any]:

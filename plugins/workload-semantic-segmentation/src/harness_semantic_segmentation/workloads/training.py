@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,15 +21,16 @@ from harness_semantic_segmentation.training.recipes import Recipe
 from harness_semantic_segmentation.workloads.options import TrainingOptions
 from harness_semantic_segmentation.workloads.sources import (
     device_uuid,
+    evenly,
     model_facts,
     network,
     torch_device,
     training_data,
     validation_data,
 )
+from harness_semantic_segmentation.workloads.states import States
 
 AUTHORS_CROP = (1024, 1024)
-CHECKPOINT = "checkpoint.pt"
 
 
 def recipe_of(options: TrainingOptions, seed: int) -> Recipe:
@@ -70,6 +71,7 @@ class Training(Workload):
         self._recipe = recipe = recipe_of(options, context.seed)
         self._data = training_data(options, options.images, context.seed)
         self._validation = validation_data(options, options.validation_images)
+        self._judged = evenly(options.validation_images, len(self._validation))
         centroids = None
         if recipe.class_uniform:
             count = len(self._data)
@@ -77,9 +79,13 @@ class Training(Workload):
                 self._data, lambda number: context.progress(f"labels of image {number + 1} of {count}", number / count)
             )
         self._examples = Examples(self._data, recipe.augmentation, recipe.seed, centroids, share=recipe.class_uniform)
+        self._states = States(context, options.checkpoints)
+        begun = self._states.after(context.windows_done) if context.windows_done else options.resume
         self._task = self._new_task()
-        if options.resume:
-            self._task.load(Path(options.resume).expanduser())
+        if begun:
+            self._task.load(Path(begun).expanduser())
+        if context.windows_done:
+            self._best, self._reached = self._task.notes["best"], self._task.notes["reached"]
 
     def _new_task(self) -> SegmentationTask:
         torch.manual_seed(self._recipe.seed)
@@ -104,6 +110,9 @@ class Training(Workload):
             nonlocal last_s
             now_s = window.now_s()
             self._rows.append(self._row(report, last_s, now_s))
+            every = self._options.checkpoint_every
+            if every and report.step % every == 0 and window.index >= 0:
+                task.save(self._states.inside)
             last_s = now_s
             return not window.wants_more()
 
@@ -142,11 +151,13 @@ class Training(Workload):
             hit = None if target is None or self._options.resume else now
             window.item(f"step-{first + number}", status="ok", **row, miou=miou, target_reached=hit)
         self._reached = self._reached or reached
-        self._task.save(self._context.folder / CHECKPOINT)
+        self._task.notes = {"windows": window.index + 1, "best": self._best, "reached": self._reached}
+        self._states.make_room()
+        self._task.save(self._states.newest)
 
     def _judge(self) -> None:
         assert self._task is not None
-        found = score(self._task, self._validation, self._options.validation_images, self._device, self._context)
+        found = score(self._task, self._validation, self._judged, self._device, self._context)
         self._quality = {} if found is None else {"miou": found}
         if found is not None:
             self._best = max(found, self._best or 0.0)
@@ -177,12 +188,12 @@ class Training(Workload):
             "data": self._data.facts(),
             "validation": {
                 **self._validation.facts(),
-                "scored": self._options.validation_images or len(self._validation),
+                "judged": len(self._judged),
                 "in_window": self._options.validate_in_window,
             },
             "steps": self._task.steps_done,
             "best_miou": self._best,
-            "checkpoint": CHECKPOINT,
+            "checkpoint": str(self._states.newest),
             "threads": torch.get_num_threads(),
         }
 
@@ -192,14 +203,14 @@ class Training(Workload):
 
 
 def score(
-    task: SegmentationTask, data: DataSet, images: int, device: torch.device, context: TrialContext
+    task: SegmentationTask, data: DataSet, numbers: Sequence[int], device: torch.device, context: TrialContext
 ) -> float | None:
-    """Mean IoU of the first images of a data set (0 for all), one pass an image, whole and unscaled."""
-    metric, count = MeanIoU(len(data.classes)), min(images or len(data), len(data))
+    """Mean IoU of images of a data set, one pass an image, whole and unscaled."""
+    metric, count = MeanIoU(len(data.classes)), len(numbers)
     predictor = Predictor(task.network, InferenceOptions()).to(device)
-    for number in range(count):
+    for turn, number in enumerate(numbers):
         image, labels = trained(data[number])
         classes = predictor.class_map(network_input(image)[None].to(device))[0]
         metric.update(classes.cpu().numpy(), labels)
-        context.progress(f"validation {number + 1} of {count}", number / count)
+        context.progress(f"validation {turn + 1} of {count}", turn / count)
     return metric.mean()
