@@ -69,6 +69,12 @@ class LoadWatch:
         opened, self._opened = self._opened, None
         self.between(opened, self._now(), window, now_ns())
 
+    def take_over(self, loads: Iterable[WindowLoad], closed_ns: int) -> None:
+        """Adds the loads of a window that an earlier attempt at the trial finished."""
+        for load in loads:
+            self.loads.append(load)
+            self._closed_ns[load.window] = closed_ns
+
     def _now(self) -> Times:
         own = self._own(self._roots)
         return self._machine(), own

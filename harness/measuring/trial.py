@@ -333,7 +333,7 @@ class Trial:
         count = self.point.windows.count
         for done in self.journal.finished:
             ledger.take_over(done.spans, done.readings, done.uses)
-            self.load.loads += done.loads
+            self.load.take_over(done.loads, max(span.end_ns for span in done.spans))
         ended = bool(self.journal.finished) and workload.finished()  # the last attempt broke off after its last window
         for index in range(self.journal.first, 0 if ended else count):
             self.phase("window", f"window {index + 1} of {count}", index / count)

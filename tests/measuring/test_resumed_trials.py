@@ -89,7 +89,7 @@ def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             windows=Windows(count=4, min_seconds=0.0),
             warm_up=WarmUpRule(max_iterations=0, min_iterations=0),
             functional_units={"one": {"sum": "ones", "where": {}}},
-            foreign_load=ForeignLoad(at_most=1.0),
+            foreign_load=ForeignLoad(at_most=0.0),  # so that each window's load is spoken of
         )
         folder = create(tmp_path / "store", Plan([point], []), [], [], 0, name="run")
         executor, reasons = InProcessExecutor(registry), []
