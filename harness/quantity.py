@@ -219,16 +219,18 @@ def total(amounts: Iterable[Amount]) -> Amount:
     units = {amount.unit for amount in listed}
     if len(units) != 1:
         raise ValueError(f"a total needs amounts of one unit, found {sorted(units) or 'none'}")
-    parts: dict[Method, float] = {}
-    for amount in listed:
-        for method, part in amount.composition.items():
-            parts[method] = parts.get(method, 0.0) + part
+    parts = {
+        method: math.fsum(amount.composition.get(method, 0.0) for amount in listed)
+        for method in dict.fromkeys(method for amount in listed for method in amount.composition)
+    }
+    value = math.fsum(parts.values())
     lows = [amount.low for amount in listed]
     highs = [amount.high for amount in listed]
+    # Each sum is rounded by itself: a bound still holds its value.
     return Amount(
-        math.fsum(parts.values()),
+        value,
         units.pop(),
         parts,
-        None if None in lows else math.fsum(low for low in lows if low is not None),
-        None if None in highs else math.fsum(high for high in highs if high is not None),
+        None if None in lows else min(value, math.fsum(low for low in lows if low is not None)),
+        None if None in highs else max(value, math.fsum(high for high in highs if high is not None)),
     )

@@ -109,3 +109,15 @@ def test_readings_of_an_instrument_are_equally_strong_and_all_else_is_weaker() -
     instruments = {Method.COUNTER, Method.WALL, Method.MEASURED}
     assert {method for method in Method if method.weakness == 0} == instruments
     assert Method.INTEGRATED.weakness < Method.ESTIMATED.weakness < Method.SIMULATED.weakness
+
+
+@given(st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=40), st.sampled_from([Method.WALL, Method.MEASURED]))
+def test_what_is_divided_by_a_total_of_exact_amounts_has_a_value_within_its_bound(
+    seconds: list[float], method: Method
+) -> None:
+    clock = total([Amount.of(each, "s", method, low=each, high=each) for each in seconds])
+    assert clock.low is not None
+    assert clock.high is not None
+    assert clock.low <= clock.value <= clock.high
+    power = Amount.of(1.0, "J", Method.ESTIMATED, low=0.5, high=2.0).over(clock, "W")
+    assert power.value == pytest.approx(1 / math.fsum(seconds))
