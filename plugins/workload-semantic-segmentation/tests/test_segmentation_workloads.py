@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from harness_backend_torch import TorchOptions
 from harness_semantic_segmentation.data.dataset import IGNORE
-from harness_semantic_segmentation.workloads.pictures import GAP, RIGHT, WRONG, error_map, grid, palette
+from harness_semantic_segmentation.workloads.pictures import CELL, GAP, HEAD, RIGHT, WRONG, error_map, palette, panels
 from pydantic import ValidationError
 
 from harness.errors import ExitCode, HarnessError, UsageError
@@ -114,18 +114,23 @@ def test_mean_iou_leaves_absent_classes_and_ignored_pixels_out() -> None:
 # Pictures
 
 
-def test_the_grid_of_pictures() -> None:
+def test_panels_have_heads_a_legend_and_the_colours_of_the_data_set() -> None:
     labels = np.array([[0, 1], [2, IGNORE]], dtype=np.uint8)
     predicted = np.array([[0, 2], [2, 1]], dtype=np.uint8)
     errors = error_map(predicted, labels)
     assert errors[0].tolist() == [list(RIGHT), list(WRONG)]
     assert errors[1].tolist() == [list(RIGHT), [0, 0, 0]]
     image = np.full((2, 2, 3), 9, dtype=np.uint8)
-    picture = grid([(image, labels, predicted), (image, labels, predicted)], 3)
-    assert picture.shape == (2 * 2 + GAP, 4 * 2 + 3 * GAP, 3)
-    assert (picture[:2, 2 + GAP : 4 + GAP] == palette(3)[labels]).all()
-    large = grid([(np.zeros((600, 1100, 3), dtype=np.uint8), None, np.zeros((600, 1100), dtype=np.uint8))], 3)
-    assert large.shape == (200, 2 * 367 + GAP, 3)
+    own = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], dtype=np.uint8)
+    picture = panels([(image, labels, predicted), (image, labels, predicted)], ("a", "b", "c"), own)
+    assert picture.shape[1] == 4 * CELL + 3 * GAP  # small images are enlarged
+    truth = picture[HEAD : HEAD + CELL, CELL + GAP : 2 * CELL + GAP]
+    assert (truth[:: CELL // 2, :: CELL // 2] == palette(3, own)[labels]).all()
+    legend = picture[HEAD + 2 * (CELL + GAP) :]
+    assert {tuple(colour) for colour in own.tolist()} <= {tuple(each) for each in legend.reshape(-1, 3).tolist()}
+    assert (picture[:HEAD] < 128).any(), "the heads are written"
+    large = panels([(np.zeros((600, 1100, 3), dtype=np.uint8), None, np.zeros((600, 1100), dtype=np.uint8))], ["a"])
+    assert large.shape[1] == 2 * 367 + GAP
     assert len({tuple(colour) for colour in palette(150)[:150]}) == 150
 
 
@@ -227,7 +232,8 @@ def test_inference_keeps_its_contract(tmp_path: Path) -> None:
     assert 0 <= first["boundary_f"] <= 1  # type: ignore[operator]
     head = (tmp_path / "trial" / "pictures.png").read_bytes()[:24]
     width, height = struct.unpack(">II", head[16:])
-    assert (width, height) == (4 * 64 + 3 * GAP, 2 * 32 + GAP)
+    assert width == 4 * CELL + 3 * GAP
+    assert height > 2 * CELL // 2
 
 
 @pytest.mark.parametrize("model", ["fpn", "ddsm"])

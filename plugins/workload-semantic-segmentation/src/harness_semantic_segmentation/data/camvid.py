@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -10,8 +11,16 @@ import numpy as np
 
 from harness.errors import UsageError
 from harness_semantic_segmentation.data.dataset import IGNORE, Bytes, check_labels
-from harness_semantic_segmentation.data.image_files import ImageFiles, Pair, check_pairs, existing
-from harness_semantic_segmentation.data.png import read_colour, read_index
+from harness_semantic_segmentation.data.image_files import (
+    ImageFiles,
+    Pair,
+    check_pairs,
+    existing,
+    image_files,
+    paired,
+)
+from harness_semantic_segmentation.data.image_io import read_index
+from harness_semantic_segmentation.data.label_rules import LabelRule
 
 COLOURS: Mapping[str, tuple[int, int, int]] = {
     "sky": (128, 128, 128),
@@ -27,6 +36,34 @@ COLOURS: Mapping[str, tuple[int, int, int]] = {
     "bicyclist": (0, 128, 192),
 }
 """Label colour of every class, in the order of class numbers."""
+FINE_COLOURS: Mapping[str, tuple[tuple[int, int, int], ...]] = {
+    "building": ((192, 0, 128), (0, 128, 64), (64, 0, 64), (64, 192, 0)),
+    "column-pole": ((0, 0, 64),),
+    "road": ((128, 0, 192), (192, 0, 64)),
+    "sidewalk": ((64, 192, 128), (128, 128, 192)),
+    "tree": ((192, 192, 0),),
+    "sign-symbol": ((128, 128, 64), (0, 64, 64)),
+    "car": ((128, 64, 64), (64, 128, 192), (192, 64, 128), (192, 128, 192)),
+    "pedestrian": ((64, 128, 64), (64, 0, 192), (192, 128, 64)),
+    "bicyclist": ((192, 0, 192),),
+}
+"""Colours of the 32 original classes that are parts of one of the 11, as archway, bridge and tunnel of building."""
+COLOUR_RULE = LabelRule(
+    tuple(COLOURS),
+    colours={
+        colour: number
+        for number, (name, own) in enumerate(COLOURS.items())
+        for colour in (own, *FINE_COLOURS.get(name, ()))
+    },
+    void_colours=((0, 0, 0),),
+    unknown_at_most=0.001,
+)
+OFFICIAL = ("701_StillsRaw_full", "LabeledApproved_full")
+"""Folders of images and labels, as the data set is distributed; which image is in which split follows from its name."""
+LAST_OF_TRAIN = 8520
+"""Number of the last frame of 0001TP that is trained on."""
+VALIDATION = (7959, 8159)
+"""Numbers of the first and last frame of 0016E5 in the validation split."""
 VOID = 11
 IMAGES = {"train": 367, "val": 101, "test": 233, "trainval": 468}
 LISTED_ORDER = (
@@ -44,8 +81,9 @@ LISTED_ORDER = (
 )
 """Class order of the listed layout's own programs, for exchange with them."""
 LAYOUTS = (
-    "SPLIT/*.png with index labels of the same names in SPLITannot/; or a list SPLIT.lst (or SPLIT.txt, also in "
-    "list/) with one `images/X.png labels/X_L.png` a line and colour-coded labels"
+    "701_StillsRaw_full/*.png with LabeledApproved_full/*_L.png; or SPLIT/*.png with index labels of the same names in "
+    "SPLITannot/; or a list SPLIT.lst (or SPLIT.txt, also in list/) with one `images/X.png labels/X_L.png` a line and "
+    "colour-coded labels"
 )
 Split = Literal["train", "val", "test", "trainval"]
 
@@ -58,15 +96,12 @@ def read_index_labels(path: Path) -> Bytes:
 
 
 def read_colour_labels(path: Path) -> Bytes:
-    """Class numbers of a colour-coded map; other colours become 255, and a map without any class is an error."""
-    pixels = read_colour(path).astype(np.int32)
-    code = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
-    labels = np.full(code.shape, IGNORE, dtype=np.uint8)
-    for number, (red, green, blue) in enumerate(COLOURS.values()):
-        labels[code == (red << 16 | green << 8 | blue)] = number
-    if (labels == IGNORE).all():
-        raise UsageError("no pixel has the colour of a class", where=str(path), accepted="colour-coded labels")
-    return labels
+    """Class numbers of a colour-coded map, by the classes of 11 or the 32 that they are made of; void is 255.
+
+    Raises:
+        UsageError: a colour that is none of these, in more than a thousandth of the pixels.
+    """
+    return COLOUR_RULE.read(path)
 
 
 def camvid(root: str | Path, split: Split = "train") -> ImageFiles:
@@ -76,28 +111,57 @@ def camvid(root: str | Path, split: Split = "train") -> ImageFiles:
         UsageError: names the first folder or file that is missing.
     """
     base = existing(Path(root).expanduser(), LAYOUTS)
+    base = base / "CamVid" if (base / "CamVid").is_dir() else base  # SegNet's tutorial is cloned with its data inside
     parts = ("train", "val") if split == "trainval" else (split,)
+    read = read_colour_labels
     if (base / parts[0]).is_dir() or (base / f"{parts[0]}annot").is_dir():
         pairs = [pair for part in parts for pair in _folders(base, part)]
         read = read_index_labels
+    elif (base / OFFICIAL[0]).is_dir() and not any(_lists(base, parts[0])):
+        pairs = [pair for part in parts for pair in _official(base, part)]
     else:
         pairs = [pair for part in parts for pair in _lines(base, part)]
-        read = read_colour_labels
     check_pairs(pairs, base / split, IMAGES[split])
-    return ImageFiles("CamVid", split, tuple(COLOURS), pairs, read)
+    return ImageFiles("CamVid", split, tuple(COLOURS), pairs, read, colours=tuple(COLOURS.values()))
+
+
+def official_split(name: str) -> str:
+    """`train`, `val` or `test` of an image of the data set as it is distributed, by its sequence and frame.
+
+    The usual 367, 101 and 233: Seq05VD and the second half of 0001TP are for tests, the end of 0016E5 for validation.
+
+    Raises:
+        UsageError: the name is none of the four sequences.
+    """
+    found = re.fullmatch(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)", name)
+    if found is None:
+        raise UsageError(f"{name} is no image of the four sequences", accepted="0001TP, 0006R0, 0016E5, Seq05VD")
+    sequence, frame = found[1], int(found[2])
+    if sequence == "Seq05VD" or (sequence == "0001TP" and frame > LAST_OF_TRAIN):
+        return "test"
+    return "val" if sequence == "0016E5" and VALIDATION[0] <= frame <= VALIDATION[1] else "train"
+
+
+def _official(base: Path, part: str) -> list[Pair]:
+    images = image_files(existing(base / OFFICIAL[0], LAYOUTS))
+    labels = {
+        name.removesuffix("_L"): file for name, file in image_files(existing(base / OFFICIAL[1], LAYOUTS)).items()
+    }
+    return [pair for pair in paired(images, labels, part, base / OFFICIAL[0]) if official_split(pair.name) == part]
+
+
+def _lists(base: Path, part: str) -> Iterator[Path]:
+    candidates = (folder / f"{part}.{kind}" for folder in (base, base / "list") for kind in ("lst", "txt"))
+    return (file for file in candidates if file.is_file())
 
 
 def _folders(base: Path, part: str) -> list[Pair]:
     images, labels = existing(base / part, LAYOUTS), existing(base / f"{part}annot", LAYOUTS)
-    orphans = sorted({file.name for file in labels.glob("*.png")} - {file.name for file in images.glob("*.png")})
-    if orphans:
-        raise UsageError(f"{len(orphans)} label maps lack their image", where=str(images / orphans[0]))
-    return [Pair(file.stem, file, labels / file.name) for file in sorted(images.glob("*.png"))]
+    return paired(image_files(images), image_files(labels), part, images)
 
 
 def _lines(base: Path, part: str) -> list[Pair]:
-    candidates = [folder / f"{part}.{kind}" for folder in (base, base / "list") for kind in ("lst", "txt")]
-    found = next((file for file in candidates if file.is_file()), None)
+    found = next(_lists(base, part), None)
     if found is None:
         inside = ", ".join(sorted(child.name for child in base.iterdir())[:8]) or "nothing"
         raise UsageError(

@@ -11,7 +11,7 @@ import numpy as np
 from harness.errors import UsageError
 from harness_semantic_segmentation.data.dataset import IGNORE, Bytes, check_labels
 from harness_semantic_segmentation.data.image_files import ImageFiles, Pair, check_pairs, existing
-from harness_semantic_segmentation.data.png import read_index, write
+from harness_semantic_segmentation.data.image_io import read_index, write
 
 LABEL_IDS: Mapping[str, int] = {
     "road": 7,
@@ -35,6 +35,28 @@ LABEL_IDS: Mapping[str, int] = {
     "bicycle": 33,
 }
 """labelId of every class that is trained, in the order of their trainIds."""
+COLOURS = (
+    (128, 64, 128),
+    (244, 35, 232),
+    (70, 70, 70),
+    (102, 102, 156),
+    (190, 153, 153),
+    (153, 153, 153),
+    (250, 170, 30),
+    (220, 220, 0),
+    (107, 142, 35),
+    (152, 251, 152),
+    (70, 130, 180),
+    (220, 20, 60),
+    (255, 0, 0),
+    (0, 0, 142),
+    (0, 0, 70),
+    (0, 60, 100),
+    (0, 80, 100),
+    (0, 0, 230),
+    (119, 11, 32),
+)
+"""Of the classes, as the data set's own pictures show them."""
 LARGEST_ID = 33
 SIZE = (1024, 2048)
 IMAGES = {"train": 2975, "val": 500, "test": 1525}
@@ -49,10 +71,13 @@ TO_LABEL[: len(LABEL_IDS)] = list(LABEL_IDS.values())
 
 
 def read_labels(path: Path) -> Bytes:
-    """Class numbers (trainIds) of a file of labelIds; every other label is 255. A labelId beyond 33 is an error."""
-    label_ids = read_index(path)
-    check_labels(label_ids, LARGEST_ID + 1, str(path))
-    return TO_TRAIN[label_ids]
+    """Class numbers (trainIds) of a file of labelIds, every other label 255; or of trainIds, where its name says so."""
+    labels = read_index(path)
+    if path.name.endswith("_labelTrainIds.png"):
+        check_labels(labels, len(LABEL_IDS), str(path))
+        return labels
+    check_labels(labels, LARGEST_ID + 1, str(path))
+    return TO_TRAIN[labels]
 
 
 def cityscapes(root: str | Path, split: Literal["train", "val", "test"] = "train") -> ImageFiles:
@@ -68,10 +93,15 @@ def cityscapes(root: str | Path, split: Literal["train", "val", "test"] = "train
     pairs = []
     for file in files:
         name = file.name.removesuffix("_leftImg8bit.png")
-        labels = truth / file.parent.name / f"{name}_gtFine_labelIds.png" if split != "test" else None
-        pairs.append(Pair(name, file, labels))
+        pairs.append(Pair(name, file, _labels(truth / file.parent.name, name) if split != "test" else None))
     check_pairs(pairs, images, IMAGES[split])
-    return ImageFiles("Cityscapes", split, tuple(LABEL_IDS), pairs, read_labels)
+    return ImageFiles("Cityscapes", split, tuple(LABEL_IDS), pairs, read_labels, colours=COLOURS)
+
+
+def _labels(folder: Path, name: str) -> Path:
+    """The file of labelIds; that of trainIds, which programs make of it, where there is no other."""
+    label_ids, train_ids = (folder / f"{name}_gtFine_{kind}.png" for kind in ("labelIds", "labelTrainIds"))
+    return train_ids if train_ids.is_file() and not label_ids.is_file() else label_ids
 
 
 def _part(base: Path, kind: str, split: str) -> Path:

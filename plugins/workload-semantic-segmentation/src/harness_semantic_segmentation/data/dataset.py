@@ -53,6 +53,16 @@ class DataSet(ABC):
     def __getitem__(self, number: int) -> Sample:
         """Reads one image. Raises UsageError that names the file where it is not as it should be."""
 
+    def labels(self, number: int) -> tuple[str, Bytes | None]:
+        """Name and labels of one image; a data set of files reads no image for it."""
+        sample = self[number]
+        return sample.name, sample.labels
+
+    @property
+    def palette(self) -> Bytes | None:
+        """Colours of the classes as the data set shows them, classes x 3; None where it has none of its own."""
+        return None
+
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """What belongs into a record: source, split, size. JSON values only."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness.errors import UsageError
 from harness_semantic_segmentation.data.dataset import Bytes, DataSet, Sample, check_labels
-from harness_semantic_segmentation.data.png import read_colour
+from harness_semantic_segmentation.data.image_io import SUFFIXES, read_colour
 
 SHOWN = 3
 
@@ -33,6 +35,8 @@ class ImageFiles(DataSet):
         classes: names.
         pairs: at least one.
         read_labels: path -> H x W class numbers and 255.
+        colours: of the classes, as the data set shows them.
+        notes: what a reader must know of how the files were paired.
     """
 
     def __init__(
@@ -42,8 +46,13 @@ class ImageFiles(DataSet):
         classes: Sequence[str],
         pairs: Sequence[Pair],
         read_labels: Callable[[Path], Bytes],
+        *,
+        colours: Sequence[tuple[int, int, int]] = (),
+        notes: Sequence[str] = (),
     ) -> None:
         self.classes = classes
+        self.notes = tuple(notes)
+        self._colours = np.array(colours, dtype=np.uint8) if colours else None
         self.pairs = tuple(pairs)
         self._source, self._split, self._read_labels = source, split, read_labels
 
@@ -57,15 +66,29 @@ class ImageFiles(DataSet):
         image = read_colour(pair.image)
         if pair.labels is None:
             return Sample(pair.name, image, None)
-        labels = self._read_labels(pair.labels)
+        _, labels = self.labels(number)
+        assert labels is not None
         if labels.shape != image.shape[:2]:
             raise UsageError(
                 f"{_size(labels)} pixels, and the image {pair.image} has {_size(image)}",
                 where=str(pair.labels),
                 accepted="labels of the image's size",
             )
-        check_labels(labels, len(self.classes), str(pair.labels))
         return Sample(pair.name, image, labels)
+
+    def labels(self, number: int) -> tuple[str, Bytes | None]:
+        """Reads the labels alone."""
+        pair = self.pairs[number]
+        if pair.labels is None:
+            return pair.name, None
+        labels = self._read_labels(pair.labels)
+        check_labels(labels, len(self.classes), str(pair.labels))
+        return pair.name, labels
+
+    @property
+    def palette(self) -> Bytes | None:
+        """Colours of the classes."""
+        return self._colours
 
     def facts(self) -> dict[str, Any]:
         """Source, split and number of images."""
@@ -110,3 +133,34 @@ def check_pairs(pairs: Sequence[Pair], folder: Path, official: int | None) -> No
 
 def _size(pixels: Bytes) -> str:
     return f"{pixels.shape[0]} x {pixels.shape[1]}"
+
+
+def image_files(folder: Path) -> dict[str, Path]:
+    """Name without suffix -> file, of the images of a folder, whatever the case of their suffix.
+
+    Raises:
+        UsageError: two files have one name.
+    """
+    found: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
+            if file.stem in found:
+                raise UsageError(f"{found[file.stem].name} and {file.name} have one name", where=str(folder))
+            found[file.stem] = file
+    return found
+
+
+def paired(images: Mapping[str, Path], labels: Mapping[str, Path], split: str, folder: Path) -> list[Pair]:
+    """Images and label maps of equal names, in their order; raises UsageError where one lacks the other."""
+    for what, here, there in (
+        ("images lack their label map", images, labels),
+        ("label maps lack their image", labels, images),
+    ):
+        alone = [str(here[name]) for name in here if name not in there]
+        if alone:
+            raise UsageError(
+                f"{len(alone)} of {len(here)} {what}: {listed(alone)}", where=alone[0], accepted="files of equal names"
+            )
+    if not images:
+        raise UsageError(f"the split {split} holds no image", where=str(folder), accepted=", ".join(sorted(SUFFIXES)))
+    return [Pair(name, images[name], labels[name]) for name in sorted(images)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 from harness.errors import did_you_mean
@@ -27,21 +28,98 @@ NETWORKS: Final = (
 NAMED_WEIGHTS: Final = ("random", "trained")
 
 
+ENTRY_POINTS: Final = "harness_segmentation_data"
+"""Group of entry points that name data sets: a function of a folder and `train` or `val` that returns a `DataSet`."""
+DATA: Final = ("scenes", "cityscapes", "camvid", "voc", "ade20k", "coco-panoptic")
+BIALIGNNET: Final[Mapping[str, tuple[object, ...]]] = {
+    "gate": ("simple", "none", "gated_conv"),
+    "heads": ("edge_and_auxiliary", "none"),
+    "grid_align_corners": (False, True),
+    "edge_input": ("warped_spatial", "spatial"),
+    "aux_resize": ("two_step", "single"),
+    "flow_init": ("default", "zero"),
+}
+FPN: Final[Mapping[str, tuple[object, ...]]] = {
+    "backbone": ("resnet50", "resnet101", "resnet18", "tiny"),
+    "channels": (),
+}
+DDSM: Final[Mapping[str, tuple[object, ...]]] = {
+    **FPN,
+    "pool": (),
+    "combine": ("add", "concat"),
+    "channel_scale": (False, True),
+    "branches": ("both", "spatial", "channel"),
+    "embedding": ("sine", "learned"),
+}
+CHOICES: Final[Mapping[str, Mapping[str, tuple[object, ...]]]] = {
+    "bialignnet-dfnet2": BIALIGNNET,
+    "bialignnet-dfnet1": BIALIGNNET,
+    "ddsm": DDSM,
+    "fpn": FPN,
+}
+"""Network -> choice -> accepted values, none for a whole number from 1; a test holds it and the networks together."""
+
+
+def plugin_data(name: str) -> EntryPoint | None:
+    """The data set of that name among those of installed plugins."""
+    return next(iter(entry_points(group=ENTRY_POINTS, name=name)), None)
+
+
+def known_data() -> list[str]:
+    """Names of all data sets, those of installed plugins last."""
+    return [*DATA, *sorted({each.name for each in entry_points(group=ENTRY_POINTS)})]
+
+
 def check(options: SegmentationOptions) -> Iterator[OptionFault]:
-    """Networks that are not known, and data, weights and checkpoints that are not there."""
+    """Networks, choices and data sets that are not known, and data, weights and checkpoints that are not there."""
     if options.model not in NETWORKS:
         accepted = ", ".join(NETWORKS)
         hint = did_you_mean(options.model, NETWORKS)
         yield OptionFault("model", f"there is no network {options.model!r}", accepted, hint)
+    else:
+        yield from _choices(options)
+    if isinstance(options.data, str) and options.data not in (names := known_data()):
+        hint = did_you_mean(options.data, names)
+        yield OptionFault("data", f"there is no data set {options.data!r}", ", ".join(names), hint)
     if options.data != "scenes":
         yield from missing("root", options.root, folder=True)
     if isinstance(options, TrainingOptions):
-        yield from missing("resume", options.resume)
-    if isinstance(options, SegmentationInferenceOptions) and options.weights not in NAMED_WEIGHTS:
-        yield from _weights(options.weights)
+        for name in ("resume", "weights", "backbone_weights"):
+            yield from missing(name, getattr(options, name))
+        if options.backbone_weights and not options.model.startswith("bialignnet"):
+            yield OptionFault("backbone_weights", f"backbone weights for {options.model}", "a model bialignnet-...")
+    if isinstance(options, SegmentationInferenceOptions):
+        yield from _inference(options)
 
 
-def _weights(source: str) -> Iterator[OptionFault]:
-    """A peer may take a folder or a hub id, so that a name alone cannot be judged here."""
-    if looks_like_a_path(source) and list(missing("weights", source)):
-        yield from missing("weights", source, folder=True)
+def _choices(options: SegmentationOptions) -> Iterator[OptionFault]:
+    known = CHOICES.get(options.model, {})
+    if options.model not in CHOICES and options.width != 1:
+        yield OptionFault("width", f"{options.model} has no width multiplier", "width: 1")
+    for name, value in options.choices.items():
+        if name not in known:
+            accepted = ", ".join(known) or "no choices"
+            yield OptionFault("choices", f"{options.model} has no choice {name!r}", accepted, did_you_mean(name, known))
+        elif known[name] and not any(
+            value is each or (isinstance(each, str) and value == each) for each in known[name]
+        ):
+            accepted = ", ".join(map(str, known[name])).replace("False", "false").replace("True", "true")
+            yield OptionFault("choices", f"{name} is {value!r}", accepted)
+        elif not known[name] and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            yield OptionFault("choices", f"{name} is {value!r}", "a whole number from 1")
+
+
+def _inference(options: SegmentationInferenceOptions) -> Iterator[OptionFault]:
+    source = options.weights
+    if source == "trained" and options.data != "scenes":
+        yield OptionFault("weights", "weights `trained` know synthetic scenes only", "data: scenes, or a checkpoint")
+    if options.export and options.data != "cityscapes":
+        yield OptionFault("export", "only the test server of Cityscapes takes such files", "data: cityscapes")
+    if options.split == "test" and options.data != "cityscapes":
+        yield OptionFault("split", "only Cityscapes has a test split without labels here", "val")
+    if source in NAMED_WEIGHTS:
+        return
+    peer = options.model in NETWORKS and options.model not in CHOICES
+    if peer and not looks_like_a_path(source):  # a hub id, which nobody can judge here
+        return
+    yield from missing("weights", source, folder=peer)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from harness.workload import FetchContext, TrialContext, Window, Workload
+from harness_semantic_segmentation.data.cityscapes import export
 from harness_semantic_segmentation.data.dataset import Bytes, Sample
 from harness_semantic_segmentation.data.metrics import MeanIoU, boundary_f, image_iou, tolerance
 from harness_semantic_segmentation.data.transforms import normalised
@@ -18,11 +20,13 @@ from harness_semantic_segmentation.networks.errors import WeightsError
 from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
 from harness_semantic_segmentation.networks.peers import CONFIGURATIONS, pretrained
 from harness_semantic_segmentation.workloads.options import SegmentationInferenceOptions
-from harness_semantic_segmentation.workloads.pictures import write_grid
+from harness_semantic_segmentation.workloads.pictures import write_panels
 from harness_semantic_segmentation.workloads.sources import (
     device_uuid,
     digest,
+    evenly,
     model_facts,
+    surveyed,
     torch_device,
     trained_weights,
     validation_data,
@@ -47,6 +51,7 @@ class Inference(Workload):
         self._rows: list[tuple[int, dict[str, float | None]]] = []
         self._maps: dict[int, Bytes] = {}
         self._quality: dict[str, float] = {}
+        self._whole: MeanIoU | None = None
         self._facts: dict[str, object] = {}
 
     def fetch(self, context: FetchContext) -> None:
@@ -63,11 +68,14 @@ class Inference(Workload):
         options = self._options
         self._context = context
         self._device = torch_device(context.backend)
-        data = validation_data(options, options.images)
-        count = min(options.images or len(data), len(data))
+        self._data = data = validation_data(options, options.images, options.split)
+        self._judged = evenly(options.images if options.data == "scenes" else options.judged, len(data))
+        if self._judged_at_all:
+            surveyed(options, {options.split: data}, context)
+        self._numbers = evenly(options.images, len(data))
         self._frames = []
-        for number in range(count):
-            context.progress(f"frame {number + 1} of {count}", number / count)
+        for turn, number in enumerate(self._numbers):
+            context.progress(f"frame {turn + 1} of {len(self._numbers)}", turn / len(self._numbers))
             self._frames.append(data[number])
         self._classes = len(data.classes)
         torch.manual_seed(context.seed)
@@ -92,9 +100,14 @@ class Inference(Workload):
             "folded": self._predictor.folded,
             "path": "faithful" if options.faithful else "optimised",
             "passes": 2 if options.flip_average else 1,
-            "data": {**data.facts(), "frames": count, "sizes": sorted(map(list, self._sized))},
+            "data": {**data.facts(), "frames": len(self._frames), "sizes": sorted(map(list, self._sized))},
+            "classes": list(data.classes),
             "threads": torch.get_num_threads(),
         }
+
+    @property
+    def _judged_at_all(self) -> bool:
+        return self._options.weights != "random" or bool(self._options.export)
 
     @property
     def _batch(self) -> int:
@@ -149,45 +162,61 @@ class Inference(Workload):
 
     def after_window(self, window: Window) -> None:
         """Judges the class maps and writes the rows."""
-        quality, self._quality = self._judged()
+        quality, self._quality = self._scored()
         for turn, (number, row) in enumerate(self._rows):
             columns = {**row, **quality.get(number, {})}
             window.item(f"frame-{turn}-{self._frames[number].name}", status="ok", **columns)
         self._draw()
 
-    def _judged(self) -> tuple[dict[int, dict[str, float | None]], dict[str, float]]:
+    def _scored(self) -> tuple[dict[int, dict[str, float | None]], dict[str, float]]:
         """Quality columns by frame, and those of the window; none with random weights or without labels."""
-        if self._options.weights == "random":
+        if not self._judged_at_all:
             return {}, {}
-        options, whole = self._options, MeanIoU(self._classes)
-        found: dict[int, dict[str, float | None]] = {}
+        if self._whole is None:
+            self._whole = self._judge()
+        if self._options.weights == "random" or any(self._frames[number].labels is None for number in self._maps):
+            return {}, {}
+        miou, found = self._whole.mean(), {}
         for number, classes in self._maps.items():
             labels = self._frames[number].labels
+            assert labels is not None
             self._context.progress(f"scoring frame {number + 1}", None)
-            if labels is None:
-                return {}, {}
-            whole.update(classes, labels)
-            found[number] = {"image_miou": image_iou(classes, labels, self._classes)}
-            if options.boundary:
-                radius = tolerance(options.boundary, *labels.shape)
-                found[number]["boundary_f"] = boundary_f(classes, labels, self._classes, radius=radius)
-        miou = whole.mean()
-        self._facts["iou_by_class"] = whole.by_class()
-        for columns in found.values():
-            columns["miou"] = miou
+            columns: dict[str, float | None] = {"image_miou": image_iou(classes, labels, self._classes), "miou": miou}
+            if self._options.boundary:
+                radius = tolerance(self._options.boundary, *labels.shape)
+                columns["boundary_f"] = boundary_f(classes, labels, self._classes, radius=radius)
+            found[number] = columns
         return found, {} if miou is None else {"miou": miou}
 
+    def _judge(self) -> MeanIoU:
+        """The class maps of all judged frames against their labels, once a trial; those not reached are made now."""
+        whole, made = MeanIoU(self._classes), {self._numbers[turn]: classes for turn, classes in self._maps.items()}
+        labelled = 0
+        for turn, number in enumerate(self._judged):
+            self._context.progress(f"judging frame {turn + 1} of {len(self._judged)}", turn / len(self._judged))
+            sample = self._data[number]
+            classes = made[number] if number in made else self._class_maps([sample.image])[0]
+            if self._options.export:
+                export(Path(self._options.export).expanduser(), sample.name, classes)
+            if sample.labels is not None:
+                whole.update(classes, sample.labels)
+                labelled += 1
+        self._facts["judged"] = labelled
+        if labelled and self._options.weights != "random":
+            by_class = whole.by_class()
+            self._facts["iou_by_class"] = dict(zip(self._data.classes, by_class, strict=True))
+        return whole
+
     def _draw(self) -> None:
-        """The grid of pictures, once a trial."""
+        """The panels of pictures, once a trial, of frames spread evenly over those that are taken in turn."""
         if not self._options.pictures or "pictures" in self._facts:
             return
-        first = list(self._maps)[: self._options.pictures]
-        frames = [self._frames[number] for number in first]
-        same = [
-            number for number, frame in zip(first, frames, strict=True) if frame.image.shape == frames[0].image.shape
-        ]
-        rows = [(self._frames[number].image, self._frames[number].labels, self._maps[number]) for number in same]
-        write_grid(self._context.folder / PICTURES, rows, self._classes)
+        shown = []
+        for turn in evenly(self._options.pictures, len(self._frames)):
+            frame = self._frames[turn]
+            classes = self._maps[turn] if turn in self._maps else self._class_maps([frame.image])[0]
+            shown.append((frame.image, frame.labels, classes))
+        write_panels(self._context.folder / PICTURES, shown, self._data.classes, self._data.palette)
         self._facts["pictures"] = [PICTURES]
 
     def validate(self) -> Mapping[str, float]:

@@ -8,9 +8,11 @@ from pydantic import Field, model_validator
 
 from harness.options import Options, Share
 from harness.suite_paths import SuitePath, SuiteSource
+from harness_semantic_segmentation.workloads.own_data import OwnData
 
 Side = Annotated[int, Field(ge=32, le=16_384)]
 Positive = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
 
 
 class SegmentationOptions(Options):
@@ -24,23 +26,33 @@ class SegmentationOptions(Options):
         choices: switches of the network by name: of BiAlignNet `gate`, `heads`, `grid_align_corners`, `edge_input`,
             `aux_resize`, `flow_init`; of `fpn` and `ddsm` `backbone` and `channels`; of `ddsm` also `pool`, `combine`,
             `channel_scale`, `branches`, `embedding`. What is not named keeps its default.
-        data: `scenes` are synthetic images with exact labels; `cityscapes` and `camvid` are read from a folder of
-            yours.
+        partial: takes what fits of weights from a file and says what it left out; false refuses weights that do not fit
+            as a whole.
+        data: `scenes` are synthetic images with exact labels; `cityscapes`, `camvid`, `voc`, `ade20k`, `coco-panoptic`
+            and the data sets of installed plugins (entry points `harness_segmentation_data`) are read from a folder of
+            yours; a mapping describes images and masks of your own.
         root: folder that holds the data set; needed for every `data` but `scenes`.
+        ignored_at_most: share of the pixels of a split, from 0 to 1, that may be ignored; a data set with more of them
+            is refused.
         size: height and width of synthetic scenes, in pixels; images of a data set keep their own size.
+        objects: `thin` draws the poles and rails of synthetic scenes thinner, the hard variant.
     """
 
     model: str = "bialignnet-dfnet1"
     width: Annotated[float, Field(gt=0, le=8)] = 1.0
     choices: dict[str, Any] = Field(default_factory=dict)
-    data: Literal["scenes", "cityscapes", "camvid"] = "scenes"
+    partial: bool = False
+    data: str | OwnData = "scenes"
     root: SuitePath = ""
+    ignored_at_most: Share = 0.5
     size: tuple[Side, Side] = (128, 256)
+    objects: Literal["thick", "thin"] = "thick"
 
     @model_validator(mode="after")
     def _has_root(self) -> SegmentationOptions:
         if self.data != "scenes" and not self.root:
-            raise ValueError(f"data {self.data} has no root; accepted: the folder that holds it")
+            named = self.data if isinstance(self.data, str) else "of your own"
+            raise ValueError(f"data {named} has no root; accepted: the folder that holds it")
         return self
 
 
@@ -66,6 +78,10 @@ class TrainingOptions(SegmentationOptions):
         checkpoints: folder in which checkpoints are kept, each trial's in a folder of its own; empty for the user's
             cache, so that no report carries them. On a cluster name one that all nodes see.
         checkpoint_every: steps between two checkpoints inside a window, for `resume`; 0 for one after each window only.
+        weights: checkpoint whose weights the training begins with, of this plugin or of BiAlignNet's authors; empty for
+            random ones. The optimizer and the schedule begin anew.
+        backbone_weights: checkpoint whose DFNet a BiAlignNet begins with, such as one trained on ImageNet; empty for
+            none.
         precision: `bfloat16` is mixed precision: weights and loss stay float32.
         workers: processes that load and augment images; 0 does it in the trial's own process.
         class_uniform: share of training images that are chosen so that all classes come equally often. Without a value
@@ -75,6 +91,13 @@ class TrainingOptions(SegmentationOptions):
         ohem_pixels: K: at least so many pixels of a batch, the hardest ones, make the loss (online hard example
             mining); edge-guided mining takes half of it. Without a value the recipe's own: 10000 in `authors`, 2000 in
             `light`.
+        edge_loss: `double_sigmoid` takes the edge head's probability for a logit, as the released code does;
+            `corrected` applies the sigmoid once.
+        segmentation_weight: outer weight of the segmentation loss and both auxiliary ones.
+        edge_weight: outer weight of the edge loss, beside its constant 25.
+        mined_weight: outer weight of edge-guided mining.
+        pictures: validation images, spread evenly over the split, that are shown beside the record with their labels,
+            class maps and errors after the last window; 0 for none.
     """
 
     recipe: Literal["authors", "light"] = "light"
@@ -88,11 +111,18 @@ class TrainingOptions(SegmentationOptions):
     resume: SuitePath = ""
     checkpoints: SuitePath = ""
     checkpoint_every: Annotated[int, Field(ge=0)] = 0
+    weights: SuitePath = ""
+    backbone_weights: SuitePath = ""
     precision: Literal["float32", "bfloat16"] = "float32"
     workers: Annotated[int, Field(ge=0)] = 0
     class_uniform: Share | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     ohem_pixels: Annotated[int, Field(ge=2)] | None = None
+    edge_loss: Literal["double_sigmoid", "corrected"] = "double_sigmoid"
+    segmentation_weight: Weight = 1.0
+    edge_weight: Weight = 1.0
+    mined_weight: Weight = 1.0
+    pictures: Annotated[int, Field(ge=0, le=16)] = 4
 
 
 class SegmentationInferenceOptions(SegmentationOptions):
@@ -105,8 +135,15 @@ class SegmentationInferenceOptions(SegmentationOptions):
         training_steps: optimizer steps of the training that makes `weights: trained`; without effect otherwise.
         scenario: `single_stream` takes one frame at a time and times each; `throughput` takes batches.
         batch: frames at a time with `scenario: throughput`; without effect otherwise.
-        images: validation frames that are taken in turn, all held in memory; 0 for the whole split, and for 16
-            synthetic scenes.
+        images: frames that are taken in turn, spread evenly over the split and all held in memory; 0 for the whole
+            split, and for 16 synthetic scenes.
+        judged: frames whose class maps the mean IoU is of, spread evenly over the split; those that no window reached
+            are run through the network after the first one, uncharged. Without a value, and for 0, the whole split of
+            a data set, and the synthetic scenes that are taken in turn.
+        split: `val` is what a data set's results are usually given on (of CamVid its test images); `test` are the
+            images of Cityscapes whose labels are withheld.
+        export: folder for the class maps of the judged frames in the form that the test server of Cityscapes takes;
+            empty for none.
         faithful: runs the network as published, in plain eager mode; `fold`, `channels_last`, `compile` and `dtype`
             then do nothing.
         fold: folds batch normalisations into the convolutions before them.
@@ -116,7 +153,8 @@ class SegmentationInferenceOptions(SegmentationOptions):
         flip_average: averages the logits of the image and its mirror image: two passes a frame.
         boundary: tolerance of the boundary F-score as a share of the image's diagonal, from 0 to 0.1; 0 leaves the
             score out.
-        pictures: frames in the grid of images, labels and predictions that is written beside the record; 0 for none.
+        pictures: frames, spread evenly over those taken in turn, that are shown beside the record with their labels,
+            class maps and errors; 0 for none.
     """
 
     weights: SuiteSource = "random"
@@ -124,6 +162,9 @@ class SegmentationInferenceOptions(SegmentationOptions):
     scenario: Literal["single_stream", "throughput"] = "single_stream"
     batch: Positive = 4
     images: Annotated[int, Field(ge=0)] = 16
+    judged: Annotated[int, Field(ge=0)] | None = None
+    split: Literal["val", "test"] = "val"
+    export: SuitePath = ""
     faithful: bool = False
     fold: bool = True
     channels_last: bool = True

@@ -1,25 +1,40 @@
-"""A grid of pictures: input, ground truth, prediction and error map, one image a row."""
+"""Panels of pictures: input, ground truth, prediction and errors, one image a row, with heads and a legend."""
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from harness_semantic_segmentation.data.dataset import IGNORE, Bytes
-from harness_semantic_segmentation.data.png import write
+from harness_semantic_segmentation.data.image_io import write
 
-LARGEST = 512
-"""Pixels of a picture's longer side; larger ones are thinned out."""
-GAP = 4
+HEADS: Final = ("input", "ground truth", "prediction", "errors")
+CELL: Final = 384
+"""Pixels of a picture's longer side; larger ones are thinned out, smaller ones enlarged by a whole number."""
+GAP: Final = 4
+HEAD: Final = 16
+"""Height of a line of text, in pixels."""
+SWATCH: Final = 12
+LETTER: Final = 7
+"""Width to allow for a letter of the legend, in pixels."""
+LIMIT: Final = 250_000
+"""Bytes of the file; with more of them a report shows nothing, so that pictures are thinned out further."""
 WRONG, RIGHT, LEFT_OUT = (220, 40, 40), (235, 235, 235), (0, 0, 0)
+ERRORS: Final = (("wrong", WRONG), ("right", RIGHT), ("ignored", LEFT_OUT))
+Row = tuple[Bytes, Bytes | None, Bytes]
+"""Image, labels (None where they are withheld) and prediction."""
 
 
-def palette(classes: int) -> Bytes:
-    """256 x 3 colours: a class each, hues by the golden ratio; 255 is black."""
+def palette(classes: int, own: Bytes | None = None) -> Bytes:
+    """256 x 3 colours: the data set's own, else one a class with hues by the golden ratio; 255 is black."""
     colours = np.zeros((256, 3), dtype=np.uint8)
+    if own is not None:
+        colours[: len(own)] = own
+        return colours
     for number in range(classes):
         red, green, blue = colorsys.hsv_to_rgb(number * 0.618033988749895 % 1, 0.65, (0.95, 0.7)[number % 2])
         colours[number] = [round(255 * part) for part in (red, green, blue)]
@@ -35,26 +50,82 @@ def error_map(predicted: Bytes, labels: Bytes) -> Bytes:
     return picture
 
 
-def grid(rows: Sequence[tuple[Bytes, Bytes | None, Bytes]], classes: int) -> Bytes:
-    """Images of one size with labels (None where withheld) and predictions, side by side; rows one below another."""
-    colours, lines = palette(classes), []
-    for image, labels, predicted in rows:
-        step = -(-max(image.shape[:2]) // LARGEST)
-        parts = [image, colours[predicted]]
-        if labels is not None:
-            parts = [image, colours[labels], colours[predicted], error_map(predicted, labels)]
-        lines.append(_joined([part[::step, ::step] for part in parts], axis=1))
-    return _joined(lines, axis=0)
+def panels(rows: Sequence[Row], classes: Sequence[str], own: Bytes | None = None, cell: int = CELL) -> Bytes:
+    """The whole picture, H x W x 3.
+
+    Args:
+        rows: images of any sizes.
+        classes: names, for the legend.
+        own: colours of the classes, as the data set shows them.
+        cell: longer side of a picture.
+    """
+    colours = palette(len(classes), own)
+    judged = any(labels is not None for _, labels, _ in rows)
+    heads = HEADS if judged else (HEADS[0], HEADS[2])
+    lines = [_line(row, colours, cell, judged=judged) for row in rows]
+    width = max(sum(part.shape[1] for part in line) + GAP * (len(line) - 1) for line in lines)
+    starts = np.cumsum([0, *(part.shape[1] + GAP for part in lines[0][:-1])])
+    text = [(int(start), 0, head, None) for start, head in zip(starts, heads, strict=True)]
+    shown = [(name, tuple(map(int, colours[number]))) for number, name in enumerate(classes)]
+    entries, tall = _legend([*shown, *(ERRORS if judged else ())], width)
+    top, body = HEAD, []
+    for line in lines:
+        high = max(part.shape[0] for part in line)
+        canvas = np.full((high + GAP, width, 3), 255, dtype=np.uint8)
+        left = 0
+        for part in line:
+            canvas[: part.shape[0], left : left + part.shape[1]] = part
+            left += part.shape[1] + GAP
+        body.append(canvas)
+        top += canvas.shape[0]
+    whole = np.concatenate(
+        [np.full((HEAD, width, 3), 255, dtype=np.uint8), *body, np.full((tall, width, 3), 255, dtype=np.uint8)]
+    )
+    return _written(whole, [*text, *((x, y + top, name, colour) for x, y, name, colour in entries)])
 
 
-def write_grid(path: Path, rows: Sequence[tuple[Bytes, Bytes | None, Bytes]], classes: int) -> None:
-    """Writes `grid` as PNG."""
-    write(path, grid(rows, classes))
+def write_panels(path: Path, rows: Sequence[Row], classes: Sequence[str], own: Bytes | None = None) -> None:
+    """Writes `panels` as PNG, small enough to be shown in a report."""
+    for cell in (CELL, CELL * 2 // 3, CELL // 2, CELL // 4):
+        write(path, panels(rows, classes, own, cell))
+        if path.stat().st_size <= LIMIT:
+            return
 
 
-def _joined(parts: Sequence[Bytes], axis: int) -> Bytes:
-    shape = list(parts[0].shape)
-    shape[axis] = GAP
-    gap = np.full(shape, 255, dtype=np.uint8)
-    spaced = [piece for part in parts for piece in (part, gap)][:-1]
-    return np.concatenate(spaced, axis=axis)
+def _line(row: Row, colours: Bytes, cell: int, *, judged: bool) -> list[Bytes]:
+    image, labels, predicted = row
+    parts = [image, colours[predicted]]
+    if judged:
+        truth = np.full_like(predicted, IGNORE) if labels is None else labels
+        parts = [image, colours[truth], colours[predicted], error_map(predicted, truth)]
+    longer = max(image.shape[:2])
+    step, times = -(-longer // cell), max(1, cell // longer)
+    return [part[::step, ::step].repeat(times, axis=0).repeat(times, axis=1) for part in parts]
+
+
+def _legend(
+    entries: Sequence[tuple[str, tuple[int, ...]]], width: int
+) -> tuple[list[tuple[int, int, str, tuple[int, ...]]], int]:
+    """Where the entries of the legend stand, below the pictures, and how much room they take."""
+    found, x, y = [], 0, GAP
+    for name, colour in entries:
+        wide = SWATCH + GAP + LETTER * len(name) + 2 * GAP
+        if x and x + wide > width:
+            x, y = 0, y + HEAD
+        found.append((x, y, name, colour))
+        x += wide
+    return found, y + HEAD
+
+
+def _written(picture: Bytes, texts: Sequence[tuple[int, int, str, tuple[int, ...] | None]]) -> Bytes:
+    from PIL import Image, ImageDraw
+
+    drawn = Image.fromarray(picture)
+    pen = ImageDraw.Draw(drawn)
+    for x, y, text, colour in texts:
+        left = x
+        if colour is not None:
+            pen.rectangle((x, y, x + SWATCH - 1, y + SWATCH - 1), fill=colour, outline=(128, 128, 128))
+            left += SWATCH + GAP
+        pen.text((left, y), text, fill=(0, 0, 0))
+    return np.array(drawn)

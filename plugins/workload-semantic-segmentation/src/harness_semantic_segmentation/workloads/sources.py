@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,21 +15,43 @@ from torch import nn
 
 from harness.backend import Backend
 from harness.errors import MeasurementError, UsageError
+from harness.workload import TrialContext
 from harness_semantic_segmentation.data.camvid import camvid
 from harness_semantic_segmentation.data.cityscapes import cityscapes
 from harness_semantic_segmentation.data.dataset import DataSet
+from harness_semantic_segmentation.data.folders import ade20k, coco_panoptic, voc
+from harness_semantic_segmentation.data.label_rules import LabelRule
+from harness_semantic_segmentation.data.own import own_files
 from harness_semantic_segmentation.data.scenes import VALIDATION, Scenes
+from harness_semantic_segmentation.data.survey import survey
+from harness_semantic_segmentation.networks.bialignnet import BiAlignNet
 from harness_semantic_segmentation.networks.catalogue import build_model, entry, variant
-from harness_semantic_segmentation.networks.checkpoints import load_checkpoint
+from harness_semantic_segmentation.networks.checkpoints import load_backbone, load_checkpoint
 from harness_semantic_segmentation.networks.errors import NetworkError, WeightsError
 from harness_semantic_segmentation.networks.peers import CONFIGURATIONS, pretrained
 from harness_semantic_segmentation.training.recipes import Recipe
-from harness_semantic_segmentation.workloads.options import SegmentationInferenceOptions, SegmentationOptions
+from harness_semantic_segmentation.workloads.checks import known_data, plugin_data
+from harness_semantic_segmentation.workloads.options import (
+    SegmentationInferenceOptions,
+    SegmentationOptions,
+    TrainingOptions,
+)
+from harness_semantic_segmentation.workloads.own_data import OwnData
 
 TRAINING_SCENES = 256
 """Synthetic scenes that the weights `trained` have seen."""
+BELOW_19 = 6
+"""Classes of Cityscapes whose labelId is below 19: a street without the others is one labelled by trainIds."""
 CACHE_FORMAT = 1
 """Grows when trained weights in the cache are no longer what this code would train."""
+FOLDERS: dict[str, tuple[Callable[[str, Any], DataSet], dict[str, str]]] = {
+    "cityscapes": (cityscapes, {"train": "train", "val": "val", "test": "test"}),
+    "camvid": (camvid, {"train": "trainval", "val": "test"}),
+    "voc": (voc, {"train": "train", "val": "val"}),
+    "ade20k": (ade20k, {"train": "train", "val": "val"}),
+    "coco-panoptic": (coco_panoptic, {"train": "train", "val": "val"}),
+}
+"""Name of a data set -> what reads it, and its own name of what is learned, judged and withheld."""
 Tell = Callable[[str, float | None], None]
 
 
@@ -53,21 +75,91 @@ def device_uuid(device: torch.device) -> str:
 
 
 def training_data(options: SegmentationOptions, images: int, seed: int = 0) -> DataSet:
-    """What is learned: synthetic scenes, Cityscapes train, or CamVid train and val together."""
-    if options.data == "cityscapes":
-        return cityscapes(options.root, "train")
-    if options.data == "camvid":
-        return camvid(options.root, "trainval")
-    return Scenes(images, *options.size, seed)
+    """What is learned: synthetic scenes, or what a data set gives for it (of CamVid train and val together)."""
+    if options.data == "scenes":
+        return Scenes(images, *options.size, seed, objects=options.objects)
+    return data_set(options, "train")
 
 
-def validation_data(options: SegmentationOptions, images: int | None) -> DataSet:
-    """What is judged: other scenes (whatever the training's seed), Cityscapes val, or CamVid test."""
-    if options.data == "cityscapes":
-        return cityscapes(options.root, "val")
-    if options.data == "camvid":
-        return camvid(options.root, "test")
-    return Scenes(images or 16, *options.size, first=VALIDATION)
+def validation_data(options: SegmentationOptions, images: int | None, split: str = "val") -> DataSet:
+    """What is judged: other scenes (whatever the training's seed), or what a data set gives for it."""
+    if options.data == "scenes":
+        return Scenes(images or 16, *options.size, first=VALIDATION, objects=options.objects)
+    return data_set(options, split)
+
+
+def data_set(options: SegmentationOptions, split: str) -> DataSet:
+    """One split, `train`, `val` or `test`, of a data set in a folder; raises UsageError that names what is wrong."""
+    data, root = options.data, options.root
+    if isinstance(data, OwnData):
+        return own_data(data, root, split)
+    if data in FOLDERS:
+        reader, splits = FOLDERS[data]
+        if split not in splits:
+            raise UsageError(f"{data} has no split {split}", accepted=", ".join(splits))
+        return reader(root, splits[split])
+    found = plugin_data(data)
+    if found is None:
+        raise UsageError(f"there is no data set {data!r}", accepted=", ".join(known_data()))
+    made = found.load()(Path(root), split)
+    if not isinstance(made, DataSet):
+        raise MeasurementError(
+            f"the data set {data!r} of {found.value} is a {type(made).__name__}", accepted="a DataSet"
+        )
+    return made
+
+
+def own_data(data: OwnData, root: str, split: str) -> DataSet:
+    """A split of the data set that the options describe."""
+    numbers = {name: number for number, name in enumerate(data.classes)}
+    rule = LabelRule(
+        data.classes,
+        colours=dict(zip(data.palette, range(len(data.palette)), strict=True)),
+        void_colours=data.void_colours,
+        values={stored: numbers[name] for stored, name in data.values.items()},
+        ignore=data.ignored,
+        reduce_zero_label=data.reduce_zero_label,
+        unknown_at_most=data.unknown_at_most,
+    )
+    return own_files(
+        root,
+        split,
+        images=data.images,
+        masks=data.masks,
+        validation=data.validation,
+        classes=data.classes,
+        read=rule.read,
+        colours=data.palette,
+    )
+
+
+def surveyed(options: SegmentationOptions, splits: Mapping[str, DataSet], context: TrialContext) -> dict[str, Any]:
+    """What the labels of each split hold, told in the trial's log; raises UsageError for a split that is no use.
+
+    Synthetic scenes are known, and are not looked at.
+    """
+    found: dict[str, Any] = {}
+    for name, data in splits.items():
+        if isinstance(data, Scenes):
+            continue
+
+        def tell(turn: int, of: int, name: str = name) -> None:
+            context.progress(f"labels of {name}, {turn + 1} of {of}", turn / of)
+
+        seen = survey(data, tell)
+        if not seen.images:
+            continue
+        notes = [*getattr(data, "notes", ()), *seen.told(name)]
+        for note in notes:
+            context.log(note)
+        seen.check(name, options.ignored_at_most)
+        if options.data == "cityscapes" and not sum(seen.counts[BELOW_19:]):
+            raise UsageError(
+                f"the labels of {name} hold no labelId above 18, as trainIds do",
+                accepted="files of labelIds, or of trainIds whose names end in _labelTrainIds.png",
+            )
+        found[name] = {"labels": {**seen.facts(), "notes": notes}}
+    return found
 
 
 @contextmanager
@@ -91,6 +183,22 @@ def evenly(count: int | None, of: int) -> list[int]:
     """So many numbers from 0 to `of`, spread evenly over them; all for None, for 0 and for more than there are."""
     count = of if not count or count > of else count
     return [turn * of // count for turn in range(count)]
+
+
+@for_people()
+def begun(options: TrainingOptions, model: nn.Module, log: Callable[[str], None]) -> nn.Module:
+    """The network with the weights that a training begins with; what partial loading leaves out is logged."""
+    loaded = []
+    if options.weights:
+        loaded.append(load_checkpoint(model, Path(options.weights).expanduser(), partial=options.partial))
+    if options.backbone_weights:
+        if not isinstance(model, BiAlignNet):
+            raise UsageError(f"backbone_weights for {options.model}", accepted="a model bialignnet-...")
+        path = Path(options.backbone_weights).expanduser()
+        loaded.append(load_backbone(model.backbone, path, partial=options.partial))
+    for each in (skipped for one in loaded for skipped in one.skipped):
+        log(f"not loaded: {each}")
+    return model
 
 
 def model_facts(options: SegmentationOptions) -> dict[str, Any]:
@@ -122,7 +230,9 @@ def weighted(
         if options.weights == "trained":
             load_checkpoint(model, trained_weights(options, cache, device, tell))
         elif options.weights != "random":
-            load_checkpoint(model, Path(options.weights).expanduser())
+            loaded = load_checkpoint(model, Path(options.weights).expanduser(), partial=options.partial)
+            for skipped in loaded.skipped:
+                tell(f"not loaded: {skipped}", None)
         return model
     peer = pretrained(options.weights)
     found = peer.classes
@@ -141,7 +251,15 @@ def trained_weights(options: SegmentationInferenceOptions, cache: Path, device: 
     if options.data != "scenes":
         raise UsageError("weights `trained` know synthetic scenes only", accepted="data: scenes, or a checkpoint")
     recipe = Recipe.light(options.training_steps, options.size)
-    key = [CACHE_FORMAT, options.model, options.width, sorted(options.choices.items()), options.size, asdict(recipe)]
+    key = [
+        CACHE_FORMAT,
+        options.model,
+        options.width,
+        sorted(options.choices.items()),
+        options.size,
+        options.objects,
+        asdict(recipe),
+    ]
     folder = cache / "segmentation"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{options.model}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.pt"
@@ -154,7 +272,7 @@ def trained_weights(options: SegmentationInferenceOptions, cache: Path, device: 
         if not path.exists():
             torch.manual_seed(recipe.seed)
             start = network(options, len(Scenes.classes))
-            data = Scenes(TRAINING_SCENES, *options.size)
+            data = Scenes(TRAINING_SCENES, *options.size, objects=options.objects)
             task = SegmentationTask(start, recipe, len(data))
             fit(task, Examples(data, recipe.augmentation, recipe.seed), device=device, tell=told, checkpoint=path)
     return path

@@ -16,14 +16,16 @@ from harness_semantic_segmentation.data.transforms import Augmentation, network_
 from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
 from harness_semantic_segmentation.training.lightning import SegmentationTask, StepReport, fit
 from harness_semantic_segmentation.training.loading import Examples, class_centroids
-from harness_semantic_segmentation.training.losses import LossOptions
 from harness_semantic_segmentation.training.recipes import Recipe
 from harness_semantic_segmentation.workloads.options import TrainingOptions
+from harness_semantic_segmentation.workloads.pictures import write_panels
 from harness_semantic_segmentation.workloads.sources import (
+    begun,
     device_uuid,
     evenly,
     model_facts,
     network,
+    surveyed,
     torch_device,
     training_data,
     validation_data,
@@ -31,6 +33,7 @@ from harness_semantic_segmentation.workloads.sources import (
 from harness_semantic_segmentation.workloads.states import States
 
 AUTHORS_CROP = (1024, 1024)
+PICTURES = "pictures.png"
 
 
 def recipe_of(options: TrainingOptions, seed: int) -> Recipe:
@@ -45,8 +48,15 @@ def recipe_of(options: TrainingOptions, seed: int) -> Recipe:
         changes["class_uniform"] = options.class_uniform
     if options.learning_rate is not None:
         changes["learning_rate"] = options.learning_rate
+    loss: dict[str, object] = {
+        "edge_form": options.edge_loss,
+        "segmentation_weight": options.segmentation_weight,
+        "edge_weight": options.edge_weight,
+        "mined_weight": options.mined_weight,
+    }
     if options.ohem_pixels is not None:
-        changes["loss"] = LossOptions(keep=options.ohem_pixels, keep_mined=options.ohem_pixels // 2)
+        loss |= {"keep": options.ohem_pixels, "keep_mined": options.ohem_pixels // 2}
+    changes["loss"] = replace(recipe.loss, **loss)  # type: ignore[arg-type]  # likewise
     return replace(recipe, **changes)  # type: ignore[arg-type]  # names and values of its fields
 
 
@@ -61,6 +71,7 @@ class Training(Workload):
         self._quality: dict[str, float] = {}
         self._best: float | None = None
         self._reached = False
+        self._by_class: list[float | None] = []
         self._faults: tuple[int, ...] = ()
 
     def prepare(self, context: TrialContext) -> None:
@@ -72,6 +83,7 @@ class Training(Workload):
         self._data = training_data(options, options.images, context.seed)
         self._validation = validation_data(options, options.validation_images)
         self._judged = evenly(options.validation_images, len(self._validation))
+        self._surveys = surveyed(options, {"train": self._data, "validation": self._validation}, context)
         centroids = None
         if recipe.class_uniform:
             count = len(self._data)
@@ -80,16 +92,17 @@ class Training(Workload):
             )
         self._examples = Examples(self._data, recipe.augmentation, recipe.seed, centroids, share=recipe.class_uniform)
         self._states = States(context, options.checkpoints)
-        begun = self._states.after(context.windows_done) if context.windows_done else options.resume
+        state = self._states.after(context.windows_done) if context.windows_done else options.resume
         self._task = self._new_task()
-        if begun:
-            self._task.load(Path(begun).expanduser())
+        if state:
+            self._task.load(Path(state).expanduser())
         if context.windows_done:
             self._best, self._reached = self._task.notes["best"], self._task.notes["reached"]
 
     def _new_task(self) -> SegmentationTask:
         torch.manual_seed(self._recipe.seed)
-        return SegmentationTask(network(self._options, len(self._data.classes)), self._recipe, len(self._data))
+        built = begun(self._options, network(self._options, len(self._data.classes)), self._context.log)
+        return SegmentationTask(built, self._recipe, len(self._data))
 
     def step(self, window: Window) -> None:
         """The whole window is one call of Lightning's `fit`; see `run`."""
@@ -152,15 +165,29 @@ class Training(Workload):
             window.item(f"step-{first + number}", status="ok", **row, miou=miou, target_reached=hit)
         self._reached = self._reached or reached
         self._task.notes = {"windows": window.index + 1, "best": self._best, "reached": self._reached}
+        self._draw()
         self._states.make_room()
         self._task.save(self._states.newest)
 
     def _judge(self) -> None:
         assert self._task is not None
-        found = score(self._task, self._validation, self._judged, self._device, self._context)
+        metric = score(self._task, self._validation, self._judged, self._device, self._context)
+        found, self._by_class = metric.mean(), metric.by_class()
         self._quality = {} if found is None else {"miou": found}
         if found is not None:
             self._best = max(found, self._best or 0.0)
+
+    def _draw(self) -> None:
+        """Panels of validation frames, spread evenly over the split, as the network sees them after this window."""
+        assert self._task is not None
+        if not self._options.pictures:
+            return
+        predictor, rows = Predictor(self._task.network, InferenceOptions()).to(self._device), []
+        for number in evenly(self._options.pictures, len(self._validation)):
+            image, labels = trained(self._validation[number])
+            classes = predictor.class_map(network_input(image)[None].to(self._device))[0].cpu().numpy()
+            rows.append((image, labels, classes))
+        write_panels(self._context.folder / PICTURES, rows, self._validation.classes, self._validation.palette)
 
     def validate(self) -> Mapping[str, float]:
         """The mean IoU after the window."""
@@ -185,14 +212,17 @@ class Training(Workload):
         return {
             "model": model_facts(self._options),
             "recipe": asdict(self._recipe),
-            "data": self._data.facts(),
+            "data": {**self._data.facts(), **self._surveys.get("train", {})},
             "validation": {
+                **self._surveys.get("validation", {}),
                 **self._validation.facts(),
                 "judged": len(self._judged),
                 "in_window": self._options.validate_in_window,
             },
             "steps": self._task.steps_done,
             "best_miou": self._best,
+            "iou_by_class": dict(zip(self._validation.classes, self._by_class, strict=False)),
+            "pictures": [PICTURES] if self._options.pictures else [],
             "checkpoint": str(self._states.newest),
             "threads": torch.get_num_threads(),
         }
@@ -204,8 +234,8 @@ class Training(Workload):
 
 def score(
     task: SegmentationTask, data: DataSet, numbers: Sequence[int], device: torch.device, context: TrialContext
-) -> float | None:
-    """Mean IoU of images of a data set, one pass an image, whole and unscaled."""
+) -> MeanIoU:
+    """How images of a data set are classified, one pass an image, whole and unscaled."""
     metric, count = MeanIoU(len(data.classes)), len(numbers)
     predictor = Predictor(task.network, InferenceOptions()).to(device)
     for turn, number in enumerate(numbers):
@@ -213,4 +243,4 @@ def score(
         classes = predictor.class_map(network_input(image)[None].to(device))[0]
         metric.update(classes.cpu().numpy(), labels)
         context.progress(f"validation {turn + 1} of {count}", turn / count)
-    return metric.mean()
+    return metric
