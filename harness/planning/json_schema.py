@@ -10,6 +10,7 @@ from typing import Any, Final
 from harness.discovery.option_table import schema_of
 from harness.discovery.registry import Registry
 from harness.planning import located_yaml as suite_yaml
+from harness.planning.matrix import BACKEND
 from harness.planning.suite import Suite
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -126,12 +127,11 @@ def _case_schema(workload: str, options: dict[str, Any]) -> dict[str, Any]:
     """What a workload's name means for the keys that hold its options; the matrix may give what is required."""
     options.pop("required", None)
     one = _reference(f"workload.{workload}")
-    many = {
-        name: {"type": "array", "items": _reference(f"workload.{workload}", "properties", name)}
-        for name in options["properties"]
-    }
+    each = {name: _reference(f"workload.{workload}", "properties", name) for name in options["properties"]}
+    each = {BACKEND: _reference(BACKEND), **each}
+    many = {name: {"type": "array", "items": schema} for name, schema in each.items()}
     matrix = {"type": "object", "properties": many, "additionalProperties": False}
-    listed = {"type": "array", "items": one}
+    listed = {"type": "array", "items": {"type": "object", "properties": each, "additionalProperties": False}}
     return {
         "if": {"properties": {"workload": {"const": workload}}, "required": ["workload"]},
         "then": {"properties": {"options": one, "matrix": matrix, "include": listed, "exclude": listed}},

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+
+from harness.planning.faults import Place, real_path
+from harness.planning.located_yaml import Document, Keys
+
+BACKEND: Final = "backend"
+"""Key of a matrix that varies where the work runs, in a workload that has no option of that name."""
 
 
 @dataclass(slots=True)
@@ -57,6 +64,53 @@ def combinations(
 def same(one: object, other: object) -> bool:
     """Equality as a reader of YAML means it: `true` is not `1`."""
     return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def told(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a point of a matrix from the others: a backend's options one by one, each under its own key.
+
+    Example:
+        >>> told({"tokens": 16, "backend": {"name": "torch", "power_limit": "300W"}})
+        {'tokens': 16, 'backend': 'torch', 'backend.power_limit': '300W'}
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if key == BACKEND and isinstance(value, Mapping) and "name" in value:
+            found[key] = value["name"]
+            found |= {f"{key}.{option}": each for option, each in value.items() if option != "name"}
+        else:
+            found[key] = value
+    return found
+
+
+def label(values: Mapping[str, Any]) -> str:
+    """Values of a point for people: `mode=exact, backend.power_limit=300W`."""
+    return ", ".join(f"{key}={_shown(value)}" for key, value in values.items())
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def place_of(
+    document: Document, at: Keys, matrix: Mapping[str, Sequence[Any]], options: Mapping[str, Any], one: Combination
+) -> Place:
+    """Where an option of a point stands in its suite: in `include`, `matrix` or `options` of the case at a path."""
+
+    def place(loc: Keys) -> Keys:
+        head: Keys = (*at, "options")
+        key = str(loc[0]) if loc else ""
+        if key in one.included:
+            head = (*at, "include", one.included[key], key)
+        elif key in one.values:
+            index = next(index for index, value in enumerate(matrix[key]) if same(value, one.values[key]))
+            head = (*at, "matrix", key, index)
+        elif key in options:
+            head = (*at, "options", key)
+        return head + real_path(document.at(head), loc[1:])
+
+    return place
 
 
 def _agrees(values: Mapping[str, Any], entry: Mapping[str, Any], keys: Sequence[str]) -> bool:

@@ -13,16 +13,15 @@ from pydantic import BaseModel, ValidationError
 from harness.backend import Device
 from harness.discovery.registry import Offer, Registry
 from harness.errors import PluginError, UsageError, did_you_mean
-from harness.functional_unit import FunctionalUnit
 from harness.impact import ImpactMeterSpec
 from harness.meter import MeterSpec
 from harness.planning import matrix
 from harness.planning.faults import Place, faults, real_path
 from harness.planning.known_metrics import Known, at_most, known_of, precision, unknown_metrics
-from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
+from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset, unset_in
 from harness.planning.option_checks import checked
-from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
-from harness.planning.suite import Case, Named, Suite, missing_variable, windows_of
+from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unit_json, unmet
+from harness.planning.suite import Case, Named, Suite, as_named, missing_variable, windows_of
 from harness.quantity import Unavailable
 from harness.workload import COMMON_COLUMNS, WorkloadSpec
 
@@ -71,9 +70,17 @@ class _Setting:
     plugin: str
     point: Point
     identify: Callable[[Mapping[str, Any]], str]
+    missing: str
     unmet: str
     place: str
     variables: bool
+    on: dict[str, _Setting | None] = dataclasses.field(default_factory=dict)
+    """A backend of the matrix, as JSON -> what its points share; None where it is wrong."""
+
+    @property
+    def varies_backend(self) -> bool:
+        """Whether `backend` in a matrix is where the work runs: the workload has no such option."""
+        return matrix.BACKEND not in self.spec.options.model_fields
 
 
 class _Planner:
@@ -114,9 +121,8 @@ class _Planner:
         spec = offer.spec if offer else WorkloadSpec(name=case.workload, summary="", factory=_no_factory)
         own = at if case.backend is not None else ()
         backend = self._choice(suite, (*own, "backend"), "backend", case.backend or suite.backend)
-        if spec.backends and backend.name not in spec.backends and not unset(backend.name):
-            message = f"the workload {spec.name!r} does not run on the backend {backend.name!r}"
-            self._fault(suite, (*own, "backend"), message, set(spec.backends))
+        if matrix.BACKEND not in case.matrix or matrix.BACKEND in spec.options.model_fields:
+            self._runs_on(suite, (*own, "backend"), spec, backend)
         own = at if case.meters is not None else ()
         meters = self._meters(suite, (*own, "meters"), suite.meters if case.meters is None else case.meters)
         own = at if case.scorers is not None else ()
@@ -128,9 +134,8 @@ class _Planner:
         if len(self.errors) > before:
             return None
         requires = {key: value for key, value in case.requires if value is not None}
-        devices, unmet = (
-            ((), f"environment variable {missing} is not set") if missing else self._machine(backend, requires)
-        )
+        missing = f"environment variable {missing} is not set" if missing else ""
+        devices, unmet = ((), "") if missing else self._machine(backend, requires)
         point = Point(
             id="",
             suite=suite.suite,
@@ -157,9 +162,8 @@ class _Planner:
         )
         plugin = str(offer.plugin) if offer else ""
         place = f"{suite.file}, {path_text(at)}"
-        return _Setting(
-            suite, number, case, spec, plugin, point, identity(point), unmet, place, bool(suite.document.unset)
-        )
+        variables = bool(suite.document.unset)
+        return _Setting(suite, number, case, spec, plugin, point, identity(point), missing, unmet, place, variables)
 
     def _offer(self, suite: Suite, path: Keys, kind: str, name: str) -> Offer | None:
         try:
@@ -234,7 +238,7 @@ class _Planner:
         scored = [column for each in scorers if each.name in offers for column in offers[each.name].spec.columns]
         known = {column.name for column in (*COMMON_COLUMNS, *spec.columns, *scored)}
         if not case.functional_units:
-            units = {name: _unit(unit) for name, unit in spec.functional_units.items()}
+            units = {name: unit_json(unit) for name, unit in spec.functional_units.items()}
             return {name: unit for name, unit in units.items() if {unit["sum"], *unit["where"]} <= known | {"items"}}
         for name, unit in case.functional_units.items():
             path = (*at, "functional_units", name)
@@ -260,6 +264,37 @@ class _Planner:
         if isinstance(found, Unavailable):
             return (), f"backend {backend.name}: {found.reason}"
         return tuple(dataclasses.asdict(device) for device in found), unmet(found, requires)
+
+    def _on_backend(self, setting: _Setting, value: Any, combination: matrix.Combination) -> _Setting | None:
+        """What the points of a case share on one backend of its matrix; None where that is wrong, told once."""
+        key = json.dumps(value, sort_keys=True, default=str)
+        if key in setting.on:
+            return setting.on[key]
+        setting.on[key] = None
+        suite, case = setting.suite, setting.case
+        at: Keys = ("cases", setting.number)
+        path = matrix.place_of(suite.document, at, case.matrix, case.options, combination)((matrix.BACKEND,))
+        try:
+            named = as_named(value)
+        except ValueError as error:
+            found, _, accepted = str(error).partition("; accepted: ")
+            self.errors.append(suite.document.error(path, found, accepted=accepted))
+            return None
+        before = len(self.errors)
+        choice = self._choice(suite, path, "backend", named)
+        self._runs_on(suite, path, setting.spec, choice)
+        if len(self.errors) > before:
+            return None
+        waits = setting.missing or next(unset_in(value), None)
+        devices, unmet = ((), "") if waits else self._machine(choice, setting.point.requires)
+        point = dataclasses.replace(setting.point, backend=choice, devices=devices)
+        setting.on[key] = dataclasses.replace(setting, point=point, identify=identity(point), unmet=unmet)
+        return setting.on[key]
+
+    def _runs_on(self, suite: Suite, path: Keys, spec: WorkloadSpec, backend: Choice) -> None:
+        if spec.backends and backend.name not in spec.backends and not unset(backend.name):
+            message = f"the workload {spec.name!r} does not run on the backend {backend.name!r}"
+            self._fault(suite, path, message, set(spec.backends))
 
     # Points
 
@@ -288,23 +323,24 @@ class _Planner:
         suite, case = setting.suite, setting.case
         raw = {**case.options, **combination.values}
         unset = next(unset_in(raw), None) if setting.variables else None
-        reason = f"environment variable {unset} is not set" if unset else setting.unmet
-        place = _place(setting, combination)
-        options: dict[str, Any] | None = raw
-        if setting.plugin:
-            options = self._validated(suite, setting.spec.options, setting.plugin, raw, place)
+        reason = f"environment variable {unset} is not set" if unset else setting.missing
+        if setting.varies_backend and matrix.BACKEND in combination.values:
+            found = self._on_backend(setting, raw.pop(matrix.BACKEND), combination)
+            if found is None:
+                return
+            setting = found
+        reason = reason or setting.unmet
+        place = matrix.place_of(suite.document, ("cases", setting.number), case.matrix, case.options, combination)
+        options = self._validated(suite, setting.spec.options, setting.plugin, raw, place) if setting.plugin else raw
         if options is None:
             return
         identity_of = setting.identify(options)  # as written: it is the same point in another checkout
-        if setting.plugin and setting.spec.check is not None and not unset:
-            options = self._checked(setting, raw, place)
-            if options is None:
-                return
-        shown = ", ".join(f"{key}={_shown(value)}" for key, value in combination.values.items())
-        label = f"{setting.point.label} · {shown}" if shown else setting.point.label
-        point = dataclasses.replace(
-            setting.point, id=identity_of, label=label, options=options, matrix=combination.values
-        )
+        checks = setting.plugin and setting.spec.check is not None and not unset
+        if checks and (options := self._checked(setting, raw, place)) is None:
+            return
+        values = matrix.told(combination.values) if setting.varies_backend else combination.values
+        label = " · ".join(filter(None, (setting.point.label, matrix.label(values))))
+        point = dataclasses.replace(setting.point, id=identity_of, label=label, options=options, matrix=values)
         if point.id not in self._places:
             self._places[point.id] = setting.place
         else:
@@ -358,39 +394,5 @@ class _Planner:
         return None if found else options
 
 
-def unset(text: str) -> bool:
-    """Whether a text still asks for an environment variable."""
-    return next(unset_in(text), None) is not None
-
-
 def _no_factory(_options: object) -> Any:
     raise AssertionError("a stand-in for an unset name is never made")
-
-
-def _unit(unit: FunctionalUnit) -> dict[str, Any]:
-    return {"sum": unit.sum, "where": {each.column: f"{each.comparison} {each.limit!r}" for each in unit.where}}
-
-
-def _place(setting: _Setting, combination: matrix.Combination) -> Place:
-    """Where an option of a point stands: in `include`, `matrix` or `options`."""
-    document, at, case = setting.suite.document, ("cases", setting.number), setting.case
-
-    def place(loc: Keys) -> Keys:
-        head: Keys = (*at, "options")
-        key = str(loc[0]) if loc else ""
-        if key in combination.included:
-            head = (*at, "include", combination.included[key], key)
-        elif key in combination.values:
-            values = case.matrix[key]
-            index = next(index for index, value in enumerate(values) if matrix.same(value, combination.values[key]))
-            head = (*at, "matrix", key, index)
-        elif key in case.options:
-            head = (*at, "options", key)
-        return head + real_path(document.at(head), loc[1:])
-
-    return place
-
-
-def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
