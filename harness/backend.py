@@ -63,6 +63,10 @@ class DeviceSettings(ABC):
             MeasurementError: the device does not answer.
         """
 
+    def seen(self, device: str, name: str) -> float | None:
+        """What the device does now: at most what it was told. Asked for at the end of a trial, under its load."""
+        return self.read(device, name)
+
     @abstractmethod
     def write(self, device: str, name: str, value: float | None) -> float | None:
         """Sets it, None lifts it; returns what the device then says, None where it says nothing.

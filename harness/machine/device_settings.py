@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,8 +60,8 @@ class Settled:
     """What a trial set: for the record, and what could not be put back.
 
     Attributes:
-        facts: per setting the device, name, unit, value asked for, value read back (None where none can be read), and
-            the value before.
+        facts: per setting the device, name, unit, value asked for, the value before, and what the device said after it
+            was set (`read_back`) and at the end (`at_end`); None where it does not say.
         faults: sentences of what was not put back; known after the end.
     """
 
@@ -97,10 +97,27 @@ def settled(backend: str, wanted: Sequence[Setting], settings: DeviceSettings | 
             kept.append(path)
             found.facts += _set(path, backend, [each for each in wanted if each.device == device], settings)
         yield found
+        found.faults += _exceeded(found.facts, settings)
     finally:
         for path in reversed(kept):
-            notes = put_back(path, settings)
-            found.faults += [note.text for note in notes if not note.done]
+            found.faults += [note.text for note in put_back(path, settings) if note.fault]
+
+
+def _exceeded(facts: Sequence[dict[str, object]], settings: DeviceSettings) -> list[str]:
+    """Adds to each fact what the device does at the end; sentences of those that go beyond what was asked for."""
+    found = []
+    for fact in facts:
+        device, name, unit, value = str(fact["device"]), str(fact["name"]), str(fact["unit"]), fact["value"]
+        assert isinstance(value, float)
+        try:
+            seen = settings.seen(device, name)
+        except HarnessError as error:
+            found.append(f"{name} of {device} cannot be read at the end: {error}")
+            continue
+        fact["at_end"] = seen
+        if seen is not None and seen > value and not _same(seen, value):
+            found.append(f"{name} of {device} was {si(seen, unit, 4)} at the end, not {si(value, unit, 4)} as set")
+    return found
 
 
 def _set(path: Path, backend: str, asked: Sequence[Setting], settings: DeviceSettings) -> list[dict[str, object]]:
@@ -125,10 +142,22 @@ def _set(path: Path, backend: str, asked: Sequence[Setting], settings: DeviceSet
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What became of one setting: a sentence, and whether the device is as it was before."""
+    """What became of one setting.
+
+    Attributes:
+        text: a sentence.
+        done: nothing is left to be put back.
+        foreign: somebody else had changed it meanwhile.
+    """
 
     text: str
     done: bool = field(kw_only=True)
+    foreign: bool = False
+
+    @property
+    def fault(self) -> bool:
+        """Whether whoever reads the trial's numbers must know of it."""
+        return self.foreign or not self.done
 
 
 def put_back(path: Path, settings: DeviceSettings) -> list[Note]:
@@ -143,9 +172,8 @@ def put_back(path: Path, settings: DeviceSettings) -> list[Note]:
             now = settings.read(each.device, each.name)
             if now is not None and not _same(now, each.value):
                 kept = si(now, each.unit, 4)
-                notes.append(
-                    Note(f"{name} is {kept}, not {si(each.value, each.unit, 4)} as set: left alone", done=True)
-                )
+                text = f"{name} is {kept}, not {si(each.value, each.unit, 4)} as set: left alone"
+                notes.append(Note(text, done=True, foreign=True))
                 continue
             settings.write(each.device, each.name, each.before)
         except HarnessError as error:
@@ -187,7 +215,7 @@ def restored(settings_of: SettingsOf, *, held: Collection[str] | None = None) ->
             continue
         except HarnessError as error:
             notes.append(Note(f"the settings in {path} were not put back: {error}", done=False))
-    return [Note(f"left behind by a process that was killed: {note.text}", done=note.done) for note in notes]
+    return [replace(note, text=f"left behind by a process that was killed: {note.text}") for note in notes]
 
 
 def left_behind(folder: Path | None = None) -> list[tuple[Path, tuple[Changed, ...]]]:

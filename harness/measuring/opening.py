@@ -47,7 +47,7 @@ def set_as_asked(choice: Choice, backend: Backend, registry: Registry, held: Col
         for each in wanted:
             expect(each, Setting, plugin, "settings")
     with settled(choice.name, wanted, registry.settings_of(choice.name)) as found:
-        found.faults += [note.text for note in notes]
+        found.faults += [note.text for note in notes if not note.done]
         yield found
 
 
