@@ -134,7 +134,7 @@ class Bulbs:
 
             def step(self, window: Any) -> None:
                 began = window.now_s()
-                time.sleep(0.02 / min(card.speed() for card in cards_))
+                time.sleep(0.05 / min(card.speed() for card in cards_))
                 window.item(f"i{window.iteration}", start_s=began, end_s=window.now_s(), steps=1.0)
 
             def close(self) -> None:
@@ -235,15 +235,13 @@ def test_a_sweep_finds_the_least_energy_and_the_knee_of_a_known_law(swept: Calla
     from harness.reporting.power_curve import curves, verdicts
     from harness.reporting.power_picture import block
 
-    folder, tally, _, (card,) = swept(limits(120, 150, 200, 300, 500), trials=3)
+    folder, tally, _, (card,) = swept(limits(110, 150, 300, 600), trials=3)
     assert not tally.failed, tally.failed
     report = load(folder)
     (curve,) = curves(report)
-    assert [spot.setting for spot in curve.spots] == [f"power_limit {each} W" for each in (500, 300, 200, 150, 120)]
-    for spot, watts in zip(curve.spots, (500, 300, 200, 150, 120), strict=True):
-        speed = ((watts - 100) / 300) ** (1 / 3)
-        assert spot.seconds == pytest.approx(0.02 / speed, rel=0.1)
-        assert spot.joules == pytest.approx(watts * 0.02 / speed, rel=0.1)
+    assert [spot.setting for spot in curve.spots] == [f"power_limit {each} W" for each in (600, 300, 150, 110)]
+    for spot, watts in zip(curve.spots, (600, 300, 150, 110), strict=True):
+        assert spot.joules / spot.seconds == pytest.approx(watts, rel=0.05), "the card draws its limit"
     least, knee, meaning = verdicts(curve)
     assert least.startswith("Least energy per step: power_limit 150 W")
     assert knee.startswith("Knee: power_limit 300 W")

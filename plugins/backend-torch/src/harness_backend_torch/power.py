@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -270,11 +270,12 @@ def _amd_smi() -> Iterator[Any]:
 
 def _is(library: Any, handle: Any, uuid: str) -> bool:
     """Whether a handle is the card of a UUID, by HIP's name of it or by the driver's."""
-    names = set()
-    for ask in (
+    questions: tuple[Callable[[], object], ...] = (
         lambda: library.amdsmi_get_gpu_enumeration_info(handle)["hip_uuid"],
         lambda: library.amdsmi_get_gpu_device_uuid(handle),
-    ):
+    )
+    names = set()
+    for ask in questions:
         try:
             names.add(str(ask()).lower().removeprefix("gpu-"))
         except library.AmdSmiException:
