@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,10 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _GIVE_FOLDER = "give a folder that holds the model instead: `options: {target: /path/to/folder}`"
 
 
+KEPT_SHARE = 0.9
+"""Share of a card's free memory that weights may take; the rest is for keys, values and activations."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A model in eval mode on its device, its tokenizer, and what belongs into the record."""
@@ -44,6 +50,34 @@ class Loaded:
         return frozenset(() if found is None else [found] if isinstance(found, int) else found)
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How the layers of a model are spread over devices, by transformers and accelerate.
+
+    Attributes:
+        how: `auto`, `balanced`, `balanced_low_0` or `sequential`, as transformers means them.
+        devices: that may hold layers; no other is used.
+    """
+
+    how: str
+    devices: tuple[torch.device, ...]
+
+    def settings(self) -> dict[str, Any]:
+        """What `from_pretrained` is told. Raises UsageError where accelerate is not installed."""
+        if find_spec("accelerate") is None:
+            raise UsageError("device_map needs accelerate", accepted="pip install accelerate, or device_map: none")
+        if self.devices[0].type != "cuda":
+            return {"device_map": {"": str(self.devices[0])}}
+        free = {each.index or 0: int(torch.cuda.mem_get_info(each)[0] * KEPT_SHARE) for each in self.devices}
+        return {"device_map": self.how, "max_memory": free}
+
+
+def placed(model: PreTrainedModel) -> dict[str, int]:
+    """Device -> how many modules of the map it holds."""
+    found: Mapping[str, object] = getattr(model, "hf_device_map", None) or {"": model.device}
+    return dict(Counter(str(device) for device in found.values()))
+
+
 def load_causal_lm(
     name_or_path: str,
     device: torch.device,
@@ -53,6 +87,7 @@ def load_causal_lm(
     quantization: Quantization = "none",
     *,
     trust_remote_code: bool = False,
+    placement: Placement | None = None,
 ) -> Loaded:
     """Loads a model and its tokenizer.
 
@@ -64,9 +99,10 @@ def load_causal_lm(
         progress: receives text and the share that is done.
         quantization: of its linear layers.
         trust_remote_code: whether code that comes with the model is run.
+        placement: over which devices its layers go; None for all on `device`.
 
     Raises:
-        UsageError: no such built-in model, or torchao is not installed.
+        UsageError: no such built-in model, or torchao or accelerate is not installed.
         MeasurementError: the model cannot be had; says what to do.
     """
     built: dict[str, object] = {}
@@ -81,8 +117,10 @@ def load_causal_lm(
     else:
         folder = model_folder(name_or_path)
     progress(f"loading {name_or_path}", None)
-    model, tokenizer = _from_pretrained(str(folder or name_or_path), DTYPES[dtype], name_or_path, trust_remote_code)
-    model.to(device)  # type: ignore[arg-type]
+    settings = {"trust_remote_code": trust_remote_code, **({} if placement is None else placement.settings())}
+    model, tokenizer = _from_pretrained(str(folder or name_or_path), DTYPES[dtype], name_or_path, settings)
+    if placement is None:
+        model.to(device)  # type: ignore[arg-type]
     model.eval()  # type: ignore[no-untyped-call]
     parameters = sum(parameter.numel() for parameter in model.parameters())
     revision = getattr(model.config, "_commit_hash", None)
@@ -96,6 +134,7 @@ def load_causal_lm(
             "parameters": parameters,
             "dtype": dtype,
             "trust_remote_code": trust_remote_code,
+            **({} if placement is None else {"device_map": placed(model)}),
             **_quantized(model, quantization),
             "digest": _digest(folder, name_or_path, revision),
             **built,
@@ -157,12 +196,12 @@ def _from_pretrained(
     source: str,
     dtype: torch.dtype,
     name: str,
-    trust_remote_code: bool,
+    settings: Mapping[str, Any],
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Both parts, or a MeasurementError that names what the suite wrote."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=settings["trust_remote_code"])
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **settings)
     except Exception as error:  # OSError, ValueError, KeyError, SafetensorError and more
         first = str(error).strip().partition("\n")[0]
         what = f"the model {name} cannot be loaded: {type(error).__name__}: {first}"
