@@ -149,6 +149,9 @@ class Line:
         high = max(amount.high for amount in known if amount.high is not None)
         flags = ["implausible readings" if flag == IMPOSSIBLE else flag for each in found for flag in each.flags]
         flags += unit_flags(scope, value, length_s)
+        if scope.gain is None:
+            flags.append("bound not known")
+            return Estimate(Amount.of(value, "J", scope.method), found[0].coverage, tuple(dict.fromkeys(flags)))
         amount = Amount.of(value, "J", scope.method, low=low, high=high)
         return Estimate(amount, found[0].coverage, tuple(dict.fromkeys(flags)))
 
