@@ -113,6 +113,6 @@ def test_offers_are_inert_and_complete():
 
 
 def test_only_counters_are_tried_by_auto():
-    assert [spec.name for spec in builtin.harness_meters() if getattr(spec, "auto", False)] == ["rapl"]
+    assert [spec.name for spec in builtin.harness_meters() if getattr(spec, "auto", False)] == ["rapl", "hwmon"]
     (local,) = builtin.harness_executors()
     assert not local.remote
