@@ -38,6 +38,7 @@ class Polled:
         update_s: how often the source renews it, in seconds; 0 for one that is current in every answer.
         late_s: greatest time from the moment that a reading is true of until an answer can show it.
         range_j: where a counter wraps; None for one that never does.
+        step_j: what a counter counts in, such as 3,600 J for one of whole watt-hours; 0 for one that is fine.
     """
 
     scope: Scope
@@ -45,6 +46,7 @@ class Polled:
     update_s: float
     late_s: float = 0.0
     range_j: float | None = None
+    step_j: float = 0.0
 
 
 class Shown(NamedTuple):
@@ -114,13 +116,13 @@ def counted_between(what: Polled, samples: Sequence[Sample], opened_ns: int, clo
         return Estimate(
             Unavailable(f"readings for {coverage:.0%} of the window only"), coverage, ("low coverage", *flags)
         )
-    if ended.joules == begun.joules and length_s > _STILL * what.update_s:
+    if ended.joules == begun.joules and length_s > _STILL * what.update_s and not what.step_j:
         return Estimate(Unavailable(f"the counter did not move in {length_s:.3g} s"), coverage, ("no tick",))
     flags += ["low coverage"] if coverage < LOW_COVERAGE else []
     opening, closing = (_at(what, samples, edge_ns, most_w) for edge_ns in (opened_ns, closed_ns))
     value = max(0.0, closing[1] - opening[1])
-    low = max(0.0, closing[0] - opening[2] - (ended.over_j - begun.over_j))
-    high = closing[2] - opening[0] + (ended.under_j - begun.under_j)
+    low = max(0.0, closing[0] - opening[2] - (ended.over_j - begun.over_j) - what.step_j)
+    high = closing[2] - opening[0] + (ended.under_j - begun.under_j) + what.step_j
     flags += unit_flags(scope, value, length_s)
     if scope.gain is None:
         flags.append("bound not known")

@@ -58,11 +58,15 @@ class Access(Options):
     def header(self) -> dict[str, str]:
         """The header that proves who asks; raises MeasurementError where a secret is not there."""
         if self.username is not None:
-            pair = f"{self.username}:{_secret(self.password_env, self.password_file)}"
+            pair = f"{self.username}:{self.password()}"
             return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode("ascii")}
         if self.token_env is not None or self.token_file is not None:
             return {"Authorization": f"Bearer {_secret(self.token_env, self.token_file)}"}
         return {}
+
+    def password(self) -> str:
+        """The password of `username`; raises MeasurementError where it is not there."""
+        return _secret(self.password_env, self.password_file)
 
 
 def _secret(variable: str | None, file: Path | None) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from harness.backend import Device
 from harness.builtin.hwmon import METER, HwmonOptions
-from harness.builtin.hwmon.chips import find_registers
+from harness.hwmon import find_registers
 from harness.builtin.hwmon.meter import HwmonMeter
 from harness.meter import MeterContext
 from harness.quantity import Method, Unavailable

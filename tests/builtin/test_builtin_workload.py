@@ -101,6 +101,7 @@ def test_offers_are_inert_and_complete():
         "backends:host",
         "backends:simulated",
         "meters:rapl",
+        "meters:hwmon",
         "meters:simulated",
         "meters:cpu_time",
         "meters:tdp",

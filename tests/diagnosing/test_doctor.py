@@ -356,6 +356,31 @@ def _of(backend: Backend) -> BackendSpec:
     return BackendSpec(name="a", summary="", factory=lambda _: backend, probe=lambda _: [])
 
 
+def test_a_reference_takes_its_options_as_a_suite_does(tmp_path: Path) -> None:
+    class Volts(Options):
+        volts: int = 0
+
+    asked: list[Volts] = []
+
+    def make(options: Volts) -> Fake:
+        asked.append(options)
+        return Fake({"n0/dram:0": Scope(method=Method.WALL, gain=0.01)})
+
+    wall = MeterSpec(name="wall", summary="", factory=make, options=Volts)
+    fake = registry({"good": spec(Counting()), "wall": wall})
+    fake.get = lambda _kind, name: fake.meters[name]
+    make_cards(
+        Console(file=io.StringIO()),
+        fake,
+        [],
+        loads=lambda _scope, _what: nullcontext(CallableLoad(lambda: None, lambda: None)),
+        store=tmp_path,
+        named="good",
+        reference="wall: {volts: 230}",
+    )
+    assert asked == [Volts(volts=230)]
+
+
 @pytest.mark.parametrize("contains", [True, False])
 def test_a_reference_meter_calibrates_what_it_contains(tmp_path: Path, *, contains: bool) -> None:
     clock = FakeClock()

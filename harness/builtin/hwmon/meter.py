@@ -8,8 +8,8 @@ from typing import Final
 
 from harness.backend import Device
 from harness.builtin.hwmon import HwmonOptions
-from harness.builtin.hwmon.chips import MICRO, MILLI, Reader, Register, find_registers, read_text
 from harness.counter import CounterTrack, PowerIntegrator
+from harness.hwmon import MICRO, MILLI, Reader, Register, find_registers, read_text
 from harness.meter import Meter, MeterContext
 from harness.quantity import Method, Unavailable
 from harness.sample import Cumulative, Scope, Snapshot, now_ns
