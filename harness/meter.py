@@ -132,6 +132,7 @@ class MeterSpec:
         options: model of the options.
         auto: whether `auto` tries it. Meters that estimate say False: nobody gets an estimate without asking.
         cross_check: its readings are only held against those of other meters: they never count.
+        example: for a meter that has to be told something, how a suite names it: `wall: {kind: shelly, url: ...}`.
         fork_safe: importing the plugin and making a meter opens no device and starts no thread, see `WorkloadSpec`.
     """
 
@@ -141,4 +142,5 @@ class MeterSpec:
     options: type[Options] = NoOptions
     auto: bool = False
     cross_check: bool = False
+    example: str = ""
     fork_safe: bool = False

@@ -20,8 +20,9 @@ TICK_S: Final = 0.1
 STILL_S: Final = 5.0
 """A powered device's counter that stands still for so long is dead."""
 REMEDY: Final = (
-    'allow it with a udev rule (SUBSYSTEM=="hwmon", ACTION=="add", RUN+="/bin/chmod a+r /sys%p/energy1_input"), '
-    "or run as root"
+    "until the next boot by `sudo chmod a+r /sys/class/hwmon/*/energy*_input`, for good by a udev rule, "
+    """`echo 'SUBSYSTEM=="hwmon", ACTION=="add", RUN+="/bin/sh -c \'chmod a+r /sys%p/energy*_input\'"' """
+    "| sudo tee /etc/udev/rules.d/70-hwmon.rules && sudo udevadm trigger --subsystem-match=hwmon --action=add`"
 )
 
 
@@ -75,7 +76,7 @@ class HwmonMeter(Meter):
         unused = ", ".join(f"{what}: {why}" for what, why in self._left_out.items())
         return Unavailable(
             f"no chip of {root} shows energy or power that is known not to overlap"
-            + (f" ({unused})" if unused else "; name others in chips, see `grep . /sys/class/hwmon/*/name`")
+            + (f" ({unused})" if unused else "; name others in chips, which `grep . /sys/class/hwmon/*/name` lists")
         )
 
     def _started(self, name: str, register: Register, device: Device | None, node: str) -> Scope | Unavailable:

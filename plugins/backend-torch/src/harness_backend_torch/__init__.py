@@ -20,7 +20,7 @@ _DEVICE = re.compile(
 def _device(text: str) -> str:
     if _DEVICE.fullmatch(text) is None:
         raise ValueError(
-            f"{text!r} is not a device; accepted: auto, cpu, cuda, cuda:N, cuda-UUID, GPU-UUID, MIG-UUID, PCI-ADDRESS, mps"
+            f"{text!r} is not a device; accepted: auto, cpu, cuda, cuda:N, cuda-UUID, GPU-UUID, MIG-UUID, PCI-ID, mps"
         )
     return text
 

@@ -154,7 +154,9 @@ class AmdMeter(Meter):
         except OSError as error:
             raise LostError(f"{why}; no hwmon tree either: {error}") from None
         if not registers:
-            raise LostError(f"{why}; hwmon does not list {address} either; pip install amdsmi of your ROCm's version")
+            raise LostError(
+                f"{why}; hwmon does not list {address} either; of your ROCm's version: `pip install amdsmi`"
+            )
         (register, *_) = registers
         file: Path = register.paths[0]
 

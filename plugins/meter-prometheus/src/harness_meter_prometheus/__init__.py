@@ -105,6 +105,7 @@ def harness_meters() -> Iterable[MeterSpec]:
             summary="joules or watts of a Prometheus server or an exporter, this machine's or another's",
             factory=_create,
             options=PrometheusOptions,
+            example='prometheus: {server: "http://prometheus:9090", preset: dcgm}',
             fork_safe=True,
         )
     ]

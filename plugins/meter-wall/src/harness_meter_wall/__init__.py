@@ -103,6 +103,7 @@ def harness_meters() -> Iterable[MeterSpec]:
             summary="the whole machine at its outlet: Shelly, Tasmota, Redfish, IPMI, PDUs by SNMP, any JSON over HTTP",
             factory=_create,
             options=WallOptions,
+            example='wall: {kind: shelly, url: "http://192.168.1.20"}',
             fork_safe=True,
         )
     ]

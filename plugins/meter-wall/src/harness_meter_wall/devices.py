@@ -274,14 +274,14 @@ class Ipmi:
                 check=False,
             )  # fmt: skip
         except FileNotFoundError:
-            raise MeasurementError("ipmitool is not installed; apt-get install ipmitool") from None
+            raise MeasurementError("ipmitool is not installed; `sudo apt-get install ipmitool`") from None
         except subprocess.TimeoutExpired:
             raise MeasurementError(f"ipmitool took more than {self._timeout_s:g} s") from None
         if done.returncode != 0:
             said = (done.stderr or done.stdout).strip().partition("\n")[0]
             raise MeasurementError(
-                f"ipmitool: {said}; for the machine's own: modprobe ipmi_devintf ipmi_si, and as root or with a udev "
-                'rule (KERNEL=="ipmi*", MODE="0660", GROUP="ipmi")'
+                f"ipmitool: {said}; for the machine's own processor: `sudo modprobe -a ipmi_devintf ipmi_si`, and "
+                """`echo 'KERNEL=="ipmi*", MODE="0666"' | sudo tee /etc/udev/rules.d/70-ipmi.rules`"""
             )
         shown = re.search(r"Instantaneous power reading\s*:\s*(\d+)\s*Watts", done.stdout)
         if shown is None:

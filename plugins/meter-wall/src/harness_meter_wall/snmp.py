@@ -79,7 +79,7 @@ class Outlet:
         try:
             from pysnmp.hlapi.v1arch import asyncio as snmp  # type: ignore[import-untyped]
         except ImportError:
-            raise MeasurementError("SNMP needs pysnmp; pip install 'joule-harness-meter-wall[snmp]'") from None
+            raise MeasurementError("SNMP needs pysnmp; `pip install 'joule-harness-meter-wall[snmp]'`") from None
         return asyncio.run(self._asked(snmp, oid))
 
     async def _asked(self, snmp: Any, oid: str) -> float:
