@@ -101,7 +101,7 @@ def test_a_redirection_is_an_error_and_takes_no_secret_along(site: Site, monkeyp
 
 
 def test_who_is_not_let_in_is_told_how(asked: Server) -> None:
-    with pytest.raises(MeasurementError, match="401.*token_env"):
+    with pytest.raises(MeasurementError, match=r"401.*token_env"):
         asked.get("/secret")
 
 
@@ -129,7 +129,7 @@ def test_a_certificate_of_an_own_authority(tmp_path: Path) -> None:
     site = Site(certificate, key)
     url = f"https://127.0.0.1:{site.port}"
     try:
-        with pytest.raises(MeasurementError, match="certificate verify failed|self-signed"):
+        with pytest.raises(MeasurementError, match=r"certificate verify failed|self-signed"):
             Server(url).get("/ok")
         known = Server(url, Access(ca_file=certificate))
         assert known.json("/ok") == {"path": "/ok"}

@@ -10,8 +10,8 @@ import pytest
 
 from harness.backend import Device
 from harness.builtin.hwmon import METER, HwmonOptions
-from harness.hwmon import find_registers
 from harness.builtin.hwmon.meter import HwmonMeter
+from harness.hwmon import find_registers
 from harness.meter import MeterContext
 from harness.quantity import Method, Unavailable
 from harness.sample import Cumulative, Scope, disjoint

@@ -1,4 +1,4 @@
-"""A meter that keeps readings of its own: no edge waits for its ticks, its windows come from it, no fault ends a run."""
+"""A meter that keeps readings of its own: no edge waits for its ticks, its windows come from it, no fault ends a run"""
 
 from __future__ import annotations
 
