@@ -173,6 +173,27 @@ class PolledMeter(Meter):
     `read` says at once what the thread read last. `between` says what a window drew, edges interpolated, as soon as
     readings from after the window are there: the core waits `settle_s` for them, after the window's end.
 
+    Example:
+        A plug of 60 W that shows its power, asked once a second:
+
+        >>> from harness.quantity import Method
+        >>> from harness.testing import FakeClock
+        >>> sensor = PowerSensor(update_s=1.0, window_s=1.0, gain=0.01, offset_w=0.5)
+        >>> plug = Scope(method=Method.WALL, gain=0.01, offset_w=0.5, sensor=sensor)
+        >>> class Plug(PolledMeter):
+        ...     def find(self, context): return {"n0/host": Polled(scope=plug, counts=False, update_s=1.0)}
+        ...     def ask(self): return {"n0/host": Shown(60.0)}
+        >>> clock = FakeClock()
+        >>> meter = Plug(1.0, clock=clock, threaded=False)
+        >>> list(meter.open(MeterContext()))
+        ['n0/host']
+        >>> for _ in range(20):
+        ...     clock.sleep(1.0)
+        ...     answer = meter.poll()
+        >>> found = meter.between(5_000_000_000, 15_000_000_000)["n0/host"].amount
+        >>> round(found.value, 6), round(found.low, 6)
+        (600.0, 589.0)
+
     Args:
         poll_s: how often the source is asked.
         clock: monotonic nanoseconds, replaced in tests.

@@ -79,7 +79,7 @@ class MeterReference:
             raise MeasurementError(f"{self.name} states no error of its own, and nothing can be held against it")
         self.gain = class_gain + (SUPPLY if whole else 0.0)
         late_s = sensor.lag_s + sensor.lag_error_s + sensor.window_s if sensor is not None else what.smoothing_s
-        self.settle_s = late_s + 2 * (what.tick_s or 0.0)
+        self.settle_s = max(late_s + 2 * (what.tick_s or 0.0), meter.settle_s)
 
     def read(self) -> tuple[float, float]:
         """One read of the meter."""
