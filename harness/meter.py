@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -22,11 +22,14 @@ class MeterContext:
         node: prefix of the scopes of this machine, `n0`.
         devices: what the backend took; a meter of devices reads these and no other.
         pid: the process that does the work.
+        every_device: nobody knows yet which devices the work will use: a meter of devices reads all that it finds,
+            and says in `users` whose they are. Those that no process of the work used are dropped after the window.
     """
 
     node: str = "n0"
     devices: tuple[Device, ...] = ()
     pid: int = 0
+    every_device: bool = False
 
 
 Answer = TypeVar("Answer")
@@ -95,6 +98,14 @@ class Meter(ABC):
             closed_ns: the later one.
             period_s: period of the work, where it is known: may it be in step with the source?
         """
+        return {}
+
+    def found(self) -> Mapping[str, Device]:
+        """Scope -> its device, of those that it found by itself where `MeterContext.every_device` was set."""
+        return {}
+
+    def users(self) -> Mapping[str, Collection[int]]:
+        """Scope -> ids of the processes that use its device right now; asked for often, from a thread of its own."""
         return {}
 
     def conditions(self) -> Sequence[Condition]:

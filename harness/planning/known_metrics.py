@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from harness.discovery.registry import Registry
 from harness.errors import UsageError, did_you_mean
+from harness.functional_unit import FunctionalUnit
 from harness.impact import ImpactMeterSpec
 from harness.planning.located_yaml import Keys
 from harness.planning.point import Point
@@ -123,3 +125,8 @@ def _unknown(suite: Suite, path: Keys, metric: str, per: str | None, cases: Sequ
 def _fault(suite: Suite, path: Keys, message: str, name: str, known: set[str]) -> UsageError:
     accepted = ", ".join(sorted(known)) or "none"
     return suite.document.error(path, message, accepted=accepted, hint=did_you_mean(name[:100], known))
+
+
+def unit_as_written(unit: FunctionalUnit) -> dict[str, Any]:
+    """A functional unit as a suite has it."""
+    return {"sum": unit.sum, "where": {each.column: f"{each.comparison} {each.limit!r}" for each in unit.where}}

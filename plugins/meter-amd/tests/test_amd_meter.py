@@ -147,6 +147,16 @@ def test_throttling_and_foreign_processes(clock: FakeClock, install: Install) ->
     assert meter.temperatures() == {NAME: 61.0}
 
 
+def test_every_card_and_whose_it_is_where_the_work_does_not_say(clock: FakeClock, install: Install) -> None:
+    install(FakeAmdCard(ADDRESS, pids={7, 8}), FakeAmdCard(OTHER))
+    meter = meter_of(clock)
+    assert isinstance(meter.open(MeterContext(every_device=True)), Mapping)
+    assert {device.uuid for device in meter.found().values()} == {f"PCI-{ADDRESS}", f"PCI-{OTHER}"}
+    assert meter.users() == {NAME: {7, 8}, f"n0/gpu:PCI-{OTHER}": set()}
+    install()
+    assert meter.open(MeterContext(every_device=True)) == Unavailable("this machine has no AMD device")
+
+
 def test_a_card_that_falls_off_the_bus_is_its_reason(clock: FakeClock, install: Install) -> None:
     card = FakeAmdCard(ADDRESS)
     install(card)

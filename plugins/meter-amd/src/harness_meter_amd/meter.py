@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -92,9 +92,16 @@ class AmdMeter(Meter):
             uuid = device.parent or device.uuid
             if device.kind == "gpu" and uuid.startswith(ADDRESS):
                 devices.setdefault(uuid, []).append(device)
-        if not devices:
+        if not devices and not context.every_device:
             return Unavailable("the workload uses no AMD device")
         why = self._connect()
+        try:
+            for address in self._library.handles() if self._library and context.every_device else ():
+                devices.setdefault(f"{ADDRESS}{address}", [])
+        except LostError as error:
+            return Unavailable(str(error))
+        if not devices:
+            return Unavailable(f"this machine has no AMD device{f': {why}' if why else ''}")
         self._facts = {"source": self._options.source, "amdsmi": self._library.version if self._library else why}
         found: dict[str, Scope | Unavailable] = {}
         for uuid, parts in devices.items():
@@ -254,6 +261,20 @@ class AmdMeter(Meter):
         if card.track.still_s(moment) > max(STILL_S, 20 * self._options.tick):
             return Unavailable(f"the energy accumulator has stood still for more than {STILL_S:g} s")
         return state
+
+    def found(self) -> Mapping[str, Device]:
+        """The cards that are read."""
+        return {
+            name: Device(kind="gpu", uuid=card.uuid, name=str(card.facts.get("name", "")))
+            for name, card in self._cards.items()
+        }
+
+    def users(self) -> Mapping[str, Collection[int]]:
+        """The processes of each card; a card whose driver does not say has none."""
+        if self._library is None:
+            return {}
+        using = {name: self._library.processes(card.handle) for name, card in self._cards.items()}
+        return {name: set[int]() if isinstance(pids, Unavailable) else pids for name, pids in using.items()}
 
     def conditions(self) -> Sequence[Condition]:
         """Throttling and foreign processes of the cards that are read."""
