@@ -72,7 +72,7 @@ class Coster:
                 for name, definition in self.point.functional_units.items()
             },
             columns=self._columns(),
-            impacts=tuple({"name": each.spec.name, "options": dict(each.options)} for each in applied),
+            impacts=tuple({"name": each.name, "options": dict(each.options)} for each in applied),
             factors=costs.factors,
             scorers=self.scorer_facts,
             flags=(*late, *costs.flags),
@@ -161,7 +161,7 @@ class Coster:
                 meter: ImpactMeter = made(
                     offer, "meter", spec.options.model_validate(dict(choice.options)), ImpactMeter
                 )
-                found.append(Applied(spec, choice.options, meter))
+                found.append(Applied(spec, choice.options, meter, choice.name))
         return found
 
     def _unit(self, name: str, unit: FunctionalUnit, costs: Costs) -> UnitResult:

@@ -29,17 +29,23 @@ from harness.units import seconds
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """An impact meter, made with its options."""
+    """An impact meter, made with its options; `written` is its name in the suite where that says whose it is."""
 
     spec: ImpactMeterSpec
     options: Mapping[str, Any]
     meter: ImpactMeter
+    written: str = ""
+
+    @property
+    def name(self) -> str:
+        """As a suite names it."""
+        return self.written or self.spec.name
 
 
 def in_order(applied: Iterable[Applied]) -> tuple[Applied, ...]:
     """Each after those whose readings it needs; raises UsageError as `order_impacts` does."""
-    by_name = {each.spec.name: each for each in applied}
-    return tuple(by_name[spec.name] for spec in order_impacts([each.spec for each in by_name.values()]))
+    by_spec = {id(each.spec): each for each in applied}
+    return tuple(by_spec[id(spec)] for spec in order_impacts([each.spec for each in by_spec.values()]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +229,7 @@ def _impact(applied: Applied, costed: Costed) -> Impact:
     Raises:
         PluginError: the meter breaks its contract.
     """
-    plugin = f"meter {applied.spec.name!r}"
+    plugin = f"meter {applied.name!r}"
     try:
         with naming(plugin, "apply"):
             impact = expect(applied.meter.apply(costed), Impact, plugin, "apply")

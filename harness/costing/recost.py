@@ -123,8 +123,12 @@ def points_of(runs: Sequence[Path]) -> dict[Path, list[Point]]:
 
 def _own_impacts(point: Point, registry: Registry) -> list[dict[str, Any]]:
     """A point's impact meters; the meters that measured need not be installed where it is costed again."""
-    impacts = {name for name, offer in registry.meters.items() if isinstance(offer.spec, ImpactMeterSpec)}
-    return [{"name": choice.name, "options": dict(choice.options)} for choice in point.meters if choice.name in impacts]
+    found = [(choice, registry.find("meter", choice.name)) for choice in point.meters]
+    return [
+        {"name": choice.name, "options": dict(choice.options)}
+        for choice, offer in found
+        if offer is not None and isinstance(offer.spec, ImpactMeterSpec)
+    ]
 
 
 def columns_of(points: Sequence[Point], combinations: Combinations, registry: Registry) -> Columns:
@@ -221,7 +225,7 @@ def recosted(parent: Record, folder: Path, applied: Sequence[Applied], parent_id
         parent,
         totals=costs.totals,
         units=units,
-        impacts=tuple({"name": each.spec.name, "options": dict(each.options)} for each in applied),
+        impacts=tuple({"name": each.name, "options": dict(each.options)} for each in applied),
         factors=costs.factors,
         flags=costs.flags,
         alternatives=costs.alternatives,

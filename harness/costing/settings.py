@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from harness.costing.impacts import Applied, in_order
-from harness.discovery.registry import Registry
+from harness.discovery.registry import OF, Registry
 from harness.errors import PluginError, UsageError, did_you_mean
 from harness.impact import ImpactMeterSpec
 from harness.place import Place
@@ -71,7 +71,10 @@ def _parsed(flag: str, text: str) -> Setting:
 
 def _option(key: str, where: str) -> tuple[str, tuple[str, ...]]:
     """Meter and path of an option as it is written; `place` stands alone, and the meter is empty for `month` alone."""
-    meter, *path = key.strip().split(".")
+    whose, of, rest = key.strip().rpartition(OF)  # a distribution's name may have dots
+    meter, *path = rest.split(".")
+    if whose:
+        meter = f"{whose}{of}{meter}"
     if not path and meter and meter != PLACE:
         return "", (meter,)
     if meter == PLACE and path:
@@ -234,7 +237,7 @@ class Combinations:
 
     def choices(self, impacts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Meters and options of the first combination, as validated: what a plan says of them."""
-        return [{"name": each.spec.name, "options": dict(each.options)} for each in self.of(impacts)[0]]
+        return [{"name": each.name, "options": dict(each.options)} for each in self.of(impacts)[0]]
 
     def _located(self, setting: Setting) -> Setting:
         """A setting whose option was written without its meter, with the one meter that has such an option."""
@@ -315,4 +318,4 @@ class Combinations:
             raise PluginError(
                 f"the options of {name!r} failed: {type(error).__name__}: {error}", where=plugin
             ) from error
-        return Applied(spec, dumped, spec.factory(valid))
+        return Applied(spec, dumped, spec.factory(valid), name)

@@ -215,7 +215,7 @@ class _Runs:
             yield None
             return
         name, options = self.reference
-        offer = self.registry.meters.get(name)
+        offer = self.registry.find("meter", name)
         if offer is None or not isinstance(offer.spec, MeterSpec):
             raise MeasurementError(f"there is no meter {name!r} to hold others against")
         meter: Meter = offer.spec.factory(offer.spec.options.model_validate(dict(options)))

@@ -53,9 +53,11 @@ class Known:
 
 def known_of(point: Point, spec: WorkloadSpec, registry: Registry) -> Known:
     """What the points of a case can have, as the plugins of one of them declare it."""
-    scorers, meters = (registry.offers(kind) for kind in ("scorer", "meter"))
-    scored = [column for each in point.scorers if each.name in scorers for column in scorers[each.name].spec.columns]
-    chosen = [meters[each.name].spec for each in point.meters if each.name in meters]
+    scorers, chosen = (
+        [offer.spec for each in choices if (offer := registry.find(kind, each.name)) is not None]
+        for kind, choices in (("scorer", point.scorers), ("meter", point.meters))
+    )
+    scored = [column for each in scorers for column in each.columns]
     impacts = [each for each in chosen if isinstance(each, ImpactMeterSpec)]
     return Known(
         frozenset(point.functional_units),

@@ -10,16 +10,16 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from harness.backend import Device
-from harness.discovery.registry import Offer, Registry
+from harness.discovery.registry import Offer, Registry, bare
 from harness.errors import PluginError, UsageError, did_you_mean
 from harness.impact import ImpactMeterSpec
-from harness.meter import MeterSpec
 from harness.place import Place as SitePlace
 from harness.planning import matrix
 from harness.planning.faults import Place, faults, real_path
 from harness.planning.known_metrics import Known, at_most, known_of, precision, unit_as_written, unknown_metrics
 from harness.planning.labels import shown, told_apart
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
+from harness.planning.named_offers import automatic, known_offers, meant
 from harness.planning.option_checks import checked
 from harness.planning.places import PLACE, placed, resolved, takes_place
 from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
@@ -140,7 +140,7 @@ class _Planner:
         spec = offer.spec if offer else WorkloadSpec(name=case.workload, summary="", factory=_no_factory)
         own = at if case.backend is not None else ()
         backend = self._choice(suite, (*own, "backend"), "backend", case.backend or suite.backend)
-        if spec.backends and backend.name not in spec.backends and not unset(backend.name):
+        if spec.backends and bare(backend.name) not in spec.backends and not unset(backend.name):
             message = f"the workload {spec.name!r} does not run on the backend {backend.name!r}"
             self._fault(suite, (*own, "backend"), message, set(spec.backends))
         own = at if case.meters is not None else ()
@@ -216,7 +216,7 @@ class _Planner:
     def _listed(self, suite: Suite, path: Keys, kind: str, named: Sequence[Named]) -> tuple[Choice, ...]:
         first: dict[str, int] = {}
         for number, each in enumerate(named):
-            if first.setdefault(each.name, number) != number:
+            if first.setdefault(meant(self.registry, kind, each.name), number) != number:
                 message = f"the {kind} {each.name!r} is listed twice"
                 self.errors.append(suite.document.error((*path, number), message, accepted="each once"))
         return tuple(
@@ -230,8 +230,7 @@ class _Planner:
             if each.name == AUTO and each.options:
                 self.errors.append(suite.document.error((*path, number), "'auto' takes no options"))
         listed = self._listed(suite, path, "meter", named)
-        offers = self.registry.meters
-        impacts = [offers[each.name].spec for each in listed if each.name in offers]
+        impacts = [offer.spec for offer in known_offers(self.registry, "meter", listed)]
         needy = [isinstance(spec, ImpactMeterSpec) or spec.cross_check for spec in impacts]
         if listed and len(needy) == len(listed) and all(needy):
             listed = (Choice(AUTO), *listed)
@@ -241,30 +240,20 @@ class _Planner:
             self.errors.append(suite.document.error(path, error.message, hint=error.hint))
         chosen: list[Choice] = []
         for choice in listed:
-            chosen.extend(self._auto({one.name for one in listed}) if choice.name == AUTO else [choice])
+            if choice.name != AUTO:
+                chosen.append(choice)
+                continue
+            try:
+                chosen.extend(automatic(self.registry, {bare(one.name) for one in listed}))
+            except UsageError as error:
+                self.errors.append(suite.document.error(path, error.message, accepted=error.accepted))
         return tuple(chosen)
-
-    def _auto(self, named: set[str]) -> list[Choice]:
-        for conflict in self.registry.conflicts:
-            if conflict.kind == "meter" and any(getattr(offer.spec, "auto", False) for offer in conflict.offers):
-                self.registry.get("meter", conflict.name)
-        choices = []
-        for name, offer in self.registry.meters.items():
-            if isinstance(offer.spec, MeterSpec) and offer.spec.auto and name not in named:
-                try:
-                    options = offer.spec.options().model_dump(mode="json", by_alias=True)
-                except Exception as error:
-                    message = f"'auto' tries the meter {name!r}, which needs options: {error}"
-                    raise PluginError(message, where=str(offer.plugin)) from error
-                choices.append(Choice(name, options, auto=True))
-        return choices
 
     def _units(
         self, suite: Suite, at: Keys, case: Case, spec: WorkloadSpec, scorers: Sequence[Choice]
     ) -> dict[str, dict[str, Any]]:
         """The case's functional units, or those of the workload whose columns are filled here."""
-        offers = self.registry.scorers
-        scored = [column for each in scorers if each.name in offers for column in offers[each.name].spec.columns]
+        scored = [column for offer in known_offers(self.registry, "scorer", scorers) for column in offer.spec.columns]
         known = {column.name for column in (*COMMON_COLUMNS, *spec.columns, *scored)}
         if not case.functional_units:
             units = {name: unit_as_written(unit) for name, unit in spec.functional_units.items()}

@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from harness.discovery.registry import Registry, load_plugins
+from harness.discovery.registry import Registry, bare, load_plugins
 from harness.discovery.remembered import AUTO as AUTO_NAME
 from harness.discovery.remembered import load_chosen
 from harness.errors import UsageError
 from harness.impact import ImpactMeterSpec
+from harness.planning.named_offers import automatic
 from harness.planning.places import PLACE, placed, resolved, takes_place
 from harness.planning.point import Choice
 
@@ -97,19 +98,15 @@ def choose(meters: Named, registry: Registry) -> tuple[Choice, ...]:
     place = None if asked is None else resolved(asked, registry)
     if place is not None:
         taking = [name for name, offer in registry.meters.items() if takes_place(offer.spec)]
-        named = {name for name, _ in meters}
         meters = [each for each in meters if each[0] != PLACE]
-        meters += [(name, {}) for name in taking if name not in named]
-    automatic = {
-        name: Choice(name, auto=True)
-        for name, offer in registry.offers("meter").items()
-        if getattr(offer.spec, "auto", False)
-    }
+        known = {bare(name) for name, _ in meters}
+        meters += [(name, {}) for name in taking if bare(name) not in known]
+    named = {bare(name) for name, _ in meters}
     found: dict[str, Choice] = {}
     needy = []
     for name, given in meters:
         if name == "auto":
-            found = automatic | found
+            found = {each.name: each for each in automatic(registry, named)} | found
             needy.append(False)
             continue
         spec = registry.get("meter", name).spec
@@ -122,5 +119,5 @@ def choose(meters: Named, registry: Registry) -> tuple[Choice, ...]:
         found[name] = Choice(name, options)
         needy.append(isinstance(spec, ImpactMeterSpec) or spec.cross_check)
     if needy and all(needy):
-        found = automatic | found
+        found = {each.name: each for each in automatic(registry, named)} | found
     return tuple(found.values())
