@@ -389,7 +389,7 @@ def test_a_reference_takes_its_options_as_a_suite_does(tmp_path: Path) -> None:
     wall = MeterSpec(name="wall", summary="", factory=make, options=Volts)
     counted = Fake({"n0/gpu:0": Scope(method=Method.COUNTER, tick_s=0.1)})
     fake = registry({"good": spec(counted), "wall": wall})
-    fake.get = lambda _kind, name: fake.meters[name]
+    fake.get = fake.find = lambda _kind, name: fake.meters[name]
     make_cards(
         Console(file=io.StringIO()),
         fake,
@@ -414,7 +414,7 @@ def test_a_reference_meter_calibrates_what_it_contains(tmp_path: Path, *, contai
 
     opened = {"n0/host" if contains else "n0/dram:0": Scope(method=Method.WALL, gain=0.01)}
     fake = registry({"good": spec(Counting()), "wall": spec(Outlet(opened))})
-    fake.get = lambda _kind, name: fake.meters[name]
+    fake.get = fake.find = lambda _kind, name: fake.meters[name]
     stream = io.StringIO()
     try:
         cards = make_cards(
