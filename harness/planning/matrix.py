@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from harness.planning.faults import Place, real_path
 from harness.planning.located_yaml import Document, Keys
+from harness.planning.suite import Case
 
 BACKEND: Final = "backend"
 """Key of a matrix that varies where the work runs, in a workload that has no option of that name."""
@@ -83,35 +83,25 @@ def told(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def label(values: Mapping[str, Any]) -> str:
-    """Values of a point for people: `mode=exact, backend.power_limit=300W`."""
-    return ", ".join(f"{key}={_shown(value)}" for key, value in values.items())
+def _agrees(values: Mapping[str, Any], entry: Mapping[str, Any], keys: Sequence[str]) -> bool:
+    return all(key in values and same(values[key], entry[key]) for key in keys)
 
 
-def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def place_of(
-    document: Document, at: Keys, matrix: Mapping[str, Sequence[Any]], options: Mapping[str, Any], one: Combination
-) -> Place:
-    """Where an option of a point stands in its suite: in `include`, `matrix` or `options` of the case at a path."""
+def place_of(document: Document, number: int, case: Case, combination: Combination) -> Place:
+    """Where an option of a point stands: in `include`, `matrix` or `options` of its case."""
+    at: Keys = ("cases", number)
 
     def place(loc: Keys) -> Keys:
         head: Keys = (*at, "options")
         key = str(loc[0]) if loc else ""
-        if key in one.included:
-            head = (*at, "include", one.included[key], key)
-        elif key in one.values:
-            index = next(index for index, value in enumerate(matrix[key]) if same(value, one.values[key]))
+        if key in combination.included:
+            head = (*at, "include", combination.included[key], key)
+        elif key in combination.values:
+            values = case.matrix[key]
+            index = next(index for index, value in enumerate(values) if same(value, combination.values[key]))
             head = (*at, "matrix", key, index)
-        elif key in options:
+        elif key in case.options:
             head = (*at, "options", key)
         return head + real_path(document.at(head), loc[1:])
 
     return place
-
-
-def _agrees(values: Mapping[str, Any], entry: Mapping[str, Any], keys: Sequence[str]) -> bool:
-    return all(key in values and same(values[key], entry[key]) for key in keys)

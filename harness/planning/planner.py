@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from harness.backend import Device
-from harness.discovery.registry import Offer, Registry
-from harness.errors import PluginError, UsageError, did_you_mean
+from harness.discovery.registry import Offer, Registry, bare
+from harness.errors import UsageError, did_you_mean
 from harness.impact import ImpactMeterSpec
-from harness.meter import MeterSpec
+from harness.place import Place as SitePlace
 from harness.planning import matrix
-from harness.planning.faults import Place, faults, real_path
-from harness.planning.known_metrics import Known, at_most, known_of, precision, unknown_metrics
+from harness.planning.faults import Place, real_path
+from harness.planning.known_metrics import Known, at_most, known_of, precision, unit_as_written, unknown_metrics
+from harness.planning.labels import shown, told_apart
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset, unset_in
-from harness.planning.option_checks import checked
-from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unit_json, unmet
+from harness.planning.named_offers import automatic, known_offers, meant
+from harness.planning.option_checks import checked, validated
+from harness.planning.places import PLACE, placed, resolved, takes_place
+from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
 from harness.planning.suite import Case, Named, Suite, as_named, missing_variable, windows_of
 from harness.quantity import Unavailable
 from harness.workload import COMMON_COLUMNS, WorkloadSpec
@@ -56,7 +58,14 @@ def expand(suites: Sequence[Suite], registry: Registry, probes: Probes | None = 
         planner.suite(suite)
     if planner.errors:
         raise_all(planner.errors)
-    return planner.plan
+    return _told_apart(planner.plan)
+
+
+def _told_apart(plan: Plan) -> Plan:
+    apart = iter(told_apart([*plan.points, *(each.point for each in plan.skipped)]))
+    return Plan(
+        [next(apart) for _ in plan.points], [dataclasses.replace(each, point=next(apart)) for each in plan.skipped]
+    )
 
 
 @dataclass(slots=True)
@@ -73,9 +82,8 @@ class _Setting:
     missing: str
     unmet: str
     place: str
-    variables: bool
     on: dict[str, _Setting | None] = dataclasses.field(default_factory=dict)
-    """A backend of the matrix, as JSON -> what its points share; None where it is wrong."""
+    """A backend of the matrix, as written -> what its points share; None where it is wrong."""
 
     @property
     def varies_backend(self) -> bool:
@@ -92,9 +100,13 @@ class _Planner:
         self.errors: list[UsageError] = []
         self.plan = Plan([], [])
         self._places: dict[str, str] = {}
+        self._place: SitePlace | None = None
+        self._lost = False
         self._probed: dict[str, Sequence[Device] | Unavailable] = {}
 
     def suite(self, suite: Suite) -> None:
+        self._lost = False
+        self._place = self._resolved(suite)
         known: list[Known] = []
         for number, case in enumerate(suite.cases):
             setting = self._setting(suite, number, case)
@@ -110,6 +122,20 @@ class _Planner:
         accepted = ", ".join(sorted(known)) or "none"
         hint = did_you_mean(name[:100], known)
         self.errors.append(suite.document.error(path, message, accepted=accepted, hint=hint))
+
+    def _resolved(self, suite: Suite) -> SitePlace | None:
+        """The suite's place; None where it names none, or an unset variable."""
+        if suite.place is None or (isinstance(suite.place, str) and unset(suite.place)):
+            return None
+        try:
+            return resolved(suite.place, self.registry)
+        except UsageError as error:
+            self._refuse(suite, (PLACE,), error)
+            self._lost = True
+            return None
+
+    def _refuse(self, suite: Suite, path: Keys, error: UsageError) -> None:
+        self.errors.append(suite.document.error(path, error.message, accepted=error.accepted, hint=error.hint))
 
     # What the points of a case share
 
@@ -162,14 +188,13 @@ class _Planner:
         )
         plugin = str(offer.plugin) if offer else ""
         place = f"{suite.file}, {path_text(at)}"
-        variables = bool(suite.document.unset)
-        return _Setting(suite, number, case, spec, plugin, point, identity(point), missing, unmet, place, variables)
+        return _Setting(suite, number, case, spec, plugin, point, identity(point), missing, unmet, place)
 
     def _offer(self, suite: Suite, path: Keys, kind: str, name: str) -> Offer | None:
         try:
             return self.registry.get(kind, name)
         except UsageError as error:
-            self.errors.append(suite.document.error(path, error.message, accepted=error.accepted, hint=error.hint))
+            self._refuse(suite, path, error)
             return None
 
     def _choice(self, suite: Suite, path: Keys, kind: str, named: Named) -> Choice:
@@ -181,13 +206,20 @@ class _Planner:
         base = (*path, *named.keys)
         inner = suite.document.at(base)
         place: Place = lambda loc: base + real_path(inner, loc)  # noqa: E731 - a name for its type
-        options = self._validated(suite, offer.spec.options, str(offer.plugin), named.options, place)
+        raw: Mapping[str, Any] = named.options
+        try:
+            raw = placed(raw, offer.spec, self._place, self.registry)
+        except UsageError as error:
+            self._refuse(suite, (*base, PLACE), error)
+        if takes_place(offer.spec) and (self._lost or raw is named.options):  # told once, and not as what it lacks
+            return Choice(named.name, dict(raw))
+        options = self._validated(suite, offer.spec.options, str(offer.plugin), raw, place)
         return Choice(named.name, options if options is not None else dict(named.options))
 
     def _listed(self, suite: Suite, path: Keys, kind: str, named: Sequence[Named]) -> tuple[Choice, ...]:
         first: dict[str, int] = {}
         for number, each in enumerate(named):
-            if first.setdefault(each.name, number) != number:
+            if first.setdefault(meant(self.registry, kind, each.name), number) != number:
                 message = f"the {kind} {each.name!r} is listed twice"
                 self.errors.append(suite.document.error((*path, number), message, accepted="each once"))
         return tuple(
@@ -201,8 +233,7 @@ class _Planner:
             if each.name == AUTO and each.options:
                 self.errors.append(suite.document.error((*path, number), "'auto' takes no options"))
         listed = self._listed(suite, path, "meter", named)
-        offers = self.registry.meters
-        impacts = [offers[each.name].spec for each in listed if each.name in offers]
+        impacts = [offer.spec for offer in known_offers(self.registry, "meter", listed)]
         needy = [isinstance(spec, ImpactMeterSpec) or spec.cross_check for spec in impacts]
         if listed and len(needy) == len(listed) and all(needy):
             listed = (Choice(AUTO), *listed)
@@ -212,33 +243,23 @@ class _Planner:
             self.errors.append(suite.document.error(path, error.message, hint=error.hint))
         chosen: list[Choice] = []
         for choice in listed:
-            chosen.extend(self._auto({one.name for one in listed}) if choice.name == AUTO else [choice])
+            if choice.name != AUTO:
+                chosen.append(choice)
+                continue
+            try:
+                chosen.extend(automatic(self.registry, {bare(one.name) for one in listed}))
+            except UsageError as error:
+                self.errors.append(suite.document.error(path, error.message, accepted=error.accepted))
         return tuple(chosen)
-
-    def _auto(self, named: set[str]) -> list[Choice]:
-        for conflict in self.registry.conflicts:
-            if conflict.kind == "meter" and any(getattr(offer.spec, "auto", False) for offer in conflict.offers):
-                self.registry.get("meter", conflict.name)
-        choices = []
-        for name, offer in self.registry.meters.items():
-            if isinstance(offer.spec, MeterSpec) and offer.spec.auto and name not in named:
-                try:
-                    options = offer.spec.options().model_dump(mode="json", by_alias=True)
-                except Exception as error:
-                    message = f"'auto' tries the meter {name!r}, which needs options: {error}"
-                    raise PluginError(message, where=str(offer.plugin)) from error
-                choices.append(Choice(name, options, auto=True))
-        return choices
 
     def _units(
         self, suite: Suite, at: Keys, case: Case, spec: WorkloadSpec, scorers: Sequence[Choice]
     ) -> dict[str, dict[str, Any]]:
         """The case's functional units, or those of the workload whose columns are filled here."""
-        offers = self.registry.scorers
-        scored = [column for each in scorers if each.name in offers for column in offers[each.name].spec.columns]
+        scored = [column for offer in known_offers(self.registry, "scorer", scorers) for column in offer.spec.columns]
         known = {column.name for column in (*COMMON_COLUMNS, *spec.columns, *scored)}
         if not case.functional_units:
-            units = {name: unit_json(unit) for name, unit in spec.functional_units.items()}
+            units = {name: unit_as_written(unit) for name, unit in spec.functional_units.items()}
             return {name: unit for name, unit in units.items() if {unit["sum"], *unit["where"]} <= known | {"items"}}
         for name, unit in case.functional_units.items():
             path = (*at, "functional_units", name)
@@ -267,32 +288,30 @@ class _Planner:
 
     def _on_backend(self, setting: _Setting, value: Any, combination: matrix.Combination) -> _Setting | None:
         """What the points of a case share on one backend of its matrix; None where that is wrong, told once."""
-        key = json.dumps(value, sort_keys=True, default=str)
+        key = repr(value)
         if key in setting.on:
             return setting.on[key]
         setting.on[key] = None
-        suite, case = setting.suite, setting.case
-        at: Keys = ("cases", setting.number)
-        path = matrix.place_of(suite.document, at, case.matrix, case.options, combination)((matrix.BACKEND,))
+        suite = setting.suite
+        path = matrix.place_of(suite.document, setting.number, setting.case, combination)((matrix.BACKEND,))
         try:
             named = as_named(value)
         except ValueError as error:
-            found, _, accepted = str(error).partition("; accepted: ")
-            self.errors.append(suite.document.error(path, found, accepted=accepted))
+            self.errors.append(suite.document.error(path, str(error)))
             return None
         before = len(self.errors)
         choice = self._choice(suite, path, "backend", named)
         self._runs_on(suite, path, setting.spec, choice)
         if len(self.errors) > before:
             return None
-        waits = setting.missing or next(unset_in(value), None)
+        waits = setting.missing or any(unset_in(value))
         devices, unmet = ((), "") if waits else self._machine(choice, setting.point.requires)
         point = dataclasses.replace(setting.point, backend=choice, devices=devices)
         setting.on[key] = dataclasses.replace(setting, point=point, identify=identity(point), unmet=unmet)
         return setting.on[key]
 
     def _runs_on(self, suite: Suite, path: Keys, spec: WorkloadSpec, backend: Choice) -> None:
-        if spec.backends and backend.name not in spec.backends and not unset(backend.name):
+        if spec.backends and bare(backend.name) not in spec.backends and not unset(backend.name):
             message = f"the workload {spec.name!r} does not run on the backend {backend.name!r}"
             self._fault(suite, path, message, set(spec.backends))
 
@@ -322,7 +341,7 @@ class _Planner:
     def _point(self, setting: _Setting, combination: matrix.Combination) -> None:
         suite, case = setting.suite, setting.case
         raw = {**case.options, **combination.values}
-        unset = next(unset_in(raw), None) if setting.variables else None
+        unset = next(unset_in(raw), None) if suite.document.unset else None
         reason = f"environment variable {unset} is not set" if unset else setting.missing
         if setting.varies_backend and matrix.BACKEND in combination.values:
             found = self._on_backend(setting, raw.pop(matrix.BACKEND), combination)
@@ -330,7 +349,7 @@ class _Planner:
                 return
             setting = found
         reason = reason or setting.unmet
-        place = matrix.place_of(suite.document, ("cases", setting.number), case.matrix, case.options, combination)
+        place = matrix.place_of(suite.document, setting.number, case, combination)
         options = self._validated(suite, setting.spec.options, setting.plugin, raw, place) if setting.plugin else raw
         if options is None:
             return
@@ -339,7 +358,8 @@ class _Planner:
         if checks and (options := self._checked(setting, raw, place)) is None:
             return
         values = matrix.told(combination.values) if setting.varies_backend else combination.values
-        label = " · ".join(filter(None, (setting.point.label, matrix.label(values))))
+        varied = ", ".join(f"{key}={shown(value)}" for key, value in values.items())
+        label = f"{setting.point.label} · {varied}" if varied else setting.point.label
         point = dataclasses.replace(setting.point, id=identity_of, label=label, options=options, matrix=values)
         if point.id not in self._places:
             self._places[point.id] = setting.place
@@ -357,27 +377,8 @@ class _Planner:
         self, suite: Suite, model: type[BaseModel], plugin: str, raw: Mapping[str, Any], place: Place
     ) -> dict[str, Any] | None:
         """Options as the plugin's model has them; as written where a variable is not set; None if they are wrong."""
-        open_keys = (
-            {key for key, value in raw.items() if next(unset_in(value), None)} if suite.document.unset else set()
-        )
-        try:
-            valid = model.model_validate(dict(raw))
-            if open_keys:
-                return dict(raw)
-            options: dict[str, Any] = valid.model_dump(mode="json", by_alias=True)
-        except ValidationError as error:
-            wrong = faults(error, model, suite.document, place, leave_out=open_keys)
-            self.errors.extend(wrong)
-            return dict(raw) if open_keys and not wrong else None
-        except Exception as error:
-            raise PluginError(
-                f"the option model {model.__name__} failed: {type(error).__name__}: {error}", where=plugin
-            ) from error
-        try:
-            canonical(options)
-        except ValueError:
-            self.errors.append(suite.document.error(place(()), "an option is not finite", accepted="finite numbers"))
-            return None
+        options, found = validated(suite.document, model, plugin, raw, place)
+        self.errors.extend(found)
         return options
 
     def _checked(self, setting: _Setting, raw: Mapping[str, Any], place: Place) -> dict[str, Any] | None:

@@ -14,7 +14,6 @@ from pydantic import BeforeValidator, ConfigDict, ValidationError
 
 from harness.backend import Device
 from harness.errors import UsageError
-from harness.functional_unit import FunctionalUnit
 from harness.impact import ImpactMeterSpec
 from harness.planning.trial_rules import CoolDown, ForeignLoad, Limits, Precision, WarmUpRule, Windows
 from harness.records.files import adapter
@@ -207,11 +206,6 @@ def _cycle(waiting: Sequence[ImpactMeterSpec]) -> list[str]:
         if spec.name in names:
             return [*names[names.index(spec.name) :], spec.name]
         path.append(spec)
-
-
-def unit_json(unit: FunctionalUnit) -> dict[str, Any]:
-    """A workload's functional unit as a point holds it."""
-    return {"sum": unit.sum, "where": {each.column: f"{each.comparison} {each.limit!r}" for each in unit.where}}
 
 
 def unmet(devices: Sequence[Device], requires: Mapping[str, Any]) -> str:

@@ -16,9 +16,9 @@ from typing import Any, Final
 from harness.quantity import Amount
 from harness.records.record import SETTINGS
 from harness.records.summary import PointReport, RunReport, Summary
-from harness.reporting.intervals import LEAST_TRIALS, NAME, ratio_interval
 from harness.reporting.tables import Section, Table
 from harness.reporting.wording import interval, listed
+from harness.statistics.intervals import LEAST_TRIALS, NAME, ratio_interval
 from harness.units import si
 
 AS_FOUND: Final = "as found"

@@ -20,7 +20,10 @@ from harness import (
     hookimpl,
 )
 
-_UUID = r"(?:cuda[:-])?(?:GPU-|MIG-)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_UUID = (
+    r"(?:cuda[:-])?(?:GPU-|MIG-)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    r"|PCI-[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7](?:#\d+)?"
+)
 _DEVICE = re.compile(rf"auto|cpu|mps|cuda(?::\d+)?|{_UUID}", re.IGNORECASE)
 _ONE_OF_SEVERAL = re.compile(rf"cpu|mps|cuda:\d+|{_UUID}", re.IGNORECASE)
 
@@ -28,7 +31,7 @@ _ONE_OF_SEVERAL = re.compile(rf"cpu|mps|cuda:\d+|{_UUID}", re.IGNORECASE)
 def _device(text: str) -> str:
     if _DEVICE.fullmatch(text) is None:
         raise ValueError(
-            f"{text!r} is not a device; accepted: auto, cpu, cuda, cuda:N, cuda-UUID, GPU-UUID, MIG-UUID, mps"
+            f"{text!r} is not a device; accepted: auto, cpu, cuda, cuda:N, cuda-UUID, GPU-UUID, MIG-UUID, PCI-ID, mps"
         )
     return text
 
@@ -55,7 +58,8 @@ class TorchOptions(Options):
     """Options of the backend `torch`.
 
     Attributes:
-        device: `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:N`, a CUDA device's UUID, or `mps`.
+        device: `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:N`, a CUDA device's UUID, an AMD
+            device's `PCI-0000:c1:00.0`, or `mps`.
         devices: several devices of one kind, in place of `device`: `all` CUDA devices that are visible, or a list of
             indices among them, `cuda:N` and UUIDs. All of them are locked, read and charged, whatever the workload
             does with them; workloads that know one device alone take the first.

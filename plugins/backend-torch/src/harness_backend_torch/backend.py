@@ -117,8 +117,11 @@ class TorchBackend(Backend):
                 "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
                 "compute_capability": f"{major}.{minor}",
                 "tf32": bool(torch.backends.cuda.matmul.allow_tf32),
-                **describe(found.device.parent or found.device.uuid),
             }
+            if torch.version.hip is not None:
+                facts["gcn_arch"] = str(torch.cuda.get_device_properties(found.torch_device).gcnArchName)
+            else:
+                facts |= describe(found.device.parent or found.device.uuid)
             others = self._opened()[1:]
             if others:
                 facts["other_devices"] = {

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from harness.errors import HarnessError, did_you_mean
 from harness.options import Options, Share
+from harness.place import PlaceOption
 from harness.quantity import Unavailable
 from harness.units import parse_duration
 from harness_meter_fuel import act, carbon, embodied
-from harness_meter_fuel.grid import Grid, GridOption, GridOptions, Source, resolve
+from harness_meter_fuel.files import devices
+from harness_meter_fuel.grid import Grid, GridOption, GridOptions, Source, of_place, resolve
 from harness_meter_fuel.hardware import naming
 from harness_meter_fuel.hardware.own import MadeOf
 from harness_meter_fuel.profiles import PROFILES, Profile, ProfileName
@@ -131,7 +134,10 @@ class OwnEmbodied(Options):
         kg: M, embodied carbon as a number; kg CO2e per device, per GB for `dram`.
         act: the same by ACT's formula, from dies, memory and packages.
         made_of: the same as an estimate with an interval, as table `estimate` has it, of a device that it lacks.
-        source: who says so, and where; kept with the factor.
+        file: the same out of a CSV file: Boavizta's device footprints (total without the share of use) or Cloud
+            Carbon Footprint's embodied coefficients of instances; known by its columns.
+        product: the product or instance type that is meant in `file`.
+        source: who says so, and where; kept with the factor; with `file` the file says so.
         lifetime: LT, service life over which this figure is spread, such as `5y`; the meter's `lifetime` if not
             given.
     """
@@ -139,28 +145,43 @@ class OwnEmbodied(Options):
     kg: float | None = Field(None, ge=0, allow_inf_nan=False)
     act: ActOptions | None = None
     made_of: MadeOf | None = None
-    source: Source
+    file: Path | None = None
+    product: str = ""
+    source: str = ""
     lifetime: Lifetime | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> OwnEmbodied:
-        if sum(each is not None for each in (self.kg, self.act, self.made_of)) != 1:
-            raise ValueError("give exactly one of kg and act and made_of")
+        if sum(each is not None for each in (self.kg, self.act, self.made_of, self.file)) != 1:
+            raise ValueError("give exactly one of kg and act and made_of and file")
+        if (self.file is None) == bool(self.product.strip()):
+            raise ValueError("`file` goes with `product`, the name of the device in it")
+        if self.file is None and not self.source.strip():
+            raise ValueError("an own figure needs its `source`: who says so, and where")
+        try:
+            assert self.figure_kg >= 0
+        except HarnessError as error:
+            raise _refusal(error) from None
         return self
 
     @property
     def figure_kg(self) -> float:
-        """The number, or what ACT's formula or the estimate gives."""
+        """The number, or what ACT's formula, the estimate or the file gives."""
         if self.kg is not None:
             return self.kg
         if self.made_of is not None:
             return self.made_of.estimate.kg
+        if self.file is not None:
+            return devices.footprint(self.file, self.product).kg
         assert self.act is not None
         return self.act.kg()
 
     @property
     def provenance(self) -> str:
         """Where it is from, as the record keeps it."""
+        if self.file is not None:
+            named = devices.footprint(self.file, self.product).source
+            return f"{named}; {self.source.strip()}" if self.source.strip() else named
         formula = self.act or (self.made_of and self.made_of.estimate.source)
         return f"declared in the suite: {self.source}" + (f"; {formula}" if formula else "")
 
@@ -182,8 +203,7 @@ class HostOptions(Options):
         gpus: accelerators in one host, used or not; `accelerators used / gpus` hosts are charged, a fraction or more
             than one; whole ones, as many as were seen, if not given.
         whole_hosts: whether hosts are charged whole, also where some of their accelerators are free.
-        ssd_gb: storage of one host, in GB; needs a row for `ssd` in the embodied table or in `embodied`; none is
-            charged if not given.
+        ssd_gb: storage of one host, in GB; needs a row for `ssd` in the embodied table or in `embodied`.
         parts: other parts of one host by name, and how many of each, such as `{chassis: 1}`; each needs a row in the
             embodied table or in `embodied`.
     """
@@ -205,9 +225,10 @@ class FuelOptions(Options):
             PUE (1), the embodied table with its lifetime, and the host's energy share (1), after FUEL, from
             secondary sources.
         grid: CI, carbon intensity of the electricity: a number of gCO2e/kWh, `USA`, `USA/indiana`,
-            `gcp/us-central1`, or a mapping; profile `custom` needs it.
+            `gcp/us-central1`, or a mapping; that of `place` if not given; profile `custom` needs one of the two.
         pue: PUE, energy of the facility over that of its IT equipment: a ratio from 1 to 10, or a mapping with its
-            source; 1 if not given. Multiplies operational carbon only.
+            source; that of `place`, else 1, if not given. Multiplies operational carbon only.
+        place: as the suite's `place`, which goes here; `grid` and `pue` go before it.
         lifetime: LT, service life over which embodied carbon is spread: `7y` (years of 365 days), `43800h`; that of
             the embodied table if not given.
         embodied_table: table with M, the embodied carbon of devices: `fuel`, `llmcarbon`, `ecologits-0.9.1`,
@@ -227,6 +248,7 @@ class FuelOptions(Options):
 
     profile: ProfileName = "custom"
     grid: GridOption | None = None
+    place: PlaceOption = None
     pue: Pue | None = None
     lifetime: Lifetime | None = None
     embodied_table: str | None = None
@@ -250,8 +272,8 @@ class FuelOptions(Options):
     @model_validator(mode="after")
     def _profile(self) -> FuelOptions:
         if self.fixed is None:
-            if self.grid is None:
-                raise ValueError("profile custom needs `grid`, such as USA, USA/indiana or a number of g/kWh")
+            if self.grid is None and self.place is None:
+                raise ValueError("needs `grid`, such as USA, USA/indiana or a number of g/kWh, or the suite's `place`")
             return self
         free = ("grid", "pue", "lifetime", "embodied_table", "embodied", "host_energy_share", "scopes")
         changed = [name for name in free if getattr(self, name) not in (None, {})]
@@ -297,5 +319,7 @@ class FuelOptions(Options):
                 g_per_kwh=self.fixed.grid_g_per_kwh, source=self.fixed.source, id=f"{self.profile}:grid"
             )
             return resolve(fixed)
-        assert self.grid is not None
-        return resolve(self.grid)
+        if self.grid is not None:
+            return resolve(self.grid)
+        assert self.place is not None
+        return of_place(self.place)

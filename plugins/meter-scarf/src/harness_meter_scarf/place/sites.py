@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
+from harness import csv_table
+from harness.csv_table import Row
 from harness.errors import UsageError, did_you_mean
 from harness_meter_scarf import tables
 from harness_meter_scarf.stress.ratio import BINS, NOT_KNOWN, Category
@@ -70,6 +72,7 @@ class Site:
         pfaf_id: HydroBASINS level-6 basin; the shipped table has none.
         pfaf_source: where the basin comes from.
         licence: what is unconfirmed about the data.
+        grid: g per kWh of electricity.
     """
 
     id: str
@@ -83,20 +86,52 @@ class Site:
     pfaf_id: str = ""
     pfaf_source: str = ""
     licence: str = ""
+    grid: SiteFactor | None = None
+
+
+ALIASES: Final = tables.DATA / "site_names.csv"
+
+
+@cache
+def aliases() -> Mapping[str, str]:
+    """Name that a cloud gives a region -> id of the site."""
+    table = csv_table.read(ALIASES, ALIASES.name)
+    table.require(("name", "site"))
+    return MappingProxyType({row["name"]: row["site"] for row in table})
+
+
+def named(name: str) -> Site | None:
+    """A shipped site by its id or by the name of a cloud's region (`us-east-1`, `azure/eastus`), in any case."""
+    key = name.strip().lower()
+    known = shipped()
+    if key in known:
+        return known[key]
+    provider, slash, region = key.partition("/")
+    alias = aliases().get(region if slash else provider, "")
+    if not alias or (slash and not alias.startswith((provider, "mixed", "microsoft"))):
+        return None
+    return known[alias]
 
 
 def find(name: str) -> Site:
-    """A shipped site by its id, or by the place alone where one operator has it (`ireland` for `aws-ireland`).
+    """A shipped site by id or a cloud's name, or by the place alone where one has it (`ireland` for `aws-ireland`).
 
     Raises:
         UsageError: there is no such row; names the nearest.
     """
     known = shipped()
+    exact = named(name)
+    if exact is not None:
+        return exact
     placed = [site for site in known if site.partition("-")[2] == name]
-    if name in known or len(placed) == 1:
-        return known[name if name in known else placed[0]]
+    if len(placed) == 1:
+        return known[placed[0]]
     inside = [site for site in known if name.lower() in site]
-    hint = f"did you mean {' or '.join(map(repr, inside[:4]))}?" if name and inside else did_you_mean(name, known)
+    hint = (
+        f"did you mean {' or '.join(map(repr, inside[:4]))}?"
+        if name and inside
+        else did_you_mean(name, [*known, *aliases()])
+    )
     raise UsageError(
         f"no site {name!r}", accepted=f"one of {len(known)} that `harness sites` lists, or a mapping", hint=hint
     )
@@ -110,19 +145,20 @@ def shipped() -> Mapping[str, Site]:
 
 def read(path: Path, name: str = "") -> Mapping[str, Site]:
     """Sites from a file of the same columns; raises UsageError naming file, row and field."""
-    table = tables.read(path, name)
+    table = csv_table.read(path, name)
     table.require(_COLUMNS)
     found: dict[str, Site] = {}
-    for line, row in table.rows:
-        where = f"{table.name}:{line}"
-        site = _site(row, where)
+    for row in table:
+        where = row.where
+        site = _site(row)
         if not site.id or site.id in found:
             raise UsageError(f"id is {site.id!r}", where=where, accepted="an id that no other row has")
         found[site.id] = site
     return MappingProxyType(found)
 
 
-def _site(row: Mapping[str, str], where: str) -> Site:
+def _site(row: Row) -> Site:
+    where = row.where
     kind = row["wue_kind"]
     if kind not in ("consumption", "withdrawal", ""):
         raise UsageError(f"wue_kind is {kind!r}", where=where, accepted="consumption, withdrawal, or empty")
@@ -132,14 +168,17 @@ def _site(row: Mapping[str, str], where: str) -> Site:
         name=row["name"],
         country=row["country"],
         time_zone=row["time_zone"],
-        pue=_factor(row, ("pue", "pue_source", ""), "", where, checked_pue),
-        wue_onsite=_factor(row, ("wue_onsite_l_per_kwh", "wue_source", "wue_confidence"), wue_kind, where, _volume),
-        ewif=_factor(row, ("ewif_l_per_kwh", "ewif_source", "ewif_confidence"), "consumption", where, _volume),
-        category=Category(
-            value=_category(row, where), source=row["stress_source"], confidence=row["stress_confidence"]
-        ),
+        pue=_factor(row, ("pue", "pue_source", ""), "", checked_pue),
+        wue_onsite=_factor(row, ("wue_onsite_l_per_kwh", "wue_source", "wue_confidence"), wue_kind, _volume),
+        ewif=_factor(row, ("ewif_l_per_kwh", "ewif_source", "ewif_confidence"), "consumption", _volume),
+        category=Category(value=_category(row), source=row["stress_source"], confidence=row["stress_confidence"]),
         licence=row["licence_note"],
+        grid=_factor(row, ("grid_gco2e_per_kwh", "grid_source", ""), "", _intensity),
     )
+
+
+def _intensity(value: float) -> float:
+    return checked_not_negative(value, "value", "g/kWh")
 
 
 def _volume(value: float) -> float:
@@ -147,22 +186,23 @@ def _volume(value: float) -> float:
 
 
 def _factor(
-    row: Mapping[str, str],
+    row: Row,
     columns: tuple[str, str, str],
     kind: Kind | Literal[""],
-    where: str,
     check: Callable[[float], float],
 ) -> SiteFactor | None:
     field, source, confidence = columns
-    value = tables.number(row, field, where)
+    value = row.number(field)
     if value is None:
         return None
     try:
         check(value)
     except UsageError as error:
-        raise UsageError(f"{field}: {error.message}", where=where, accepted=error.accepted) from None
-    if not row[source].strip():
-        raise UsageError(f"{source} is empty beside a value of {field}", where=where, accepted="where it comes from")
+        raise UsageError(f"{field}: {error.message}", where=row.where, accepted=error.accepted) from None
+    if not row[source]:
+        raise UsageError(
+            f"{source} is empty beside a value of {field}", where=row.where, accepted="where it comes from"
+        )
     return SiteFactor(
         range=Ranged.of(value),
         source=row[source],
@@ -173,10 +213,10 @@ def _factor(
     )
 
 
-def _category(row: Mapping[str, str], where: str) -> int | None:
-    value = tables.number(row, "stress_category", where)
+def _category(row: Row) -> int | None:
+    value = row.number("stress_category")
     if value is None:
         return None
     if value not in BINS:
-        raise UsageError(f"stress_category is {value:g}", where=where, accepted=", ".join(map(str, BINS)))
+        raise UsageError(f"stress_category is {value:g}", where=row.where, accepted=", ".join(map(str, BINS)))
     return int(value)
