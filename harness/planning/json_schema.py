@@ -25,6 +25,12 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     schema = Suite.model_json_schema()
     definitions: dict[str, Any] = {name: _with_variables(each) for name, each in schema["$defs"].items()}
     properties = _with_variables(schema["properties"])
+    definitions["OnBackend"] = {
+        "type": "object",
+        "description": "Options on a backend of their own.",
+        "properties": {BACKEND: _reference(BACKEND)},
+        "required": [BACKEND],
+    }
     definitions["Variable"] = {"type": "string", "pattern": suite_yaml.ENVIRONMENT.pattern}
     for kind in ("workload", "backend", "meter", "scorer", "executor"):
         for name, offer in registry.offers(kind).items():
@@ -127,11 +133,14 @@ def _case_schema(workload: str, options: dict[str, Any]) -> dict[str, Any]:
     """What a workload's name means for the keys that hold its options; the matrix may give what is required."""
     options.pop("required", None)
     one = _reference(f"workload.{workload}")
-    each = {name: _reference(f"workload.{workload}", "properties", name) for name in options["properties"]}
-    each = {BACKEND: _reference(BACKEND), **each}
-    many = {name: {"type": "array", "items": schema} for name, schema in each.items()}
+    many = {
+        name: {"type": "array", "items": _reference(f"workload.{workload}", "properties", name)}
+        for name in options["properties"]
+    }
+    own = BACKEND in many
+    many = many if own else {BACKEND: {"type": "array", "items": _reference(BACKEND)}, **many}
     matrix = {"type": "object", "properties": many, "additionalProperties": False}
-    listed = {"type": "array", "items": {"type": "object", "properties": each, "additionalProperties": False}}
+    listed = {"type": "array", "items": one if own else {"anyOf": [one, _reference("OnBackend")]}}
     return {
         "if": {"properties": {"workload": {"const": workload}}, "required": ["workload"]},
         "then": {"properties": {"options": one, "matrix": matrix, "include": listed, "exclude": listed}},

@@ -127,7 +127,7 @@ class TorchBackend(Backend):
                 facts["other_devices"] = {
                     each.device.uuid: {
                         "device_name": each.device.name,
-                        **describe(each.device.parent or each.device.uuid),
+                        **({} if torch.version.hip else describe(each.device.parent or each.device.uuid)),
                     }
                     for each in others
                 }

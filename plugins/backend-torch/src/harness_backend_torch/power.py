@@ -269,10 +269,11 @@ def _amd_smi() -> Iterator[Any]:
 
 
 def _is(library: Any, handle: Any, uuid: str) -> bool:
-    """Whether a handle is the card of a UUID, by HIP's name of it or by the driver's."""
+    """Whether a handle is the card of a UUID, by HIP's name of it, by the driver's, or by its place on the bus."""
     questions: tuple[Callable[[], object], ...] = (
         lambda: library.amdsmi_get_gpu_enumeration_info(handle)["hip_uuid"],
         lambda: library.amdsmi_get_gpu_device_uuid(handle),
+        lambda: f"PCI-{library.amdsmi_get_gpu_device_bdf(handle)}",
     )
     names = set()
     for ask in questions:

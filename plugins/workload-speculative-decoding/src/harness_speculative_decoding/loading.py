@@ -31,6 +31,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _GIVE_FOLDER = "give a folder that holds the model instead: `options: {target: /path/to/folder}`"
 
 
+_BUILT = ("perplexity", "recipe", "corpus", "versions", "time_cap_struck", "alignment")
+"""What the record says of a built-in model besides its identity."""
 KEPT_SHARE = 0.9
 """Share of a card's free memory that weights may take; the rest is for keys, values and activations."""
 
@@ -113,15 +115,12 @@ def load_causal_lm(
         folder: Path | None = build(recipe_named(name_or_path), cache, progress)
         assert folder is not None
         facts = facts_of(folder) or {}
-        built = {
-            key: facts.get(key)
-            for key in ("perplexity", "recipe", "corpus", "versions", "time_cap_struck", "alignment")
-        } | {"shipped": folder.parent == SHIPPED}
+        built = {key: facts.get(key) for key in _BUILT} | {"shipped": folder.parent == SHIPPED}
     else:
         folder = model_folder(name_or_path)
     progress(f"loading {name_or_path}", None)
-    settings = {"trust_remote_code": trust_remote_code, **({} if placement is None else placement.settings())}
-    model, tokenizer = _from_pretrained(str(folder or name_or_path), DTYPES[dtype], name_or_path, settings)
+    source, spread = str(folder or name_or_path), placement.settings() if placement is not None else {}
+    model, tokenizer = _from_pretrained(source, DTYPES[dtype], name_or_path, trust_remote_code, spread)
     if placement is None:
         model.to(device)  # type: ignore[arg-type]
     model.eval()  # type: ignore[no-untyped-call]
@@ -199,12 +198,13 @@ def _from_pretrained(
     source: str,
     dtype: torch.dtype,
     name: str,
-    settings: Mapping[str, Any],
+    trust_remote_code: bool,
+    spread: Mapping[str, Any],
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Both parts, or a MeasurementError that names what the suite wrote."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=settings["trust_remote_code"])
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **settings)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=trust_remote_code, **spread)
     except Exception as error:  # OSError, ValueError, KeyError, SafetensorError and more
         first = str(error).strip().partition("\n")[0]
         what = f"the model {name} cannot be loaded: {type(error).__name__}: {first}"
