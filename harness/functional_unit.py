@@ -82,19 +82,22 @@ class FunctionalUnit:
     Attributes:
         sum: a column of the work items, or `items` to count them.
         where: conditions, all of which must hold.
+        span: span that its costs and its rate are of, such as `steady`; the whole window if empty.
     """
 
     sum: str
     where: tuple[Where, ...] = ()
+    span: str = ""
 
     @classmethod
-    def of(cls, sum: str, where: Mapping[str, str] | None = None) -> FunctionalUnit:  # noqa: A002 - the suite's word
+    def of(cls, sum: str, where: Mapping[str, str] | None = None, span: str = "") -> FunctionalUnit:  # noqa: A002
         """A functional unit as a suite writes it; raises UsageError on a malformed condition."""
-        return cls(sum, tuple(Where.parse(column, text) for column, text in (where or {}).items()))
+        return cls(sum, tuple(Where.parse(column, text) for column, text in (where or {}).items()), span)
 
     def __str__(self) -> str:
         conditions = ", ".join(map(str, self.where))
-        return f"{self.sum} where {conditions}" if conditions else self.sum
+        counted = f"{self.sum} where {conditions}" if conditions else self.sum
+        return f"{counted}, in span {self.span}" if self.span else counted
 
 
 @dataclass(frozen=True, slots=True)

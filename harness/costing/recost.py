@@ -123,10 +123,33 @@ def rows(runs: Sequence[Path], combinations: Combinations, columns: Columns) -> 
             windows = _windows(finished, folder)
             invalid = finished.measurement.invalid
             for index, applied in enumerate(combinations.of(finished.impacts)):
-                yield _row(run, finished, index, windows.cost(applied, columns.metrics), columns, invalid)
+                costs = _Costed(windows, applied, columns.metrics)
+                yield _row(run, finished, index, costs, columns, invalid)
 
 
-def _row(run: Path, finished: Record, index: int, costs: Costs, columns: Columns, invalid: tuple[str, ...]) -> Row:
+class _Costed:
+    """What the spans of one record cost with one combination; the whole windows are the span without a name."""
+
+    def __init__(self, windows: CostedWindows, applied: Sequence[Applied], only: Sequence[str] | None = None) -> None:
+        self._windows, self._applied, self._only = windows, applied, only
+        self._found: dict[str, Costs] = {}
+
+    def of(self, span: str) -> Costs:
+        """The costs of a span."""
+        if span not in self._found:
+            windows = self._windows.within(span) if span else self._windows
+            self._found[span] = windows.cost(self._applied, self._only)
+        return self._found[span]
+
+
+def _span_of(finished: Record, unit: str) -> str:
+    """The span that a functional unit is divided over; empty for the whole windows."""
+    units = finished.measurement.point.get("functional_units") or {}
+    return str((units.get(unit) or {}).get("span", ""))
+
+
+def _row(run: Path, finished: Record, index: int, costed: _Costed, columns: Columns, invalid: tuple[str, ...]) -> Row:
+    costs = costed.of("")
     totals = {name: costs.totals[name] for name in columns.metrics if name in costs.totals}
     point = finished.measurement.point
     return Row(
@@ -139,8 +162,8 @@ def _row(run: Path, finished: Record, index: int, costs: Costs, columns: Columns
         units={
             name: {
                 metric: per_unit(value, name, _count(finished, unit))
-                for metric, value in totals.items()
-                if metric not in columns.ratios
+                for metric, value in costed.of(_span_of(finished, name)).totals.items()
+                if metric in columns.metrics and metric not in columns.ratios
             }
             for name, unit in finished.units.items()
         },
@@ -169,15 +192,17 @@ def recosted(parent: Record, folder: Path, applied: Sequence[Applied], parent_id
         applied: impact meters in order.
         parent_id: `<run>/<trial>` of the parent.
     """
-    costs = _windows(parent, folder).cost(applied)
+    costed = _Costed(_windows(parent, folder), applied)
+    costs = costed.of("")
     units = {}
     for name, unit in parent.units.items():
         counted = _count(parent, unit)
+        own = costed.of(_span_of(parent, name))
         units[name] = replace(
             unit,
             count=counted,
-            costs=costs.per_unit(name, counted),
-            rate=per_second(name, counted, costs.totals["duration_s"]),
+            costs=own.per_unit(name, counted),
+            rate=per_second(name, counted, own.totals["duration_s"]),
             shares=shares(counted),
         )
     return replace(

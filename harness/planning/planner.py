@@ -13,10 +13,10 @@ from pydantic import BaseModel, ValidationError
 from harness.backend import Device
 from harness.discovery.registry import Offer, Registry
 from harness.errors import PluginError, UsageError, did_you_mean
-from harness.functional_unit import FunctionalUnit
 from harness.impact import ImpactMeterSpec
 from harness.meter import MeterSpec
 from harness.planning import matrix
+from harness.planning.default_units import by_options, default_units
 from harness.planning.faults import Place, faults, real_path
 from harness.planning.known_metrics import Known, at_most, known_of, precision, unknown_metrics
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
@@ -234,8 +234,7 @@ class _Planner:
         scored = [column for each in scorers if each.name in offers for column in offers[each.name].spec.columns]
         known = {column.name for column in (*COMMON_COLUMNS, *spec.columns, *scored)}
         if not case.functional_units:
-            units = {name: _unit(unit) for name, unit in spec.functional_units.items()}
-            return {name: unit for name, unit in units.items() if {unit["sum"], *unit["where"]} <= known | {"items"}}
+            return default_units(spec.functional_units, known)
         for name, unit in case.functional_units.items():
             path = (*at, "functional_units", name)
             if unit.sum not in known | {"items"}:
@@ -247,7 +246,10 @@ class _Planner:
                     hint = did_you_mean(column[:100], known)
                     where = (*path, "where", column)
                     self.errors.append(suite.document.error(where, message, accepted=accepted, hint=hint, key=True))
-        return {name: {"sum": unit.sum, "where": dict(unit.where)} for name, unit in case.functional_units.items()}
+        return {
+            name: {"sum": unit.sum, "where": dict(unit.where), **({"span": unit.span} if unit.span else {})}
+            for name, unit in case.functional_units.items()
+        }
 
     def _machine(self, backend: Choice, requires: Mapping[str, Any]) -> tuple[tuple[Mapping[str, Any], ...], str]:
         """The devices of a backend, and why they do not do."""
@@ -305,6 +307,9 @@ class _Planner:
         point = dataclasses.replace(
             setting.point, id=identity_of, label=label, options=options, matrix=combination.values
         )
+        if setting.plugin and not case.functional_units and not unset:
+            units = by_options(setting.spec, options, point.functional_units)
+            point = dataclasses.replace(point, functional_units=units)
         if point.id not in self._places:
             self._places[point.id] = setting.place
         else:
@@ -365,10 +370,6 @@ def unset(text: str) -> bool:
 
 def _no_factory(_options: object) -> Any:
     raise AssertionError("a stand-in for an unset name is never made")
-
-
-def _unit(unit: FunctionalUnit) -> dict[str, Any]:
-    return {"sum": unit.sum, "where": {each.column: f"{each.comparison} {each.limit!r}" for each in unit.where}}
 
 
 def _place(setting: _Setting, combination: matrix.Combination) -> Place:
