@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import harness_disaggregated_serving
-import httpx
 import pytest
-from harness_disaggregated_serving.endpoint.client import Answer, Asking, Policy
+from harness_disaggregated_serving.endpoint.answer import Answer
+from harness_disaggregated_serving.endpoint.client import Asking, Policy
+from harness_disaggregated_serving.endpoint.driving import new_session
+from harness_disaggregated_serving.endpoint.latency import chunk_tokens, tpot_s
 from harness_disaggregated_serving.endpoint.options import EndpointOptions
 from pydantic import ValidationError
 
@@ -117,18 +120,29 @@ def replay() -> Iterator[Replay]:
 
 
 def ask(
-    url: str, *, retries: int = 2, silence_s: float = 2.0, timeout_s: float = 5.0, secret: str = "", api: str = "chat"
+    url: str,
+    *,
+    retries: int = 2,
+    silence_s: float = 2.0,
+    timeout_s: float = 5.0,
+    secret: str = "",
+    api: Literal["chat", "completions"] = "chat",
+    stream: bool = True,
 ) -> Answer:
     async def run() -> Answer:
-        async with httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(silence_s), trust_env=False) as client:
-            policy = Policy(
-                api=api,  # type: ignore[arg-type]
-                request_timeout_s=timeout_s,
-                retries=retries,
-                retry_wait_s=0.01,
-                secret=secret,
-            )
-            return await Asking(client, {"model": "m"}, policy, time.monotonic).run()
+        policy = Policy(
+            api=api,
+            base=url,
+            request_timeout_s=timeout_s,
+            connect_timeout_s=2.0,
+            silence_timeout_s=silence_s,
+            retries=retries,
+            retry_wait_s=0.01,
+            secret=secret,
+            stream=stream,
+        )
+        async with new_session({}, True, proxies=False) as session:
+            return await Asking(session, b'{"model": "m"}', policy, time.monotonic).run()
 
     return asyncio.run(run())
 
@@ -150,20 +164,21 @@ def test_streams_of_engines(replay: Replay, pieces: list[Piece], api: str, count
 
 
 def test_times_are_of_text_and_tokens_are_of_usage(replay: Replay) -> None:
-    """Two chunks of text held five tokens: the gap between them is four tokens' time, not one's."""
+    """Two chunks held five tokens, three of them by its share of the text the second one: the gap is theirs."""
     replay.answers(VLLM)
     found = ask(replay.url)
-    assert found.first_s is not None
-    assert found.last_s is not None
-    gap_s = found.last_s - found.first_s
+    tokens = chunk_tokens(found)
+    assert tokens is not None
+    assert (tokens.counts, tokens.estimated) == ((1, 4), True)
+    gap_s = found.times[1] - found.times[0]
     assert gap_s >= 0.04
-    assert found.tpot_s == pytest.approx(gap_s / 4)
+    assert tpot_s(found, tokens) == pytest.approx(gap_s / 4)
 
 
 def test_without_usage_there_are_no_counts(replay: Replay) -> None:
     replay.answers(NO_USAGE)
     found = ask(replay.url)
-    assert (found.finished, found.output_tokens, found.tpot_s) == (True, None, None)
+    assert (found.finished, found.output_tokens, chunk_tokens(found)) == (True, None, None)
 
 
 @pytest.mark.parametrize("cut", [VLLM[:3], [*VLLM[:3], 'data: {"choices": [{"del']])
@@ -228,10 +243,13 @@ def options(url: str, **given: object) -> dict[str, object]:
 
 def served(url: str, folder: Path, **given: object) -> tuple[RecordingWindow, Any]:
     workload = spec().factory(EndpointOptions.model_validate(options(url, **given)))
-    workload.prepare(trial_context(folder, HOST.factory(HOST.options())))
     window = RecordingWindow(1)
-    workload.run(window)
-    return window, workload.facts()
+    try:
+        workload.prepare(trial_context(folder, HOST.factory(HOST.options())))
+        workload.run(window)
+        return window, workload.facts()
+    finally:
+        workload.close()
 
 
 def test_the_workload_keeps_its_contract(replay: Replay, tmp_path: Path) -> None:
@@ -297,18 +315,16 @@ def test_bad_options_are_refused(given: dict[str, object]) -> None:
         EndpointOptions.model_validate({**options("http://127.0.0.1:1/v1"), **given})
 
 
-def test_certificates_are_verified(tmp_path: Path) -> None:
-    from harness_disaggregated_serving.endpoint.workload import ServeEndpoint
-
-    workload = ServeEndpoint(EndpointOptions.model_validate(options("https://127.0.0.1:1/v1")))
-    client = workload._client()
-    context = client._transport._pool._ssl_context  # type: ignore[attr-defined]
-    assert context.check_hostname
-    assert context.verify_mode.name == "CERT_REQUIRED"
+def test_certificates_are_verified(replay: Replay, tmp_path: Path) -> None:
+    """A server without TLS, and so without a certificate, is no server to a client that was told https."""
+    with pytest.raises(MeasurementError, match="SSL"):
+        served(replay.url.replace("http:", "https:"), tmp_path)
 
 
-def test_the_servers_process_and_gpus_are_named_to_meters() -> None:
-    given = options("http://127.0.0.1:1/v1", server={"pid": 42, "gpus": {"GPU-7": "NVIDIA L4"}})
+def test_the_servers_process_and_gpus_are_named_to_meters(tmp_path: Path, replay: Replay) -> None:
+    given = options(replay.url, server={"pid": os.getpid(), "gpus": {"GPU-7": "NVIDIA L4"}})
     workload = spec().factory(EndpointOptions.model_validate(given))
-    assert dict(workload.processes()) == {"server": 42}
+    workload.prepare(trial_context(tmp_path, HOST.factory(HOST.options())))
+    assert dict(workload.processes()) == {"server": os.getpid()}
     assert [(device.uuid, device.name) for device in workload.devices()] == [("GPU-7", "NVIDIA L4")]
+    workload.close()
