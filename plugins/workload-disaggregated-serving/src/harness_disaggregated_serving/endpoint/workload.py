@@ -33,6 +33,8 @@ from harness_disaggregated_serving.load.slo import targets
 
 WINDOW_STRIDE: Final = 7919
 """Windows of a trial have streams of their own: a prompt that was sent before lies in the server's prefix cache."""
+PROBES: Final = 1_000_000
+"""Streams of the search are numbered from here, behind those of any window."""
 LONGER: Final = 4
 """So many times as many requests are tried where a stream was too short to say whether its queue fills."""
 Found = TypeVar("Found")
@@ -171,14 +173,11 @@ class ServeEndpoint(Workload):
     # The rate
 
     async def _find_rate(self, search: MaxQps, context: TrialContext) -> None:
-        def probe_of(number: int) -> Callable[[float], Awaitable[Probe]]:
-            async def probe(qps: float) -> Probe:
-                context.progress(f"searching the rate: {qps:.3g} requests/s", None)
-                return await self._probe(search, qps, number)
+        async def probe(qps: float) -> Probe:
+            context.progress(f"searching the rate: {qps:.3g} requests/s", None)
+            return await self._probe(search, qps)
 
-            return probe
-
-        found, tried = await max_qps(probe_of(-2), self._options.qps, resolution=search.resolution, most=search.probes)
+        found, tried = await max_qps(probe, self._options.qps, resolution=search.resolution, most=search.probes)
         self._known["search"] = [
             {"qps": each.qps, "attainment": each.attainment, "unsteady": each.unsteady, "holds": each.holds}
             for each in tried
@@ -193,11 +192,11 @@ class ServeEndpoint(Workload):
             )
         self._qps = found
 
-    async def _probe(self, search: MaxQps, qps: float, number: int) -> Probe:
+    async def _probe(self, search: MaxQps, qps: float) -> Probe:
         """One rate; a stream that is too short to judge its queue is followed by a longer one, twice at most."""
         requests = search.requests or self._options.requests or 40
         for again in range(3):
-            load = Load(self._options, self._seed + (number - again) * WINDOW_STRIDE)
+            load = Load(self._options, self._seed + (PROBES + again) * WINDOW_STRIDE)
             asked = await self._driver(time.monotonic).run(load.planned(qps, requests), load)
             answers = [each.answer for each in asked]
             met = sum(self._writer.meets(answer) is True for answer in answers)
