@@ -31,6 +31,8 @@ class Factor:
             or was recorded before lifetimes were kept.
         method: how the number was obtained, and so the strongest method of what it multiplies: `estimated` for a
             published or declared one, since it is no measurement of this machine and moment.
+        low: lower end of the factor's own range; None where none is known.
+        high: upper end of it.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Factor:
     id: str = ""
     lifetime_s: float | None = None
     method: Method = Method.ESTIMATED
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

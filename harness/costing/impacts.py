@@ -14,7 +14,7 @@ from typing import Any, Final
 from harness import functional_unit
 from harness.costing.idle import idle_readings
 from harness.discovery.guard import expect, naming
-from harness.errors import HarnessError, PluginError
+from harness.errors import HarnessError, MeasurementError, PluginError
 from harness.functional_unit import UnitCount, per_unit
 from harness.impact import Costed, DeviceUse, EnergyTrace, Factor, Impact, ImpactMeter, ImpactMeterSpec
 from harness.planning.point import order_impacts
@@ -245,18 +245,33 @@ class CostedWindows:
 
 
 def _impact(applied: Applied, costed: Costed) -> Impact:
-    """What a meter makes of a window; one that fails for want of a duration gives nothing, and says so."""
+    """What a meter makes of a window; input that it refuses costs its own readings, which say why, and no others.
+
+    Raises:
+        PluginError: the meter breaks its contract.
+    """
     plugin = f"meter {applied.spec.name!r}"
     try:
         with naming(plugin, "apply"):
             impact = expect(applied.meter.apply(costed), Impact, plugin, "apply")
             _check(applied.spec, impact)
-    except HarnessError as error:
+    except TraceError:
+        raise
+    except PluginError:
         if isinstance(costed.duration, Amount):
             raise
-        missing = Unavailable(f"{costed.duration.reason} ({error})")
-        return Impact(readings={name: missing for name in applied.spec.yields if name != "energy_j"})
+        return _nothing(applied.spec, costed.duration.reason)
+    except HarnessError as error:
+        if isinstance(costed.duration, Amount):
+            return _nothing(applied.spec, str(error))
+        return _nothing(applied.spec, f"{costed.duration.reason} ({error})")
     return impact
+
+
+def _nothing(spec: ImpactMeterSpec, reason: str) -> Impact:
+    missing = Unavailable(reason)
+    flags = (f"no impact: {reason}",)
+    return Impact(readings={name: missing for name in spec.yields if name != "energy_j"}, flags=flags)
 
 
 def _check(spec: ImpactMeterSpec, impact: Impact) -> None:
@@ -302,6 +317,10 @@ def _totals(
     return totals
 
 
+class TraceError(MeasurementError):
+    """The stored trace cannot be read: a fault of the store and of no meter, so that it is never a missing value."""
+
+
 class StoredTrace(EnergyTrace):
     """The trace of a trial's folder, read when a meter first looks at it: most never do."""
 
@@ -309,7 +328,7 @@ class StoredTrace(EnergyTrace):
     _read: Callable[[], EnergyTrace]
 
     def __init__(self, folder: Path, measurement: Measurement) -> None:
-        read = cache(lambda: read_trace(folder / ENERGY, measurement))
+        read = cache(lambda: _intact_trace(folder / ENERGY, measurement))
         object.__setattr__(self, "_read", read)  # a trace is frozen
 
     @property
@@ -321,6 +340,13 @@ class StoredTrace(EnergyTrace):
     def joules(self) -> Mapping[str, tuple[float, ...]]:
         """Per scope, cumulative joules at those times."""
         return self._read().joules
+
+
+def _intact_trace(path: Path, measurement: Measurement) -> EnergyTrace:
+    try:
+        return read_trace(path, measurement)
+    except MeasurementError as error:
+        raise TraceError(error.message, where=error.where, accepted=error.accepted, hint=error.hint) from error
 
 
 def read_trace(path: Path, measurement: Measurement) -> EnergyTrace:

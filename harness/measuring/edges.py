@@ -20,6 +20,9 @@ LOW_COVERAGE: Final = 0.95
 """Below this share of valid data a reading is flagged."""
 NO_COVERAGE: Final = 0.80
 """Below this share of valid data there is no reading."""
+RESET: Final = "counter reset"
+AT_LEAST: Final = "incomplete: at least what the counter showed before and after its reset"
+"""Flag of a reading whose reset no power readings bridge: what is certain is summed, and no upper end is known."""
 
 Register = Cumulative | Unavailable
 
@@ -115,7 +118,7 @@ def span_energy(scope: Scope, opened: EdgeReading, closed: EdgeReading) -> tuple
         return Unavailable(f"closing edge: {last.reason}"), None, ()
     duration_s = seconds(closed.edge_ns - opened.edge_ns)
     raw = last.joules - first.joules
-    if raw < 0:
+    if raw < 0 and not _seen_to_restart(opened, closed):
         return Unavailable(f"the meter went back by {-raw:.6g} J"), None, ("went backwards",)
     if scope.tick_s and raw == 0:
         return (
@@ -123,19 +126,22 @@ def span_energy(scope: Scope, opened: EdgeReading, closed: EdgeReading) -> tuple
             None,
             ("no tick",),
         )
-    flags = _beyond_limit(scope, opened, closed, raw, last.over_j - first.over_j, duration_s)
+    flags = _beyond_limit(scope, opened, closed, max(0.0, raw), last.over_j - first.over_j, duration_s)
     first, last = _without_the_impossible(scope, opened, closed, first, last)
     raw = last.joules - first.joules
     gap_s = last.gap_s - first.gap_s
     coverage = max(0.0, 1.0 - gap_s / duration_s) if duration_s > 0 else 0.0
     flags += [IMPLAUSIBLE] if last.dropped > first.dropped else []
-    flags += ["counter reset"] if last.resets > first.resets else []
-    if coverage < NO_COVERAGE:
+    reset = last.resets > first.resets
+    flags += [RESET] if reset else []
+    if coverage < NO_COVERAGE and not (reset and raw > 0):
         return Unavailable(f"valid data for {coverage:.0%} of the span only"), coverage, ("low coverage", *flags)
     value, low, high, aligned = _edges(scope, opened, closed, raw, raw / duration_s)
     low = max(0.0, low - (last.over_j - first.over_j))
     high += last.under_j - first.under_j
     flags = [*aligned, *flags]
+    if coverage < NO_COVERAGE:
+        flags.append(AT_LEAST)
     if coverage < LOW_COVERAGE:
         flags.append("low coverage")
     parts = {method: max(0.0, joules - first.other_j.get(method, 0.0)) for method, joules in last.other_j.items()}
@@ -149,7 +155,17 @@ def span_energy(scope: Scope, opened: EdgeReading, closed: EdgeReading) -> tuple
         low, high = low / (1 + scope.gain), high / (1 - scope.gain)
     else:
         return Amount(value, "J", composition), coverage, (*flags, "bound not known")
+    if coverage < NO_COVERAGE:
+        return Amount(value, "J", composition, min(low, value)), coverage, tuple(flags)
     return Amount(value, "J", composition, min(low, value), max(high, value)), coverage, tuple(flags)
+
+
+def _seen_to_restart(opened: EdgeReading, closed: EdgeReading) -> bool:
+    """Whether samples between the edges saw the counter begin again; a closing edge alone may be a bad reading."""
+    if closed.track is None:
+        return False
+    before = opened.track.state.resets if opened.track is not None else 0
+    return closed.track.state.resets > before
 
 
 def _beyond_limit(

@@ -1,4 +1,4 @@
-"""Holds every meter's joules against the power limit that its scope declares, whoever wrote the meter.
+"""Holds every meter's joules against the power limit that its scope declares, and sees resets, whoever wrote the meter.
 
 A `CounterTrack` follows each register in the sampling thread. At an edge nothing is done but to keep what the sampling
 thread knew; when energies are computed, the edge's own reading is judged as the one that comes next.
@@ -45,8 +45,11 @@ def makes_no_excuse(register: Cumulative) -> bool:
 
 
 def judged(track: CounterTrack | None, scope: Scope, t_ns: int, register: Cumulative) -> CounterTrack | None:
-    """What follows the register from here on, as a copy: one kept by an edge never changes. None without a limit."""
-    if scope.max_power_w is None or not makes_no_excuse(register):
+    """What follows the register from here on, as a copy: one kept by an edge never changes.
+
+    None for a register that its meter has judged. Without a limit a reset is all that can be seen.
+    """
+    if not makes_no_excuse(register):
         return None
     if track is None:
         taken = CounterTrack(

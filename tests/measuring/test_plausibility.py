@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from harness.measuring import meters as energy
 from harness.measuring.channel import Channel
-from harness.measuring.edges import EdgeReading, span_energy
+from harness.measuring.edges import AT_LEAST, EdgeReading, span_energy
 from harness.measuring.meters import Meters
-from harness.measuring.plausibility import ABOVE_LIMIT, IMPLAUSIBLE, conditions
+from harness.measuring.plausibility import ABOVE_LIMIT, IMPLAUSIBLE, conditions, judged
 from harness.meter import Meter
 from harness.quantity import Amount, Method, Unavailable
 from harness.records.record import Reading, Span
@@ -175,3 +176,29 @@ def test_a_window_above_the_limit_fails_the_trial_where_its_meter_counts():
     (seen,) = conditions([reading_of(primary=False)], spans, scopes)
     assert not seen.fails
     assert conditions([reading_of(span="steady"), reading_of(flags=("not aligned",))], spans, scopes) == []
+
+
+@pytest.mark.parametrize("rate_w", [500.0, 50.0])
+def test_a_reset_loses_neither_what_was_before_it_nor_what_comes_after(clock, rate_w):
+    meter = Stranger(clock, lambda _t: rate_w)
+    meter.shown = lambda j, i: j if i < 140 else (i - 139) * rate_w / 10  # 10 s after the opening edge it begins again
+    reading, true_j = window(meter, 15, scope=replace(SCOPE, max_power_w=None))
+    assert isinstance(reading.value, Amount)
+    assert "counter reset" in reading.flags
+    assert reading.value.value == pytest.approx(true_j, rel=0.02)
+    assert reading.value.value >= 14.9 * rate_w
+
+
+def test_five_thousand_joules_before_and_half_of_it_after_are_at_least_their_sum():
+    def read(joules, at_s, track=None):
+        return EdgeReading(at_s * 10**9, at_s * 10**9, Cumulative(joules), (100.0,), None, track=track)
+
+    for scope in (Scope(method=Method.COUNTER, gain=0.0), Scope(method=Method.COUNTER, gain=0.0, max_power_w=700.0)):
+        before = judged(None, scope, 0, Cumulative(0.0))
+        opening = read(0.0, 0, before)
+        sampled = judged(before, scope, 10 * 10**9, Cumulative(5000.0))
+        value, coverage, flags = span_energy(scope, opening, read(2500.0, 20, sampled))
+        assert isinstance(value, Amount)
+        assert (value.value, value.low, value.high) == (7500.0, 7500.0, None)
+        assert coverage == pytest.approx(0.5)
+        assert {"counter reset", AT_LEAST} <= set(flags)

@@ -109,6 +109,81 @@ def test_unknown_places_are_refused_and_never_get_the_mean_of_the_world(text: st
 
 
 @needs_tables
+@pytest.mark.parametrize(
+    ("zone", "same", "note"),
+    [
+        ("CA-ON", "CAN/ontario", ""),
+        ("ca-qc", "CAN/quebec", ""),
+        ("US-CA", "USA/california", ""),
+        ("US-CAL-CISO", "USA/california", "mean of its state california"),
+        ("US-TEX-ERCO", "USA/texas", "mean of its state texas"),
+        ("SE-SE3", "SWE/SE3", ""),
+        ("CN-BJ", "CHN/beijing", ""),
+        ("DE-LU", "DEU", "mean of DEU"),
+    ],
+)
+def test_zones_as_electricity_maps_names_them_are_found(zone: str, same: str, note: str) -> None:
+    found = FuelOptions.model_validate({"grid": zone}).intensity()
+    plain = FuelOptions.model_validate({"grid": same}).intensity()
+    assert not isinstance(found, Unavailable)
+    assert not isinstance(plain, Unavailable)
+    assert found.factor == plain.factor
+    assert set(found.flags) - set(plain.flags) == {flag for flag in found.flags if note and note in flag}
+    assert bool(note) == (found.flags != plain.flags)
+
+
+@needs_tables
+@pytest.mark.parametrize("zone", ["US-NW-BPAT", "US-XX", "CA-XX", "DK-DK1", "IT-NO", "SE-SE9"])
+def test_a_zone_that_the_tables_lack_is_refused(zone: str) -> None:
+    with pytest.raises(ValidationError, match=r"no grid intensity|no regions"):
+        FuelOptions.model_validate({"grid": zone})
+
+
+@needs_tables
+@pytest.mark.parametrize(
+    ("text", "year"),
+    [("USA", "2023"), ("AFG", "2022"), ("USA/texas", "2023"), ("CAN/ontario", "2023"), ("SE-SE3", "2025")],
+)
+def test_the_year_stands_in_the_source(text: str, year: str) -> None:
+    grid = FuelOptions.model_validate({"grid": text}).intensity()
+    assert not isinstance(grid, Unavailable)
+    assert year in grid.factor.source
+    assert grid.factor.date == year
+
+
+@needs_tables
+def test_a_table_without_a_year_says_so() -> None:
+    assert "year not stated" in codecarbon_tables.cloud("gcp", "us-central1").source
+
+
+@needs_tables
+def test_sources_that_the_table_counts_as_0_are_named_and_bounded() -> None:
+    grid = FuelOptions.model_validate({"grid": "CA-QC"}).intensity()
+    assert not isinstance(grid, Unavailable)
+    fossil = (0.3 * 816.6885263 + 0.2 * 743.8415916) / 100.01
+    others = (0.7 * 230 + 0.01 * 48 + 6.7 * 26 + 92.1 * 26) / 100.01
+    assert grid.factor.value == pytest.approx(fossil)
+    assert (grid.low, grid.high) == pytest.approx((fossil, fossil + others))
+    assert any("count as 0" in flag for flag in grid.flags)
+    nothing = FuelOptions.model_validate({"grid": "CAF"}).intensity()
+    assert not isinstance(nothing, Unavailable)
+    assert any("grid intensity of 0" in flag for flag in nothing.flags)
+
+
+def test_the_newest_year_of_a_table_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for year, grams in (("2016", 1), ("2023", 2), ("2024", 3)):
+        folder = tmp_path / "private_infra" / year
+        folder.mkdir(parents=True)
+        if year != "2024":
+            (folder / "usa_emissions.json").write_text(json.dumps({"ohio": {"emissions": grams, "regionCode": "OH"}}))
+    monkeypatch.setattr(codecarbon_tables, "_folder", lambda: tmp_path)
+    codecarbon_tables._json.cache_clear()
+    found = codecarbon_tables._usa("USA")["ohio"]
+    codecarbon_tables._json.cache_clear()
+    assert (found.year, found.g_per_kwh) == ("2023", pytest.approx(2 * 0.45359237))
+
+
+@needs_tables
 def test_the_mean_of_the_country_only_where_it_is_asked_for_and_then_flagged() -> None:
     grid = resolve(GridOptions(country="USA", region="atlantis", fallback="country"))
     assert not isinstance(grid, Unavailable)

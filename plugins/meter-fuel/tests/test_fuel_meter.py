@@ -4,7 +4,8 @@ import math
 
 import pytest
 from harness_meter_fuel import harness_meters
-from harness_meter_fuel.embodied import find, same_product, tables
+from harness_meter_fuel.embodied import find, tables
+from harness_meter_fuel.hardware.naming import same_product
 from harness_meter_fuel.meter import FuelMeter, scope_kind
 from harness_meter_fuel.options import FuelOptions
 from hypothesis import given, settings
@@ -240,10 +241,10 @@ def test_the_range_is_that_of_the_tables_with_a_row_for_every_device() -> None:
     assert isinstance(value, Amount)
     year = 365 * 24
     fuel = (29.92 + (2 * 42.81 + 1031 * 0.065) / 8) * 1000 / (7 * year)
-    ecologits = (164 + 5700 / 8) * 1000 / (3 * year)
+    ecologits = (273 + 5700 / 8) * 1000 / (3 * year)
     assert value.value == pytest.approx(fuel, rel=TIGHT)
     assert (value.low, value.high) == pytest.approx((fuel, ecologits), rel=TIGHT)
-    assert flagged(impact, "fuel (low) to ecologits-0.9.1 (high)")
+    assert flagged(impact, "fuel (low) to ecologits-0.11.3 (high)")
 
 
 def test_the_server_row_holds_processor_and_memory_once() -> None:
@@ -406,7 +407,13 @@ def test_carbon_is_linear_in_energy_and_splitting_a_window_changes_no_sum(
         ({"grid": 1, "lifetime": "-1y"}, "such as 7y"),
         ({"grid": 1, "lifetime": "long"}, "such as 7y"),
         ({"grid": 1, "embodied_table": "fule"}, "did you mean 'fuel'"),
-        ({"grid": 1, "embodied_table": "act"}, "states no lifetime"),
+        ({"grid": 1, "embodied_table": "act"}, "no row for HBM.*estimate"),
+        ({"grid": 1, "embodied_table": "ecologits"}, "ecologits-0.9.1, ecologits-0.11.3"),
+        ({"grid": 1, "embodied_table": "estimate"}, "states no lifetime"),
+        (
+            {"grid": 1, "embodied_table": "estimate", "lifetime": "5y", "devices": {"gpu": "H100"}},
+            "harness embodied --all",
+        ),
         ({"grid": 1, "embodied": {"cpu": {"kg": 9.98}}}, "source"),
         ({"grid": 1, "embodied": {"cpu": {"kg": 9.98, "source": " "}}}, "source"),
         ({"grid": 1, "embodied": {"cpu": {"kg": -1, "source": "x"}}}, "greater than or equal to 0"),
@@ -492,7 +499,7 @@ def test_every_table_that_fits_is_an_alternative_and_the_chosen_one_is_among_the
     host = {"cpu": "Intel Xeon Platinum 8480+", "cpus": 2, "dram_gb": 1031, "gpus": 8}
     impact = apply({"grid": 518, "host": host}, {"n0/gpu:a": joules(1)}, gpu(), duration_s=3600)
     under = impact.alternatives["carbon_embodied_g"]
-    assert set(under) == {"fuel", "ecologits-0.9.1"}
+    assert set(under) == {"fuel", "llmcarbon", "ecologits-0.9.1", "ecologits-0.11.3"}
     assert isinstance(under["fuel"], Amount)
     assert under["fuel"].value == grams(impact, "carbon_embodied_g")
     assert "embodied_table:fuel" in {factor.id for factor in impact.factors}

@@ -96,7 +96,7 @@ def test_a_made_up_basin_is_simulated() -> None:
 
 def test_a_total_over_gpus_alone_says_so() -> None:
     assert any(flag.startswith("energy of gpu alone") for flag in _of_scope("n0/gpu:a").flags)
-    assert not any("alone" in flag for flag in _of_scope("n0/host").flags)
+    assert not any("energy of" in flag for flag in _of_scope("n0/host").flags)
 
 
 def _of_scope(scope: str) -> Impact:
@@ -373,7 +373,8 @@ def test_facility_energy_lowers_on_site_water_with_pue() -> None:
         ({"site": own(ewif=declared(float("nan")))}, "ewif"),
         ({"site": own(ewif={"mix": {"wind": -0.1}, "source": "a test"})}, "mix"),
         ({"site": own(ewif={"mix": {"wind": 30}, "source": "a test"})}, "above 1"),
-        ({"site": own(ewif={"mix": {"nuclear": 0.3}, "source": "a test"})}, "nuclear/tower"),
+        ({"site": own(ewif={"mix": {"nuclear": 0.3}, "source": "a test"})}, "shares of the mix sum to 0.3"),
+        ({"site": own(ewif={"mix": {"nuclaer": 1}, "source": "a test"})}, "did you mean 'nuclear'"),
         ({"site": own(time_zone={"value": "America/Pheonix", "source": "a test"})}, "did you mean 'America/Phoenix'"),
         ({"site": own(pfaf_id={"value": "1710", "source": "a test"})}, "pfaf_id"),
         ({"site": {"row": "aws-ohio", "id": "mine"}}, "either"),

@@ -242,16 +242,16 @@ def test_off_site_exceeds_on_site_everywhere_but_in_azure_texas() -> None:
 def test_mix_of_fuels() -> None:
     known = fuels()
     assert known["coal, generic/tower"] == 687 * 0.003785411784
-    mixed = of_mix({"coal, generic/tower": 0.5, "wind": 0.3, "oil": 0.2}, known)
+    mixed = of_mix({"coal, generic/tower": 0.5, "wind": 0.3, "oil": 0.2})
     assert not isinstance(mixed, Unavailable)
     assert mixed.l_per_kwh == pytest.approx(0.5 * 687 * 0.003785411784 / 0.8, rel=TIGHT)
     assert mixed.coverage == pytest.approx(0.8, rel=TIGHT)
     assert mixed.left_out == ("oil",)
-    in_mwh = of_mix({"nuclear/pond": 30, "hydro": 10, "oil": 60}, known, in_mwh=True)
+    in_mwh = of_mix({"nuclear/pond": 30, "hydro": 10, "oil": 60}, in_mwh=True)
     assert not isinstance(in_mwh, Unavailable)
     assert in_mwh.coverage == pytest.approx(0.4, rel=TIGHT)
     assert in_mwh.l_per_kwh == pytest.approx((30 * 610 + 10 * 4491) / 40 * 0.003785411784, rel=TIGHT)
-    assert isinstance(of_mix({"oil": 1.0}, known), Unavailable)
+    assert isinstance(of_mix({"oil": 1.0}), Unavailable)
 
 
 def test_gamma_at_which_two_sites_are_equal() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from harness import ImpactMeter, ImpactMeterSpec, hookimpl
+from harness import CommandSpec, ImpactMeter, ImpactMeterSpec, hookimpl
 from harness_meter_fuel.options import FuelOptions
 
 if TYPE_CHECKING:
@@ -18,6 +18,12 @@ def _meter(options: FuelOptions) -> ImpactMeter:
     return FuelMeter(options)
 
 
+def _embodied() -> Callable[..., None]:
+    from harness_meter_fuel.commands.embodied import run
+
+    return run
+
+
 @hookimpl
 def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
     """`fuel`."""
@@ -28,4 +34,12 @@ def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
         needs=("energy_j",),
         yields={"carbon_operational_g": "g", "carbon_embodied_g": "g", "carbon_g": "g", "sci_g": "g"},
         options=FuelOptions,
+    )
+
+
+@hookimpl
+def harness_commands() -> Iterable[CommandSpec]:
+    """`harness embodied`."""
+    yield CommandSpec(
+        name="embodied", summary="Shows the embodied carbon that is known of this machine's devices", load=_embodied
     )

@@ -44,6 +44,11 @@ def logic_g_per_cm2(node_nm: int, fab_g_per_kwh: float | None = None, fab_yield:
     return (checked_not_negative(intensity, "fab_g_per_kwh", "g/kWh") * energy_kwh + gases + _of("mpa")) / share
 
 
+def package_g() -> float:
+    """Embodied carbon of the package of one integrated circuit, in g."""
+    return _of("package")
+
+
 def device_kg(
     area_cm2: float = 0.0,
     node_nm: int | None = None,
@@ -64,4 +69,4 @@ def device_kg(
             raise UsageError("a die needs its process node: node_nm")
         logic = area_cm2 * logic_g_per_cm2(node_nm, fab_g_per_kwh, fab_yield)
     stored = sum(checked_not_negative(size, name, "GB") * _of("cps", name) for name, size in (memory or {}).items())
-    return (logic + stored + packages * _of("package")) / GRAMS_PER_KG
+    return (logic + stored + packages * package_g()) / GRAMS_PER_KG

@@ -62,6 +62,7 @@ def operational_g(
     *,
     pue: float = 1.0,
     share: float = 1.0,
+    hosts: float = 1.0,
     grid_low_g_per_kwh: float | None = None,
     grid_high_g_per_kwh: float | None = None,
 ) -> Amount:
@@ -74,6 +75,7 @@ def operational_g(
         grid_g_per_kwh: carbon intensity of the grid, in gCO2e/kWh.
         pue: power usage effectiveness, at least 1.
         share: share of this energy that is charged to the work, 0..1.
+        hosts: how many such hosts the work needs, a fraction or more than one; at least 0.
         grid_low_g_per_kwh: lower end of the intensity's own range; the intensity where it has none.
         grid_high_g_per_kwh: upper end of it.
 
@@ -86,6 +88,7 @@ def operational_g(
     if energy_j.value < 0:
         raise MeasurementError(f"energy is {energy_j.value} J", accepted="a finite number of joules, at least 0")
     scale = kwh(1.0) * checked_pue(pue) * checked_share(share, "share")
+    scale *= checked_not_negative(hosts, "the number of hosts", "hosts")
     low = grid_g_per_kwh if grid_low_g_per_kwh is None else grid_low_g_per_kwh
     high = grid_g_per_kwh if grid_high_g_per_kwh is None else grid_high_g_per_kwh
     for value in (low, grid_g_per_kwh, high):

@@ -11,13 +11,14 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import UsageError, did_you_mean
 from harness.quantity import Unavailable
+from harness_meter_fuel import zones
 
 EXTRA: Final = "joule-harness-meter-fuel[grid]"
 LICENCE: Final = "MIT (codecarbon's package); the publisher's terms hold for the figures"
@@ -25,17 +26,30 @@ _LB_PER_MWH_IN_G_PER_KWH: Final = 0.45359237
 """1 lb = 453.59237 g exactly; 1 MWh = 1000 kWh."""
 _CANADA_G_PER_KWH: Final = {"coal": 995.725971, "petroleum": 816.6885263, "naturalGas": 743.8415916}
 """As in codecarbon's code, from github.com/responsibleproblemsolving/energy-usage; other fuels count 0 there."""
+_CALLED: Final = {"hydro": "hydroelectricity"}
+"""Sources that the mix of a province and the factors by source name differently."""
 _NORDIC: Final = {"SE": "SWE", "NO": "NOR", "FI": "FIN"}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the tables: intensity in gCO2e/kWh, who published it, for which year, and a stable name."""
+    """One row of the tables.
+
+    Attributes:
+        g_per_kwh: intensity, in gCO2e/kWh.
+        source: who published it, and for which year.
+        year: the year; empty where the table states none.
+        id: stable name.
+        high: upper end, in gCO2e/kWh, where the table counts sources as 0 that are not; None where it does not.
+        notes: what a reader must know.
+    """
 
     g_per_kwh: float
     source: str
     year: str
     id: str
+    high: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 class TablesMissing(Exception):  # noqa: N818 - it is a state of the installation, turned into Unavailable
@@ -85,9 +99,32 @@ def _number(value: object, what: str) -> float:
     return float(value)
 
 
-def _row(g_per_kwh: float, source: str, year: object, key: str) -> Row:
+def _row(
+    g_per_kwh: float, source: str, year: object, key: str, high: float | None = None, notes: tuple[str, ...] = ()
+) -> Row:
     packaged = f"codecarbon-{version()}"
-    return Row(g_per_kwh, f"{source}; as packaged in {packaged}", str(year or ""), f"{packaged}:{key}")
+    dated = source if year and str(year) in source else f"{source}, {year or 'year not stated'}"
+    return Row(g_per_kwh, f"{dated}; as packaged in {packaged}", str(year or ""), f"{packaged}:{key}", high, notes)
+
+
+def _newest(name: str) -> tuple[str, str]:
+    """Path and year of a yearly table, of the newest year that is packaged."""
+    years = (each.name for each in (_folder() / "private_infra").iterdir() if each.name.isdecimal())
+    for year in sorted(years, key=int, reverse=True):
+        if (_folder() / "private_infra" / year / name).is_file():
+            return f"private_infra/{year}/{name}", year
+    raise TablesMissing(f"codecarbon {version()} has no table {name} of any year")
+
+
+def _high(mix: dict[str, Any], whole: float, fossil: float) -> float | None:
+    """The intensity with the other sources at the factors that codecarbon packages for them; None where those are 0."""
+    factors = _json("private_infra/carbon_intensity_per_source.json")
+    added = 0.0
+    for name, part in mix.items():
+        grams = factors.get(_CALLED.get(name, name))
+        if name not in _CANADA_G_PER_KWH and isinstance(grams, int | float):
+            added += _number(part, name) * grams / whole
+    return fossil + added if added else None
 
 
 def _refuse(kind: str, name: str, known: list[str], accepted: str) -> UsageError:
@@ -116,13 +153,22 @@ def country(code: str) -> Row:
     entry = table[key]
     year = entry.get("year")
     intensity = _number(entry.get("carbon_intensity"), f"country {key}")
-    return _row(intensity, f"Our World in Data, carbon intensity of electricity, {key}, {year}", year, key)
+    notes = ("grid intensity of 0: the publisher counts the sources of this country as 0",) if intensity == 0 else ()
+    source = f"Our World in Data, carbon intensity of electricity, {key}, {year}"
+    return _row(intensity, source, year, key, notes=notes)
 
 
 def region(code: str, name: str) -> Row:
-    """A state, province or bidding zone of USA, CAN, CHN, SWE, NOR or FIN; raises UsageError for one without a row."""
+    """A state, province or bidding zone of USA, CAN, CHN, SWE, NOR or FIN; raises UsageError for one without a row.
+
+    Args:
+        code: ISO 3166 code of the country.
+        name: such as `indiana`, `SE3`, or the zone's whole name: `US-CAL-CISO`, `CA-ON`, `DE-LU`.
+    """
     key = alpha_3(code)
-    country(key)
+    whole = country(key)
+    if zones.WHOLE_COUNTRY.get(name.upper()) == key:
+        return replace(whole, notes=(*whole.notes, f"zone {name.upper()}: mean of {key}"))
     readers = {"USA": _usa, "CAN": _canada, "CHN": _china, "SWE": _nordic, "NOR": _nordic, "FIN": _nordic}
     if key not in readers:
         raise UsageError(
@@ -130,7 +176,9 @@ def region(code: str, name: str) -> Row:
             accepted=f"{key} alone, regions of {', '.join(readers)}, or a number of g/kWh",
         )
     rows = readers[key](key)
-    wanted = " ".join(name.lower().split())
+    wanted, note = zones.table_name(name) or (" ".join(name.lower().split()), "")
+    if note and wanted in rows:
+        return replace(rows[wanted], notes=(*rows[wanted].notes, note))
     if wanted not in rows:
         accepted = f"a region of {key} such as {next(iter(rows))!r}, or `fallback: country`"
         raise _refuse(f"region of {key}", name, list(rows), accepted)
@@ -138,14 +186,16 @@ def region(code: str, name: str) -> Row:
 
 
 def _usa(_: str) -> dict[str, Row]:
-    table = _json("private_infra/2023/usa_emissions.json")
+    path, year = _newest("usa_emissions.json")
+    table = _json(path)
     origin = table.get("_source", {})
     rows = {}
     for name, entry in table.items():
         if name.startswith("_") or name == "usa":
             continue
         intensity = _number(entry.get("emissions"), f"USA/{name}") * _LB_PER_MWH_IN_G_PER_KWH
-        row = _row(intensity, f"{origin.get('name', 'EPA eGRID')}, {name}", origin.get("year"), f"USA/{name}")
+        source = f"{origin.get('name', 'EPA eGRID')}, {name}"
+        row = _row(intensity, source, origin.get("year") or year, f"USA/{name}")
         rows[name] = row
         rows.setdefault(str(entry.get("regionCode", name)).lower(), row)
     return rows
@@ -153,21 +203,27 @@ def _usa(_: str) -> dict[str, Row]:
 
 def _canada(_: str) -> dict[str, Row]:
     rows = {}
-    for name, mix in _json("private_infra/2023/canada_energy_mix.json").items():
+    path, year = _newest("canada_energy_mix.json")
+    for name, mix in _json(path).items():
         whole = _number(mix.get("total"), f"CAN/{name}")
         if whole == 0:
             continue
         parts = ((_number(mix.get(fuel), f"CAN/{name}"), grams) for fuel, grams in _CANADA_G_PER_KWH.items())
-        source = f"energy mix of {name} x fuel factors of github.com/responsibleproblemsolving/energy-usage"
-        rows[name] = _row(sum(part * grams for part, grams in parts) / whole, source, "2023", f"CAN/{name}")
+        intensity = sum(part * grams for part, grams in parts) / whole
+        high = _high(mix, whole, intensity)
+        zeros = f"grid intensity of {name}: hydro, nuclear, wind, solar and biomass count as 0 in it"
+        notes = () if high is None else (f"{zeros}; {high:.4g} g/kWh with codecarbon's factors for them",)
+        source = f"energy mix of {name} x fuel factors of github.com/responsibleproblemsolving/energy-usage, {year}"
+        rows[name] = _row(intensity, source, year, f"CAN/{name}", high, notes)
     return rows
 
 
 def _china(_: str) -> dict[str, Row]:
     rows = {}
-    for key, entry in _json("private_infra/2023/china_provincial_emissions.json")["data"].items():
+    path, year = _newest("china_provincial_emissions.json")
+    for key, entry in _json(path)["data"].items():
         source = f"MEE/NBS of China, provincial factor of {entry.get('description', key)} (CO2 only, not CO2e)"
-        row = _row(_number(entry.get("emission_factor"), key), source, entry.get("year"), f"CHN/{key}")
+        row = _row(_number(entry.get("emission_factor"), key), source, entry.get("year") or year, f"CHN/{key}")
         for name in (*entry.get("names", ()), key.lower()):
             rows[name] = row
     return rows

@@ -16,6 +16,8 @@ from harness.quantity import Unavailable
 from harness_meter_fuel import codecarbon_tables, series
 
 _CLOUDS: Final = ("gcp", "aws", "azure")
+_ZONE: Final = re.compile(r"[A-Za-z]{2}(?:-[A-Za-z0-9]+)+")
+"""Electricity Maps' names of zones, and ISO 3166-2."""
 Source = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
@@ -101,10 +103,12 @@ def _short_grid(value: object) -> object:
     place, slash, region = value.strip().partition("/")
     if place.lower() in _CLOUDS:
         return {"cloud": place.lower(), "region": region or None}
+    if _ZONE.fullmatch(value.strip()):
+        return {"country": value.strip()[:2].upper(), "region": value.strip().upper()}
     if not re.fullmatch(r"[A-Za-z]{2,3}", place) or (slash and not region.strip()):
         raise ValueError(
             f"{value!r} does not name a grid; accepted: a number of g/kWh, a country code such as USA or FR, "
-            "COUNTRY/REGION such as USA/indiana, gcp/REGION, or a mapping"
+            "COUNTRY/REGION such as USA/indiana, a zone such as CA-ON, gcp/REGION, or a mapping"
         )
     return {"country": place.upper(), "region": region.strip() if slash else None}
 
@@ -148,6 +152,8 @@ def _declared(options: GridOptions, value: float) -> Grid:
         licence=options.licence,
         date=options.date,
         id=options.id or f"declared:{value!r}",
+        low=options.low,
+        high=options.high,
     )
     return Grid(factor=factor, low=options.low, high=options.high, flags=_flags(options))
 
@@ -190,7 +196,8 @@ def _of_table(options: GridOptions) -> Grid:
         date=row.year,
         id=row.id,
     )
-    return Grid(factor=factor, flags=flags)
+    low = None if row.high is None else row.g_per_kwh
+    return Grid(factor=factor, low=low, high=row.high, flags=(*flags, *row.notes))
 
 
 def resolve(options: GridOptions) -> Grid | Unavailable:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from harness.errors import HarnessError
 from harness.impact import Costed, Factor, Impact, ImpactMeter
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value, total
 from harness_meter_fuel import embodied
 from harness_meter_fuel.carbon import checked_duration_s, operational_g
 from harness_meter_fuel.grid import Grid
-from harness_meter_fuel.inventory import Bill, Inventory, bill, host_share, take
+from harness_meter_fuel.inventory import Bill, Hosts, Inventory, bill, hosts, nodes_of, take
 from harness_meter_fuel.options import FuelOptions
 
 _HOST_PARTS = ("cpu", "dram")
@@ -41,8 +43,46 @@ def scope_kind(scope: str) -> str:
     return "cpu" if register.startswith("cpu") else register
 
 
+@dataclass(frozen=True, slots=True)
+class _NodeHosts:
+    """How many times the energy of a node's processors and memory counts, and what a reader must know."""
+
+    each: float
+    by_node: Mapping[str, float] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+
+    def of(self, scope: str) -> float:
+        """For the node that a scope belongs to."""
+        return self.by_node.get(scope.partition("/")[0], self.each)
+
+
+def _extrapolated(what: str, times: float) -> str:
+    return f"energy of processors and memory of {what} counted {times:g} times: its GPUs need so many hosts"
+
+
+def reserved(costed: Costed) -> dict[str, float]:
+    """Device -> seconds it was reserved, where the work says so; the longest of its roles.
+
+    A partition is looked up by its parent, which is charged in its place.
+    """
+    parents = {device.uuid: device.parent or device.uuid for device in costed.devices}
+    found: dict[str, float] = {}
+    for use in costed.uses:
+        name = parents.get(use.device, use.device)
+        found[name] = max(found.get(name, 0.0), use.reserved_s)
+    return found
+
+
 def _reason(value: Unavailable | Undefined) -> str:
     return value.reason
+
+
+def _low(value: Amount) -> float:
+    return value.value if value.low is None else value.low
+
+
+def _high(value: Amount) -> float:
+    return value.value if value.high is None else value.high
 
 
 class FuelMeter(ImpactMeter):
@@ -54,9 +94,9 @@ class FuelMeter(ImpactMeter):
 
     def _hardware(self, costed: Costed) -> _Hardware:
         """The hardware of a window; costing many windows of the same devices bills it once."""
-        key = (costed.devices, *((use.device, use.stands_for) for use in costed.uses))
+        key = (costed.devices, tuple(costed.energy), *((use.device, use.stands_for) for use in costed.uses))
         if key not in self._known:
-            inventory = take(costed.devices, self.options, costed.uses)
+            inventory = take(costed.devices, self.options, costed.uses, costed.energy)
             chosen = bill(inventory, self.options, self.options.table)
             self._known = {key: _Hardware(inventory, chosen, qualifying(inventory, self.options))}
         return self._known[key]
@@ -83,7 +123,8 @@ class FuelMeter(ImpactMeter):
         flags = (*operational.flags, *hardware.flags)
         tables = self._hardware(costed).qualifying
         timed = isinstance(costed.duration, Amount)
-        under = {name: each.grams(costed.duration_s) for name, each in tables.items()} if timed else {}
+        held = reserved(costed)
+        under = {name: each.grams(costed.duration_s, held) for name, each in tables.items()} if timed else {}
         return Impact(
             readings={
                 "carbon_operational_g": operational.value,
@@ -92,7 +133,7 @@ class FuelMeter(ImpactMeter):
                 "sci_g": self._sci(summed),
             },
             factors=(*operational.factors, *hardware.factors),
-            flags=(*flags, *self._profile_flags(costed, flags, summed), *self._sci_flags(summed)),
+            flags=(*flags, *self._profile_flags(costed, flags, summed), *self._sci_flags(summed, known=bool(held))),
             alternatives={"carbon_embodied_g": under} if under else {},
         )
 
@@ -103,12 +144,14 @@ class FuelMeter(ImpactMeter):
             return Unavailable("SCI is location-based: a market-based grid intensity gives no SCI score")
         return summed
 
-    def _sci_flags(self, summed: Value) -> list[str]:
-        """Where the score differs from the standard's; nothing where there is none."""
+    def _sci_flags(self, summed: Value, *, known: bool) -> list[str]:
+        """Where the score differs from the standard's; `known`: the work says how long its devices were reserved."""
         if not isinstance(self._sci(summed), Amount):
             return []
-        overhead = "" if self.options.pue is not None else ", data-centre overhead not counted (pue 1)"
-        return [f"SCI: hardware counted for the window, not for all the time it was reserved{overhead}"]
+        time = "" if known else "hardware counted for the window, not for all the time it was reserved"
+        overhead = "" if self.options.pue is not None else "data-centre overhead not counted (pue 1)"
+        differs = ", ".join(filter(None, (time, overhead)))
+        return [f"SCI: {differs}"] if differs else []
 
     # Operational
 
@@ -117,10 +160,10 @@ class FuelMeter(ImpactMeter):
         if isinstance(grid, Unavailable):
             return _Part(grid)
         pue, pue_factor = self._pue()
-        share, share_factor = self._energy_share(costed)
         charged = {name: value for name, value in costed.energy.items() if self._charges(name)}
         known = {name: value for name, value in charged.items() if isinstance(value, Amount)}
         missing = {name: value for name, value in charged.items() if not isinstance(value, Amount)}
+        shares, share_factor = self._energy_shares(costed, known)
         left = [name for name in costed.energy if name not in charged]
         flags = [*grid.flags, *(f"not charged: {name}, not among the scopes asked for" for name in left)]
         flags += [*(f"incomplete: no energy of {name} ({_reason(missing[name])})" for name in missing)]
@@ -132,26 +175,30 @@ class FuelMeter(ImpactMeter):
             if not reason and isinstance(total_energy, Unavailable):
                 reason = total_energy.reason
             return _Part(Unavailable(f"no energy was read: {reason or 'no scope is listed'}"), (), tuple(flags))
-        grams = []
+        grams: list[Amount] = []
+        ends: list[tuple[float, float]] = []
         for name, energy in known.items():
-            scope_share = share if scope_kind(name) in _HOST_PARTS else 1.0
-            if share != 1.0 and scope_kind(name) in {"host", "module"}:
+            node_hosts = shares.of(name)
+            if node_hosts != 1.0 and scope_kind(name) in {"host", "module"}:
                 flags.append(f"{name} charged whole: it holds accelerators too, the host energy share is for parts")
             if grid.series is not None and not isinstance(costed.duration, Amount):
                 return _Part(Unavailable(_reason(costed.duration)), (), tuple(flags))
             intensity, low, high, uniform = self._intensity(grid, costed, name)
             if uniform:
                 flags.append(f"uniform split of {name} over the intensity series")
+            low_end, high_end = (1.0 if end is None else end / (intensity or 1.0) for end in (low, high))
+            ends.append((low_end, high_end))
             grams.append(
                 operational_g(
                     energy,
                     intensity,
                     pue=pue,
-                    share=scope_share,
+                    hosts=node_hosts if scope_kind(name) in _HOST_PARTS else 1.0,
                     grid_low_g_per_kwh=low,
                     grid_high_g_per_kwh=high,
                 )
             )
+        flags += [*shares.flags, *_range_beside(grams, ends)]
         return _Part(total(grams), (grid.factor, pue_factor, share_factor), tuple(flags))
 
     def _charges(self, scope: str) -> bool:
@@ -175,13 +222,32 @@ class FuelMeter(ImpactMeter):
             value, source = 1.0, "default: energy of the IT equipment alone"
         return value, Factor(name="pue", value=value, unit="1", source=source, id=f"pue:{value!r}:{source}")
 
-    def _energy_share(self, costed: Costed) -> tuple[float, Factor]:
+    def _energy_shares(self, costed: Costed, known: Mapping[str, Amount]) -> tuple[_NodeHosts, Factor]:
+        """How many times the energy of each node's processors and memory counts."""
+        parts = [name for name in known if scope_kind(name) in _HOST_PARTS]
         if self.options.fixed is not None:
-            share, source = self.options.fixed.host_energy_share, self.options.fixed.source
-        else:
-            accelerators = self._hardware(costed).inventory.accelerators
-            share, source = host_share(self.options, accelerators, self.options.host_energy_share)
-        return share, _share_factor("host_energy_share", share, source)
+            share = self.options.fixed.host_energy_share
+            return _NodeHosts(share), _share_factor("host_energy_share", share, self.options.fixed.source)
+        accelerators = len(self._hardware(costed).inventory.accelerators)
+        counted = hosts(self.options, accelerators, self.options.host_energy_share, costed.energy)
+        factor = _share_factor("host_energy_share", counted.charged, counted.source)
+        per_host = self.options.host.gpus
+        if not accelerators or per_host is None:
+            return _NodeHosts(counted.share), _share_factor("host_energy_share", counted.share, counted.source)
+        nodes = nodes_of(costed.energy)
+        by_node = {node: self._hosts_of(number, per_host, counted) for node, number in nodes.items() if number}
+        if len(by_node) == len(nodes) and sum(nodes.values()) == accelerators:
+            flags = [_extrapolated(node, number) for node, number in by_node.items() if parts and number > 1]
+            return _NodeHosts(1.0, by_node, tuple(flags)), factor
+        read = max(1, len({name.partition("/")[0] for name in parts}))
+        each = counted.charged / read
+        flags = [_extrapolated(f"{read} hosts" if read > 1 else "one host", each)] if parts and each > 1 else []
+        return _NodeHosts(each, {}, tuple(flags)), factor
+
+    def _hosts_of(self, accelerators: int, per_host: int, counted: Hosts) -> float:
+        if self.options.host.whole_hosts or self.options.host_energy_share is not None:
+            return math.ceil(accelerators / per_host) * counted.share
+        return accelerators / per_host
 
     # Embodied
 
@@ -193,21 +259,26 @@ class FuelMeter(ImpactMeter):
         inventory, chosen = known.inventory, known.chosen
         if isinstance(chosen, Unavailable):
             return _Part(chosen, (), inventory.flags)
-        value = chosen.grams(costed.duration_s)
+        held = reserved(costed)
+        value = chosen.grams(costed.duration_s, held)
         if inventory.declared:
-            value = Amount.of(value.value, value.unit, Method.SIMULATED)
+            value = Amount.of(value.value, value.unit, Method.SIMULATED, low=value.low, high=value.high)
         # Grams per table that has a row for every device, where there are at least two and no own row is used.
-        spread = {name: each.grams(costed.duration_s).value for name, each in known.qualifying.items()}
+        spread = {name: each.grams(costed.duration_s, held) for name, each in known.qualifying.items()}
         flags = list(inventory.flags)
+        if any(held_s > costed.duration_s for held_s in held.values()):
+            flags.append("embodied carbon of devices reserved beyond the window: for the time reserved")
+        flags += [each for charge in chosen.charges if (each := charge.doubt)]
         if spread:
-            least, most = (min(spread.values()), max(spread.values()))
-            names = {value: name for name, value in spread.items()}
-            value = replace(value, low=least, high=most)
-            flags.append(f"embodied range: {names[least]} (low) to {names[most]} (high)")
-        else:
+            least = min(spread, key=lambda name: _low(spread[name]))
+            most = max(spread, key=lambda name: _high(spread[name]))
+            value = replace(value, low=_low(spread[least]), high=_high(spread[most]))
+            flags.append(f"embodied range: {least} (low) to {most} (high)")
+        elif value.low is None:
             flags.append(f"embodied range not known: only table {self.options.table!r} or own rows fit all devices")
         factors = [_table_factor(chosen), *(charge.factor() for charge in chosen.charges)]
-        factors.append(_share_factor("host_embodied_share", inventory.host_share, inventory.share_source))
+        counted = inventory.hosts
+        factors.append(_share_factor("host_embodied_share", counted.charged, counted.source))
         return _Part(value, _distinct(factors), tuple(flags))
 
     # Profile
@@ -247,6 +318,21 @@ def _share_factor(name: str, share: float, source: str) -> Factor:
     return Factor(name=name, value=share, unit="1", source=source, id=f"{name}:{share!r}:{source}")
 
 
+def _range_beside(grams: Sequence[Amount], ends: Sequence[tuple[float, float]]) -> list[str]:
+    """What the range of the intensity alone says where the energy has no bound to multiply it with.
+
+    Args:
+        grams: carbon by scope.
+        ends: ends of the intensity's range over the intensity, for each.
+    """
+    summed = total(grams)
+    if (summed.low is not None and summed.high is not None) or all(low == high for low, high in ends):
+        return []
+    low = math.fsum(each.value * end for each, (end, _) in zip(grams, ends, strict=True))
+    high = math.fsum(each.value * end for each, (_, end) in zip(grams, ends, strict=True))
+    return [f"carbon_operational_g by the range of the grid intensity alone: {low:.6g} to {high:.6g} g"]
+
+
 def _distinct(factors: Iterable[Factor]) -> tuple[Factor, ...]:
     return tuple({factor.id: factor for factor in factors}.values())
 
@@ -256,7 +342,18 @@ def qualifying(inventory: Inventory, options: FuelOptions) -> dict[str, Bill]:
 
     Own rows belong to no table, so with one in use there is no range to give.
     """
-    bills = {name: bill(inventory, options, name) for name in embodied.tables()}
+    bills = {name: _alternative(inventory, options, name) for name in embodied.tables()}
     known = {name: each for name, each in bills.items() if isinstance(each, Bill)}
     own = any(charge.row.table == "declared" for each in known.values() for charge in each.charges)
     return {} if own or len(known) < 2 else known
+
+
+def _alternative(inventory: Inventory, options: FuelOptions, name: str) -> Bill | Unavailable:
+    """A table that nobody chose: an error in it is no error of the figure that was asked for."""
+    try:
+        found = bill(inventory, options, name)
+        if isinstance(found, Bill):
+            found.grams(1.0)
+    except (HarnessError, ValueError, KeyError) as error:
+        return Unavailable(f"embodied table {name!r}: {error}")
+    return found

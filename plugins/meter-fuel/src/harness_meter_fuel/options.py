@@ -14,6 +14,8 @@ from harness.quantity import Unavailable
 from harness.units import parse_duration
 from harness_meter_fuel import act, carbon, embodied
 from harness_meter_fuel.grid import Grid, GridOption, GridOptions, Source, resolve
+from harness_meter_fuel.hardware import naming
+from harness_meter_fuel.hardware.own import MadeOf
 from harness_meter_fuel.profiles import PROFILES, Profile, ProfileName
 
 _YEARS: Final = re.compile(r"\s*(\d+(?:\.\d*)?)\s*(y|year|years)\s*")
@@ -123,11 +125,12 @@ class ActOptions(Options):
 
 
 class OwnEmbodied(Options):
-    """An own embodied figure, per device, or per GB for `dram`: a number or ACT's formula, never without a source.
+    """An own embodied figure, per device or per GB, never without a source: a number, ACT's formula or an estimate.
 
     Attributes:
         kg: M, embodied carbon as a number; kg CO2e per device, per GB for `dram`.
         act: the same by ACT's formula, from dies, memory and packages.
+        made_of: the same as an estimate with an interval, as table `estimate` has it, of a device that it lacks.
         source: who says so, and where; kept with the factor.
         lifetime: LT, service life over which this figure is spread, such as `5y`; the meter's `lifetime` if not
             given.
@@ -135,27 +138,37 @@ class OwnEmbodied(Options):
 
     kg: float | None = Field(None, ge=0, allow_inf_nan=False)
     act: ActOptions | None = None
+    made_of: MadeOf | None = None
     source: Source
     lifetime: Lifetime | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> OwnEmbodied:
-        if (self.kg is None) == (self.act is None):
-            raise ValueError("give exactly one of kg and act")
+        if sum(each is not None for each in (self.kg, self.act, self.made_of)) != 1:
+            raise ValueError("give exactly one of kg and act and made_of")
         return self
 
     @property
     def figure_kg(self) -> float:
-        """The number, or what ACT's formula gives."""
+        """The number, or what ACT's formula or the estimate gives."""
         if self.kg is not None:
             return self.kg
+        if self.made_of is not None:
+            return self.made_of.estimate.kg
         assert self.act is not None
         return self.act.kg()
 
     @property
     def provenance(self) -> str:
         """Where it is from, as the record keeps it."""
-        return f"declared in the suite: {self.source}" + (f"; {self.act}" if self.act else "")
+        formula = self.act or (self.made_of and self.made_of.estimate.source)
+        return f"declared in the suite: {self.source}" + (f"; {formula}" if formula else "")
+
+    @property
+    def interval_kg(self) -> tuple[float, float] | tuple[None, None]:
+        """The ends of the estimate; None where it is none."""
+        found = self.made_of.estimate if self.made_of is not None else None
+        return (None, None) if found is None else (found.low_kg, found.high_kg)
 
 
 class HostOptions(Options):
@@ -166,14 +179,22 @@ class HostOptions(Options):
             not given.
         cpus: processors (sockets) of the host.
         dram_gb: memory of the whole host, in GB; what the backend reports if not given.
-        gpus: accelerators in the host, used or not; the host is charged in the share of those used, whole if not
-            given.
+        gpus: accelerators in one host, used or not; `accelerators used / gpus` hosts are charged, a fraction or more
+            than one; whole ones, as many as were seen, if not given.
+        whole_hosts: whether hosts are charged whole, also where some of their accelerators are free.
+        ssd_gb: storage of one host, in GB; needs a row for `ssd` in the embodied table or in `embodied`; none is
+            charged if not given.
+        parts: other parts of one host by name, and how many of each, such as `{chassis: 1}`; each needs a row in the
+            embodied table or in `embodied`.
     """
 
     cpu: Source | None = None
     cpus: int = Field(1, ge=1)
     dram_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
     gpus: int | None = Field(None, ge=1)
+    whole_hosts: bool = False
+    ssd_gb: float | None = Field(None, gt=0, allow_inf_nan=False)
+    parts: dict[Source, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
 
 
 class FuelOptions(Options):
@@ -189,18 +210,19 @@ class FuelOptions(Options):
             source; 1 if not given. Multiplies operational carbon only.
         lifetime: LT, service life over which embodied carbon is spread: `7y` (years of 365 days), `43800h`; that of
             the embodied table if not given.
-        embodied_table: table with M, the embodied carbon of devices: `fuel`, `llmcarbon`, `ecologits-0.9.1`, or
-            `chien-hotcarbon-2023` and `act`, which need a `lifetime`; `fuel` if not given.
+        embodied_table: table with M, the embodied carbon of devices: `fuel`, `llmcarbon`, `ecologits-0.9.1`,
+            `ecologits-0.11.3`; or `estimate` (published figures, and estimates as intervals for other devices) and
+            `chien-hotcarbon-2023`, which need a `lifetime`; `fuel` if not given.
         embodied: own figures that go before the table's, by kind (`cpu`, `gpu`, `dram`) or product name.
         devices: stand-ins: a kind, UUID or product name, and the product that it is costed as; the record is
             flagged.
         host: the host around the accelerators, whose processors and memory are charged too.
         scopes: kinds of energy that are charged, such as `[gpu, cpu, dram]`; one that was not read marks the result
             incomplete; all that were read if not given.
-        host_embodied_share: share of the embodied carbon of the host's processors and memory that is charged; 0 to
-            1, or `50%`; accelerators used over those in the host if not given.
-        host_energy_share: share of the energy of processors and memory that is charged; 0 to 1, or `50%`;
-            accelerators used over those in the host if not given.
+        host_embodied_share: share of the embodied carbon of each host's parts that is charged; 0 to 1, or `50%`;
+            hosts as accelerators need them (`host.gpus`) if not given.
+        host_energy_share: share of the energy of each host's processors and memory that is charged; 0 to 1, or `50%`;
+            hosts as accelerators need them (`host.gpus`) if not given.
     """
 
     profile: ProfileName = "custom"
@@ -240,19 +262,22 @@ class FuelOptions(Options):
     @model_validator(mode="after")
     def _names(self) -> FuelOptions:
         known = embodied.tables()
+        if self.table in embodied.WITHDRAWN:
+            raise ValueError(f"no embodied table {self.table!r}: {embodied.WITHDRAWN[self.table]}")
         if self.table not in known:
             hint = did_you_mean(self.table, known)
             raise ValueError(f"no embodied table {self.table!r}; accepted: {', '.join(known)} {hint}".rstrip())
         untimed = [row.device for row in known[self.table] if row.lifetime_s is None]
         if untimed and self.lifetime is None:
             raise ValueError(f"embodied table {self.table!r} states no lifetime: give `lifetime`, such as 7y")
-        products = [*self.embodied, *(row.device for row in known[self.table])]
+        products = [*self.embodied, *embodied.products(self.table)]
         for name in self.devices.values():
-            if not any(embodied.same_product(product, name) for product in products):
+            if not any(naming.same_product(product, name) for product in products):
                 hint = did_you_mean(name, products)
-                raise ValueError(
-                    f"no embodied row for device {name!r}; accepted: {', '.join(products)} {hint}".rstrip()
+                listed = (
+                    ", ".join(products) if self.table != embodied.ESTIMATE else "what `harness embodied --all` lists"
                 )
+                raise ValueError(f"no embodied row for device {name!r}; accepted: {listed} {hint}".rstrip())
         return self
 
     @model_validator(mode="after")

@@ -230,6 +230,8 @@ class ScarfMeter(ImpactMeter):
             source=f"{known}; {basis}{by_pfaf}",
             licence=licence,
             date=date,
+            low=None if found.low == found.high else found.low,
+            high=None if found.low == found.high else found.high,
             id=f"{name}:{self.site.id}:{identity}:{basis}",
             method=Method.SIMULATED if isinstance(basin, Basin) and basin.simulated else Method.ESTIMATED,
         )
@@ -267,8 +269,10 @@ class ScarfMeter(ImpactMeter):
             return nothing if water.low == water.high == 0 else replace(nothing, low=None, high=None)
         if isinstance(stressed, Unavailable):
             return stressed
-        if not stressed.point and (water.low is None or water.high is None):
-            notes.flags.append("the interval of AWI is the category's alone: the water has no bound of its own")
+        if not stressed.point:
+            known = water.low is not None and water.high is not None
+            bound = f"{water.low:.6g} to {water.high:.6g} L" if known else "not known"
+            notes.flags.append(f"the interval of AWI is the category's alone; the water's own bound is {bound}")
         awi = adjusted(water, stressed)
         return simulated(awi) if made_up else awi
 

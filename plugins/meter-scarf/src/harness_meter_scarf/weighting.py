@@ -15,11 +15,11 @@ WORLD: Final = "L world-eq"
 def adjusted(water: Amount, wsf: Wsf) -> Amount:
     """`W * WSF`, with the range of both; without an upper end where the factor has none.
 
-    Where the factor is nothing but an interval and the water has no bound, the interval is the factor's alone.
+    Where the factor is nothing but an interval, as a category is, the interval is the factor's alone: the water's bound
+    says how well the litres are known and stands beside it, in the water's own reading.
     """
     if not wsf.point:
-        low_end = water.value if water.low is None else water.low
-        water = replace(water, low=low_end, high=water.value if water.high is None else water.high)
+        water = replace(water, low=water.value, high=water.value)
     high = wsf.value if wsf.high is None else wsf.high
     product = water.times(wsf.value, ADJUSTED, low=wsf.low, high=high)
     return replace(product, high=None) if wsf.high is None else product

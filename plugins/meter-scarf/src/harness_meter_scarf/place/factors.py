@@ -40,6 +40,7 @@ class Found:
         """As the record keeps it."""
         said = f"counts {self.factor.kind}"
         kind = f"; {said}" if self.factor.kind and said not in self.factor.source else ""
+        ranged = self.factor.range
         confidence = f"; confidence {self.factor.confidence}" if self.factor.confidence else ""
         return Factor(
             name=name,
@@ -49,6 +50,8 @@ class Found:
             licence=self.factor.licence,
             date=self.factor.date,
             id=f"{name}:{self.factor.id}",
+            low=None if ranged.low == ranged.high else ranged.low,
+            high=None if ranged.low == ranged.high else ranged.high,
         )
 
 
@@ -119,14 +122,15 @@ def ewif(place: Site, given: SiteOptions, *, missing: Missing) -> Found | Unavai
 
 
 def _of_mix(given: MixEwif) -> Found | Unavailable:
-    mixed = generation.of_mix(given.mix, generation.fuels(), in_mwh=given.unit == "MWh")
+    mixed = generation.of_mix(given.mix, in_mwh=given.unit == "MWh")
     if isinstance(mixed, Unavailable):
         return mixed
     left_out = f"; left out: {', '.join(mixed.left_out)}" if mixed.left_out else ""
-    flag = f"EWIF of a generation mix: coverage {mixed.coverage:.4g}{left_out}"
+    defaults = f"; cooling not stated: {', '.join(mixed.defaults)}" if mixed.defaults else ""
+    flag = f"EWIF of a generation mix: coverage {mixed.coverage:.4g}{left_out}{defaults}"
     source = f"declared: {given.source}; fuels: {generation.FILE.name}, Macknick et al. 2012, medians"
     factor = SiteFactor(
-        range=Ranged.of(mixed.l_per_kwh),
+        range=Ranged.of(mixed.l_per_kwh, mixed.low, mixed.high),
         source=source,
         kind="consumption",
         licence=given.licence,

@@ -112,8 +112,10 @@ class MixEwif(Sourced):
     """EWIF from a generation mix: fuel -> share (0.3 or 30%), or fuel -> MWh with `unit: MWh`.
 
     Attributes:
-        mix: generation by fuel, as shares (`0.3`, `30%`) or MWh; fuels with their cooling, as `data/ewif_fuel.csv`
-            names them. A fuel without a known value is left out and named.
+        mix: generation by fuel, as shares (`0.3`, `30%`) that sum to 1 within 1 %, or MWh; plain names as EIA, ENTSO-E
+            and Ember have them (`gas`, `coal`, `Wind Onshore`), which stand for the commonest form with the range of
+            all, or rows of `data/ewif_fuel.csv` (`coal/once-through`). A fuel without a known value is left out and
+            named.
         unit: unit of the numbers of `mix`.
     """
 
@@ -126,7 +128,7 @@ class MixEwif(Sourced):
         if above:
             raise ValueError(f"the share of {above[0]!r} is above 1; accepted: 0 to 1, 30%, or `unit: MWh`")
         try:
-            generation.of_mix(self.mix, generation.fuels())
+            generation.of_mix(self.mix, in_mwh=self.unit == "MWh")
         except UsageError as error:
             raise refusal(error) from None
         return self

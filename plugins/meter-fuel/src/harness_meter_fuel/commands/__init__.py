@@ -1,0 +1,1 @@
+"""Commands that plugin `fuel` adds to `harness`."""
