@@ -121,6 +121,7 @@ def serve(url: str, folder: Path, **given: object) -> tuple[RecordingWindow, Any
     try:
         workload.prepare(trial_context(folder, HOST.factory(HOST.options())))
         workload.run(window)
+        workload.after_window(window)
         return window, workload.facts()
     finally:
         workload.close()

@@ -46,6 +46,7 @@ def run(workload: Any, context: Any) -> tuple[RecordingWindow, Any, int]:
         workload.prepare(context)
         pid = workload.processes()["server"]
         workload.run(window)
+        workload.after_window(window)
         return window, workload.facts(), pid
     finally:
         workload.close()
@@ -132,6 +133,7 @@ def test_several_turns_send_what_was_said_before(context: Any, replay: Any) -> N
     window = RecordingWindow(1)
     workload.prepare(context)
     workload.run(window)
+    workload.after_window(window)
     workload.close()
     assert [row["item_id"] for row in window.rows] == ["r0.0", "r0.1", "r0.2"]
     assert [row["turn"] for row in window.rows] == [0, 1, 2]

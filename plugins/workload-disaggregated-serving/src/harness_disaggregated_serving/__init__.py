@@ -1,7 +1,7 @@
 """Carbon-aware disaggregated serving, after the published abstracts of GreenLLM with our own carbon model.
 
-Adds workloads `greenllm`, `greenllm-simulated`, `serve-endpoint` and command `greenllm`. Importing this module
-imports neither torch nor numpy.
+Adds workloads `greenllm`, `greenllm-simulated`, `serve-endpoint`, `serve-bench` and command `greenllm`. Importing this
+module imports neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from harness import Column, CommandSpec, FunctionalUnit, Method, Unavailable, Workload, WorkloadSpec, hookimpl
 from harness.suite_paths import OptionFault, looks_like_a_path, missing
+from harness_disaggregated_serving.endpoint.bench_options import BenchOptions
 from harness_disaggregated_serving.endpoint.options import EndpointOptions
 from harness_disaggregated_serving.endpoint.options import check as check_endpoint
 from harness_disaggregated_serving.load.slo import targets
@@ -68,6 +69,9 @@ ENDPOINT_COLUMNS = (
 )
 """Columns of `serve-endpoint`; docs/serving-metrics.md defines them beside other tools' metrics."""
 
+BENCH_COLUMNS = ("prompt_tokens", "output_tokens", "ttft_s", "tpot_s", "latency_s", "meets_slo")
+"""What other tools tell of a request; their times count from sending."""
+
 FUNCTIONAL_UNITS = {
     "token": FunctionalUnit.of("output_tokens"),
     "good_token": FunctionalUnit.of("output_tokens", {"ttft_s": "<= 15", "tpot_s": "<= 0.15"}),
@@ -76,7 +80,9 @@ FUNCTIONAL_UNITS = {
 ENDPOINT_UNITS = {**FUNCTIONAL_UNITS, "steady_token": FunctionalUnit("steady_tokens", span="steady")}
 
 
-def _units_by(options: SimulatedOptions | PairRunOptions | EndpointOptions) -> Mapping[str, FunctionalUnit]:
+def _units_by(
+    options: SimulatedOptions | PairRunOptions | EndpointOptions | BenchOptions,
+) -> Mapping[str, FunctionalUnit]:
     """A good token meets the latency targets that the suite sets."""
     slo = targets(options.slo)
     where = {"ttft_s": f"<= {slo.ttft_s!r}", "tpot_s": f"<= {slo.tpot_s!r}"}
@@ -124,6 +130,12 @@ def _probe_pair(options: PairRunOptions) -> Unavailable | None:
     return probe(options)
 
 
+def _bench(options: BenchOptions) -> Workload:
+    from harness_disaggregated_serving.endpoint.bench import ServeBench
+
+    return ServeBench(options)
+
+
 def _endpoint(options: EndpointOptions) -> Workload:
     from harness_disaggregated_serving.endpoint.workload import ServeEndpoint
 
@@ -132,7 +144,7 @@ def _endpoint(options: EndpointOptions) -> Workload:
 
 @hookimpl
 def harness_workloads() -> Iterable[WorkloadSpec]:
-    """`greenllm`, `greenllm-simulated` and `serve-endpoint`."""
+    """`greenllm`, `greenllm-simulated`, `serve-endpoint` and `serve-bench`."""
     yield WorkloadSpec(
         name="greenllm",
         summary="disaggregated serving by a real pair of processes: whole, prefill/decode or draft/verify",
@@ -167,6 +179,16 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
         units_by=_units_by,
         options=EndpointOptions,
         check=_check_endpoint,
+    )
+
+    yield WorkloadSpec(
+        name="serve-bench",
+        summary="vllm bench serve, guidellm or aiperf, with the server's energy over its run",
+        factory=_bench,
+        columns=tuple(column for column in ENDPOINT_COLUMNS if column.name in BENCH_COLUMNS),
+        functional_units=FUNCTIONAL_UNITS,
+        units_by=_units_by,
+        options=BenchOptions,
     )
 
 

@@ -69,7 +69,7 @@ class Writer:
         return self._slo.met(ttft_s, latency.tpot_s(answer, latency.chunk_tokens(answer)))
 
     def write(self, window: Window, stream: Stream, load: Load, qps: float | None) -> None:
-        """The rows and outputs of a window; facts and flags of it where it is a measured one."""
+        """The rows and outputs of a window; and its facts and flags."""
         answers = [each.answer for each in stream.asked]
         unsteady = why_unsteady(answers, stream.begin_s, stream.end_s)
         for each in stream.asked:
@@ -84,9 +84,8 @@ class Writer:
                     "ended_by": answer.ended_by,
                 },
             )
-        if window.index >= 0:
-            self.unsteady = self.unsteady or unsteady
-            self._tell(stream, answers, load, unsteady)
+        self.unsteady = self.unsteady or unsteady
+        self._tell(stream, answers, load, unsteady)
 
     def _row(self, asked: Asked, stream: Stream, unsteady: str, qps: float | None) -> dict[str, float | None]:
         answer = asked.answer

@@ -56,6 +56,7 @@ class ServeEndpoint(Workload):
         self._metrics_path = ""
         self._plans: dict[int, tuple[Load, list[Planned]]] = {}
         self._qps: float | None = None
+        self._done: tuple[Stream, Load] | None = None
         self._writer = Writer(options, self._slo)
         self._known: dict[str, object] = {}
         self._shared: Sequence[str] = ()
@@ -221,10 +222,13 @@ class ServeEndpoint(Workload):
         stream = self._wait(self._serve(load, planned, window))
         if self._server is not None:
             self._server.check()
-        self._writer.write(window, stream, load, self._qps)
+        self._done = stream, load
 
     def after_window(self, window: Window) -> None:
-        """Plans the next stream."""
+        """Writes the rows and plans the next stream, neither of which the window is charged for."""
+        if self._done is not None:
+            self._writer.write(window, *self._done, self._qps)
+            self._done = None
         self._plans = {-1: self._plans[-1]} if -1 in self._plans else {}
         self._plan(window.index + 1)
 
