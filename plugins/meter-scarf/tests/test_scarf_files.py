@@ -317,3 +317,13 @@ def test_harness_scarf_aqueduct(download: Download) -> None:
     assert wrong.returncode == 2
     assert "no row for basin 999999" in wrong.stderr
     assert not (download.folder / "no.csv").exists()
+
+
+def test_rows_of_a_table_end_at_line_ends_alone(tmp_path):
+    """A name may hold U+2028 or U+0085, which only Python takes for the end of a line."""
+    path = tmp_path / "table.csv"
+    path.write_bytes("# source: a\u2028b\r\nname,value\r\nx\u2028y,1\r\nz\u0085,2\r\n".encode())
+    found = tables.read(path)
+    assert found.notes == {"source": "a\u2028b"}
+    assert [row["name"] for _, row in found.rows] == ["x\u2028y", "z\u0085"]
+    assert [line for line, _ in found.rows] == [3, 4]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import csv
 import hashlib
+import io
 import itertools
 import math
 from collections.abc import Sequence
@@ -139,10 +140,10 @@ def read(path: Path) -> Series:
     """
     try:
         raw = path.read_bytes()
-        lines = raw.decode("utf-8-sig").splitlines()
+        text = raw.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the intensity series {path}: {error}") from error
-    rows = csv.DictReader(lines)
+    rows = csv.DictReader(io.StringIO(text, newline=""))
     if not set(_COLUMNS) <= set(rows.fieldnames or ()):
         raise UsageError(f"{path} lacks columns", accepted=", ".join(_COLUMNS))
     intervals: list[Interval] = []

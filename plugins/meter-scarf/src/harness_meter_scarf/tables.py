@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def read(path: Path, name: str = "") -> Table:
         text = raw.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot be read: {error}", where=shown) from error
-    lines = text.splitlines(keepends=True)
+    lines = list(io.StringIO(text, newline=""))  # ends at CR, LF and CRLF alone
     skipped = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
     notes = dict(_note(line) for line in lines[:skipped])
     reader = csv.reader(lines[skipped:], strict=True)

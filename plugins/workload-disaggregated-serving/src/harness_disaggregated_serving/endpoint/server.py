@@ -133,8 +133,10 @@ class LocalServer:
         process.wait()
 
     def printed_version(self) -> str:
-        """What the version's command prints, or `PROGRAM --version`; empty where that tells nothing."""
+        """What the version's command prints, or `PROGRAM --version`; empty where that tells nothing of the server."""
         given = self._options.version
+        if given is None and Path(self.words[0]).name.startswith("python"):
+            return ""  # it would tell its own
         words = shlex.split(given) if isinstance(given, str) else given or [self.words[0], "--version"]
         try:
             done = subprocess.run(
