@@ -87,7 +87,7 @@ def load_tokenizer(name: str) -> Tokenizer:
     try:
         from transformers import AutoTokenizer
 
-        loaded = AutoTokenizer.from_pretrained(name, local_files_only=True)
+        loaded = AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 - the library raises many kinds
         first = str(error).partition("\n")[0]
         raise MeasurementError(f"no tokenizer can be loaded from {name!r}: {type(error).__name__}: {first}") from None
