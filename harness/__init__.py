@@ -26,6 +26,7 @@ _HOMES = {
     "harness.sample": ("Condition", "Cumulative", "Scope", "Snapshot", "clock_id", "now_ns"),
     "harness.scorer": ("Scorer", "ScorerSpec"),
     "harness.session.block": ("Block",),
+    "harness.session.imported": ("Imported", "keep_imported"),
     "harness.session.loaded": ("LoadedPoint", "LoadedRun", "LoadedTrial", "load"),
     "harness.session.measure": ("measure", "measured"),
     "harness.session.session": ("Session",),
@@ -88,6 +89,8 @@ if TYPE_CHECKING:
     from harness.scorer import Scorer as Scorer
     from harness.scorer import ScorerSpec as ScorerSpec
     from harness.session.block import Block as Block
+    from harness.session.imported import Imported as Imported
+    from harness.session.imported import keep_imported as keep_imported
     from harness.session.loaded import LoadedPoint as LoadedPoint
     from harness.session.loaded import LoadedRun as LoadedRun
     from harness.session.loaded import LoadedTrial as LoadedTrial

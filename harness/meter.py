@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -21,11 +21,14 @@ class MeterContext:
         node: prefix of the scopes of this machine, `n0`.
         devices: what the backend took; a meter of devices reads these and no other.
         pid: the process that does the work.
+        every_device: nobody knows yet which devices the work will use: a meter of devices reads all that it finds,
+            and says in `users` whose they are. Those that no process of the work used are dropped after the window.
     """
 
     node: str = "n0"
     devices: tuple[Device, ...] = ()
     pid: int = 0
+    every_device: bool = False
 
 
 Answer = TypeVar("Answer")
@@ -75,6 +78,14 @@ class Meter(ABC):
     @abstractmethod
     def read(self) -> Snapshot:
         """Reads every scope now. A failed read is Unavailable for that scope, never 0 and never the old value."""
+
+    def found(self) -> Mapping[str, Device]:
+        """Scope -> its device, of those that it found by itself where `MeterContext.every_device` was set."""
+        return {}
+
+    def users(self) -> Mapping[str, Collection[int]]:
+        """Scope -> ids of the processes that use its device right now; asked for often, from a thread of its own."""
+        return {}
 
     def conditions(self) -> Sequence[Condition]:
         """State of the devices right now (throttling, foreign processes); asked for about once a second.

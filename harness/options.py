@@ -85,7 +85,7 @@ class Options(BaseModel):
         '2s'
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     @classmethod
     def model_json_schema(

@@ -132,7 +132,7 @@ def _write(
 
 _PREFIXED: Final = frozenset({"J", "W", "Wh", "s", "g", "gCO2e", "B", "L", "V", "A", "Hz"})
 """Symbols that an SI prefix may stand before; counts, ratios and rates of things are written out."""
-_PREFIXES: Final = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+_PREFIXES: Final = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
 
 def si(value: float, unit: str, digits: int = 3) -> str:

@@ -210,9 +210,15 @@ class Coster:
         return found
 
 
-def finish_trial(folder: Path, registry: Registry) -> Record:
-    """Scores and costs one trial and writes its record."""
-    measurement = load_measurement(folder)
+def finish_trial(folder: Path, registry: Registry, measurement: Measurement | None = None) -> Record:
+    """Scores and costs one trial and writes its record.
+
+    Args:
+        folder: of the trial.
+        registry: the plugins.
+        measurement: what was just written there, where this process has it.
+    """
+    measurement = measurement or load_measurement(folder)
     check_side_cars(folder, measurement)
     finished = Coster(measurement, folder, registry).record()
     write_record(folder, finished)

@@ -119,11 +119,11 @@ class Registry:
         """Adds a plugin that is already imported; False, and an entry in `broken`, if it is not usable."""
         return self._add(PluginInfo(name, distribution, version), lambda: module)
 
-    def load(self, entry_point: EntryPoint) -> bool:
+    def load(self, entry_point: EntryPoint, info: PluginInfo | None = None) -> bool:
         """Imports and adds the plugin of one entry point; False, and an entry in `broken`, if it is not usable."""
         found = entry_point.dist
-        info = PluginInfo(entry_point.name, found.name if found else "unknown", found.version if found else "")
-        return self._add(info, entry_point.load)
+        known = info or PluginInfo(entry_point.name, found.name if found else "unknown", found.version if found else "")
+        return self._add(known, entry_point.load)
 
     def _add(self, info: PluginInfo, load: Callable[[], object]) -> bool:
         module: object = None
@@ -259,6 +259,18 @@ class Registry:
         """Distribution -> version, of every plugin in use: for the record."""
         return {**self.unloaded, **{info.distribution: info.version for info in self.plugins}}
 
+    def given(self, info: PluginInfo) -> dict[str, list[tuple[str, bool]]]:
+        """Kind -> the names that a plugin gives, each with whether `auto` tries it."""
+        return {
+            kind: [
+                (name, getattr(offer.spec, "auto", False) is True)
+                for name, found in named.items()
+                for offer in found
+                if offer.plugin == info
+            ]
+            for kind, named in self._offers.items()
+        }
+
     # Telling
 
     def tell(self, hook_name: str, **kwargs: object) -> list[str]:
@@ -276,9 +288,14 @@ class Registry:
 def load_plugins(group: str = PROJECT_NAME) -> Registry:
     """A registry of every installed plugin; the order does not depend on how they were installed."""
     registry = Registry()
-    for entry_point in sorted(entry_points(group=group), key=_origin):
+    for entry_point in installed(group):
         registry.load(entry_point)
     return registry
+
+
+def installed(group: str = PROJECT_NAME) -> list[EntryPoint]:
+    """The entry points of every installed plugin, in the order in which they are loaded."""
+    return sorted(entry_points(group=group), key=_origin)
 
 
 def _origin(entry_point: EntryPoint) -> tuple[str, str]:

@@ -5,19 +5,20 @@ Captured by allow-list: no environment variable, path or argument enters a recor
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import platform
 import sys
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
 from harness.executor import FACTS, LOCKS
+from harness.machine.installed import distributions
 
 PACKAGES: Final = (
     "joule-harness",
@@ -81,15 +82,11 @@ def cpu_limit() -> float | None:
     return int(quota) / int(period or 100_000)
 
 
-def packages() -> dict[str, str]:
-    """Versions of the installed distributions that can change a measurement."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+@functools.cache
+def packages() -> Mapping[str, str]:
+    """Versions of the installed distributions that can change a measurement, as this process found them."""
+    installed = distributions()
+    return {name: installed[name] for name in PACKAGES if name in installed}
 
 
 def environment() -> dict[str, Any]:
@@ -110,7 +107,7 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "python": platform.python_version(),
         "implementation": sys.implementation.name,
-        "packages": packages(),
+        "packages": dict(packages()),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "executor": executor(),
         "locks": locks(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +18,7 @@ from harness.planning import matrix
 from harness.planning.default_units import by_options, default_units
 from harness.planning.faults import Place, faults, real_path
 from harness.planning.known_metrics import Known, at_most, known_of, precision, unknown_metrics
+from harness.planning.labels import shown, told_apart
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
 from harness.planning.option_checks import checked
 from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
@@ -57,7 +57,14 @@ def expand(suites: Sequence[Suite], registry: Registry, probes: Probes | None = 
         planner.suite(suite)
     if planner.errors:
         raise_all(planner.errors)
-    return planner.plan
+    return _told_apart(planner.plan)
+
+
+def _told_apart(plan: Plan) -> Plan:
+    apart = iter(told_apart([*plan.points, *(each.point for each in plan.skipped)]))
+    return Plan(
+        [next(apart) for _ in plan.points], [dataclasses.replace(each, point=next(apart)) for each in plan.skipped]
+    )
 
 
 @dataclass(slots=True)
@@ -302,8 +309,8 @@ class _Planner:
             options = self._checked(setting, raw, place)
             if options is None:
                 return
-        shown = ", ".join(f"{key}={_shown(value)}" for key, value in combination.values.items())
-        label = f"{setting.point.label} · {shown}" if shown else setting.point.label
+        varied = ", ".join(f"{key}={shown(value)}" for key, value in combination.values.items())
+        label = f"{setting.point.label} · {varied}" if varied else setting.point.label
         point = dataclasses.replace(
             setting.point, id=identity_of, label=label, options=options, matrix=combination.values
         )
@@ -390,8 +397,3 @@ def _place(setting: _Setting, combination: matrix.Combination) -> Place:
         return head + real_path(document.at(head), loc[1:])
 
     return place
-
-
-def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from harness.errors import UsageError
-from harness.session.block import Block, Unit, place
+from harness.session.block import Block
+from harness.session.naming import Unit, place
 from harness.session.session import Session
 
 _LOCK: Final = threading.Lock()

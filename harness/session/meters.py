@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from harness.discovery.registry import Registry
+from harness.discovery.remembered import AUTO as AUTO_NAME
+from harness.discovery.remembered import load_chosen
 from harness.errors import UsageError
 from harness.impact import ImpactMeterSpec
-from harness.planning import located_yaml
 from harness.planning.point import Choice
 
 Named = Sequence[tuple[str, Mapping[str, Any]]]
 """Meters as under `meters:` of a suite: names with their options, `auto` among them."""
 
+_PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+"""A name alone, for which no YAML has to be read."""
 AUTO: Named = (("auto", {}),)
 
 
@@ -45,7 +49,9 @@ def with_place(
 
 def _named(meter: str | Mapping[str, Any], where: str) -> tuple[str, Mapping[str, Any]]:
     value: Any = meter
-    if isinstance(meter, str):
+    if isinstance(meter, str) and _PLAIN.fullmatch(meter) is None:
+        from harness.planning import located_yaml
+
         try:
             value = located_yaml.parse(meter, where, os.environ).data
         except UsageError:
@@ -59,6 +65,17 @@ def _named(meter: str | Mapping[str, Any], where: str) -> tuple[str, Mapping[str
     if options is not None and not isinstance(options, Mapping):
         raise UsageError(f"the options of meter {name} are {options!r:.60}", where=where, accepted="a mapping")
     return str(name), dict(options or {})
+
+
+def told(message: str) -> str:
+    """What a validator said, without pydantic's own words before it."""
+    return message.removeprefix("Value error, ")
+
+
+def plugins_for(meters: Named, backend: str | Mapping[str, Any]) -> Registry:
+    """The plugins that these meters and this backend come from, and those of the meters that `auto` tries."""
+    named = backend if isinstance(backend, str) else str(backend.get("name", ""))
+    return load_chosen({"meter": [AUTO_NAME, *(name for name, _ in meters)], "backend": [named]}, also=("workload",))
 
 
 def choose(meters: Named, registry: Registry) -> tuple[Choice, ...]:
@@ -80,7 +97,7 @@ def choose(meters: Named, registry: Registry) -> tuple[Choice, ...]:
             spec.options.model_validate(dict(options))
         except ValidationError as error:
             first = error.errors()[0]
-            raise UsageError(f"{'.'.join([name, *map(str, first['loc'])])}: {first['msg']}") from None
+            raise UsageError(f"{'.'.join([name, *map(str, first['loc'])])}: {told(first['msg'])}") from None
         found[name] = Choice(name, options)
         needy.append(isinstance(spec, ImpactMeterSpec) or spec.cross_check)
     if needy and all(needy):

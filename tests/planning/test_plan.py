@@ -320,6 +320,7 @@ def test_a_case_changes_single_settings_of_the_windows(registry: Registry) -> No
         ("{workload: sss, meters: [tdp: {a: 1}]}", "s.yaml:3:34", "accepted: no keys"),
         ("{workload: sss, meters: [ring_a, ring_b]}", "s.yaml:3:27", "ring_a <- ring_b <- ring_a"),
         ("{workload: sss, scorers: [juge]}", "s.yaml:3:29", "did you mean 'judge'?"),
+        ("{workload: sss, tarjet: x}", "s.yaml:3:19", "an option of the workload stands under options"),
         ("{workload: sss, options: {mod: exact}}", "s.yaml:3:29", "at cases[0].options.mod: unknown key 'mod'"),
         ("{workload: sss, options: {mode: exat}}", "s.yaml:3:35", "found 'exat'; accepted: 'exact' or 'paper' (did"),
         ("{workload: sss, options: {inner: {dept: 2}}}", "s.yaml:3:37", "accepted: depth (did you mean 'depth'?)"),

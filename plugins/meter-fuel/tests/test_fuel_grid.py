@@ -316,7 +316,7 @@ def test_a_gap_is_refused_inside_the_window_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a,b\n1,2\n", "lacks columns"),
+        ("a,b\n1,2\n", "start_utc, end_utc, g_per_kwh"),
         (HEADER, "no interval"),
         (HEADER + "2026-01-01T00:00:00,2026-01-01T01:00:00Z,1\n", "not a UTC time"),
         (HEADER + "yesterday,2026-01-01T01:00:00Z,1\n", ":2: 'yesterday'"),
@@ -324,7 +324,8 @@ def test_a_gap_is_refused_inside_the_window_only(tmp_path: Path) -> None:
         (HEADER + HOURS + "2026-01-01T01:30:00Z,2026-01-01T03:00:00Z,1\n", "overlaps"),
         (HEADER + "2026-01-01T00:00:00Z,2026-01-01T01:00:00Z,-1\n", "not an intensity"),
         (HEADER + "2026-01-01T00:00:00Z,2026-01-01T01:00:00Z,nan\n", "not an intensity"),
-        (HEADER + "2026-01-01T00:00:00Z\n", "not a UTC time"),
+        (HEADER + "2026-01-01T00:00:00Z\n", "row has 1 fields"),
+        (HEADER + "2026-01-01T00:00:00Z,2026-01-01T01:00:00Z,103,42\n", "row has 4 fields"),
     ],
 )
 def test_a_malformed_series_is_refused_with_its_line(tmp_path: Path, text: str, says: str) -> None:
@@ -336,7 +337,7 @@ def test_a_malformed_series_is_refused_with_its_line(tmp_path: Path, text: str, 
 
 
 def test_a_series_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot read"):
+    with pytest.raises(UsageError, match="cannot be read"):
         series.read(tmp_path / "none.csv")
 
 

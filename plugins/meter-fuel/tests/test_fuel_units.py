@@ -1,4 +1,4 @@
-"""Numbers with their units and ranges: what is implausible is asked about, and a range stands beside an unknown bound."""
+"""Units of intensities and volumes may be written, and figures that cannot be are questioned."""
 
 import pytest
 from harness_meter_fuel.meter import FuelMeter

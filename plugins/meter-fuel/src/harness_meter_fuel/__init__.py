@@ -18,6 +18,18 @@ def _meter(options: FuelOptions) -> ImpactMeter:
     return FuelMeter(options)
 
 
+def _grid() -> Callable[..., None]:
+    from harness_meter_fuel.commands.grid import grid
+
+    return grid
+
+
+def _codecarbon() -> Callable[..., None]:
+    from harness_meter_fuel.commands.codecarbon import codecarbon_import
+
+    return codecarbon_import
+
+
 def _embodied() -> Callable[..., None]:
     from harness_meter_fuel.commands.embodied import run
 
@@ -39,7 +51,11 @@ def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
 
 @hookimpl
 def harness_commands() -> Iterable[CommandSpec]:
-    """`harness embodied`."""
+    """`harness grid`, `harness codecarbon-import` and `harness embodied`."""
+    yield CommandSpec(name="grid", summary="Prints a place's carbon intensity of now, its source and date", load=_grid)
+    yield CommandSpec(
+        name="codecarbon-import", summary="Keeps codecarbon's emissions.csv as a run, to compare", load=_codecarbon
+    )
     yield CommandSpec(
         name="embodied", summary="Shows the embodied carbon that is known of this machine's devices", load=_embodied
     )

@@ -5,19 +5,17 @@ The figures are data (`data/act.csv`), read in ACT's repository (github.com/face
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
 
 from harness.errors import UsageError
 from harness_meter_fuel.carbon import GRAMS_PER_KG, checked_not_negative
+from harness_meter_fuel.packaged import packaged
 
 
 @cache
 def _figures() -> Mapping[tuple[str, str], float]:
-    text = files("harness_meter_fuel").joinpath("data/act.csv").read_text(encoding="utf-8")
-    return {(row["quantity"], row["technology"]): float(row["value"]) for row in csv.DictReader(text.splitlines())}
+    return {(row["quantity"], row["technology"]): float(row["value"]) for row in packaged("act")}
 
 
 def _of(quantity: str, technology: str = "any") -> float:

@@ -6,7 +6,6 @@ the country for a name they do not know, these refuse.
 
 from __future__ import annotations
 
-import csv
 import importlib
 import importlib.metadata
 import importlib.util
@@ -16,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from harness import csv_table
 from harness.errors import UsageError, did_you_mean
 from harness.quantity import Unavailable
 from harness_meter_fuel import zones
@@ -256,8 +256,8 @@ def cloud(provider: str, name: str) -> Row:
 def _cloud_rows() -> dict[str, Row]:
     path = "cloud/impact.csv"
     try:
-        with (_folder() / path).open(encoding="utf-8-sig", newline="") as lines:
-            listed = [entry for entry in csv.DictReader(lines) if entry["provider"] == "gcp" and entry["impact"]]
+        table = csv_table.read(_folder() / path, path)
+        listed = [entry for entry in table if entry["provider"] == "gcp" and entry["impact"]]
         source = "Google Cloud, carbon data across regions"
         return {
             entry["region"]: _row(
@@ -268,5 +268,5 @@ def _cloud_rows() -> dict[str, Row]:
             )
             for entry in listed
         }
-    except (OSError, ValueError, KeyError) as error:
+    except (UsageError, ValueError, KeyError) as error:
         raise TablesMissing(f"codecarbon {version()} has no readable table {path}: {error}") from error

@@ -6,17 +6,16 @@ carries that spread. Table `estimate` computes the rows of accelerators and proc
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Final
 
 from harness.quantity import Unavailable
 from harness_meter_fuel.carbon import SECONDS_PER_YEAR
 from harness_meter_fuel.hardware import devices, estimator
 from harness_meter_fuel.hardware.naming import same_product
+from harness_meter_fuel.packaged import packaged
 
 WITHDRAWN: Final = {
     "act": "ACT has no row for HBM and GDDR, so that it prices no accelerator: take `embodied_table: estimate`, which "
@@ -71,9 +70,8 @@ class EmbodiedRow:
 @cache
 def tables() -> Mapping[str, tuple[EmbodiedRow, ...]]:
     """All packaged tables by name."""
-    text = files("harness_meter_fuel").joinpath("data/embodied.csv").read_text(encoding="utf-8")
     found: dict[str, tuple[EmbodiedRow, ...]] = {}
-    for entry in csv.DictReader(text.splitlines()):
+    for entry in packaged("embodied"):
         years = entry["lifetime_years"]
         row = EmbodiedRow(
             device=entry["device"],

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from harness.errors import UsageError
 from harness.impact import Factor
-from harness.options import Options
 from harness.quantity import Unavailable
 from harness_meter_fuel import codecarbon_tables, series
+from harness_meter_fuel.files import grid_file
 
 _CLOUDS: Final = ("gcp", "aws", "azure")
 _ZONE: Final = re.compile(r"[A-Za-z]{2}(?:-[A-Za-z0-9]+)+")
@@ -21,8 +20,8 @@ _ZONE: Final = re.compile(r"[A-Za-z]{2}(?:-[A-Za-z0-9]+)+")
 Source = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
-class GridOptions(Options):
-    """A carbon intensity: exactly one of `g_per_kwh`, `country` (with `region`), `cloud` with `region`, `series`.
+class GridOptions(grid_file.FileOptions):
+    """A carbon intensity: one of `g_per_kwh`, `country` (with `region`), `cloud` with `region`, `file`, `series`.
 
     Attributes:
         g_per_kwh: CI, carbon intensity of the electricity, as a number; gCO2e/kWh.
@@ -35,8 +34,6 @@ class GridOptions(Options):
             `us-central1`.
         fallback: `country` takes the country's mean, with a flag, where its region has no row; without it that is
             an error.
-        series: CSV file of an intensity that changes over time, with the columns `start_utc`, `end_utc` (ISO 8601
-            with offset) and `g_per_kwh`; it has to cover every window, and needs a `source`.
         kind: whether the intensity is the mean of the grid (`average`) or that of one more kWh (`marginal`); kept
             with the factor, changes no number.
         basis: `location` for the grid where the work runs, `market` for bought contracts; with `market` there is no
@@ -55,7 +52,6 @@ class GridOptions(Options):
     cloud: str | None = None
     region: Source | None = None
     fallback: Literal["country"] | None = None
-    series: Path | None = None
     kind: Literal["average", "marginal"] = "average"
     basis: Literal["location", "market"] = "location"
     source: str = ""
@@ -65,10 +61,12 @@ class GridOptions(Options):
 
     @model_validator(mode="after")
     def _one_of(self) -> GridOptions:
-        named = [name for name in ("g_per_kwh", "country", "cloud", "series") if getattr(self, name) is not None]
+        named = [
+            name for name in ("g_per_kwh", "country", "cloud", "file", "series") if getattr(self, name) is not None
+        ]
         if len(named) != 1:
             raise ValueError(
-                f"give exactly one of g_per_kwh, country, cloud, series; found {', '.join(named) or 'none'}"
+                f"give exactly one of g_per_kwh, country, cloud, file, series; found {', '.join(named) or 'none'}"
             )
         if self.region is not None and named[0] not in {"country", "cloud"}:
             raise ValueError("`region` goes with `country` or `cloud`")
@@ -89,7 +87,7 @@ class GridOptions(Options):
 
 
 def _short_grid(value: object) -> object:
-    """`369.5`, `USA`, `USA/indiana`, `gcp/us-central1` as the mapping they stand for."""
+    """`369.5`, `USA`, `USA/indiana`, `gcp/us-central1`, `hours.csv` as the mapping they stand for."""
     if isinstance(value, bool):
         raise ValueError("true/false is no grid; quote a name that YAML reads so")  # noqa: TRY004 - pydantic's contract
     if isinstance(value, int | float):
@@ -100,6 +98,8 @@ def _short_grid(value: object) -> object:
         return {"g_per_kwh": float(value)}
     except ValueError:
         pass
+    if value.strip().lower().endswith(grid_file.ENDINGS):
+        return {"file": value.strip()}
     place, slash, region = value.strip().partition("/")
     if place.lower() in _CLOUDS:
         return {"cloud": place.lower(), "region": region or None}
@@ -108,7 +108,8 @@ def _short_grid(value: object) -> object:
     if not re.fullmatch(r"[A-Za-z]{2,3}", place) or (slash and not region.strip()):
         raise ValueError(
             f"{value!r} does not name a grid; accepted: a number of g/kWh, a country code such as USA or FR, "
-            "COUNTRY/REGION such as USA/indiana, a zone such as CA-ON, gcp/REGION, or a mapping"
+            "COUNTRY/REGION such as USA/indiana, a zone such as CA-ON, gcp/REGION, a file such as hours.csv, "
+            "or a mapping"
         )
     return {"country": place.upper(), "region": region.strip() if slash else None}
 
@@ -126,6 +127,8 @@ class Grid:
         high: upper end of it.
         series: the series, where the intensity changes over time.
         flags: what a reader must know.
+        pue: power usage effectiveness that the source gives beside the intensity; None where it gives none.
+        wue_l_per_kwh: water usage effectiveness that the source gives beside, for people; costs no carbon.
     """
 
     factor: Factor
@@ -133,6 +136,8 @@ class Grid:
     high: float | None = None
     series: series.Series | None = None
     flags: tuple[str, ...] = ()
+    pue: float | None = None
+    wue_l_per_kwh: float | None = None
 
 
 def _labelled(source: str, options: GridOptions) -> str:
@@ -158,19 +163,27 @@ def _declared(options: GridOptions, value: float) -> Grid:
     return Grid(factor=factor, low=options.low, high=options.high, flags=_flags(options))
 
 
-def _of_series(options: GridOptions) -> Grid:
-    assert options.series is not None
-    read = series.read(options.series)
+def _of_file(options: GridOptions) -> Grid:
+    file = grid_file.read(options)
+    kind = "marginal" if file.marginal else options.kind
     factor = Factor(
         name="grid_intensity",
-        value=None,
+        value=file.g_per_kwh,
         unit="g/kWh",
-        source=_labelled(f"{options.source} ({options.series.name})", options),
-        licence=options.licence,
-        date=options.date,
-        id=options.id or f"sha256:{read.digest}",
+        source=f"{file.source}; {kind}, {options.basis}-based",
+        licence=options.licence or file.licence,
+        date=options.date or file.date,
+        id=options.id or file.id,
     )
-    return Grid(factor=factor, series=read, flags=_flags(options))
+    return Grid(
+        factor=factor,
+        low=file.low,
+        high=file.high,
+        series=file.series,
+        flags=(*_flags(options), *file.flags),
+        pue=file.pue,
+        wue_l_per_kwh=file.wue_l_per_kwh,
+    )
 
 
 def _of_table(options: GridOptions) -> Grid:
@@ -208,8 +221,8 @@ def resolve(options: GridOptions) -> Grid | Unavailable:
     """
     if options.g_per_kwh is not None:
         return _declared(options, options.g_per_kwh)
-    if options.series is not None:
-        return _of_series(options)
+    if options.path is not None:
+        return _of_file(options)
     try:
         return _of_table(options)
     except codecarbon_tables.TablesMissing as error:

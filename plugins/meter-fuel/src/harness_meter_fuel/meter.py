@@ -159,7 +159,7 @@ class FuelMeter(ImpactMeter):
         grid = self.options.intensity()
         if isinstance(grid, Unavailable):
             return _Part(grid)
-        pue, pue_factor = self._pue()
+        pue, pue_factor = self._pue(grid)
         charged = {name: value for name, value in costed.energy.items() if self._charges(name)}
         known = {name: value for name, value in charged.items() if isinstance(value, Amount)}
         missing = {name: value for name, value in charged.items() if not isinstance(value, Amount)}
@@ -183,7 +183,9 @@ class FuelMeter(ImpactMeter):
                 flags.append(f"{name} charged whole: it holds accelerators too, the host energy share is for parts")
             if grid.series is not None and not isinstance(costed.duration, Amount):
                 return _Part(Unavailable(_reason(costed.duration)), (), tuple(flags))
-            intensity, low, high, uniform = self._intensity(grid, costed, name)
+            intensity, low, high, uniform, past = self._intensity(grid, costed, name)
+            if past:
+                flags.append(f"grid intensity of {name} is of a past time: {past}")
             if uniform:
                 flags.append(f"uniform split of {name} over the intensity series")
             low_end, high_end = (1.0 if end is None else end / (intensity or 1.0) for end in (low, high))
@@ -205,19 +207,21 @@ class FuelMeter(ImpactMeter):
         return self.options.scopes is None or scope_kind(scope) in self.options.scopes
 
     @staticmethod
-    def _intensity(grid: Grid, costed: Costed, scope: str) -> tuple[float, float | None, float | None, bool]:
+    def _intensity(grid: Grid, costed: Costed, scope: str) -> tuple[float, float | None, float | None, bool, str]:
         if grid.series is None:
             assert grid.factor.value is not None
-            return grid.factor.value, grid.low, grid.high, False
+            return grid.factor.value, grid.low, grid.high, False, ""
         found = grid.series.intensity(costed.start_utc_s, costed.duration_s, costed.trace, scope)
-        return found.g_per_kwh, found.low, found.high, found.uniform
+        return found.g_per_kwh, found.low, found.high, found.uniform, found.past
 
-    def _pue(self) -> tuple[float, Factor]:
+    def _pue(self, grid: Grid) -> tuple[float, Factor]:
         if self.options.pue is not None:
             value, given = self.options.pue.value, self.options.pue.source.strip()
             source = f"declared: {given}" if given else "no source given"
         elif self.options.fixed is not None:
             value, source = self.options.fixed.pue, self.options.fixed.source
+        elif grid.pue is not None:
+            value, source = grid.pue, f"declared: {grid.factor.source}"
         else:
             value, source = 1.0, "default: energy of the IT equipment alone"
         return value, Factor(name="pue", value=value, unit="1", source=source, id=f"pue:{value!r}:{source}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
@@ -13,6 +14,7 @@ from harness.options import Options, Share
 from harness.quantity import Unavailable
 from harness.units import parse_duration
 from harness_meter_fuel import act, carbon, embodied
+from harness_meter_fuel.files import devices
 from harness_meter_fuel.grid import Grid, GridOption, GridOptions, Source, resolve
 from harness_meter_fuel.hardware import naming
 from harness_meter_fuel.hardware.own import MadeOf
@@ -131,7 +133,10 @@ class OwnEmbodied(Options):
         kg: M, embodied carbon as a number; kg CO2e per device, per GB for `dram`.
         act: the same by ACT's formula, from dies, memory and packages.
         made_of: the same as an estimate with an interval, as table `estimate` has it, of a device that it lacks.
-        source: who says so, and where; kept with the factor.
+        file: the same out of a CSV file: Boavizta's device footprints (total without the share of use) or Cloud
+            Carbon Footprint's embodied coefficients of instances; known by its columns.
+        product: the product or instance type that is meant in `file`.
+        source: who says so, and where; kept with the factor; with `file` the file says so.
         lifetime: LT, service life over which this figure is spread, such as `5y`; the meter's `lifetime` if not
             given.
     """
@@ -139,28 +144,43 @@ class OwnEmbodied(Options):
     kg: float | None = Field(None, ge=0, allow_inf_nan=False)
     act: ActOptions | None = None
     made_of: MadeOf | None = None
-    source: Source
+    file: Path | None = None
+    product: str = ""
+    source: str = ""
     lifetime: Lifetime | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> OwnEmbodied:
-        if sum(each is not None for each in (self.kg, self.act, self.made_of)) != 1:
-            raise ValueError("give exactly one of kg and act and made_of")
+        if sum(each is not None for each in (self.kg, self.act, self.made_of, self.file)) != 1:
+            raise ValueError("give exactly one of kg and act and made_of and file")
+        if (self.file is None) == bool(self.product.strip()):
+            raise ValueError("`file` goes with `product`, the name of the device in it")
+        if self.file is None and not self.source.strip():
+            raise ValueError("an own figure needs its `source`: who says so, and where")
+        try:
+            assert self.figure_kg >= 0
+        except HarnessError as error:
+            raise _refusal(error) from None
         return self
 
     @property
     def figure_kg(self) -> float:
-        """The number, or what ACT's formula or the estimate gives."""
+        """The number, or what ACT's formula, the estimate or the file gives."""
         if self.kg is not None:
             return self.kg
         if self.made_of is not None:
             return self.made_of.estimate.kg
+        if self.file is not None:
+            return devices.footprint(self.file, self.product).kg
         assert self.act is not None
         return self.act.kg()
 
     @property
     def provenance(self) -> str:
         """Where it is from, as the record keeps it."""
+        if self.file is not None:
+            named = devices.footprint(self.file, self.product).source
+            return f"{named}; {self.source.strip()}" if self.source.strip() else named
         formula = self.act or (self.made_of and self.made_of.estimate.source)
         return f"declared in the suite: {self.source}" + (f"; {formula}" if formula else "")
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Final
 
 from harness_meter_fuel.hardware.naming import same_product
+from harness_meter_fuel.packaged import packaged
 
 _DIES: Final = re.compile(r"(\d+)x(\d+(?:\.\d+)?)@(\d+)")
 SOC: Final = "module with host"
@@ -92,7 +91,6 @@ def _span(text: str) -> Span | None:
 @cache
 def known() -> Sequence[DeviceFacts]:
     """All devices of the packaged table."""
-    text = files("harness_meter_fuel").joinpath("data/devices.csv").read_text(encoding="utf-8")
     return tuple(
         DeviceFacts(
             name=row["name"],
@@ -108,7 +106,7 @@ def known() -> Sequence[DeviceFacts]:
             source=row["source"],
             confidence=row["confidence"],
         )
-        for row in csv.DictReader(text.splitlines())
+        for row in packaged("devices")
     )
 
 

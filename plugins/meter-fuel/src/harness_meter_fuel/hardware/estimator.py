@@ -14,12 +14,10 @@ as the size of its board, widens it further. Where it would be wider than a fact
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Final
 
 from harness.quantity import Unavailable
@@ -27,6 +25,7 @@ from harness_meter_fuel import act
 from harness_meter_fuel.carbon import GRAMS_PER_KG
 from harness_meter_fuel.hardware import devices
 from harness_meter_fuel.hardware.devices import DeviceFacts, Die, Span
+from harness_meter_fuel.packaged import packaged
 
 WIDEST: Final = 3.0
 """An interval whose ends differ by more says too little to be offered."""
@@ -76,17 +75,12 @@ class Estimate:
     estimated: bool = True
 
 
-def _read(name: str) -> Sequence[dict[str, str]]:
-    text = files("harness_meter_fuel").joinpath(f"data/{name}.csv").read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))
-
-
 @cache
 def published() -> Mapping[str, Published]:
     """The published figures by device."""
     found: dict[str, Published] = {}
     source = ""
-    for row in _read("published"):
+    for row in packaged("published"):
         source = source if row["source"] == "as above" else row["source"]
         found[row["device"]] = Published(
             device=row["device"],
@@ -101,7 +95,9 @@ def published() -> Mapping[str, Published]:
 
 @cache
 def _factor(quantity: str, of: str = "any") -> Span:
-    return next(Span.parse(row["value"]) for row in _read("estimate") if (row["quantity"], row["of"]) == (quantity, of))
+    return next(
+        Span.parse(row["value"]) for row in packaged("estimate") if (row["quantity"], row["of"]) == (quantity, of)
+    )
 
 
 def fab_yield(area_cm2: float) -> float:

@@ -10,6 +10,7 @@ import typer
 
 from harness.errors import HarnessError, UsageError
 from harness_meter_scarf.place import aqueduct
+from harness_meter_scarf.place.polygons import basin_at
 from harness_meter_scarf.stress.ratio import Scenario
 
 SCENARIOS = ("bau", "opt", "pes")
@@ -24,11 +25,25 @@ def run(
     ],
     *,
     basins: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             help="SITE=PFAF_ID: a site and the six-digit code of its basin; may be repeated.", show_default=False
         ),
-    ],
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="SITE=LAT,LON: a site by its coordinates, looked up in --polygons; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    polygons: Annotated[
+        Path | None,
+        typer.Option(
+            help="Polygons of basins with pfaf_id: GeoJSON, GeoPackage or shapefile (WRI, HydroBASINS).",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="CSV file to write, for option `basins` of scarf.", show_default=False)],
     scenario: Annotated[
         list[str] | None,
@@ -40,7 +55,13 @@ def run(
     unknown = [name for name in chosen if name not in SCENARIOS]
     if unknown:
         raise UsageError(f"no scenario {unknown[0]!r}", accepted=", ".join(SCENARIOS))
-    sites = aqueduct.parse_basins(basins)
+    sites = placed(at or [], polygons)
+    if basins or not sites:
+        named = aqueduct.parse_basins(basins or [])
+        twice = sorted(sites.keys() & named.keys())
+        if twice:
+            raise UsageError(f"site {twice[0]!r} is named twice", accepted="each site in --basins or in --at")
+        sites |= named
     extracted = aqueduct.extract(files, sites.values(), cast("tuple[Scenario, ...]", chosen))
     try:
         out.write_text(aqueduct.written(sites, extracted, datetime.now(UTC).date()), encoding="utf-8")
@@ -49,6 +70,26 @@ def run(
     for name, skipped in extracted.skipped.items():
         typer.echo(f"{name}: {skipped} rows without a six-digit code skipped", err=True)
     typer.echo(f"{len(sites)} basins: {out}")
+
+
+def placed(texts: list[str], file: Path | None) -> dict[str, str]:
+    """Site -> `pfaf_id` of `SITE=LAT,LON` texts; raises UsageError."""
+    if bool(texts) != (file is not None):
+        raise UsageError("--at and --polygons go together", accepted="--at SITE=LAT,LON --polygons FILE")
+    found: dict[str, str] = {}
+    for text in texts:
+        site, equals, place = (part.strip() for part in text.partition("="))
+        try:
+            latitude, longitude = map(float, place.split(","))
+        except ValueError:
+            latitude = longitude = float("nan")
+        if not (equals and site) or latitude != latitude or site in found:  # noqa: PLR0124 - not a number
+            raise UsageError(
+                f"{text!r} does not name a place", accepted="SITE=LAT,LON in degrees, each site once: dc1=33.45,-112.07"
+            )
+        assert file is not None
+        found[site] = basin_at(file, latitude, longitude)
+    return found
 
 
 def main() -> None:

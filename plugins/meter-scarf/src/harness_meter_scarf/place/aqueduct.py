@@ -6,14 +6,16 @@ Licence of the data: CC BY 4.0. Cite Kuzma et al. 2023, doi 10.46830/writn.23.00
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
+from harness import csv_table
+from harness.csv_table import CsvTable, Row
 from harness.errors import UsageError
 from harness_meter_scarf.place.basins import FUTURE_YEARS, MONTHS, PFAF
 from harness_meter_scarf.stress.ratio import Scenario, checked_raw
@@ -89,65 +91,53 @@ def extract(paths: Sequence[Path], wanted: Iterable[str], scenarios: Sequence[Sc
 
 def _read(path: Path, codes: set[str], required: Sequence[str], kept: Sequence[str], result: Extract) -> None:
     """Reads one file line by line: the download is large."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, strict=True)
-            found = list(rows.fieldnames or ())
-            missing = [column for column in required if column not in found]
-            if missing:
-                raise UsageError(
-                    f"column {', '.join(missing)} is missing", where=str(path), accepted=f"found {', '.join(found)}"
-                )
-            columns = [column for column in kept if column in found]
-            result.columns += columns
-            result.skipped[path.name] = _take(rows, codes, columns, str(path), result.values)
-        with path.open("rb") as binary:
-            result.digests[path.name] = hashlib.file_digest(binary, "sha256").hexdigest()
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"cannot be read: {error}", where=str(path)) from error
+    with csv_table.opened(path) as table:
+        table.require(required)
+        columns = [column for column in kept if column in table.index]
+        result.columns += columns
+        result.skipped[path.name] = _take(table, codes, columns, result.values)
+        result.digests[path.name] = table.digest
 
 
-def _take(
-    rows: csv.DictReader[str], codes: set[str], columns: Sequence[str], path: str, values: dict[str, dict[str, str]]
-) -> int:
+def _take(table: CsvTable, codes: set[str], columns: Sequence[str], values: dict[str, dict[str, str]]) -> int:
     skipped = 0
-    for row in rows:
-        where = f"{path}:{rows.line_num}"
-        code = _code(row.get("pfaf_id") or "")
+    for row in table:
+        code = _code(row["pfaf_id"])
         if not code:
             skipped += 1
             continue
         if code not in codes:
             continue
-        taken = {column: _text(row, column, where) for column in columns}
+        taken = {column: _text(row, column) for column in columns}
         before = values.setdefault(code, {})
         for column, text in taken.items():
             if column in before and not _same(before[column], text):
-                raise UsageError(f"rows of basin {code} differ in {column}: {before[column]} and {text}", where=where)
+                raise UsageError(
+                    f"rows of basin {code} differ in {column}: {before[column]} and {text}", where=row.where
+                )
         before.update(taken)
     return skipped
 
 
 def _code(text: str) -> str:
     """A six-digit code; also from `171050.0`, as spreadsheets write it; empty for anything else."""
-    trimmed = text.strip().removesuffix(".0")
+    trimmed = text.removesuffix(".0")
     return trimmed if PFAF.fullmatch(trimmed) else ""
 
 
-def _text(row: Mapping[str, str | None], column: str, where: str) -> str:
-    text = (row.get(column) or "").strip()
+def _text(row: Row, column: str) -> str:
+    text, where = row[column], row.where
     if not text:
         return ""
-    try:
-        value = float(text)
-    except ValueError:
-        raise UsageError(f"{column} is {text!r}", where=where, accepted="a number, or empty") from None
+    value = row.number(column)
+    if value is None:
+        value = math.nan
     if not column.endswith("_cat"):
         try:
             checked_raw(value)
         except UsageError as error:
             raise UsageError(f"{column}: {error.message}", where=where, accepted=error.accepted) from None
-    return text
+    return text if "," not in text else repr(value)
 
 
 def _same(one: str, other: str) -> bool:

@@ -16,9 +16,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+from harness import csv_table
+from harness.csv_table import CsvTable
 from harness.errors import UsageError, did_you_mean
 from harness.quantity import Unavailable
-from harness_meter_scarf import tables
 
 RANGE: Final = (0.1, 100.0)
 PACKAGE: Final = "edges"
@@ -64,13 +65,13 @@ def of_file(path: Path, location: str) -> Characterisation:
 
 
 @lru_cache(maxsize=16)
-def _file(path: Path, _changed_ns: int, _size: int) -> tuple[tables.Table, dict[str, float]]:
-    table = tables.read(path)
+def _file(path: Path, _changed_ns: int, _size: int) -> tuple[CsvTable, dict[str, float]]:
+    table = csv_table.read(path)
     table.require(("location", "cf"))
     known: dict[str, float] = {}
-    for line, row in table.rows:
-        where, location = f"{path}:{line}", row["location"].strip()
-        value = tables.number(row, "cf", where)
+    for row in table:
+        where, location = row.where, row["location"]
+        value = row.number("cf")
         if not location or location in known:
             raise UsageError(f"location is {location!r}", where=where, accepted="a place that no other row has")
         if value is None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from harness import csv_table
+from harness.csv_table import CsvTable, Row
 from harness.errors import UsageError, did_you_mean
 from harness_meter_scarf import tables
 from harness_meter_scarf.stress.ratio import BASELINE_YEAR, BINS, Basin, Cell, checked_raw
@@ -60,20 +62,20 @@ def load(path: Path | str) -> Basins:
 
 @lru_cache(maxsize=64)
 def _load(path: Path, name: str, _changed_ns: int, _size: int) -> Basins:
-    table = tables.read(path, name)
+    table = csv_table.read(path, name)
     if "bws_raw" not in table.columns and {"bws_score", "bws_cat"} & set(table.columns):
         raise UsageError("there are scores or categories and no ratios", where=name, accepted=_RATIO_HINT)
     table.require(("site", "pfaf_id", "bws_raw"))
     by_site: dict[str, Basin] = {}
     by_pfaf: dict[str, Basin] = {}
-    for line, row in table.rows:
-        where = f"{table.name}:{line}"
-        site, pfaf = row["site"].strip(), row["pfaf_id"].strip()
+    for row in table:
+        where = row.where
+        site, pfaf = row["site"], row["pfaf_id"]
         if pfaf and not PFAF.fullmatch(pfaf):
             raise UsageError(f"pfaf_id is {pfaf!r}", where=where, accepted="six digits, or empty")
         if not (site or pfaf) or site in by_site:
             raise UsageError(f"site is {site!r}", where=where, accepted="a site that no other row has")
-        basin = _basin(row, where, table, site or pfaf)
+        basin = _basin(row, table, site or pfaf)
         if site:
             by_site[site] = basin
         if pfaf:
@@ -81,15 +83,15 @@ def _load(path: Path, name: str, _changed_ns: int, _size: int) -> Basins:
     return Basins(table.name, MappingProxyType(by_site), MappingProxyType(by_pfaf))
 
 
-def _basin(row: Mapping[str, str], where: str, table: tables.Table, label: str) -> Basin:
-    baseline = _cell(row, "bws_raw", "bws_cat", where)
-    months = tuple(_cell(row, f"bws_{month:02d}_raw", f"bws_{month:02d}_cat", where) for month in MONTHS)
+def _basin(row: Row, table: CsvTable, label: str) -> Basin:
+    baseline = _cell(row, "bws_raw", "bws_cat")
+    months = tuple(_cell(row, f"bws_{month:02d}_raw", f"bws_{month:02d}_cat") for month in MONTHS)
     years = {
         scenario: {BASELINE_YEAR: baseline}
         | {
-            year: _cell(row, f"{scenario}{short}_ws_x_r", "", where)
+            year: _cell(row, f"{scenario}{short}_ws_x_r", "")
             for short, year in FUTURE_YEARS.items()
-            if row.get(f"{scenario}{short}_ws_x_r", "").strip()
+            if row.get(f"{scenario}{short}_ws_x_r")
         }
         for scenario in ("bau", "opt", "pes")
     }
@@ -108,9 +110,10 @@ def _basin(row: Mapping[str, str], where: str, table: tables.Table, label: str) 
     )
 
 
-def _cell(row: Mapping[str, str], raw_field: str, category_field: str, where: str) -> Cell:
-    raw = tables.number(row, raw_field, where)
-    category = tables.number(row, category_field, where) if category_field else None
+def _cell(row: Row, raw_field: str, category_field: str) -> Cell:
+    where = row.where
+    raw = row.number(raw_field)
+    category = row.number(category_field)
     if raw is not None:
         try:
             checked_raw(raw)

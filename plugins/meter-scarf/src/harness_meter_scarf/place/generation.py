@@ -14,6 +14,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Final
 
+from harness import csv_table
 from harness.errors import UsageError, did_you_mean
 from harness.quantity import Unavailable
 from harness_meter_scarf import tables
@@ -84,11 +85,11 @@ class Mix:
 @cache
 def fuels() -> Mapping[str, float]:
     """L/kWh by fuel, named `fuel/cooling` or, where the table states no cooling, `fuel`; from the gallons published."""
-    table = tables.read(FILE, FILE.name)
+    table = csv_table.read(FILE, FILE.name)
     table.require(("fuel", "cooling", "ewif_gal_per_mwh", "source"))
     found = {}
-    for line, row in table.rows:
-        gallons = tables.number(row, "ewif_gal_per_mwh", f"{table.name}:{line}")
+    for row in table:
+        gallons = row.number("ewif_gal_per_mwh")
         name = f"{row['fuel']}/{row['cooling']}" if row["cooling"] else row["fuel"]
         if gallons is not None:
             found[name] = gallons * L_PER_KWH_OF_GAL_PER_MWH
@@ -138,7 +139,9 @@ def of_mix(generation: Mapping[str, float], *, in_mwh: bool = False) -> Mix | Un
     Raises:
         UsageError: a share that is negative or not finite, a name that is not known, or shares that do not sum to 1.
     """
-    accepted = f"{', '.join(DEFAULTS)}, a row of {FILE.name} such as coal/once-through, or a name without a value: other"
+    accepted = (
+        f"{', '.join(DEFAULTS)}, a row of {FILE.name} such as coal/once-through, or a name without a value: other"
+    )
     known: dict[str, tuple[str, Ranged]] = {}
     for fuel, share in generation.items():
         if not (math.isfinite(share) and share >= 0):

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
+from harness import csv_table
+from harness.csv_table import Row
 from harness.errors import UsageError, did_you_mean
 from harness_meter_scarf import tables
 from harness_meter_scarf.stress.ratio import BINS, NOT_KNOWN, Category
@@ -110,19 +112,20 @@ def shipped() -> Mapping[str, Site]:
 
 def read(path: Path, name: str = "") -> Mapping[str, Site]:
     """Sites from a file of the same columns; raises UsageError naming file, row and field."""
-    table = tables.read(path, name)
+    table = csv_table.read(path, name)
     table.require(_COLUMNS)
     found: dict[str, Site] = {}
-    for line, row in table.rows:
-        where = f"{table.name}:{line}"
-        site = _site(row, where)
+    for row in table:
+        where = row.where
+        site = _site(row)
         if not site.id or site.id in found:
             raise UsageError(f"id is {site.id!r}", where=where, accepted="an id that no other row has")
         found[site.id] = site
     return MappingProxyType(found)
 
 
-def _site(row: Mapping[str, str], where: str) -> Site:
+def _site(row: Row) -> Site:
+    where = row.where
     kind = row["wue_kind"]
     if kind not in ("consumption", "withdrawal", ""):
         raise UsageError(f"wue_kind is {kind!r}", where=where, accepted="consumption, withdrawal, or empty")
@@ -132,12 +135,10 @@ def _site(row: Mapping[str, str], where: str) -> Site:
         name=row["name"],
         country=row["country"],
         time_zone=row["time_zone"],
-        pue=_factor(row, ("pue", "pue_source", ""), "", where, checked_pue),
-        wue_onsite=_factor(row, ("wue_onsite_l_per_kwh", "wue_source", "wue_confidence"), wue_kind, where, _volume),
-        ewif=_factor(row, ("ewif_l_per_kwh", "ewif_source", "ewif_confidence"), "consumption", where, _volume),
-        category=Category(
-            value=_category(row, where), source=row["stress_source"], confidence=row["stress_confidence"]
-        ),
+        pue=_factor(row, ("pue", "pue_source", ""), "", checked_pue),
+        wue_onsite=_factor(row, ("wue_onsite_l_per_kwh", "wue_source", "wue_confidence"), wue_kind, _volume),
+        ewif=_factor(row, ("ewif_l_per_kwh", "ewif_source", "ewif_confidence"), "consumption", _volume),
+        category=Category(value=_category(row), source=row["stress_source"], confidence=row["stress_confidence"]),
         licence=row["licence_note"],
     )
 
@@ -147,22 +148,23 @@ def _volume(value: float) -> float:
 
 
 def _factor(
-    row: Mapping[str, str],
+    row: Row,
     columns: tuple[str, str, str],
     kind: Kind | Literal[""],
-    where: str,
     check: Callable[[float], float],
 ) -> SiteFactor | None:
     field, source, confidence = columns
-    value = tables.number(row, field, where)
+    value = row.number(field)
     if value is None:
         return None
     try:
         check(value)
     except UsageError as error:
-        raise UsageError(f"{field}: {error.message}", where=where, accepted=error.accepted) from None
-    if not row[source].strip():
-        raise UsageError(f"{source} is empty beside a value of {field}", where=where, accepted="where it comes from")
+        raise UsageError(f"{field}: {error.message}", where=row.where, accepted=error.accepted) from None
+    if not row[source]:
+        raise UsageError(
+            f"{source} is empty beside a value of {field}", where=row.where, accepted="where it comes from"
+        )
     return SiteFactor(
         range=Ranged.of(value),
         source=row[source],
@@ -173,10 +175,10 @@ def _factor(
     )
 
 
-def _category(row: Mapping[str, str], where: str) -> int | None:
-    value = tables.number(row, "stress_category", where)
+def _category(row: Row) -> int | None:
+    value = row.number("stress_category")
     if value is None:
         return None
     if value not in BINS:
-        raise UsageError(f"stress_category is {value:g}", where=where, accepted=", ".join(map(str, BINS)))
+        raise UsageError(f"stress_category is {value:g}", where=row.where, accepted=", ".join(map(str, BINS)))
     return int(value)
