@@ -232,6 +232,8 @@ class CostedWindows:
             for name in spec.yields:
                 if name != "energy_j":
                     readings[name] = impact.readings.get(name, Unavailable(f"meter {spec.name!r} returned no {name}"))
+                    if self._charged == ():  # nor is what else this machine costs, such as making it, the work's
+                        readings[name] = Unavailable(self._measurement.not_charged)
         return readings | window.simulator
 
     def _add_energy(self, readings: dict[str, Value], energy: Mapping[str, Value], scopes: Mapping[str, Scope]) -> None:

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from harness.costing.impacts import CostedWindows
+from harness.costing.impacts import Applied, CostedWindows
 from harness.errors import PluginError
 from harness.functional_unit import FunctionalUnit
-from harness.impact import EnergyTrace
+from harness.impact import Costed, EnergyTrace, Impact, ImpactMeter, ImpactMeterSpec
 from harness.measuring.opening import charged_scopes
 from harness.quantity import Amount, Method, Unavailable
 from harness.records.record import Measurement, Reading, Span
@@ -40,6 +40,21 @@ def test_energy_that_is_not_the_works_stands_beside_the_total() -> None:
 
 def test_without_a_scope_of_the_work_there_is_a_reason_and_no_number() -> None:
     assert joules(measured((), "no meter reads the server")) == Unavailable("no meter reads the server")
+
+
+class Embodied(ImpactMeter):
+    def apply(self, costed: Costed) -> Impact:
+        return Impact(readings={"carbon_embodied_g": Amount.of(3.0, "g", Method.ESTIMATED)})
+
+
+def test_nothing_of_a_machine_that_does_not_do_the_work_is_charged() -> None:
+    spec = ImpactMeterSpec(
+        name="e", summary="", needs=(), factory=lambda _: Embodied(), yields={"carbon_embodied_g": "g"}
+    )
+    applied = [Applied(spec, {}, Embodied())]
+    for charged, expected in (((SERVER,), Amount), ((), Unavailable)):
+        totals = CostedWindows(measured(charged, "no meter"), EnergyTrace()).cost(applied).totals
+        assert isinstance(totals["carbon_embodied_g"], expected)
 
 
 class Loads(Workload):
