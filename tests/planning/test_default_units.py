@@ -8,7 +8,7 @@ from harness.functional_unit import FunctionalUnit
 from harness.options import Options
 from harness.planning.default_units import by_options, default_units
 from harness.planning.suite import loads
-from harness.workload import WorkloadSpec
+from harness.workload import Workload, WorkloadSpec
 
 UNITS = {
     "token": FunctionalUnit.of("tokens"),
@@ -29,9 +29,11 @@ def units_by(options: Targets) -> Mapping[str, FunctionalUnit]:
     return {"good_token": FunctionalUnit.of("tokens", {"late_s": f"<= {options.late!r}"})}
 
 
-SPEC = WorkloadSpec(
-    name="w", summary="", factory=lambda _: None, functional_units=UNITS, units_by=units_by, options=Targets
-)
+def never(_options: object) -> Workload:
+    raise AssertionError("nothing is run here")
+
+
+SPEC = WorkloadSpec(name="w", summary="", factory=never, functional_units=UNITS, units_by=units_by, options=Targets)
 
 
 def test_a_units_condition_is_that_of_the_options() -> None:
