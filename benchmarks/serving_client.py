@@ -7,6 +7,11 @@ ask for the same streams, in an order that alternates. Printed are the mean erro
 and of the end-to-end latency, and their paired difference with a 95 % interval. A last part has the server send as fast
 as it can, where the processor time a chunk is that of reading alone. Run it on a machine that does nothing else: the
 server's own lateness is in both clients' errors.
+
+With --against another load generator takes the plain reader's place: a command, in whose words {url} is the server's
+address without /v1, {port} its port and {results} a folder. It must send --streams requests of --tokens tokens, and
+write what `serve-bench` reads: result.json, benchmarks.json or profile_export.jsonl of vllm bench serve, guidellm or
+aiperf, each in an environment of its own.
 """
 
 from __future__ import annotations
@@ -15,22 +20,26 @@ import argparse
 import asyncio
 import json
 import math
+import shlex
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
+from harness_disaggregated_serving.endpoint import results
 from harness_disaggregated_serving.endpoint.client import Asking, Policy, encoded
 from harness_disaggregated_serving.endpoint.driving import new_session
 from harness_disaggregated_serving.endpoint.latency import gaps_s
 
 MOCK = Path(__file__).with_name("mock_openai_server.py")
 TTFT_S, GAP_S = 0.2, 0.02
+RESULTS = {"benchmarks.json", "profile_export.jsonl", "result.json"}
 STUDENT = {4: 2.776, 5: 2.571, 9: 2.262, 19: 2.093}
 """Two-sided 95 % quantiles of Student's t by degrees of freedom; 1.96 above."""
 
@@ -108,6 +117,20 @@ def errors_ms(seen: list[Seen], tokens: int) -> tuple[float, float, float]:
     )
 
 
+def against(command: str, base: str) -> list[Seen]:
+    """What another load generator says of its requests."""
+    with tempfile.TemporaryDirectory() as folder:
+        port = base.rpartition(":")[2].partition("/")[0]
+        known = {"{url}": base.removesuffix("/v1"), "{port}": port, "{results}": folder}
+        words = shlex.split(command)
+        for name, value in known.items():
+            words = [word.replace(name, value) for word in words]
+        subprocess.run(words, check=True, capture_output=True, timeout=300)
+        (file,) = [path for path in Path(folder).rglob("*.json*") if path.name in RESULTS]
+        told = [each for each in results.read(file).requests if each.ok]
+    return [Seen(each.ttft_s or 0.0, each.tpot_s or 0.0, each.latency_s or 0.0, 0) for each in told]
+
+
 def server(*given: str) -> tuple[subprocess.Popen[bytes], str]:
     """A mock server that listens, and its address."""
     with socket.create_server(("127.0.0.1", 0)) as held:
@@ -135,18 +158,22 @@ def interval(differences: list[float]) -> tuple[float, float, float]:
 
 def compare(base: str, given: argparse.Namespace) -> None:
     """Prints errors of both clients and their paired differences."""
-    found: dict[str, list[tuple[float, float, float]]] = {"ours": [], "plain": []}
+    other = "theirs" if given.against else "plain"
+    found: dict[str, list[tuple[float, float, float]]] = {"ours": [], other: []}
     for number in range(given.rounds):
-        clients: list[tuple[str, Read]] = [("ours", ours), ("plain", plain)]
+        clients: list[tuple[str, Read]] = [("ours", ours), (other, plain)]
         for name, read in clients if number % 2 else clients[::-1]:
-            seen, _ = asyncio.run(round_of(read, base, given.streams, given.tokens, 1.0))
+            if given.against and name == other:
+                seen = against(given.against, base)
+            else:
+                seen, _ = asyncio.run(round_of(read, base, given.streams, given.tokens, 1.0))
             found[name].append(errors_ms(seen, given.tokens))
     for place, what in enumerate(("TTFT", "gap", "end-to-end")):
         means = {name: statistics.fmean(each[place] for each in rounds) for name, rounds in found.items()}
-        pairs = [a[place] - b[place] for a, b in zip(found["ours"], found["plain"], strict=True)]
+        pairs = [a[place] - b[place] for a, b in zip(found["ours"], found[other], strict=True)]
         mean, low, high = interval(pairs)
         print(
-            f"{what:>10}: mean error {means['ours']:.3f} ms ours, {means['plain']:.3f} ms plain; "
+            f"{what:>10}: mean error {means['ours']:.3f} ms ours, {means[other]:.3f} ms {other}; "
             f"difference {mean:+.3f} ms ({low:+.3f} to {high:+.3f}), {given.rounds} rounds"
         )
 
@@ -168,10 +195,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=100)
+    parser.add_argument("--against", default="", help="command of another load generator")
     given = parser.parse_args()
     for part, options in (
         (compare, ("--ttft", str(TTFT_S), "--gap", str(GAP_S))),
-        (cost, ("--ttft", "0", "--gap", "0")),
+        *(() if given.against else ((cost, ("--ttft", "0", "--gap", "0")),)),
     ):
         process, base = server(*options)
         try:
