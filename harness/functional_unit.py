@@ -31,8 +31,7 @@ _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
     ">": lambda value, limit: value > limit and not _equal(value, limit),
     "==": _equal,
 }
-_CLOCK_S: Final = 1e-9
-"""Resolution of the clock: two differences of its readings may be rounded so far apart."""
+_CLOCK_S: Final = 1e-9  # resolution of the clock: two differences of its readings may be rounded so far apart
 _CONDITION: Final = re.compile(r"\s*(<=|>=|==|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 
 
@@ -96,8 +95,8 @@ class FunctionalUnit:
 
     def __str__(self) -> str:
         conditions = ", ".join(map(str, self.where))
-        counted = f"{self.sum} where {conditions}" if conditions else self.sum
-        return f"{counted}, in span {self.span}" if self.span else counted
+        span = f", in span {self.span}" if self.span else ""
+        return (f"{self.sum} where {conditions}" if conditions else self.sum) + span
 
 
 @dataclass(frozen=True, slots=True)

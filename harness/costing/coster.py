@@ -74,7 +74,7 @@ class Coster:
                 for name, unit in units.items()
             },
             columns=self._columns(),
-            impacts=tuple({"name": each.spec.name, "options": dict(each.options)} for each in applied),
+            impacts=tuple({"name": each.name, "options": dict(each.options)} for each in applied),
             factors=costs.factors,
             scorers=self.scorer_facts,
             flags=(*late, *costs.flags),
@@ -163,7 +163,7 @@ class Coster:
                 meter: ImpactMeter = made(
                     offer, "meter", spec.options.model_validate(dict(choice.options)), ImpactMeter
                 )
-                found.append(Applied(spec, choice.options, meter))
+                found.append(Applied(spec, choice.options, meter, choice.name))
         return found
 
     def _unit(self, name: str, unit: FunctionalUnit, costs: Costs) -> UnitResult:

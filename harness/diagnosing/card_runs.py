@@ -208,7 +208,7 @@ class _Runs:
         if self.reference is None:
             yield None
             return
-        offer = self.registry.meters.get(self.reference)
+        offer = self.registry.find("meter", self.reference)
         if offer is None or not isinstance(offer.spec, MeterSpec):
             raise MeasurementError(f"there is no meter {self.reference!r} to hold others against")
         meter: Meter = offer.spec.factory(offer.spec.options())

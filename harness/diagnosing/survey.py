@@ -133,7 +133,8 @@ def survey(
             )
         )
     for conflict in getattr(registry, "conflicts", ()):
-        rows.append(Row(kind="plugin", name=conflict.name, status=FAILED, detail=str(conflict)))
+        remedy = f"suites write {' or '.join(conflict.spellings)}" if conflict.spellings else ""
+        rows.append(Row(kind="plugin", name=conflict.name, status=FAILED, detail=str(conflict), remedy=remedy))
     return rows
 
 

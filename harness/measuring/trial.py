@@ -135,9 +135,8 @@ class Trial:
             log=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - the worker's log
             suite_folder=Path(self.point.suite_file or "-").absolute().parent,
         )
-        every = self.finds_devices
-        meter_context = MeterContext(node=self.job["node"], devices=devices, pid=os.getpid(), every_device=every)
-        reading, silent = open_meters(self.meters, self.registry, meter_context)
+        here = MeterContext(node=self.job["node"], devices=devices, pid=os.getpid(), every_device=self.finds_devices)
+        reading, silent = open_meters(self.meters, self.registry, here)
         with self._side_cars() as streams:
             ledger = Ledger(streams[0], streams[1], self.columns)
             meters = Meters(reading, streams[2], self._watch)
@@ -147,9 +146,8 @@ class Trial:
                 self._idle(IDLE, meters, backend, ledger)
                 self.phase("prepare")
                 faults, others, lost = self._prepare(workload, context, meters)
-                devices = tuple(dict.fromkeys([*devices, *others]))
+                devices, silent = tuple(dict.fromkeys([*devices, *others])), [*silent, *lost]
                 charged, not_charged = charged_scopes(workload, self.workload, meters.scopes())
-                silent += lost
                 rested = self._cool_down(meters)
                 self._idle(LOADED_IDLE, meters, backend, ledger)
                 warm_up = self._warm_up(workload, meters, backend)

@@ -16,7 +16,7 @@ from pydantic_core import from_json, to_json, to_jsonable_python
 
 from harness.errors import MeasurementError
 from harness.quantity import Amount, Method, Unavailable
-from harness.records.paths import FAILURE, ITEMS, MEASUREMENT, RECORD
+from harness.records.paths import FAILURE, ITEMS, MEASUREMENT, OUTPUTS, RECORD
 from harness.records.record import NO_SIMULATED_DURATION, SCHEMA_VERSION, SIMULATOR, AnyValue, Measurement, Record
 
 OLD_CLOCK: Final = (
@@ -58,6 +58,39 @@ def write_atomically(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise MeasurementError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Writes a file that a person named, as `write_atomically` does; see `replaced` for what is never replaced.
+
+    Raises:
+        MeasurementError: it cannot be written.
+    """
+    file = replaced(path)
+    if file is not None:
+        write_atomically(file, data)
+        return
+    try:
+        with path.open("wb") as stream:
+            stream.write(data)
+    except OSError as error:
+        raise MeasurementError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+
+
+def replaced(path: Path) -> Path | None:
+    """The file that is replaced when a path is written whole: behind a link, what it points to.
+
+    None for a device, a pipe or a folder: `--output /dev/null` by root must leave the machine its `/dev/null`.
+
+    Example:
+        >>> replaced(Path("/dev/null")) is None
+        True
+        >>> replaced(Path("new.json"))
+        PosixPath('new.json')
+    """
+    if path.exists() and not path.is_file():
+        return None
+    return path.resolve() if path.is_symlink() else path
 
 
 def sync_folder(folder: Path) -> None:
@@ -270,8 +303,18 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _recosted(folder: Path) -> bool:
+    """Whether a trial was recosted from another one, where the outputs of the work lie."""
+    try:
+        return bool(from_json(_read(folder / RECORD)).get("parent"))
+    except (MeasurementError, ValueError, AttributeError):
+        return False
+
+
 def check_side_cars(folder: Path, measurement: Measurement, manifest: Mapping[str, str] | None = None) -> None:
     """Raises MeasurementError where a trial's files are not what they were when its measurement was written.
+
+    The outputs of the work stay with the trial that made them: one that was recosted from it may be without them.
 
     Args:
         folder: of the trial.
@@ -281,7 +324,7 @@ def check_side_cars(folder: Path, measurement: Measurement, manifest: Mapping[st
     for name, size in measurement.side_cars.items():
         path = folder / name
         found = path.stat().st_size if path.exists() else 0
-        if found != size:
+        if found != size and not (name == OUTPUTS and not path.exists() and _recosted(folder)):
             raise MeasurementError(f"holds {found} bytes where the trial wrote {size}", where=str(path))
     for name, wanted in (manifest or {}).items():
         path = folder / name

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from harness.functional_unit import FunctionalUnit
 from harness.options import Options
-from harness.planning.default_units import by_options, default_units
+from harness.planning.known_metrics import by_options, default_units
+from harness.planning.point import Choice, Point
 from harness.planning.suite import loads
 from harness.workload import Workload, WorkloadSpec
 
@@ -36,10 +37,16 @@ def never(_options: object) -> Workload:
 SPEC = WorkloadSpec(name="w", summary="", factory=never, functional_units=UNITS, units_by=units_by, options=Targets)
 
 
+def point(units: Mapping[str, Mapping[str, object]], **options: object) -> Point:
+    return Point(
+        id="p", suite="s", label="w", workload="w", backend=Choice("host"), options=options, functional_units=units
+    )
+
+
 def test_a_units_condition_is_that_of_the_options() -> None:
     units = default_units(UNITS, {"tokens", "late_s"})
     assert "scored" not in units  # nothing fills its column
-    found = by_options(SPEC, {"late": 0.5}, units)
+    found = by_options(SPEC, point(units, late=0.5)).functional_units
     assert found["good_token"] == {"sum": "tokens", "where": {"late_s": "<= 0.5"}}
     assert {name: found[name] for name in ("token", "steady_token")} == {
         "token": {"sum": "tokens", "where": {}},
@@ -48,7 +55,7 @@ def test_a_units_condition_is_that_of_the_options() -> None:
 
 
 def test_a_unit_that_is_not_offered_is_not_added() -> None:
-    assert by_options(SPEC, {}, {"token": {"sum": "tokens", "where": {}}}).keys() == {"token"}
+    assert by_options(SPEC, point({"token": {"sum": "tokens", "where": {}}})).functional_units.keys() == {"token"}
 
 
 def test_a_suite_names_the_span_of_a_unit() -> None:

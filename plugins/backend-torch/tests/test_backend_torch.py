@@ -85,13 +85,6 @@ def test_cpu_probe_names_the_processor_and_its_memory():
     assert device.memory_bytes > 10**8
 
 
-def test_cpu_name_is_the_model_name(tmp_path):
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor\t: 0\nmodel\t\t: 85\nmodel name\t: Some CPU @ 2.00GHz\n\nprocessor\t: 1\n")
-    assert devices.cpu_name(cpuinfo) == "Some CPU @ 2.00GHz"
-    assert devices.cpu_name(tmp_path / "absent")
-
-
 @pytest.mark.parametrize("wanted", ["cuda", "cuda:0", f"GPU-{UUIDS[0]}"])
 def test_cuda_absent_is_unavailable_with_the_reason(monkeypatch, wanted):
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import platform
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from harness import Device, Unavailable
+from harness.backend import processor_name
 from harness_backend_torch.nvidia import mig_parent
-
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +40,6 @@ def find(wanted: str) -> Found | Unavailable:
     return _cuda(wanted)
 
 
-def cpu_name(cpuinfo: Path = _CPUINFO) -> str:
-    """Product name of the processor from `/proc/cpuinfo`, else what the platform module knows."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip().lower() in {"model name", "hardware", "cpu model"} and value.strip():
-            return value.strip()
-    return platform.processor() or platform.machine() or "unknown CPU"
-
-
 def _host_memory_bytes() -> int | None:
     try:
         size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -65,7 +49,7 @@ def _host_memory_bytes() -> int | None:
 
 
 def _cpu() -> Found:
-    device = Device(kind="cpu", uuid="cpu", name=cpu_name(), memory_bytes=_host_memory_bytes())
+    device = Device(kind="cpu", uuid="cpu", name=processor_name(), memory_bytes=_host_memory_bytes())
     return Found(torch.device("cpu"), device)
 
 
@@ -74,7 +58,7 @@ def _mps() -> Found | Unavailable:
         why = "macOS or the chip is too old" if torch.backends.mps.is_built() else "this torch is built without it"
         return Unavailable(f"no MPS device: {why}")
     # Apple's GPU has no UUID of its own and shares the memory of the machine.
-    device = Device(kind="gpu", uuid="mps", name=f"{cpu_name()} GPU", memory_bytes=_host_memory_bytes())
+    device = Device(kind="gpu", uuid="mps", name=f"{processor_name()} GPU", memory_bytes=_host_memory_bytes())
     return Found(torch.device("mps"), device)
 
 
