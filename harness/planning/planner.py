@@ -16,7 +16,15 @@ from harness.impact import ImpactMeterSpec
 from harness.place import Place as SitePlace
 from harness.planning import matrix
 from harness.planning.faults import Place, faults, real_path
-from harness.planning.known_metrics import Known, at_most, known_of, precision, unit_as_written, unknown_metrics
+from harness.planning.known_metrics import (
+    Known,
+    at_most,
+    by_options,
+    default_units,
+    known_of,
+    precision,
+    unknown_metrics,
+)
 from harness.planning.labels import shown, told_apart
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
 from harness.planning.named_offers import automatic, known_offers, meant
@@ -256,8 +264,7 @@ class _Planner:
         scored = [column for offer in known_offers(self.registry, "scorer", scorers) for column in offer.spec.columns]
         known = {column.name for column in (*COMMON_COLUMNS, *spec.columns, *scored)}
         if not case.functional_units:
-            units = {name: unit_as_written(unit) for name, unit in spec.functional_units.items()}
-            return {name: unit for name, unit in units.items() if {unit["sum"], *unit["where"]} <= known | {"items"}}
+            return default_units(spec.functional_units, known)
         for name, unit in case.functional_units.items():
             path = (*at, "functional_units", name)
             if unit.sum not in known | {"items"}:
@@ -269,7 +276,10 @@ class _Planner:
                     hint = did_you_mean(column[:100], known)
                     where = (*path, "where", column)
                     self.errors.append(suite.document.error(where, message, accepted=accepted, hint=hint, key=True))
-        return {name: {"sum": unit.sum, "where": dict(unit.where)} for name, unit in case.functional_units.items()}
+        return {
+            name: {"sum": unit.sum, "where": dict(unit.where), **({"span": unit.span} if unit.span else {})}
+            for name, unit in case.functional_units.items()
+        }
 
     def _machine(self, backend: Choice, requires: Mapping[str, Any]) -> tuple[tuple[Mapping[str, Any], ...], str]:
         """The devices of a backend, and why they do not do."""
@@ -327,13 +337,13 @@ class _Planner:
         point = dataclasses.replace(
             setting.point, id=identity_of, label=label, options=options, matrix=combination.values
         )
+        if setting.plugin and not case.functional_units and not unset:
+            point = by_options(setting.spec, point)
         if point.id not in self._places:
             self._places[point.id] = setting.place
         else:
-            first = self._places[point.id]
-            message = f"{label!r} is the same point as one before"
-            error = suite.document.error(("cases", setting.number), message, hint=f"the first is in {first}")
-            self.errors.append(error)
+            message, hint = f"{label!r} is the same point as one before", f"the first is in {self._places[point.id]}"
+            self.errors.append(suite.document.error(("cases", setting.number), message, hint=hint))
         if reason:
             self.plan.skipped.append(Skipped(point, reason))
         else:
