@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from harness.planning.faults import Place, real_path
 from harness.planning.located_yaml import Document, Keys
-from harness.planning.suite import Case
+from harness.planning.point import Point
+from harness.planning.suite import Case, Suite
+from harness.workload import WorkloadSpec
 
 BACKEND: Final = "backend"
 """Key of a matrix that varies where the work runs, in a workload that has no option of that name."""
+
+
+@dataclass(slots=True)
+class Shared:
+    """What the points of one case share."""
+
+    suite: Suite
+    number: int
+    case: Case
+    spec: WorkloadSpec
+    plugin: str
+    point: Point
+    identify: Callable[[Mapping[str, Any]], str]
+    missing: str
+    unmet: str
+    place: str
+    on: dict[str, Shared | None] = field(default_factory=dict)
+    """A backend of the matrix, as written -> what its points share; None where it is wrong."""
+
+    @property
+    def varies_backend(self) -> bool:
+        """Whether `backend` in a matrix is where the work runs: the workload has no such option."""
+        return BACKEND not in self.spec.options.model_fields
 
 
 @dataclass(slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -16,7 +15,15 @@ from harness.impact import ImpactMeterSpec
 from harness.place import Place as SitePlace
 from harness.planning import matrix
 from harness.planning.faults import Place, real_path
-from harness.planning.known_metrics import Known, at_most, known_of, precision, unit_as_written, unknown_metrics
+from harness.planning.known_metrics import (
+    Known,
+    at_most,
+    by_options,
+    default_units,
+    known_of,
+    precision,
+    unknown_metrics,
+)
 from harness.planning.labels import shown, told_apart
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset, unset_in
 from harness.planning.named_offers import automatic, known_offers, meant
@@ -68,29 +75,6 @@ def _told_apart(plan: Plan) -> Plan:
     )
 
 
-@dataclass(slots=True)
-class _Setting:
-    """What the points of one case share."""
-
-    suite: Suite
-    number: int
-    case: Case
-    spec: WorkloadSpec
-    plugin: str
-    point: Point
-    identify: Callable[[Mapping[str, Any]], str]
-    missing: str
-    unmet: str
-    place: str
-    on: dict[str, _Setting | None] = dataclasses.field(default_factory=dict)
-    """A backend of the matrix, as written -> what its points share; None where it is wrong."""
-
-    @property
-    def varies_backend(self) -> bool:
-        """Whether `backend` in a matrix is where the work runs: the workload has no such option."""
-        return matrix.BACKEND not in self.spec.options.model_fields
-
-
 class _Planner:
     """Collects points and faults of suites."""
 
@@ -139,7 +123,7 @@ class _Planner:
 
     # What the points of a case share
 
-    def _setting(self, suite: Suite, number: int, case: Case) -> _Setting | None:
+    def _setting(self, suite: Suite, number: int, case: Case) -> matrix.Shared | None:
         at: Keys = ("cases", number)
         before = len(self.errors)
         missing = missing_variable(suite, number, case)
@@ -188,7 +172,7 @@ class _Planner:
         )
         plugin = str(offer.plugin) if offer else ""
         place = f"{suite.file}, {path_text(at)}"
-        return _Setting(suite, number, case, spec, plugin, point, identity(point), missing, unmet, place)
+        return matrix.Shared(suite, number, case, spec, plugin, point, identity(point), missing, unmet, place)
 
     def _offer(self, suite: Suite, path: Keys, kind: str, name: str) -> Offer | None:
         try:
@@ -259,8 +243,7 @@ class _Planner:
         scored = [column for offer in known_offers(self.registry, "scorer", scorers) for column in offer.spec.columns]
         known = {column.name for column in (*COMMON_COLUMNS, *spec.columns, *scored)}
         if not case.functional_units:
-            units = {name: unit_as_written(unit) for name, unit in spec.functional_units.items()}
-            return {name: unit for name, unit in units.items() if {unit["sum"], *unit["where"]} <= known | {"items"}}
+            return default_units(spec.functional_units, known)
         for name, unit in case.functional_units.items():
             path = (*at, "functional_units", name)
             if unit.sum not in known | {"items"}:
@@ -272,7 +255,10 @@ class _Planner:
                     hint = did_you_mean(column[:100], known)
                     where = (*path, "where", column)
                     self.errors.append(suite.document.error(where, message, accepted=accepted, hint=hint, key=True))
-        return {name: {"sum": unit.sum, "where": dict(unit.where)} for name, unit in case.functional_units.items()}
+        return {
+            name: {"sum": unit.sum, "where": dict(unit.where), **({"span": unit.span} if unit.span else {})}
+            for name, unit in case.functional_units.items()
+        }
 
     def _machine(self, backend: Choice, requires: Mapping[str, Any]) -> tuple[tuple[Mapping[str, Any], ...], str]:
         """The devices of a backend, and why they do not do."""
@@ -286,7 +272,7 @@ class _Planner:
             return (), f"backend {backend.name}: {found.reason}"
         return tuple(dataclasses.asdict(device) for device in found), unmet(found, requires)
 
-    def _on_backend(self, setting: _Setting, value: Any, combination: matrix.Combination) -> _Setting | None:
+    def _on_backend(self, setting: matrix.Shared, value: Any, combination: matrix.Combination) -> matrix.Shared | None:
         """What the points of a case share on one backend of its matrix; None where that is wrong, told once."""
         key = repr(value)
         if key in setting.on:
@@ -317,7 +303,7 @@ class _Planner:
 
     # Points
 
-    def _points(self, setting: _Setting) -> None:
+    def _points(self, setting: matrix.Shared) -> None:
         case, document = setting.case, setting.suite.document
         for number, entry in enumerate(case.exclude):
             for key in sorted(entry.keys() - case.matrix.keys()):
@@ -338,7 +324,7 @@ class _Planner:
                 return
             self._point(setting, combination)
 
-    def _point(self, setting: _Setting, combination: matrix.Combination) -> None:
+    def _point(self, setting: matrix.Shared, combination: matrix.Combination) -> None:
         suite, case = setting.suite, setting.case
         raw = {**case.options, **combination.values}
         unset = next(unset_in(raw), None) if suite.document.unset else None
@@ -361,13 +347,13 @@ class _Planner:
         varied = ", ".join(f"{key}={shown(value)}" for key, value in values.items())
         label = f"{setting.point.label} · {varied}" if varied else setting.point.label
         point = dataclasses.replace(setting.point, id=identity_of, label=label, options=options, matrix=values)
+        if setting.plugin and not case.functional_units and not unset:
+            point = by_options(setting.spec, point)
         if point.id not in self._places:
             self._places[point.id] = setting.place
         else:
-            first = self._places[point.id]
-            message = f"{label!r} is the same point as one before"
-            error = suite.document.error(("cases", setting.number), message, hint=f"the first is in {first}")
-            self.errors.append(error)
+            message, hint = f"{label!r} is the same point as one before", f"the first is in {self._places[point.id]}"
+            self.errors.append(suite.document.error(("cases", setting.number), message, hint=hint))
         if reason:
             self.plan.skipped.append(Skipped(point, reason))
         else:
@@ -381,7 +367,7 @@ class _Planner:
         self.errors.extend(found)
         return options
 
-    def _checked(self, setting: _Setting, raw: Mapping[str, Any], place: Place) -> dict[str, Any] | None:
+    def _checked(self, setting: matrix.Shared, raw: Mapping[str, Any], place: Place) -> dict[str, Any] | None:
         """Options with absolute paths; None if their workload objects to them."""
         suite = setting.suite
         here = self.probes is not None

@@ -115,10 +115,13 @@ class Unit(Options):
     Attributes:
         sum: column of the work items to sum, or `items` to count them.
         where: conditions by column, such as `ttft_s: "<= 1.0"`; only items that meet all of them count.
+        span: span whose energy and time it is divided by, where the workload marks one: `steady`. The whole window
+            if empty.
     """
 
     sum: str
     where: dict[str, Annotated[str, AfterValidator(_condition)]] = Field({})
+    span: str = ""
 
 
 class Requires(Options):
