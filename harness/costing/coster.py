@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import functional_unit
-from harness.costing.impacts import Applied, CostedWindows, Costs, StoredTrace, in_order
+from harness.costing.impacts import Applied, CostedWindows, Costs, in_order
+from harness.costing.trace import StoredTrace
 from harness.discovery.guard import expect, json_mapping, made, naming, title
 from harness.discovery.registry import Registry, load_plugins
 from harness.errors import HarnessError, MeasurementError, PluginError
@@ -63,13 +64,15 @@ class Coster:
         late = self._check_items()
         applied = in_order(self._applied())
         trace = StoredTrace(self.folder, self.measurement)
-        costs = CostedWindows(self.measurement, trace, modelled=self.modelled).cost(applied)
+        windows = CostedWindows(self.measurement, trace, modelled=self.modelled)
+        costs = windows.cost(applied)
+        units = {name: FunctionalUnit.of(**given) for name, given in self.point.functional_units.items()}
         return Record(
             measurement=self.measurement,
             totals=costs.totals,
             units={
-                name: self._unit(name, FunctionalUnit.of(**definition), costs)
-                for name, definition in self.point.functional_units.items()
+                name: self._unit(name, unit, windows.within(unit.span).cost(applied) if unit.span else costs)
+                for name, unit in units.items()
             },
             columns=self._columns(),
             impacts=tuple({"name": each.name, "options": dict(each.options)} for each in applied),

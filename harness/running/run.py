@@ -15,6 +15,7 @@ from harness.discovery.registry import Registry
 from harness.errors import HarnessError
 from harness.executor import Executor, Job, Outcome
 from harness.machine.device_locks import DeviceHeldError
+from harness.machine.device_settings import restored
 from harness.planning.named_offers import fetch_key, forkable, offers_of
 from harness.planning.point import Point, canonical
 from harness.records.files import load_measurement, write_json
@@ -99,6 +100,7 @@ class Run:
         status is on the disk first, then finished trials are costed for a while, and `--resume` does what is left.
         """
         executors = list({id(each): each for each in (self.executor, *self.elsewhere.values())}.values())
+        self._put_back()
         try:
             self._rounds(executors)
         except KeyboardInterrupt:
@@ -108,6 +110,7 @@ class Run:
         finally:
             for executor in executors:
                 self._told(executor.close)
+            self._put_back()
         try:
             self._finish()
         except KeyboardInterrupt:
@@ -125,6 +128,11 @@ class Run:
         ):
             self.watcher({"type": "note", "text": fault})
         return self.tally
+
+    def _put_back(self) -> None:
+        """Puts back the settings of devices that workers left behind which were killed, in this run or before."""
+        for note in restored(self.registry.settings_of):
+            self.watcher({"type": "note", "text": note.text})
 
     def _interrupted(self) -> None:
         self.tally.interrupted = True
@@ -240,6 +248,8 @@ class Run:
     def _outcome(self, executor: Executor, job: Job, due: Scheduled) -> Outcome:
         begun = time.monotonic()
         outcome = executor.run(job, self.watcher)
+        if not outcome.ok:
+            self._put_back()
         if outcome.ok and self.timed:
             self._overheads.append((due.point.workload, time.monotonic() - begun - due.point.asked_s))
         if outcome.ok and not (job.folder / MEASUREMENT).exists():

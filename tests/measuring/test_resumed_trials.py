@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness import Column, Workload, WorkloadSpec, builtin, hookimpl
-from harness.costing.impacts import read_trace
+from harness.costing.trace import read_trace
 from harness.discovery.registry import Registry
 from harness.measuring.window import PULSE_S, Pulse
 from harness.planning.point import Choice, Plan, Point

@@ -211,7 +211,7 @@ cases:
       model: bialignnet-dfnet1
       width: 0.125
       root: pictures
-      data: {images: "photos/*.jpg", masks: "masks/{stem}.png", classes: [wall, crack], values: {0: wall, 255: crack}}
+      data: {images: "photos/*.jpg", masks: "masks/{stem}.png", classes: [wall, crack], values: {wall: 0, crack: 255}}
       crop: [32, 32]
       steps: 2
     windows: {count: 1, min_seconds: 0, min_iterations: 2}

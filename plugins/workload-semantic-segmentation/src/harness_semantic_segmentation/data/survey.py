@@ -89,7 +89,7 @@ class Survey:
             raise UsageError(
                 f"the label maps of {split} hold {' and '.join(only) or 'no class'} only",
                 accepted="pixels of at least two classes",
-                hint="masks of 0 and 255 need `values`, such as {0: background, 255: object}" if only else "",
+                hint="masks of 0 and 255 need `values`, such as {background: 0, object: 255}" if only else "",
             )
 
 

@@ -65,6 +65,12 @@ def torch_device(backend: Backend) -> torch.device:
     return device
 
 
+def torch_devices(backend: Backend) -> tuple[torch.device, ...]:
+    """All devices of such a backend, the first one first."""
+    found: tuple[torch.device, ...] = getattr(backend, "devices", ())
+    return found or (torch_device(backend),)
+
+
 def device_uuid(device: torch.device) -> str:
     """The device as its driver names it: `cpu`, `mps`, or a CUDA device's UUID with its prefix."""
     if device.type != "cuda":
@@ -111,12 +117,11 @@ def data_set(options: SegmentationOptions, split: str) -> DataSet:
 
 def own_data(data: OwnData, root: str, split: str) -> DataSet:
     """A split of the data set that the options describe."""
-    numbers = {name: number for number, name in enumerate(data.classes)}
     rule = LabelRule(
         data.classes,
         colours=dict(zip(data.palette, range(len(data.palette)), strict=True)),
         void_colours=data.void_colours,
-        values={stored: numbers[name] for stored, name in data.values.items()},
+        values=data.stored,
         ignore=data.ignored,
         reduce_zero_label=data.reduce_zero_label,
         unknown_at_most=data.unknown_at_most,
@@ -186,8 +191,8 @@ def evenly(count: int | None, of: int) -> list[int]:
 
 
 @for_people()
-def begun(options: TrainingOptions, model: nn.Module, log: Callable[[str], None]) -> nn.Module:
-    """The network with the weights that a training begins with; what partial loading leaves out is logged."""
+def begun(options: TrainingOptions, model: nn.Module) -> tuple[str, ...]:
+    """Loads the weights that a training begins with into the network; says what partial loading left out."""
     loaded = []
     if options.weights:
         loaded.append(load_checkpoint(model, Path(options.weights).expanduser(), partial=options.partial))
@@ -196,9 +201,7 @@ def begun(options: TrainingOptions, model: nn.Module, log: Callable[[str], None]
             raise UsageError(f"backbone_weights for {options.model}", accepted="a model bialignnet-...")
         path = Path(options.backbone_weights).expanduser()
         loaded.append(load_backbone(model.backbone, path, partial=options.partial))
-    for each in (skipped for one in loaded for skipped in one.skipped):
-        log(f"not loaded: {each}")
-    return model
+    return tuple(skipped for each in loaded for skipped in each.skipped)
 
 
 def model_facts(options: SegmentationOptions) -> dict[str, Any]:
