@@ -236,6 +236,39 @@ def power(series: Sequence[tuple[int, Sequence[tuple[float, float, float]]]], ti
     return drawing.markup()
 
 
+def learning(
+    series: Sequence[tuple[str, Sequence[tuple[float, float]]]],
+    axes: tuple[tuple[str, str], str],
+    title: str,
+    says: str,
+) -> str:
+    """Quality over what was spent for it, a line a trial, with a mark after each window.
+
+    Args:
+        series: name -> spent and quality after each window.
+        axes: name and unit of what was spent, and name of the quality.
+        title: of the drawing.
+        says: what it shows, for those who do not see it.
+    """
+    height = 220.0
+    drawing = Drawing(WIDTH, height, title, says)
+    (x_name, x_unit), y_name = axes
+    spots = [spot for _, line in series for spot in line]
+    x = Scale(0.0, max((spent for spent, _ in spots), default=1.0) or 1.0, LEFT, WIDTH - RIGHT)
+    y = Scale.over([quality for _, quality in spots], height - 46, 24)
+    _x_axis(drawing, x, height - 46, x_unit, 24)
+    _y_axis(drawing, y, WIDTH - RIGHT, "1")
+    drawing.text(LEFT, 14, y_name, "axis")
+    drawing.text(WIDTH - RIGHT, height - 8, x_name, "axis", "end")
+    for number, (name, line) in enumerate(series):
+        path = " L".join(f"{x(spent):.1f} {y(quality):.1f}" for spent, quality in line)
+        drawing.add("path", f"power line{number % 8}", d=f"M{path}")
+        for spent, quality in line:
+            tip = f"{name}: {quality:.3g} after {si(spent, x_unit)}"
+            drawing.add("circle", f"fill{number % 8}", tip, cx=x(spent), cy=y(quality), r=3.0)
+    return drawing.markup()
+
+
 def ridges(rows: Sequence[tuple[str, Sequence[float]]], unit: str, title: str) -> str:
     """A histogram a row on one scale, with the median and the 95th percentile as ticks; values in rising order."""
     height = 46.0 * len(rows) + 30
