@@ -189,7 +189,10 @@ class Workload(ABC):
         return {}
 
     def facts(self) -> Mapping[str, object]:
-        """What belongs into the record: model digests, perplexity, data set. JSON values only."""
+        """What belongs into the record: model digests, perplexity, data set. JSON values only.
+
+        `ranked_as` has a meaning: points in which it differs are never ranked with each other.
+        """
         return {}
 
     def flags(self) -> Sequence[str]:

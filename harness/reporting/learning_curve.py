@@ -69,11 +69,12 @@ def block(report: RunReport) -> Block | None:
     rows: list[list[str]] = []
     for number, point in enumerate(report.points, start=1):
         curves = [(record, curve(record)) for record in point.records]
-        curves = [(record, found) for record, found in curves if len(found) >= LEAST]
+        curves = [(record, found) for record, found in curves if found]
         for name in dict.fromkeys(name for _, found in curves for after in found for name in after.quality):
-            drawn += _charts(f"#{number} {point.label}", name, [found for _, found in curves])
+            long = [found for _, found in curves if len(found) >= LEAST]
+            drawn += _charts(f"#{number} {point.label}", name, long) if long else ()
             rows += [_row(f"#{number}", record, found, name) for record, found in curves]
-    if not drawn:
+    if not rows:
         return None
     head = ["point", "trial", "quality", "best", "target", "reached after"]
     return Block(

@@ -10,6 +10,8 @@ from harness.records.files import read_lines
 from harness.records.paths import ITEMS
 from harness.records.summary import PointReport, RunReport
 
+RANKED_AS: Final = "ranked_as"
+"""Fact of a workload: points in which it differs are never ranked with each other."""
 MOST_ITEMS: Final = 50_000
 """So many rows of a trial are looked at for the items that it did."""
 
@@ -27,6 +29,7 @@ def differences(report: RunReport, points: Sequence[PointReport], name: str, met
     checks: tuple[tuple[str, Callable[[PointReport], str]], ...] = (
         (f"count another {name}", lambda point: point.definitions[name]),
         ("were obtained by different methods", lambda point: _method(point, name, metric)),
+        ("are ranked apart by their workload", _kind),
         ("were read by different meters", _meters if metric != "duration_s" else lambda _: ""),
     )
     for what, of in checks:
@@ -44,6 +47,11 @@ def differences(report: RunReport, points: Sequence[PointReport], name: str, met
 def _method(point: PointReport, name: str, metric: str) -> str:
     summary = point.units[name].get(metric)
     return summary.label.value if summary is not None and summary.label is not None else ""
+
+
+def _kind(point: PointReport) -> str:
+    """What the workload says that its numbers may be ranked with; empty where it says nothing."""
+    return " and ".join(sorted({str(each.measurement.workload.get(RANKED_AS, "")) for each in point.records}))
 
 
 def _meters(point: PointReport) -> str:

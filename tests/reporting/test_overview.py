@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,16 @@ def test_other_methods_are_not_ranked(tmp_path: Path) -> None:
     seen = finding(run_of(tmp_path / "r", {"a": LOW, "b": HIGH}, methods={"a": Method.ESTIMATED}), "token")
     assert seen.cheapest == ()
     assert seen.text.startswith("Not ranked by energy_j per token: they were obtained by different methods")
+
+
+def test_points_that_their_workload_ranks_apart_are_not_ranked(tmp_path: Path) -> None:
+    report = run_of(tmp_path / "r", {"a": LOW, "b": HIGH})
+    for point in report.points:
+        measured = [replace(each.measurement, workload={"ranked_as": f"kind {point.label}"}) for each in point.records]
+        point.records[:] = [replace(each, measurement=new) for each, new in zip(point.records, measured, strict=True)]
+    seen = finding(report, "token")
+    assert seen.cheapest == ()
+    assert "they are ranked apart by their workload (kind a: a; kind b: b)" in seen.text
 
 
 def test_a_point_that_is_not_valid_is_left_out_and_said(tmp_path: Path) -> None:

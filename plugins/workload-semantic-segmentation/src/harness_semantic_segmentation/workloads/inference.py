@@ -102,6 +102,7 @@ class Inference(Workload):
             "passes": 2 if options.flip_average else 1,
             "data": {**data.facts(), "frames": len(self._frames), "sizes": sorted(map(list, self._sized))},
             "classes": list(data.classes),
+            "ranked_as": f"inference with {'random' if options.weights == 'random' else 'trained'} weights",
             "threads": torch.get_num_threads(),
         }
 

@@ -291,6 +291,7 @@ class Training(Workload):
                 "judged": len(self._judged),
                 "in_window": self._options.validate_in_window,
             },
+            "ranked_as": "training",
             "steps": self._task.steps_done,
             "processes": len(self._devices),
             "best_miou": self._best,
