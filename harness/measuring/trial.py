@@ -155,7 +155,6 @@ class Trial:
             faults: list[str] = []
             try:
                 self._idle(IDLE, meters, backend, ledger)
-                self.phase("prepare")
                 faults, others, lost = self._prepare(workload, context, meters)
                 devices, silent = tuple(dict.fromkeys([*devices, *others])), [*silent, *lost]
                 charged, not_charged = charged_scopes(workload, self.workload, meters.scopes())
@@ -209,6 +208,7 @@ class Trial:
         self, workload: Workload, context: TrialContext, meters: Meters
     ) -> tuple[list[str], list[Device], list[Channel]]:
         """Loads the work; faults of meters, devices of other nodes, and the meters there that do not read."""
+        self.phase("prepare")
         with naming(self.workload, "prepare"):
             workload.prepare(context)
             processes = expect(workload.processes(), Mapping, self.workload, "processes")

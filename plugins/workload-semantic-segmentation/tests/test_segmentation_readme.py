@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+from harness_semantic_segmentation.workloads.options import TrainingOptions
+from harness_semantic_segmentation.workloads.own_data import OwnData
 
 from harness.discovery.registry import load_plugins
 from harness.planning.planner import expand
@@ -14,13 +17,20 @@ from harness.planning.suite import loads
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-def block(language: str) -> str:
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    return str(found)
+def block(language: str, begin: str = "") -> str:
+    found = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (wanted,) = (each for each in found if each.startswith(begin))
+    return str(wanted)
+
+
+def test_the_description_of_own_data_is_one() -> None:
+    found = TrainingOptions.model_validate(yaml.safe_load(block("yaml", "options:"))["options"])
+    assert isinstance(found.data, OwnData)
+    assert found.data.stored == {0: 0, 255: 1}
 
 
 def test_the_example_suite_plans() -> None:
-    planned = expand([loads(block("yaml"))], load_plugins())
+    planned = expand([loads(block("yaml", "suite:"))], load_plugins())
     assert sorted(str(point.options["faithful"]) for point in planned.points) == ["False", "True"]
     assert not planned.skipped
 
