@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from transformers import PreTrainedModel
 
@@ -14,6 +15,8 @@ from harness_speculative_decoding.methods.decoding import check_request
 from harness_speculative_decoding.networks.cache_choice import CacheKind, CompileWish, cached_model
 from harness_speculative_decoding.networks.cached import CausalModel, DynamicCacheModel, StaticCacheModel
 from harness_speculative_decoding.networks.captured import FixedShapeModel
+from harness_speculative_decoding.networks.fused import why_not
+from harness_speculative_decoding.networks.layouts import Layouts, layouts_for
 from harness_speculative_decoding.networks.trace import Traced
 
 
@@ -79,7 +82,14 @@ def ancestry(sft: Loaded, aligned: Loaded) -> list[str]:
 
 
 def wrap(
-    models: Mapping[str, Loaded], kind: CacheKind, batch: int, *, fused: bool = True, compiled: CompileWish = "auto"
+    models: Mapping[str, Loaded],
+    kind: CacheKind,
+    batch: int,
+    *,
+    fused: bool = True,
+    compiled: CompileWish = "auto",
+    tokens: Sequence[int] = (),
+    cache: Path | None = None,
 ) -> dict[str, CausalModel]:
     """Each model with a cache that can be rolled back.
 
@@ -89,15 +99,20 @@ def wrap(
         batch: requests decoded together; more than one need the static cache.
         fused: as in `cached_model`.
         compiled: likewise.
+        tokens: that each model's passes read of a request, in the models' order; needed where there is a `cache`.
+        cache: folder shared between runs, in which the fastest layouts of weights are kept; the usual ones without it.
 
     Raises:
         UsageError: vocabularies that differ, a recurrent state, a cache that does not fit.
     """
     vocabulary = shared_vocabulary(models)
     wrapped: dict[str, CausalModel] = {}
-    for name, loaded in models.items():
+    for number, (name, loaded) in enumerate(models.items()):
+        layouts = None if cache is None else fastest_layouts(loaded.model, batch * tokens[number], cache, fused=fused)
         try:
-            wrapped[name] = cached_model(loaded.model, kind, vocabulary, fused=fused, compiled=compiled)
+            wrapped[name] = cached_model(
+                loaded.model, kind, vocabulary, fused=fused, compiled=compiled, layouts=layouts
+            )
             if batch > 1:
                 wrapped[name].prefill([(0,), (0,)], 2)
         except ValueError as error:
@@ -106,10 +121,31 @@ def wrap(
     return wrapped
 
 
-def wrap_alone(loaded: Loaded, *, fused: bool = True, compiled: CompileWish = "auto") -> CausalModel | PreTrainedModel:
-    """A model that decodes by itself: with a static cache where it fits, or as it is; nothing need be rolled back."""
+def fastest_layouts(model: PreTrainedModel, rows: int, cache: Path, *, fused: bool) -> Layouts | None:
+    """The layouts of a model that is computed from fused weights; None for another."""
+    return layouts_for(model, rows, cache) if fused and not why_not(model) else None
+
+
+def wrap_alone(
+    loaded: Loaded,
+    *,
+    fused: bool = True,
+    compiled: CompileWish = "auto",
+    rows: int = 1,
+    cache: Path | None = None,
+) -> CausalModel | PreTrainedModel:
+    """A model that decodes by itself: with a static cache where it fits, or as it is; nothing need be rolled back.
+
+    Args:
+        loaded: the model.
+        fused: as in `cached_model`.
+        compiled: likewise.
+        rows: requests decoded together.
+        cache: as in `wrap`.
+    """
+    layouts = None if cache is None else fastest_layouts(loaded.model, rows, cache, fused=fused)
     try:
-        wrapped = cached_model(loaded.model, fused=fused, compiled=compiled)
+        wrapped = cached_model(loaded.model, fused=fused, compiled=compiled, layouts=layouts)
     except ValueError:  # a recurrent state
         return loaded.model
     return wrapped if isinstance(wrapped, StaticCacheModel) else loaded.model
@@ -122,10 +158,15 @@ def pass_facts(model: object) -> dict[str, object]:
     if not isinstance(model, StaticCacheModel):
         cache = "dynamic" if isinstance(model, PreTrainedModel | DynamicCacheModel) else "none"
         return {"cache": cache, "fused": False, "graphs": {"unavailable": "passes over a static cache only"}}
-    if not isinstance(model, FixedShapeModel):
-        return {"cache": "static", "fused": model.is_fused, "graphs": {"unavailable": "the option compile says no"}}
-    graphs = {"unavailable": model.eager_because} if model.eager_because else model.graphs
-    return {"cache": "static, fixed shapes", "fused": model.is_fused, "graphs": graphs}
+    facts: dict[str, object] = {"cache": "static", "fused": model.is_fused}
+    graphs: object = {"unavailable": "the option compile says no"}
+    if isinstance(model, FixedShapeModel):
+        facts["cache"] = "static, fixed shapes"
+        graphs = {"unavailable": model.eager_because} if model.eager_because else model.graphs
+    facts["graphs"] = graphs
+    if model.layouts is not None and model.layouts != Layouts():
+        facts["layouts"] = model.layouts.facts()
+    return facts
 
 
 def check_contexts(models: Mapping[str, Loaded], prompts: Sequence[Sequence[int]], new_tokens: int) -> None:

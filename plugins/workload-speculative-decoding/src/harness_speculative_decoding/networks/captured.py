@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from harness_speculative_decoding.networks.cached import TOKENS_AT_ONCE, StaticCacheModel, padded
+from harness_speculative_decoding.networks.layouts import Layouts
 
 WARM_UPS = 3
 """Runs before a capture, so that kernels are chosen and workspaces allocated."""
@@ -62,8 +63,15 @@ class FixedShapeModel(StaticCacheModel):
         eager_because: why no graph is captured; empty where graphs are.
     """
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int | None = None, *, fused: bool = False) -> None:
-        super().__init__(model, vocabulary, fused=fused)
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vocabulary: int | None = None,
+        *,
+        fused: bool = False,
+        layouts: Layouts | None = None,
+    ) -> None:
+        super().__init__(model, vocabulary, fused=fused, layouts=layouts)
         self.eager_because = "" if self.device.type == "cuda" else f"CUDA graphs run on no {self.device.type} device"
         self._graphs: dict[tuple[int, ...], CapturedPass] = {}
         self._whole = True

@@ -72,12 +72,25 @@ class _Cooperation(Decoding):
         """Options that name the drafts in use."""
         return ("draft_aligned", "draft_sft")
 
+    def _tokens_a_pass(self) -> tuple[int, ...]:
+        """Tokens that the target, the draft and the SFT draft read in most passes."""
+        checked = getattr(self._cooperation, "draft_tokens", 0) + 1  # an ensemble reads token by token
+        return (checked, 1, checked)
+
     def _load(self, context: TrialContext, device: torch.device) -> Loaded:
         options = self._cooperation
         for name in ("target", *self._drafts()):
             quantization = options.quantization if name == "target" else "none"
             self._all[name] = self._load_model(getattr(options, name), context, device, quantization)
-        wrapped = wrap(self._all, options.cache, options.batch, fused=options.fused, compiled=options.compile)
+        wrapped = wrap(
+            self._all,
+            options.cache,
+            options.batch,
+            fused=options.fused,
+            compiled=options.compile,
+            tokens=self._tokens_a_pass(),
+            cache=context.cache,
+        )
         if options.role_energy:
             self._traced = {ROLES[name]: Traced(model) for name, model in wrapped.items()}
             wrapped = dict(zip(wrapped, self._traced.values(), strict=True))
@@ -275,6 +288,9 @@ class BestOfN(Alone):
         self._reward = reward_named(self._selection.reward, device)
         return super()._load(context, device)
 
+    def _rows(self) -> int:
+        return self._options.batch * self._selection.n
+
     def _rewards(self, requests: Sequence[Request], answers: Sequence[Generation]) -> list[float]:
         assert self._loaded is not None and self._reward is not None, "prepare() comes first"  # noqa: PT018
         decode = self._loaded.tokenizer.decode
@@ -315,6 +331,9 @@ class Rejection(BestOfN):
     def __init__(self, options: RejectionOptions) -> None:
         super().__init__(options)
         self._threshold = options.threshold
+
+    def _rows(self) -> int:
+        return self._options.batch
 
     def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
         return select_first(

@@ -207,7 +207,17 @@ class Alone(Decoding):
         """Also chooses the cache."""
         super().prepare(context)
         assert self._loaded is not None
-        self._model = wrap_alone(self._loaded, fused=self._options.fused, compiled=self._options.compile)
+        self._model = wrap_alone(
+            self._loaded,
+            fused=self._options.fused,
+            compiled=self._options.compile,
+            rows=self._rows(),
+            cache=context.cache,
+        )
+
+    def _rows(self) -> int:
+        """Answers that are decoded together."""
+        return self._options.batch
 
     def _generate(self, requests: Sequence[Request], window: Window) -> list[Generation]:
         assert self._model is not None, "prepare() comes first"
