@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel
 
 from harness.errors import UsageError
@@ -149,6 +150,23 @@ def wrap_alone(
     except ValueError:  # a recurrent state
         return loaded.model
     return wrapped if isinstance(wrapped, StaticCacheModel) else loaded.model
+
+
+@torch.inference_mode()
+def warm_up(model: object, rows: int, lengths: Sequence[int], capacity: int, passes: Sequence[tuple[int, int]]) -> None:
+    """Takes memory and captures every pass of a model with fixed shapes; others need none of that.
+
+    Args:
+        model: a wrapped one.
+        rows: requests decoded together.
+        lengths: of the prompts, in tokens.
+        capacity: that the longest request needs.
+        passes: tokens that a row reads, and logits that are kept, of each kind of pass.
+    """
+    if isinstance(model, Traced):
+        model = model.model
+    if isinstance(model, FixedShapeModel):
+        model.warm_up(rows, min(lengths) - 1, capacity, passes)
 
 
 def pass_facts(model: object) -> dict[str, object]:

@@ -52,6 +52,13 @@ class CausalModel(Protocol):
         """Keeps only these rows, in this order."""
 
 
+def on_device(values: Sequence[Any], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Numbers as a tensor; a CUDA device goes on with its work while they are copied."""
+    if device.type != "cuda":
+        return torch.tensor(values, dtype=dtype, device=device)
+    return torch.tensor(values, dtype=dtype, pin_memory=True).to(device, non_blocking=True)
+
+
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     """Rows of different lengths as one tensor, filled up with token 0 on the right."""
     width = max(map(len, rows))
@@ -236,7 +243,7 @@ class StaticCacheModel(_Wrapped):
             mask = None if count == 1 else self._band(layout.first, count)
         else:
             layout.first = None
-            ends = torch.tensor(self.lengths, device=self.device)
+            ends = on_device(self.lengths, self.device)
             positions = ends[:, None] + self._slots[:count]
             layout.rows, layout.slots = torch.arange(len(tokens), device=self.device)[:, None], positions
             mask = self._mask(positions, layout.width)

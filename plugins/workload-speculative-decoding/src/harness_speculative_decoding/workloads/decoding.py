@@ -21,7 +21,7 @@ from harness_speculative_decoding.networks.cached import CausalModel
 from harness_speculative_decoding.networks.quantization import Quantization
 from harness_speculative_decoding.options import FETCHED, DecodingOptions
 from harness_speculative_decoding.rewards import FUNCTIONS
-from harness_speculative_decoding.together import pass_facts, wrap_alone
+from harness_speculative_decoding.together import pass_facts, warm_up, wrap_alone
 
 
 def torch_device(backend: Backend) -> torch.device:
@@ -204,7 +204,7 @@ class Alone(Decoding):
         self._model: CausalModel | PreTrainedModel | None = None
 
     def prepare(self, context: TrialContext) -> None:
-        """Also chooses the cache."""
+        """Also chooses the cache, and captures passes ahead of the first window."""
         super().prepare(context)
         assert self._loaded is not None
         self._model = wrap_alone(
@@ -214,6 +214,8 @@ class Alone(Decoding):
             rows=self._rows(),
             cache=context.cache,
         )
+        lengths = [len(prompt.ids) for prompt in self._prompts]
+        warm_up(self._model, self._rows(), lengths, max(lengths) + self._options.max_new_tokens, [(1, 1)])
 
     def _rows(self) -> int:
         """Answers that are decoded together."""
