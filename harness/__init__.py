@@ -26,6 +26,7 @@ _HOMES = {
     "harness.sample": ("Condition", "Cumulative", "Scope", "Snapshot", "clock_id", "now_ns"),
     "harness.scorer": ("Scorer", "ScorerSpec"),
     "harness.session.block": ("Block",),
+    "harness.planning.places": ("find_place",),
     "harness.session.imported": ("Imported", "keep_imported"),
     "harness.session.loaded": ("LoadedPoint", "LoadedRun", "LoadedTrial", "load"),
     "harness.session.measure": ("measure", "measured"),
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from harness.options import Options as Options
     from harness.options import Share as Share
     from harness.options import Size as Size
+    from harness.planning.places import find_place as find_place
     from harness.quantity import Amount as Amount
     from harness.quantity import Method as Method
     from harness.quantity import Unavailable as Unavailable

@@ -39,6 +39,9 @@ Grid = Annotated[
     str | None, typer.Option(metavar="GRID", help="Grid of meter fuel, for carbon: FRA.", show_default=False)
 ]
 Site = Annotated[str | None, typer.Option(metavar="SITE", help="Site of meter scarf, for water.", show_default=False)]
+At = Annotated[
+    str | None, typer.Option(metavar="PLACE", help="Place, for carbon and water: us-east-1.", show_default=False)
+]
 Idle = Annotated[
     str | None, typer.Option(metavar="TIME", help="Read idle power for so long before each run.", show_default=False)
 ]
@@ -65,6 +68,7 @@ def measure(
     meter: MeterTexts = None,
     grid: Grid = None,
     site: Site = None,
+    place: At = None,
     backend: Annotated[
         str, typer.Option(metavar="NAME", help="Backend whose devices are read: torch for its GPU.")
     ] = "host",
@@ -99,7 +103,7 @@ def measure(
         repeat=repeat,
         warm_up=warm_up,
         unit=_unit(unit),
-        meters=with_place(meter or [], grid=grid, site=site, where="--meter"),
+        meters=with_place(meter or [], grid=grid, site=site, place=place, where="--meter"),
         backend=backend,
         idle_s=parse_duration(idle) if idle else 0.0,
         shown=len(listed) * repeat == 1 and not to_stdout if show_output is None else show_output,

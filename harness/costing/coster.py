@@ -63,16 +63,18 @@ class Coster:
         late = self._check_items()
         applied = in_order(self._applied())
         trace = StoredTrace(self.folder, self.measurement)
-        costs = CostedWindows(self.measurement, trace, modelled=self.modelled).cost(applied)
+        windows = CostedWindows(self.measurement, trace, modelled=self.modelled)
+        costs = windows.cost(applied)
+        units = {name: FunctionalUnit.of(**given) for name, given in self.point.functional_units.items()}
         return Record(
             measurement=self.measurement,
             totals=costs.totals,
             units={
-                name: self._unit(name, FunctionalUnit.of(**definition), costs)
-                for name, definition in self.point.functional_units.items()
+                name: self._unit(name, unit, windows.within(unit.span).cost(applied) if unit.span else costs)
+                for name, unit in units.items()
             },
             columns=self._columns(),
-            impacts=tuple({"name": each.spec.name, "options": dict(each.options)} for each in applied),
+            impacts=tuple({"name": each.name, "options": dict(each.options)} for each in applied),
             factors=costs.factors,
             scorers=self.scorer_facts,
             flags=(*late, *costs.flags),
@@ -161,7 +163,7 @@ class Coster:
                 meter: ImpactMeter = made(
                     offer, "meter", spec.options.model_validate(dict(choice.options)), ImpactMeter
                 )
-                found.append(Applied(spec, choice.options, meter))
+                found.append(Applied(spec, choice.options, meter, choice.name))
         return found
 
     def _unit(self, name: str, unit: FunctionalUnit, costs: Costs) -> UnitResult:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from harness import functional_unit
 from harness.costing.idle import idle_readings
@@ -26,20 +26,29 @@ from harness.records.record import SIMULATOR, Measurement, Span
 from harness.sample import Scope, disjoint
 from harness.units import seconds
 
+WINDOW: Final = "window"
+"""Name of the span that a whole window is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """An impact meter, made with its options."""
+    """An impact meter, made with its options; `written` is its name in the suite where that says whose it is."""
 
     spec: ImpactMeterSpec
     options: Mapping[str, Any]
     meter: ImpactMeter
+    written: str = ""
+
+    @property
+    def name(self) -> str:
+        """As a suite names it."""
+        return self.written or self.spec.name
 
 
 def in_order(applied: Iterable[Applied]) -> tuple[Applied, ...]:
     """Each after those whose readings it needs; raises UsageError as `order_impacts` does."""
-    by_name = {each.spec.name: each for each in applied}
-    return tuple(by_name[spec.name] for spec in order_impacts([each.spec for each in by_name.values()]))
+    by_spec = {id(each.spec): each for each in applied}
+    return tuple(by_spec[id(spec)] for spec in order_impacts([each.spec for each in by_spec.values()]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +88,27 @@ class _Kept:
     flags: dict[str, None] = field(default_factory=dict)
     alternatives: dict[tuple[str, str], list[Value]] = field(default_factory=lambda: defaultdict(list))
     scopes: dict[str, Scope] = field(default_factory=dict)
+    basis: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
 
     def add(self, spec: ImpactMeterSpec, impact: Impact) -> None:
         """Keeps what one meter said of one window."""
         self.scopes.update(impact.scopes)
+        for what, which in impact.basis.items():
+            self.basis[what][spec.name] = which
         self.factors.update({factor.id or f"{factor.name}={factor.value}": factor for factor in impact.factors})
         self.flags.update(dict.fromkeys(f"{spec.name}: {flag}" for flag in impact.flags))
         for reading, named in impact.alternatives.items():
             for name, value in named.items():
                 self.alternatives[reading, name].append(value)
+
+    def disagreements(self) -> list[str]:
+        """What the impact meters do not agree on: numbers beside each other that speak of different things."""
+        found = []
+        for what, by_meter in self.basis.items():
+            if len(set(by_meter.values())) > 1:
+                told = ", ".join(f"{meter} on {which}" for meter, which in by_meter.items())
+                found.append(f"impact meters rest on different values of {what}: {told}")
+        return found
 
     def sums(self, windows: int) -> dict[str, dict[str, Value]]:
         """Alternatives summed over the windows; one that a window lacks is none."""
@@ -115,26 +136,49 @@ class CostedWindows:
     Where the work is modelled, meters and clock saw the model's computation and not the work: what they read stands
     apart, time is the work's own, and nothing is better than `simulated`.
 
+    Only energy that is the work's is charged, as the measurement says it; other scopes stand beside it.
+
     Args:
         measurement: what the worker saw.
         trace: cumulative joules over time.
         modelled: whether the work of every window is modelled, for measurements that do not say so of their windows.
+        span: what is costed: the windows, or spans of another name that lie in them. Device rows are of windows only.
     """
 
-    def __init__(self, measurement: Measurement, trace: EnergyTrace, *, modelled: bool = False) -> None:
+    def __init__(
+        self, measurement: Measurement, trace: EnergyTrace, *, modelled: bool = False, span: str = WINDOW
+    ) -> None:
         self._measurement = measurement
         self._trace = trace
+        self._modelled = modelled
+        self._name = span
         self._scopes = measurement.scopes
-        spans = [replace(span, modelled=span.modelled or modelled) for span in measurement.windows]
-        self._windows = [self._window(span) for span in spans]
+        self._charged = measurement.charged
+        found = [each for each in measurement.spans if each.name == span and each.window >= 0]
+        spans = [replace(each, modelled=each.modelled or modelled) for each in found]
+        counts: Counter[int] = Counter()
+        self._windows = []
+        for each in spans:
+            self._windows.append(self._window(each, counts[each.window]))
+            counts[each.window] += 1
 
-    def _window(self, span: Span) -> _Window:
-        energy = {
-            reading.scope: reading.value
-            for reading in self._measurement.readings
-            if reading.primary and reading.span == "window" and reading.window == span.window
-        }
-        uses = tuple(row.use for row in self._measurement.uses if row.window == span.window)
+    def within(self, span: str) -> CostedWindows:
+        """The spans of another name, costed likewise."""
+        return CostedWindows(self._measurement, self._trace, modelled=self._modelled, span=span)
+
+    def _charges(self, scope: str) -> bool:
+        """Whether a scope's energy is the work's; what an impact meter adds is."""
+        return self._charged is None or scope in self._charged or scope not in self._scopes
+
+    def _window(self, span: Span, number: int) -> _Window:
+        """A window, or the `number`-th span of its name in its window: readings stand in the order of their spans."""
+        seen: dict[str, list[Value]] = defaultdict(list)
+        for reading in self._measurement.readings:
+            if reading.primary and reading.span == span.name and reading.window == span.window:
+                seen[reading.scope].append(reading.value)
+        energy = {scope: values[number] for scope, values in seen.items() if number < len(values)}
+        whole = self._name == WINDOW
+        uses = tuple(row.use for row in self._measurement.uses if whole and row.window == span.window)
         readings: dict[str, Value] = {"duration_s": span.work}
         simulator: dict[str, Value] = {}
         if span.modelled:
@@ -143,7 +187,7 @@ class CostedWindows:
             energy = {}
             readings["energy_j"] = Unavailable("the work is modelled, and no impact meter gives its energy")
         else:
-            _add_energy(readings, energy, self._scopes)
+            self._add_energy(readings, energy, self._scopes)
         return _Window(span, energy, readings, uses, simulator)
 
     def cost(self, applied: Sequence[Applied], only: Sequence[str] | None = None) -> Costs:
@@ -158,16 +202,20 @@ class CostedWindows:
         """
         ratios = frozenset(name for each in applied for name in each.spec.ratios)
         kept = _Kept()
+        if not self._windows and self._name != WINDOW:
+            lost = Unavailable(f"the workload marked no span {self._name!r}")
+            return Costs({"duration_s": lost, "energy_j": lost}, (), (), ratios, {}, {})
         per_window = [self._applied(window, applied, kept) for window in self._windows]
         totals = _totals(per_window, ratios, only)
         notes: dict[str, str] = {}
         if only is None:
-            above, notes = idle_readings(self._measurement, totals, _summed(totals, {**self._scopes, **kept.scopes}))
+            scopes = {name: scope for name, scope in {**self._scopes, **kept.scopes}.items() if self._charges(name)}
+            above, notes = idle_readings(self._measurement, totals, _summed(totals, scopes))
             totals |= above
         return Costs(
             totals,
             tuple(kept.factors.values()),
-            tuple(kept.flags),
+            (*kept.flags, *kept.disagreements()),
             ratios,
             kept.sums(len(self._windows)),
             notes,
@@ -180,7 +228,7 @@ class CostedWindows:
         duration = readings["duration_s"]
         for each in applied:
             spec = each.spec
-            summed = disjoint([name for name in energy if name in scopes], scopes)
+            summed = disjoint([name for name in energy if name in scopes and self._charges(name)], scopes)
             costed = Costed(
                 duration_s=duration.value if isinstance(duration, Amount) else math.nan,
                 start_utc_s=window.span.start_utc_s,
@@ -198,11 +246,22 @@ class CostedWindows:
             energy.update(impact.energy)
             scopes.update(impact.scopes)
             if impact.energy:
-                _add_energy(readings, energy, scopes)
+                self._add_energy(readings, energy, scopes)
             for name in spec.yields:
                 if name != "energy_j":
                     readings[name] = impact.readings.get(name, Unavailable(f"meter {spec.name!r} returned no {name}"))
+                    if self._charged == ():  # nor is what else this machine costs, such as making it, the work's
+                        readings[name] = Unavailable(self._measurement.not_charged)
         return readings | window.simulator
+
+    def _add_energy(self, readings: dict[str, Value], energy: Mapping[str, Value], scopes: Mapping[str, Scope]) -> None:
+        """`energy_j` over the scopes that are charged and may be summed, and `energy_j:<scope>` for each one read."""
+        known = [name for name in energy if name in scopes]
+        for name in known:
+            readings[f"energy_j:{name}"] = energy[name]
+        summed = disjoint([name for name in known if self._charges(name)], scopes)
+        lost = self._measurement.not_charged or "no energy meter reads on this machine"
+        readings["energy_j"] = _sum([energy[name] for name in summed]) if summed else Unavailable(lost)
 
 
 def _impact(applied: Applied, costed: Costed) -> Impact:
@@ -211,7 +270,7 @@ def _impact(applied: Applied, costed: Costed) -> Impact:
     Raises:
         PluginError: the meter breaks its contract.
     """
-    plugin = f"meter {applied.spec.name!r}"
+    plugin = f"meter {applied.name!r}"
     try:
         with naming(plugin, "apply"):
             impact = expect(applied.meter.apply(costed), Impact, plugin, "apply")
@@ -244,17 +303,6 @@ def _check(spec: ImpactMeterSpec, impact: Impact) -> None:
             raise PluginError(
                 f"meter {spec.name!r} returned {value!r:.60} for {name}", accepted="an Amount, or Unavailable"
             )
-
-
-def _add_energy(readings: dict[str, Value], energy: Mapping[str, Value], scopes: Mapping[str, Scope]) -> None:
-    """`energy_j` over the scopes that may be summed, and `energy_j:<scope>` for each one read."""
-    known = [name for name in energy if name in scopes]
-    for name in known:
-        readings[f"energy_j:{name}"] = energy[name]
-    summed = disjoint(known, scopes)
-    readings["energy_j"] = (
-        _sum([energy[name] for name in summed]) if summed else Unavailable("no energy meter reads on this machine")
-    )
 
 
 def _summed(totals: Mapping[str, Value], scopes: Mapping[str, Scope]) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import psutil
 
+from harness.backend import processor_name
 from harness.executor import FACTS, LOCKS
 from harness.machine.installed import distributions
 
@@ -52,18 +53,6 @@ def _first_line(path: str) -> str | None:
         return None
 
 
-def cpu_model() -> str:
-    """The processor's name as the system reports it; `unknown` if it does not."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"
-
-
 def virtualised() -> bool | None:
     """Whether this is a virtual machine; None if the system does not say."""
     try:
@@ -93,7 +82,7 @@ def environment() -> dict[str, Any]:
     """The machine and the installation. JSON values only."""
     frequency = psutil.cpu_freq()
     return {
-        "cpu": cpu_model(),
+        "cpu": processor_name(),
         "cores_logical": psutil.cpu_count(logical=True),
         "cores_physical": psutil.cpu_count(logical=False),
         "cores_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,

@@ -1,13 +1,15 @@
-"""Backends and meters of a point, made and opened."""
+"""Backends and meters of a point, made and opened; which of what they read is charged."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from harness.backend import Backend
-from harness.discovery.guard import made, sorted_scopes
+from harness.discovery.guard import made, naming, sorted_scopes
 from harness.discovery.registry import Registry
+from harness.errors import PluginError
 from harness.machine import meter_card
 from harness.machine.meter_card import HARDWARE, MeterCard
 from harness.measuring.channel import Channel
@@ -15,6 +17,7 @@ from harness.meter import Meter, MeterContext, MeterSpec
 from harness.planning.point import Choice
 from harness.quantity import Unavailable
 from harness.sample import Condition, Scope
+from harness.workload import Workload
 
 STALE: Final = "meter_card_stale"
 """Condition: there is a meter card of this device, and it does not hold any more."""
@@ -103,3 +106,28 @@ def by_card(scope: Scope, card: MeterCard) -> Scope:
 
 def _noted(scope: Scope, text: str) -> Scope:
     return replace(scope, note="; ".join(filter(None, (scope.note, text))))
+
+
+def charged_scopes(
+    workload: Workload, title: str, read: Mapping[tuple[str, str], Scope]
+) -> tuple[tuple[str, ...] | None, str]:
+    """Scopes whose energy is the work's, None for all of them; and why there are none.
+
+    Args:
+        workload: that is prepared.
+        title: its name and plugin, for errors.
+        read: (meter, scope) -> the scope, of all that is read.
+
+    Raises:
+        PluginError: the workload names a scope that nobody reads.
+    """
+    with naming(title, "charged"):
+        found = workload.charged(read)
+    if found is None:
+        return None, ""
+    if isinstance(found, Unavailable):
+        return (), found.reason
+    known = {scope for _, scope in read}
+    if strange := sorted({*found} - known):
+        raise PluginError(f"{title} charges scopes that no meter reads: {', '.join(strange)}")
+    return tuple(sorted(found)), ""

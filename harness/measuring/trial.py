@@ -31,7 +31,7 @@ from harness.measuring.interruptions import Interruptions
 from harness.measuring.messenger import Messenger
 from harness.measuring.meters import Edge, Meters
 from harness.measuring.node_meters import open_on
-from harness.measuring.opening import build_backend, open_meters
+from harness.measuring.opening import build_backend, charged_scopes, open_meters
 from harness.measuring.window import Ledger, OpenWindow, measure, rest
 from harness.meter import MeterContext
 from harness.options import Options
@@ -135,21 +135,19 @@ class Trial:
             log=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - the worker's log
             suite_folder=Path(self.point.suite_file or "-").absolute().parent,
         )
-        every = self.finds_devices
-        meter_context = MeterContext(node=self.job["node"], devices=devices, pid=os.getpid(), every_device=every)
-        reading, silent = open_meters(self.meters, self.registry, meter_context)
+        here = MeterContext(node=self.job["node"], devices=devices, pid=os.getpid(), every_device=self.finds_devices)
+        reading, silent = open_meters(self.meters, self.registry, here)
         with self._side_cars() as streams:
-            items, outputs, energy = streams
-            ledger = Ledger(items, outputs, self.columns)
-            meters = Meters(reading, energy, self._watch)
+            ledger = Ledger(streams[0], streams[1], self.columns)
+            meters = Meters(reading, streams[2], self._watch)
             meters.start()
             faults: list[str] = []
             try:
                 self._idle(IDLE, meters, backend, ledger)
                 self.phase("prepare")
                 faults, others, lost = self._prepare(workload, context, meters)
-                devices = tuple(dict.fromkeys([*devices, *others]))
-                silent += lost
+                devices, silent = tuple(dict.fromkeys([*devices, *others])), [*silent, *lost]
+                charged, not_charged = charged_scopes(workload, self.workload, meters.scopes())
                 rested = self._cool_down(meters)
                 self._idle(LOADED_IDLE, meters, backend, ledger)
                 warm_up = self._warm_up(workload, meters, backend)
@@ -176,13 +174,15 @@ class Trial:
             readings=tuple(self.load.apportioned(ledger.readings, _scopes(meters))),
             uses=tuple(ledger.uses),
             meters=reports,
-            conditions=(*conditions, *(self._judged(seen) for seen in cool_down.conditions(rested))),
+            conditions=(*conditions, *map(self._judged, cool_down.conditions(rested))),
             validation=tuple(validation),
             why_zero=json_mapping(workload.why_zero(), self.workload, "why_zero"),
-            flags=(*faults, *self.notable(warm_up)),
+            flags=(*faults, *self.notable(warm_up), *map(str, workload.flags())),
             side_cars=written,
             rest=rested,
             loads=tuple(self.load.loads),
+            charged=charged,
+            not_charged=not_charged,
         )
 
     def notable(self, warm_up: WarmUp) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Which metrics the points of a suite can have, known from what their plugins declare: a rule on any other is refused.
+"""Which metrics and units the points of a suite have, as their plugins declare them; a rule on others is refused.
 
 Refused while planning, for after it each wrong name costs the trials that are measured before it is missed.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from harness.discovery.registry import Registry
 from harness.errors import UsageError, did_you_mean
+from harness.functional_unit import FunctionalUnit
 from harness.impact import ImpactMeterSpec
 from harness.planning.located_yaml import Keys
 from harness.planning.point import Point
@@ -51,9 +53,11 @@ class Known:
 
 def known_of(point: Point, spec: WorkloadSpec, registry: Registry) -> Known:
     """What the points of a case can have, as the plugins of one of them declare it."""
-    scorers, meters = (registry.offers(kind) for kind in ("scorer", "meter"))
-    scored = [column for each in point.scorers if each.name in scorers for column in scorers[each.name].spec.columns]
-    chosen = [meters[each.name].spec for each in point.meters if each.name in meters]
+    scorers, chosen = (
+        [offer.spec for each in choices if (offer := registry.find(kind, each.name)) is not None]
+        for kind, choices in (("scorer", point.scorers), ("meter", point.meters))
+    )
+    scored = [column for each in scorers for column in each.columns]
     impacts = [each for each in chosen if isinstance(each, ImpactMeterSpec)]
     return Known(
         frozenset(point.functional_units),
@@ -123,3 +127,26 @@ def _unknown(suite: Suite, path: Keys, metric: str, per: str | None, cases: Sequ
 def _fault(suite: Suite, path: Keys, message: str, name: str, known: set[str]) -> UsageError:
     accepted = ", ".join(sorted(known)) or "none"
     return suite.document.error(path, message, accepted=accepted, hint=did_you_mean(name[:100], known))
+
+
+def written_unit(unit: FunctionalUnit) -> dict[str, Any]:
+    """A unit as a point holds it."""
+    found = {"sum": unit.sum, "where": {each.column: f"{each.comparison} {each.limit!r}" for each in unit.where}}
+    return {**found, "span": unit.span} if unit.span else found
+
+
+def default_units(units: Mapping[str, FunctionalUnit], columns: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The units whose columns are all filled."""
+    written = {name: written_unit(unit) for name, unit in units.items()}
+    return {name: unit for name, unit in written.items() if {unit["sum"], *unit["where"]} <= {*columns, "items"}}
+
+
+def by_options(spec: WorkloadSpec, point: Point) -> Point:
+    """The point with those of its workload's units that depend on options as the point's options have them."""
+    if spec.units_by is None:
+        return point
+    found = spec.units_by(spec.options.model_validate(dict(point.options)))
+    units = {
+        name: written_unit(found[name]) if name in found else unit for name, unit in point.functional_units.items()
+    }
+    return replace(point, functional_units=units)

@@ -10,17 +10,26 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from harness.backend import Device
-from harness.discovery.registry import Offer, Registry
+from harness.discovery.registry import Offer, Registry, bare
 from harness.errors import PluginError, UsageError, did_you_mean
-from harness.functional_unit import FunctionalUnit
 from harness.impact import ImpactMeterSpec
-from harness.meter import MeterSpec
+from harness.place import Place as SitePlace
 from harness.planning import matrix
 from harness.planning.faults import Place, faults, real_path
-from harness.planning.known_metrics import Known, at_most, known_of, precision, unknown_metrics
+from harness.planning.known_metrics import (
+    Known,
+    at_most,
+    by_options,
+    default_units,
+    known_of,
+    precision,
+    unknown_metrics,
+)
 from harness.planning.labels import shown, told_apart
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
+from harness.planning.named_offers import automatic, known_offers, meant
 from harness.planning.option_checks import checked
+from harness.planning.places import PLACE, placed, resolved, takes_place
 from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
 from harness.planning.suite import Case, Named, Suite, missing_variable, windows_of
 from harness.quantity import Unavailable
@@ -92,9 +101,13 @@ class _Planner:
         self.errors: list[UsageError] = []
         self.plan = Plan([], [])
         self._places: dict[str, str] = {}
+        self._place: SitePlace | None = None
+        self._lost = False
         self._probed: dict[str, Sequence[Device] | Unavailable] = {}
 
     def suite(self, suite: Suite) -> None:
+        self._lost = False
+        self._place = self._resolved(suite)
         known: list[Known] = []
         for number, case in enumerate(suite.cases):
             setting = self._setting(suite, number, case)
@@ -111,6 +124,20 @@ class _Planner:
         hint = did_you_mean(name[:100], known)
         self.errors.append(suite.document.error(path, message, accepted=accepted, hint=hint))
 
+    def _resolved(self, suite: Suite) -> SitePlace | None:
+        """The suite's place; None where it names none, or an unset variable."""
+        if suite.place is None or (isinstance(suite.place, str) and unset(suite.place)):
+            return None
+        try:
+            return resolved(suite.place, self.registry)
+        except UsageError as error:
+            self._refuse(suite, (PLACE,), error)
+            self._lost = True
+            return None
+
+    def _refuse(self, suite: Suite, path: Keys, error: UsageError) -> None:
+        self.errors.append(suite.document.error(path, error.message, accepted=error.accepted, hint=error.hint))
+
     # What the points of a case share
 
     def _setting(self, suite: Suite, number: int, case: Case) -> _Setting | None:
@@ -121,7 +148,7 @@ class _Planner:
         spec = offer.spec if offer else WorkloadSpec(name=case.workload, summary="", factory=_no_factory)
         own = at if case.backend is not None else ()
         backend = self._choice(suite, (*own, "backend"), "backend", case.backend or suite.backend)
-        if spec.backends and backend.name not in spec.backends and not unset(backend.name):
+        if spec.backends and bare(backend.name) not in spec.backends and not unset(backend.name):
             message = f"the workload {spec.name!r} does not run on the backend {backend.name!r}"
             self._fault(suite, (*own, "backend"), message, set(spec.backends))
         own = at if case.meters is not None else ()
@@ -172,7 +199,7 @@ class _Planner:
         try:
             return self.registry.get(kind, name)
         except UsageError as error:
-            self.errors.append(suite.document.error(path, error.message, accepted=error.accepted, hint=error.hint))
+            self._refuse(suite, path, error)
             return None
 
     def _choice(self, suite: Suite, path: Keys, kind: str, named: Named) -> Choice:
@@ -184,13 +211,20 @@ class _Planner:
         base = (*path, *named.keys)
         inner = suite.document.at(base)
         place: Place = lambda loc: base + real_path(inner, loc)  # noqa: E731 - a name for its type
-        options = self._validated(suite, offer.spec.options, str(offer.plugin), named.options, place)
+        raw: Mapping[str, Any] = named.options
+        try:
+            raw = placed(raw, offer.spec, self._place, self.registry)
+        except UsageError as error:
+            self._refuse(suite, (*base, PLACE), error)
+        if takes_place(offer.spec) and (self._lost or raw is named.options):  # told once, and not as what it lacks
+            return Choice(named.name, dict(raw))
+        options = self._validated(suite, offer.spec.options, str(offer.plugin), raw, place)
         return Choice(named.name, options if options is not None else dict(named.options))
 
     def _listed(self, suite: Suite, path: Keys, kind: str, named: Sequence[Named]) -> tuple[Choice, ...]:
         first: dict[str, int] = {}
         for number, each in enumerate(named):
-            if first.setdefault(each.name, number) != number:
+            if first.setdefault(meant(self.registry, kind, each.name), number) != number:
                 message = f"the {kind} {each.name!r} is listed twice"
                 self.errors.append(suite.document.error((*path, number), message, accepted="each once"))
         return tuple(
@@ -204,8 +238,7 @@ class _Planner:
             if each.name == AUTO and each.options:
                 self.errors.append(suite.document.error((*path, number), "'auto' takes no options"))
         listed = self._listed(suite, path, "meter", named)
-        offers = self.registry.meters
-        impacts = [offers[each.name].spec for each in listed if each.name in offers]
+        impacts = [offer.spec for offer in known_offers(self.registry, "meter", listed)]
         needy = [isinstance(spec, ImpactMeterSpec) or spec.cross_check for spec in impacts]
         if listed and len(needy) == len(listed) and all(needy):
             listed = (Choice(AUTO), *listed)
@@ -215,34 +248,23 @@ class _Planner:
             self.errors.append(suite.document.error(path, error.message, hint=error.hint))
         chosen: list[Choice] = []
         for choice in listed:
-            chosen.extend(self._auto({one.name for one in listed}) if choice.name == AUTO else [choice])
+            if choice.name != AUTO:
+                chosen.append(choice)
+                continue
+            try:
+                chosen.extend(automatic(self.registry, {bare(one.name) for one in listed}))
+            except UsageError as error:
+                self.errors.append(suite.document.error(path, error.message, accepted=error.accepted))
         return tuple(chosen)
-
-    def _auto(self, named: set[str]) -> list[Choice]:
-        for conflict in self.registry.conflicts:
-            if conflict.kind == "meter" and any(getattr(offer.spec, "auto", False) for offer in conflict.offers):
-                self.registry.get("meter", conflict.name)
-        choices = []
-        for name, offer in self.registry.meters.items():
-            if isinstance(offer.spec, MeterSpec) and offer.spec.auto and name not in named:
-                try:
-                    options = offer.spec.options().model_dump(mode="json", by_alias=True)
-                except Exception as error:
-                    message = f"'auto' tries the meter {name!r}, which needs options: {error}"
-                    raise PluginError(message, where=str(offer.plugin)) from error
-                choices.append(Choice(name, options, auto=True))
-        return choices
 
     def _units(
         self, suite: Suite, at: Keys, case: Case, spec: WorkloadSpec, scorers: Sequence[Choice]
     ) -> dict[str, dict[str, Any]]:
         """The case's functional units, or those of the workload whose columns are filled here."""
-        offers = self.registry.scorers
-        scored = [column for each in scorers if each.name in offers for column in offers[each.name].spec.columns]
+        scored = [column for offer in known_offers(self.registry, "scorer", scorers) for column in offer.spec.columns]
         known = {column.name for column in (*COMMON_COLUMNS, *spec.columns, *scored)}
         if not case.functional_units:
-            units = {name: _unit(unit) for name, unit in spec.functional_units.items()}
-            return {name: unit for name, unit in units.items() if {unit["sum"], *unit["where"]} <= known | {"items"}}
+            return default_units(spec.functional_units, known)
         for name, unit in case.functional_units.items():
             path = (*at, "functional_units", name)
             if unit.sum not in known | {"items"}:
@@ -254,7 +276,10 @@ class _Planner:
                     hint = did_you_mean(column[:100], known)
                     where = (*path, "where", column)
                     self.errors.append(suite.document.error(where, message, accepted=accepted, hint=hint, key=True))
-        return {name: {"sum": unit.sum, "where": dict(unit.where)} for name, unit in case.functional_units.items()}
+        return {
+            name: {"sum": unit.sum, "where": dict(unit.where), **({"span": unit.span} if unit.span else {})}
+            for name, unit in case.functional_units.items()
+        }
 
     def _machine(self, backend: Choice, requires: Mapping[str, Any]) -> tuple[tuple[Mapping[str, Any], ...], str]:
         """The devices of a backend, and why they do not do."""
@@ -296,7 +321,7 @@ class _Planner:
         raw = {**case.options, **combination.values}
         unset = next(unset_in(raw), None) if setting.variables else None
         reason = f"environment variable {unset} is not set" if unset else setting.unmet
-        place = _place(setting, combination)
+        place = matrix.place_of(suite.document, setting.number, case, combination)
         options: dict[str, Any] | None = raw
         if setting.plugin:
             options = self._validated(suite, setting.spec.options, setting.plugin, raw, place)
@@ -312,13 +337,13 @@ class _Planner:
         point = dataclasses.replace(
             setting.point, id=identity_of, label=label, options=options, matrix=combination.values
         )
+        if setting.plugin and not case.functional_units and not unset:
+            point = by_options(setting.spec, point)
         if point.id not in self._places:
             self._places[point.id] = setting.place
         else:
-            first = self._places[point.id]
-            message = f"{label!r} is the same point as one before"
-            error = suite.document.error(("cases", setting.number), message, hint=f"the first is in {first}")
-            self.errors.append(error)
+            message, hint = f"{label!r} is the same point as one before", f"the first is in {self._places[point.id]}"
+            self.errors.append(suite.document.error(("cases", setting.number), message, hint=hint))
         if reason:
             self.plan.skipped.append(Skipped(point, reason))
         else:
@@ -367,32 +392,8 @@ class _Planner:
 
 def unset(text: str) -> bool:
     """Whether a text still asks for an environment variable."""
-    return next(unset_in(text), None) is not None
+    return any(unset_in(text))
 
 
 def _no_factory(_options: object) -> Any:
     raise AssertionError("a stand-in for an unset name is never made")
-
-
-def _unit(unit: FunctionalUnit) -> dict[str, Any]:
-    return {"sum": unit.sum, "where": {each.column: f"{each.comparison} {each.limit!r}" for each in unit.where}}
-
-
-def _place(setting: _Setting, combination: matrix.Combination) -> Place:
-    """Where an option of a point stands: in `include`, `matrix` or `options`."""
-    document, at, case = setting.suite.document, ("cases", setting.number), setting.case
-
-    def place(loc: Keys) -> Keys:
-        head: Keys = (*at, "options")
-        key = str(loc[0]) if loc else ""
-        if key in combination.included:
-            head = (*at, "include", combination.included[key], key)
-        elif key in combination.values:
-            values = case.matrix[key]
-            index = next(index for index, value in enumerate(values) if matrix.same(value, combination.values[key]))
-            head = (*at, "matrix", key, index)
-        elif key in case.options:
-            head = (*at, "options", key)
-        return head + real_path(document.at(head), loc[1:])
-
-    return place

@@ -60,6 +60,7 @@ class Session:
         meters: each as in a suite: `"auto"`, `"tdp: {watts: 65}"`, or a mapping; `auto` if none is named.
         grid: of meter `fuel`, for carbon.
         site: of meter `scarf`, for water.
+        place: of every impact meter that takes one, for carbon and water: `"us-east-1"`.
         backend: whose devices are read, and synchronised at the edges: a name, or a mapping of `name` and options.
         idle: how long idle power is read first, for energy above it: seconds, or `"5s"`.
         store: folder that the blocks are kept in, as trials of one run; they are not kept if None.
@@ -82,11 +83,12 @@ class Session:
         *,
         grid: str | None = None,
         site: str | None = None,
+        place: str | None = None,
         backend: str | Mapping[str, Any] = "host",
         idle: float | str = 0.0,
         store: str | Path | None = None,
     ) -> None:
-        named = with_place(list(meters), grid=grid, site=site)
+        named = with_place(list(meters), grid=grid, site=site, place=place)
         self.registry = plugins_for(named, backend)
         self.choices = choose(named, self.registry)
         self.applied = _applied(self.choices, self.registry)

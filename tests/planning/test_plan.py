@@ -386,9 +386,11 @@ def test_a_meter_offered_twice_is_an_error_where_auto_uses_it(registry: Registry
             yield MeterSpec(name="alpha", summary="", factory=no_factory)
 
     registry.register(Twin(), "twin", distribution="joule-twin", version="1")
-    with pytest.raises(PluginError, match="joule-twin 1"):
+    with pytest.raises(UsageError, match=r"1:1.*joule-twin 1.*accepted: in-process:alpha, joule-twin:alpha"):
         planned(registry, "{workload: sss}")
     assert planned(registry, "{workload: sss, meters: [tdp]}").points
+    (point,) = planned(registry, "{workload: sss, meters: [auto, joule-twin:alpha]}").points
+    assert [choice.name for choice in point.meters] == ["zeta", "joule-twin:alpha"]
 
 
 # What is skipped
