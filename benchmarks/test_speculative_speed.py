@@ -32,7 +32,8 @@ from harness_speculative_decoding.methods.sampling import Sampling
 from harness_speculative_decoding.methods.speculation import speculate
 from harness_speculative_decoding.networks.cache_choice import cached_model
 from harness_speculative_decoding.networks.cached import CausalModel
-from harness_speculative_decoding.networks.layouts import layouts_for
+from harness_speculative_decoding.networks.layouts import int8_layouts, layouts_for
+from harness_speculative_decoding.networks.quantization import quantize
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 K, NEW, ROUNDS, VOCABULARY = 4, 128, 3, 1024
@@ -178,6 +179,32 @@ def test_vanilla_against_generate(benchmark: Any, target: PreTrainedModel, cache
         vanilla_tokens_per_s=NEW / found["vanilla"],
     )
     benchmark.pedantic(vanilla, args=(0,), rounds=1)
+
+
+def test_8_bit_weights_against_those_of_32(benchmark: Any, target: PreTrainedModel, cache: Path) -> None:
+    """Passes over one token, as `vanilla` makes them, and over K + 1."""
+    small = copy.deepcopy(target)
+    quantize(small, "int8-fused")
+    ids = torch.tensor([[number + 1 for number in range(K + 1)]])
+
+    def passes(model: CausalModel, count: int) -> Callable[[int], None]:
+        def run(number: int) -> None:
+            with torch.inference_mode():
+                model.prefill([PROMPT], len(PROMPT) + NEW)
+                for _ in range(32):
+                    model.extend(ids[:, :count], count)
+                    model.drop([count])
+
+        return run
+
+    for count in (1, K + 1):
+        models = {
+            "float32": wrapped(target, count, cache),
+            "int8": cached_model(copy.deepcopy(small), layouts=int8_layouts(small, count)),
+        }
+        found = seconds({name: passes(model, count) for name, model in models.items()})
+        tell(benchmark, tokens=count, float32_over_int8=found["float32"] / found["int8"])
+    benchmark.pedantic(passes(models["int8"], K + 1), args=(0,), rounds=1)
 
 
 def test_sss_against_plain_speculation(

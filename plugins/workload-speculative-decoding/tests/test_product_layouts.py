@@ -127,6 +127,28 @@ def test_another_layout_lays_the_same_model_out_anew() -> None:
     assert torch.allclose(*found, atol=1e-5)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_products_in_8_bits_are_those_of_the_rounded_weights(bias: bool) -> None:
+    from harness_speculative_decoding.networks.products import rounded
+
+    torch.manual_seed(1)
+    linears = [torch.nn.Linear(64, width, bias=bias) for width in (16, 48)]
+    with torch.no_grad():
+        linears[0].weight[3] = 0
+    before = [linear.weight.detach().clone() for linear in linears]
+    for weight in before:
+        integers, scales = rounded(weight)
+        assert float((integers * scales - weight).abs().max()) <= float(scales.max()) / 2 * 1.001
+        assert torch.equal(rounded(integers * scales)[0], integers)  # rounding twice is rounding once
+    product = Product(linears, "int8", 5)
+    rows, onto = torch.randn(5, 64), torch.randn(5, 64)
+    with torch.inference_mode():
+        exact = torch.cat([linear(rows) for linear in linears], 1)
+        found = product.multiply(rows)
+        assert 0 < float((found - exact).norm() / exact.norm()) < 0.02
+        assert torch.equal(product.multiply(rows, onto), found + onto)
+
+
 class Clock:
     """Stands for the timing and counts how often it was asked."""
 

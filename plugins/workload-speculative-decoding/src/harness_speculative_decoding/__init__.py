@@ -51,7 +51,7 @@ def _made_by(module: str, name: str) -> Callable[[Any], Any]:
 
 def _cannot_run(given: options.DecodingOptions) -> Unavailable | None:
     """Why a decoding workload cannot run here, as far as that shows without loading a model."""
-    if given.quantization != "none" and find_spec("torchao") is None:
+    if given.quantization not in {"none", "int8-fused"} and find_spec("torchao") is None:
         return Unavailable(
             "quantization needs torchao: pip install 'joule-harness-workload-speculative-decoding[quantization]'"
         )

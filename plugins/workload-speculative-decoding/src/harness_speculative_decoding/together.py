@@ -17,7 +17,7 @@ from harness_speculative_decoding.networks.cache_choice import CacheKind, Compil
 from harness_speculative_decoding.networks.cached import CausalModel, DynamicCacheModel, StaticCacheModel
 from harness_speculative_decoding.networks.captured import FixedShapeModel
 from harness_speculative_decoding.networks.fused import why_not
-from harness_speculative_decoding.networks.layouts import Layouts, layouts_for
+from harness_speculative_decoding.networks.layouts import Layouts, int8_layouts, layouts_for
 from harness_speculative_decoding.networks.trace import Traced
 
 
@@ -109,22 +109,47 @@ def wrap(
     vocabulary = shared_vocabulary(models)
     wrapped: dict[str, CausalModel] = {}
     for number, (name, loaded) in enumerate(models.items()):
-        layouts = None if cache is None else fastest_layouts(loaded.model, batch * tokens[number], cache, fused=fused)
+        layouts = layouts_of(loaded, batch * tokens[number] if tokens else 1, cache, fused=fused)
         try:
             wrapped[name] = cached_model(
                 loaded.model, kind, vocabulary, fused=fused, compiled=compiled, layouts=layouts
             )
             if batch > 1:
                 wrapped[name].prefill([(0,), (0,)], 2)
+            _check_int8(loaded, wrapped[name], layouts)
         except ValueError as error:
             accepted = "`batch: 1`" if "one request at a time" in str(error) else "`cache: auto`, or another model"
             raise UsageError(f"{name}: {error}", accepted=accepted) from None
     return wrapped
 
 
-def fastest_layouts(model: PreTrainedModel, rows: int, cache: Path, *, fused: bool) -> Layouts | None:
-    """The layouts of a model that is computed from fused weights; None for another."""
-    return layouts_for(model, rows, cache) if fused and not why_not(model) else None
+def layouts_of(loaded: Loaded, rows: int, cache: Path | None, *, fused: bool) -> Layouts | None:
+    """The layouts of a model that is computed from fused weights; None for another.
+
+    Raises:
+        UsageError: 8-bit weights of a model whose passes cannot be fused here.
+    """
+    reason = why_not(loaded.model) if fused else "the option fused says no"
+    if loaded.facts.get("quantization") == "int8-fused":
+        if loaded.model.device.type != "cpu":
+            reason = f"its passes run on {loaded.model.device.type}"
+        if reason:
+            raise _no_int8(loaded, reason)
+        return int8_layouts(loaded.model, rows)
+    return None if reason or cache is None else layouts_for(loaded.model, rows, cache)
+
+
+def _check_int8(loaded: Loaded, wrapped: CausalModel, layouts: Layouts | None) -> None:
+    """Raises UsageError where 8-bit weights were asked for and the passes were admitted without them."""
+    if layouts is not None and layouts.rough and not (isinstance(wrapped, StaticCacheModel) and wrapped.is_fused):
+        raise _no_int8(loaded, "its fused passes do not give its logits")
+
+
+def _no_int8(loaded: Loaded, reason: str) -> UsageError:
+    return UsageError(
+        f"quantization int8-fused does not fit {loaded.facts.get('source')}: {reason}",
+        accepted="`quantization: int8-weight-only`, or a Llama or Qwen2 model on a CPU with `fused: true`",
+    )
 
 
 def wrap_alone(
@@ -144,11 +169,12 @@ def wrap_alone(
         rows: requests decoded together.
         cache: as in `wrap`.
     """
-    layouts = None if cache is None else fastest_layouts(loaded.model, rows, cache, fused=fused)
+    layouts = layouts_of(loaded, rows, cache, fused=fused)
     try:
         wrapped = cached_model(loaded.model, fused=fused, compiled=compiled, layouts=layouts)
     except ValueError:  # a recurrent state
         return loaded.model
+    _check_int8(loaded, wrapped, layouts)
     return wrapped if isinstance(wrapped, StaticCacheModel) else loaded.model
 
 

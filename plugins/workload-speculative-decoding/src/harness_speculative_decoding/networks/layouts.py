@@ -87,6 +87,11 @@ class Layouts:
         """The layout of a product."""
         return self.chosen.get(str(shape), shape.usual)
 
+    @property
+    def rough(self) -> bool:
+        """Whether products are in bfloat16, whatever the number type of the weights."""
+        return "int8" in self.chosen.values()
+
     def facts(self) -> dict[str, object]:
         """For the record."""
         found: dict[str, object] = {"rows": self.rows, **self.chosen}
@@ -107,6 +112,11 @@ def shapes_of(model: PreTrainedModel) -> list[Shape]:
     shapes = [Shape(parts[0].in_features, sum(part.out_features for part in parts)) for parts in joined]
     head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     return list(dict.fromkeys([*shapes, Shape(head.in_features, head.out_features, head=True)]))
+
+
+def int8_layouts(model: PreTrainedModel, rows: int) -> Layouts:
+    """Layout `int8` for all products of a Llama-like model but the logits'."""
+    return Layouts(rows, {str(shape): "int8" for shape in shapes_of(model) if not shape.head})
 
 
 def layouts_for(model: PreTrainedModel, rows: int, cache: Path) -> Layouts:

@@ -7,20 +7,22 @@ depends on the machine, the shape and how many rows there are; `layouts` finds o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Layout = Literal["input", "output", "linear", "packed"]
+Layout = Literal["input", "output", "linear", "packed", "int8"]
 """How weights are stored and multiplied.
 
 `input`: by input, `rows @ matrix`. `output`: by output, `(matrix @ rows.T).T`. `linear`: by output, as PyTorch's linear
 layers do it. `packed`: a copy in the blocks that oneDNN computes in, beside the weights, which are stored by output.
+`int8`: likewise a copy, of 8-bit integers with a scale an output; products are in bfloat16.
 """
 
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+LAYOUTS: tuple[Layout, ...] = ("input", "output", "linear", "packed")
+"""Those that give the same numbers but for the order of additions."""
 
 FEW_ROWS = 32
 """More rows than these, as a prompt has, are multiplied as PyTorch's linear layers do it."""
@@ -43,10 +45,13 @@ def multiplier(layout: Layout, stored: Tensor, bias: Tensor | None, rows: int) -
         rows: how many there mostly are; what is packed is packed for them.
 
     Raises:
-        RuntimeError: `packed`, and oneDNN does not take these weights: float64, another device, a build without it.
+        RuntimeError: `packed`, and oneDNN does not take these weights: float64, another device, a build without it;
+            `int8`, and PyTorch has no such product.
     """
     if layout == "packed":
         return _packed(stored, bias, rows)
+    if layout == "int8":
+        return _in_8_bits(stored, bias)
 
     def by_input(rows: Tensor, onto: Tensor | None = None) -> Tensor:
         if bias is None:
@@ -88,11 +93,40 @@ def _packed(stored: Tensor, bias: Tensor | None, rows: int) -> Multiply:
     return packed
 
 
+def rounded(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (outputs, inputs) as integers from -127 to 127, and the scale of each output, (outputs, 1).
+
+    Integers times scales, rounded once more, are the same integers.
+    """
+    scales = weights.abs().amax(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny) / 127
+    return (weights / scales).round().clamp(-127, 127).to(torch.int8), scales
+
+
+def _in_8_bits(stored: Tensor, bias: Tensor | None) -> Multiply:
+    multiply = getattr(torch, "_weight_int8pack_mm", None)
+    if multiply is None:
+        raise RuntimeError("this PyTorch has no products with 8-bit weights")
+    with torch.inference_mode(mode=False), torch.no_grad():
+        integers, scales = rounded(stored.detach())
+        across, ones = scales[:, 0].contiguous(), torch.ones(len(scales), dtype=torch.bfloat16, device=stored.device)
+
+    def in_8_bits(rows: Tensor, onto: Tensor | None = None) -> Tensor:
+        if len(rows) > FEW_ROWS:
+            product = functional.linear(rows, stored, bias)
+        else:
+            product = multiply(rows.bfloat16(), integers, ones).to(rows.dtype) * across
+            if bias is not None:
+                product = product.add_(bias)
+        return product if onto is None else product.add_(onto)
+
+    return in_8_bits
+
+
 class Product:
     """Several linear layers of one input as one matrix.
 
     The layers' own weights become views of the matrix, so that nothing is stored twice and both stay in step; only
-    layout `packed` multiplies with a copy, which later changes of the weights do not reach.
+    layouts `packed` and `int8` multiply with a copy, which later changes of the weights do not reach.
 
     Args:
         linears: layers with the same inputs.
