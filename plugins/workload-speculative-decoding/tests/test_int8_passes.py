@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from harness_speculative_decoding.options import AssistedOptions
+from harness_speculative_decoding.options import AssistedOptions, VanillaOptions
 from pydantic import ValidationError
 
 from harness.errors import UsageError
@@ -75,7 +75,9 @@ def test_a_pytorch_without_the_product_is_refused(monkeypatch: pytest.MonkeyPatc
         wrap_alone(loaded)
 
 
-def test_transformers_own_loop_has_no_fused_passes() -> None:
+def test_passes_of_transformers_own_are_not_fused() -> None:
     with pytest.raises(ValidationError, match="int8-weight-only"):
         AssistedOptions.model_validate({"quantization": "int8-fused"})
+    with pytest.raises(ValidationError, match="several devices"):
+        VanillaOptions.model_validate({"quantization": "int8-fused", "device_map": "auto"})
     assert AssistedOptions().quantization == "none"
