@@ -10,18 +10,12 @@ import resource
 from typing import Any
 
 import pytest
+from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.load.arrivals import Poisson, requests
 from harness_disaggregated_serving.load.lengths import application
 from harness_disaggregated_serving.load.slo import SLOS
 from harness_disaggregated_serving.simulator.profiles import profile
-from harness_disaggregated_serving.simulator.setup import (
-    Batching,
-    Configuration,
-    Link,
-    Setup,
-    SimulatedDevice,
-    Speculation,
-)
+from harness_disaggregated_serving.simulator.setup import Batching, Link, Setup, SimulatedDevice, Speculation
 from harness_disaggregated_serving.simulator.simulate import simulate
 from harness_disaggregated_serving.traffic import BYTES_PER_S_PER_GBIT_S, MODELS
 

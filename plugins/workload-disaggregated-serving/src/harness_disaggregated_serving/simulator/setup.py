@@ -9,31 +9,9 @@ from enum import StrEnum
 from typing import Final
 
 from harness.errors import UsageError
+from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.simulator.costs import PhaseCosts
 from harness_disaggregated_serving.traffic import TOKEN_ID_BYTES, Wire
-
-
-class Configuration(StrEnum):
-    """Which device does what."""
-
-    STANDALONE = "standalone"
-    """The whole model on the new device: the baseline."""
-    SPEC_LOCAL = "spec-local"
-    """Target and draft on the new device: separates what speculation gains from what reuse gains."""
-    DPD = "dpd"
-    """Prefill on the new device, decode on the old one, the prompt's cache over the link."""
-    DSD = "dsd"
-    """Target verifies on the new device, draft proposes on the old one, proposals over the link."""
-
-    @property
-    def needs_old(self) -> bool:
-        """Whether it holds the old device and the link."""
-        return self in {Configuration.DPD, Configuration.DSD}
-
-    @property
-    def speculates(self) -> bool:
-        """Whether a draft proposes."""
-        return self in {Configuration.SPEC_LOCAL, Configuration.DSD}
 
 
 class FirstToken(StrEnum):

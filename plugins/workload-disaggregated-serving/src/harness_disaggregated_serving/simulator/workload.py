@@ -18,6 +18,7 @@ from harness.errors import MeasurementError
 from harness.quantity import Unavailable, Undefined
 from harness.workload import TrialContext, Window, Workload
 from harness_disaggregated_serving.choosing.profile_table import ProfiledDevice, ProfileKey, ProfileRow, row_to_json
+from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.load.arrivals import AllAtOnce, Arrivals, Constant, Poisson, Request, requests, trace
 from harness_disaggregated_serving.load.lengths import application
 from harness_disaggregated_serving.load.slo import Slo, named
@@ -26,7 +27,6 @@ from harness_disaggregated_serving.simulator.profiles import DeviceProfile, prof
 from harness_disaggregated_serving.simulator.setup import (
     LABEL,
     Batching,
-    Configuration,
     FirstToken,
     Link,
     Setup,
