@@ -44,7 +44,8 @@ class SimulatedDevice:
         draft: service times of the draft; likewise.
         active_w: power while at least one item is in service.
         idle_w: power while held otherwise.
-        phase_w: other active powers by phase (`prefill`, `decode`, `draft`, `verify`), under iteration batching only.
+        phase_w: other active powers by phase (`prefill`, `decode`, `draft`, `verify`, or one at a load as `decode@8`),
+            under iteration batching only.
         kv_tokens: tokens of cache that fit; None for no limit.
     """
 
@@ -63,6 +64,10 @@ class SimulatedDevice:
                 f"device {self.name!r} draws {watts} W (idle, active, by phase)",
                 accepted="finite watts, none below the idle ones",
             )
+
+    def power_w(self, phase: str) -> float:
+        """Power in a phase: as declared for it at its load, for it at any, or for whatever is in service."""
+        return self.phase_w.get(phase, self.phase_w.get(phase.partition("@")[0], self.active_w))
 
     def target_costs(self) -> PhaseCosts:
         """Service times of the target; raises UsageError where there are none."""
