@@ -1,7 +1,7 @@
 """How many requests the simulator of disaggregated serving handles per second of wall time, and in which memory.
 
-Goals on one core: 30,000 requests/s for `standalone` and `dpd`, 10,000 for `spec-local` and `dsd` (requests, not tokens;
-one of `dsd` takes 74 rounds here); 1,000,000 requests in bounded memory.
+Goals on one core: 30,000 requests/s for `standalone` and `dpd`, 10,000 for `spec-local` and `dsd` (requests, not
+tokens; one of `dsd` takes 74 rounds here); 1,000,000 requests in bounded memory.
 """
 
 from __future__ import annotations

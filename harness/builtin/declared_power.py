@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from pydantic import NonNegativeFloat
+from pydantic import Field, NonNegativeFloat
 
 from harness.impact import Costed, DeviceUse, Impact, ImpactMeter, ImpactMeterSpec
 from harness.options import Options
@@ -20,7 +20,7 @@ class Watts(Options):
     """Power while it works, in W."""
     idle: NonNegativeFloat = 0.0
     """Power while it is reserved and waits, in W."""
-    phases: dict[str, NonNegativeFloat] = {}
+    phases: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Power by what the device does, in W, where the workload tells: `{prefill: 360, decode@1: 180, decode@64: 260}`. A
     phase at a load that is not named takes that of the phase alone (`decode`), and one named nowhere takes `busy`."""
 

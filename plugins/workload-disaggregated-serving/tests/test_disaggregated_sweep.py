@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +17,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from harness_disaggregated_serving import harness_run_finished, harness_workloads
 from harness_disaggregated_serving.choosing.winners import envelope
-from harness_disaggregated_serving.commands.sweep import CHART_FILE, ROW_FILE, TABLE_FILE, write_sweep
+from harness_disaggregated_serving.commands.sweep import CELLS_FILE, CHART_FILE, ROW_FILE, TABLE_FILE, write_sweep
 from harness_disaggregated_serving.simulator.options import SimulatedOptions
 from harness_disaggregated_serving.simulator.workload import PROFILE_ROW, Simulated, probe
 from hypothesis import given
@@ -41,13 +44,17 @@ class Pen:
     def simulated_duration(self, seconds: float) -> None:
         self.simulated_s += seconds
 
-    def device(self, device: str, *, role: str = "", busy_s: float, reserved_s: float) -> None:
+    def device(
+        self, device: str, *, role: str = "", busy_s: float, reserved_s: float, phases: Mapping[str, float]
+    ) -> None:
+        assert sum(phases.values()) == pytest.approx(busy_s)
         self.devices.append((device, role, busy_s, reserved_s))
 
 
-def run(folder: Path, seed: int = 0, **options: Any) -> Pen:
+def run(folder: Path, seed: int = 0, requests: int = 40, **options: Any) -> Pen:
     folder.mkdir(parents=True, exist_ok=True)
-    workload, pen = Simulated(SimulatedOptions(requests=40, **options)), Pen()
+    given = {"requests": requests, "most_requests": requests, **options}
+    workload, pen = Simulated(SimulatedOptions(**given)), Pen()
     workload.prepare(SimpleNamespace(folder=folder, seed=seed))  # type: ignore[arg-type]
     workload.run(pen)  # type: ignore[arg-type]
     assert workload.facts()["method"] == "simulated"
@@ -109,16 +116,31 @@ def test_bad_options_are_refused(options: dict[str, Any]) -> None:
         SimulatedOptions(**options)
 
 
+def lines_of(text: str, *words: str) -> list[list[str]]:
+    """Rows of Markdown tables with a cell that begins with each word."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return [row for row in rows if all(any(cell.startswith(word) for cell in row) for word in words)]
+
+
 def test_a_run_gets_table_and_chart(tmp_path: Path) -> None:
-    run(tmp_path / "a", configuration="standalone", qps=0.5)
-    run(tmp_path / "b", configuration="dsd", qps=0.5)
-    run(tmp_path / "c", configuration="dsd", qps=0.5, old={"kind": "T4"})
+    for seed in (0, 1, 2):
+        run(tmp_path / f"a{seed}", seed, 600, configuration="standalone", qps=0.5)
+        run(tmp_path / f"b{seed}", seed, 600, configuration="dsd", qps=0.5)
+        run(tmp_path / f"c{seed}", seed, 600, configuration="dsd", qps=0.5, old={"kind": "T4"})
     harness_run_finished({}, tmp_path)
     text = (tmp_path / TABLE_FILE).read_text()
     assert "simulated" in text.splitlines()[0]
-    assert "dsd with T4 pays" in text
-    assert "| busy |" in text
-    assert "| reserved |" in text
+    assert "3 seeds" in text
+    (found,) = lines_of(text, "dsd with T4", "feasible")
+    assert re.match(r"[+-]\d+\.\d% \[[+-]\d+\.\d%, [+-]\d+\.\d%\]", found[7])
+    assert "watts of A100-40GB (" in found[-1]
+    assert len(lines_of(text, "busy")) == len(lines_of(text, "reserved")) == 6
+    rows = list(csv.DictReader(io.StringIO((tmp_path / CELLS_FILE).read_text())))
+    assert {row["method"] for row in rows} == {"simulated"}
+    assert len(rows) == 3 * 2 * 6 * 3
+    told = [row for row in rows if row["saving"]]
+    assert {row["seeds"] for row in told} == {"3"}
+    assert all(float(row["saving_low"]) <= float(row["saving"]) <= float(row["saving_high"]) for row in told)
     ET.fromstring((tmp_path / CHART_FILE).read_text())
     assert ROW_FILE == PROFILE_ROW
 

@@ -7,16 +7,21 @@ target is arithmetic on stored rows and never a rerun. A cell that failed keeps 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
 from harness.quantity import Unavailable
+from harness.units import kwh
 from harness_disaggregated_serving.carbon import embodied
 from harness_disaggregated_serving.carbon.accounting import Accounting, Footprint, HeldDevice, footprint
+from harness_disaggregated_serving.choosing.interval import Ends, Terms
+from harness_disaggregated_serving.choosing.steady import share_with_error
 from harness_disaggregated_serving.load.slo import Slo
+from harness_disaggregated_serving.simulator.power import IDLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +47,29 @@ class ProfiledDevice:
     busy_s: float
     reserved_s: float
     embodied_id: str
+    phases: tuple[tuple[str, float], ...] = ()
+    """Busy seconds by phase and load, where they are known; they sum to `busy_s`."""
+    watts: tuple[tuple[str, float, float, float], ...] = ()
+    """Declared power by phase and of `idle`: low, value, high in W. Empty where the energy was measured."""
 
     @property
     def energy_j(self) -> float:
         """Both parts."""
         return self.energy_busy_j + self.energy_idle_j
+
+    def energies_j(self) -> dict[str, Ends]:
+        """Energy by the declared number that it is made of, at its ends; measured energy has none and no range."""
+        watts = {phase: ends for phase, *ends in self.watts}
+        if not watts:
+            return {f"measured energy of {self.name}": (self.energy_j,) * 3}
+        found: dict[str, Ends] = {}
+        idle_s = max(0.0, self.reserved_s - self.busy_s)
+        for phase, seconds in (*self.phases, (IDLE, idle_s)):
+            name = f"{phase.partition('@')[0]} watts of {self.name}"
+            low, value, high = found.get(name, (0.0, 0.0, 0.0))
+            ends = watts[phase]
+            found[name] = (low + seconds * ends[0], value + seconds * ends[1], high + seconds * ends[2])
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +91,13 @@ class ProfileRow:
         method: `simulated`, or the weakest method of the energy.
         attainment: served share, for rows without latencies.
         failure: why the cell has no result; empty where it has.
+        overloaded: why the load cannot be held, or cannot be told to be; empty where it is held. Such a cell shows no
+            saving.
+        settings: what else makes the configuration (`gamma`, `draft`), by name; part of the cell.
+        conditions: what else was varied for all configurations alike, by name; only equal ones are compared.
+        slo: latency targets of the run, TTFT and TPOT in s; None where it had none.
+        warm_up: requests cut before attainment is counted; `latencies` do not hold them.
+        parts: rows of single seeds that this one is the sum of.
     """
 
     configuration: str
@@ -84,6 +114,13 @@ class ProfileRow:
     method: str = "simulated"
     attainment: float | None = None
     failure: str = ""
+    overloaded: str = ""
+    settings: tuple[tuple[str, str], ...] = ()
+    conditions: tuple[tuple[str, str], ...] = ()
+    slo: tuple[float, float] | None = None
+    warm_up: int = 0
+    parts: tuple[ProfileRow, ...] = field(default=(), compare=False, repr=False)
+    _attained: dict[Slo, tuple[float, float]] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.qps <= 0 or self.prompt_tokens < 1 or self.requests < 0 or self.needed_bandwidth < 0:
@@ -101,13 +138,44 @@ class ProfileRow:
     @property
     def cell(self) -> tuple[object, ...]:
         """What makes the row unique in its table."""
-        return (self.configuration, self.new, self.old, self.prompt_tokens, self.qps, self.bandwidth)
+        place = (self.configuration, self.new, self.old, self.size, self.prompt_tokens, self.qps, self.bandwidth)
+        return (*place, self.settings, self.conditions)
 
     def attained(self, slo: Slo) -> float:
         """Share of the requests that met both targets."""
-        if self.latencies:
-            return sum(slo.met(ttft, tpot) for ttft, tpot in self.latencies) / len(self.latencies)
-        return self.attainment or 0.0
+        return self.attained_with_error(slo)[0]
+
+    def attained_with_error(self, slo: Slo) -> tuple[float, float]:
+        """Share of the requests that met both targets, and the half width of its 95 % interval (NaN if unknown)."""
+        found = self._attained.get(slo)
+        if found is None:
+            found = (self.attainment or 0.0, math.nan)
+            if self.latencies:
+                found = share_with_error([slo.met(ttft, tpot) for ttft, tpot in self.latencies])
+            self._attained[slo] = found
+        return found
+
+    def terms(self, intensity: float, lifetimes_s: Mapping[str, float], accounting: Accounting) -> tuple[Terms, ...]:
+        """Carbon of a request by declared number, in g, of each seed; empty where an embodied figure is missing."""
+        found = []
+        for part in self.parts or (self,):
+            terms: dict[str, Ends] = {}
+
+            def add(name: str, ends: Ends, scale: float, into: dict[str, Ends] = terms) -> None:
+                low, value, high = into.get(name, (0.0, 0.0, 0.0))
+                into[name] = (low + ends[0] * scale, value + ends[1] * scale, high + ends[2] * scale)
+
+            for device in part.devices:
+                row = embodied.find(device.embodied_id)
+                if isinstance(row, Unavailable) or not part.requests:
+                    return ()
+                for name, ends in device.energies_j().items():
+                    add(name, ends, kwh(1.0) * intensity / part.requests)
+                charged_s = device.busy_s if accounting is Accounting.BUSY else device.reserved_s
+                share = charged_s / lifetimes_s[device.role] / part.requests * embodied.GRAMS_PER_KG
+                add(f"embodied carbon of {device.name}", (row.low_kg, row.kg, row.high_kg), share)
+            found.append(terms)
+        return tuple(found)
 
     @property
     def energy_per_request_j(self) -> float | Unavailable:
@@ -160,9 +228,65 @@ class ProfileTable:
         return ProfileTable(self.key, (*self.rows, *rows))
 
 
+def pool(tables: Iterable[ProfileTable]) -> list[ProfileTable]:
+    """Tables that differ in their seed alone as one each, whose rows are sums over seeds and keep their parts."""
+    groups: dict[ProfileKey, dict[tuple[object, ...], list[ProfileRow]]] = {}
+    for table in sorted(tables, key=lambda one: one.key.seed):
+        cells = groups.setdefault(replace(table.key, seed=0), {})
+        for row in table.rows:
+            cells.setdefault(row.cell, []).append(row)
+    return [ProfileTable(key, tuple(_pooled(rows) for rows in cells.values())) for key, cells in groups.items()]
+
+
+def _pooled(rows: list[ProfileRow]) -> ProfileRow:
+    first = rows[0]
+    if len(rows) == 1:
+        return first
+    failures, loads = [row.failure for row in rows if row.failure], [row.overloaded for row in rows if row.overloaded]
+    if failures:
+        return replace(first, failure=failures[0], devices=(), latencies=(), attainment=None)
+    devices = []
+    for same in zip(*(row.devices for row in rows), strict=True):
+        phases: dict[str, float] = {}
+        for device in same:
+            for phase, seconds in device.phases:
+                phases[phase] = phases.get(phase, 0.0) + seconds
+        devices.append(
+            replace(
+                same[0],
+                phases=tuple(phases.items()),
+                **{
+                    name: math.fsum(getattr(device, name) for device in same)
+                    for name in ("energy_busy_j", "energy_idle_j", "busy_s", "reserved_s")
+                },
+            )
+        )
+    known = [row.attainment for row in rows if row.attainment is not None]
+    return replace(
+        first,
+        devices=tuple(devices),
+        latencies=tuple(pair for row in rows for pair in row.latencies),
+        requests=sum(row.requests for row in rows),
+        needed_bandwidth=max(row.needed_bandwidth for row in rows),
+        attainment=sum(known) / len(known) if known else None,
+        overloaded=loads[0] if loads else "",
+        parts=tuple(rows),
+    )
+
+
+def by_conditions(table: ProfileTable) -> dict[tuple[tuple[str, str], ...], ProfileTable]:
+    """A table for each set of conditions: only rows of one are compared."""
+    found: dict[tuple[tuple[str, str], ...], list[ProfileRow]] = {}
+    for row in table.rows:
+        found.setdefault(row.conditions, []).append(row)
+    return {conditions: ProfileTable(table.key, tuple(rows)) for conditions, rows in found.items()}
+
+
 def row_to_json(key: ProfileKey, row: ProfileRow) -> dict[str, Any]:
     """A row with its key, as JSON values."""
-    return {"key": asdict(key), "row": asdict(row)}
+    content = asdict(replace(row, parts=()))
+    del content["parts"], content["_attained"]
+    return {"key": asdict(key), "row": content}
 
 
 def row_from_json(content: Mapping[str, Any]) -> tuple[ProfileKey, ProfileRow]:
@@ -170,10 +294,32 @@ def row_from_json(content: Mapping[str, Any]) -> tuple[ProfileKey, ProfileRow]:
     try:
         row = dict(content["row"])
         row["latencies"] = tuple((ttft, tpot) for ttft, tpot in row["latencies"])
-        row["devices"] = tuple(ProfiledDevice(**device) for device in row["devices"])
+        row["devices"] = tuple(
+            ProfiledDevice(**{**device, **{name: _pairs(device.get(name, ())) for name in ("phases", "watts")}})
+            for device in row["devices"]
+        )
+        row |= {name: _pairs(row.get(name, ())) for name in ("settings", "conditions")}
+        row["slo"] = None if row.get("slo") is None else tuple(row["slo"])
         return ProfileKey(**content["key"]), ProfileRow(**row)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"no profile row: {error!r}", accepted="what this plugin wrote") from None
+
+
+def _pairs(rows: Iterable[Iterable[Any]]) -> tuple[tuple[Any, ...], ...]:
+    return tuple(tuple(row) for row in rows)
+
+
+def read_tables(paths: Iterable[Path]) -> list[ProfileTable]:
+    """Tables from files of one row each, one for every key in them."""
+    found: dict[ProfileKey, list[ProfileRow]] = {}
+    seen: set[object] = set()
+    for path in paths:
+        one = read_rows([path])
+        for row in one.rows:
+            if (one.key, row.cell) not in seen:  # the same seed can come of an option and of a trial
+                seen.add((one.key, row.cell))
+                found.setdefault(one.key, []).append(row)
+    return [ProfileTable(key, tuple(rows)) for key, rows in found.items()]
 
 
 def read_rows(paths: Iterable[Path]) -> ProfileTable:
