@@ -141,6 +141,11 @@ class ProfileRow:
         place = (self.configuration, self.new, self.old, self.size, self.prompt_tokens, self.qps, self.bandwidth)
         return (*place, self.settings, self.conditions)
 
+    @property
+    def compared(self) -> tuple[tuple[str, str], ...]:
+        """What must be equal for two rows to be compared: the conditions and the new device."""
+        return (*self.conditions, ("new device", self.new))
+
     def attained(self, slo: Slo) -> float:
         """Share of the requests that met both targets."""
         return self.attained_with_error(slo)[0]
@@ -176,6 +181,14 @@ class ProfileRow:
                 add(f"embodied carbon of {device.name}", (row.low_kg, row.kg, row.high_kg), share)
             found.append(terms)
         return tuple(found)
+
+    def scale_for(self, slo: Slo, share: float) -> float:
+        """By what the targets must be multiplied for a share of the requests to meet both; infinite where none does."""
+        scales = sorted(
+            math.inf if ttft is None or tpot is None else max(ttft / slo.ttft_s, tpot / slo.tpot_s)
+            for ttft, tpot in self.latencies
+        )
+        return scales[math.ceil(share * len(scales)) - 1] if scales else math.nan
 
     @property
     def energy_per_request_j(self) -> float | Unavailable:
@@ -275,10 +288,10 @@ def _pooled(rows: list[ProfileRow]) -> ProfileRow:
 
 
 def by_conditions(table: ProfileTable) -> dict[tuple[tuple[str, str], ...], ProfileTable]:
-    """A table for each set of conditions: only rows of one are compared."""
+    """A table for each set of conditions, the new device among them: only rows of one are compared."""
     found: dict[tuple[tuple[str, str], ...], list[ProfileRow]] = {}
     for row in table.rows:
-        found.setdefault(row.conditions, []).append(row)
+        found.setdefault(row.compared, []).append(row)
     return {conditions: ProfileTable(table.key, tuple(rows)) for conditions, rows in found.items()}
 
 

@@ -156,26 +156,24 @@ def sweep(table: ProfileTable, slo: Slo | None = None, years: Iterable[tuple[flo
     for conditions, part in by_conditions(table).items():
         stored = next((row.slo for row in part.rows if row.slo is not None), None)
         targets = slo or (Slo(*stored) if stored is not None else FALLBACK)
-        sizes = sorted({(row.prompt_tokens, row.size) for row in part.rows})
-        for longest, size in sizes:
-            rows = [row for row in part.rows if row.size == size]
-            links = sorted({row.bandwidth for row in rows if row.bandwidth is not None}) or [0.0]
-            for qps in sorted({row.qps for row in rows}):
-                for bandwidth in links:
-                    demand = Demand(
-                        prompt_tokens=longest,
-                        size=size,
-                        qps=qps,
-                        slo=targets,
-                        bandwidth=bandwidth,
-                        intensity=0.0,
-                        lifetimes_s={},
-                    )
-                    found += [
-                        _cell(ProfileTable(part.key, tuple(rows)), demand, conditions, accounting, pair)
-                        for accounting in (Accounting.RESERVED, Accounting.BUSY)
-                        for pair in lifetimes
-                    ]
+        for longest, size, qps in sorted({(row.prompt_tokens, row.size, row.qps) for row in part.rows}):
+            rows = [row for row in part.rows if (row.size, row.qps) == (size, qps)]
+            for bandwidth in sorted({row.bandwidth for row in rows if row.bandwidth is not None}) or [0.0]:
+                demand = Demand(
+                    prompt_tokens=longest,
+                    size=size,
+                    qps=qps,
+                    slo=targets,
+                    bandwidth=bandwidth,
+                    intensity=0.0,
+                    lifetimes_s={},
+                )
+                here = ProfileTable(part.key, tuple(row for row in rows if row.bandwidth in {None, bandwidth}))
+                found += [
+                    _cell(here, demand, conditions, accounting, pair)
+                    for accounting in (Accounting.RESERVED, Accounting.BUSY)
+                    for pair in lifetimes
+                ]
     return found
 
 

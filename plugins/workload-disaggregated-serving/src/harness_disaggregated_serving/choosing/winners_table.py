@@ -43,7 +43,8 @@ def _attained(one: Candidate) -> str:
     return f"{one.attainment:.1%}{error}"
 
 
-def _state(one: Candidate) -> str:
+def state_of(one: Candidate) -> str:
+    """`feasible`, or in a word why not."""
     if not one.rejected:
         return "feasible"
     return next((state for state in (OVERLOADED, NOT_JUDGED) if one.rejected.startswith(state)), "not feasible")
@@ -58,18 +59,20 @@ def as_text(cells: Sequence[Cell], *, title: str, notes: Sequence[str] = (), yea
     grids = [f"saving at {intensity:g} g/kWh" for intensity in INTENSITIES]
     head = ["sizes", "QPS", "Gbit/s", *names, "configuration", "state", "attainment"]
     head += [*grids, f"the same by busy time at {INTENSITIES[1]:g}", "pays", "depends on"]
-    lines += [_row(head), "|---" * len(head) + "|"]
+    lines += [markdown_row(head), "|---" * len(head) + "|"]
     for cell in told:
         if cell.accounting is Accounting.RESERVED:
             for name, one in cell.considered.items():
-                lines.append(_row([*_place(cell, names), name, _state(one), _attained(one), *_saved(cell, busy, name)]))
+                lines.append(
+                    markdown_row([*_place(cell, names), name, state_of(one), _attained(one), *_saved(cell, busy, name)])
+                )
     lines += ["", "## Least carbon at the declared values, by lifetime", ""]
     head = ["sizes", "QPS", "Gbit/s", *names, "accounting", "new, old", "least", "least, spec-local left out"]
-    lines += [_row(head), "|---" * len(head) + "|"]
+    lines += [markdown_row(head), "|---" * len(head) + "|"]
     for cell in cells:
         won = ["; ".join(map(str, ranges)) or "none is feasible" for ranges in (cell.ranges, cell.published)]
         lives = f"{cell.new_years:g}, {cell.old_years:g}"
-        lines.append(_row([*_place(cell, names), cell.accounting.value, lives, *won]))
+        lines.append(markdown_row([*_place(cell, names), cell.accounting.value, lives, *won]))
     reasons: dict[str, None] = {}
     for cell in cells:
         for name, reason in cell.rejected.items():
@@ -101,7 +104,7 @@ def _saved(cell: Cell, busy: Mapping[tuple[object, ...], Cell], name: str) -> li
     found = cell.against.get(name)
     if found is None:
         rejected = cell.considered[name].rejected
-        why = "none: " + (_state(cell.considered[name]) if rejected else "standalone is not feasible")
+        why = "none: " + (state_of(cell.considered[name]) if rejected else "standalone is not feasible")
         return [why, *[""] * (len(INTENSITIES) + 2)]
     other = busy[_key(cell)].against.get(name) if _key(cell) in busy else None
     return [
@@ -112,7 +115,8 @@ def _saved(cell: Cell, busy: Mapping[tuple[object, ...], Cell], name: str) -> li
     ]
 
 
-def _row(values: Iterable[str]) -> str:
+def markdown_row(values: Iterable[str]) -> str:
+    """A row of a Markdown table."""
     return "| " + " | ".join(values) + " |"
 
 
@@ -146,7 +150,7 @@ def as_csv(cells: Sequence[Cell], method: str = METHOD) -> str:
                 "accounting": cell.accounting.value,
                 "new_years": f"{cell.new_years:g}",
                 "old_years": f"{cell.old_years:g}",
-                "state": _state(one),
+                "state": state_of(one),
                 "attainment": "" if math.isnan(one.attainment) else f"{one.attainment:.4f}",
                 "attainment_half_width": f"{one.error:.4f}" if math.isfinite(one.error) else "",
                 "reason": one.rejected,

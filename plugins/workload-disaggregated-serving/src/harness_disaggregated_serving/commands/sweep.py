@@ -9,6 +9,7 @@ import typer
 
 from harness.errors import UsageError
 from harness_disaggregated_serving.choosing import comparison
+from harness_disaggregated_serving.choosing.claims import as_text as claims_text
 from harness_disaggregated_serving.choosing.profile_table import ProfileTable, pool, read_tables
 from harness_disaggregated_serving.choosing.winners import YEARS, Cell, sweep
 from harness_disaggregated_serving.choosing.winners_chart import as_svg
@@ -18,6 +19,7 @@ from harness_disaggregated_serving.load.slo import SLOS, Slo, parsed
 ROW_FILE: Final = "profile_row.json"
 TABLE_FILE: Final = "greenllm-winners.md"
 CHART_FILE: Final = "greenllm-winners.svg"
+CLAIMS_FILE: Final = "greenllm-claims.md"
 CELLS_FILE: Final = "greenllm-cells.csv"
 PANELS: Final = 200
 """Cells that a chart shows; more are told by the table alone."""
@@ -67,11 +69,12 @@ def write_sweep(run: Path, slo: Slo | None = None) -> tuple[Path, Path]:
 
     The latency targets are the suite's unless `slo` says others. Each model, engine and data type has its own table.
     """
-    texts, rows, drawn = [], "", ""
+    texts, claims, rows, drawn = [], [], "", ""
     for table, cells in cells_of(run, slo):
         methods = ", ".join(sorted({row.method for row in table.rows}))
         title = f"What configurations save, {methods}: {table.key.model}"
         texts.append(as_text(cells, title=title, notes=_notes(table, slo)))
+        claims.append(claims_text(table, cells))
         found = as_csv(cells, methods)
         rows += found if not rows else found.partition("\n")[2]
         drawn = drawn or as_svg(cells[:PANELS], title=title)
@@ -79,6 +82,7 @@ def write_sweep(run: Path, slo: Slo | None = None) -> tuple[Path, Path]:
     text.write_text("\n".join(texts), encoding="utf-8")
     chart.write_text(drawn, encoding="utf-8")
     (run / CELLS_FILE).write_text(rows, encoding="utf-8")
+    (run / CLAIMS_FILE).write_text("\n".join(claims), encoding="utf-8")
     return text, chart
 
 
@@ -98,7 +102,7 @@ def sweep_command(
         raise UsageError(f"{run} is not a folder", accepted="the folder of a run")
     text, chart = write_sweep(run, parsed(slo) if slo else None)
     typer.echo(text.read_text(encoding="utf-8"))
-    typer.echo(f"every cell: {run / CELLS_FILE}\nchart: {chart}")
+    typer.echo(f"every cell: {run / CELLS_FILE}\nbeside the published claims: {run / CLAIMS_FILE}\nchart: {chart}")
 
 
 @app.command("table")
