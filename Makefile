@@ -1,5 +1,5 @@
 # Every target sets up .venv by itself; nothing is reinstalled while the requirement files are unchanged.
-#   make PYTHON=python3.12 test      takes another interpreter (3.11 to 3.13) for a new .venv
+#   make PYTHON=python3.12 test      takes another interpreter (3.11 or newer) for a new .venv
 #   make test ARGS='-k registry'     passes arguments on to pytest
 
 SHELL := /bin/sh
@@ -15,14 +15,20 @@ ARGS ?=
 WORKERS ?= auto
 
 # The first interpreter of a version that the harness runs on.
-PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
-	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
-	&& echo $$python && break; done)
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+NO_PYTHON := no Python 3.11 or newer found; name one: make PYTHON=/path/to/python3
 
 PLUGIN_FILES := $(sort $(wildcard plugins/*/pyproject.toml))
 EXAMPLE := tests/example_plugin
 EDITABLE := -e '.[dev]' $(patsubst %/pyproject.toml,-e %,$(PLUGIN_FILES)) -e $(EXAMPLE)
-SOURCES := harness $(wildcard plugins/*/src) $(EXAMPLE)/src
+DEMO := .venv-demo
+DEMO_PLUGINS := backend-torch meter-fuel meter-nvml workload-speculative-decoding
+# PyTorch's own index of CPU builds, where it can be reached and no NVIDIA driver is here; the plain build is ten times as large.
+CPU_BUILDS := https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?= $(shell test "$$(uname)" = Linux && ! command -v nvidia-smi >/dev/null \
+	&& curl --silent --fail --head --max-time 5 --output /dev/null $(CPU_BUILDS)/ && echo --extra-index-url $(CPU_BUILDS))
+SOURCES := harness joule_harness_cli.py $(wildcard plugins/*/src) $(EXAMPLE)/src
 
 .PHONY: help setup demo test slow soak lint bench docs gpu-check clean
 
@@ -33,13 +39,23 @@ setup: $(STAMP) ## make .venv with the harness, its plugins and the development 
 
 # One pip call, with the constraints: a later one without them may replace torch by another build.
 $(STAMP): pyproject.toml constraints.txt $(PLUGIN_FILES) $(EXAMPLE)/pyproject.toml
-	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found; name one: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@test -n "$(PYTHON)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -c constraints.txt $(EDITABLE)
 	@touch $@
 
-demo: $(STAMP) ## measure real decoding on this machine and show the table
-	$(BIN)/harness run suites/quickstart.yaml
+demo: $(DEMO)/.stamp ## measure a function, a command and tokens of a small language model, in an environment of its own
+	$(DEMO)/bin/harness run suites/first-number.yaml
+	$(DEMO)/bin/harness run suites/quickstart.yaml
+
+# What the demo needs and no more: neither the development tools nor the other plugins.
+$(DEMO)/.stamp: pyproject.toml constraints.txt $(DEMO_PLUGINS:%=plugins/%/pyproject.toml)
+	@test -n "$(PYTHON)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
+	@echo "Setting up $(DEMO), once: 0.3 GB to download and 1 GB on the disk with the CPU build of PyTorch, two to six minutes;"
+	@echo "several GB where only the CUDA build is found. The first number comes about 20 s after that, the rest within 3 min."
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python -m pip install --disable-pip-version-check --quiet --no-compile $(TORCH_INDEX) -c constraints.txt -e . $(DEMO_PLUGINS:%=-e plugins/%)
+	@touch $@
 
 test: $(STAMP) ## run every test but the heavy ones
 	$(BIN)/pytest -n $(WORKERS) $(ARGS)
@@ -75,5 +91,5 @@ gpu-check: $(STAMP) ## say what can be measured here, then run what needs a CUDA
 	PYTHON=$(BIN)/python bash benchmarks/gpu_check.sh $(ARGS)
 
 clean: ## remove .venv and everything that the tools cache; reports stay
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
+	rm -rf $(VENV) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
 	find harness plugins tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -35,7 +35,6 @@ from harness.builtin.simulated_accelerator import SimulatedAccelerator, attach, 
 from harness.builtin.simulated_sensor import SimulatedSensor
 from harness.diagnosing.card_test import run_card
 from harness.machine.meter_card import MeterCard
-from harness.measuring import meters as measuring
 from harness.measuring.channel import Channel
 from harness.measuring.meters import Edge, Meters
 from harness.measuring.opening import by_card
@@ -106,14 +105,20 @@ ERRORS: tuple[tuple[float, float], ...] = ((0.13, 0.0), (-0.13, 0.0), (0.07, 0.0
 
 @contextmanager
 def clock_of_meters(clock: FakeClock) -> Iterator[None]:
-    """Puts a clock in the place of the one that meters are read by, and of sleeping."""
-    kept = measuring.now_ns, measuring.time
+    """Puts a clock in the place of the one that meters are read by, and of sleeping, wherever it is imported."""
     patched: object = SimpleNamespace(sleep=clock.sleep, time=lambda: 0.0, monotonic=lambda: clock.s)
-    vars(measuring).update(now_ns=clock, time=patched)
+    modules = [module for name, module in sys.modules.items() if name.startswith("harness.measuring.")]
+    kept = [
+        (module, {name: vars(module)[name] for name in ("now_ns", "time") if name in vars(module)})
+        for module in modules
+    ]
+    for module, own in kept:
+        vars(module).update({name: {"now_ns": clock, "time": patched}[name] for name in own})
     try:
         yield
     finally:
-        vars(measuring).update(now_ns=kept[0], time=kept[1])
+        for module, own in kept:
+            vars(module).update(own)
 
 
 def accelerator(
@@ -352,6 +357,7 @@ RESTS_ON = (
     "harness/sensor.py",
     "harness/measuring/sampled.py",
     "harness/measuring/edges.py",
+    "harness/measuring/alignment.py",
     "harness/measuring/opening.py",
     "harness/builtin/simulated_sensor.py",
     "harness/builtin/simulated_accelerator.py",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from harness.options import NoOptions, Options
@@ -29,6 +32,35 @@ class Device:
     name: str
     memory_bytes: int | None = None
     parent: str | None = None
+
+
+def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's product name as the system reports it: Linux in a file, macOS by `sysctl`; else its type.
+
+    Args:
+        cpuinfo: the file.
+    """
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip().lower() in {"model name", "hardware", "cpu model"} and value.strip():
+            return value.strip()
+    return _by_sysctl() or platform.processor() or platform.machine() or "unknown CPU"
+
+
+def _by_sysctl() -> str:
+    """The name that macOS has for it; empty elsewhere, and where it does not answer."""
+    if platform.system() != "Darwin":
+        return ""
+    asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, errors="replace", check=False, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 class Load(Protocol):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import traceback
+from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
@@ -16,8 +18,10 @@ from harness.commands.doctor import doctor
 from harness.commands.export import export
 from harness.commands.gate import calibrate, gate
 from harness.commands.history import history
+from harness.commands.init import init
 from harness.commands.measure import measure
 from harness.commands.new import new
+from harness.commands.plugin_commands import summaries
 from harness.commands.plugins import plugins
 from harness.commands.query import query
 from harness.commands.recost import recost
@@ -29,6 +33,12 @@ from harness.commands.signals import heed_signals
 from harness.commands.streams import make_lasting, unwritten
 from harness.errors import ExitCode, HarnessError, of_machine
 
+NAME: Final = "harness"
+NAMES: Final = {name: name for name in (NAME, "joule-harness")}
+"""Names that the command is installed under."""
+_WHOLE: Final = 10_000
+"""Characters of a summary that is not cut."""
+
 
 class PluginGroup(TyperGroup):
     """Looks for a sub-command among the plugins when the core has none of that name."""
@@ -38,7 +48,7 @@ class PluginGroup(TyperGroup):
         own = super().get_command(ctx, cmd_name)
         if own is not None or cmd_name.startswith("-"):
             return own
-        offer = loaded_registry().commands.get(cmd_name)
+        offer = loaded_registry().find("command", cmd_name)
         if offer is None:
             return None
         loaded = offer.spec.load()
@@ -46,18 +56,37 @@ class PluginGroup(TyperGroup):
             application = typer.Typer(add_completion=False)
             application.command(name=cmd_name, help=offer.spec.summary)(loaded)
             loaded = application
+        loaded.rich_markup_mode = None  # one look of all commands
         return typer.main.get_command(loaded)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The core's commands, then those of the plugins."""
+        own = super().list_commands(ctx)
+        return own + [name for name in summaries() if name not in own]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Every command with the first sentence of its help, whole; imports no plugin."""
+        own = super().list_commands(ctx)
+        rows = [
+            (name, command.get_short_help_str(limit=_WHOLE))
+            for name in own
+            if (command := super(PluginGroup, self).get_command(ctx, name)) is not None and not command.hidden
+        ]
+        added = [(name, said) for name, said in summaries().items() if name not in own]
+        for title, listed in (("Commands", rows), ("Commands of plugins", added)):
+            if listed:
+                with formatter.section(title):
+                    formatter.write_dl(listed)
 
 
 app = typer.Typer(
     name="harness",
     cls=PluginGroup,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"max_content_width": 120},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Measures what machine-learning work costs in time, energy, carbon and water, per functional unit. "
-    "Plugins may add commands: `harness plugins` lists them.",
+    help="Measures what machine-learning work costs in time, energy, carbon and water, per functional unit.",
 )
 
 
@@ -84,7 +113,7 @@ def options(
 
 
 for _command in (
-    measure, plan, run, report, query, export, gate, calibrate,
+    measure, init, plan, run, report, query, export, gate, calibrate,
     compare, history, score, recost, plugins, new, schema, doctor,
 ):  # fmt: skip
     app.command()(_command)
@@ -108,9 +137,11 @@ def main() -> NoReturn:
 def _code(arguments: list[str]) -> int:
     """Calls the command; its exit code, which is 1 for a regression alone."""
     try:
-        command = typer.main.get_command(app)
+        command: Any = typer.main.get_command(_needed(arguments))
+        name = NAMES.get(Path(sys.argv[0]).stem, NAME)
         # Not `app()`: its own handler ends a broken pipe, a click error and Ctrl-C at a prompt with code 1.
-        with command.make_context("harness", arguments) as context:
+        command._main_shell_completion({}, name)  # noqa: SLF001 - what `app()` would do first
+        with command.make_context(name, arguments) as context:
             command.invoke(context)
     except typer.Exit as ended:
         return ended.exit_code
@@ -137,6 +168,16 @@ def _code(arguments: list[str]) -> int:
         )
         return _traced(ExitCode.INTERNAL)
     return ExitCode.OK
+
+
+def _needed(arguments: list[str]) -> typer.Typer:
+    """The command line with the one command that is called, where that is known: typer takes its time for each."""
+    called = [info for info in app.registered_commands if [getattr(info.callback, "__name__", "")] == arguments[:1]]
+    if not called:
+        return app
+    alone = copy.copy(app)
+    alone.registered_commands, alone.registered_groups = called, []
+    return alone
 
 
 _CLICK_ERROR: Final[Any] = typer.BadParameter.__mro__[2]

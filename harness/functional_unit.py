@@ -297,7 +297,8 @@ def why_none(name: str, counted: UnitCount) -> str:
     if counted.qualifying and counted.why_zero:
         return f"no {name}: {counted.why_zero}"
     if counted.qualifying:
-        return f"no {name}: the {counted.qualifying} items that met every condition sum to 0"
+        items, sums = ("item", "sums") if counted.qualifying == 1 else ("items", "sum")
+        return f"no {name}: the {counted.qualifying} {items} that met every condition {sums} to 0"
     if counted.meeting:
         binding = min(counted.meeting, key=lambda condition: counted.meeting[condition])
         return f"no {name}: {counted.meeting[binding]} of {counted.items} items met `{binding}`"

@@ -19,6 +19,7 @@ from harness.backend import BackendSpec
 from harness.executor import ExecutorSpec
 from harness.impact import ImpactMeterSpec
 from harness.meter import MeterSpec
+from harness.place import PlaceSpec
 from harness.scorer import ScorerSpec
 from harness.workload import WorkloadSpec
 
@@ -67,6 +68,11 @@ def harness_executors() -> Iterable[ExecutorSpec]:  # type: ignore[empty-body]
 @hookspec
 def harness_scorers() -> Iterable[ScorerSpec]:  # type: ignore[empty-body]
     """Yields a spec for each scorer."""
+
+
+@hookspec
+def harness_places() -> Iterable[PlaceSpec]:  # type: ignore[empty-body]
+    """Yields a spec for each table of places."""
 
 
 @hookspec

@@ -128,6 +128,8 @@ class Impact:
         factors: every factor used, with its source.
         flags: what a reader must know (`uniform split`, `incomplete: no cpu energy`).
         alternatives: reading -> published alternative (another embodied table) -> what the reading would be with it.
+        basis: what its numbers rest on, `place`, `country`, `pue` or `time` -> which; a record whose impact meters rest
+            on different ones is flagged.
     """
 
     readings: Mapping[str, Value] = field(default_factory=dict)
@@ -136,6 +138,7 @@ class Impact:
     factors: tuple[Factor, ...] = ()
     flags: tuple[str, ...] = ()
     alternatives: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    basis: Mapping[str, str] = field(default_factory=dict)
 
     def as_weak_as(self, method: Method) -> Impact:
         """The same numbers with no part of a stronger method than this one."""
@@ -178,6 +181,8 @@ class ImpactMeterSpec:
         needs: names of readings it wants, `energy_j` among them; decides the order.
         yields: names of readings it gives, with their units (`carbon_g` -> `g`); `energy_j` for one that adds energy.
         ratios: yielded names that are ratios, which the core never divides by a functional unit.
+        placed: options that its option `place` stands in for where they are not set; not empty for a meter that has
+            an option `place` of type `harness.place.PlaceOption`.
     """
 
     name: str
@@ -186,4 +191,5 @@ class ImpactMeterSpec:
     needs: tuple[str, ...]
     yields: Mapping[str, str]
     ratios: tuple[str, ...] = ()
+    placed: tuple[str, ...] = ()
     options: type[Options] = NoOptions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -11,6 +11,7 @@ from harness.backend import Device
 from harness.options import NoOptions, Options
 from harness.quantity import Unavailable
 from harness.sample import Condition, Scope, Snapshot
+from harness.sensor import Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +22,14 @@ class MeterContext:
         node: prefix of the scopes of this machine, `n0`.
         devices: what the backend took; a meter of devices reads these and no other.
         pid: the process that does the work.
+        every_device: nobody knows yet which devices the work will use: a meter of devices reads all that it finds,
+            and says in `users` whose they are. Those that no process of the work used are dropped after the window.
     """
 
     node: str = "n0"
     devices: tuple[Device, ...] = ()
     pid: int = 0
+    every_device: bool = False
 
 
 Answer = TypeVar("Answer")
@@ -63,6 +67,8 @@ class Meter(ABC):
 
     sample_hz: float = 1.0
     """How often the core must read it between window edges: more often for integrated power and wrapping counters."""
+    settle_s: float = 0.0
+    """How long after an edge the core waits before it asks `between`."""
 
     @abstractmethod
     def open(self, context: MeterContext) -> Mapping[str, Scope | Unavailable] | Unavailable:
@@ -75,6 +81,32 @@ class Meter(ABC):
     @abstractmethod
     def read(self) -> Snapshot:
         """Reads every scope now. A failed read is Unavailable for that scope, never 0 and never the old value."""
+
+    def between(
+        self,
+        opened_ns: int,  # noqa: ARG002 - most meters leave it to the core
+        closed_ns: int,  # noqa: ARG002
+        period_s: float | None = None,  # noqa: ARG002
+    ) -> Mapping[str, Estimate]:
+        """Energy per scope between two moments that have passed, for a meter that keeps readings of its own.
+
+        The core computes it from `read` at the edges for every scope that is left out. A meter that is polled in a
+        thread, as `harness.polling.PolledMeter` is, overrides it: no edge then waits for the source, nor for a tick.
+
+        Args:
+            opened_ns: the earlier moment, on the monotonic clock.
+            closed_ns: the later one.
+            period_s: period of the work, where it is known: may it be in step with the source?
+        """
+        return {}
+
+    def found(self) -> Mapping[str, Device]:
+        """Scope -> its device, of those that it found by itself where `MeterContext.every_device` was set."""
+        return {}
+
+    def users(self) -> Mapping[str, Collection[int]]:
+        """Scope -> ids of the processes that use its device right now; asked for often, from a thread of its own."""
+        return {}
 
     def conditions(self) -> Sequence[Condition]:
         """State of the devices right now (throttling, foreign processes); asked for about once a second.
@@ -111,6 +143,7 @@ class MeterSpec:
         options: model of the options.
         auto: whether `auto` tries it. Meters that estimate say False: nobody gets an estimate without asking.
         cross_check: its readings are only held against those of other meters: they never count.
+        example: for a meter that has to be told something, how a suite names it: `wall: {kind: shelly, url: ...}`.
         fork_safe: importing the plugin and making a meter opens no device and starts no thread, see `WorkloadSpec`.
     """
 
@@ -120,4 +153,5 @@ class MeterSpec:
     options: type[Options] = NoOptions
     auto: bool = False
     cross_check: bool = False
+    example: str = ""
     fork_safe: bool = False

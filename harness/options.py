@@ -15,13 +15,23 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Final, get_type_hints
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, GetJsonSchemaHandler
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, GetJsonSchemaHandler, PlainSerializer
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import DEFAULT_REF_TEMPLATE, GenerateJsonSchema, JsonSchemaMode
 from pydantic_core import core_schema
 
 from harness.errors import UsageError
-from harness.units import parse_duration, parse_share, parse_size, write_duration, write_share, write_size
+from harness.units import (
+    parse_duration,
+    parse_intensity,
+    parse_share,
+    parse_size,
+    parse_volume_per_kwh,
+    write_duration,
+    write_per_kwh,
+    write_share,
+    write_size,
+)
 
 UNIT: Final = "x-unit"
 """The keyword of a property's JSON Schema that holds its unit."""
@@ -85,7 +95,7 @@ class Options(BaseModel):
         '2s'
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     @classmethod
     def model_json_schema(
@@ -128,6 +138,22 @@ def _parsed(parse: Callable[[float | str], float]) -> BeforeValidator:
 
 Duration = Annotated[float, _parsed(parse_duration), _Unit("s")]
 """Seconds; written as a number or as `500ms`, `30s`, `10min`, `1h`."""
+Intensity = Annotated[
+    float,
+    _parsed(parse_intensity),
+    PlainSerializer(
+        lambda value: write_per_kwh(value, "g/kWh", 1.0, 2000.0), return_type=str | float, when_used="json"
+    ),
+    _Unit("g/kWh"),
+]
+"""gCO2e/kWh; written as a number or as `518 g/kWh`, `0.518 kg/kWh`; one that no grid has is refused with a question."""
+WaterPerKwh = Annotated[
+    float,
+    _parsed(parse_volume_per_kwh),
+    PlainSerializer(lambda value: write_per_kwh(value, "L/kWh", 0.0, 50.0), return_type=str | float, when_used="json"),
+    _Unit("L/kWh"),
+]
+"""Litres per kWh; written as a number or as `1.8 L/kWh`, `1800 mL/kWh`; an implausible one is refused."""
 Size = Annotated[int, _parsed(parse_size), _Unit("B")]
 """Bytes; written as a number or as `40GB`, `16GiB`."""
 Share = Annotated[float, _parsed(parse_share), _Unit("1")]

@@ -125,6 +125,8 @@ class Amount:
     @property
     def label(self) -> Method:
         """The weakest method in the composition; one that contributed 0 counts, since its 0 may be wrong."""
+        if len(self.composition) == 1:
+            return next(iter(self.composition))
         return weakest(*self.composition)
 
     def shares(self) -> dict[Method, float]:
@@ -135,6 +137,8 @@ class Amount:
 
     def as_weak_as(self, method: Method) -> Amount:
         """The same number and instrument's bound, with no part of a stronger method than this one."""
+        if all(own.weakness >= method.weakness for own in self.composition):
+            return self
         parts: dict[Method, float] = {}
         for own, part in self.composition.items():
             name = weakest(own, method)
@@ -168,9 +172,11 @@ class Amount:
             raise ValueError(f"the range {low_factor}..{high_factor} does not hold the factor {factor}")
         low_end = None if self.low is None else self.low * (low_factor if self.low >= 0 else high_factor)
         high_end = None if self.high is None else self.high * (high_factor if self.high >= 0 else low_factor)
-        parts = {own: part * factor for own, part in self.composition.items()}
-        product = Amount(math.fsum(parts.values()), unit, parts, low_end, high_end)
-        return product.as_weak_as(method) if method.weakness else product
+        parts: dict[Method, float] = {}
+        for own, part in self.composition.items():
+            name = own if own.weakness >= method.weakness else method
+            parts[name] = parts.get(name, 0.0) + part * factor
+        return Amount(math.fsum(parts.values()), unit, parts, low_end, high_end)
 
     def over(self, divisor: Amount, unit: str) -> Amount:
         """This amount over one above 0, with the bounds of both and the weaker method."""

@@ -29,6 +29,29 @@ _SIZES: Final = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
+_G_PER_KWH: Final = {
+    "g/kWh": 1.0,
+    "kg/kWh": 1000.0,
+    "kg/MWh": 1.0,
+    "g/MWh": 1e-3,
+    "t/MWh": 1000.0,
+    "t/GWh": 1.0,
+    "mg/kWh": 1e-3,
+    "lb/MWh": 0.45359237,
+}
+"""1 lb = 453.59237 g exactly."""
+_L_PER_KWH: Final = {
+    "L/kWh": 1.0,
+    "mL/kWh": 1e-3,
+    "L/MWh": 1e-3,
+    "m3/MWh": 1.0,
+    "m³/MWh": 1.0,
+    "gal/MWh": 3.785411784e-3,
+    "gal/kWh": 3.785411784,
+}
+"""1 US gallon is 3.785411784 L exactly."""
+_CARBON: Final = re.compile(r"CO2(?:eq|e)?", re.IGNORECASE)
+_PER_KWH: Final = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z0-9³]+\s*/\s*[A-Za-z]+)\s*")
 _NUMBER: Final = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z%]*)\s*")
 
 
@@ -101,6 +124,80 @@ def parse_share(value: float | str) -> float:
     return number / 100 if unit == "%" else number
 
 
+def parse_intensity(value: float | str) -> float:
+    """gCO2e/kWh from a number of them or from text with a unit, such as `518 g/kWh` or `0.518 kg/kWh`.
+
+    A number without unit that no grid has is answered with the question which unit is meant.
+
+    Example:
+        >>> parse_intensity("0.518 kgCO2e/kWh"), parse_intensity(518), parse_intensity("0.4 g/kWh")
+        (518.0, 518.0, 0.4)
+        >>> parse_intensity(0.518)
+        Traceback (most recent call last):
+        harness.errors.UsageError: 0.518 g/kWh is less than any grid has; accepted: ... ('0.518 kg/kWh' or ...?)
+    """
+    return _per_kwh(value, "a carbon intensity", _G_PER_KWH, (1.0, 2000.0, 5000.0), ("g/kWh", "kg/kWh", "mg/kWh"))
+
+
+def parse_volume_per_kwh(value: float | str, most: float = 50.0) -> float:
+    """L/kWh from a number of them or from text with a unit, such as `1.8 L/kWh`, `1800 mL/kWh` or `687 gal/MWh`.
+
+    Args:
+        value: as written.
+        most: the greatest number that is believed without a unit.
+
+    Example:
+        >>> parse_volume_per_kwh("1.8 L/kWh"), parse_volume_per_kwh("1800 mL/kWh"), parse_volume_per_kwh(1.8)
+        (1.8, 1.8, 1.8)
+    """
+    return _per_kwh(value, "a volume per kWh", _L_PER_KWH, (0.0, most, 20 * most), ("L/kWh", "m3/kWh", "mL/kWh"))
+
+
+def _per_kwh(
+    value: float | str,
+    what: str,
+    units: Mapping[str, float],
+    believed: tuple[float, float, float],
+    names: tuple[str, str, str],
+) -> float:
+    """A number per kWh in the first of `names`; the others are what it may be where it is too small or too large."""
+    base, larger, smaller = names
+    least, most, ever = believed
+    accepted = f"a number of {base}, or one with a unit of {', '.join(units)}"
+    written = _PER_KWH.fullmatch(value) if isinstance(value, str) else None
+    if written is not None:
+        unit = _CARBON.sub("", "".join(written.group(2).split()))
+        if unit not in units:
+            raise UsageError(f"{value!r} is not {what}", accepted=accepted)
+        found = float(written.group(1)) * units[unit]
+        if found > ever:
+            said = f"{value!r} is {found:g} {base}, more than there can be"
+            raise UsageError(said, accepted=f"at most {ever:g} {base}")
+        return found
+    number, unit = (float(value), "") if not isinstance(value, str) else _split(value, what, accepted)
+    if unit or not 0 <= number < float("inf"):
+        raise UsageError(f"{value!r} is not {what}", accepted=accepted)
+    if 0 < number < least:
+        raise UsageError(
+            f"{number:g} {base} is less than any grid has",
+            accepted=f"0, {least:g} to {most:g} {base}, or any number with its unit",
+            hint=f"'{number:g} {larger}' or '{number:g} {base}'?",
+        )
+    if number > most:
+        meant = f"'{number:g} {smaller}'" if number <= 1000 * most else f"'{number / 1000:g} {smaller}'"
+        raise UsageError(
+            f"{number:g} {base} is more than there can be",
+            accepted=f"up to {most:g} {base}, or a number with its unit",
+            hint=f"is it {meant}?",
+        )
+    return number
+
+
+def write_per_kwh(value: float, unit: str, least: float, most: float) -> str | float:
+    """A number as `parse_intensity` and `parse_volume_per_kwh` read it back: with its unit where it needs one."""
+    return value if value == 0 or least <= value <= most else f"{value!r} {unit}"
+
+
 def write_duration(seconds_: float) -> str | float:
     """A number of seconds as `parse_duration` reads it: `100ms`, `30s`, `10min`, `1h`."""
     return _write(seconds_, ("h", "min", "s", "ms", "us", "ns"), _DURATIONS, parse_duration)
@@ -132,7 +229,7 @@ def _write(
 
 _PREFIXED: Final = frozenset({"J", "W", "Wh", "s", "g", "gCO2e", "B", "L", "V", "A", "Hz"})
 """Symbols that an SI prefix may stand before; counts, ratios and rates of things are written out."""
-_PREFIXES: Final = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+_PREFIXES: Final = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
 
 def si(value: float, unit: str, digits: int = 3) -> str:

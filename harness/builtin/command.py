@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -141,6 +142,8 @@ class CommandRuns(Workload):
         """File that the output goes to; it is dropped if not set."""
         self.shown = False
         """Whether the output goes where this process's own goes."""
+        self.reads_input = False
+        """Whether it reads what this process would; nothing otherwise, so that every run reads the same."""
 
     def prepare(self, context: TrialContext) -> None:
         """Looks whether the command is there."""
@@ -158,7 +161,8 @@ class CommandRuns(Workload):
         with ExitStack() as stack:
             stdout, stderr = self._streams(stack)
             start_s = window.now_s()
-            finished = run(self._command, stdout, stderr, self._options.timeout)
+            stdin = None if self.reads_input else subprocess.DEVNULL
+            finished = run(self._command, stdout, stderr, self._options.timeout, stdin=stdin)
             expected = self._options.exit_codes
             if expected is not None and finished.exit_code not in expected:
                 raise MeasurementError(

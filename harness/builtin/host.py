@@ -11,7 +11,7 @@ from typing import Final
 import psutil
 from pydantic import PositiveInt
 
-from harness.backend import Backend, BackendSpec, Device
+from harness.backend import Backend, BackendSpec, Device, processor_name
 from harness.options import Options
 
 CPU_UUID: Final = "cpu"
@@ -27,19 +27,6 @@ class HostOptions(Options):
 
     threads: PositiveInt | None = None
     """Threads that numeric libraries are told to use (`OMP_NUM_THREADS` and its like); their own choice if not set."""
-
-
-def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's model name as the kernel reports it, or the machine type where it reports none."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip() == "model name" and value.strip():
-            return value.strip()
-    return platform.processor() or platform.machine() or "unknown CPU"
 
 
 def topology(root: Path = Path("/sys/devices/system/cpu")) -> dict[str, list[int]]:
@@ -63,7 +50,7 @@ def _line(path: Path) -> str | None:
 
 
 def _device() -> Device:
-    return Device(kind="cpu", uuid=CPU_UUID, name=cpu_model(), memory_bytes=psutil.virtual_memory().total)
+    return Device(kind="cpu", uuid=CPU_UUID, name=processor_name(), memory_bytes=psutil.virtual_memory().total)
 
 
 class HostBackend(Backend):
@@ -84,7 +71,7 @@ class HostBackend(Backend):
     def fingerprint(self) -> Mapping[str, object]:
         """Model, cores, governor, limits and load; None for what this system does not tell."""
         return {
-            "cpu": cpu_model(),
+            "cpu": processor_name(),
             "machine": platform.machine(),
             "cores_physical": psutil.cpu_count(logical=False),
             "cores_logical": psutil.cpu_count(),

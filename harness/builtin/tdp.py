@@ -14,9 +14,10 @@ from typing import Final, Literal, Self
 import psutil
 from pydantic import PositiveFloat, model_validator
 
+from harness.backend import processor_name
 from harness.builtin.cpu_temperature import package_temperatures
 from harness.builtin.cpu_time import JITTER_TICKS
-from harness.builtin.host import cpu_model, topology
+from harness.builtin.host import topology
 from harness.counter import CounterTrack
 from harness.machine.processor_time import BUSY, clock_tick_s, tree_cpu_s
 from harness.meter import Meter, MeterContext, MeterSpec
@@ -141,7 +142,7 @@ class TdpMeter(Meter):
         options: TdpOptions,
         read_cpus: Callable[[], CpuSeconds] = cpu_seconds,
         read_tree: Callable[[int], float | Unavailable] = tree_cpu_s,
-        model: Callable[[], str] = cpu_model,
+        model: Callable[[], str] = processor_name,
         clock: Callable[[], int] = now_ns,
     ) -> None:
         self._options = options

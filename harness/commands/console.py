@@ -64,7 +64,11 @@ def loaded_registry() -> Registry:
     """The plugins; a broken one is named on standard error and left out."""
     from harness.discovery.registry import load_plugins
 
-    registry = load_plugins()
+    return without_broken(load_plugins())
+
+
+def without_broken(registry: Registry) -> Registry:
+    """The plugins as they are, a broken one named on standard error."""
     for broken in registry.broken:
         echo(
             f"warning: plugin {broken.name!r} of {broken.distribution} {broken.version} is left out: {broken.error}",

@@ -18,7 +18,7 @@ def export(
     form: Annotated[str, typer.Option("--to", help="pytest-benchmark, openmetrics or model-card.")],
 ) -> None:
     """Writes a run's results for another tool."""
-    from harness.records.files import write_atomically
+    from harness.records.files import write_output
     from harness.records.summary import load
     from harness.reporting.export import FORMATS
     from harness.storing.places import run_folder
@@ -29,5 +29,5 @@ def export(
         )
     if not file.absolute().parent.is_dir():
         raise UsageError("there is no such folder", where=str(file.parent), accepted="a folder that exists")
-    write_atomically(file, FORMATS[form](load(run_folder(run))).encode())
+    write_output(file, FORMATS[form](load(run_folder(run))).encode())
     echo(f"exported: {file}")

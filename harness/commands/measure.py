@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands.console import DEFAULT_STORE, StorePlace, Wait, loaded_registry, waiting_s
+from harness.commands.console import DEFAULT_STORE, StorePlace, Wait, echo, waiting_s, without_broken
 from harness.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ Grid = Annotated[
     str | None, typer.Option(metavar="GRID", help="Grid of meter fuel, for carbon: FRA.", show_default=False)
 ]
 Site = Annotated[str | None, typer.Option(metavar="SITE", help="Site of meter scarf, for water.", show_default=False)]
+At = Annotated[
+    str | None, typer.Option(metavar="PLACE", help="Place, for carbon and water: us-east-1.", show_default=False)
+]
 Idle = Annotated[
     str | None, typer.Option(metavar="TIME", help="Read idle power for so long before each run.", show_default=False)
 ]
@@ -65,6 +68,7 @@ def measure(
     meter: MeterTexts = None,
     grid: Grid = None,
     site: Site = None,
+    place: At = None,
     backend: Annotated[
         str, typer.Option(metavar="NAME", help="Backend whose devices are read: torch for its GPU.")
     ] = "host",
@@ -87,6 +91,11 @@ def measure(
         raise UsageError(found, accepted="-- COMMAND ARGS, or --command TEXT")
     if shell and words:
         raise UsageError("--shell reads a text", accepted="--shell --command TEXT")
+    to_stdout = json_file is not None and str(json_file) == "-"
+    if to_stdout and show_output:
+        raise UsageError("both the JSON and the command's output would go to standard output", accepted="--json FILE")
+    if json_file is not None and not to_stdout and (json_file.is_dir() or not json_file.absolute().parent.is_dir()):
+        raise UsageError(f"{json_file} cannot be written", where="--json", accepted="a file in a folder that is there")
     listed: list[str | list[str]] = [words] if words else [*(command or ())]
     asked = Asked(
         commands=listed,
@@ -94,10 +103,10 @@ def measure(
         repeat=repeat,
         warm_up=warm_up,
         unit=_unit(unit),
-        meters=with_place(meter or [], grid=grid, site=site, where="--meter"),
+        meters=with_place(meter or [], grid=grid, site=site, place=place, where="--meter"),
         backend=backend,
         idle_s=parse_duration(idle) if idle else 0.0,
-        shown=len(listed) * repeat == 1 if show_output is None else show_output,
+        shown=len(listed) * repeat == 1 and not to_stdout if show_output is None else show_output,
         goes_on=ignore_failure,
         wait_s=waiting_s(wait),
     )
@@ -108,22 +117,25 @@ def _measured(asked: Asked, store: str, json_file: Path | None) -> int:
     """Measures, says what was found; the exit code of the command, or ours."""
     from harness.session import answers
     from harness.session.commands import measure_commands
+    from harness.session.meters import plugins_for
     from harness.storing.places import open_store
 
+    registry = without_broken(plugins_for(asked.meters, asked.backend))
     kept = open_store(store)
     signal.signal(signal.SIGTERM, _interrupt)
     with kept.sending(quiet=True) as uploads:
-        answer = measure_commands(asked, kept.folder, loaded_registry(), lambda text: typer.echo(text, err=True))
+        answer = measure_commands(asked, kept.folder, registry, lambda text: echo(text, err=True))
         uploads.push(answer.folder)
+    to_stderr = asked.shown or str(json_file) == "-"
     for line in (*answers.lines(answer, idle=asked.idle_s > 0), *answers.comparison(answer)):
-        typer.echo(line, err=asked.shown)  # what the command prints can be piped on
+        echo(line, err=to_stderr)  # what the command prints, or the JSON, can be piped on
     for fault in (*answer.faults, *uploads.faults):
-        typer.echo(f"not valid: {fault}", err=True)
-    typer.echo(f"records: {kept.name_of(answer.folder)}", err=asked.shown)
+        echo(f"not valid: {fault}", err=True)
+    echo(f"records: {kept.name_of(answer.folder)}", err=to_stderr)
     if json_file is not None:
         content = json.dumps(answers.to_json(answer), indent=1)
         if str(json_file) == "-":
-            typer.echo(content)
+            echo(content)
         else:
             json_file.write_text(content + "\n", encoding="utf-8")
     if answer.failed and not asked.goes_on:

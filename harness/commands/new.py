@@ -133,7 +133,7 @@ def made(kind: str, name: str, parent: Path, registry: Registry) -> list[str]:
         UsageError: the kind or the name is wrong or taken, or the folder exists.
     """
     plugin = names(kind, name)
-    taken = registry.offers(kind).get(plugin.offer)
+    taken = registry.find(kind, plugin.offer)
     if taken is not None:
         raise UsageError(f"the {kind} {plugin.offer!r} already exists, in {taken.plugin}", accepted="another name")
     folder = write(plugin, parent)

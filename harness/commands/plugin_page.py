@@ -42,7 +42,7 @@ def page(registry: Registry, name: str, *, probe: bool, as_json: bool) -> str:
 
     Raises:
         UsageError: nothing has that name; says what is near.
-        PluginError: the plugin of that name does not load, or several plugins define the name.
+        PluginError: the plugin of that name does not load.
     """
     from harness.testing.contract import chosen
 
@@ -58,7 +58,7 @@ def page(registry: Registry, name: str, *, probe: bool, as_json: bool) -> str:
 
 def _verdict(registry: Registry, kind: str, offer: Offer) -> str | None:
     """What this machine makes of the default options; None for kinds that cannot be asked."""
-    name = offer.spec.name
+    name = next(spelled for spelled, each in registry.offers(kind).items() if each is offer)
     if kind in {"backend", "meter"}:
         from harness.diagnosing.survey import verdicts
 

@@ -21,10 +21,24 @@ def recost(
     runs: RunFolders,
     *,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="METER.OPTION=VALUE", help="Option of an impact meter.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="METER.OPTION=VALUE", help="Option of an impact meter, or place=NAME for all of them."
+        ),
     ] = None,
     sweep: Annotated[
-        list[str] | None, typer.Option(metavar="METER.OPTION=A,B,1..9", help="Values side by side, in one table.")
+        list[str] | None,
+        typer.Option(
+            metavar="METER.OPTION=A,B,1..9",
+            help="Values side by side, in one table; 'place,month=[A,6],[B,7]' for pairs.",
+        ),
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Impact reading to show and rank; all unless given.")
+    ] = None,
+    per: Annotated[
+        list[str] | None,
+        typer.Option(metavar="UNIT", help="Functional unit to show and rank, or trial; all unless given."),
     ] = None,
     store: StorePlace = DEFAULT_STORE,
     form: Annotated[str, typer.Option("--format", help="Format of the table: terminal, csv, md or json.")] = "terminal",
@@ -38,11 +52,13 @@ def recost(
     kept, folders = open_store(store), [run_folder(run) for run in runs]
     wanted = combinations(settings or [], sweep or [], registry)
     if sweep:
-        for line in write_table(folders, wanted, registry, form, output):
+        for line in write_table(folders, wanted, registry, form, output, metric or (), per or ()):
             echo(line, err=output is None)
         return
-    if output is not None or form != "terminal":
-        raise UsageError("--format and --output apply to the table of --sweep only", accepted="--sweep")
+    if output is not None or form != "terminal" or metric or per:
+        raise UsageError(
+            "--format, --output, --metric and --per apply to the table of --sweep only", accepted="--sweep"
+        )
     made = write_records(folders, wanted, registry, kept.folder, command_line())
     render(made)
     for folder in made:
@@ -55,12 +71,21 @@ def combinations(fixed: Sequence[str], swept: Sequence[str], registry: Registry)
     from harness.costing.settings import Combinations, parse_set, parse_sweep
 
     if not fixed and not swept:
-        raise UsageError("nothing to change", accepted="--set METER.OPTION=VALUE or --sweep METER.OPTION=A,B,C")
-    return Combinations([parse_set(text) for text in fixed], [parse_sweep(text) for text in swept], registry)
+        raise UsageError(
+            "nothing to change", accepted="--set METER.OPTION=VALUE, --set place=VALUE or --sweep METER.OPTION=A,B,C"
+        )
+    axes = [setting for number, text in enumerate(swept) for setting in parse_sweep(text, number)]
+    return Combinations([parse_set(text) for text in fixed], axes, registry)
 
 
 def write_table(
-    runs: Sequence[Path], wanted: Combinations, registry: Registry, form: str, output: Path | None
+    runs: Sequence[Path],
+    wanted: Combinations,
+    registry: Registry,
+    form: str,
+    output: Path | None,
+    metrics: Sequence[str] = (),
+    per: Sequence[str] = (),
 ) -> list[str]:
     """Writes the table of a sweep; returns the ranking where the table does not hold it.
 
@@ -79,7 +104,7 @@ def write_table(
     if output is not None and not output.absolute().parent.is_dir():
         raise UsageError("there is no such folder", where=str(output.parent), accepted="a folder that exists")
     points = [point for of_run in points_of(runs).values() for point in of_run]
-    columns = columns_of(points, wanted, registry)
+    columns = columns_of(points, wanted, registry).only(metrics, per)
     ranking = Ranking(wanted, columns)
     with opened(output, sys.stdout) as stream:
         table = FORMATS[form](stream, wanted, columns)

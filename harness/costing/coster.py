@@ -72,7 +72,7 @@ class Coster:
                 for name, definition in self.point.functional_units.items()
             },
             columns=self._columns(),
-            impacts=tuple({"name": each.spec.name, "options": dict(each.options)} for each in applied),
+            impacts=tuple({"name": each.name, "options": dict(each.options)} for each in applied),
             factors=costs.factors,
             scorers=self.scorer_facts,
             flags=(*late, *costs.flags),
@@ -161,7 +161,7 @@ class Coster:
                 meter: ImpactMeter = made(
                     offer, "meter", spec.options.model_validate(dict(choice.options)), ImpactMeter
                 )
-                found.append(Applied(spec, choice.options, meter))
+                found.append(Applied(spec, choice.options, meter, choice.name))
         return found
 
     def _unit(self, name: str, unit: FunctionalUnit, costs: Costs) -> UnitResult:
@@ -208,9 +208,15 @@ class Coster:
         return found
 
 
-def finish_trial(folder: Path, registry: Registry) -> Record:
-    """Scores and costs one trial and writes its record."""
-    measurement = load_measurement(folder)
+def finish_trial(folder: Path, registry: Registry, measurement: Measurement | None = None) -> Record:
+    """Scores and costs one trial and writes its record.
+
+    Args:
+        folder: of the trial.
+        registry: the plugins.
+        measurement: what was just written there, where this process has it.
+    """
+    measurement = measurement or load_measurement(folder)
     check_side_cars(folder, measurement)
     finished = Coster(measurement, folder, registry).record()
     write_record(folder, finished)

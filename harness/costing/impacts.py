@@ -29,17 +29,23 @@ from harness.units import seconds
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """An impact meter, made with its options."""
+    """An impact meter, made with its options; `written` is its name in the suite where that says whose it is."""
 
     spec: ImpactMeterSpec
     options: Mapping[str, Any]
     meter: ImpactMeter
+    written: str = ""
+
+    @property
+    def name(self) -> str:
+        """As a suite names it."""
+        return self.written or self.spec.name
 
 
 def in_order(applied: Iterable[Applied]) -> tuple[Applied, ...]:
     """Each after those whose readings it needs; raises UsageError as `order_impacts` does."""
-    by_name = {each.spec.name: each for each in applied}
-    return tuple(by_name[spec.name] for spec in order_impacts([each.spec for each in by_name.values()]))
+    by_spec = {id(each.spec): each for each in applied}
+    return tuple(by_spec[id(spec)] for spec in order_impacts([each.spec for each in by_spec.values()]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +85,27 @@ class _Kept:
     flags: dict[str, None] = field(default_factory=dict)
     alternatives: dict[tuple[str, str], list[Value]] = field(default_factory=lambda: defaultdict(list))
     scopes: dict[str, Scope] = field(default_factory=dict)
+    basis: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
 
     def add(self, spec: ImpactMeterSpec, impact: Impact) -> None:
         """Keeps what one meter said of one window."""
         self.scopes.update(impact.scopes)
+        for what, which in impact.basis.items():
+            self.basis[what][spec.name] = which
         self.factors.update({factor.id or f"{factor.name}={factor.value}": factor for factor in impact.factors})
         self.flags.update(dict.fromkeys(f"{spec.name}: {flag}" for flag in impact.flags))
         for reading, named in impact.alternatives.items():
             for name, value in named.items():
                 self.alternatives[reading, name].append(value)
+
+    def disagreements(self) -> list[str]:
+        """What the impact meters do not agree on: numbers beside each other that speak of different things."""
+        found = []
+        for what, by_meter in self.basis.items():
+            if len(set(by_meter.values())) > 1:
+                told = ", ".join(f"{meter} on {which}" for meter, which in by_meter.items())
+                found.append(f"impact meters rest on different values of {what}: {told}")
+        return found
 
     def sums(self, windows: int) -> dict[str, dict[str, Value]]:
         """Alternatives summed over the windows; one that a window lacks is none."""
@@ -167,7 +185,7 @@ class CostedWindows:
         return Costs(
             totals,
             tuple(kept.factors.values()),
-            tuple(kept.flags),
+            (*kept.flags, *kept.disagreements()),
             ratios,
             kept.sums(len(self._windows)),
             notes,
@@ -211,7 +229,7 @@ def _impact(applied: Applied, costed: Costed) -> Impact:
     Raises:
         PluginError: the meter breaks its contract.
     """
-    plugin = f"meter {applied.spec.name!r}"
+    plugin = f"meter {applied.name!r}"
     try:
         with naming(plugin, "apply"):
             impact = expect(applied.meter.apply(costed), Impact, plugin, "apply")

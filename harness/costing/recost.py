@@ -18,7 +18,7 @@ from typing import Any, Final
 from harness.costing.impacts import Applied, CostedWindows, Costs, StoredTrace
 from harness.costing.settings import Combinations
 from harness.discovery.registry import Registry
-from harness.errors import MeasurementError, UsageError
+from harness.errors import MeasurementError, UsageError, did_you_mean
 from harness.functional_unit import UnitCount, per_second, per_unit, shares
 from harness.impact import ImpactMeterSpec
 from harness.planning.point import Choice, Point
@@ -29,6 +29,8 @@ from harness.records.paths import ENERGY, FAILURE, ITEMS, MEASUREMENT, PLAN, REC
 from harness.records.record import Record, UnitResult
 from harness.running.run_folder import new_run_id, planned_points
 
+WHOLE: Final = "trial"
+"""Name of the whole trial, where a functional unit may be named."""
 KEPT_FILES: Final = (MEASUREMENT, ITEMS, ENERGY, FAILURE)
 """What a new trial folder holds beside its record: copies, so that it can be costed again by itself.
 
@@ -68,11 +70,36 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What a table of a sweep has columns for: impact readings, and functional units in order of appearance."""
+    """What a table of a sweep has columns for.
+
+    Attributes:
+        metrics: impact readings.
+        ratios: those of them that are never divided.
+        units: functional units in order of appearance.
+        chosen: whether the user chose among them.
+    """
 
     metrics: tuple[str, ...]
     ratios: frozenset[str]
     units: tuple[str, ...]
+    chosen: bool = False
+
+    def only(self, metrics: Sequence[str], per: Sequence[str]) -> Columns:
+        """The columns that are asked for, all where none is; raises UsageError for a name that is not known.
+
+        Args:
+            metrics: impact readings.
+            per: functional units; `trial` for the whole trial.
+        """
+        for name, known, what in (
+            *((name, self.metrics, "metric") for name in metrics),
+            *((name, (*self.units, WHOLE), "functional unit") for name in per),
+        ):
+            if name not in known:
+                hint = did_you_mean(name, known)
+                raise UsageError(f"there is no {what} {name!r}", accepted=", ".join(known), hint=hint)
+        units = tuple(unit for unit in self.units if unit in per) if per else self.units
+        return replace(self, metrics=tuple(metrics) or self.metrics, units=units, chosen=bool(metrics or per))
 
 
 def trials(run: Path) -> Iterator[Path]:
@@ -96,8 +123,12 @@ def points_of(runs: Sequence[Path]) -> dict[Path, list[Point]]:
 
 def _own_impacts(point: Point, registry: Registry) -> list[dict[str, Any]]:
     """A point's impact meters; the meters that measured need not be installed where it is costed again."""
-    impacts = {name for name, offer in registry.meters.items() if isinstance(offer.spec, ImpactMeterSpec)}
-    return [{"name": choice.name, "options": dict(choice.options)} for choice in point.meters if choice.name in impacts]
+    found = [(choice, registry.find("meter", choice.name)) for choice in point.meters]
+    return [
+        {"name": choice.name, "options": dict(choice.options)}
+        for choice, offer in found
+        if offer is not None and isinstance(offer.spec, ImpactMeterSpec)
+    ]
 
 
 def columns_of(points: Sequence[Point], combinations: Combinations, registry: Registry) -> Columns:
@@ -122,11 +153,21 @@ def rows(runs: Sequence[Path], combinations: Combinations, columns: Columns) -> 
             finished = load_record(folder)
             windows = _windows(finished, folder)
             invalid = finished.measurement.invalid
+            counts = {name: _count(finished, unit) for name, unit in finished.units.items() if name in columns.units}
             for index, applied in enumerate(combinations.of(finished.impacts)):
-                yield _row(run, finished, index, windows.cost(applied, columns.metrics), columns, invalid)
+                costs = windows.cost(applied, columns.metrics)
+                yield _row(run, finished, index, costs, columns, invalid, counts)
 
 
-def _row(run: Path, finished: Record, index: int, costs: Costs, columns: Columns, invalid: tuple[str, ...]) -> Row:
+def _row(
+    run: Path,
+    finished: Record,
+    index: int,
+    costs: Costs,
+    columns: Columns,
+    invalid: tuple[str, ...],
+    counts: Mapping[str, UnitCount],
+) -> Row:
     totals = {name: costs.totals[name] for name in columns.metrics if name in costs.totals}
     point = finished.measurement.point
     return Row(
@@ -138,11 +179,11 @@ def _row(run: Path, finished: Record, index: int, costs: Costs, columns: Columns
         totals=totals,
         units={
             name: {
-                metric: per_unit(value, name, _count(finished, unit))
+                metric: per_unit(value, name, counted)
                 for metric, value in totals.items()
                 if metric not in columns.ratios
             }
-            for name, unit in finished.units.items()
+            for name, counted in counts.items()
         },
         factors={factor.name: factor.value for factor in costs.factors if factor.value is not None},
         flags=costs.flags,
@@ -184,7 +225,7 @@ def recosted(parent: Record, folder: Path, applied: Sequence[Applied], parent_id
         parent,
         totals=costs.totals,
         units=units,
-        impacts=tuple({"name": each.spec.name, "options": dict(each.options)} for each in applied),
+        impacts=tuple({"name": each.name, "options": dict(each.options)} for each in applied),
         factors=costs.factors,
         flags=costs.flags,
         alternatives=costs.alternatives,

@@ -8,13 +8,15 @@ import statistics
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from functools import cached_property
+from typing import Any, Final, TypeAlias
 
 from harness.costing.recost import Columns, Row
 from harness.costing.settings import Combinations, shown
 from harness.quantity import Amount
 from harness.units import si
 
+Ends: TypeAlias = tuple[float, float]
 _SHOWN: Final = 5
 """So many points, or changes of order, are told one by one."""
 
@@ -39,9 +41,45 @@ class _Cells:
         """Per combination the median over trials; NaN where no trial has a value."""
         return [statistics.median(values) if values else math.nan for values in self._values]
 
-    def range(self, combination: int) -> tuple[float, float]:
-        """The bounds of all trials together; NaN at an end that is not known."""
-        return _least(self._lows[combination]), -_least(array("d", (-each for each in self._highs[combination])))
+    def range(self, combination: int) -> Ends:
+        """The bounds of all trials together; NaN at both ends where neither is known, open at one that is not."""
+        low, high = _least(self._lows[combination]), -_least(array("d", (-each for each in self._highs[combination])))
+        if math.isnan(low) and math.isnan(high):
+            return low, high
+        return (-math.inf if math.isnan(low) else low), (math.inf if math.isnan(high) else high)
+
+    @cached_property
+    def common(self) -> bool:
+        """Whether each trial's bound is the same share of its value in every combination.
+
+        Then it is that of the energy, which all combinations share, and they can be told apart by their values. An
+        interval that begins at its value is nothing but an interval, and no such bound.
+        """
+        valid = [index for index, values in enumerate(self._values) if values]
+        if len({len(self._values[index]) for index in valid}) > 1:
+            return False
+        shares = [self._shares(index) for index in valid]
+        return all(
+            one is not None and other is not None and all(map(_near, one, other))
+            for one, other in itertools.pairwise([*shares, *shares[:1]])
+        )
+
+    def _shares(self, index: int) -> list[float] | None:
+        found: list[float] = []
+        for value, low, high in zip(self._values[index], self._lows[index], self._highs[index], strict=True):
+            if math.isnan(low) or math.isnan(high) or value <= 0 or (low == value and high > value):
+                return None
+            found += [low / value, high / value]
+        return found
+
+    def within(self, combination: int, median: float) -> Ends:
+        """What a combination's value may be beside those of others for the same trials."""
+        low, high = (median, median) if self.common else self.range(combination)
+        return (median, median) if math.isnan(low) else (low, high)
+
+
+def _near(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
 
 
 def _least(values: Sequence[float]) -> float:
@@ -88,67 +126,115 @@ class Ranking:
         for (unit, metric), points in self._cells.items():
             name = f"{metric} per {unit}" if unit else metric
             medians = {point: cells.medians() for point, cells in points.items()}
-            whole = {point: values for point, values in medians.items() if not any(map(math.isnan, values))}
-            found += [f"{name}: {text}" for text in self._lowest(points, whole)]
-            if len(whole) < len(self._labels):
-                lacking = len(self._labels) - len(whole)
-                found.append(f"{name}: {lacking} of {len(self._labels)} points lack a value and are not ranked")
-            if len(whole) > 1 and len(self._factors) > 1:
-                found += [f"{name}: {text}" for text in self._order(points, whole)]
+            found += [f"{name}: {text}" for text in self._lowest(points, medians)]
+            lacking = sum(any(map(math.isnan, values)) for values in medians.values())
+            lacking += len(self._labels) - len(medians)
+            if lacking:
+                found.append(
+                    f"{name}: {lacking} of {len(self._labels)} points lack a value under some or all combinations; "
+                    "ranked where they have one"
+                )
+            if len(medians) > 1:
+                found += [f"{name}: {text}" for text in self._order(points, medians)]
         return found or ["nothing to rank: no record has an impact under any combination"]
 
     # Lowest combination
 
-    def _lowest(self, points: dict[str, _Cells], whole: dict[str, list[float]]) -> Iterator[str]:
-        winners = {point: min(range(len(values)), key=values.__getitem__) for point, values in whole.items()}
-        if whole and all(len(set(values)) == 1 for values in whole.values()):
-            yield "the same in every combination"
-        elif len(whole) == 1 or len(set(winners.values())) > 1:
-            for point, index in itertools.islice(winners.items(), _SHOWN):
-                values = whole[point]
-                highest = max(range(len(values)), key=values.__getitem__)
-                text = (
-                    f"{self._labels[point]}: lowest with {self._name(index)}, {si(values[index], points[point].unit)}"
-                )
-                if values[highest] > values[index]:
-                    text += f"; highest with {self._name(highest)}, {si(values[highest], points[point].unit)}"
-                else:
-                    text += "; the same in every combination"
-                yield text
-            if len(winners) > _SHOWN:
-                counts = Counter(winners.values()).most_common(_SHOWN)
-                told = "; ".join(f"{self._name(index)} for {number}" for index, number in counts)
-                yield f"lowest, over all {len(winners)} points: {told}"
-        elif whole:
-            yield f"lowest with {self._name(next(iter(winners.values())))} for each of {len(whole)} points"
+    def _lowest(self, points: dict[str, _Cells], medians: dict[str, list[float]]) -> Iterator[str]:
+        best = {point: self._best(points[point], values) for point, values in medians.items()}
+        valid = [[value for value in values if not math.isnan(value)] for values in medians.values()]
+        if all(len(values) == 1 for values in valid) and len(self._factors) > 1:
+            alone = (f"{self._labels[point]} with {self._named(only)}" for point, only in best.items())
+            yield f"one value alone, nothing to rank: {', '.join(itertools.islice(alone, _SHOWN))}"
+        elif all(len(set(values)) == 1 for values in valid):
+            yield "the same in every combination" + ("" if all(map(self._whole, valid)) else " that has a value")
+        elif len(medians) == 1 or len(set(best.values())) > 1:
+            for point, lowest in itertools.islice(best.items(), _SHOWN):
+                yield f"{self._labels[point]}: {self._told(lowest, medians[point], points[point])}"
+            if len(best) > _SHOWN:
+                counts = Counter(best.values()).most_common(_SHOWN)
+                told = "; ".join(f"{self._named(lowest)} for {number}" for lowest, number in counts)
+                yield f"lowest, over all {len(best)} points: {told}"
+        else:
+            lowest = next(iter(best.values()))
+            yield f"lowest with {self._named(lowest)} for each of {len(best)} points{_why(lowest)}"
+
+    def _whole(self, values: Sequence[float]) -> bool:
+        return len(values) == len(self._factors)
+
+    @staticmethod
+    def _best(cells: _Cells, values: Sequence[float]) -> tuple[int, ...]:
+        """The combination with the least value, and every other that cannot be told from it."""
+        valid = [index for index, value in enumerate(values) if not math.isnan(value)]
+        least = min(valid, key=values.__getitem__)
+        end = cells.within(least, values[least])[1]
+        return tuple(index for index in valid if index == least or cells.within(index, values[index])[0] <= end)
+
+    def _told(self, lowest: tuple[int, ...], values: Sequence[float], cells: _Cells) -> str:
+        valid = [index for index, value in enumerate(values) if not math.isnan(value)]
+        if len({values[index] for index in valid}) == 1:
+            return f"{si(values[valid[0]], cells.unit)}; the same in every combination"
+        if len(lowest) == len(valid):
+            return "no combination is lowest: their intervals overlap"
+        highest = max(valid, key=values.__getitem__)
+        least = min(lowest, key=values.__getitem__)
+        text = f"lowest with {self._named(lowest)}, {si(values[least], cells.unit)}{_why(lowest)}"
+        return f"{text}; highest with {self._name(highest)}, {si(values[highest], cells.unit)}"
+
+    def _named(self, lowest: tuple[int, ...]) -> str:
+        shown = " or ".join(self._name(index) for index in lowest[:_SHOWN])
+        return shown if len(lowest) <= _SHOWN else f"{shown} or {len(lowest) - _SHOWN} more"
 
     def _name(self, index: int) -> str:
         return self._combinations.label(index) or "the options given"
 
     # Order of points
 
-    def _order(self, points: dict[str, _Cells], whole: dict[str, list[float]]) -> Iterator[str]:
-        first = sorted(whole, key=lambda point: whole[point][0])
-        # an order that keeps every neighbouring pair of the first one is the first one
-        flips = [
-            (one, other)
-            for one, other in itertools.pairwise(first)
-            if any(later < before for before, later in zip(whole[one], whole[other], strict=True))
+    def _order(self, points: dict[str, _Cells], medians: dict[str, list[float]]) -> Iterator[str]:
+        shared = [
+            index
+            for index in range(len(self._factors))
+            if not any(math.isnan(values[index]) for values in medians.values())
         ]
+        if not shared:
+            yield "the points have no combination in common, and are not ranked against each other"
+            return
+        first = sorted(medians, key=lambda point: medians[point][shared[0]])
+        pairs = list(itertools.pairwise(first))
+        signs = {pair: [_sign(pair, points, medians, index) for index in shared] for pair in pairs}
+        flips = [pair for pair in pairs if {-1, 1} <= set(signs[pair])]
         if not flips:
-            names = " < ".join(self._labels[point] for point in first[:_SHOWN])
-            more = f" and {len(first) - _SHOWN} more" if len(first) > _SHOWN else ""
-            yield f"the order of points is the same in every combination: {names}{more}"
+            yield self._same(first, signs, shared)
         for one, other in flips[:_SHOWN]:
-            yield self._flip(one, other, points, whole)
+            yield self._flip(one, other, points, medians, signs[one, other], shared)
         if len(flips) > _SHOWN:
             yield f"the order changes for {len(flips) - _SHOWN} more neighbouring pairs of points"
 
-    def _flip(self, one: str, other: str, points: dict[str, _Cells], whole: dict[str, list[float]]) -> str:
-        gaps = [before - later for before, later in zip(whole[one], whole[other], strict=True)]
-        turned = next(index for index, gap in enumerate(gaps) if gap > 0)
+    def _same(self, first: list[str], signs: dict[tuple[str, str], list[int]], shared: list[int]) -> str:
+        marks = [" < " if all(each < 0 for each in signs[pair]) else " ~ " for pair in itertools.pairwise(first)]
+        marks = ["", *marks]
+        names = "".join(f"{mark}{self._labels[point]}" for mark, point in zip(marks, first[:_SHOWN], strict=False))
+        if " < " not in marks:
+            return "the points are not told apart: they are equal, or their intervals overlap, in some combination"
+        more = f" and {len(first) - _SHOWN} more" if len(first) > _SHOWN else ""
+        where = "every combination" if len(shared) == len(self._factors) else f"{len(shared)} of {len(self._factors)}"
+        where = where if len(self._factors) > 1 else "the one combination"
+        note = " (~: equal, or their intervals overlap, in one combination or more)" if " ~ " in marks else ""
+        return f"the order of points is the same in {where}: {names}{more}{note}"
+
+    def _flip(
+        self,
+        one: str,
+        other: str,
+        points: dict[str, _Cells],
+        medians: dict[str, list[float]],
+        signs: list[int],
+        shared: list[int],
+    ) -> str:
+        gaps = [before - later for before, later in zip(medians[one], medians[other], strict=True)]
+        before, turned = shared[signs.index(-1)], shared[signs.index(1)]
         text = (
-            f"the order flips: {self._labels[one]} < {self._labels[other]} with {self._name(0)}, "
+            f"the order flips: {self._labels[one]} < {self._labels[other]} with {self._name(before)}, "
             f"and {self._labels[other]} < {self._labels[one]} with {self._name(turned)}"
         )
         ties = [tie for each in self._axes() if (tie := self._tie(each, gaps))]
@@ -157,8 +243,8 @@ class Ranking:
         methods = points[one].labels | points[other].labels
         if len(methods) > 1:
             text += f" (different methods: {', '.join(sorted(methods))}; not to be compared)"
-        elif any(not _apart(points[one].range(at), points[other].range(at)) for at in (0, turned)):
-            text += " (within their bounds, or these are not known)"
+        elif any(math.isnan(points[point].range(index)[0]) for point in (one, other) for index in (before, turned)):
+            text += " (their bounds are not known)"
         return text
 
     def _axes(self) -> Iterator[tuple[str, list[tuple[float, int]]]]:
@@ -198,6 +284,16 @@ def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _apart(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    """Whether two ranges are known and do not touch."""
-    return one[1] < other[0] or other[1] < one[0]
+def _why(lowest: tuple[int, ...]) -> str:
+    return " (equal, or their intervals overlap)" if len(lowest) > 1 else ""
+
+
+def _sign(pair: tuple[str, str], points: dict[str, _Cells], medians: dict[str, list[float]], index: int) -> int:
+    """-1 or 1 where one point is lower or higher than the other, 0 where they are equal or their bounds overlap."""
+    (low, high), (other_low, other_high) = (points[point].range(index) for point in pair)
+    one, other = (medians[point][index] for point in pair)
+    if one == other:
+        return 0
+    if any(map(math.isnan, (low, other_low))):
+        return -1 if one < other else 1
+    return -1 if high < other_low else 1 if other_high < low else 0

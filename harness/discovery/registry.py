@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -20,11 +21,12 @@ import pluggy
 from harness import hookspecs
 from harness.backend import BackendSpec
 from harness.discovery.spec_check import check_spec
-from harness.errors import PluginError, UsageError, did_you_mean
+from harness.errors import HarnessError, PluginError, UsageError, did_you_mean
 from harness.executor import ExecutorSpec
 from harness.hookspecs import PROJECT_NAME, CommandSpec
 from harness.impact import ImpactMeterSpec
 from harness.meter import MeterSpec
+from harness.place import PlaceSpec
 from harness.scorer import ScorerSpec
 from harness.workload import WorkloadSpec
 
@@ -34,9 +36,13 @@ KINDS: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
     "meter": ("harness_meters", (MeterSpec, ImpactMeterSpec)),
     "executor": ("harness_executors", (ExecutorSpec,)),
     "scorer": ("harness_scorers", (ScorerSpec,)),
+    "place": ("harness_places", (PlaceSpec,)),
     "command": ("harness_commands", (CommandSpec,)),
 }
 """Kind of plugin spec -> the hook that yields it, and the types it may yield."""
+
+OF: Final = ":"
+"""Stands between a distribution and a name of its plugins, where the name alone would be ambiguous."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -76,11 +82,25 @@ class BrokenPlugin:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """One name of one kind that several plugins define; using it is an error."""
+    """One name of one kind that several plugins define; it must be written as `distribution:name`."""
 
     kind: str
     name: str
     offers: tuple[Offer, ...]
+
+    @property
+    def spellings(self) -> dict[str, Offer]:
+        """The names that tell them apart, sorted; without those of a distribution that defines the name twice."""
+        whose = Counter(plain(offer.plugin.distribution) for offer in self.offers)
+        alone = [offer for offer in self.offers if whose[plain(offer.plugin.distribution)] == 1]
+        return dict(sorted((f"{offer.plugin.distribution}{OF}{self.name}", offer) for offer in alone))
+
+    def error(self) -> HarnessError:
+        """What to say where the name is used as it is."""
+        if not self.spellings:
+            whose = self.offers[0].plugin.distribution
+            return PluginError(str(self), hint=f"{whose} cannot be used before that is mended")
+        return UsageError(str(self), accepted=", ".join(self.spellings))
 
     def __str__(self) -> str:
         plugins = ", by ".join(str(offer.plugin) for offer in self.offers)
@@ -119,11 +139,11 @@ class Registry:
         """Adds a plugin that is already imported; False, and an entry in `broken`, if it is not usable."""
         return self._add(PluginInfo(name, distribution, version), lambda: module)
 
-    def load(self, entry_point: EntryPoint) -> bool:
+    def load(self, entry_point: EntryPoint, info: PluginInfo | None = None) -> bool:
         """Imports and adds the plugin of one entry point; False, and an entry in `broken`, if it is not usable."""
         found = entry_point.dist
-        info = PluginInfo(entry_point.name, found.name if found else "unknown", found.version if found else "")
-        return self._add(info, entry_point.load)
+        known = info or PluginInfo(entry_point.name, found.name if found else "unknown", found.version if found else "")
+        return self._add(known, entry_point.load)
 
     def _add(self, info: PluginInfo, load: Callable[[], object]) -> bool:
         module: object = None
@@ -178,8 +198,26 @@ class Registry:
     # Asking
 
     def offers(self, kind: str) -> dict[str, Offer]:
-        """The plugin specs of a kind by name, sorted; names in conflict are left out."""
-        return {name: found[0] for name, found in sorted(self._offers[kind].items()) if len(found) == 1}
+        """The plugin specs of a kind by name, sorted; one that several plugins define is named `distribution:name`."""
+        found: dict[str, Offer] = {}
+        for name, offers in sorted(self._offers[kind].items()):
+            found |= {name: offers[0]} if len(offers) == 1 else Conflict(kind, name, tuple(offers)).spellings
+        return found
+
+    def find(self, kind: str, name: str) -> Offer | None:
+        """The plugin spec that a name means, with or without its distribution; None where no plugin has it.
+
+        Raises:
+            UsageError: several plugins define the name; says how to tell them apart.
+            PluginError: one distribution defines it twice.
+        """
+        whose = name.rpartition(OF)[0]
+        found = self._offers[kind].get(bare(name), [])
+        if whose:
+            found = [offer for offer in found if plain(offer.plugin.distribution) == plain(whose)]
+        if len(found) > 1:
+            raise Conflict(kind, bare(name), tuple(found)).error()
+        return found[0] if found else None
 
     @property
     def workloads(self) -> dict[str, Offer]:
@@ -207,6 +245,11 @@ class Registry:
         return self.offers("scorer")
 
     @property
+    def places(self) -> dict[str, Offer]:
+        """Every `PlaceSpec` by name."""
+        return self.offers("place")
+
+    @property
     def commands(self) -> dict[str, Offer]:
         """Every `CommandSpec` by name."""
         return self.offers("command")
@@ -225,17 +268,13 @@ class Registry:
         """The plugin spec of a name.
 
         Raises:
-            UsageError: no plugin has it; says which names there are.
-            PluginError: several plugins define it; names their distributions.
+            UsageError: no plugin has it, or several have; says which names there are.
+            PluginError: one distribution defines it twice.
         """
-        named = self._offers[kind]
-        found = named.get(name, [])
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise PluginError(
-                str(Conflict(kind, name, tuple(found))), hint="uninstall all but one of these distributions"
-            )
+        found = self.find(kind, name)
+        if found is not None:
+            return found
+        named = self.offers(kind)
         hint = self.expected.get((kind, name), "") or did_you_mean(name, named)
         unusable = "not usable: " + "; ".join(map(str, self.broken)) if self.broken else ""
         if unusable and ((kind, name) in self.expected or not hint):
@@ -259,6 +298,18 @@ class Registry:
         """Distribution -> version, of every plugin in use: for the record."""
         return {**self.unloaded, **{info.distribution: info.version for info in self.plugins}}
 
+    def given(self, info: PluginInfo) -> dict[str, list[tuple[str, bool]]]:
+        """Kind -> the names that a plugin gives, each with whether `auto` tries it."""
+        return {
+            kind: [
+                (name, getattr(offer.spec, "auto", False) is True)
+                for name, found in named.items()
+                for offer in found
+                if offer.plugin == info
+            ]
+            for kind, named in self._offers.items()
+        }
+
     # Telling
 
     def tell(self, hook_name: str, **kwargs: object) -> list[str]:
@@ -276,9 +327,24 @@ class Registry:
 def load_plugins(group: str = PROJECT_NAME) -> Registry:
     """A registry of every installed plugin; the order does not depend on how they were installed."""
     registry = Registry()
-    for entry_point in sorted(entry_points(group=group), key=_origin):
+    for entry_point in installed(group):
         registry.load(entry_point)
     return registry
+
+
+def plain(distribution: str) -> str:
+    """The name of a distribution as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def bare(name: str) -> str:
+    """The name of a plugin spec without its distribution."""
+    return name.rpartition(OF)[2]
+
+
+def installed(group: str = PROJECT_NAME) -> list[EntryPoint]:
+    """The entry points of every installed plugin, in the order in which they are loaded."""
+    return sorted(entry_points(group=group), key=_origin)
 
 
 def _origin(entry_point: EntryPoint) -> tuple[str, str]:

@@ -164,6 +164,7 @@ def write(
     Raises:
         UsageError: a file cannot be written.
     """
+    named: Path | None = None
     try:
         for path, content in (
             (json_file, json.dumps(result.to_json(), indent=1).encode()),
@@ -171,10 +172,14 @@ def write(
             (summary, markdown(result).encode()),
         ):
             if path is not None:
+                named = path
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
         if step_summary is not None:
+            named = step_summary
             with step_summary.open("a", encoding="utf-8") as stream:
                 stream.write(markdown(result))
     except OSError as error:
-        raise UsageError(f"the result cannot be written: {error.strerror}", where=str(error.filename)) from None
+        raise UsageError(
+            f"the result cannot be written: {error.strerror}", where=str(error.filename or named)
+        ) from None

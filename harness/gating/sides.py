@@ -1,11 +1,13 @@
 """The two sides of a comparison: a revision in a worktree with an environment of its own, or an installed environment.
 
-Worktrees and environments lie in one temporary folder and are gone when the comparison ends, however it ends.
+Worktrees and environments lie in one temporary folder and are gone when the comparison ends. What a killed comparison
+could not remove, the next one of the same repository does.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shlex
@@ -22,6 +24,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+import psutil
+
 from harness.discovery.lending import lend
 from harness.errors import ExitCode, MeasurementError, UsageError
 from harness.executor import WORKER
@@ -36,6 +40,11 @@ INSTALL: Final = (
     "{environment}/bin/python -m pip install --quiet {worktree}; fi"
 )
 """How a revision is installed where nothing else is said; without a package in it, its files are run where they lie."""
+
+_PREFIX: Final = "harness-gate-"
+"""Of the temporary folder of a comparison."""
+_LOCK: Final = "lock"
+"""File in it that a living comparison holds locked."""
 
 _ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -202,8 +211,10 @@ def revisions(
     top = Path(git(repository, "rev-parse", "--show-toplevel"))
     commits = {name: git(top, "rev-parse", "--verify", f"{ref}^{{commit}}") for name, ref in wanted.items()}
     with interrupted_once() as shut_out, ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="harness-gate-"))
+        _remove_leftovers(top, tell)
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.callback(os.close, _locked(folder))
         stack.callback(shut_out)
         made: dict[str, tuple[str, Path]] = {}
         for commit in dict.fromkeys(commits.values()):
@@ -215,6 +226,67 @@ def revisions(
             _install(install, worktree, target, commit, environment or {})
             made[commit] = str(target / "bin" / "python"), worktree
         yield {name: Side(name, *made[commit], commit, top.resolve()) for name, commit in commits.items()}
+
+
+def _locked(folder: Path) -> int:
+    """Marks a comparison's folder as in use for as long as this process lives; a descriptor.
+
+    The file gets its name once it is locked: whoever finds it and can lock it knows that nobody works there.
+    """
+    unnamed = folder / f".{_LOCK}"
+    descriptor = os.open(unnamed, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    unnamed.rename(folder / _LOCK)
+    return descriptor
+
+
+def _remove_leftovers(top: Path, tell: Tell) -> None:
+    """Removes the worktrees and folders of comparisons that were killed, and says so; what is in use stays."""
+    worktrees = [
+        Path(line.removeprefix("worktree "))
+        for line in git(top, "worktree", "list", "--porcelain").splitlines()
+        if line.startswith("worktree ")
+    ]
+    ours: dict[Path, list[Path]] = {folder: [] for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")}
+    for worktree in worktrees:
+        if worktree.parent.name.startswith(_PREFIX):
+            ours.setdefault(worktree.parent, []).append(worktree)
+    for folder, left in ours.items():
+        if not _abandoned(folder):
+            continue
+        _end_processes(folder)
+        for worktree in left:
+            with contextlib.suppress(UsageError):  # twice: also one that git was killed in the middle of making
+                git(top, "worktree", "remove", "--force", "--force", str(worktree))
+        shutil.rmtree(folder, ignore_errors=True)
+        tell(f"removed what a killed gate left behind: {folder}")
+    with contextlib.suppress(UsageError):
+        git(top, "worktree", "prune")
+
+
+def _end_processes(folder: Path) -> None:
+    """Ends what a killed comparison's commands still do in its folder; a person's shell there stays."""
+    for process in psutil.process_iter(["cwd", "terminal"]):
+        if process.info["terminal"] is None and Path(process.info["cwd"] or "/").is_relative_to(folder.resolve()):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+def _abandoned(folder: Path) -> bool:
+    """Whether no living comparison uses a folder: it is gone, or this user's and its lock is free."""
+    try:
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return not folder.exists()
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _remove_worktree(top: Path, worktree: Path, shut_out: Callable[[], None]) -> None:

@@ -88,15 +88,20 @@ class Command:
             return f"there is no command {program!r}"
         return ""
 
-    def start(self, stdout: IO[Any] | int | None, stderr: IO[Any] | int | None) -> subprocess.Popen[bytes]:
-        """Starts it without an input; raises MeasurementError where the system refuses."""
+    def start(
+        self,
+        stdout: IO[Any] | int | None,
+        stderr: IO[Any] | int | None,
+        stdin: IO[Any] | int | None = subprocess.DEVNULL,
+    ) -> subprocess.Popen[bytes]:
+        """Starts it, without an input unless one is given; raises MeasurementError where the system refuses."""
         words = [_SHELL, "-c", *self.words] if self.shell else list(self.words)
         try:
             return subprocess.Popen(
                 words,
                 cwd=self.folder,
                 env=self._surroundings,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
             )
@@ -123,16 +128,27 @@ class Finished:
 
 
 def run(
-    command: Command, stdout: IO[Any] | int | None, stderr: IO[Any] | int | None, limit_s: float | None = None
+    command: Command,
+    stdout: IO[Any] | int | None,
+    stderr: IO[Any] | int | None,
+    limit_s: float | None = None,
+    *,
+    stdin: IO[Any] | int | None = subprocess.DEVNULL,
 ) -> Finished:
     """Runs a command to its end; whatever interrupts that, and a time limit, ends its process tree.
+
+    Args:
+        command: what is run.
+        stdout: where its output goes, as for `subprocess`.
+        stderr: likewise.
+        limit_s: the longest that it may take.
+        stdin: where its input comes from.
 
     Raises:
         MeasurementError: it cannot be started, or takes longer than the limit.
     """
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began_ns = now_ns()
-    child = command.start(stdout, stderr)
+    child = command.start(stdout, stderr, stdin)
     late = threading.Event()
 
     def end() -> None:
@@ -151,6 +167,7 @@ def run(
     finally:
         timer.cancel()
     ended_ns = now_ns()
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # now, as it may have grown until the child began
     code = os.waitstatus_to_exitcode(status)
     child.returncode = code  # it was waited for here, and Popen must not do so again
     if late.is_set():

@@ -5,19 +5,21 @@ Captured by allow-list: no environment variable, path or argument enters a recor
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import platform
 import sys
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
+from harness.backend import processor_name
 from harness.executor import FACTS, LOCKS
+from harness.machine.installed import distributions
 
 PACKAGES: Final = (
     "joule-harness",
@@ -51,18 +53,6 @@ def _first_line(path: str) -> str | None:
         return None
 
 
-def cpu_model() -> str:
-    """The processor's name as the system reports it; `unknown` if it does not."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"
-
-
 def virtualised() -> bool | None:
     """Whether this is a virtual machine; None if the system does not say."""
     try:
@@ -81,22 +71,18 @@ def cpu_limit() -> float | None:
     return int(quota) / int(period or 100_000)
 
 
-def packages() -> dict[str, str]:
-    """Versions of the installed distributions that can change a measurement."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+@functools.cache
+def packages() -> Mapping[str, str]:
+    """Versions of the installed distributions that can change a measurement, as this process found them."""
+    installed = distributions()
+    return {name: installed[name] for name in PACKAGES if name in installed}
 
 
 def environment() -> dict[str, Any]:
     """The machine and the installation. JSON values only."""
     frequency = psutil.cpu_freq()
     return {
-        "cpu": cpu_model(),
+        "cpu": processor_name(),
         "cores_logical": psutil.cpu_count(logical=True),
         "cores_physical": psutil.cpu_count(logical=False),
         "cores_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
@@ -110,7 +96,7 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "python": platform.python_version(),
         "implementation": sys.implementation.name,
-        "packages": packages(),
+        "packages": dict(packages()),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "executor": executor(),
         "locks": locks(),

@@ -10,15 +10,14 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from email.parser import HeaderParser
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 from harness.machine import fingerprint
+from harness.machine.installed import distributions
 
 GIT_S: Final = 5.0
 """What git has not said after so long, of all trees together, is not known."""
@@ -26,7 +25,6 @@ _GIT: Final = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false")
 """Without writing the index, and without starting what a repository names as its file watcher."""
 _STATUS: Final = ("status", "--porcelain=v2", "--branch", "--untracked-files=no")
 _INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
-_SEPARATORS: Final = re.compile(r"[-_.]+")
 
 
 def provenance(suites: Sequence[str] = (), sources: Mapping[str, Path] | None = None) -> dict[str, Any]:
@@ -135,33 +133,3 @@ def suite_file(name: str) -> dict[str, str]:
         return {"path": name, "sha256": hashlib.sha256(Path(name).read_bytes()).hexdigest()}
     except (OSError, ValueError) as error:
         return {"path": name, "unknown": f"{type(error).__name__}: cannot be read"}
-
-
-def distributions(path: Sequence[str] | None = None) -> dict[str, str]:
-    """Name -> version of every installed distribution, the first on the path of each name.
-
-    Read from the names of their folders, which hold both (packaging.python.org, "Recording installed projects"):
-    opening the metadata of some hundred distributions would take longer than all else that starts a run.
-    """
-    found: dict[str, str] = {}
-    for entry in sys.path if path is None else path:
-        try:
-            folders = sorted(each.name for each in os.scandir(entry or "."))
-        except OSError:
-            continue
-        for folder in folders:
-            stem, _, kind = folder.rpartition(".")
-            if kind in {"dist-info", "egg-info"}:
-                name, _, version = stem.partition("-")
-                version = version.partition("-py")[0] or _stated_version(Path(entry or ".", folder))
-                found.setdefault(_SEPARATORS.sub("-", name).lower(), version)
-    return dict(sorted(found.items()))
-
-
-def _stated_version(folder: Path) -> str:
-    """The version in the metadata of a source tree; its folder's name has none."""
-    try:
-        text = (folder / "PKG-INFO").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    return str(HeaderParser().parsestr(text).get("Version", ""))

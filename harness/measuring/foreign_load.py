@@ -21,6 +21,10 @@ UNKNOWN: Final = "foreign_load_unknown"
 APPORTIONED: Final = "apportioned by processor time"
 """Flag of a reading that was, and note of its scope."""
 ELSEWHERE: Final = "foreign load not known: it is measured on the worker's own node"
+STILL: Final = "the system's CPU times stood still, in less than a tick, or went back"
+
+Times = tuple[MachineTimes | Unavailable, float | Unavailable]
+"""Of the machine, and of the work, read one after the other."""
 
 
 class LoadWatch:
@@ -47,7 +51,7 @@ class LoadWatch:
         self._machine = machine
         self._own = own
         self._roots = [pid or os.getpid()]
-        self._opened: tuple[MachineTimes | Unavailable, float | Unavailable] | None = None
+        self._opened: Times | None = None
         self._closed_ns: dict[int, int] = {}
         self.loads: list[WindowLoad] = []
 
@@ -57,15 +61,22 @@ class LoadWatch:
 
     def open(self) -> None:
         """Before a window's opening edge."""
-        own = self._own(self._roots)
-        self._opened = (self._machine(), own)
+        self._opened = self._now()
 
     def close(self, window: int) -> None:
         """After its closing edge."""
         assert self._opened is not None, "open() comes first"
-        (before, own_before), self._opened = self._opened, None
-        after, own_after = self._machine(), self._own(self._roots)
-        self._closed_ns[window] = now_ns()
+        opened, self._opened = self._opened, None
+        self.between(opened, self._now(), window, now_ns())
+
+    def _now(self) -> Times:
+        own = self._own(self._roots)
+        return self._machine(), own
+
+    def between(self, opened: Times, closed: Times, window: int, closed_ns: int) -> None:
+        """A window between two readings of the times, of which the later one was taken at `closed_ns`."""
+        (before, own_before), (after, own_after) = opened, closed
+        self._closed_ns[window] = closed_ns
         lost = next((each for each in (before, after, own_before, own_after) if isinstance(each, Unavailable)), None)
         if lost is not None:
             self.loads.append(WindowLoad(window=window, unknown=lost.reason))
@@ -77,7 +88,7 @@ class LoadWatch:
         machine_s, busy_s = after.elapsed_s - before.elapsed_s, after.busy_s - before.busy_s
         own_s, stolen_s = own_after - own_before, after.stolen_s - before.stolen_s
         if machine_s <= 0 or min(busy_s, own_s, stolen_s) < 0:
-            self.loads.append(WindowLoad(window=window, unknown="the system's CPU times stood still or went back"))
+            self.loads.append(WindowLoad(window=window, unknown=STILL))
             return
         self.loads.append(
             WindowLoad(

@@ -51,6 +51,9 @@ STABLE_OVER = 5
 class Trial:
     """One trial, from its job to its measurement; `start` says how its process came to be."""
 
+    finds_devices = False
+    """Whether meters read every device, since nobody knows which ones the work will use."""
+
     def __init__(
         self, folder: Path, job: Mapping[str, Any], registry: Registry, messenger: Messenger, *, start: str = SPAWN
     ) -> None:
@@ -132,7 +135,8 @@ class Trial:
             log=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201 - the worker's log
             suite_folder=Path(self.point.suite_file or "-").absolute().parent,
         )
-        meter_context = MeterContext(node=self.job["node"], devices=devices, pid=os.getpid())
+        every = self.finds_devices
+        meter_context = MeterContext(node=self.job["node"], devices=devices, pid=os.getpid(), every_device=every)
         reading, silent = open_meters(self.meters, self.registry, meter_context)
         with self._side_cars() as streams:
             items, outputs, energy = streams

@@ -16,6 +16,9 @@ from harness.planning.located_yaml import Document, Keys, short
 
 LIMIT_FAULTS: Final = 50
 """So many faults of one mapping are told."""
+CASE_DEPTH: Final = 3
+"""Length of the path of a case's own key: `cases`, its number, the key."""
+OPTION: Final = "an option of the workload stands under options"
 
 Place = Callable[[Keys], Keys]
 """Location as pydantic tells it -> path in the document."""
@@ -60,7 +63,8 @@ def _fault(found: dict[str, Any], model: type[BaseModel], document: Document, pl
         while path and isinstance(path[-1], int):
             path = path[:-1]
         accepted = ", ".join(known) or "no keys"
-        return document.error(path, f"unknown key {short(last)}", accepted=accepted, hint=_near(last, known), key=True)
+        hint = _near(last, known) or (OPTION if len(path) == CASE_DEPTH and path[0] == "cases" else "")
+        return document.error(path, f"unknown key {short(last)}", accepted=accepted, hint=hint, key=True)
     if kind == "missing":
         return document.error(path, f"the key {last!r} is missing")
     if kind in {"value_error", "assertion_error"}:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from harness.discovery.registry import Registry
 from harness.errors import UsageError, did_you_mean
+from harness.functional_unit import FunctionalUnit
 from harness.impact import ImpactMeterSpec
 from harness.planning.located_yaml import Keys
 from harness.planning.point import Point
@@ -51,9 +53,11 @@ class Known:
 
 def known_of(point: Point, spec: WorkloadSpec, registry: Registry) -> Known:
     """What the points of a case can have, as the plugins of one of them declare it."""
-    scorers, meters = (registry.offers(kind) for kind in ("scorer", "meter"))
-    scored = [column for each in point.scorers if each.name in scorers for column in scorers[each.name].spec.columns]
-    chosen = [meters[each.name].spec for each in point.meters if each.name in meters]
+    scorers, chosen = (
+        [offer.spec for each in choices if (offer := registry.find(kind, each.name)) is not None]
+        for kind, choices in (("scorer", point.scorers), ("meter", point.meters))
+    )
+    scored = [column for each in scorers for column in each.columns]
     impacts = [each for each in chosen if isinstance(each, ImpactMeterSpec)]
     return Known(
         frozenset(point.functional_units),
@@ -123,3 +127,8 @@ def _unknown(suite: Suite, path: Keys, metric: str, per: str | None, cases: Sequ
 def _fault(suite: Suite, path: Keys, message: str, name: str, known: set[str]) -> UsageError:
     accepted = ", ".join(sorted(known)) or "none"
     return suite.document.error(path, message, accepted=accepted, hint=did_you_mean(name[:100], known))
+
+
+def unit_as_written(unit: FunctionalUnit) -> dict[str, Any]:
+    """A functional unit as a suite has it."""
+    return {"sum": unit.sum, "where": {each.column: f"{each.comparison} {each.limit!r}" for each in unit.where}}

@@ -112,6 +112,16 @@ class Document:
         return value
 
 
+_YEAR: Final = re.compile(r"[1-9][0-9]{3}")
+
+
+def _is_text(key: yaml.Node, *, inside: bool) -> bool:
+    """Whether a key is text; a year is too, below the top: it has one reading only (`future: {bau: {2030: 0.3}}`)."""
+    if not isinstance(key, yaml.ScalarNode):
+        return False
+    return key.tag == _TAG + "str" or (inside and key.tag == _TAG + "int" and bool(_YEAR.fullmatch(key.value)))
+
+
 class _Loader(yaml.SafeLoader):
     """Composes nodes only; refuses what is too deep or too much before it is in memory."""
 
@@ -231,7 +241,7 @@ class _Builder:
                 continue
             line, column = key_node.start_mark.line + 1, key_node.start_mark.column + 1
             where = f"{self.document.file}:{line}:{column}"
-            if key_node.tag != _TAG + "str" or not isinstance(key_node, yaml.ScalarNode):
+            if not _is_text(key_node, inside=bool(path)):
                 found = short(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
                 said = f"the key {found} is not text"
                 self.errors.append(UsageError(said, where=where, accepted="text, in quotes if it looks like a number"))

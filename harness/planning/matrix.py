@@ -8,6 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.planning.faults import Place, real_path
+from harness.planning.located_yaml import Document, Keys
+from harness.planning.suite import Case
+
 
 @dataclass(slots=True)
 class Combination:
@@ -61,3 +65,23 @@ def same(one: object, other: object) -> bool:
 
 def _agrees(values: Mapping[str, Any], entry: Mapping[str, Any], keys: Sequence[str]) -> bool:
     return all(key in values and same(values[key], entry[key]) for key in keys)
+
+
+def place_of(document: Document, number: int, case: Case, combination: Combination) -> Place:
+    """Where an option of a point stands: in `include`, `matrix` or `options` of its case."""
+    at: Keys = ("cases", number)
+
+    def place(loc: Keys) -> Keys:
+        head: Keys = (*at, "options")
+        key = str(loc[0]) if loc else ""
+        if key in combination.included:
+            head = (*at, "include", combination.included[key], key)
+        elif key in combination.values:
+            values = case.matrix[key]
+            index = next(index for index, value in enumerate(values) if same(value, combination.values[key]))
+            head = (*at, "matrix", key, index)
+        elif key in case.options:
+            head = (*at, "options", key)
+        return head + real_path(document.at(head), loc[1:])
+
+    return place

@@ -8,13 +8,15 @@ all that the trial opens, every plugin is imported, as for a job that names none
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from typing import Any
 
 from harness.backend import BackendSpec
-from harness.discovery.registry import Registry, load_plugins
+from harness.discovery.registry import OF, Offer, Registry, bare, load_plugins
+from harness.errors import HarnessError, PluginError
 from harness.hookspecs import PROJECT_NAME
 from harness.meter import MeterSpec
 from harness.planning.point import Choice, Point, canonical
@@ -47,8 +49,7 @@ def offers_of(point: Point, registry: Registry) -> Offers:
     """The plugin specs that a point needs.
 
     Raises:
-        UsageError: no plugin has one.
-        PluginError: several plugins define one.
+        UsageError: no plugin has one, or several have and the suite does not say whose is meant.
     """
     asked = [("workload", point.workload), ("backend", point.backend.name)]
     asked += [("meter", choice.name) for choice in point.meters] + [("scorer", choice.name) for choice in point.scorers]
@@ -62,6 +63,50 @@ def offers_of(point: Point, registry: Registry) -> Offers:
         )
         found.append(asdict(named))
     return found
+
+
+def known_offers(registry: Registry, kind: str, choices: Iterable[Choice]) -> list[Offer]:
+    """The plugin specs that are meant, without those that nobody or more than one offers."""
+    found = []
+    for choice in choices:
+        with suppress(HarnessError):
+            found.append(registry.find(kind, choice.name))
+    return [offer for offer in found if offer is not None]
+
+
+def meant(registry: Registry, kind: str, name: str) -> str:
+    """The same for every spelling of one plugin spec."""
+    return next(
+        (f"{offer.plugin.distribution}{OF}{offer.spec.name}" for offer in known_offers(registry, kind, [Choice(name)])),
+        name,
+    )
+
+
+def automatic(registry: Registry, named: Collection[str]) -> list[Choice]:
+    """The meters that `auto` stands for: all that may be tried unasked, but those that are named.
+
+    Args:
+        registry: the plugins.
+        named: names of meters, without their distributions.
+
+    Raises:
+        UsageError: several plugins define one of them.
+        PluginError: one of them needs options.
+    """
+    for conflict in registry.conflicts:
+        auto = any(getattr(offer.spec, "auto", False) for offer in conflict.offers)
+        if conflict.kind == "meter" and auto and conflict.name not in named:
+            raise conflict.error()
+    choices = []
+    for name, offer in registry.meters.items():
+        if isinstance(offer.spec, MeterSpec) and offer.spec.auto and bare(name) not in named:
+            try:
+                options = offer.spec.options().model_dump(mode="json", by_alias=True)
+            except Exception as error:
+                message = f"'auto' tries the meter {name!r}, which needs options: {error}"
+                raise PluginError(message, where=str(offer.plugin)) from error
+            choices.append(Choice(name, options, auto=True))
+    return choices
 
 
 def fetch_key(point: Point, registry: Registry) -> str:
@@ -121,7 +166,14 @@ def load_named(job: Mapping[str, Any]) -> Registry:
 
 
 def _missing(offers: Iterable[NamedOffer], registry: Registry) -> list[NamedOffer]:
-    return [each for each in offers if each.name not in registry.offers(each.kind)]
+    return [each for each in offers if not _has(registry, each)]
+
+
+def _has(registry: Registry, asked: NamedOffer) -> bool:
+    try:
+        return registry.find(asked.kind, asked.name) is not None
+    except HarnessError:  # it has several
+        return True
 
 
 def _entry_points(distribution: str, plugin: str) -> Iterable[metadata.EntryPoint]:

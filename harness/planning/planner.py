@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,16 +10,18 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from harness.backend import Device
-from harness.discovery.registry import Offer, Registry
+from harness.discovery.registry import Offer, Registry, bare
 from harness.errors import PluginError, UsageError, did_you_mean
-from harness.functional_unit import FunctionalUnit
 from harness.impact import ImpactMeterSpec
-from harness.meter import MeterSpec
+from harness.place import Place as SitePlace
 from harness.planning import matrix
 from harness.planning.faults import Place, faults, real_path
-from harness.planning.known_metrics import Known, at_most, known_of, precision, unknown_metrics
+from harness.planning.known_metrics import Known, at_most, known_of, precision, unit_as_written, unknown_metrics
+from harness.planning.labels import shown, told_apart
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
+from harness.planning.named_offers import automatic, known_offers, meant
 from harness.planning.option_checks import checked
+from harness.planning.places import PLACE, placed, resolved, takes_place
 from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
 from harness.planning.suite import Case, Named, Suite, missing_variable, windows_of
 from harness.quantity import Unavailable
@@ -57,7 +58,14 @@ def expand(suites: Sequence[Suite], registry: Registry, probes: Probes | None = 
         planner.suite(suite)
     if planner.errors:
         raise_all(planner.errors)
-    return planner.plan
+    return _told_apart(planner.plan)
+
+
+def _told_apart(plan: Plan) -> Plan:
+    apart = iter(told_apart([*plan.points, *(each.point for each in plan.skipped)]))
+    return Plan(
+        [next(apart) for _ in plan.points], [dataclasses.replace(each, point=next(apart)) for each in plan.skipped]
+    )
 
 
 @dataclass(slots=True)
@@ -85,9 +93,13 @@ class _Planner:
         self.errors: list[UsageError] = []
         self.plan = Plan([], [])
         self._places: dict[str, str] = {}
+        self._place: SitePlace | None = None
+        self._lost = False
         self._probed: dict[str, Sequence[Device] | Unavailable] = {}
 
     def suite(self, suite: Suite) -> None:
+        self._lost = False
+        self._place = self._resolved(suite)
         known: list[Known] = []
         for number, case in enumerate(suite.cases):
             setting = self._setting(suite, number, case)
@@ -104,6 +116,20 @@ class _Planner:
         hint = did_you_mean(name[:100], known)
         self.errors.append(suite.document.error(path, message, accepted=accepted, hint=hint))
 
+    def _resolved(self, suite: Suite) -> SitePlace | None:
+        """The suite's place; None where it names none, or an unset variable."""
+        if suite.place is None or (isinstance(suite.place, str) and unset(suite.place)):
+            return None
+        try:
+            return resolved(suite.place, self.registry)
+        except UsageError as error:
+            self._refuse(suite, (PLACE,), error)
+            self._lost = True
+            return None
+
+    def _refuse(self, suite: Suite, path: Keys, error: UsageError) -> None:
+        self.errors.append(suite.document.error(path, error.message, accepted=error.accepted, hint=error.hint))
+
     # What the points of a case share
 
     def _setting(self, suite: Suite, number: int, case: Case) -> _Setting | None:
@@ -114,7 +140,7 @@ class _Planner:
         spec = offer.spec if offer else WorkloadSpec(name=case.workload, summary="", factory=_no_factory)
         own = at if case.backend is not None else ()
         backend = self._choice(suite, (*own, "backend"), "backend", case.backend or suite.backend)
-        if spec.backends and backend.name not in spec.backends and not unset(backend.name):
+        if spec.backends and bare(backend.name) not in spec.backends and not unset(backend.name):
             message = f"the workload {spec.name!r} does not run on the backend {backend.name!r}"
             self._fault(suite, (*own, "backend"), message, set(spec.backends))
         own = at if case.meters is not None else ()
@@ -165,7 +191,7 @@ class _Planner:
         try:
             return self.registry.get(kind, name)
         except UsageError as error:
-            self.errors.append(suite.document.error(path, error.message, accepted=error.accepted, hint=error.hint))
+            self._refuse(suite, path, error)
             return None
 
     def _choice(self, suite: Suite, path: Keys, kind: str, named: Named) -> Choice:
@@ -177,13 +203,20 @@ class _Planner:
         base = (*path, *named.keys)
         inner = suite.document.at(base)
         place: Place = lambda loc: base + real_path(inner, loc)  # noqa: E731 - a name for its type
-        options = self._validated(suite, offer.spec.options, str(offer.plugin), named.options, place)
+        raw: Mapping[str, Any] = named.options
+        try:
+            raw = placed(raw, offer.spec, self._place, self.registry)
+        except UsageError as error:
+            self._refuse(suite, (*base, PLACE), error)
+        if takes_place(offer.spec) and (self._lost or raw is named.options):  # told once, and not as what it lacks
+            return Choice(named.name, dict(raw))
+        options = self._validated(suite, offer.spec.options, str(offer.plugin), raw, place)
         return Choice(named.name, options if options is not None else dict(named.options))
 
     def _listed(self, suite: Suite, path: Keys, kind: str, named: Sequence[Named]) -> tuple[Choice, ...]:
         first: dict[str, int] = {}
         for number, each in enumerate(named):
-            if first.setdefault(each.name, number) != number:
+            if first.setdefault(meant(self.registry, kind, each.name), number) != number:
                 message = f"the {kind} {each.name!r} is listed twice"
                 self.errors.append(suite.document.error((*path, number), message, accepted="each once"))
         return tuple(
@@ -197,8 +230,7 @@ class _Planner:
             if each.name == AUTO and each.options:
                 self.errors.append(suite.document.error((*path, number), "'auto' takes no options"))
         listed = self._listed(suite, path, "meter", named)
-        offers = self.registry.meters
-        impacts = [offers[each.name].spec for each in listed if each.name in offers]
+        impacts = [offer.spec for offer in known_offers(self.registry, "meter", listed)]
         needy = [isinstance(spec, ImpactMeterSpec) or spec.cross_check for spec in impacts]
         if listed and len(needy) == len(listed) and all(needy):
             listed = (Choice(AUTO), *listed)
@@ -208,33 +240,23 @@ class _Planner:
             self.errors.append(suite.document.error(path, error.message, hint=error.hint))
         chosen: list[Choice] = []
         for choice in listed:
-            chosen.extend(self._auto({one.name for one in listed}) if choice.name == AUTO else [choice])
+            if choice.name != AUTO:
+                chosen.append(choice)
+                continue
+            try:
+                chosen.extend(automatic(self.registry, {bare(one.name) for one in listed}))
+            except UsageError as error:
+                self.errors.append(suite.document.error(path, error.message, accepted=error.accepted))
         return tuple(chosen)
-
-    def _auto(self, named: set[str]) -> list[Choice]:
-        for conflict in self.registry.conflicts:
-            if conflict.kind == "meter" and any(getattr(offer.spec, "auto", False) for offer in conflict.offers):
-                self.registry.get("meter", conflict.name)
-        choices = []
-        for name, offer in self.registry.meters.items():
-            if isinstance(offer.spec, MeterSpec) and offer.spec.auto and name not in named:
-                try:
-                    options = offer.spec.options().model_dump(mode="json", by_alias=True)
-                except Exception as error:
-                    message = f"'auto' tries the meter {name!r}, which needs options: {error}"
-                    raise PluginError(message, where=str(offer.plugin)) from error
-                choices.append(Choice(name, options, auto=True))
-        return choices
 
     def _units(
         self, suite: Suite, at: Keys, case: Case, spec: WorkloadSpec, scorers: Sequence[Choice]
     ) -> dict[str, dict[str, Any]]:
         """The case's functional units, or those of the workload whose columns are filled here."""
-        offers = self.registry.scorers
-        scored = [column for each in scorers if each.name in offers for column in offers[each.name].spec.columns]
+        scored = [column for offer in known_offers(self.registry, "scorer", scorers) for column in offer.spec.columns]
         known = {column.name for column in (*COMMON_COLUMNS, *spec.columns, *scored)}
         if not case.functional_units:
-            units = {name: _unit(unit) for name, unit in spec.functional_units.items()}
+            units = {name: unit_as_written(unit) for name, unit in spec.functional_units.items()}
             return {name: unit for name, unit in units.items() if {unit["sum"], *unit["where"]} <= known | {"items"}}
         for name, unit in case.functional_units.items():
             path = (*at, "functional_units", name)
@@ -289,7 +311,7 @@ class _Planner:
         raw = {**case.options, **combination.values}
         unset = next(unset_in(raw), None) if setting.variables else None
         reason = f"environment variable {unset} is not set" if unset else setting.unmet
-        place = _place(setting, combination)
+        place = matrix.place_of(suite.document, setting.number, case, combination)
         options: dict[str, Any] | None = raw
         if setting.plugin:
             options = self._validated(suite, setting.spec.options, setting.plugin, raw, place)
@@ -300,8 +322,8 @@ class _Planner:
             options = self._checked(setting, raw, place)
             if options is None:
                 return
-        shown = ", ".join(f"{key}={_shown(value)}" for key, value in combination.values.items())
-        label = f"{setting.point.label} · {shown}" if shown else setting.point.label
+        varied = ", ".join(f"{key}={shown(value)}" for key, value in combination.values.items())
+        label = f"{setting.point.label} · {varied}" if varied else setting.point.label
         point = dataclasses.replace(
             setting.point, id=identity_of, label=label, options=options, matrix=combination.values
         )
@@ -360,37 +382,8 @@ class _Planner:
 
 def unset(text: str) -> bool:
     """Whether a text still asks for an environment variable."""
-    return next(unset_in(text), None) is not None
+    return any(unset_in(text))
 
 
 def _no_factory(_options: object) -> Any:
     raise AssertionError("a stand-in for an unset name is never made")
-
-
-def _unit(unit: FunctionalUnit) -> dict[str, Any]:
-    return {"sum": unit.sum, "where": {each.column: f"{each.comparison} {each.limit!r}" for each in unit.where}}
-
-
-def _place(setting: _Setting, combination: matrix.Combination) -> Place:
-    """Where an option of a point stands: in `include`, `matrix` or `options`."""
-    document, at, case = setting.suite.document, ("cases", setting.number), setting.case
-
-    def place(loc: Keys) -> Keys:
-        head: Keys = (*at, "options")
-        key = str(loc[0]) if loc else ""
-        if key in combination.included:
-            head = (*at, "include", combination.included[key], key)
-        elif key in combination.values:
-            values = case.matrix[key]
-            index = next(index for index, value in enumerate(values) if matrix.same(value, combination.values[key]))
-            head = (*at, "matrix", key, index)
-        elif key in case.options:
-            head = (*at, "options", key)
-        return head + real_path(document.at(head), loc[1:])
-
-    return place
-
-
-def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -10,13 +10,16 @@ of some filesystem.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from harness.errors import UsageError
-from harness.planning.located_yaml import Document, Keys
+
+if TYPE_CHECKING:
+    from harness.planning.located_yaml import Document, Keys
 
 HIDDEN: Final = "***"
 CONTAINER_PROTOCOLS: Final = frozenset({"abfs", "abfss", "adl", "az", "wasb", "wasbs"})
@@ -67,11 +70,15 @@ def slash_in_password(rest: str) -> bool:
 
 
 def redacted_command(words: Sequence[str]) -> list[str]:
-    """A command line to be kept: also the word after an option with a secret name is left out."""
+    r"""A command line to be kept, as text: also the word after an option with a secret name is left out.
+
+    Bytes of a word that are no UTF-8 are written as `\xff`: neither JSON nor a terminal can hold them.
+    """
     kept: list[str] = []
     hide = False
     for word in words:
-        kept.append(HIDDEN if hide else redacted(word))
+        plain = os.fsencode(word).decode("utf-8", errors="backslashreplace")
+        kept.append(HIDDEN if hide else redacted(plain))
         hide = word.startswith("-") and "=" not in word and is_secret_name(word.lstrip("-").replace("-", "_"))
     return kept
 

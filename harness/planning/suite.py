@@ -28,6 +28,7 @@ from pydantic import (
 from harness.errors import UsageError
 from harness.functional_unit import Where
 from harness.options import Options, Share, Size
+from harness.place import Place
 from harness.planning import located_yaml as suite_yaml
 from harness.planning.faults import faults, real_path
 from harness.planning.located_yaml import Document, Keys, raise_all, short
@@ -222,6 +223,8 @@ class Suite(Options):
         backend: where the work runs: the name of a backend, or a mapping with `name` and its options.
         meters: names of meters, each alone or with a mapping of its options; `auto` tries every meter marked so.
         scorers: names of scorers, each alone or with a mapping of its options; they add quality columns.
+        place: where the work runs: a site, a cloud's region, a country or zone, or own values; impact meters take from
+            it what their own options do not give.
         trials: how often each point is measured, each time in a fresh process: a number, or `at_least`, `until` and
             `at_most` to stop each point once its result is known that well.
         seed: decides the order of trials and the seed that each trial gives its workload.
@@ -244,6 +247,7 @@ class Suite(Options):
     backend: NamedChoice = Named("host")
     meters: list[ListedChoice] = Field([Named("auto")])
     scorers: list[ListedChoice] = Field([])
+    place: str | Place | None = None
     trials: Trials = 3
     seed: Annotated[int, BeforeValidator(no_bool), Field(ge=0)] = 0
     windows: Windows = Windows()

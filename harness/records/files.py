@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json, to_json, to_jsonable_python
 
 from harness.errors import MeasurementError
 from harness.quantity import Amount, Method, Unavailable
-from harness.records.paths import FAILURE, ITEMS, MEASUREMENT, RECORD
+from harness.records.paths import FAILURE, ITEMS, MEASUREMENT, OUTPUTS, RECORD
 from harness.records.record import NO_SIMULATED_DURATION, SCHEMA_VERSION, SIMULATOR, AnyValue, Measurement, Record
 
 OLD_CLOCK: Final = (
@@ -60,6 +60,39 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise MeasurementError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
 
 
+def write_output(path: Path, data: bytes) -> None:
+    """Writes a file that a person named, as `write_atomically` does; see `replaced` for what is never replaced.
+
+    Raises:
+        MeasurementError: it cannot be written.
+    """
+    file = replaced(path)
+    if file is not None:
+        write_atomically(file, data)
+        return
+    try:
+        with path.open("wb") as stream:
+            stream.write(data)
+    except OSError as error:
+        raise MeasurementError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+
+
+def replaced(path: Path) -> Path | None:
+    """The file that is replaced when a path is written whole: behind a link, what it points to.
+
+    None for a device, a pipe or a folder: `--output /dev/null` by root must leave the machine its `/dev/null`.
+
+    Example:
+        >>> replaced(Path("/dev/null")) is None
+        True
+        >>> replaced(Path("new.json"))
+        PosixPath('new.json')
+    """
+    if path.exists() and not path.is_file():
+        return None
+    return path.resolve() if path.is_symlink() else path
+
+
 def sync_folder(folder: Path) -> None:
     """Returns when the names in a folder are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -84,7 +117,7 @@ def write_json(path: Path, value: object) -> None:
 
 def write_measurement(folder: Path, measurement: Measurement) -> None:
     """Writes the measurement of a trial folder atomically."""
-    write_atomically(folder / MEASUREMENT, adapter(Measurement).dump_json(measurement, indent=1))
+    write_atomically(folder / MEASUREMENT, _plain(measurement))
 
 
 def write_record(folder: Path, record: Record) -> None:
@@ -95,10 +128,11 @@ def write_record(folder: Path, record: Record) -> None:
     """
     path = folder / MEASUREMENT
     data = _read(path)
-    if _plain(_parsed(path, data, Measurement)) != _plain(record.measurement):
+    plain = _plain(record.measurement)
+    if data != plain and _plain(_parsed(path, data, Measurement)) != plain:
         raise MeasurementError("is not the measurement that the record was made of", where=str(path))
     reference = {"file": MEASUREMENT, "sha256": hashlib.sha256(data).hexdigest()}
-    results = adapter(Record).dump_python(record, mode="json", exclude={"measurement"})
+    results = to_jsonable_python(record, exclude={"measurement"}, inf_nan_mode="null")
     content = to_json({"measurement": reference, **results}, indent=1, inf_nan_mode="null")
     write_atomically(folder / RECORD, content)
 
@@ -202,7 +236,7 @@ def _parsed(path: Path, content: Any, kind: type[_T]) -> _T:
 
 def _plain(measurement: Measurement) -> bytes:
     """What makes two measurements equal: what would be written of them by this version."""
-    return adapter(Measurement).dump_json(measurement)
+    return to_json(measurement, indent=1, inf_nan_mode="null")  # by its own fields: no schema is built for it
 
 
 def trial_folders(run: Path) -> Iterator[Path]:
@@ -269,8 +303,18 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _recosted(folder: Path) -> bool:
+    """Whether a trial was recosted from another one, where the outputs of the work lie."""
+    try:
+        return bool(from_json(_read(folder / RECORD)).get("parent"))
+    except (MeasurementError, ValueError, AttributeError):
+        return False
+
+
 def check_side_cars(folder: Path, measurement: Measurement, manifest: Mapping[str, str] | None = None) -> None:
     """Raises MeasurementError where a trial's files are not what they were when its measurement was written.
+
+    The outputs of the work stay with the trial that made them: one that was recosted from it may be without them.
 
     Args:
         folder: of the trial.
@@ -280,7 +324,7 @@ def check_side_cars(folder: Path, measurement: Measurement, manifest: Mapping[st
     for name, size in measurement.side_cars.items():
         path = folder / name
         found = path.stat().st_size if path.exists() else 0
-        if found != size:
+        if found != size and not (name == OUTPUTS and not path.exists() and _recosted(folder)):
             raise MeasurementError(f"holds {found} bytes where the trial wrote {size}", where=str(path))
     for name, wanted in (manifest or {}).items():
         path = folder / name

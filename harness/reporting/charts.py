@@ -8,9 +8,9 @@ from typing import Final
 
 from harness.quantity import Amount, Method
 from harness.records.summary import Summary
-from harness.reporting.intervals import mean_interval
 from harness.reporting.svg import Drawing, Scale
 from harness.reporting.wording import LEAST_ITEMS, bound, counted, interval, label
+from harness.statistics.intervals import mean_interval
 from harness.units import si
 
 WIDTH: Final = 460.0

@@ -13,9 +13,9 @@ from typing import Final
 
 from harness.quantity import Amount
 from harness.records.summary import PointReport, RunReport, Summary
-from harness.reporting.intervals import LEAST_TRIALS, mean_interval, ratio_interval
 from harness.reporting.same_work import differences
 from harness.reporting.wording import counted, label, listed, percent
+from harness.statistics.intervals import LEAST_TRIALS, mean_interval, ratio_interval
 from harness.units import si
 
 METRICS: Final = {

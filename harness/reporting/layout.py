@@ -18,6 +18,10 @@ from harness.reporting.wording import clean
 GAP: Final = 2
 """Spaces between columns."""
 RULE: Final = "─"
+WEIGHED: Final = 40
+"""In tables of no more rows, columns are narrowed so that rows stay low."""
+TALL: Final = 2
+"""Rows of more lines are set apart by an empty one."""
 _ASCII: Final = str.maketrans({"±": "+-", "µ": "u", "─": "-", "·": "-", "…": "...", "≤": "<=", "≥": ">=", "°": ""})
 
 
@@ -52,7 +56,7 @@ def table_lines(table: Table, width: int | None) -> Iterator[str]:
         ]
         if tall:
             yield ""
-        tall = any(len(cell) > 1 for cell in cells)
+        tall = any(len(cell) > TALL for cell in cells)
         yield from _row(cells, widths, numeric)
 
 
@@ -84,10 +88,20 @@ def _widths(head: Sequence[str], rows: Sequence[Sequence[Sequence[str]]], width:
     if sum(least) > room:
         return None
     widths = list(natural)
+    weighed = len(rows) <= WEIGHED
+
+    def cost(place: int) -> tuple[int, int]:
+        """Lines of the tallest cell of a column that gives up one more; of equal ones, the widest column gives."""
+        lines = [_height(cell, widths[place] - 1) for cell in columns[place]] if weighed else [0]
+        return max(lines, default=0), -widths[place]
+
     while sum(widths) > room:
-        place = max((place for place in range(len(widths)) if widths[place] > least[place]), key=lambda at: widths[at])
-        widths[place] -= 1
+        widths[min((place for place in range(len(widths)) if widths[place] > least[place]), key=cost)] -= 1
     return widths
+
+
+def _height(cell: Sequence[str], width: int) -> int:
+    return sum(len(wrapped(line, width)) for line in cell)
 
 
 def _listed(head: Sequence[str], rows: Sequence[Sequence[Sequence[str]]], width: int | None) -> Iterator[str]:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from harness.errors import UsageError, did_you_mean
 from harness.gating.result import Result
-from harness.records.files import write_atomically
+from harness.records.files import write_output
 from harness.records.paths import GATE
 from harness.records.summary import load
 from harness.reporting import comparison
@@ -75,7 +75,7 @@ def write(folders: Sequence[Path], form: str, output: Path | None, *, show: bool
         else:
             sys.stdout.write(_text(found, form, details=details))
         return None
-    write_atomically(output, _text(found, form, details=details).encode())
+    write_output(output, _text(found, form, details=details).encode())
     if show:
         webbrowser.open(output.absolute().as_uri())
     return output

@@ -15,9 +15,9 @@ from harness.reporting import circumstances, heat
 from harness.reporting.absent import skipped_by_reason
 from harness.reporting.content import HEADINGS, MAIN, base_unit, ordered
 from harness.reporting.finding import finding
-from harness.reporting.intervals import NAME
 from harness.reporting.tables import Section, Table
 from harness.reporting.wording import Footnotes, bound, counted, label, listed, ranged
+from harness.statistics.intervals import NAME
 from harness.units import number, si
 
 FACTORS: Final = 3
@@ -69,6 +69,8 @@ def _table(report: RunReport, name: str, remarks: Sequence[str]) -> Section:
     points = ordered(report.points, name)
     notes = Footnotes()
     metrics = [metric for metric in MAIN if any(metric in point.units[name] for point in points)]
+    lacking = {metric: why for metric in metrics if (why := _missing_alike(points, name, metric))}
+    metrics = [metric for metric in metrics if metric not in lacking]
     columns = ["point", "n", *(HEADINGS[metric].format(name) for metric in metrics)]
     marks = _factor_marks(report, notes)
     columns = [f"{each} {marks}" if marks and each.startswith("gCO2e") else each for each in columns]
@@ -86,7 +88,19 @@ def _table(report: RunReport, name: str, remarks: Sequence[str]) -> Section:
     legend += "meters: weakest method, bound of the instrument." if differ else f"energy: {read[0] or 'not read'}."
     definition = points[0].definitions[name]
     title = f"Per {name}" + (f" ({definition})" if definition != name else "")
-    return Section(title, Table(columns, rows), paragraphs=[legend, *notes.texts(), *remarks])
+    absent = [f"{HEADINGS[metric].format(name)}: {why}" for metric, why in lacking.items()]
+    return Section(title, Table(columns, rows), paragraphs=[legend, *absent, *notes.texts(), *remarks])
+
+
+def _missing_alike(points: Sequence[PointReport], name: str, metric: str) -> str:
+    """Why no point has a metric, where it is one reason: a note then, and no column; empty where it is not."""
+    said = set()
+    for point in points:
+        summary = point.units[name].get(metric)
+        if summary is None or isinstance(summary.value, Amount):
+            return ""
+        said.add(f"{summary.value.kind}, {summary.value.reason}")
+    return said.pop() if len(said) == 1 else ""
 
 
 def _doubts(point: PointReport, notes: Footnotes) -> list[str]:

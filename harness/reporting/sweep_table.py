@@ -13,6 +13,7 @@ from typing import IO, Any, Final
 from harness.costing.recost import Columns, Row
 from harness.costing.settings import Combinations, shown
 from harness.quantity import Amount, Value
+from harness.records.files import replaced
 from harness.reporting.markdown import escape
 from harness.reporting.tables import Section, Table, csv_cells
 from harness.reporting.wording import Footnotes
@@ -207,18 +208,20 @@ class MarkdownTable(_TextTable):
 
 
 class TerminalTable(_TextTable):
-    """The first rows; how many more there are is said."""
+    """The first rows, and the columns that differ and fit; what is left out is said."""
 
     def started(self) -> None:
         """Prepares the rows."""
         super().started()
-        self._rows: list[list[str]] = []
+        if not self.columns.chosen:
+            self._shown = [each for each in self._shown if each[0] == self._shown[0][0]]
+        self._rows: list[Row] = []
         self._more = 0
 
     def add(self, row: Row) -> None:
         """Keeps a row, as long as a terminal shows it."""
         if len(self._rows) < TERMINAL_ROWS:
-            self._rows.append(self.texts(row))
+            self._rows.append(row)
         else:
             self._more += 1
 
@@ -228,12 +231,87 @@ class TerminalTable(_TextTable):
 
         from harness.reporting.terminal import print_section
 
+        console = Console(file=self.stream)
+        everywhere = [text for text in _doubts(self._rows[0]) if self._in_all(text)] if self._rows else []
+        names = ["point", "trial", *self.combinations.keys]
+        heads = [self._head(row, everywhere) for row in self._rows]
+        columns, left_out = self._differing()
+        fixed = sum(max(map(len, cells)) + 2 for cells in zip(names, *heads, strict=True))
+        fitting = _fitting(columns, (console.width if console.is_terminal else _NO_LIMIT) - fixed)
+        if len(fitting) < len(columns):
+            names_left = ", ".join(column[0] for column in columns[len(fitting) :])
+            left_out.append(f"no room for {names_left}: choose columns with --metric and --per")
+        cells = [[*head, *(column[1 + number] for column in fitting)] for number, head in enumerate(heads)]
         more = [f"and {self._more} more rows: --format csv --output FILE holds all"] if self._more else []
-        paragraphs = [*more, *self.notes.texts(), *ranking]
+        notes = [*(f"in every row: {text}" for text in everywhere), *self.notes.texts()]
         print_section(
-            Console(file=self.stream),
-            Section("Costed again", Table(self.headings(), self._rows), paragraphs=paragraphs),
+            console,
+            Section(
+                "Costed again",
+                Table([*names, *(column[0] for column in fitting)], cells),
+                paragraphs=[*more, *ranking, *left_out, *notes],
+            ),
         )
+
+    def _in_all(self, text: str) -> bool:
+        return all(text in _doubts(row) for row in self._rows)
+
+    def _head(self, row: Row, everywhere: Sequence[str]) -> list[str]:
+        marks = "".join(f" {self.notes.mark(text)}" for text in _doubts(row) if text not in everywhere)
+        return [row.label, f"{row.trial_id.rpartition('-')[2]}{marks}", *self.swept(row)]
+
+    def _differing(self) -> tuple[list[list[str]], list[str]]:
+        """Columns, each with its heading first; and what is said of those that no row has or that are alike."""
+        columns: list[list[str]] = []
+        said: list[str] = []
+        for unit, metric in self._shown:
+            values = [row.units.get(unit, {}).get(metric) if unit else row.totals.get(metric) for row in self._rows]
+            heading = f"{metric} per {unit}" if unit else metric
+            known = [value for value in values if isinstance(value, Amount)]
+            if not known and not self.columns.chosen:
+                reasons = dict.fromkeys(
+                    value.reason for value in values if value is not None and not isinstance(value, Amount)
+                )
+                said.append(f"{heading}: {'; '.join(reasons) or 'no row has it'}")
+            elif len(known) == len(values) > 1 and len(set(map(str, values))) == 1 and not self.columns.chosen:
+                said.append(f"{heading}: {_brief(known[0], unit)} in every row, {known[0].label.value}")
+            else:
+                methods = sorted({value.label.value for value in known})
+                said += [f"{heading}: {methods[0]}"] if len(methods) == 1 else []
+                columns.append([heading, *(self._cell(value, unit, methods) for value in values)])
+        return columns, said
+
+    def _cell(self, value: Value | None, unit: str, methods: Sequence[str]) -> str:
+        if value is None:
+            return ""
+        if not isinstance(value, Amount):
+            return f"{value.kind} {self.notes.mark(value.reason)}"
+        return _brief(value, unit) + (f", {value.label.value}" if len(methods) > 1 else "")
+
+
+_NO_LIMIT: Final = 10_000
+
+
+def _brief(value: Amount, unit: str) -> str:
+    """A value with its bound; an interval without a point in it alone."""
+    symbol = value.unit.removesuffix(f"/{unit}")
+    if value.low is None and value.high is None:
+        return si(value.value, symbol)
+    ends = tuple(si(end, symbol) if end is not None else "?" for end in (value.low, value.high))
+    if value.low == value.value and value.low != value.high:
+        return f"{ends[0]} to {ends[1]}" if value.high is not None else f"{ends[0]} or more"
+    return si(value.value, symbol) if ends[0] == ends[1] else f"{si(value.value, symbol)} ({ends[0]} to {ends[1]})"
+
+
+def _fitting(columns: Sequence[Sequence[str]], room: int) -> list[Sequence[str]]:
+    """As many columns, in order, as fit; one at least."""
+    found: list[Sequence[str]] = []
+    for column in columns:
+        room -= max(map(len, column)) + 2
+        if room < 0 and found:
+            break
+        found.append(column)
+    return found
 
 
 FORMATS: Final[Mapping[str, type[SweepTable]]] = {
@@ -250,10 +328,15 @@ def opened(output: Path | None, otherwise: IO[str]) -> Iterator[IO[str]]:
     if output is None:
         yield otherwise
         return
-    partial = output.with_name(f".{output.name}.partial")
+    file = replaced(output)
+    if file is None:  # a device or a pipe
+        with output.open("w", encoding="utf-8", newline="") as stream:
+            yield stream
+        return
+    partial = file.with_name(f".{file.name}.partial")
     try:
         with partial.open("w", encoding="utf-8", newline="") as stream:
             yield stream
-        partial.replace(output)
+        partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)

@@ -51,4 +51,4 @@ def csv_cells(row: Iterable[object]) -> list[object]:
 
 
 def _cell(text: str) -> str:
-    return f"'{text}" if len(text) > 1 and text.lstrip().startswith(_FORMULA) else text
+    return f"'{text}" if len(text) > 1 and not text[0].isalnum() and text.lstrip().startswith(_FORMULA) else text

@@ -8,8 +8,8 @@ from typing import Final
 from harness.errors import printable
 from harness.quantity import Amount, Method
 from harness.records.summary import Summary
-from harness.reporting.intervals import mean_interval
 from harness.sample import Scope
+from harness.statistics.intervals import mean_interval
 from harness.units import number, prefix_of, si
 
 LEAST_ITEMS = 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from harness.records.record import Record
 from harness.records.summary import summarise
 from harness.session.commands import UNIT, Answer
 from harness.session.table import WORDS, Row, as_json, rows
+from harness.statistics.intervals import LEAST_TRIALS, NAME, mean_interval
 from harness.statistics.paired import ALPHA, effect, fewest_pairs, log_ratio
 from harness.units import si
 
@@ -39,13 +41,13 @@ def readings_of(record: Record) -> dict[str, Value]:
 
 
 def summarised(records: Sequence[Record]) -> dict[str, Row]:
-    """Reading -> its median over the runs, with the least and the greatest."""
+    """Reading -> its median over the runs, with the least and the greatest, and an interval of the mean."""
     tables = [readings_of(record) for record in records]
     names = dict.fromkeys(name for table in tables for name in table)
     found = {}
     for name in names:
         summary = summarise([table[name] for table in tables if name in table])
-        found[name] = Row(name, name, summary.value, summary.spread)
+        found[name] = Row(name, name, summary.value, summary.spread, mean_interval(summary.values))
     return found
 
 
@@ -61,22 +63,32 @@ def lines(answer: Answer, *, idle: bool) -> Iterator[str]:
         yield from _table(records, [name for name in point.functional_units if name != UNIT], idle=idle)
         failed = [code for code in codes if code]
         if failed:
-            yield f"  {len(failed)} of {len(codes)} runs failed with exit code {failed[0]}: the numbers are no result"
+            runs = "the run" if len(codes) == 1 else f"{len(failed)} of {len(codes)} runs"
+            yield f"  {runs} failed with exit code {failed[0]}{_signal(failed[0])}: the numbers are no result"
         yield from (f"  note: {note}" for note in notes(records))
         yield ""
+
+
+def _signal(code: int) -> str:
+    """The signal behind an exit code above 128, as shells count them."""
+    try:
+        return f", which is {signal.Signals(code - 128).name}" if code > 128 else ""
+    except ValueError:
+        return ""
 
 
 def _table(records: Sequence[Record], units: Sequence[str], *, idle: bool) -> Iterator[str]:
     found = summarised(records)
     several = len(records) > 1
     header = ["", f"median of {len(records)} runs" if several else "1 run", "bound", "method"]
-    header += ["least to greatest"] if several else []
+    intervals = len(records) >= LEAST_TRIALS
+    header += [NAME if intervals else "least to greatest"] if several else []
     header += [f"per {unit}" for unit in units]
     grid = [header]
     for row in rows({name: each.value for name, each in found.items()}, idle):
         name = row.reading
         label, value, bound, method = row.cells()
-        spread = found[name].spread
+        spread = found[name].interval if intervals else found[name].spread
         cells = [f"  {label}", value, bound, method if value != "none" else ""]
         cells += [_spread(spread, row.value)] if several else []
         cells += [_each(records, unit, name) for unit in units]
@@ -111,8 +123,8 @@ def notes(records: Sequence[Record]) -> list[str]:
         for key, note in {_NUMBER.sub("#", note): note for note in _notes(record)}.items():
             first, count = found.get(key, (note, 0))
             found[key] = (first, count + 1)
-    several = len(records) > 1
-    return [f"{note} ({count} of {len(records)} runs)" if several else note for note, count in found.values()]
+    runs = len(records)
+    return [f"{note} ({count} of {runs} runs)" if count < runs else note for note, count in found.values()]
 
 
 def _notes(record: Record) -> Iterator[str]:
@@ -192,7 +204,7 @@ def to_json(answer: Answer) -> dict[str, Any]:
                 "point": point.id,
                 "exit_codes": answer.exit_codes.get(point.id, []),
                 "readings": {
-                    name: {**as_json(row.value), "least_to_greatest": row.spread}
+                    name: {**as_json(row.value), "least_to_greatest": row.spread, "interval": row.interval}
                     for name, row in summarised(answer.records.get(point.id, ())).items()
                 },
                 "runs": [

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from harness.costing.impacts import CostedWindows, Costs
@@ -18,44 +17,26 @@ from harness.errors import HarnessError, UsageError
 from harness.functional_unit import FunctionalUnit, UnitCount, count, finite
 from harness.impact import EnergyTrace
 from harness.measuring import plausibility
+from harness.measuring.foreign_load import LoadWatch
 from harness.measuring.meters import Edge
 from harness.measuring.window import shortness
 from harness.planning.point import Point
+from harness.planning.trial_rules import ForeignLoad
 from harness.quantity import Amount, Unavailable, Value, total
 from harness.records.paths import ENERGY, ITEMS, OUTPUTS
 from harness.records.record import Measurement, Reading, SeenCondition, Span, WarmUp
 from harness.sample import disjoint, now_ns
 from harness.session import table
 from harness.session.kept_run import NO_WARM_UP, ONE_WINDOW, SUITE, identified
+from harness.session.naming import Unit, parse_unit, place
 from harness.units import seconds
 
 if TYPE_CHECKING:
     from harness.session.session import Session
 
-Unit = str | None
-"""What a block does: `images=1000`, or `images`, which the block counts itself."""
 NOT_CLOSED: Final = "the block is not closed yet"
 WORKLOAD: Final = "function"
 """The workload whose columns a kept block has: a call of some code, its latency and its units."""
-
-
-def parse_unit(unit: Unit) -> tuple[str, float | None]:
-    """Name and amount of a unit; raises UsageError for one that is none. No name where there is no unit."""
-    if unit is None:
-        return "", None
-    name, equals, amount = unit.partition("=")
-    accepted = "a name, or a name and an amount: images=1000"
-    if not name.strip() or not name.strip().replace("_", "").replace("-", "").isalnum():
-        raise UsageError(f"{unit!r} is no unit", accepted=accepted)
-    if not equals:
-        return name.strip(), None
-    try:
-        number = finite(float(amount))
-    except ValueError:
-        number = None
-    if number is None or number < 0:
-        raise UsageError(f"{amount!r} is no amount of {name}", accepted=accepted)
-    return name.strip(), number
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +82,7 @@ class Block:
             raise UsageError("a block measures once", accepted="a new one: `with harness.measure() as m:`")
         self.label = label
         session = self.session
-        self._watch = session.watch()
-        self._watch.open()
+        self._times = [session.times.now()]
         self._opened = session.opening(self, align=self._align)
         return self
 
@@ -115,11 +95,13 @@ class Block:
         assert self._opened is not None, "open() comes first"
         try:
             closed = session.closing(align=self._align)
-            self._watch.close(0)
-            session.meters.settle(closed)
+            self._times.append(session.times.now())
+            samples = session.samples
+            if samples:
+                session.meters.settle(closed)
             self.failed = "" if error is None else f"{type(error).__name__}: {error}"
-            self._closed, self._states = closed, session.meters.conditions()
-            if session.samples:
+            self._closed, self._states = closed, session.states(closed)
+            if samples:
                 _ = self._seen  # readings of power are dropped after a while, registers stay with the edges
             session.done(self, closed)
             if session.keeps:
@@ -150,9 +132,17 @@ class Block:
             conditions=(
                 *(each for each in states if each.fails or opened.ns <= each.first_ns <= closed.ns),
                 *plausibility.conditions(readings, spans, meters.scopes()),
-                *self._watch.conditions(scopes),
+                *self._load.conditions(scopes),
             ),
         )
+
+    @cached_property
+    def _load(self) -> LoadWatch:
+        """How much others worked beside the block."""
+        assert self._closed is not None
+        watch = LoadWatch(ForeignLoad())
+        watch.between(self._times[0], self._times[1], 0, self._closed.ns)
+        return watch
 
     @property
     def _spans(self) -> tuple[Span, ...]:
@@ -325,7 +315,7 @@ class Block:
             meters=session.reports(),
             conditions=self._conditions,
             flags=(f"the code raised {self.failed}",) if self.failed else (),
-            loads=tuple(self._watch.loads),
+            loads=tuple(self._load.loads),
         )
 
     def written(self, folder: Path, job: Mapping[str, Any]) -> Measurement:
@@ -382,13 +372,3 @@ class Block:
         if not self._spans:
             return f"<p>{NOT_CLOSED}</p>"
         return table.as_html(self.label, self._rows(), self.notes())
-
-
-def place(frame: FrameType | None) -> str:
-    """Where the caller of a frame stands: `train.py:epoch`, the same for every call."""
-    caller = frame.f_back if frame is not None else None
-    if caller is None:
-        return "a block"
-    code = caller.f_code
-    name = "" if code.co_qualname == "<module>" else f":{code.co_qualname}"
-    return f"{Path(code.co_filename).name}{name}"

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 from pydantic import ValidationError
 
-from harness.backend import Device
+from harness.backend import Backend, Device
 from harness.builtin.command import CommandOptions, CommandRuns
 from harness.discovery.registry import Registry
 from harness.errors import HarnessError, MeasurementError, UsageError
@@ -21,17 +21,20 @@ from harness.machine.command_process import Command, run
 from harness.machine.device_locks import device_locks
 from harness.machine.fingerprint import locks
 from harness.measuring.messenger import Messenger
+from harness.measuring.meters import Meters
 from harness.measuring.trial import Trial
+from harness.measuring.window import Ledger
 from harness.options import Options
 from harness.planning.point import Choice, Point
 from harness.planning.secrecy import redacted_command
 from harness.quantity import Unavailable
 from harness.records.files import write_json
 from harness.records.paths import FAILURE, LOG
-from harness.records.record import Record, WarmUp
+from harness.records.record import Measurement, Record, SeenCondition, WarmUp
 from harness.running.order import Scheduled, schedule
+from harness.session.device_users import DeviceUsers
 from harness.session.kept_run import NO_WARM_UP, ONE_WINDOW, SUITE, KeptRun, identified
-from harness.session.meters import Named, choose
+from harness.session.meters import Named, choose, told
 from harness.workload import TrialContext, Workload
 
 UNIT: str = "run"
@@ -120,26 +123,64 @@ class _CommandTrial(Trial):
         super().__init__(folder, job, registry, Messenger())
         self._real, self._shown = command, shown
         self.exit_codes: list[int] = []
-        self._before = {child.pid for child in psutil.Process().children(recursive=True)}
+        self._before = {child.pid: child for child in psutil.Process().children(recursive=True) if _runs(child)}
+        self.finds_devices = not any(device["kind"] == "gpu" for device in self.point.devices)
+        self._dropped: set[str] = set()
+        self._told: list[str] = []
 
     def make_workload(self, options: Options) -> Workload:
         assert isinstance(options, CommandOptions)
         made = _Runs(options, self._real)
         made.shown, made.kept_in = self._shown, None if self._shown else self.folder / LOG
+        made.reads_input = self._shown and self.point.trials == 1
         self._work = made
         return made
 
+    def run(self) -> Measurement:
+        """The trial, with the devices that the command was seen to use."""
+        self._used: list[Device] = []
+        measured = super().run()
+        return replace(measured, devices=(*measured.devices, *self._used))
+
+    def _windows(self, workload: Workload, meters: Meters, backend: Backend, ledger: Ledger) -> list[dict[str, float]]:
+        users = DeviceUsers(meters)
+        if not self.finds_devices:
+            return super()._windows(workload, meters, backend, ledger)
+        with users:
+            said = super()._windows(workload, meters, backend, ledger)
+        self._used, self._dropped = users.devices(), users.drop_unused()
+        self._told = [*users.late().values(), *filter(None, [users.fault])]
+        ledger.readings[:] = [reading for reading in ledger.readings if reading.scope not in self._dropped]
+        return said
+
+    def _conditions(self, meters: Meters, ledger: Ledger) -> tuple[SeenCondition, ...]:
+        return tuple(seen for seen in super()._conditions(meters, ledger) if seen.scope not in self._dropped)
+
     def notable(self, warm_up: WarmUp) -> tuple[str, ...]:  # noqa: ARG002 - a new process cannot be warmed up
         self.exit_codes = self._work.ended_with
-        return ()
+        return tuple(self._told)
 
     def left_running(self) -> list[str]:
         living = [each for each in psutil.Process().children(recursive=True) if each.pid not in self._before]
+        earlier = "was left running by an earlier run: what it did is charged here too"
         return [
-            f"left {each.name()!r} (process {each.pid}) running: what it does further is not measured"
-            for each in living
-            if each.is_running() and each.status() != psutil.STATUS_ZOMBIE
+            *(f"left {_named(each)} running: what it does further is not measured" for each in living if _runs(each)),
+            *(f"{_named(each)} {earlier}" for each in self._before.values()),
         ]
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _named(process: psutil.Process) -> str:
+    try:
+        return f"{process.name()!r} (process {process.pid})"
+    except psutil.Error:
+        return f"process {process.pid}"
 
 
 def measure_commands(asked: Asked, store: Path, registry: Registry, tell: Callable[[str], None]) -> Answer:
@@ -242,7 +283,7 @@ def _options(asked: Asked, words: Sequence[str]) -> CommandOptions:
             }
         )
     except ValidationError as error:
-        raise UsageError(error.errors()[-1]["msg"], where=asked.unit[0] if asked.unit else "") from None
+        raise UsageError(told(error.errors()[-1]["msg"]), where=asked.unit[0] if asked.unit else "") from None
 
 
 def _warm_up(asked: Asked, commands: Mapping[str, Command], answer: Answer) -> bool:

@@ -76,7 +76,7 @@ class KeptRun:
     def keep(self, folder: Path, measurement: Measurement) -> Record:
         """Writes what was measured, costs it, and returns the record."""
         write_measurement(folder, measurement)
-        return finish_trial(folder, self._registry)
+        return finish_trial(folder, self._registry, measurement)
 
     def close(self, status: str, trials: Mapping[str, int] | None = None) -> None:
         """Says how the run ended: `ok`, `failed` or `interrupted`.

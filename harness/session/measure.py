@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from harness.errors import UsageError
-from harness.session.block import Block, Unit, place
+from harness.session.block import Block
+from harness.session.naming import Unit, place
 from harness.session.session import Session
 
 _LOCK: Final = threading.Lock()
@@ -63,6 +64,7 @@ def measure(
     meters: Iterable[str | Mapping[str, Any]] = (),
     grid: str | None = None,
     site: str | None = None,
+    place: str | None = None,
     backend: str | Mapping[str, Any] = "host",
     idle: float | str = 0.0,
     store: str | Path | None = None,
@@ -79,6 +81,7 @@ def measure(
         meters: each as in a suite: `"auto"`, `"tdp: {watts: 65}"`, or a mapping; `auto` if none is named.
         grid: of meter `fuel`, for carbon.
         site: of meter `scarf`, for water.
+        place: of every impact meter that takes one, for carbon and water: `"us-east-1"`.
         backend: whose devices are read, and synchronised at the edges: a name, or a mapping of `name` and options.
         idle: how long idle power is read first, for energy above it: seconds, or `"5s"`.
         store: folder that the block is kept in as a run; it is not kept if None.
@@ -97,6 +100,7 @@ def measure(
         "meters": tuple(meters),
         "grid": grid,
         "site": site,
+        "place": place,
         "backend": backend,
         "idle": idle,
         "store": store,

@@ -17,32 +17,31 @@ from pydantic import ValidationError
 from harness.backend import Backend, Device
 from harness.costing.impacts import Applied, in_order
 from harness.discovery.guard import json_mapping, made
-from harness.discovery.registry import Registry, load_plugins
+from harness.discovery.registry import Registry
 from harness.errors import UsageError
 from harness.impact import ImpactMeter, ImpactMeterSpec
 from harness.machine import fingerprint
-from harness.machine.processor_time import MachineTimes, machine_times, times_now, trees_cpu_s
-from harness.measuring.foreign_load import LoadWatch
 from harness.measuring.interruptions import Interruptions
 from harness.measuring.meters import Edge, Meters
 from harness.measuring.opening import build_backend, open_meters
 from harness.measuring.window import Ledger, rest
 from harness.meter import MeterContext, MeterSpec
 from harness.planning.point import Choice, Point
-from harness.planning.trial_rules import ForeignLoad
-from harness.quantity import Unavailable
-from harness.records.record import IDLE, MeterReport, Reading, Span
+from harness.records.record import IDLE, MeterReport, Reading, SeenCondition, Span
 from harness.running.order import Scheduled
 from harness.sample import now_ns
-from harness.session.block import Block, Unit
+from harness.session.block import Block
 from harness.session.kept_run import KeptRun
-from harness.session.meters import choose, with_place
+from harness.session.load import RecentTimes
+from harness.session.meters import choose, plugins_for, told, with_place
+from harness.session.naming import Unit
 from harness.units import nanoseconds, parse_duration
 
 LEAD_IN: Final = 0.1
 """Share of a window's length for which repeated work runs before it, so that a smoothed sensor has settled."""
 LONGEST_S: Final = 86_400.0
-_CHILDREN: Final = f"/proc/self/task/{os.getpid()}/children"
+STATES_S: Final = 0.1
+"""The state of the devices is asked for after a block, but not more often than this."""
 
 
 @dataclass(slots=True)
@@ -61,6 +60,7 @@ class Session:
         meters: each as in a suite: `"auto"`, `"tdp: {watts: 65}"`, or a mapping; `auto` if none is named.
         grid: of meter `fuel`, for carbon.
         site: of meter `scarf`, for water.
+        place: of every impact meter that takes one, for carbon and water: `"us-east-1"`.
         backend: whose devices are read, and synchronised at the edges: a name, or a mapping of `name` and options.
         idle: how long idle power is read first, for energy above it: seconds, or `"5s"`.
         store: folder that the blocks are kept in, as trials of one run; they are not kept if None.
@@ -83,12 +83,14 @@ class Session:
         *,
         grid: str | None = None,
         site: str | None = None,
+        place: str | None = None,
         backend: str | Mapping[str, Any] = "host",
         idle: float | str = 0.0,
         store: str | Path | None = None,
     ) -> None:
-        self.registry = load_plugins()
-        self.choices = choose(with_place(list(meters), grid=grid, site=site), self.registry)
+        named = with_place(list(meters), grid=grid, site=site, place=place)
+        self.registry = plugins_for(named, backend)
+        self.choices = choose(named, self.registry)
         self.applied = _applied(self.choices, self.registry)
         self._lock = threading.RLock()
         self._open: dict[int, int] = {}
@@ -104,10 +106,10 @@ class Session:
         self.meters.start()
         self.idle_spans: list[Span] = []
         self.idle_readings: list[Reading] = []
-        lost = machine_times()
-        self._machine: Callable[[], MachineTimes | Unavailable] = (
-            (lambda: lost) if isinstance(lost, Unavailable) else times_now
-        )
+        self.times = RecentTimes()
+        self._settles = any(channel.settle_s for channel in self.meters.channels)
+        self._states: tuple[SeenCondition, ...] = ()
+        self._states_ns = 0
         self._closed = False
         self._reports: tuple[MeterReport, ...] | None = None
         if (idle_s := parse_duration(idle)) > 0:
@@ -194,17 +196,19 @@ class Session:
         """Drops what no open block needs any more of the readings of power."""
         with self._lock:
             self._open.pop(id(block), None)
-            if not self._open:
+            if not self._open and self.samples:
                 self.meters.forget(closed)
 
-    def watch(self) -> LoadWatch:
-        """What tells how much others worked beside a block."""
-        return LoadWatch(ForeignLoad(), machine=self._machine, own=_own_cpu_s)
+    def states(self, closed: Edge) -> tuple[SeenCondition, ...]:
+        """What was seen of the devices' state until after an edge."""
+        if closed.ns - self._states_ns >= nanoseconds(STATES_S):
+            self._states, self._states_ns = self.meters.conditions(), closed.ns
+        return self._states
 
     @property
     def samples(self) -> bool:
         """Whether energy rests on readings of power, which are not kept for long."""
-        return any(channel.polls or channel.settle_s for channel in self.meters.channels)
+        return self._settles or any(channel.polls for channel in self.meters.channels)
 
     @property
     def keeps(self) -> bool:
@@ -270,7 +274,9 @@ def _backend(backend: str | Mapping[str, Any], registry: Registry) -> Choice:
         options = spec.options.model_validate(named)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UsageError(f"{'.'.join([name, *map(str, first['loc'])])}: {first['msg']}", where="backend") from None
+        raise UsageError(
+            f"{'.'.join([name, *map(str, first['loc'])])}: {told(first['msg'])}", where="backend"
+        ) from None
     return Choice(name, options.model_dump(mode="json", by_alias=True))
 
 
@@ -289,16 +295,6 @@ def _applied(choices: Sequence[Choice], registry: Registry) -> tuple[Applied, ..
             meter: ImpactMeter = made(offer, "meter", options, ImpactMeter)
             found.append(Applied(spec, choice.options, meter))
     return in_order(found)
-
-
-def _own_cpu_s(roots: Iterable[int]) -> float | Unavailable:
-    """CPU time of this process and its children; without a look at every process where none of them is alive."""
-    try:
-        with open(_CHILDREN, "rb") as stream:  # noqa: PTH123 - an edge waits for it
-            alone = not stream.read(1)
-    except OSError:
-        alone = False
-    return sum(os.times()[:4]) if alone else trees_cpu_s(roots)
 
 
 def _repeat(work: Callable[[], object], batch: int, least_s: float) -> int:

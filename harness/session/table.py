@@ -49,12 +49,14 @@ class Row:
         name: what it is of, for people.
         value: what was found, or why nothing.
         spread: least and greatest of several runs; None for one.
+        interval: of the mean of several runs; None where they are too few.
     """
 
     reading: str
     name: str
     value: Value
     spread: tuple[float, float] | None = None
+    interval: tuple[float, float] | None = None
 
     def cells(self) -> tuple[str, str, str, str]:
         """Name, value, bound and method; of a missing value, its reason."""

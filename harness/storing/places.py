@@ -18,9 +18,12 @@ def open_store(place: str | Path) -> Store:
     """The store of that name: a folder, made when the first run is written, or a URL.
 
     Raises:
-        UsageError: a path that is a file, a URL that is none, or one whose protocol needs a package that is missing.
+        UsageError: no name, a path that is a file, a URL that is none, or one whose protocol needs a package that is
+            missing.
     """
     text = str(place)
+    if not text:  # `--store "$STORE"` with no such variable: not the present folder
+        raise UsageError("no store is named: the name is empty", accepted="a folder that runs are kept in, or a URL")
     if not is_url(text):
         folder = Path(text)
         if folder.exists() and not folder.is_dir():

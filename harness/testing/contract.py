@@ -13,7 +13,7 @@ from platformdirs import user_cache_path
 from pydantic import ValidationError
 
 from harness.diagnosing.survey import devices_of
-from harness.discovery.registry import KINDS, Offer, PluginInfo, Registry
+from harness.discovery.registry import KINDS, Offer, PluginInfo, Registry, bare
 from harness.errors import HarnessError, PluginError, UsageError, did_you_mean
 from harness.hookspecs import PROJECT_NAME
 from harness.impact import ImpactMeterSpec
@@ -30,16 +30,21 @@ def chosen(registry: Registry, name: str) -> list[tuple[str, Offer]]:
     """The plugin specs that a name means: those of that name in any kind, else all of a distribution or plugin.
 
     Raises:
-        PluginError: the plugin of that name does not load, or several plugins define the name.
-        UsageError: nothing has that name.
+        PluginError: the plugin of that name does not load, or one distribution defines the name twice.
+        UsageError: nothing has that name, or several plugins have; says how to tell them apart.
     """
+    for conflict in registry.conflicts:
+        if conflict.name == name:
+            raise conflict.error()
+    named = [(kind, offer) for kind in KINDS if (offer := registry.find(kind, name)) is not None]
+    if named:
+        return named
     everything = [(kind, offer) for kind in KINDS for offer in registry.offers(kind).values()]
-    for which in range(3):
-        found = [(kind, offer) for kind, offer in everything if _names(offer)[which] == name]
+    for which in range(2):
+        found = [(kind, offer) for kind, offer in everything if _origin(offer)[which] == name]
         if found:
             return found
     faults = [str(broken) for broken in registry.broken if name in {broken.name, broken.distribution}]
-    faults += [str(conflict) for conflict in registry.conflicts if conflict.name == name]
     if faults:
         raise PluginError("; ".join(faults))
     known = sorted({each for _, offer in everything for each in (offer.spec.name, offer.plugin.distribution)})
@@ -50,8 +55,8 @@ def chosen(registry: Registry, name: str) -> list[tuple[str, Offer]]:
     )
 
 
-def _names(offer: Offer) -> tuple[str, str, str]:
-    return offer.spec.name, offer.plugin.distribution, offer.plugin.name
+def _origin(offer: Offer) -> tuple[str, str]:
+    return offer.plugin.distribution, offer.plugin.name
 
 
 def check_offer(kind: str, offer: Offer, registry: Registry) -> Checks:
@@ -144,4 +149,4 @@ def _check_executor(spec: Any, options: Any, made: Any, folder: Path, held: Chec
 def _backend_of(names: Iterable[str], registry: Registry) -> str:
     """The first backend of a workload that is installed; `host` for a workload that runs on any."""
     wanted = tuple(names) or ("host",)
-    return next((name for name in wanted if name in registry.backends), "")
+    return next((name for each in wanted for name in registry.backends if bare(name) == each), "")

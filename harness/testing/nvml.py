@@ -137,6 +137,14 @@ class FakeNvml:
         """A version."""
         return "12.570.00"
 
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802 - NVML's names
+        """How many cards there are."""
+        return len(self.cards)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> FakeCard:  # noqa: N802 - NVML's names
+        """The card of an index."""
+        return self.cards[index]
+
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> FakeCard:  # noqa: N802 - NVML's names
         """The card of a UUID, or of one of its partitions."""
         for card in self.cards:

@@ -7,8 +7,9 @@ import os
 import pytest
 
 from harness import builtin
+from harness.backend import processor_name
 from harness.builtin import spin as spin_module
-from harness.builtin.host import HostBackend, HostOptions, cpu_model, probe
+from harness.builtin.host import HostBackend, HostOptions, probe
 from harness.builtin.simulated import SimulatedBackend, SimulatedOptions
 from harness.builtin.spin import WORKLOAD, Spin, SpinOptions, spin
 from harness.testing import RecordingWindow, check_offers, check_workload, trial_context
@@ -77,7 +78,7 @@ def test_host_lists_one_cpu_and_restores_the_environment(monkeypatch):
     backend.open()
     assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "2"
     assert (device.kind, device.uuid) == ("cpu", "cpu")
-    assert device.name == cpu_model()
+    assert device.name == processor_name()
     assert device.memory_bytes > 0
     assert [device] == list(probe(HostOptions()))
     facts = backend.fingerprint()
@@ -89,18 +90,13 @@ def test_host_lists_one_cpu_and_restores_the_environment(monkeypatch):
     assert "MKL_NUM_THREADS" not in os.environ
 
 
-def test_cpu_model_is_read_or_falls_back(tmp_path):
-    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU 5\n", encoding="utf-8")
-    assert cpu_model(tmp_path / "cpuinfo") == "Some CPU 5"
-    assert cpu_model(tmp_path / "none")
-
-
 def test_offers_are_inert_and_complete():
     assert set(check_offers("harness.builtin")) == {
         "workloads:spin",
         "backends:host",
         "backends:simulated",
         "meters:rapl",
+        "meters:hwmon",
         "meters:simulated",
         "meters:cpu_time",
         "meters:tdp",
@@ -113,6 +109,6 @@ def test_offers_are_inert_and_complete():
 
 
 def test_only_counters_are_tried_by_auto():
-    assert [spec.name for spec in builtin.harness_meters() if getattr(spec, "auto", False)] == ["rapl"]
+    assert [spec.name for spec in builtin.harness_meters() if getattr(spec, "auto", False)] == ["rapl", "hwmon"]
     (local,) = builtin.harness_executors()
     assert not local.remote

@@ -124,6 +124,13 @@ def test_a_wrong_place_is_named(capsys: pytest.CaptureFixture[str], command: str
     assert (found, said in error) == (code, True), error
 
 
+@pytest.mark.usefixtures("places")
+@pytest.mark.parametrize("command", [["run", "good.yaml"], ["query", "SELECT 1"], ["store", "list"]])
+def test_an_empty_name_is_not_the_present_folder(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    code, error = ended(capsys, *command, "--store", "")
+    assert (code, "no store is named" in error) == (2, True), error
+
+
 @pytest.mark.parametrize(
     ("raised", "code"),
     [

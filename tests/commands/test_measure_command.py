@@ -35,8 +35,9 @@ def measure(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def kept(folder: Path) -> Path:
-    (run,) = (folder / "reports").iterdir()
+def kept(folder: Path, *, latest: bool = False) -> Path:
+    *others, run = sorted((folder / "reports").iterdir(), key=lambda each: each.stat().st_mtime)
+    assert latest or not others
     return run
 
 
@@ -78,8 +79,8 @@ def test_several_runs_keep_their_output(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["--", "sh", "-c", "exit 7"], 7, "1 of 1 runs failed with exit code 7"),
-        (["--repeat", "5", "--", "sh", "-c", "exit 7"], 7, "1 of 1 runs failed"),
+        (["--", "sh", "-c", "exit 7"], 7, "the run failed with exit code 7: the"),
+        (["--repeat", "5", "--", "sh", "-c", "exit 7"], 7, "the run failed with exit code 7: the"),
         (["--ignore-failure", "--repeat", "2", "--", "sh", "-c", "exit 7"], 0, "2 of 2 runs failed"),
         (["--warm-up", "1", "--", "sh", "-c", "exit 9"], 9, "not measured: exit code 9 while warming up"),
         (["--", "sh", "-c", "kill -9 $$"], 137, "exit code 137"),
@@ -107,6 +108,71 @@ def test_exit_codes(tmp_path, arguments, code, says):
     assert "Traceback" not in done.stderr
 
 
+def test_a_single_run_reads_what_is_piped_in(tmp_path):
+    arguments = [sys.executable, "-m", "harness", "measure", "--", "cat"]
+    pipe = {"input": "a\nb\n", "capture_output": True, "text": True, "timeout": 120, "cwd": tmp_path}
+    done = subprocess.run(arguments, **pipe, check=True)
+    assert (done.returncode, done.stdout) == (0, "a\nb\n")
+    arguments[4:4] = ["--repeat", "2"]
+    done = subprocess.run(arguments, **pipe, check=True)
+    assert done.returncode == 0
+    logs = [log.read_text() for log in kept(tmp_path, latest=True).glob("*/worker.log")]
+    assert logs == ["", ""], "all runs read the same"
+
+
+def test_a_signal_that_ended_the_command_is_named(tmp_path):
+    done = measure(tmp_path, "--", "sh", "-c", "kill -SEGV $$")
+    assert done.returncode == 139
+    assert "the run failed with exit code 139, which is SIGSEGV: the numbers are no result" in done.stderr
+
+
+def test_words_and_output_that_are_no_utf8(tmp_path):
+    arguments = [sys.executable, "-m", "harness", "measure", "--json", "out.json", "--", "printf", "%s", b"\xff\xe9"]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, b"\xff\xe9"), "the command got the bytes, and so did its reader"
+    (command,) = json.loads((tmp_path / "out.json").read_text())["commands"]
+    assert command["command"] == r"printf %s '\xff\xe9'"
+    (point,) = harness.load(kept(tmp_path)).points
+    assert point.label == command["command"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_tables_on_any_output(tmp_path, encoding):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "80", "LC_ALL": "C"}
+    arguments = [sys.executable, "-m", "harness", "measure", "--repeat", "2", "--", "printf", "\u00e9"]
+    done = subprocess.run(
+        arguments, cwd=tmp_path, env=environment, capture_output=True, timeout=120, start_new_session=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    table = [line for line in done.stdout.decode(encoding).splitlines() if not line.startswith("  note")]
+    assert max(map(len, table)) <= 80
+
+
+def test_json_alone_goes_to_standard_output(tmp_path):
+    done = measure(tmp_path, "--json", "-", "--", "echo", "hi")
+    assert json.loads(done.stdout)["commands"][0]["exit_codes"] == [0]
+    refused = measure(tmp_path, "--json", "-", "--show-output", "--", "echo", "hi")
+    assert refused.returncode == 2
+    assert "--json FILE" in refused.stderr
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_runs(tmp_path):
+    done = measure(tmp_path, "--json", "gone/out.json", "--", "touch", "ran")
+    assert done.returncode == 2
+    assert not (tmp_path / "ran").exists()
+
+
+def test_much_output_is_passed_on_or_kept(tmp_path):
+    long = "import sys\nfor _ in range(1000): sys.stdout.write('x' * 100_000)"
+    arguments = [sys.executable, "-m", "harness", "measure", "--", sys.executable, "-c", long]
+    with (tmp_path / "shown").open("wb") as shown:
+        subprocess.run(arguments, cwd=tmp_path, stdout=shown, stderr=subprocess.DEVNULL, check=True, timeout=120)
+    assert (tmp_path / "shown").stat().st_size == 100_000_000
+    done = measure(tmp_path, "--unit", "n=/(1)/", "--", sys.executable, "-c", long)
+    assert done.returncode == 3
+    assert "printed 100000000 bytes" in done.stderr
+
+
 def test_units_read_from_output_that_is_shown(tmp_path):
     done = measure(tmp_path, "--unit", "images=/did (.*)/", "--", "echo", "did 4")
     assert done.returncode == 0, done.stderr
@@ -118,7 +184,7 @@ def test_units_read_from_output_that_is_shown(tmp_path):
 def test_no_unit_is_done(tmp_path):
     done = measure(tmp_path, "--unit", "images=0", "--", "true")
     assert done.returncode == 0
-    assert "no images: the 1 items that met every condition sum to 0" in done.stderr
+    assert "no images: the 1 item that met every condition sums to 0" in done.stderr
 
 
 def test_without_a_meter_time_is_measured_and_the_reason_told(tmp_path):
@@ -150,6 +216,14 @@ def test_a_daemon_that_is_left_is_told_and_lives_on(tmp_path):
         assert psutil.pid_exists(pid)
     finally:
         os.kill(pid, signal.SIGKILL)
+
+
+def test_a_daemon_of_an_earlier_run_is_told_in_the_next(tmp_path):
+    done = measure(tmp_path, "--repeat", "2", "--", "sh", "-c", "[ -e pid ] || { sleep 60 & echo $! > pid; }")
+    pid = int((tmp_path / "pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    assert f"left 'sleep' (process {pid}) running" in done.stdout
+    assert f"'sleep' (process {pid}) was left running by an earlier run" in done.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

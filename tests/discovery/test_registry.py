@@ -13,7 +13,7 @@ import pytest
 
 from harness.discovery import registry as registries
 from harness.discovery.registry import Registry, load_plugins
-from harness.errors import PluginError, UsageError
+from harness.errors import UsageError
 from harness.hookspecs import hookimpl
 from harness.impact import ImpactMeterSpec
 from harness.meter import MeterSpec
@@ -132,13 +132,14 @@ def test_a_name_offered_twice_is_an_error_only_when_used() -> None:
     for name in ("one", "two"):
         made = plugin(harness_workloads=lambda name=name: [workload("same"), workload(name)])
         registry.register(made, name, distribution=f"joule-{name}", version="1.0")
-    assert list(registry.workloads) == ["one", "two"]
+    assert list(registry.workloads) == ["one", "joule-one:same", "joule-two:same", "two"]
     (conflict,) = registry.conflicts
     assert (conflict.kind, conflict.name) == ("workload", "same")
-    with pytest.raises(PluginError) as caught:
+    with pytest.raises(UsageError) as caught:
         registry.get("workload", "same")
     assert "joule-one 1.0" in str(caught.value)
     assert "joule-two 1.0" in str(caught.value)
+    assert caught.value.accepted == "joule-one:same, joule-two:same"
 
 
 def test_an_unknown_name_says_what_is_accepted() -> None:

@@ -9,13 +9,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
+
+from harness.testing import until
 
 pytestmark = pytest.mark.slow
 
@@ -32,6 +37,8 @@ def total(prices):
     return sum(prices)
 """
 BENCHMARK = """\
+import time
+
 from harness import Column, FunctionalUnit, Workload, WorkloadSpec, hookimpl
 from pricing import total
 
@@ -60,18 +67,30 @@ suite: shop
 backend: {name: host}
 meters: []
 windows: {count: 1, min_seconds: 1}
-warm_up: {max_seconds: 1}
+warm_up: {max_seconds: 0.5}
 calibration: optional
 cases:
   - {workload: total}
 gate:
   - {metric: duration_s, per: order, worse_by_at_most: 25%}
 """
+# The second trial of every pair is slower, whichever side it is of: as on a machine that the first one has warmed.
+WARMED = """
+    def prepare(self, context):
+        with open({trials!r}, "a+") as trials:
+            self.second = trials.tell() % 2
+            trials.write(".")
+
+    def step(self, window):
+        time.sleep({seconds} if self.second else 0)
+"""
 FAKE_GH = """\
 import shutil, sys
 if "--jq" not in sys.argv:
     shutil.copy(sys.argv[-1].removeprefix("body=@"), "comment")
 """
+
+GATE = ("gate.yaml", "--base", "origin/main", "--pairs", "5", "--json", "gate.json", "--junit", "gate.xml")
 
 
 class Runner:
@@ -131,6 +150,25 @@ class Runner:
             timeout=500,
             check=False,
         )
+
+    def gate(self, *options: str) -> subprocess.CompletedProcess[str]:
+        """The gate as a step calls it; what it found is in `gate.json`."""
+        return self.step(f"harness gate {' '.join(GATE + options)}")
+
+    def begin_gate(self) -> subprocess.Popen[str]:
+        """A gate that goes on while the test does."""
+        return subprocess.Popen(
+            [self.folder / "bin" / "harness", "gate", *GATE],
+            cwd=self.clone,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def found(self) -> Any:
+        """What the last gate found."""
+        return json.loads((self.clone / "gate.json").read_text(encoding="utf-8"))
 
     def left(self) -> list[str]:
         """What a gate must not leave behind: environments, worktrees."""
@@ -204,3 +242,61 @@ def test_a_function_that_got_slower_fails_the_build_by_name(
     assert written.startswith("<!-- joule-harness gate: gate.yaml -->\n## Gate: ")
     assert f"| {verdict} | total" in written or f"| {verdict} | shop" in written
     assert runner.left() == []
+
+
+@pytest.mark.parametrize(
+    ("slower_s", "pairs", "codes", "said"),
+    [(0.002, 5, {0, 4}, ""), (0.015, 12, {3}, "the second trial of a pair differs from the first by")],
+    ids=["by less than is allowed", "by more"],
+)
+def test_a_slower_second_trial_is_no_regression(
+    tmp_path: Path, slower_s: float, pairs: int, codes: set[int], said: str
+) -> None:
+    warmed = WARMED.format(trials=str(tmp_path / "trials"), seconds=slower_s)
+    runner = Runner(tmp_path)
+    benchmark = BENCHMARK.replace("\n    def step(self, window):\n", warmed)
+    runner.pull_request({**PLUGIN, "benchmark.py": benchmark}, {"notes": "what changed"})
+    # of another seed, there might be too few pairs of one order
+    done = runner.gate("--pairs", str(pairs), "--seed", "1")
+    found = runner.found()
+    assert done.returncode in codes, done.stdout + done.stderr
+    assert said in str(found["reason"])
+    assert ET.parse(runner.clone / "gate.xml").getroot().get("failures") == "0"
+    (total,) = found["cells"]
+    assert total["order_effect"]["estimate"] == pytest.approx(slower_s / 0.02, rel=0.3)
+
+
+def test_a_busy_machine_is_no_regression(tmp_path: Path) -> None:
+    runner = Runner(tmp_path)
+    runner.pull_request(PLUGIN, {"notes": "what changed"})
+    with ExitStack() as stack:
+        for _ in range(1 + (os.cpu_count() or 1)):
+            loop = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            stack.callback(loop.wait)
+            stack.callback(loop.kill)
+        done = runner.gate()
+    found = runner.found()
+    assert done.returncode in {0, 3, 4}, done.stdout + done.stderr
+    assert ET.parse(runner.clone / "gate.xml").getroot().get("failures") == "0"
+    if done.returncode:
+        assert found["reason"] or all(cell["reason"] for cell in found["cells"] if cell["verdict"] != "pass"), found
+    assert runner.left() == []
+
+
+def test_a_runner_that_was_killed_does_not_harm_the_next(tmp_path: Path) -> None:
+    runner = Runner(tmp_path)
+    runner.pull_request(PLUGIN, {"notes": "what changed"})
+    killed = runner.begin_gate()
+    try:
+        until(lambda: list(runner.clone.glob("reports/*/head/*/measurement.json")))
+    finally:
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+    left = runner.left()
+    assert len(left) == 1 + 2, "a folder and two worktrees"
+    done = runner.gate()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"removed what a killed gate left behind: {tmp_path / 'tmp' / left[0]}" in done.stdout + done.stderr
+    assert runner.left() == []
+    checked = runner.step("harness store check")
+    assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -64,7 +64,7 @@ def test_one_measurement_answers_other_questions(tmp_path: Path) -> None:
         assert isinstance(was, Amount)
         assert isinstance(now, Amount)
         assert now.value == pytest.approx(factor * was.value, rel=1e-12)
-    assert "Factors" in harness("report", new)
+    assert "Factors" in harness("report", new, "--details")
 
     table = tmp_path / "table.csv"
     told = harness("recost", run, "--sweep", "fuel.grid=100,400", "--format", "csv", "--output", table)

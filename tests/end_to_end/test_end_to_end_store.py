@@ -21,6 +21,7 @@ meters: [tdp: {watts: 100}]
 trials: 2
 windows: {count: 1, min_seconds: 0.2}
 warm_up: {max_seconds: 0.2, max_iterations: 6}
+foreign_load: {at_most: 100%}
 cases:
   - workload: spin
     matrix: {iterations: [2000, 3000]}

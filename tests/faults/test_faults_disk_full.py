@@ -148,7 +148,7 @@ def test_costing_on_a_full_disk_leaves_the_measurement(bench: Any, small_disk: P
     (finished,) = bench.only_run.glob("*/record.json")
     before = finished.read_bytes()
     ballast = fill(small_disk)
-    done = bench.run("score", bench.only_run)
+    done = bench.run_alone("score", bench.only_run)
     assert done.returncode == 3
     assert "the disk is full" in done.stderr
     assert finished.read_bytes() == before

@@ -18,6 +18,8 @@ import psutil
 import pytest
 
 from harness.records.files import records_of
+from harness.storing.check import check
+from harness.storing.places import open_store
 
 LANES: Final = 2
 """Runs side by side, each with device locks of its own: one keeps one core busy."""
@@ -64,6 +66,7 @@ class Lane:
         self.environment = {
             **os.environ,
             "TMPDIR": str(temporary),
+            "HARNESS_LOCKS": str(temporary / "locks"),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "PYTHONPATH": str(folder),
         }
@@ -143,6 +146,11 @@ class Lane:
                for path in self.run.glob("*/measurement.json")}  # fmt: skip
         assert now == self.first_seen, "a finished trial was measured again"
         assert all(growth <= FLAT for growth in self.growth), self.growth
+        store = open_store(self.store)
+        assert [str(each) for each in check(store) if each.fault] == []
+        removed = self.generator.choice(sorted(self.run.glob("*/items.jsonl")))
+        removed.unlink()
+        assert [removed.parent.name in each.where for each in check(store) if each.fault] == [True]
 
 
 def _size(pid: int) -> int:

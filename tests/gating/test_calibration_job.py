@@ -51,16 +51,20 @@ def calibrate(
     )
 
 
-def quiet(folder: Path, sides: Any, matched: Any, pairs: int, seed: int, watcher: Any) -> CalibrationJob:
+def quiet(
+    folder: Path, sides: Any, matched: Any, pairs: int, seed: int, watcher: Any, wait_s: float | None
+) -> CalibrationJob:
     generator = random.Random(seed)
     draw = lambda: tuple(generator.gauss(0, 0.02) for _ in range(pairs))  # noqa: E731 - two draws of one kind
     return CalibrationJob({CELL: CalibrationSample(draw(), draw())}, draw())
 
 
-def flaky(folder: Path, sides: Any, matched: Any, pairs: int, seed: int, watcher: Any) -> CalibrationJob:
+def flaky(
+    folder: Path, sides: Any, matched: Any, pairs: int, seed: int, watcher: Any, wait_s: float | None
+) -> CalibrationJob:
     if seed % 2:
         raise MeasurementError("the head crashed")
-    return quiet(folder, sides, matched, pairs, seed, watcher)
+    return quiet(folder, sides, matched, pairs, seed, watcher, wait_s)
 
 
 @pytest.mark.slow

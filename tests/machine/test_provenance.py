@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from harness.machine import provenance as module
-from harness.machine.provenance import distributions, provenance, source_trees, suite_file, top_folder
+from harness.machine.installed import distributions
+from harness.machine.provenance import provenance, source_trees, suite_file, top_folder
 
 IDENTITY = {
     "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b",

@@ -42,6 +42,18 @@ def test_every_kind_is_tried(study: ModuleType) -> None:
     assert tuple(study.KINDS) == NAMES
 
 
+def test_whatever_waits_waits_by_the_studys_clock(study: ModuleType) -> None:
+    """A counter's tick that is waited for by another clock never comes."""
+    from harness.measuring import alignment, meters
+
+    before = alignment.time, meters.now_ns
+    clock = study.FakeClock(5)
+    with study.clock_of_meters(clock):
+        assert alignment.time.sleep == clock.sleep
+        assert meters.now_ns is clock
+    assert (alignment.time, meters.now_ns) == before
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_few_windows_of_every_load_hold_the_truth(study: ModuleType, name: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness.discovery.registry import Registry, load_plugins
-from harness.errors import PluginError, UsageError
+from harness.errors import UsageError
 from harness.planning.named_offers import hardware_meters, load_named, offers_of
 from harness.planning.point import Choice, Point
 
@@ -153,10 +153,28 @@ def test_two_plugins_of_a_job_that_offer_one_name_are_an_error(install: Install)
     install("named_offers_double", "twin")
     asked["offers"].append({**asked["offers"][0], "name": "twin", "distribution": "named_offers_double",
                             "plugin": "named_offers_double-plugin"})  # fmt: skip
-    with pytest.raises(PluginError, match="defined more than once"):
+    with pytest.raises(UsageError, match="defined more than once"):
         load_named(asked).get("workload", "twin")
-    with pytest.raises(PluginError, match="defined more than once"):
+    with pytest.raises(UsageError, match=r"accepted: named_offers_double:twin, named_offers_twin:twin"):
         offers_of(point("twin"), load_plugins())
+
+
+def test_a_job_says_whose_of_two_offers_is_meant(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("named_offers_mine", "shared")
+    install("named_offers_yours", "shared")
+    meant = point(
+        "named_offers_yours:shared", ("named_offers_mine:shared-price",), ("named_offers_yours:shared-score",)
+    )
+    asked = job(meant)
+    assert [(each["name"], each["distribution"]) for each in asked["offers"] if "shared" in each["name"]] == [
+        ("named_offers_yours:shared", "named_offers_yours"),
+        ("named_offers_mine:shared-price", "named_offers_mine"),
+        ("named_offers_yours:shared-score", "named_offers_yours"),
+    ]
+    monkeypatch.delitem(sys.modules, "named_offers_mine")
+    registry = load_named(asked)
+    assert registry.get("workload", "named_offers_yours:shared").plugin.distribution == "named_offers_yours"
+    assert "named_offers_mine" not in sys.modules
 
 
 def test_a_newer_driver_may_say_more(install: Install) -> None:

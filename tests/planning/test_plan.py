@@ -320,6 +320,7 @@ def test_a_case_changes_single_settings_of_the_windows(registry: Registry) -> No
         ("{workload: sss, meters: [tdp: {a: 1}]}", "s.yaml:3:34", "accepted: no keys"),
         ("{workload: sss, meters: [ring_a, ring_b]}", "s.yaml:3:27", "ring_a <- ring_b <- ring_a"),
         ("{workload: sss, scorers: [juge]}", "s.yaml:3:29", "did you mean 'judge'?"),
+        ("{workload: sss, tarjet: x}", "s.yaml:3:19", "an option of the workload stands under options"),
         ("{workload: sss, options: {mod: exact}}", "s.yaml:3:29", "at cases[0].options.mod: unknown key 'mod'"),
         ("{workload: sss, options: {mode: exat}}", "s.yaml:3:35", "found 'exat'; accepted: 'exact' or 'paper' (did"),
         ("{workload: sss, options: {inner: {dept: 2}}}", "s.yaml:3:37", "accepted: depth (did you mean 'depth'?)"),
@@ -385,9 +386,11 @@ def test_a_meter_offered_twice_is_an_error_where_auto_uses_it(registry: Registry
             yield MeterSpec(name="alpha", summary="", factory=no_factory)
 
     registry.register(Twin(), "twin", distribution="joule-twin", version="1")
-    with pytest.raises(PluginError, match="joule-twin 1"):
+    with pytest.raises(UsageError, match=r"1:1.*joule-twin 1.*accepted: in-process:alpha, joule-twin:alpha"):
         planned(registry, "{workload: sss}")
     assert planned(registry, "{workload: sss, meters: [tdp]}").points
+    (point,) = planned(registry, "{workload: sss, meters: [auto, joule-twin:alpha]}").points
+    assert [choice.name for choice in point.meters] == ["zeta", "joule-twin:alpha"]
 
 
 # What is skipped

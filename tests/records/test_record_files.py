@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.errors import MeasurementError
-from harness.records.files import load_measurement, load_record, trial_folders, write_measurement, write_record
+from harness.records.files import (
+    check_side_cars,
+    load_measurement,
+    load_record,
+    trial_folders,
+    write_measurement,
+    write_output,
+    write_record,
+)
 from harness.records.paths import MEASUREMENT, RECORD
 
 OLD = Path(__file__).with_name("record_of_before.json")
@@ -89,3 +99,47 @@ def test_what_is_no_record_is_an_error_that_names_it(trial: Path, text: str) -> 
     with pytest.raises(MeasurementError) as found:
         load_record(trial)
     assert str(trial / RECORD) in str(found.value)
+
+
+def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        write_output(pipe, b"a table")
+        assert read.result() == b"a table"
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_full_device_is_said_and_stays() -> None:
+    full = Path("/dev/full")
+    if not full.is_char_device():
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(MeasurementError, match="/dev/full: cannot be written: No space left on device"):
+        write_output(full, b"a table")
+    assert full.is_char_device()
+
+
+def test_a_link_leads_to_the_file_that_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "latest"
+    link.symlink_to(tmp_path / "there/table")
+    for text in (b"one", b"two"):
+        write_output(link, text)
+        assert link.is_symlink()
+        assert (tmp_path / "there/table").read_bytes() == text
+
+
+def test_only_a_recosted_trial_may_be_without_its_outputs(trial: Path) -> None:
+    finished = load_record(trial)
+    measured = replace(finished.measurement, side_cars={"outputs.jsonl": 5})
+    with pytest.raises(MeasurementError, match="holds 0 bytes where the trial wrote 5"):
+        check_side_cars(trial, measured)
+    write_record(trial, replace(finished, parent=f"another-run/{trial.name}"))
+    check_side_cars(trial, measured)
+    (trial / "outputs.jsonl").write_text("torn")
+    with pytest.raises(MeasurementError, match="holds 4 bytes where the trial wrote 5"):
+        check_side_cars(trial, measured)
+    with pytest.raises(MeasurementError, match=r"items.jsonl: holds \d+ bytes where the trial wrote 999999"):
+        check_side_cars(trial, replace(measured, side_cars={"items.jsonl": 999999}))

@@ -17,8 +17,8 @@ from harness.records.files import write_measurement, write_record
 from harness.records.paths import ITEMS
 from harness.records.summary import RunReport, load
 from harness.reporting.finding import Finding, finding
-from harness.reporting.intervals import mean_interval, ratio_interval
 from harness.reporting.terminal import print_report
+from harness.statistics.intervals import mean_interval, ratio_interval
 from tests.conftest import trial
 
 
@@ -153,6 +153,11 @@ def test_ten_points_fit_a_screen(tmp_path: Path) -> None:
     report = ten(tmp_path / "r")
     assert len(printed(report, width=120).splitlines()) <= 24
     assert "Least energy per token: spin · draft_tokens=0" in printed(report).splitlines()[1]
+
+
+def test_ten_points_fit_a_screen_of_80_columns(tmp_path: Path) -> None:
+    report = run_of(tmp_path / "r", {f"spin of {number} iterations": LOW for number in range(10)})
+    assert len(printed(report, width=80).splitlines()) <= 45
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, None])

@@ -29,6 +29,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 DOCUMENTS = {"README.md": README, "CONTRIBUTING.md": CONTRIBUTING}
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = set(re.findall(r"^([a-z-]+):[^=\n]*##", MAKEFILE, re.MULTILINE))
+SETTINGS = ("PYTHON=python3", "ARGS=", "TORCH_INDEX=")
 QUIET = {"--disable-pip-version-check", "--quiet"}
 
 
@@ -45,7 +46,16 @@ def commands(text: str) -> list[list[str]]:
 def made(target: str) -> list[list[str]]:
     """What make would run for a target in a new clone, without the messages and the marks of what is done."""
     done = subprocess.run(
-        ["make", "--dry-run", "--always-make", "--no-print-directory", "PYTHON=python3", "ARGS=", target],
+        [
+            "make",
+            "--dry-run",
+            "--always-make",
+            "--no-print-directory",
+            "PYTHON=python3",
+            "ARGS=",
+            "TORCH_INDEX=",
+            target,
+        ],
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))},
         capture_output=True,
@@ -54,7 +64,7 @@ def made(target: str) -> list[list[str]]:
         timeout=60,
     )
     listed = [[word for word in words if word not in QUIET] for words in commands(done.stdout)]
-    return [words for words in listed if words[0] not in {"test", "touch"}]
+    return [words for words in listed if words[0] not in {"echo", "test", "touch"}]
 
 
 def known_commands() -> set[str]:
@@ -92,7 +102,8 @@ def test_ci_calls_make() -> None:
     assert {"lint", "test"} <= set(called.group(1).split()) <= TARGETS
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
     job = workflow["jobs"]["check"]
-    assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
+    assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
+    assert {each["os"] for each in job["strategy"]["matrix"]["include"]} == {"macos-latest"}
     assert "bash .ci/run" in [step.get("run") for step in job["steps"]]
 
 

@@ -102,7 +102,7 @@ def both(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Registry:
         if offer.spec.name in {"found", "check"}:
             spec = offer.spec
             made.register(type("P", (), {"harness_meters": hookimpl(lambda _self, spec=spec: [spec])})(), spec.name)
-    monkeypatch.setattr("harness.session.session.load_plugins", lambda: made)
+    monkeypatch.setattr("harness.session.session.plugins_for", lambda *_: made)
     return made
 
 

@@ -85,13 +85,6 @@ def test_cpu_probe_names_the_processor_and_its_memory():
     assert device.memory_bytes > 10**8
 
 
-def test_cpu_name_is_the_model_name(tmp_path):
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor\t: 0\nmodel\t\t: 85\nmodel name\t: Some CPU @ 2.00GHz\n\nprocessor\t: 1\n")
-    assert devices.cpu_name(cpuinfo) == "Some CPU @ 2.00GHz"
-    assert devices.cpu_name(tmp_path / "absent")
-
-
 @pytest.mark.parametrize("wanted", ["cuda", "cuda:0", f"GPU-{UUIDS[0]}"])
 def test_cuda_absent_is_unavailable_with_the_reason(monkeypatch, wanted):
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
@@ -288,3 +281,36 @@ def test_what_ends_a_load_is_raised():
 
     with pytest.raises(RuntimeError, match="fell off"), matrix_load(torch.device("cpu"), broken):
         pass
+
+
+@pytest.fixture
+def rocm(two_cards, monkeypatch):
+    """The same process with a torch built for ROCm; returns the buses of its devices, to be changed."""
+    buses = [0xC1, 0x3]
+
+    def properties(index):
+        return SimpleNamespace(
+            name="AMD Instinct MI300X", gcnArchName="gfx942:sramecc+:xnack-", total_memory=10**9,
+            pci_domain_id=0, pci_bus_id=buses[index], pci_device_id=0,
+        )  # fmt: skip
+
+    monkeypatch.setattr(torch.version, "hip", "6.4.43482")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+    return buses
+
+
+def test_an_amd_device_is_named_by_its_pci_address(rocm):
+    found = devices.find("cuda:1")
+    assert isinstance(found, devices.Found)
+    assert (found.device.uuid, found.device.parent) == ("PCI-0000:03:00.0", None)
+    again = devices.find("PCI-0000:C1:00.0")
+    assert isinstance(again, devices.Found)
+    assert again.torch_device.index == 0
+    assert TorchOptions(device="PCI-0000:c1:00.0")
+
+
+def test_partitions_of_an_amd_card_have_numbers_and_one_parent(rocm):
+    rocm[1] = rocm[0]
+    every = [devices.find(f"cuda:{index}").device for index in range(2)]
+    assert [each.uuid for each in every] == ["PCI-0000:c1:00.0#0", "PCI-0000:c1:00.0#1"]
+    assert {each.parent for each in every} == {"PCI-0000:c1:00.0"}

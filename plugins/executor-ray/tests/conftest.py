@@ -31,7 +31,7 @@ class TwoNodes:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def environment(self, side: str) -> dict[str, str]:
-        """Variables of a node or of the driver: a token of its own, a temporary folder, no amdsmi without a card."""
+        """Variables of a node or of the driver: its own token, folder and locks, no amdsmi without a card."""
         stubs = self.folder / "stubs"
         path = [str(stubs), str(ROOT), os.environ.get("PYTHONPATH", "")]
         return {
@@ -41,6 +41,7 @@ class TwoNodes:
             "RAY_USAGE_STATS_ENABLED": "0",
             "PYTHONPATH": os.pathsep.join(filter(None, path)),
             "TMPDIR": str(self.tmp(side)),
+            "HARNESS_LOCKS": str(self.tmp(side) / "locks"),
         }
 
     def tmp(self, side: str) -> Path:

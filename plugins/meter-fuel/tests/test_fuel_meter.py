@@ -383,9 +383,9 @@ def test_carbon_is_linear_in_energy_and_splitting_a_window_changes_no_sum(
     ("options", "says"),
     [
         ({}, "needs `grid`"),
-        ({"grid": -1}, "greater than or equal to 0"),
-        ({"grid": math.nan}, "finite"),
-        ({"grid": math.inf}, "finite"),
+        ({"grid": -1}, "not a carbon intensity"),
+        ({"grid": math.nan}, "not a carbon intensity"),
+        ({"grid": math.inf}, "not a carbon intensity"),
         ({"grid": True}, "no grid"),
         ({"grid": "u"}, "does not name a grid"),
         ({"grid": ""}, "does not name a grid"),

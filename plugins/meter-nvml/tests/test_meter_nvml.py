@@ -135,6 +135,28 @@ def test_an_unknown_uuid_is_unavailable_and_others_are_read(opened, make_card):
     assert set(after(1.0)) == {A}
 
 
+def test_every_card_is_read_and_its_processes_are_named(fake_nvml, make_card, clock):
+    fake = fake_nvml(make_card(), make_card(uuid=SECOND, pids=[41, 42]))
+    meter = NvmlMeter(NvmlOptions(), clock_ns=clock, sleep=clock.sleep)
+    host = Device(kind="cpu", uuid="cpu", name="CPU")
+    try:
+        assert set(meter.open(MeterContext(devices=(host, gpu(SECOND)), every_device=True))) == {A, B}
+        assert {name: found.uuid for name, found in meter.found().items()} == {A: FIRST, B: SECOND}
+        assert meter.users() == {A: [], B: [41, 42]}
+        fake.cards[0].pids = [43]
+        fake.cards[1].faults["nvmlDeviceGetComputeRunningProcesses"] = real.NVML_ERROR_NO_PERMISSION
+        assert {name: list(pids) for name, pids in meter.users().items()} == {A: [43], B: []}
+    finally:
+        meter.close()
+    assert meter.users() == {}
+
+
+def test_a_machine_without_cards_says_so(fake_nvml):
+    fake_nvml()
+    found = NvmlMeter(NvmlOptions()).open(MeterContext(every_device=True))
+    assert found == Unavailable("this machine has no NVIDIA device")
+
+
 @pytest.mark.parametrize("source", ["auto", "counter", "power"])
 def test_no_register_at_all_is_unavailable(opened, make_card, source):
     _, found, after = opened(make_card(faults={**NO_COUNTER, **NO_POWER}), source=source)

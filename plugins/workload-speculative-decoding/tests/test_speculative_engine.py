@@ -280,11 +280,22 @@ def test_a_cache_that_loses_tokens_is_found_out() -> None:
         run(1, length=40, models=models, draft_tokens=2)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("role", ["target", "draft", "sft", "draft of two"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_logits_that_are_no_numbers_are_refused(bad: float) -> None:
-    models = Trio(constant([0.0, bad]), constant([0.0, 0.0]), constant([0.0, 0.0]))
+def test_logits_that_are_no_numbers_are_refused(bad: float, role: str, temperature: float) -> None:
+    sound, broken = ([0.0, 0.0], [0.0, bad])
+    names = ("target", "draft") if role == "draft of two" else ("target", "draft", "sft")
+    models = Trio(*(constant(broken if name == role.split(maxsplit=1)[0] else sound) for name in names))
     with pytest.raises(SpeculationError, match="not numbers"):
-        run(1, length=4, models=models)
+        run(1, length=4, models=models, temperature=temperature)
+
+
+def test_one_wrapper_in_two_roles_is_refused() -> None:
+    one = constant([0.0, 0.0])
+    for models in (Trio(one, one), Trio(one, constant([0.0, 0.0]), one)):
+        with pytest.raises(ValueError, match="two roles"):
+            run(1, length=4, models=models)
 
 
 @pytest.mark.parametrize(

@@ -321,3 +321,31 @@ def test_c6_sequence_law_gap_closes_as_beta_grows() -> None:
     for beta in (0.5, 2.0, 8.0):
         assert mean["exact", beta] <= mean["paper", beta] + 1e-12
     assert mean["exact", 0.5] > mean["exact", 2.0] > mean["exact", 8.0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_empty_residual_of_paper_is_found_in_spite_of_rounding(dtype: str) -> None:
+    """target <= sft wherever the aligned draft proposes, so that q~ lies nowhere above it; often it lies on it."""
+    generator = torch.Generator().manual_seed(0)
+    half = 32
+    for _ in range(1000):
+        aligned, sft = (torch.randn(2 * half, generator=generator, dtype=torch.float64) * 3 for _ in range(2))
+        aligned[half:] = -math.inf
+        aligned, sft = aligned.log_softmax(-1), sft.log_softmax(-1)
+        shrink = torch.rand(2 * half, generator=generator, dtype=torch.float64)
+        shrink[:4] = 1
+        target = sft + shrink.log()
+        target[half:] = torch.log((1 - target[:half].exp().sum()) / half)
+        rows = [one.to(getattr(torch, dtype)) for one in (target, aligned, sft)]
+        shifted = product(*rows)
+        weights, empty = replacement("paper", shifted, rows[1], shifted.log_softmax(-1))
+        assert bool(empty)
+        assert torch.allclose(weights, shifted.softmax(-1))
+
+
+def test_a_small_residual_of_paper_is_kept() -> None:
+    aligned, sft, target = row(0.5, 0.4999, 0.0001), row(0.4, 0.4, 0.2), row(0.4, 0.3, 0.3)
+    shifted = product(target, aligned, sft).float()
+    weights, empty = replacement("paper", shifted, aligned.float(), shifted.log_softmax(-1))
+    assert not bool(empty)
+    assert weights.tolist() == pytest.approx([0, 0, 0.00005], abs=1e-8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -274,3 +274,82 @@ def test_a_bonus_pass_made_ahead_changes_no_token(rule: dict[str, Any]) -> None:
         assert early.law_logprob == pytest.approx(late.law_logprob, abs=1e-9)
         assert early.draft_calls >= by_habit.draft_calls >= late.draft_calls
         assert (early.rounds, early.accepted, early.target_calls) == (late.rounds, late.accepted, late.target_calls)
+
+
+class _Largest:
+    """The largest tensor that operations gave while it was active, in elements."""
+
+    def __enter__(self) -> Self:
+        from torch.utils._python_dispatch import TorchDispatchMode
+
+        outer = self
+        self.elements = 0
+
+        class Mode(TorchDispatchMode):
+            def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                del types
+                result = func(*args, **(kwargs or {}))
+                if isinstance(result, torch.Tensor):
+                    outer.elements = max(outer.elements, result.numel())
+                return result
+
+        self._mode = Mode()
+        self._mode.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._mode.__exit__(*error)
+
+
+@pytest.mark.parametrize("compiled", ["off", "on"])
+def test_a_large_cache_takes_no_square_of_it(compiled: Any) -> None:
+    capacity = 4000
+    wrapped = cached_model(llama(max_position_embeddings=4096), compiled=compiled)
+    with torch.inference_mode(), _Largest() as largest:
+        wrapped.prefill([[1, 2, 3, 4]], capacity)
+        wrapped.extend(torch.tensor([[1, 2, 3, 4, 5]]), 5)
+        wrapped.prefill([[1 + number % 7 for number in range(2500)]], capacity)
+    assert largest.elements < capacity**2 / 2
+
+
+@pytest.mark.parametrize("compiled", ["off", "on"])
+def test_memory_is_kept_between_requests_and_leaves_nothing_behind(compiled: Any) -> None:
+    wrapped, draft = cached_model(llama(), compiled=compiled), cached_model(llama(2), compiled=compiled)
+    fresh = copy.deepcopy(llama())
+
+    def decode(seeds: list[int], length: int) -> list[list[int]]:
+        requests = [Request([(seed + number) % V for number in range(3 + seed % 3)], seed) for seed in seeds]
+        results = speculate(Trio(wrapped, draft), requests, rule=Rule(draft_tokens=3), max_new_tokens=length, eos=(5,))
+        alone = [
+            speculate(
+                Trio(cached_model(fresh, "none"), cached_model(llama(2), "none")),
+                [request],
+                rule=Rule(draft_tokens=3),
+                max_new_tokens=length,
+                eos=(5,),
+            )[0].tokens
+            for request in requests
+        ]
+        assert [result.tokens for result in results] == alone
+        return alone
+
+    for seeds, length in (([1, 2, 3], 20), ([4, 5, 6], 12), ([7], 9), ([8], 20), ([9, 10, 11], 20)):
+        decode(seeds, length)
+    storages = []
+    for _ in range(2):
+        with torch.inference_mode():
+            wrapped.prefill([[1, 2]], 20)
+        storages.append(wrapped._static[0].keys.data_ptr())
+    assert storages[0] == storages[1]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_of_a_broken_model_are_no_answer(temperature: float) -> None:
+    from harness_speculative_decoding.methods.sampling import SpeculationError
+
+    model = llama()
+    with torch.no_grad():
+        model.lm_head.weight[3, 0] = float("nan")
+    for one in (model, cached_model(model, "dynamic")):
+        with pytest.raises(SpeculationError, match="not numbers"):
+            generate(one, [Request([1, 2], 0)], sampling=Sampling(temperature), max_new_tokens=3)

@@ -11,7 +11,8 @@ from pydantic import AfterValidator, Field
 from harness import Backend, BackendSpec, Device, Options, Unavailable, hookimpl
 
 _DEVICE = re.compile(
-    r"auto|cpu|mps|cuda(?::\d+)?|(?:cuda[:-])?(?:GPU-|MIG-)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    r"auto|cpu|mps|cuda(?::\d+)?|(?:cuda[:-])?(?:GPU-|MIG-)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    r"|PCI-[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7](?:#\d+)?",
     re.IGNORECASE,
 )
 
@@ -19,7 +20,7 @@ _DEVICE = re.compile(
 def _device(text: str) -> str:
     if _DEVICE.fullmatch(text) is None:
         raise ValueError(
-            f"{text!r} is not a device; accepted: auto, cpu, cuda, cuda:N, cuda-UUID, GPU-UUID, MIG-UUID, mps"
+            f"{text!r} is not a device; accepted: auto, cpu, cuda, cuda:N, cuda-UUID, GPU-UUID, MIG-UUID, PCI-ID, mps"
         )
     return text
 
@@ -28,7 +29,8 @@ class TorchOptions(Options):
     """Options of the backend `torch`.
 
     Attributes:
-        device: `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:N`, a CUDA device's UUID, or `mps`.
+        device: `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:N`, a CUDA device's UUID, an AMD
+            device's `PCI-0000:c1:00.0`, or `mps`.
         threads: threads of one operation on the CPU; if not set, 1 where the device is the CPU, else PyTorch's choice.
         deterministic: whether only deterministic algorithms are used; an operation that has none fails the trial.
     """

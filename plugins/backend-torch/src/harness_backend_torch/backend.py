@@ -103,8 +103,11 @@ class TorchBackend(Backend):
                 "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
                 "compute_capability": f"{major}.{minor}",
                 "tf32": bool(torch.backends.cuda.matmul.allow_tf32),
-                **describe(found.device.parent or found.device.uuid),
             }
+            if torch.version.hip is not None:
+                facts["gcn_arch"] = str(torch.cuda.get_device_properties(found.torch_device).gcnArchName)
+            else:
+                facts |= describe(found.device.parent or found.device.uuid)
         return facts
 
     def load(self) -> AbstractContextManager[Load]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import platform
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
 
 from harness import Device, Unavailable
+from harness.backend import processor_name
 from harness_backend_torch.nvidia import mig_parent
-
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +41,6 @@ def find(wanted: str) -> Found | Unavailable:
     return _cuda(wanted)
 
 
-def cpu_name(cpuinfo: Path = _CPUINFO) -> str:
-    """Product name of the processor from `/proc/cpuinfo`, else what the platform module knows."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip().lower() in {"model name", "hardware", "cpu model"} and value.strip():
-            return value.strip()
-    return platform.processor() or platform.machine() or "unknown CPU"
-
-
 def _host_memory_bytes() -> int | None:
     try:
         size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -65,7 +50,7 @@ def _host_memory_bytes() -> int | None:
 
 
 def _cpu() -> Found:
-    device = Device(kind="cpu", uuid="cpu", name=cpu_name(), memory_bytes=_host_memory_bytes())
+    device = Device(kind="cpu", uuid="cpu", name=processor_name(), memory_bytes=_host_memory_bytes())
     return Found(torch.device("cpu"), device)
 
 
@@ -74,7 +59,7 @@ def _mps() -> Found | Unavailable:
         why = "macOS or the chip is too old" if torch.backends.mps.is_built() else "this torch is built without it"
         return Unavailable(f"no MPS device: {why}")
     # Apple's GPU has no UUID of its own and shares the memory of the machine.
-    device = Device(kind="gpu", uuid="mps", name=f"{cpu_name()} GPU", memory_bytes=_host_memory_bytes())
+    device = Device(kind="gpu", uuid="mps", name=f"{processor_name()} GPU", memory_bytes=_host_memory_bytes())
     return Found(torch.device("mps"), device)
 
 
@@ -96,11 +81,38 @@ def _why_no_cuda() -> str | None:
 def _identify(index: int) -> Device:
     properties = torch.cuda.get_device_properties(index)
     name = str(properties.name)
+    if torch.version.hip is not None:
+        return _identify_rocm(index, properties)
     raw = str(properties.uuid).removeprefix("GPU-").removeprefix("MIG-")
     # CUDA names a partition `<product> MIG <profile>` and gives the partition's UUID; NVML prints it with this prefix.
     uuid = f"MIG-{raw}" if " MIG " in name else f"GPU-{raw}"
     parent = mig_parent(uuid) if uuid.startswith("MIG-") else None
     return Device(kind="gpu", uuid=uuid, name=name, memory_bytes=int(properties.total_memory), parent=parent)
+
+
+def pci_address(properties: Any) -> str:
+    """Domain, bus, device and function 0 of a device, as the kernel and `amdsmi` write it: `0000:c1:00.0`."""
+    return f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
+
+
+def _identify_rocm(index: int, properties: Any) -> Device:
+    """An AMD device, named by its PCI address: what ROCm calls a UUID is empty on many cards.
+
+    The partitions of a card share its address: each after the first gets a number, and all name the card as parent.
+    """
+    address = pci_address(properties)
+    every = [pci_address(torch.cuda.get_device_properties(other)) for other in range(torch.cuda.device_count())]
+    shared = every.count(address) > 1
+    card, place = f"PCI-{address}", every[:index].count(address)
+    architecture = str(properties.gcnArchName).partition(":")[0]
+    name = str(properties.name) or f"AMD {architecture}"
+    return Device(
+        kind="gpu",
+        uuid=f"{card}#{place}" if shared else card,
+        name=name,
+        memory_bytes=int(properties.total_memory),
+        parent=card if shared else None,
+    )
 
 
 def _cuda(wanted: str) -> Found | Unavailable:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from harness import CommandSpec, ImpactMeter, ImpactMeterSpec, hookimpl
+from harness.place import PlaceSpec
 from harness_meter_fuel.options import FuelOptions
 
 if TYPE_CHECKING:
     from harness import MeterSpec
+    from harness.place import Place
 
 
 def _meter(options: FuelOptions) -> ImpactMeter:
@@ -45,8 +47,28 @@ def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
         factory=_meter,
         needs=("energy_j",),
         yields={"carbon_operational_g": "g", "carbon_embodied_g": "g", "carbon_g": "g", "sci_g": "g"},
+        placed=("grid", "pue"),
         options=FuelOptions,
     )
+
+
+def _find(name: str, known: Place | None) -> Place | None:
+    from harness_meter_fuel.places import find
+
+    return find(name, known)
+
+
+def _names() -> Iterable[str]:
+    from harness_meter_fuel.places import names
+
+    return names()
+
+
+@hookimpl
+def harness_places() -> Iterable[PlaceSpec]:
+    """Countries, states, zones and regions of clouds."""
+    summary = "Grid intensity of countries, states, zones and regions of clouds"
+    yield PlaceSpec(name="grids", summary=summary, find=_find, names=_names)
 
 
 @hookimpl

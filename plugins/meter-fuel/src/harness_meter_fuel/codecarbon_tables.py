@@ -158,6 +158,23 @@ def country(code: str) -> Row:
     return _row(intensity, source, year, key, notes=notes)
 
 
+def country_names() -> dict[str, str]:
+    """Name of each country that has a row, by its alpha-3 code."""
+    table = _json("private_infra/global_energy_mix.json")
+    return {code: str(entry.get("country_name", code)) for code, entry in table.items()}
+
+
+def region_names(code: str) -> list[str]:
+    """Regions of a country that have a row, in small letters; none where the tables have none of it."""
+    readers = {"USA": _usa, "CAN": _canada, "SWE": _nordic, "NOR": _nordic, "FIN": _nordic}
+    return list(readers[code](code)) if code in readers else []
+
+
+def cloud_names() -> list[str]:
+    """Regions of Google Cloud that have a row."""
+    return list(_cloud_rows())
+
+
 def region(code: str, name: str) -> Row:
     """A state, province or bidding zone of USA, CAN, CHN, SWE, NOR or FIN; raises UsageError for one without a row.
 

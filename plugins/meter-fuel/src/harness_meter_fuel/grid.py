@@ -10,11 +10,26 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from harness.errors import UsageError
 from harness.impact import Factor
+from harness.options import Intensity
+from harness.place import Place
 from harness.quantity import Unavailable
+from harness.units import parse_intensity
 from harness_meter_fuel import codecarbon_tables, series
 from harness_meter_fuel.files import grid_file
 
+
+def _end(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_intensity(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
 _CLOUDS: Final = ("gcp", "aws", "azure")
+IntensityEnd = Annotated[float, BeforeValidator(_end, json_schema_input_type=float | str)]
+"""An end of a range: as an intensity, however small."""
 _ZONE: Final = re.compile(r"[A-Za-z]{2}(?:-[A-Za-z0-9]+)+")
 """Electricity Maps' names of zones, and ISO 3166-2."""
 Source = Annotated[str, Field(min_length=1, pattern=r"\S")]
@@ -24,7 +39,8 @@ class GridOptions(grid_file.FileOptions):
     """A carbon intensity: one of `g_per_kwh`, `country` (with `region`), `cloud` with `region`, `file`, `series`.
 
     Attributes:
-        g_per_kwh: CI, carbon intensity of the electricity, as a number; gCO2e/kWh.
+        g_per_kwh: CI, carbon intensity of the electricity: gCO2e/kWh, or a number with its unit, such as
+            `0.518 kg/kWh`; one that no grid has is refused.
         low: lower end of the range of `g_per_kwh`; gCO2e/kWh; no range if not given.
         high: upper end of the range of `g_per_kwh`; gCO2e/kWh; no range if not given.
         country: ISO 3166 code of two or three letters, such as `FR` or `USA`: the country's mean in codecarbon's
@@ -45,9 +61,9 @@ class GridOptions(grid_file.FileOptions):
             empty.
     """
 
-    g_per_kwh: float | None = Field(None, ge=0, allow_inf_nan=False)
-    low: float | None = Field(None, ge=0, allow_inf_nan=False)
-    high: float | None = Field(None, ge=0, allow_inf_nan=False)
+    g_per_kwh: Annotated[Intensity, Field(ge=0, allow_inf_nan=False)] | None = None
+    low: Annotated[IntensityEnd, Field(ge=0, allow_inf_nan=False)] | None = None
+    high: Annotated[IntensityEnd, Field(ge=0, allow_inf_nan=False)] | None = None
     country: str | None = Field(None, pattern=r"^[A-Za-z]{2,3}$")
     cloud: str | None = None
     region: Source | None = None
@@ -94,12 +110,10 @@ def _short_grid(value: object) -> object:
         return {"g_per_kwh": value}
     if not isinstance(value, str):
         return value
-    try:
-        return {"g_per_kwh": float(value)}
-    except ValueError:
-        pass
     if value.strip().lower().endswith(grid_file.ENDINGS):
         return {"file": value.strip()}
+    if value.strip()[:1].isdigit() or value.strip().startswith("."):
+        return {"g_per_kwh": value}
     place, slash, region = value.strip().partition("/")
     if place.lower() in _CLOUDS:
         return {"cloud": place.lower(), "region": region or None}
@@ -107,9 +121,10 @@ def _short_grid(value: object) -> object:
         return {"country": value.strip()[:2].upper(), "region": value.strip().upper()}
     if not re.fullmatch(r"[A-Za-z]{2,3}", place) or (slash and not region.strip()):
         raise ValueError(
-            f"{value!r} does not name a grid; accepted: a number of g/kWh, a country code such as USA or FR, "
-            "COUNTRY/REGION such as USA/indiana, a zone such as CA-ON, gcp/REGION, a file such as hours.csv, "
-            "or a mapping"
+            f"{value!r} does not name a grid; accepted: a number of g/kWh or with its unit, such as 0.518 kg/kWh, "
+            "a country code such as USA or FR, "
+            "COUNTRY/REGION such as USA/indiana, a zone such as CA-ON, gcp/REGION, "
+            "a file such as hours.csv, or a mapping"
         )
     return {"country": place.upper(), "region": region.strip() if slash else None}
 
@@ -211,6 +226,25 @@ def _of_table(options: GridOptions) -> Grid:
     )
     low = None if row.high is None else row.g_per_kwh
     return Grid(factor=factor, low=low, high=row.high, flags=(*flags, *row.notes))
+
+
+def of_place(place: Place) -> Grid | Unavailable:
+    """The intensity of a place; Unavailable where none is known."""
+    grid = place.grid
+    if grid is None:
+        return Unavailable(f"no grid intensity is known for {place.label}: give fuel's `grid`")
+    factor = Factor(
+        name="grid_intensity",
+        value=grid.value,
+        unit="g/kWh",
+        source=f"{grid.source}; average, location-based",
+        licence=grid.licence,
+        date=grid.date,
+        id=grid.id or f"declared:{grid.value!r}",
+        low=grid.low,
+        high=grid.high,
+    )
+    return Grid(factor=factor, low=grid.low, high=grid.high, flags=place.flags)
 
 
 def resolve(options: GridOptions) -> Grid | Unavailable:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from harness.errors import HarnessError
 from harness.impact import Costed, Factor, Impact, ImpactMeter
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value, total
-from harness_meter_fuel import embodied
+from harness.units import kwh
+from harness_meter_fuel import codecarbon_tables, embodied
 from harness_meter_fuel.carbon import checked_duration_s, operational_g
+from harness_meter_fuel.charging import NodeHosts, extrapolated, range_beside, reserved
 from harness_meter_fuel.grid import Grid
 from harness_meter_fuel.inventory import Bill, Hosts, Inventory, bill, hosts, nodes_of, take
 from harness_meter_fuel.options import FuelOptions
@@ -35,42 +38,13 @@ class _Hardware:
     inventory: Inventory
     chosen: Bill | Unavailable
     qualifying: Mapping[str, Bill]
+    factors: tuple[Factor, ...]
 
 
 def scope_kind(scope: str) -> str:
     """`gpu` of `n0/gpu:<uuid>`, `cpu` of `n0/cpu-package:0`, `dram`, `host`, `module`."""
     register = scope.partition("/")[2].partition(":")[0]
     return "cpu" if register.startswith("cpu") else register
-
-
-@dataclass(frozen=True, slots=True)
-class _NodeHosts:
-    """How many times the energy of a node's processors and memory counts, and what a reader must know."""
-
-    each: float
-    by_node: Mapping[str, float] = field(default_factory=dict)
-    flags: tuple[str, ...] = ()
-
-    def of(self, scope: str) -> float:
-        """For the node that a scope belongs to."""
-        return self.by_node.get(scope.partition("/")[0], self.each)
-
-
-def _extrapolated(what: str, times: float) -> str:
-    return f"energy of processors and memory of {what} counted {times:g} times: its GPUs need so many hosts"
-
-
-def reserved(costed: Costed) -> dict[str, float]:
-    """Device -> seconds it was reserved, where the work says so; the longest of its roles.
-
-    A partition is looked up by its parent, which is charged in its place.
-    """
-    parents = {device.uuid: device.parent or device.uuid for device in costed.devices}
-    found: dict[str, float] = {}
-    for use in costed.uses:
-        name = parents.get(use.device, use.device)
-        found[name] = max(found.get(name, 0.0), use.reserved_s)
-    return found
 
 
 def _reason(value: Unavailable | Undefined) -> str:
@@ -91,14 +65,30 @@ class FuelMeter(ImpactMeter):
     def __init__(self, options: FuelOptions) -> None:
         self.options = options
         self._known: dict[tuple[object, ...], _Hardware] = {}
+        self._latest: tuple[Costed, _Hardware] | None = None
+        self._shared: tuple[_Hardware, tuple[str, ...], tuple[NodeHosts, Factor]] | None = None
+
+    @cached_property
+    def _grid(self) -> Grid | Unavailable:
+        """The grid in use, looked up once."""
+        return self.options.intensity()
 
     def _hardware(self, costed: Costed) -> _Hardware:
         """The hardware of a window; costing many windows of the same devices bills it once."""
+        if self._latest is None or self._latest[0] is not costed:
+            self._latest = (costed, self._looked_up(costed))
+        return self._latest[1]
+
+    def _looked_up(self, costed: Costed) -> _Hardware:
         key = (costed.devices, tuple(costed.energy), *((use.device, use.stands_for) for use in costed.uses))
         if key not in self._known:
             inventory = take(costed.devices, self.options, costed.uses, costed.energy)
             chosen = bill(inventory, self.options, self.options.table)
-            self._known = {key: _Hardware(inventory, chosen, qualifying(inventory, self.options))}
+            self._known = {
+                key: _Hardware(
+                    inventory, chosen, qualifying(inventory, self.options), _embodied_factors(inventory, chosen)
+                )
+            }
         return self._known[key]
 
     def apply(self, costed: Costed) -> Impact:
@@ -135,7 +125,23 @@ class FuelMeter(ImpactMeter):
             factors=(*operational.factors, *hardware.factors),
             flags=(*flags, *self._profile_flags(costed, flags, summed), *self._sci_flags(summed, known=bool(held))),
             alternatives={"carbon_embodied_g": under} if under else {},
+            basis=self._basis(costed),
         )
+
+    def _basis(self, costed: Costed) -> dict[str, str]:
+        """What other impact meters of a record should rest on too."""
+        options = self.options
+        here = options.place if options.grid is None and options.fixed is None else None
+        country = here.country if here else ""
+        if options.grid is not None and options.grid.country is not None:
+            country = codecarbon_tables.alpha_3(options.grid.country)
+        basis = {
+            "place": (here.row or here.name) if here else "",
+            "country": country,
+            "pue": repr(self._pue[0]) if isinstance(costed.duration, Amount) else "",
+            "time": "when it ran" if options.grid is not None and options.grid.series is not None else "",
+        }
+        return {key: value for key, value in basis.items() if value}
 
     # SCI (ISO/IEC 21031:2024): E * I + M with the window as the time reserved; the core divides by R
 
@@ -149,25 +155,26 @@ class FuelMeter(ImpactMeter):
         if not isinstance(self._sci(summed), Amount):
             return []
         time = "" if known else "hardware counted for the window, not for all the time it was reserved"
-        overhead = "" if self.options.pue is not None else "data-centre overhead not counted (pue 1)"
+        counted = self._pue[1].source.startswith("default: ") or self.options.fixed is not None
+        overhead = "data-centre overhead not counted (pue 1)" if counted else ""
         differs = ", ".join(filter(None, (time, overhead)))
         return [f"SCI: {differs}"] if differs else []
 
     # Operational
 
     def _operational(self, costed: Costed) -> _Part:
-        grid = self.options.intensity()
+        grid = self._grid
         if isinstance(grid, Unavailable):
             return _Part(grid)
-        pue, pue_factor = self._pue(grid)
+        pue, pue_factor = self._pue
         charged = {name: value for name, value in costed.energy.items() if self._charges(name)}
         known = {name: value for name, value in charged.items() if isinstance(value, Amount)}
         missing = {name: value for name, value in charged.items() if not isinstance(value, Amount)}
-        shares, share_factor = self._energy_shares(costed, known)
+        shares, share_factor = self._shares_of(costed, known)
         left = [name for name in costed.energy if name not in charged]
         flags = [*grid.flags, *(f"not charged: {name}, not among the scopes asked for" for name in left)]
         flags += [*(f"incomplete: no energy of {name} ({_reason(missing[name])})" for name in missing)]
-        if pue != 1.0 and not pue_factor.source.startswith("declared: "):
+        if pue != 1.0 and pue_factor.source == "no source given":
             flags.append("pue without a source")
         if not known:
             reason = "; ".join(f"{name}: {_reason(value)}" for name, value in missing.items())
@@ -176,7 +183,7 @@ class FuelMeter(ImpactMeter):
                 reason = total_energy.reason
             return _Part(Unavailable(f"no energy was read: {reason or 'no scope is listed'}"), (), tuple(flags))
         grams: list[Amount] = []
-        ends: list[tuple[float, float]] = []
+        ends: list[tuple[float, float, float]] = []
         for name, energy in known.items():
             node_hosts = shares.of(name)
             if node_hosts != 1.0 and scope_kind(name) in {"host", "module"}:
@@ -188,19 +195,20 @@ class FuelMeter(ImpactMeter):
                 flags.append(f"grid intensity of {name} is of a past time: {past}")
             if uniform:
                 flags.append(f"uniform split of {name} over the intensity series")
-            low_end, high_end = (1.0 if end is None else end / (intensity or 1.0) for end in (low, high))
-            ends.append((low_end, high_end))
+            times = node_hosts if scope_kind(name) in _HOST_PARTS else 1.0
+            low_end, high_end = (intensity if end is None else end for end in (low, high))
+            ends.append((low_end, high_end, kwh(energy.value) * pue * times))
             grams.append(
                 operational_g(
                     energy,
                     intensity,
                     pue=pue,
-                    hosts=node_hosts if scope_kind(name) in _HOST_PARTS else 1.0,
+                    hosts=times,
                     grid_low_g_per_kwh=low,
                     grid_high_g_per_kwh=high,
                 )
             )
-        flags += [*shares.flags, *_range_beside(grams, ends)]
+        flags += [*shares.flags, *range_beside(grams, ends)]
         return _Part(total(grams), (grid.factor, pue_factor, share_factor), tuple(flags))
 
     def _charges(self, scope: str) -> bool:
@@ -214,39 +222,60 @@ class FuelMeter(ImpactMeter):
         found = grid.series.intensity(costed.start_utc_s, costed.duration_s, costed.trace, scope)
         return found.g_per_kwh, found.low, found.high, found.uniform, found.past
 
-    def _pue(self, grid: Grid) -> tuple[float, Factor]:
+    @cached_property
+    def _pue(self) -> tuple[float, Factor]:
         if self.options.pue is not None:
             value, given = self.options.pue.value, self.options.pue.source.strip()
             source = f"declared: {given}" if given else "no source given"
         elif self.options.fixed is not None:
             value, source = self.options.fixed.pue, self.options.fixed.source
-        elif grid.pue is not None:
-            value, source = grid.pue, f"declared: {grid.factor.source}"
+        elif isinstance(self._grid, Grid) and self._grid.pue is not None:
+            value, source = self._grid.pue, f"declared: {self._grid.factor.source}"
+        elif self.options.place is not None and self.options.place.pue is not None:
+            known = self.options.place.pue
+            return known.value, Factor(
+                name="pue",
+                value=known.value,
+                unit="1",
+                source=known.source,
+                licence=known.licence,
+                date=known.date,
+                id=f"pue:{known.id or known.value!r}",
+                low=known.low,
+                high=known.high,
+            )
         else:
             value, source = 1.0, "default: energy of the IT equipment alone"
         return value, Factor(name="pue", value=value, unit="1", source=source, id=f"pue:{value!r}:{source}")
 
-    def _energy_shares(self, costed: Costed, known: Mapping[str, Amount]) -> tuple[_NodeHosts, Factor]:
+    def _shares_of(self, costed: Costed, known: Mapping[str, Amount]) -> tuple[NodeHosts, Factor]:
+        """The energy shares, which windows of the same hardware and scopes have in common."""
+        hardware, names = self._hardware(costed), (*costed.energy, "", *known)
+        if self._shared is None or self._shared[0] is not hardware or self._shared[1] != names:
+            self._shared = (hardware, names, self._energy_shares(costed, known))
+        return self._shared[2]
+
+    def _energy_shares(self, costed: Costed, known: Mapping[str, Amount]) -> tuple[NodeHosts, Factor]:
         """How many times the energy of each node's processors and memory counts."""
         parts = [name for name in known if scope_kind(name) in _HOST_PARTS]
         if self.options.fixed is not None:
             share = self.options.fixed.host_energy_share
-            return _NodeHosts(share), _share_factor("host_energy_share", share, self.options.fixed.source)
+            return NodeHosts(share), _share_factor("host_energy_share", share, self.options.fixed.source)
         accelerators = len(self._hardware(costed).inventory.accelerators)
         counted = hosts(self.options, accelerators, self.options.host_energy_share, costed.energy)
         factor = _share_factor("host_energy_share", counted.charged, counted.source)
         per_host = self.options.host.gpus
         if not accelerators or per_host is None:
-            return _NodeHosts(counted.share), _share_factor("host_energy_share", counted.share, counted.source)
+            return NodeHosts(counted.share), _share_factor("host_energy_share", counted.share, counted.source)
         nodes = nodes_of(costed.energy)
         by_node = {node: self._hosts_of(number, per_host, counted) for node, number in nodes.items() if number}
         if len(by_node) == len(nodes) and sum(nodes.values()) == accelerators:
-            flags = [_extrapolated(node, number) for node, number in by_node.items() if parts and number > 1]
-            return _NodeHosts(1.0, by_node, tuple(flags)), factor
+            flags = [extrapolated(node, number) for node, number in by_node.items() if parts and number > 1]
+            return NodeHosts(1.0, by_node, tuple(flags)), factor
         read = max(1, len({name.partition("/")[0] for name in parts}))
         each = counted.charged / read
-        flags = [_extrapolated(f"{read} hosts" if read > 1 else "one host", each)] if parts and each > 1 else []
-        return _NodeHosts(each, {}, tuple(flags)), factor
+        flags = [extrapolated(f"{read} hosts" if read > 1 else "one host", each)] if parts and each > 1 else []
+        return NodeHosts(each, {}, tuple(flags)), factor
 
     def _hosts_of(self, accelerators: int, per_host: int, counted: Hosts) -> float:
         if self.options.host.whole_hosts or self.options.host_energy_share is not None:
@@ -280,10 +309,7 @@ class FuelMeter(ImpactMeter):
             flags.append(f"embodied range: {least} (low) to {most} (high)")
         elif value.low is None:
             flags.append(f"embodied range not known: only table {self.options.table!r} or own rows fit all devices")
-        factors = [_table_factor(chosen), *(charge.factor() for charge in chosen.charges)]
-        counted = inventory.hosts
-        factors.append(_share_factor("host_embodied_share", counted.charged, counted.source))
-        return _Part(value, _distinct(factors), tuple(flags))
+        return _Part(value, known.factors, tuple(flags))
 
     # Profile
 
@@ -306,6 +332,15 @@ class FuelMeter(ImpactMeter):
         return [*found, f"profile {fixed.name}: after the paper, constants from secondary sources"]
 
 
+def _embodied_factors(inventory: Inventory, chosen: Bill | Unavailable) -> tuple[Factor, ...]:
+    """The table, each figure, and how many hosts; none where nothing is charged."""
+    if isinstance(chosen, Unavailable):
+        return ()
+    counted = inventory.hosts
+    share = _share_factor("host_embodied_share", counted.charged, counted.source)
+    return _distinct([_table_factor(chosen), *(charge.factor() for charge in chosen.charges), share])
+
+
 def _table_factor(chosen: Bill) -> Factor:
     """Which embodied table was used, so that results under two of them are told apart; own rows are `declared`."""
     names = "+".join(sorted({charge.row.table for charge in chosen.charges}))
@@ -320,21 +355,6 @@ def _table_factor(chosen: Bill) -> Factor:
 
 def _share_factor(name: str, share: float, source: str) -> Factor:
     return Factor(name=name, value=share, unit="1", source=source, id=f"{name}:{share!r}:{source}")
-
-
-def _range_beside(grams: Sequence[Amount], ends: Sequence[tuple[float, float]]) -> list[str]:
-    """What the range of the intensity alone says where the energy has no bound to multiply it with.
-
-    Args:
-        grams: carbon by scope.
-        ends: ends of the intensity's range over the intensity, for each.
-    """
-    summed = total(grams)
-    if (summed.low is not None and summed.high is not None) or all(low == high for low, high in ends):
-        return []
-    low = math.fsum(each.value * end for each, (end, _) in zip(grams, ends, strict=True))
-    high = math.fsum(each.value * end for each, (_, end) in zip(grams, ends, strict=True))
-    return [f"carbon_operational_g by the range of the grid intensity alone: {low:.6g} to {high:.6g} g"]
 
 
 def _distinct(factors: Iterable[Factor]) -> tuple[Factor, ...]:

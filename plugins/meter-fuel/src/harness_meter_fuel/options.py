@@ -11,11 +11,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, mo
 
 from harness.errors import HarnessError, did_you_mean
 from harness.options import Options, Share
+from harness.place import PlaceOption
 from harness.quantity import Unavailable
 from harness.units import parse_duration
 from harness_meter_fuel import act, carbon, embodied
 from harness_meter_fuel.files import devices
-from harness_meter_fuel.grid import Grid, GridOption, GridOptions, Source, resolve
+from harness_meter_fuel.grid import Grid, GridOption, GridOptions, Source, of_place, resolve
 from harness_meter_fuel.hardware import naming
 from harness_meter_fuel.hardware.own import MadeOf
 from harness_meter_fuel.profiles import PROFILES, Profile, ProfileName
@@ -202,8 +203,7 @@ class HostOptions(Options):
         gpus: accelerators in one host, used or not; `accelerators used / gpus` hosts are charged, a fraction or more
             than one; whole ones, as many as were seen, if not given.
         whole_hosts: whether hosts are charged whole, also where some of their accelerators are free.
-        ssd_gb: storage of one host, in GB; needs a row for `ssd` in the embodied table or in `embodied`; none is
-            charged if not given.
+        ssd_gb: storage of one host, in GB; needs a row for `ssd` in the embodied table or in `embodied`.
         parts: other parts of one host by name, and how many of each, such as `{chassis: 1}`; each needs a row in the
             embodied table or in `embodied`.
     """
@@ -225,9 +225,10 @@ class FuelOptions(Options):
             PUE (1), the embodied table with its lifetime, and the host's energy share (1), after FUEL, from
             secondary sources.
         grid: CI, carbon intensity of the electricity: a number of gCO2e/kWh, `USA`, `USA/indiana`,
-            `gcp/us-central1`, or a mapping; profile `custom` needs it.
+            `gcp/us-central1`, or a mapping; that of `place` if not given; profile `custom` needs one of the two.
         pue: PUE, energy of the facility over that of its IT equipment: a ratio from 1 to 10, or a mapping with its
-            source; 1 if not given. Multiplies operational carbon only.
+            source; that of `place`, else 1, if not given. Multiplies operational carbon only.
+        place: as the suite's `place`, which goes here; `grid` and `pue` go before it.
         lifetime: LT, service life over which embodied carbon is spread: `7y` (years of 365 days), `43800h`; that of
             the embodied table if not given.
         embodied_table: table with M, the embodied carbon of devices: `fuel`, `llmcarbon`, `ecologits-0.9.1`,
@@ -247,6 +248,7 @@ class FuelOptions(Options):
 
     profile: ProfileName = "custom"
     grid: GridOption | None = None
+    place: PlaceOption = None
     pue: Pue | None = None
     lifetime: Lifetime | None = None
     embodied_table: str | None = None
@@ -270,8 +272,8 @@ class FuelOptions(Options):
     @model_validator(mode="after")
     def _profile(self) -> FuelOptions:
         if self.fixed is None:
-            if self.grid is None:
-                raise ValueError("profile custom needs `grid`, such as USA, USA/indiana or a number of g/kWh")
+            if self.grid is None and self.place is None:
+                raise ValueError("needs `grid`, such as USA, USA/indiana or a number of g/kWh, or the suite's `place`")
             return self
         free = ("grid", "pue", "lifetime", "embodied_table", "embodied", "host_energy_share", "scopes")
         changed = [name for name in free if getattr(self, name) not in (None, {})]
@@ -317,5 +319,7 @@ class FuelOptions(Options):
                 g_per_kwh=self.fixed.grid_g_per_kwh, source=self.fixed.source, id=f"{self.profile}:grid"
             )
             return resolve(fixed)
-        assert self.grid is not None
-        return resolve(self.grid)
+        if self.grid is not None:
+            return resolve(self.grid)
+        assert self.place is not None
+        return of_place(self.place)

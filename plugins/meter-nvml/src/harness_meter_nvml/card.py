@@ -111,6 +111,23 @@ class Card:
         self.read_cost_s = median(costs) if costs else None
 
 
+def every_card(nvml: Any) -> list[Device]:
+    """The machine's cards; one that NVML cannot open, which may belong to another container, is left out."""
+    found = []
+    try:
+        count = int(nvml.nvmlDeviceGetCount())
+    except nvml.NVMLError:
+        return []
+    for index in range(count):
+        try:
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            uuid, name = text(nvml.nvmlDeviceGetUUID(handle)), text(nvml.nvmlDeviceGetName(handle))
+        except nvml.NVMLError:
+            continue
+        found.append(Device(kind="gpu", uuid=uuid, name=name))
+    return found
+
+
 def find_card(nvml: Any, device: Device) -> Card | Unavailable:
     """The physical card of a device, by UUID: NVML's index is not CUDA's, and either changes from job to job."""
     wanted = device.parent or device.uuid

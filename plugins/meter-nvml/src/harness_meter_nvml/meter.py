@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -12,7 +12,16 @@ from harness.counter import CounterTrack, PowerIntegrator
 from harness.sensor import PowerSensor
 from harness.units import seconds
 from harness_meter_nvml import NvmlOptions
-from harness_meter_nvml.card import COUNTER, USAGE, Card, UnusableReadingError, find_card, probe_counters, text
+from harness_meter_nvml.card import (
+    COUNTER,
+    USAGE,
+    Card,
+    UnusableReadingError,
+    every_card,
+    find_card,
+    probe_counters,
+    text,
+)
 from harness_meter_nvml.sensors import Register, power_sensor
 from harness_meter_nvml.watch import Watch
 
@@ -73,16 +82,19 @@ class NvmlMeter(Meter):
         try:
             import pynvml  # type: ignore[import-untyped]
         except ImportError as error:
-            return Unavailable(f"the module pynvml (package nvidia-ml-py) cannot be imported: {error}")
+            return Unavailable(f"the module pynvml cannot be imported: {error}; `pip install nvidia-ml-py`")
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
             return Unavailable(f"no NVIDIA driver: {error}")
         self._nvml = pynvml
         devices = [device for device in context.devices if _is_nvidia(device)]
+        if context.every_device:
+            devices += [each for each in every_card(pynvml) if each.uuid not in {one.uuid for one in devices}]
         if not devices:
             self.close()
-            return Unavailable("the workload uses no NVIDIA device")
+            where = "this machine has" if context.every_device else "the workload uses"
+            return Unavailable(f"{where} no NVIDIA device")
         self._facts = {"nvml": self._ask(pynvml.nvmlSystemGetNVMLVersion), "source": self._options.source}
         self._facts["driver"] = self._ask(pynvml.nvmlSystemGetDriverVersion)
         found: dict[str, Scope | Unavailable] = {}
@@ -218,6 +230,19 @@ class NvmlMeter(Meter):
         register.samples += 1
         register.integrated_j = register.integrator.update(moment, register.power).joules
         return register.power
+
+    def found(self) -> Mapping[str, Device]:
+        """The cards that are read."""
+        return {
+            name: Device(kind="gpu", uuid=register.card.uuid, name=register.card.name)
+            for name, register in self._registers.items()
+        }
+
+    def users(self) -> Mapping[str, Collection[int]]:
+        """The compute processes of each card, as NVML numbers them; a card whose driver does not say has none."""
+        if self._nvml is None:
+            return {}
+        return {name: register.watch.pids() for name, register in self._registers.items()}
 
     def conditions(self) -> Sequence[Condition]:
         """Throttling, foreign processes and changed limits of the cards that are read."""

@@ -58,6 +58,13 @@ class Watch:
         """What is wrong right now; the same fault is told in the same words each time."""
         return [*self._throttling(), *self._foreign(), *self._changed()]
 
+    def pids(self) -> Sequence[int]:
+        """The compute processes on the card right now; none where NVML does not tell them."""
+        try:
+            return [int(each.pid) for each in self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)]
+        except self._nvml.NVMLError:
+            return ()
+
     def celsius(self) -> float | None:
         """Temperature of the GPU's die; None where NVML does not tell it."""
         try:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from harness import CommandSpec, ImpactMeter, ImpactMeterSpec, hookimpl
+from harness.place import PlaceSpec
 from harness_meter_scarf.options import ScarfOptions
 
 if TYPE_CHECKING:
     from harness import MeterSpec
+    from harness.place import Place
 
 
 def _meter(options: ScarfOptions) -> ImpactMeter:
@@ -49,7 +51,28 @@ def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
             "water_embodied_l": "L",
         },
         ratios=("wsf",),
+        placed=("site",),
         options=ScarfOptions,
+    )
+
+
+def _find(name: str, known: Place | None) -> Place | None:
+    from harness_meter_scarf.place.known import find
+
+    return find(name, known)
+
+
+def _names() -> Iterable[str]:
+    from harness_meter_scarf.place.known import names
+
+    return names()
+
+
+@hookimpl
+def harness_places() -> Iterable[PlaceSpec]:
+    """The shipped sites."""
+    yield PlaceSpec(
+        name="sites", summary="Sites with grid intensity, PUE, water and stress", find=_find, names=_names, order=0
     )
 
 

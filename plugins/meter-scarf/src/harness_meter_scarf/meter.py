@@ -15,6 +15,7 @@ from harness_meter_scarf.months import energy_shares, split
 from harness_meter_scarf.options import ScarfOptions
 from harness_meter_scarf.place import factors
 from harness_meter_scarf.place.factors import Found
+from harness_meter_scarf.place.known import site_of
 from harness_meter_scarf.place.sites import Site
 from harness_meter_scarf.stress.factor import MonthWeights, stress_factor
 from harness_meter_scarf.stress.ratio import Basin, Category, Wsf
@@ -71,7 +72,15 @@ class ScarfMeter(ImpactMeter):
     @cached_property
     def site(self) -> Site:
         """The place in use."""
-        return factors.site(self.options.site)
+        given = self.options.site
+        if given is not None:
+            return factors.site(given)
+        assert self.options.place is not None
+        site = site_of(self.options.place)
+        if self.options.polygons is not None and not site.pfaf_id:
+            code = self.options.pfaf_id()
+            site = replace(site, pfaf_id=code, pfaf_source=f"coordinates in {self.options.polygons.name}")
+        return site
 
     def apply(self, costed: Costed) -> Impact:
         """Water of one window: on-site, off-site, their sum; the stress factor; and their product where both are known.
@@ -99,7 +108,25 @@ class ScarfMeter(ImpactMeter):
         }
         if self.options.placement == "hypothetical" or self.options.month is not None or self.options.start is not None:
             notes.flags.append("placement: hypothetical")
-        return Impact(readings=readings, factors=tuple(notes.factors), flags=tuple(dict.fromkeys(notes.flags)))
+        if self.options.site is None and self.options.place is not None:
+            notes.flags.extend(self.options.place.flags)
+        return Impact(
+            readings=readings,
+            factors=tuple(notes.factors),
+            flags=tuple(dict.fromkeys(notes.flags)),
+            basis=self._basis_of_numbers(),
+        )
+
+    def _basis_of_numbers(self) -> dict[str, str]:
+        """What other impact meters of a record should rest on too."""
+        site, options = self.site, self.options
+        if options.month is not None:
+            time = f"month {options.month}"
+        else:
+            time = options.start or ("when it ran" if options.mode == "monthly" else "")
+        pue = "" if site.pue is None else repr(site.pue.range.value)
+        basis = {"place": site.id, "country": site.country, "pue": pue, "time": time}
+        return {key: value for key, value in basis.items() if value}
 
     # Volume
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,8 +10,9 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from harness.errors import HarnessError, UsageError
 from harness.options import Duration, Options, Share
+from harness.place import PlaceOption
 from harness_meter_scarf.months import local_instant
-from harness_meter_scarf.place import aware, basins, sites
+from harness_meter_scarf.place import aware, basins, polygons, sites
 from harness_meter_scarf.place.options import (
     AwareOptions,
     NotNegative,
@@ -44,6 +46,10 @@ class DeclaredConsumption(Sourced):
         return self
 
 
+_basin_at = lru_cache(maxsize=256)(polygons.basin_at)
+"""The files are large, and options are read more than once."""
+
+
 def _short_aware(value: object) -> object:
     if value is True:
         return {}
@@ -69,7 +75,8 @@ class ScarfOptions(Options):
 
     Attributes:
         site: b, the place that the work is costed at: the id of a shipped site (`harness sites` lists them), or a
-            mapping.
+            mapping; goes before `place`, and one of the two is needed.
+        place: as the suite's `place`, which goes here.
         energy: what the energy readings cover: `it` the IT equipment, `facility` the whole facility, a wall meter
             of the hall for one.
         declared: yearly water as an operator reports it, in place of water from energy.
@@ -94,6 +101,7 @@ class ScarfOptions(Options):
         accept_conflict: whether a site's stress category is used although its sources contradict each other.
         basins: CSV file of basins that `harness scarf-aqueduct` wrote, or `made-up` for invented ones; without it
             and `stress` only the category of the site's province is known.
+        polygons: GeoJSON, GeoPackage or shapefile of WRI's basins, for the one that a place's coordinates lie in.
         stress: stress of the site's basin as declared, in place of `basins`.
         aware: adds `aware_world_eq_l`, the water weighted by AWARE 2.0: `true`, or where its factor is from; none
             if not given.
@@ -103,7 +111,8 @@ class ScarfOptions(Options):
         placement: `hypothetical` marks a result at a site where the work did not run.
     """
 
-    site: SiteOption
+    site: SiteOption | None = None
+    place: PlaceOption = None
     energy: Literal["it", "facility"] = "it"
     declared: DeclaredConsumption | None = None
     mode: Literal["short", "monthly", "long"] = "short"
@@ -119,6 +128,7 @@ class ScarfOptions(Options):
     near_exhausted: NearExhausted = "refuse"
     accept_conflict: bool = False
     basins: Path | None = None
+    polygons: Path | None = None
     stress: StressOptions | None = None
     aware: Annotated[AwareOptions | None, BeforeValidator(_short_aware, json_schema_input_type=bool | AwareOptions)] = (
         None
@@ -158,9 +168,17 @@ class ScarfOptions(Options):
     @property
     def time_zone(self) -> str:
         """The site's IANA zone; empty where the place is not stated."""
+        if self.site is None:
+            return self.place.time_zone.value if self.place is not None and self.place.time_zone is not None else ""
         if self.site.time_zone is not None:
             return self.site.time_zone.value
         return sites.find(self.site.row).time_zone if self.site.row is not None else ""
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> ScarfOptions:
+        if self.site is None and self.place is None:
+            raise ValueError("needs `site`, such as aws-ohio, or the suite's `place`")
+        return self
 
     @model_validator(mode="after")
     def _time(self) -> ScarfOptions:
@@ -186,7 +204,11 @@ class ScarfOptions(Options):
             raise ValueError("give `stress` or `basins`, one of the two")
         if self.two_basin is not None and self.two_basin.basin is not None and self.basins is None:
             raise ValueError("`two_basin: {basin: ...}` needs the file of `basins`")
+        if self.polygons is not None and not self.located:
+            raise ValueError("`polygons` needs a `place` with `latitude` and `longitude`, and no `site`")
         try:
+            if self.polygons is not None:
+                self.pfaf_id()
             loaded = basins.load(self.basins) if self.basins is not None else None
             if loaded is not None and self.two_basin is not None and self.two_basin.basin is not None:
                 loaded.find(self.two_basin.basin)
@@ -197,10 +219,25 @@ class ScarfOptions(Options):
         return self
 
     @property
+    def located(self) -> bool:
+        """Whether the place in use has coordinates."""
+        return self.site is None and self.place is not None and self.place.latitude is not None
+
+    def pfaf_id(self) -> str:
+        """The basin that the place's coordinates lie in; raises UsageError for a file or a place without one."""
+        assert self.polygons is not None
+        assert self.place is not None
+        assert self.place.latitude is not None
+        assert self.place.longitude is not None
+        return _basin_at(self.polygons, self.place.latitude, self.place.longitude)
+
+    @property
     def aware_location(self) -> str:
         """The place whose AWARE factor is asked for."""
         if self.aware is not None and self.aware.location is not None:
             return self.aware.location
+        if self.site is None:
+            return self.place.country if self.place is not None else ""
         return sites.find(self.site.row).country if self.site.row is not None else ""
 
     def start_utc_s(self) -> float:

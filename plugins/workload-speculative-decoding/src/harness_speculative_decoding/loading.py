@@ -17,8 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from harness.errors import MeasurementError, UsageError
 from harness_speculative_decoding.networks.digest import model_digest, weight_files
 from harness_speculative_decoding.networks.quantization import Quantization, quantize
-from harness_speculative_decoding.training.builder import build, facts_of, recipe_named
+from harness_speculative_decoding.training.builder import build, recipe_named
 from harness_speculative_decoding.training.recipes import PREFIX
+from harness_speculative_decoding.training.shipped import FOLDER as SHIPPED
+from harness_speculative_decoding.training.shipped import facts_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 _OTHER_FORMATS = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.ot", "*.pth", "*.pt", "original/*", "onnx/*")
@@ -57,7 +59,8 @@ def load_causal_lm(
     """Loads a model and its tokenizer.
 
     Args:
-        name_or_path: `builtin:small` and the like (trained first if `cache` does not hold it), a folder, or a hub id.
+        name_or_path: `builtin:small` and the like (trained first if neither the package nor `cache` holds it), a
+            folder, or a hub id.
         device: where the model goes.
         dtype: one of `DTYPES`.
         cache: where built-in models are kept.
@@ -67,7 +70,7 @@ def load_causal_lm(
 
     Raises:
         UsageError: no such built-in model, or torchao is not installed.
-        MeasurementError: the model cannot be had; says what to do.
+        MeasurementError: the model cannot be had, or is damaged; says what to do.
     """
     built: dict[str, object] = {}
     if name_or_path.startswith(PREFIX):
@@ -77,7 +80,7 @@ def load_causal_lm(
         built = {
             key: facts.get(key)
             for key in ("perplexity", "recipe", "corpus", "versions", "time_cap_struck", "alignment")
-        }
+        } | {"shipped": folder.parent == SHIPPED}
     else:
         folder = model_folder(name_or_path)
     progress(f"loading {name_or_path}", None)

@@ -42,6 +42,7 @@ def to_json(site: Site) -> dict[str, Any]:
         "pue": _factor(site.pue),
         "wue_onsite_l_per_kwh": _factor(site.wue_onsite),
         "ewif_l_per_kwh": _factor(site.ewif),
+        "grid_g_per_kwh": _factor(site.grid),
         "stress_category": {
             "value": site.category.value,
             "source": site.category.source or None,
@@ -72,12 +73,13 @@ LEGEND = (
 def listing(listed: Iterable[Site]) -> list[str]:
     """The sites as lines, each number with its confidence and the number of its source; then the sources."""
     sources: dict[str, int] = {}
-    rows = [("site", "PUE", "WUE L/kWh", "EWIF L/kWh", "stress category")]
+    rows = [("site", "PUE", "WUE L/kWh", "EWIF L/kWh", "grid g/kWh", "stress category")]
     for site in listed:
-        pue, wue, ewif = (_cell(factor, sources) for factor in (site.pue, site.wue_onsite, site.ewif))
+        factors = (site.pue, site.wue_onsite, site.ewif, site.grid)
+        pue, wue, ewif, grid = (_cell(factor, sources) for factor in factors)
         known = site.category
         category = "" if known.value is None else f"{known.value} {known.confidence} {_numbered(known.source, sources)}"
-        rows.append((site.id, pue, wue, ewif, category))
+        rows.append((site.id, pue, wue, ewif, grid, category))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     return [*lines, "", *LEGEND, *(f"[{number}] {source}" for source, number in sources.items())]
@@ -101,6 +103,7 @@ def details(site: Site) -> list[str]:
         ("PUE", "", site.pue),
         ("WUE", " L/kWh", site.wue_onsite),
         ("EWIF", " L/kWh", site.ewif),
+        ("grid", " g/kWh", site.grid),
     ):
         if factor is None:
             lines.append(f"  {label:<9}  not known")

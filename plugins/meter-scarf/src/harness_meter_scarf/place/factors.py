@@ -23,7 +23,7 @@ from harness_meter_scarf.place.options import (
 )
 from harness_meter_scarf.place.sites import Kind, Site, SiteFactor
 from harness_meter_scarf.stress.factor import Missing
-from harness_meter_scarf.stress.ratio import BASELINE_YEAR, Basin, Category, Cell
+from harness_meter_scarf.stress.ratio import BASELINE_YEAR, Basin, Category, Cell, annual
 from harness_meter_scarf.water import EWIF_WORLD_L_PER_KWH, Ranged
 
 T = TypeVar("T")
@@ -101,9 +101,9 @@ def wue_onsite(place: Site) -> Found | Unavailable:
     return Found(factor=place.wue_onsite, flags=flags)
 
 
-def ewif(place: Site, given: SiteOptions, *, missing: Missing) -> Found | Unavailable:
+def ewif(place: Site, given: SiteOptions | None, *, missing: Missing) -> Found | Unavailable:
     """The water of the site's electricity; the world figure under `missing: fallback` only."""
-    if isinstance(given.ewif, MixEwif):
+    if given is not None and isinstance(given.ewif, MixEwif):
         return _of_mix(given.ewif)
     if place.ewif is not None and not place.ewif.is_world_fallback:
         flags = (f"EWIF of low confidence: {place.ewif.source}",) if place.ewif.confidence == "L" else ()
@@ -188,14 +188,18 @@ def declared_basin(given: StressOptions, label: str) -> Basin | Category:
     source = f"declared: {given.source}"
     if given.category is not None:
         return Category(value=given.category, source=source, confidence="")
+    months = tuple(_cell(each) for each in given.monthly)
     baseline = _cell(given.annual)
+    if given.annual is None and given.demand:
+        baseline = annual(months, given.demand)
+        source += "; year: mean of the months weighted by their demand"
     years: dict[str, dict[int, Cell]] = {scenario: {BASELINE_YEAR: baseline} for scenario in ("bau", "opt", "pes")}
     for scenario, future in given.future.items():
         years[scenario] |= {year: _cell(each) for year, each in future.items()}
     return Basin(
         label=label,
         baseline=baseline,
-        months=tuple(_cell(each) for each in given.monthly),
+        months=months,
         years=years,
         source=source,
         licence=given.licence,

@@ -139,9 +139,7 @@ def of_mix(generation: Mapping[str, float], *, in_mwh: bool = False) -> Mix | Un
     Raises:
         UsageError: a share that is negative or not finite, a name that is not known, or shares that do not sum to 1.
     """
-    accepted = (
-        f"{', '.join(DEFAULTS)}, a row of {FILE.name} such as coal/once-through, or a name without a value: other"
-    )
+    accepted = f"{', '.join(DEFAULTS)}, a row of {FILE.name} such as coal/once-through, or other, which has no value"
     known: dict[str, tuple[str, Ranged]] = {}
     for fuel, share in generation.items():
         if not (math.isfinite(share) and share >= 0):

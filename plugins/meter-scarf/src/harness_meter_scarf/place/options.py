@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from harness.errors import HarnessError, UsageError
-from harness.options import Options
-from harness.units import parse_share
+from harness.options import Options, WaterPerKwh
+from harness.units import parse_share, parse_volume_per_kwh
 from harness_meter_scarf.months import zone
 from harness_meter_scarf.place import aware, generation, sites
 from harness_meter_scarf.place.sites import Kind
-from harness_meter_scarf.stress.ratio import BINS, Scenario, checked_raw
+from harness_meter_scarf.stress.ratio import BINS, Cell, Scenario, annual, checked_raw
 from harness_meter_scarf.water import PUE_RANGE, Ranged
 
 Source = Annotated[str, Field(min_length=1, pattern=r"\S")]
@@ -84,15 +84,34 @@ class DeclaredPue(DeclaredNumber):
     high: _PueRatio | None = None
 
 
+def _volume_end(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_volume_per_kwh(value)
+    except UsageError as error:
+        raise refusal(error) from None
+
+
+VolumeEnd = Annotated[NotNegative, BeforeValidator(_volume_end, json_schema_input_type=float | str)]
+Volume = Annotated[WaterPerKwh, Field(ge=0, allow_inf_nan=False)]
+
+
 class DeclaredVolume(DeclaredNumber):
     """Litres per kWh, and whether they count water consumed or water withdrawn.
 
     Attributes:
-        value: litres per kWh; at least 0.
+        value: litres per kWh, or a number with its unit, such as `1800 mL/kWh`; at least 0; one above 50 is refused
+            with a question.
+        low: lower end of its own range.
+        high: upper end of its own range.
         kind: what the litres count: `consumption`, water that does not come back, or `withdrawal`, all that is
             taken; a sum of both is flagged.
     """
 
+    value: Volume
+    low: VolumeEnd | None = None
+    high: VolumeEnd | None = None
     kind: Kind = "consumption"
 
 
@@ -244,6 +263,7 @@ class StressOptions(Sourced):
     Attributes:
         annual: WS of the baseline year, 2019; a ratio.
         monthly: WS of January to December of the baseline years; twelve ratios, null for a missing one.
+        demand: gross demand of January to December, in any unit; weights `monthly` where `annual` is not given.
         future: WS of later years: scenario (`bau`, `opt`, `pes`), year, ratio.
         category: WRI's stress category of a province, 0 (low) to 4 (extremely high), -1 for arid with low use;
             gives an interval without a point value.
@@ -252,6 +272,7 @@ class StressOptions(Sourced):
 
     annual: RatioOption | None = None
     monthly: list[RatioOption | None] = Field(default_factory=list)
+    demand: list[NotNegative] = Field(default_factory=list)
     future: dict[Scenario, dict[int, RatioOption]] = Field(default_factory=dict)
     category: int | None = None
     simulated: bool = False
@@ -268,6 +289,11 @@ class StressOptions(Sourced):
     def _complete(self) -> StressOptions:
         if self.monthly and len(self.monthly) != 12:
             raise ValueError(f"`monthly` has {len(self.monthly)} values; accepted: 12, with null for a missing one")
+        if self.demand:
+            try:
+                annual([Cell() if each is None else Cell(each.value) for each in self.monthly], self.demand)
+            except UsageError as error:
+                raise refusal(error) from None
         ratios = self.annual is not None or bool(self.monthly) or bool(self.future)
         if ratios == (self.category is not None):
             raise ValueError("give ratios (annual, monthly, future) or a category, one of the two")

@@ -72,6 +72,7 @@ class Site:
         pfaf_id: HydroBASINS level-6 basin; the shipped table has none.
         pfaf_source: where the basin comes from.
         licence: what is unconfirmed about the data.
+        grid: g per kWh of electricity.
     """
 
     id: str
@@ -85,20 +86,52 @@ class Site:
     pfaf_id: str = ""
     pfaf_source: str = ""
     licence: str = ""
+    grid: SiteFactor | None = None
+
+
+ALIASES: Final = tables.DATA / "site_names.csv"
+
+
+@cache
+def aliases() -> Mapping[str, str]:
+    """Name that a cloud gives a region -> id of the site."""
+    table = csv_table.read(ALIASES, ALIASES.name)
+    table.require(("name", "site"))
+    return MappingProxyType({row["name"]: row["site"] for row in table})
+
+
+def named(name: str) -> Site | None:
+    """A shipped site by its id or by the name of a cloud's region (`us-east-1`, `azure/eastus`), in any case."""
+    key = name.strip().lower()
+    known = shipped()
+    if key in known:
+        return known[key]
+    provider, slash, region = key.partition("/")
+    alias = aliases().get(region if slash else provider, "")
+    if not alias or (slash and not alias.startswith((provider, "mixed", "microsoft"))):
+        return None
+    return known[alias]
 
 
 def find(name: str) -> Site:
-    """A shipped site by its id, or by the place alone where one operator has it (`ireland` for `aws-ireland`).
+    """A shipped site by id or a cloud's name, or by the place alone where one has it (`ireland` for `aws-ireland`).
 
     Raises:
         UsageError: there is no such row; names the nearest.
     """
     known = shipped()
+    exact = named(name)
+    if exact is not None:
+        return exact
     placed = [site for site in known if site.partition("-")[2] == name]
-    if name in known or len(placed) == 1:
-        return known[name if name in known else placed[0]]
+    if len(placed) == 1:
+        return known[placed[0]]
     inside = [site for site in known if name.lower() in site]
-    hint = f"did you mean {' or '.join(map(repr, inside[:4]))}?" if name and inside else did_you_mean(name, known)
+    hint = (
+        f"did you mean {' or '.join(map(repr, inside[:4]))}?"
+        if name and inside
+        else did_you_mean(name, [*known, *aliases()])
+    )
     raise UsageError(
         f"no site {name!r}", accepted=f"one of {len(known)} that `harness sites` lists, or a mapping", hint=hint
     )
@@ -140,7 +173,12 @@ def _site(row: Row) -> Site:
         ewif=_factor(row, ("ewif_l_per_kwh", "ewif_source", "ewif_confidence"), "consumption", _volume),
         category=Category(value=_category(row), source=row["stress_source"], confidence=row["stress_confidence"]),
         licence=row["licence_note"],
+        grid=_factor(row, ("grid_gco2e_per_kwh", "grid_source", ""), "", _intensity),
     )
+
+
+def _intensity(value: float) -> float:
+    return checked_not_negative(value, "value", "g/kWh")
 
 
 def _volume(value: float) -> float:

@@ -33,6 +33,8 @@ BINS: Final[Mapping[int, tuple[float, float | None]]] = {
 
 Scenario: TypeAlias = Literal["bau", "opt", "pes"]
 NearExhausted: TypeAlias = Literal["refuse", "wri-average", "score-cap"]
+_EXHAUSTED_MONTHS: Final = 6
+"""With so many months at 9999 WRI sets the year to 9999."""
 _SUBSTITUTES: Final[Mapping[str, float]] = {"wri-average": 2.0, "score-cap": 1.6}
 
 
@@ -138,6 +140,49 @@ def ratio(cell: Cell, where: str, near_exhausted: NearExhausted = "refuse") -> W
     low = cell.raw if cell.low is None else cell.low
     high = cell.raw if cell.high is None else cell.high
     return Wsf(cell.raw, low, high, flags)
+
+
+def annual(monthly: Sequence[Cell], demand: Sequence[float]) -> Cell:
+    """WRI's annual value from months: their mean weighted by monthly gross demand, which is not the plain mean.
+
+    A month with the code 9999 counts as 2, as WRI has it; with six or more of them the year itself is 9999, and with a
+    month without data it has none.
+
+    Args:
+        monthly: twelve values.
+        demand: gross demand of each month, in any one unit.
+
+    Raises:
+        UsageError: not twelve of each, or a demand that is negative, not finite, or 0 all year.
+    """
+    if len(monthly) != 12 or len(demand) != 12:
+        raise UsageError(f"{len(monthly)} months and {len(demand)} demands", accepted="12 of each")
+    whole = math.fsum(demand)
+    if not all(math.isfinite(each) and each >= 0 for each in demand) or whole <= 0:
+        raise UsageError("the monthly demand is not an amount of water", accepted="12 numbers of at least 0, not all 0")
+    if any(cell.raw is None or checked_raw(cell.raw) == NO_DATA for cell in monthly):
+        return Cell()
+    exhausted = sum(cell.raw == NEAR_EXHAUSTED for cell in monthly)
+    if exhausted >= _EXHAUSTED_MONTHS:
+        return Cell(NEAR_EXHAUSTED)
+    substitute = _SUBSTITUTES["wri-average"]
+    ends = ("low", "raw", "high")
+    low, raw, high = (
+        math.fsum(
+            weight * (substitute if cell.raw == NEAR_EXHAUSTED else _end(cell, end))
+            for cell, weight in zip(monthly, demand, strict=True)
+        )
+        / whole
+        for end in ends
+    )
+    ranged = any(cell.low is not None or cell.high is not None for cell in monthly)
+    return Cell(raw, None, min(low, raw) if ranged else None, max(high, raw) if ranged else None)
+
+
+def _end(cell: Cell, name: str) -> float:
+    given = getattr(cell, name)
+    assert cell.raw is not None
+    return cell.raw if given is None else float(given)
 
 
 def of_category(category: int) -> Wsf:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,14 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from harness_speculative_decoding.methods.sampling import Sampling, draw, log_probability, warp
+from harness_speculative_decoding.methods.sampling import (
+    NO_LAW,
+    Sampling,
+    SpeculationError,
+    draw,
+    log_probability,
+    warp,
+)
 from harness_speculative_decoding.networks.cached import CausalModel
 
 
@@ -93,17 +101,18 @@ def generate(
 
     Raises:
         ValueError: for a prompt that is empty or too long.
+        SpeculationError: the model's logits are not numbers.
     """
     batch = _begun(model, requests, max_new_tokens, cached=cached)
     wide = torch.float32 if batch.device.type == "mps" else torch.float64  # MPS has no float64
     uniform = _uniform(requests, max_new_tokens).to(wide).to(batch.device)
     generations = [Generation() for _ in requests]
     sums = torch.zeros(len(requests), dtype=wide, device=batch.device)
-    running = torch.ones_like(sums)
+    running = torch.ones_like(sums, dtype=torch.bool)
     for step in range(max_new_tokens):
         logits = batch.logits()
         tokens = draw(warp(logits, sampling), uniform[:, step])
-        sums += log_probability(logits, tokens) * running
+        sums += torch.where(running, log_probability(logits, tokens), 0.0)
         on_host: list[int] = tokens.tolist()
         now = clock()
         for row, generation in enumerate(generations):
@@ -112,11 +121,13 @@ def generate(
                 generation.token_s.append(now)
                 if on_host[row] in eos:
                     generation.stopped = "eos"
-                    running[row] = 0
+                    running[row] = False
         if all(generation.stopped == "eos" for generation in generations):
             break
         batch.append(tokens)
     for generation, logprob in zip(generations, sums.tolist(), strict=True):
+        if math.isnan(logprob):
+            raise SpeculationError(NO_LAW)
         generation.logprob = logprob
     return generations
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from harness_speculative_decoding.methods.decoding import Request
 from harness_speculative_decoding.methods.laws import log_law, product, promoted, truncate
-from harness_speculative_decoding.methods.rule import Speculated, SpeculationError, Trio
-from harness_speculative_decoding.methods.sampling import Sampling, Uniforms, draw
+from harness_speculative_decoding.methods.rule import Speculated, Trio
+from harness_speculative_decoding.methods.sampling import NO_LAW, Sampling, SpeculationError, Uniforms, draw
 
 
 @torch.inference_mode()
@@ -45,6 +45,8 @@ def sample_ensemble(
     """
     if models.sft is None or not requests or not all(request.prompt for request in requests):
         raise ValueError("an ensemble has three models, and each prompt a token")
+    if len(set(map(id, models.all))) < len(models.all):
+        raise ValueError("one wrapped model in two roles: wrap it once for each, as each keeps what it has read")
     results = [Speculated() for _ in requests]
     uniforms = [Uniforms(request.seed, "ancestral") for request in requests]
     for model in models.all:
@@ -62,7 +64,7 @@ def sample_ensemble(
             for place, row in enumerate(rows)
             if results[row].stopped != "eos" and len(results[row].tokens) < max_new_tokens
         ]
-        last = [int(table[place][0]) for place in going_on]
+        last = [int(table[place][1]) for place in going_on]
         if len(going_on) < len(rows):
             rows = [rows[place] for place in going_on]
             for model in models.all if rows else ():
@@ -75,9 +77,9 @@ def sample_ensemble(
 
 def _append(result: Speculated, numbers: Sequence[float], now: float, eos: Collection[int], *, shifted: bool) -> None:
     """Adds what `_next` gave for a row."""
-    drawn, log_z, logprob, law_logprob = numbers
-    if not math.isfinite(log_z):
-        raise SpeculationError("the models' logits leave no token possible, or are not numbers")
+    peaks, drawn, log_z, logprob, law_logprob = numbers
+    if not math.isfinite(peaks + log_z):
+        raise SpeculationError(NO_LAW)
     result.tokens.append(int(drawn))
     result.token_s.append(now)
     result.logprob += logprob
@@ -93,7 +95,7 @@ def _longest(requests: Sequence[Request]) -> int:
 
 
 def _next(models: Trio, read: Tensor, uniform: Sequence[float], sampling: Sampling) -> list[list[float]]:
-    """Reads one token a row and draws the next: its id, log Z, and its log-probability by the target and by the law."""
+    """Reads one token a row and draws the next: whether logits are numbers, id, log Z, and its log-probabilities."""
     assert models.sft is not None
     target, aligned, sft = (
         promoted(model.extend(read, 1)[:, 0]) for model in (models.target, models.draft, models.sft)
@@ -107,6 +109,7 @@ def _next(models: Trio, read: Tensor, uniform: Sequence[float], sampling: Sampli
     wide = torch.float32 if law.device.type == "mps" else torch.float64  # MPS has no float64
     token = draw(law.exp(), torch.tensor(uniform, dtype=torch.float64).to(wide).to(law.device))[:, None]
     logprob = target.gather(-1, token) - target.logsumexp(-1, keepdim=True)
-    parts = (token, shifted.logsumexp(-1, keepdim=True), logprob, law.gather(-1, token))
+    peaks = torch.stack([row.amax(-1) for row in rows], 1).sum(1, keepdim=True)  # of numbers that are none: none
+    parts = (peaks, token, shifted.logsumexp(-1, keepdim=True), logprob, law.gather(-1, token))
     table: list[list[float]] = torch.cat([part.to(wide) for part in parts], dim=1).tolist()
     return table

@@ -28,6 +28,9 @@ from torch import Tensor
 Mode = Literal["exact", "paper", "released"]
 INFINITY = float("inf")
 
+ROUNDING = 16
+"""By how many units in the last place a sum of three log-probabilities may be wrong, relative to 1 + |log proposal|."""
+
 
 def promoted(logits: Tensor) -> Tensor:
     """The logits in at least float32: half precision would lose the ratios of the tail."""
@@ -147,6 +150,9 @@ def replacement(mode: Mode, log_weight: Tensor, proposal: Tensor, log_p: Tensor)
     weight = log_weight.exp()
     if mode != "released":  # the authors' public code subtracts nothing
         weight = (weight - proposal.exp()).clamp_(min=0)
+    if mode == "paper":  # q~ may lie nowhere above the proposal: what rounding leaves of nothing is no residual
+        slack = ROUNDING * torch.finfo(proposal.dtype).eps * (1 + proposal.abs())
+        weight = weight.masked_fill(log_weight - proposal <= slack, 0)
     empty = weight.sum(-1) <= 0
     return torch.where(empty[..., None], log_p.exp(), weight), empty
 

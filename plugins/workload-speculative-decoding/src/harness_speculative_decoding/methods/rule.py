@@ -7,11 +7,10 @@ from typing import Literal
 
 from harness_speculative_decoding.methods.decoding import Generation
 from harness_speculative_decoding.methods.laws import INFINITY, Mode
+from harness_speculative_decoding.methods.sampling import SpeculationError
 from harness_speculative_decoding.networks.cached import CausalModel
 
-
-class SpeculationError(RuntimeError):
-    """An invariant of the algorithm does not hold: a model that misbehaves, or a fault here."""
+__all__ = ["Rule", "Speculated", "SpeculationError", "Trio"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

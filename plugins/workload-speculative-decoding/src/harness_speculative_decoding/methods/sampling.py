@@ -14,6 +14,13 @@ import torch
 from torch import Tensor
 
 
+class SpeculationError(RuntimeError):
+    """An invariant of the algorithm does not hold: a model that misbehaves, or a fault here."""
+
+
+NO_LAW = "the models' logits leave no token possible, or are not numbers"
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """Settings of the sampling law.

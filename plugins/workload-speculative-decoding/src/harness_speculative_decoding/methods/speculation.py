@@ -26,8 +26,8 @@ from harness_speculative_decoding.methods.laws import (
     replacement,
     truncate,
 )
-from harness_speculative_decoding.methods.rule import Rule, Speculated, SpeculationError, Trio
-from harness_speculative_decoding.methods.sampling import Uniforms, draw
+from harness_speculative_decoding.methods.rule import Rule, Speculated, Trio
+from harness_speculative_decoding.methods.sampling import NO_LAW, SpeculationError, Uniforms, draw
 
 
 @dataclass(slots=True)
@@ -111,13 +111,16 @@ def speculate(
             tokens are the same.
 
     Raises:
-        ValueError: an empty prompt, no token to make, or a mode that needs an SFT draft and has none.
-        SpeculationError: an invariant of the algorithm does not hold.
+        ValueError: an empty prompt, no token to make, a mode that needs an SFT draft and has none, or one wrapped model
+            in two roles.
+        SpeculationError: an invariant of the algorithm does not hold, or logits are not numbers.
     """
     if models.sft is None and rule.mode != "exact":
         raise ValueError(f"mode {rule.mode} needs an SFT draft")
     if max_new_tokens < 1 or not requests or not all(request.prompt for request in requests):
         raise ValueError("there is a request, each prompt has a token, and at least one new token is asked for")
+    if len(set(map(id, models.all))) < len(models.all):
+        raise ValueError("one wrapped model in two roles: wrap it once for each, as each keeps what it has read")
     return _Rounds(models, requests, rule, max_new_tokens, frozenset(eos), clock, ahead=ahead).run()
 
 
@@ -248,12 +251,14 @@ class _Rounds:
         rule = self.rule
         count = draft.tokens.shape[1]
         target = self._rows_of(target_logits)
+        peaks = [draft.aligned.amax(-1), target.amax(-1)]  # a maximum of numbers that are none is none
         if sft_logits is None:
             log_p = truncate(log_law(target_logits, rule.temperature), rule.top_k, rule.top_p)
             log_z = torch.zeros_like(log_p[..., 0])
             judged = judge("exact", draft.tokens, draft.proposal, log_p[:, :count], target[:, :count])
         else:
             sft = self._rows_of(sft_logits)
+            peaks.append(sft.amax(-1))
             known = draft.aligned.shape[1]
             log_p, log_z = self._law(target[:, :known], draft.aligned, sft[:, :known])
             judged = judge(
@@ -278,7 +283,8 @@ class _Rounds:
         # At temperature 1 the target's rows are its own log-probabilities already.
         own = target if rule.temperature == 1 else target_logits.log_softmax(-1)
         logprob, law_logprob = own[(*place, tokens)], log_p[(*place, tokens)]
-        parts = [kept[:, None], empty[:, None], tokens, log_z, logprob, law_logprob]
+        sound = torch.cat(peaks, 1).isfinite().all(1, keepdim=True)
+        parts = [sound, kept[:, None], empty[:, None], tokens, log_z, logprob, law_logprob]
         table = torch.cat([part.to(self.wide) for part in parts], dim=1).tolist()
         return [_read_back(numbers, count, log_z.shape[1]) for numbers in table]
 
@@ -315,13 +321,11 @@ class _Rounds:
 
     def _append(self, row: _Row, token: int, verdict: _Verdict, position: int, of_token: int) -> None:
         """Adds one token; `of_token` is where its log-probabilities stand."""
-        shifted = self.models.sft is not None and self.rule.temperature > 0
-        log_z = verdict.log_z[position] if shifted else 0.0
-        self._add(row, token, log_z, verdict.logprob[of_token], verdict.law_logprob[of_token])
+        self._add(row, token, verdict.log_z[position], verdict.logprob[of_token], verdict.law_logprob[of_token])
 
     def _add(self, row: _Row, token: int, log_z: float, logprob: float, law_logprob: float) -> None:
-        if not math.isfinite(log_z) or math.isnan(law_logprob):
-            raise SpeculationError("the models' logits leave no token possible, or are not numbers")
+        if not math.isfinite(log_z) or math.isnan(law_logprob) or math.isnan(logprob):
+            raise SpeculationError(NO_LAW)
         result = row.result
         if self.models.sft is not None and self.rule.temperature > 0:
             result.log_z.append(log_z)
@@ -345,7 +349,7 @@ class _Rounds:
         for row, (drawn, row_log_z, row_logprob, row_law) in zip(self.rows, table, strict=True):
             if row.pending is not None:
                 row.result.draft_calls += 1
-                self._add(row, int(drawn), row_log_z if self.rule.temperature > 0 else 0.0, row_logprob, row_law)
+                self._add(row, int(drawn), row_log_z, row_logprob, row_law)
 
     def _close_round(self) -> None:
         """Stamps the tokens, brings every model back to all ids but the last, and lets go of rows that have ended."""
@@ -373,8 +377,10 @@ class _Rounds:
 
 def _read_back(numbers: list[float], count: int, known: int) -> _Verdict:
     """Takes apart one row of what a round reads back: `count` proposals, log Z at `known` positions."""
-    kept, empty = int(numbers[0]), bool(numbers[1])
-    tokens = [int(number) for number in numbers[2 : count + 3]]
-    rest = numbers[count + 3 :]
+    if not numbers[0]:
+        raise SpeculationError(NO_LAW)
+    kept, empty = int(numbers[1]), bool(numbers[2])
+    tokens = [int(number) for number in numbers[3 : count + 4]]
+    rest = numbers[count + 4 :]
     log_z, logprob, law = rest[:known], rest[known : known + count + 1], rest[known + count + 1 :]
     return _Verdict(kept, tokens[-1], empty, tokens[:-1], log_z, logprob, law)

@@ -20,6 +20,9 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from harness_speculative_decoding.networks.fused import FusedPass, fused_pass
 
+TOKENS_AT_ONCE = 1024
+"""Prompts are read in passes of so many tokens: no mask has more rows, however long the prompt."""
+
 
 class CausalModel(Protocol):
     """A batch of sequences and what a model says about their next tokens.
@@ -136,7 +139,7 @@ class StaticCacheModel(_Wrapped):
     """A model with full attention and a cache in memory that is allocated once; any number of rows.
 
     Rows begin at slot 0 and have their own lengths. What a row has dropped stays behind the causal mask until it is
-    written over, so dropping costs nothing.
+    written over, so dropping costs nothing. The memory is kept for the next batch of as many rows.
     """
 
     def __init__(self, model: PreTrainedModel, vocabulary: int | None = None, *, fused: bool = False) -> None:
@@ -145,6 +148,8 @@ class StaticCacheModel(_Wrapped):
         self._layers = len(DynamicCache(config=model.config).layers)
         context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
         self._last_position = context - 1 if isinstance(context, int) and context > 0 else None
+        self._kept: tuple[int, tuple[_StaticRows, ...]] | None = None
+        self._layout = _Layout(0)
 
     @property
     def is_fused(self) -> bool:
@@ -152,24 +157,39 @@ class StaticCacheModel(_Wrapped):
         return self._fused is not None
 
     def prefill(self, prompts: Sequence[Sequence[int]], capacity: int) -> None:
-        """Reads the prompts in one pass, filled up on the right."""
-        self._allocate(capacity)
+        """Reads the prompts, filled up on the right, in passes of at most `TOKENS_AT_ONCE`."""
+        self._take_memory(len(prompts), capacity)
         self.lengths = [0] * len(prompts)
         if any(prompts):
-            self.extend(padded(prompts, self.device), 1)
+            for piece in torch.split(padded(prompts, self.device), TOKENS_AT_ONCE, dim=1):
+                self.extend(piece, 1)
             self.lengths = [len(prompt) for prompt in prompts]
 
-    def _allocate(self, capacity: int) -> None:
+    def _take_memory(self, rows: int, capacity: int) -> bool:
+        """Memory for a batch: that of the last one with as many rows where it is large enough. Whether it is new."""
+        kept = self._kept
+        if kept is not None and kept[0] == rows and self._layout.capacity >= capacity:
+            self._static = list(kept[1])
+            self._cache = Cache(layers=list(self._static))
+            return False
         self._layout = _Layout(capacity)
         self._static = [_StaticRows(self._layout) for _ in range(self._layers)]
         self._cache = Cache(layers=list(self._static))
-        slots = torch.arange(capacity, device=self.device)
-        unseen = torch.finfo(self.model.dtype).min
-        self._causal = torch.zeros(capacity, capacity, dtype=self.model.dtype, device=self.device)
-        self._causal.masked_fill_(slots[None] > slots[:, None], unseen)
-        self._slots = slots
+        self._kept = rows, tuple(self._static)
+        self._slots = torch.arange(capacity, device=self.device)
         if self._fused is not None:
             self._fused.prepare(capacity)
+        return True
+
+    def let_go(self) -> None:
+        """Gives back the memory that is kept for the next batch."""
+        self._kept = None
+
+    def _mask(self, positions: Tensor, width: int) -> Tensor:
+        """What is added to the attention scores of tokens at positions (rows, n): (rows, 1, n, width)."""
+        mask = torch.zeros(*positions.shape, width, dtype=self.model.dtype, device=self.device)
+        mask.masked_fill_(self._slots[:width] > positions[..., None], torch.finfo(self.model.dtype).min)
+        return mask[:, None]
 
     def extend(self, tokens: Tensor, keep: int) -> Tensor:
         """Writes the tokens behind each row's end."""
@@ -180,13 +200,13 @@ class StaticCacheModel(_Wrapped):
             layout.first = self.lengths[0]
             positions = self._slots[None, layout.first : layout.width]
             # A single token sees everything: no mask is the fast path of the attention kernels.
-            mask = None if count == 1 else self._causal[None, None, layout.first : layout.width, : layout.width]
+            mask = None if count == 1 else self._mask(positions, layout.width)
         else:
             layout.first = None
             ends = torch.tensor(self.lengths, device=self.device)
             positions = ends[:, None] + self._slots[:count]
             layout.rows, layout.slots = torch.arange(len(tokens), device=self.device)[:, None], positions
-            mask = self._causal[positions][:, None, :, : layout.width]
+            mask = self._mask(positions, layout.width)
         self.lengths = [length + count for length in self.lengths]
         return self._pass(tokens, keep, positions, mask)
 

@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache
 
-from harness_speculative_decoding.networks.cached import StaticCacheModel, padded
+from harness_speculative_decoding.networks.cached import TOKENS_AT_ONCE, StaticCacheModel, padded
 
 WARM_UPS = 3
 """Runs before a capture, so that kernels are chosen and workspaces allocated."""
@@ -66,7 +65,6 @@ class FixedShapeModel(StaticCacheModel):
     def __init__(self, model: PreTrainedModel, vocabulary: int | None = None, *, fused: bool = False) -> None:
         super().__init__(model, vocabulary, fused=fused)
         self.eager_because = "" if self.device.type == "cuda" else f"CUDA graphs run on no {self.device.type} device"
-        self._kept: tuple[int, Cache] | None = None
         self._graphs: dict[tuple[int, ...], CapturedPass] = {}
         self._whole = True
 
@@ -76,22 +74,19 @@ class FixedShapeModel(StaticCacheModel):
         return len(self._graphs)
 
     def prefill(self, prompts: Sequence[Sequence[int]], capacity: int) -> None:
-        """Reads the prompts; this pass is not captured, as its length varies."""
+        """Reads the prompts; these passes are not captured, as their length varies."""
         rows = len(prompts)
-        if self._kept is not None and self._kept[0] == rows and self._layout.capacity >= capacity:
-            self._static = list(self._kept[1].layers)  # type: ignore[arg-type]
-            self._cache = self._kept[1]
-        else:
-            self._allocate(-(-capacity // SLOTS_AT_ONCE) * SLOTS_AT_ONCE)
+        if self._take_memory(rows, -(-capacity // SLOTS_AT_ONCE) * SLOTS_AT_ONCE):
             self._graphs = {}
-            self._kept = (rows, self._cache)
             self._layout.first = None
             self._layout.width = self._layout.capacity
         self._whole = True
         self._ends = torch.zeros(rows, dtype=torch.long, device=self.device)
         self.lengths = [0] * rows
         if any(prompts):
-            self._fixed_pass(padded(prompts, self.device), self._ends, 1)
+            for piece in torch.split(padded(prompts, self.device), TOKENS_AT_ONCE, dim=1):
+                self._fixed_pass(piece, self._ends, 1)
+                self._ends = self._ends + piece.shape[1]
             self.lengths = [len(prompt) for prompt in prompts]
             self._ends = torch.tensor(self.lengths, device=self.device)
 
@@ -124,7 +119,7 @@ class FixedShapeModel(StaticCacheModel):
     def _fixed_pass(self, tokens: Tensor, ends: Tensor, keep: int) -> Tensor:
         positions = ends[:, None] + self._slots[: tokens.shape[1]]
         self._layout.rows, self._layout.slots = self._slots[: len(tokens), None], positions
-        return self._pass(tokens, keep, positions, self._causal[positions][:, None])
+        return self._pass(tokens, keep, positions, self._mask(positions, self._layout.width))
 
     def drop(self, counts: Sequence[int]) -> None:
         """Moves the rows' ends, on the device too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -10,13 +11,21 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from harness.errors import UsageError
 from harness_speculative_decoding.data.corpus import Corpus
 from harness_speculative_decoding.data.preferences import TokenPair
 from harness_speculative_decoding.data.prompts import from_held_out
 from harness_speculative_decoding.rewards import reward_function
 from harness_speculative_decoding.training.alignment import Stage, dpo, quality, sft
 from harness_speculative_decoding.training.dpo import log_probabilities, pair_rows
-from harness_speculative_decoding.training.pretraining import Progress, Trained, fixed_threads, perplexity, token_stream
+from harness_speculative_decoding.training.pretraining import (
+    CHECKPOINT_EVERY,
+    Progress,
+    Trained,
+    fixed_threads,
+    perplexity,
+    token_stream,
+)
 from harness_speculative_decoding.training.ranking import Answer, answers, mean_reward, ranked
 from harness_speculative_decoding.training.recipes import PREFIX, AlignmentRecipe
 from harness_speculative_decoding.training.settings import Settings, StepReport
@@ -29,7 +38,13 @@ HELD_OUT_SEED = 2**40
 
 
 def align(
-    recipe: AlignmentRecipe, base: Path, corpus: Corpus, progress: Progress, *, base_capped: bool = False
+    recipe: AlignmentRecipe,
+    base: Path,
+    corpus: Corpus,
+    progress: Progress,
+    *,
+    base_capped: bool = False,
+    checkpoints: Path | None = None,
 ) -> Trained:
     """Runs a recipe's stage; the same recipe, base, corpus and versions give the same weights.
 
@@ -39,27 +54,26 @@ def align(
         corpus: prompts come from its training text; reward and margins are judged on its held-out text.
         progress: receives text and the share that is done.
         base_capped: whether a cap on processor time ended the base's training; the result then says so, too.
+        checkpoints: a folder of this stage alone; where it holds a checkpoint, the training goes on from there.
     """
     start = time.monotonic()
     with fixed_threads() as threads:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
         model = LlamaForCausalLM.from_pretrained(base)
         writer = _Writer(recipe, model, tokenizer)
-        train_stream = token_stream(tokenizer, corpus.train)
         held_out_stream = token_stream(tokenizer, corpus.held_out)
         progress(f"answers for {PREFIX}{recipe.name}", 0.0)
-        asked = windows(train_stream, recipe.prompts, recipe.prompt_tokens, recipe.seed)
+        asked = windows(token_stream(tokenizer, corpus.train), recipe.prompts, recipe.prompt_tokens, recipe.seed)
         written = writer(asked, recipe.samples, recipe.seed)
         pairs = ranked(asked, written)
         judged = [prompt.ids for prompt in from_held_out(corpus.held_out, tokenizer, recipe.prompt_tokens)]
         before = writer(judged, HELD_OUT_SAMPLES, HELD_OUT_SEED)
         rows = pair_rows(ranked(judged, before))
         reference = log_probabilities(model, rows, 64)
-        stage = _stage(recipe, model, pairs, progress)
+        stage = _stage(recipe, model, pairs, progress, checkpoints)
         policy = log_probabilities(model, rows, 64)
         after = writer(judged, HELD_OUT_SAMPLES, HELD_OUT_SEED)
-        size = model.config.max_position_embeddings
-        held_out_perplexity = perplexity(model, held_out_stream, size)
+        held_out_perplexity = perplexity(model, held_out_stream, model.config.max_position_embeddings)
     return Trained(
         model=model,
         tokenizer=tokenizer,
@@ -72,21 +86,28 @@ def align(
         time_cap_struck=base_capped,
         duration_s=time.monotonic() - start,
         extra={
-            "alignment": {
-                "stage": recipe.stage,
-                "beta": stage.beta,
-                "reward": recipe.reward,
-                "pairs": len(pairs),
+            "alignment": _said_of(stage, recipe)
+            | {
                 "left_out": {"equal rewards": len(asked) - len(pairs)},
+                "pairs": len(pairs),
                 "reward_of_training_answers": asdict(mean_reward(written)),
                 "held_out_reward_before": asdict(mean_reward(before)),
                 "held_out_reward_after": asdict(mean_reward(after)),
-                "first_step": asdict(stage.reports[0]),
-                "last_step": asdict(stage.reports[-1]),
                 "held_out_pairs": None if stage.beta is None else asdict(quality(policy, reference, stage.beta)),
             }
         },
     )
+
+
+def _said_of(stage: Stage, recipe: AlignmentRecipe) -> dict[str, object]:
+    return {
+        "stage": recipe.stage,
+        "beta": stage.beta,
+        "reward": recipe.reward,
+        "resumed_at": stage.resumed_at,
+        "first_step": asdict(stage.reports[0]) if stage.reports else None,
+        "last_step": asdict(stage.reports[-1]) if stage.reports else None,
+    }
 
 
 class _Writer:
@@ -115,7 +136,13 @@ def windows(stream: Tensor, count: int, tokens: int, seed: int) -> list[tuple[in
     return [tuple(stream[start : start + tokens].tolist()) for start in starts.tolist()]
 
 
-def _stage(recipe: AlignmentRecipe, model: LlamaForCausalLM, pairs: list[TokenPair], progress: Progress) -> Stage:
+def _stage(
+    recipe: AlignmentRecipe,
+    model: LlamaForCausalLM,
+    pairs: list[TokenPair],
+    progress: Progress,
+    checkpoints: Path | None,
+) -> Stage:
     settings = Settings(
         epochs=recipe.epochs,
         batch=recipe.batch,
@@ -130,6 +157,16 @@ def _stage(recipe: AlignmentRecipe, model: LlamaForCausalLM, pairs: list[TokenPa
             text = f"training {PREFIX}{recipe.name}: step {report.step} of {report.steps}"
             progress(text, report.step / report.steps)
 
-    if recipe.stage == "sft":
-        return sft(model, pairs, settings, tell=tell)
-    return dpo(model, pairs, settings, beta=recipe.beta, tell=tell)
+    def run() -> Stage:
+        if recipe.stage == "sft":
+            return sft(model, pairs, settings, tell=tell, checkpoints=checkpoints, checkpoint_every=CHECKPOINT_EVERY)
+        every = CHECKPOINT_EVERY
+        return dpo(model, pairs, settings, beta=recipe.beta, tell=tell, checkpoints=checkpoints, checkpoint_every=every)
+
+    if checkpoints is None or not checkpoints.exists():
+        return run()
+    try:
+        return run()
+    except UsageError:  # the checkpoint is damaged, or of other pairs: what is built in is built from the beginning
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        return run()

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness_speculative_decoding.data import corpus as prose
-from harness_speculative_decoding.networks.digest import file_digest
 from harness_speculative_decoding.training.recipes import PREFIX, RECIPES, AlignmentRecipe, Recipe, versions
+from harness_speculative_decoding.training.shipped import FACTS, FILES, digests, facts_of, shipped
 
-FACTS = "recipe.json"
-WEIGHTS = "model.safetensors"
 WAIT_S = 5.0
 """How often a process that waits for another one's build says so."""
 
@@ -41,22 +40,29 @@ def recipe_named(name: str) -> AnyRecipe:
     return RECIPES[short]
 
 
-def build(recipe: AnyRecipe, cache: Path, progress: Progress, *, bar: bool = False) -> Path:
-    """The folder of a built-in model, trained first if the cache does not hold it.
+def build(recipe: AnyRecipe, cache: Path, progress: Progress, *, bar: bool = False, anew: bool = False) -> Path:
+    """The folder of a built-in model: the one that comes with the package, else trained once into the cache.
 
-    The folder is what `save_pretrained` writes, and `recipe.json`: recipe, corpus, versions and held-out perplexity.
-    It appears whole or not at all, and one process builds at a time.
+    The folder is what `save_pretrained` writes, and `recipe.json`: recipe, corpus, versions, held-out perplexity and
+    the files' digests. It appears whole or not at all, and one process builds at a time. A training that was killed
+    goes on from its last checkpoint, and ends with the weights that it would have had.
 
     Args:
         recipe: what to build.
         cache: folder shared between runs.
         progress: receives text and the share that is done.
         bar: also show a progress bar on the terminal.
+        anew: train it even where it comes with the package; what it is built on may still come with it.
+
+    Raises:
+        MeasurementError: the model that comes with the package is damaged.
     """
+    if not anew and (ready := shipped(recipe.name)) is not None:
+        return ready
     models = cache / "models"
     models.mkdir(parents=True, exist_ok=True)
     corpus = prose.load(models)
-    folder = models / f"{recipe.name}-{recipe.key(corpus.digest)}"
+    folder = models / f"{recipe.name}-{_key(recipe, corpus.digest)}"
     if facts_of(folder) is not None:
         return folder
     lock = FileLock(f"{folder}.lock")
@@ -70,25 +76,49 @@ def build(recipe: AnyRecipe, cache: Path, progress: Progress, *, bar: bool = Fal
             progress(f"waiting for another process that builds {PREFIX}{recipe.name}", None)
 
 
-def facts_of(folder: Path) -> dict[str, Any] | None:
-    """What is recorded of a finished model; None where it is absent or its weights are not the ones recorded."""
-    try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        return facts if facts["weights_sha256"] == file_digest(folder / WEIGHTS) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _key(recipe: AnyRecipe, corpus_digest: str) -> str:
+    """What names the finished model: its recipe's key, and the digests of what it is built on where that is shipped."""
+    own = recipe.key(corpus_digest)
+    first = recipe
+    while isinstance(first, AlignmentRecipe):
+        first = first.base
+    base = shipped(first.name) if first is not recipe else None
+    return own if base is None else hashlib.sha256(json.dumps([own, digests(base)]).encode()).hexdigest()[:16]
+
+
+def timed(progress: Progress) -> Progress:
+    """Adds how long the rest takes, by what was done since the first share was told."""
+    begun: list[tuple[float, float]] = []
+
+    def tell(text: str, done: float | None) -> None:
+        if done is not None:
+            now = time.monotonic()
+            if not begun or done < begun[-1][1]:
+                begun[:] = [(now, done)]
+            since, from_share = begun[0]
+            begun[1:] = [(now, done)]
+            if from_share < done < 1.0:
+                text += f", about {_left((now - since) / (done - from_share) * (1.0 - done))} left"
+        progress(text, done)
+
+    return tell
+
+
+def _left(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _build_into(folder: Path, recipe: AnyRecipe, corpus: prose.Corpus, progress: Progress, *, bar: bool) -> None:
     from harness_speculative_decoding.training.aligned import align
-    from harness_speculative_decoding.training.pretraining import train
+    from harness_speculative_decoding.training.pretraining import processor, train
 
+    kept = folder.with_name(f"{folder.name}-training")
     if isinstance(recipe, AlignmentRecipe):
         base = build(recipe.base, folder.parent.parent, progress, bar=bar)
         capped = bool((facts_of(base) or {}).get("time_cap_struck"))
-        trained = align(recipe, base, corpus, progress, base_capped=capped)
+        trained = align(recipe, base, corpus, timed(progress), base_capped=capped, checkpoints=kept)
     else:
-        trained = train(recipe, corpus, progress, bar=bar)
+        trained = train(recipe, corpus, timed(progress), bar=bar, checkpoints=kept)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         target = Path(temporary, "model")
         trained.model.save_pretrained(target)
@@ -103,6 +133,7 @@ def _build_into(folder: Path, recipe: AnyRecipe, corpus: prose.Corpus, progress:
                 "held_out_tokens": trained.held_out_tokens,
             },
             "versions": versions(),
+            "processor": processor(),
             "parameters": trained.parameters,
             "perplexity": trained.perplexity,
             "steps": trained.steps,
@@ -110,11 +141,12 @@ def _build_into(folder: Path, recipe: AnyRecipe, corpus: prose.Corpus, progress:
             "threads": trained.threads,
             "duration_s": trained.duration_s,
             **trained.extra,
-            "weights_sha256": file_digest(target / WEIGHTS),
+            FILES: digests(target),
         }
         (target / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one
         target.rename(folder)
+    shutil.rmtree(kept, ignore_errors=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,10 +154,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="harness_speculative_decoding.training.builder", description=main.__doc__)
     parser.add_argument("names", nargs="+", metavar="NAME", help=", ".join(RECIPES))
     parser.add_argument("--cache", type=Path, default=user_cache_path("joule-harness"), help="default: %(default)s")
+    parser.add_argument("--anew", action="store_true", help="train also what comes with the package")
     asked = parser.parse_args(arguments)
     try:
         for recipe in [recipe_named(name) for name in asked.names]:
-            folder = build(recipe, asked.cache, lambda _text, _done: None, bar=True)
+            folder = build(recipe, asked.cache, lambda _text, _done: None, bar=True, anew=asked.anew)
             facts = facts_of(folder) or {}
             capped = ", ended by the cap on processor time" if facts["time_cap_struck"] else ""
             sys.stdout.write(

@@ -64,6 +64,8 @@ class Report(pl.Callback):
 class ProcessorTimeCap(pl.Callback):
     """Ends a training after so many seconds of processor time; at least one step is done.
 
+    What was spent before a training was interrupted counts, up to its last checkpoint.
+
     Args:
         cap_s: processor seconds of this process, all threads together.
         clock: processor seconds so far.
@@ -73,6 +75,18 @@ class ProcessorTimeCap(pl.Callback):
         self._cap_s = cap_s
         self._clock = clock
         self._began_s = clock()
+        self._before_s = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the processor time that was spent so far."""
+        return {"spent_s": self._spent_s()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from what an interrupted training had spent."""
+        self._before_s = float(state_dict["spent_s"])
+
+    def _spent_s(self) -> float:
+        return self._before_s + self._clock() - self._began_s
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Counts from here."""
@@ -84,5 +98,5 @@ class ProcessorTimeCap(pl.Callback):
     ) -> None:
         """Asks the trainer to stop where the time is spent."""
         del pl_module, outputs, batch, batch_idx
-        if self._clock() - self._began_s >= self._cap_s:
+        if self._spent_s() >= self._cap_s:
             trainer.should_stop = True

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,9 @@ from harness_speculative_decoding.data.corpus import Corpus
 from harness_speculative_decoding.training.recipes import PREFIX, Recipe
 
 END = "<|endoftext|>"
+CHECKPOINT = "training.ckpt"
+CHECKPOINT_EVERY = 20
+"""Steps; a kill costs as many at most."""
 Progress = Callable[[str, float | None], None]
 """Receives a line of text and the share that is done."""
 
@@ -73,15 +78,22 @@ def token_stream(tokenizer: PreTrainedTokenizerBase, documents: Sequence[str]) -
 class Batches:
     """A fixed number of batches of equally long sequences, reshuffled every time the text is used up.
 
-    Each item has the shape (batch, context).
+    Each item has the shape (batch, context). `state_dict` and `load_state_dict` tell Lightning that a resumed training
+    may begin here in the middle; where is decided by `skip`, because Lightning may have fetched batches ahead.
+
+    Args:
+        stream: token ids, of shape (tokens,).
+        recipe: steps, batch, context and seed.
+        skip: batches that a resumed training has behind it.
     """
 
-    def __init__(self, stream: Tensor, recipe: Recipe) -> None:
+    def __init__(self, stream: Tensor, recipe: Recipe, skip: int = 0) -> None:
         rows = len(stream) // recipe.context
         if rows < recipe.batch:
             raise ValueError(f"{len(stream)} tokens do not fill a batch of {recipe.batch} x {recipe.context}")
         self._rows = stream[: rows * recipe.context].view(rows, recipe.context)
         self._recipe = recipe
+        self._skip = skip
 
     def __len__(self) -> int:
         return self._recipe.steps
@@ -89,11 +101,19 @@ class Batches:
     def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(self._recipe.seed)
         order = torch.empty(0, dtype=torch.long)
-        for _ in range(self._recipe.steps):
+        for step in range(self._recipe.steps):
             if len(order) < self._recipe.batch:
                 order = torch.cat([order, torch.randperm(len(self._rows), generator=generator)])
-            yield self._rows[order[: self._recipe.batch]]
+            if step >= self._skip:
+                yield self._rows[order[: self._recipe.batch]]
             order = order[self._recipe.batch :]
+
+    def state_dict(self) -> dict[str, int]:
+        """Nothing that `skip` does not say."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Takes nothing over."""
 
 
 @torch.inference_mode()
@@ -113,11 +133,21 @@ def perplexity(model: LlamaForCausalLM, stream: Tensor, context: int, batch: int
     return math.exp(loss / count)
 
 
-def train(recipe: Recipe, corpus: Corpus, progress: Progress, *, bar: bool = False) -> Trained:
+def train(
+    recipe: Recipe, corpus: Corpus, progress: Progress, *, bar: bool = False, checkpoints: Path | None = None
+) -> Trained:
     """Trains the recipe's tokenizer and model; the same recipe, corpus and versions give the same weights.
 
     The global random state and the number of threads are put back. Where the cap on processor time strikes, the
     result depends on the machine's speed, and `time_cap_struck` says so.
+
+    Args:
+        recipe: what to do.
+        corpus: text to train on, and held-out text that the perplexity is of.
+        progress: receives text and the share that is done.
+        bar: also show a progress bar on the terminal.
+        checkpoints: a folder of this training alone; where it holds a checkpoint, the training goes on from there and
+            ends with the weights that it would have had without the interruption. One that cannot be read is removed.
     """
     progress(f"training the tokenizer of {PREFIX}{recipe.name}", 0.0)
     tokenizer = train_tokenizer(corpus.train, recipe.vocabulary, recipe.context)
@@ -127,7 +157,7 @@ def train(recipe: Recipe, corpus: Corpus, progress: Progress, *, bar: bool = Fal
     with fixed_threads() as threads, torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = LlamaForCausalLM(_config(recipe, tokenizer))
-        steps = _fit(model, Batches(stream, recipe), recipe, progress, bar=bar)
+        steps = _fit(model, stream, recipe, progress, bar, checkpoints)
         progress(f"held-out perplexity of {PREFIX}{recipe.name}", 1.0)
         quality = perplexity(model, held_out, recipe.context)
     return Trained(
@@ -172,31 +202,65 @@ def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
-def _fit(model: LlamaForCausalLM, batches: Batches, recipe: Recipe, progress: Progress, *, bar: bool) -> int:
+def processor() -> str:
+    """The instructions that torch uses here: with versions, corpus and threads they decide how sums are rounded."""
+    return str(torch.backends.cpu.get_cpu_capability())
+
+
+def _fit(
+    model: LlamaForCausalLM, stream: Tensor, recipe: Recipe, progress: Progress, bar: bool, checkpoints: Path | None
+) -> int:
     """Runs the trainer; returns how many steps were done."""
+    behind, checkpoint = _checkpoint(checkpoints)
     with hints_hidden():
         import pytorch_lightning as pl
         from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+        from pytorch_lightning.callbacks import ModelCheckpoint
 
         from harness_speculative_decoding.training.lightning import LanguageModelling, ProcessorTimeCap, Report
 
+        # A folder with a checkpoint is how a training is gone on with.
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
+        callbacks: list[pl.Callback] = [
+            Report(progress, f"training {PREFIX}{recipe.name}", recipe.steps),
+            ProcessorTimeCap(recipe.cpu_cap_s),
+        ]
+        if checkpoints is not None:
+            name = Path(CHECKPOINT).stem
+            every = CHECKPOINT_EVERY
+            callbacks.append(
+                ModelCheckpoint(checkpoints, filename=name, every_n_train_steps=every, enable_version_counter=False)
+            )
         trainer = pl.Trainer(
             accelerator="cpu",
             devices=1,
+            max_epochs=1,
             max_steps=recipe.steps,
             gradient_clip_val=1.0,
             plugins=LightningEnvironment(),  # a scheduler that is installed here has no part in it
             logger=False,
-            enable_checkpointing=False,
+            enable_checkpointing=checkpoints is not None,
             enable_model_summary=False,
             enable_progress_bar=bar,
-            callbacks=[
-                Report(progress, f"training {PREFIX}{recipe.name}", recipe.steps),
-                ProcessorTimeCap(recipe.cpu_cap_s),
-            ],
+            callbacks=callbacks,
         )
-        trainer.fit(LanguageModelling(model, recipe), train_dataloaders=batches)
+        batches = Batches(stream, recipe, skip=behind)
+        trainer.fit(
+            LanguageModelling(model, recipe), train_dataloaders=batches, ckpt_path=checkpoint, weights_only=True
+        )
     return trainer.global_step
+
+
+def _checkpoint(folder: Path | None) -> tuple[int, Path | None]:
+    """The step and file of a checkpoint to go on from; (0, None) without one, or with one that is damaged."""
+    if folder is None or not (folder / CHECKPOINT).is_file():
+        return 0, None
+    try:
+        found = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True, mmap=True)
+        return int(found["global_step"]), folder / CHECKPOINT
+    except Exception:  # noqa: BLE001 - whatever a torn file makes of the reader: the training begins anew
+        shutil.rmtree(folder, ignore_errors=True)
+        return 0, None
 
 
 @contextmanager

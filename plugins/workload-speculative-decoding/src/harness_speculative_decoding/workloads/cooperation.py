@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from harness.errors import MeasurementError, UsageError
+from harness.errors import UsageError
 from harness.workload import TrialContext, Window
 from harness_speculative_decoding.loading import Loaded
 from harness_speculative_decoding.methods.assisted import assisted
 from harness_speculative_decoding.methods.decoding import Generation, Request
 from harness_speculative_decoding.methods.ensemble import sample_ensemble
-from harness_speculative_decoding.methods.rule import Rule, Speculated, SpeculationError, Trio
+from harness_speculative_decoding.methods.rule import Rule, Speculated, Trio
 from harness_speculative_decoding.methods.selection import Selected, select_best, select_first
 from harness_speculative_decoding.methods.speculation import speculate
 from harness_speculative_decoding.networks.trace import Traced
@@ -355,7 +355,4 @@ def speculation_columns(result: Speculated) -> dict[str, float | None]:
 def _speculate(
     models: Trio, requests: Sequence[Request], rule: Rule, new_tokens: int, eos: frozenset[int], window: Window
 ) -> Sequence[Generation]:
-    try:
-        return speculate(models, requests, rule=rule, max_new_tokens=new_tokens, eos=eos, clock=window.now_s)
-    except SpeculationError as error:
-        raise MeasurementError(f"speculative decoding broke an invariant: {error}") from error
+    return speculate(models, requests, rule=rule, max_new_tokens=new_tokens, eos=eos, clock=window.now_s)

@@ -16,7 +16,7 @@ from harness.workload import FetchContext, TrialContext, Window, Workload
 from harness_speculative_decoding.data import corpus, prompts
 from harness_speculative_decoding.loading import Loaded, fetch_causal_lm, load_causal_lm
 from harness_speculative_decoding.methods.decoding import Generation, Request, check_request, generate
-from harness_speculative_decoding.methods.sampling import Sampling
+from harness_speculative_decoding.methods.sampling import Sampling, SpeculationError
 from harness_speculative_decoding.networks.cached import CausalModel
 from harness_speculative_decoding.networks.quantization import Quantization
 from harness_speculative_decoding.options import FETCHED, DecodingOptions
@@ -142,7 +142,10 @@ class Decoding(Workload):
             for number, prompt in zip(numbers, chosen, strict=True)
         ]
         start_s = window.now_s()
-        generations = self._decode(requests, window)
+        try:
+            generations = self._decode(requests, window)
+        except SpeculationError as error:
+            raise MeasurementError(f"decoding broke an invariant: {error}") from error
         self._busy_s += window.now_s() - start_s
         for number, prompt, generation in zip(numbers, chosen, generations, strict=True):
             self._record(window, f"w{window.index}-r{number}", prompt, generation, start_s)

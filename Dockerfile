@@ -1,0 +1,28 @@
+# The harness in a container: docs/containers.md says how it is run, and how energy counters are read from inside.
+#   docker build -t joule-harness .
+#   docker build -t joule-harness:cuda --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 --build-arg TORCH_INDEX= .
+ARG BASE=python:3.12-slim
+FROM ${BASE}
+
+# PyTorch's index of CPU builds; empty for the CUDA build.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Distributions that are installed, as folders of this repository.
+ARG PLUGINS="backend-torch meter-fuel meter-nvml meter-scarf workload-speculative-decoding"
+
+# A base without Python 3.11 or newer gets that of its own distribution.
+RUN python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+    || { apt-get update && apt-get install --yes --no-install-recommends python3 python3-venv \
+         && rm -rf /var/lib/apt/lists/*; }
+RUN python3 -m venv /opt/harness
+ENV PATH=/opt/harness/bin:${PATH}
+
+WORKDIR /src
+COPY . .
+RUN set -e; chosen=.; for plugin in ${PLUGINS}; do chosen="${chosen} ./plugins/${plugin}"; done; \
+    python -m pip install --no-cache-dir --no-compile ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} \
+        -c constraints.txt ${chosen}
+
+# Runs and their records are kept in /work, which is mounted from outside.
+WORKDIR /work
+ENTRYPOINT ["joule-harness"]
+CMD ["doctor"]

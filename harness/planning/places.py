@@ -1,0 +1,57 @@
+"""The place of a suite, resolved while planning and handed to the impact meters that take one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.discovery.registry import Registry
+from harness.errors import UsageError
+from harness.impact import ImpactMeterSpec
+from harness.place import Place, resolve
+
+PLACE = "place"
+"""Key of a suite, name of an option, and what `--set` and `--sweep` move all meters with."""
+
+
+def resolved(asked: object, registry: Registry) -> Place:
+    """The place that a suite or an argument names; raises UsageError for one that no plugin knows."""
+    tables = [offer.spec for offer in registry.places.values()]
+    if isinstance(asked, Place | str):
+        return resolve(asked, tables)
+    try:
+        return resolve(Place.model_validate(asked), tables)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        said = str(first["msg"]).removeprefix("Value error, ")
+        raise UsageError(f"place: {where}: {said}" if where else f"place: {said}") from None
+
+
+def takes_place(spec: object) -> bool:
+    """Whether a spec is that of an impact meter with the option `place`."""
+    return isinstance(spec, ImpactMeterSpec) and bool(spec.placed)
+
+
+def placed(options: Mapping[str, Any], spec: object, place: Place | None, registry: Registry) -> dict[str, Any]:
+    """Options with the place: the meter's own by name, else the suite's; as they are for a meter that takes none.
+
+    Raises:
+        UsageError: the meter's own place is not known.
+    """
+    found = dict(options)
+    if not takes_place(spec):
+        return found
+    own = found.get(PLACE)
+    if isinstance(own, str) or (isinstance(own, Mapping) and "base" in own):
+        found[PLACE] = resolved(own, registry).as_options()
+    elif own is None and place is not None:
+        found[PLACE] = place.as_options()
+    return found
+
+
+def moved(options: Mapping[str, Any], spec: ImpactMeterSpec, place: Place) -> dict[str, Any]:
+    """Options as at another place: what the old place gave, or stood in its stead, is gone."""
+    return {**{name: value for name, value in options.items() if name not in spec.placed}, PLACE: place.as_options()}
