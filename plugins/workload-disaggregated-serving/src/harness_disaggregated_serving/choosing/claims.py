@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from harness_disaggregated_serving.carbon import embodied
+from harness.quantity import Unavailable
 from harness_disaggregated_serving.carbon.accounting import Accounting
 from harness_disaggregated_serving.choosing.interval import SavingRange
 from harness_disaggregated_serving.choosing.profile_table import ProfileRow, ProfileTable
@@ -126,8 +126,8 @@ def _assumed(table: ProfileTable, cells: Sequence[Cell]) -> list[str]:
     for (role, name), device in sorted(seen.items()):
         watts = ", ".join(f"{phase} {value:g} ({low:g} to {high:g})" for phase, low, value, high in device.watts)
         lines.append(f"- {role} device {name}, W: {watts or 'measured'}")
-        row = embodied.table().get(device.embodied_id)
-        if row is not None:
+        row = device.embodied()
+        if not isinstance(row, Unavailable):
             ends = f"{row.low_kg:g} to {row.high_kg:g}"
             lines.append(f"- {name}, embodied: {row.kg:g} kg ({ends}), {row.provenance}: {row.source}")
     return lines

@@ -18,6 +18,7 @@ from harness.quantity import Unavailable
 from harness.units import kwh
 from harness_disaggregated_serving.carbon import embodied
 from harness_disaggregated_serving.carbon.accounting import Accounting, Footprint, HeldDevice, footprint
+from harness_disaggregated_serving.carbon.embodied import EmbodiedRow
 from harness_disaggregated_serving.choosing.interval import Ends, Terms
 from harness_disaggregated_serving.choosing.steady import share_with_error
 from harness_disaggregated_serving.load.slo import Slo
@@ -51,6 +52,25 @@ class ProfiledDevice:
     """Busy seconds by phase and load, where they are known; they sum to `busy_s`."""
     watts: tuple[tuple[str, float, float, float], ...] = ()
     """Declared power by phase and of `idle`: low, value, high in W. Empty where the energy was measured."""
+    embodied_kg: tuple[float, float, float] | None = None
+    """Embodied carbon as a record or a user's file has it: low, value, high. It goes before `embodied_id`."""
+    embodied_source: str = ""
+    """Where `embodied_kg` comes from."""
+
+    def embodied(self) -> EmbodiedRow | Unavailable:
+        """Embodied carbon of the device, or why it is not known."""
+        if self.embodied_kg is None:
+            return embodied.find(self.embodied_id)
+        low, value, high = self.embodied_kg
+        return EmbodiedRow(
+            id=f"record:{self.name}",
+            device=self.name,
+            kg=value,
+            low_kg=low,
+            high_kg=high,
+            provenance=embodied.Provenance.USER,
+            source=self.embodied_source,
+        )
 
     @property
     def energy_j(self) -> float:
@@ -171,7 +191,7 @@ class ProfileRow:
                 into[name] = (low + ends[0] * scale, value + ends[1] * scale, high + ends[2] * scale)
 
             for device in part.devices:
-                row = embodied.find(device.embodied_id)
+                row = device.embodied()
                 if isinstance(row, Unavailable) or not part.requests:
                     return ()
                 for name, ends in device.energies_j().items():
@@ -181,6 +201,15 @@ class ProfileRow:
                 add(f"embodied carbon of {device.name}", (row.low_kg, row.kg, row.high_kg), share)
             found.append(terms)
         return tuple(found)
+
+    def charged_s(self, role: str, accounting: Accounting) -> float:
+        """Seconds of a role's device that a request is charged for; 0 where it holds none."""
+        spent = (
+            device.busy_s if accounting is Accounting.BUSY else device.reserved_s
+            for device in self.devices
+            if device.role == role
+        )
+        return sum(spent) / self.requests if self.requests else 0.0
 
     def scale_for(self, slo: Slo, share: float) -> float:
         """By what the targets must be multiplied for a share of the requests to meet both; infinite where none does."""
@@ -205,7 +234,7 @@ class ProfileRow:
             return Unavailable(self.failure or "no request finished")
         held = []
         for device in self.devices:
-            row = embodied.find(device.embodied_id)
+            row = device.embodied()
             held.append(
                 HeldDevice(
                     name=device.name,
@@ -308,7 +337,13 @@ def row_from_json(content: Mapping[str, Any]) -> tuple[ProfileKey, ProfileRow]:
         row = dict(content["row"])
         row["latencies"] = tuple((ttft, tpot) for ttft, tpot in row["latencies"])
         row["devices"] = tuple(
-            ProfiledDevice(**{**device, **{name: _pairs(device.get(name, ())) for name in ("phases", "watts")}})
+            ProfiledDevice(
+                **{
+                    **device,
+                    **{name: _pairs(device.get(name, ())) for name in ("phases", "watts")},
+                    "embodied_kg": tuple(device["embodied_kg"]) if device.get("embodied_kg") else None,
+                }
+            )
             for device in row["devices"]
         )
         row |= {name: _pairs(row.get(name, ())) for name in ("settings", "conditions")}

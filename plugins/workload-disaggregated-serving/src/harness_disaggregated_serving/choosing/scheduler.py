@@ -68,6 +68,7 @@ class Candidate:
         settings: what else makes the configuration (`gamma`, `draft`).
         terms: carbon of one request by declared number, of each seed.
         error: half width of the attainment's 95 % interval; NaN where it is not known.
+        new_charged_s: seconds of the new device that a request is charged for.
     """
 
     configuration: str
@@ -82,6 +83,7 @@ class Candidate:
     settings: tuple[tuple[str, str], ...] = ()
     terms: tuple[Terms, ...] = ()
     error: float = math.nan
+    new_charged_s: float = 0.0
 
     @property
     def total_g(self) -> float:
@@ -229,6 +231,7 @@ def _cell(rows: list[ProfileRow], demand: Demand) -> Candidate:
         settings=row.settings,
         terms=row.terms(demand.intensity, demand.lifetimes_s, demand.accounting),
         error=error,
+        new_charged_s=row.charged_s("new", demand.accounting),
     )
 
 
@@ -257,6 +260,7 @@ def _between(lower: Candidate, upper: Candidate, weight: float) -> Candidate:
         settings=upper.settings,
         terms=mixed_terms(lower.terms, upper.terms, weight),
         error=max(lower.error, upper.error),
+        new_charged_s=mixed(lower.new_charged_s, upper.new_charged_s),
     )
 
 

@@ -187,7 +187,7 @@ def _cell(
     lifetimes_s = {"new": years[0] * SECONDS_PER_YEAR, "old": years[1] * SECONDS_PER_YEAR}
     demand = replace(demand, lifetimes_s=lifetimes_s, accounting=accounting)
     found = {short(one): one for one in candidates(table, demand)}
-    lines = {name: line for name, one in found.items() if not one.rejected and (line := _line(one)) is not None}
+    lines = {name: line for name, one in found.items() if not one.rejected and (line := line_of(one)) is not None}
     return Cell(
         size=demand.size,
         prompt_tokens=demand.prompt_tokens,
@@ -214,7 +214,8 @@ def _all_against(table: ProfileTable, demand: Demand, lines: Mapping[str, tuple[
     return {name: Against(even=_even(lines[BASELINE], lines[name]), savings=tuple(savings[name])) for name in savings}
 
 
-def _line(one: Candidate) -> tuple[float, float] | None:
+def line_of(one: Candidate) -> tuple[float, float] | None:
+    """Energy of a request in kWh and its embodied carbon in g: carbon as a line over the intensity."""
     if isinstance(one.energy_j, Unavailable) or isinstance(one.cost, Unavailable):
         return None
     return kwh(one.energy_j), one.cost.embodied_g

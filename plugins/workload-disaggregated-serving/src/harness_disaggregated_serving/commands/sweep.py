@@ -10,10 +10,11 @@ import typer
 from harness.errors import UsageError
 from harness_disaggregated_serving.choosing import comparison
 from harness_disaggregated_serving.choosing.claims import as_text as claims_text
-from harness_disaggregated_serving.choosing.profile_table import ProfileTable, pool, read_tables
+from harness_disaggregated_serving.choosing.profile_table import ProfileTable
 from harness_disaggregated_serving.choosing.winners import YEARS, Cell, sweep
 from harness_disaggregated_serving.choosing.winners_chart import as_svg
 from harness_disaggregated_serving.choosing.winners_table import as_csv, as_text
+from harness_disaggregated_serving.commands.choose import choose_command, tables_of_run
 from harness_disaggregated_serving.load.slo import SLOS, Slo, parsed
 
 ROW_FILE: Final = "profile_row.json"
@@ -27,6 +28,7 @@ PANELS: Final = 200
 app = typer.Typer(
     help="Carbon-aware disaggregated serving, after the published abstracts of GreenLLM with our own carbon model."
 )
+app.command("choose")(choose_command)
 
 
 @app.callback()
@@ -34,14 +36,9 @@ def greenllm() -> None:
     """Decisions from stored profiles; nothing is run again."""
 
 
-def row_files(run: Path) -> list[Path]:
-    """The profile rows of a run, one a trial; trials of a point differ in their seed."""
-    return sorted(run.glob(f"*/{ROW_FILE}"))
-
-
 def pooled(run: Path) -> list[ProfileTable]:
     """The tables of a run, seeds together; raises UsageError where it left no rows."""
-    tables = pool(read_tables(row_files(run)))
+    tables = tables_of_run(run)
     if not tables:
         raise UsageError("no profile row was found", where=str(run), accepted="a run of a workload that writes them")
     return tables

@@ -268,6 +268,7 @@ class Simulated(Workload):
                 role=device.role,
                 busy_s=device.busy_s,
                 reserved_s=device.reserved_s,
+                stands_for=device.name,
                 phases=device.busy_by_phase,
             )
         if window.index >= 0:
