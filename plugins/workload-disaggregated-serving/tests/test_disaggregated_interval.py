@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from harness_disaggregated_serving.carbon.accounting import SECONDS_PER_YEAR, Accounting
 from harness_disaggregated_serving.choosing.interval import SavingRange, Terms, mixed, saving_range
+from harness_disaggregated_serving.choosing.pooling import pool
 from harness_disaggregated_serving.choosing.profile_table import (
     ProfiledDevice,
     ProfileKey,
     ProfileRow,
     ProfileTable,
-    pool,
     row_from_json,
     row_to_json,
 )

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from harness_disaggregated_serving.carbon.power import IDLE, Watts, declared, known, packaged, split
 from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.load.arrivals import Poisson, Request, requests
 from harness_disaggregated_serving.load.lengths import APPLICATIONS
@@ -14,7 +15,6 @@ from harness_disaggregated_serving.load.slo import Slo
 from harness_disaggregated_serving.simulator import quick_rounds
 from harness_disaggregated_serving.simulator.costs import DecodeCost, PhaseCosts, PrefillCost
 from harness_disaggregated_serving.simulator.draws import REQUESTS, ROUNDS, course
-from harness_disaggregated_serving.simulator.power import IDLE, Watts, declared, known, packaged, split
 from harness_disaggregated_serving.simulator.setup import (
     Batching,
     FirstToken,

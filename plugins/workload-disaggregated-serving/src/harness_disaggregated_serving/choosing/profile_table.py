@@ -19,10 +19,10 @@ from harness.units import kwh
 from harness_disaggregated_serving.carbon import embodied
 from harness_disaggregated_serving.carbon.accounting import Accounting, Footprint, HeldDevice, footprint
 from harness_disaggregated_serving.carbon.embodied import EmbodiedRow
+from harness_disaggregated_serving.carbon.power import IDLE
 from harness_disaggregated_serving.choosing.interval import Ends, Terms
 from harness_disaggregated_serving.choosing.steady import share_with_error
 from harness_disaggregated_serving.load.slo import Slo
-from harness_disaggregated_serving.simulator.power import IDLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,60 +268,6 @@ class ProfileTable:
             changed = [name for name, value in asdict(key).items() if value != getattr(self.key, name)]
             raise UsageError(f"rows differ from the table in {', '.join(changed)}", accepted="rows of the same key")
         return ProfileTable(self.key, (*self.rows, *rows))
-
-
-def pool(tables: Iterable[ProfileTable]) -> list[ProfileTable]:
-    """Tables that differ in their seed alone as one each, whose rows are sums over seeds and keep their parts."""
-    groups: dict[ProfileKey, dict[tuple[object, ...], list[ProfileRow]]] = {}
-    for table in sorted(tables, key=lambda one: one.key.seed):
-        cells = groups.setdefault(replace(table.key, seed=0), {})
-        for row in table.rows:
-            cells.setdefault(row.cell, []).append(row)
-    return [ProfileTable(key, tuple(_pooled(rows) for rows in cells.values())) for key, cells in groups.items()]
-
-
-def _pooled(rows: list[ProfileRow]) -> ProfileRow:
-    first = rows[0]
-    if len(rows) == 1:
-        return first
-    failures, loads = [row.failure for row in rows if row.failure], [row.overloaded for row in rows if row.overloaded]
-    if failures:
-        return replace(first, failure=failures[0], devices=(), latencies=(), attainment=None)
-    devices = []
-    for same in zip(*(row.devices for row in rows), strict=True):
-        phases: dict[str, float] = {}
-        for device in same:
-            for phase, seconds in device.phases:
-                phases[phase] = phases.get(phase, 0.0) + seconds
-        devices.append(
-            replace(
-                same[0],
-                phases=tuple(phases.items()),
-                **{
-                    name: math.fsum(getattr(device, name) for device in same)
-                    for name in ("energy_busy_j", "energy_idle_j", "busy_s", "reserved_s")
-                },
-            )
-        )
-    known = [row.attainment for row in rows if row.attainment is not None]
-    return replace(
-        first,
-        devices=tuple(devices),
-        latencies=tuple(pair for row in rows for pair in row.latencies),
-        requests=sum(row.requests for row in rows),
-        needed_bandwidth=max(row.needed_bandwidth for row in rows),
-        attainment=sum(known) / len(known) if known else None,
-        overloaded=loads[0] if loads else "",
-        parts=tuple(rows),
-    )
-
-
-def by_conditions(table: ProfileTable) -> dict[tuple[tuple[str, str], ...], ProfileTable]:
-    """A table for each set of conditions, the new device among them: only rows of one are compared."""
-    found: dict[tuple[tuple[str, str], ...], list[ProfileRow]] = {}
-    for row in table.rows:
-        found.setdefault(row.compared, []).append(row)
-    return {conditions: ProfileTable(table.key, tuple(rows)) for conditions, rows in found.items()}
 
 
 def row_to_json(key: ProfileKey, row: ProfileRow) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from harness.units import kwh
 from harness_disaggregated_serving.carbon.accounting import Accounting, Footprint
 from harness_disaggregated_serving.choosing.interval import Terms
 from harness_disaggregated_serving.choosing.interval import mixed as mixed_terms
-from harness_disaggregated_serving.choosing.profile_table import ProfileRow, ProfileTable
+from harness_disaggregated_serving.choosing.pooling import a_request, added, scaled
+from harness_disaggregated_serving.choosing.profile_table import ProfiledDevice, ProfileRow, ProfileTable
 from harness_disaggregated_serving.load.slo import Slo
 
 BASELINE: Final = "standalone"
@@ -69,6 +70,7 @@ class Candidate:
         terms: carbon of one request by declared number, of each seed.
         error: half width of the attainment's 95 % interval; NaN where it is not known.
         new_charged_s: seconds of the new device that a request is charged for.
+        devices: what each held device does for one request.
     """
 
     configuration: str
@@ -84,6 +86,7 @@ class Candidate:
     terms: tuple[Terms, ...] = ()
     error: float = math.nan
     new_charged_s: float = 0.0
+    devices: tuple[ProfiledDevice, ...] = ()
 
     @property
     def total_g(self) -> float:
@@ -232,6 +235,7 @@ def _cell(rows: list[ProfileRow], demand: Demand) -> Candidate:
         terms=row.terms(demand.intensity, demand.lifetimes_s, demand.accounting),
         error=error,
         new_charged_s=row.charged_s("new", demand.accounting),
+        devices=a_request(row),
     )
 
 
@@ -261,6 +265,7 @@ def _between(lower: Candidate, upper: Candidate, weight: float) -> Candidate:
         terms=mixed_terms(lower.terms, upper.terms, weight),
         error=max(lower.error, upper.error),
         new_charged_s=mixed(lower.new_charged_s, upper.new_charged_s),
+        devices=added(scaled(lower.devices, 1 - weight), scaled(upper.devices, weight)),
     )
 
 

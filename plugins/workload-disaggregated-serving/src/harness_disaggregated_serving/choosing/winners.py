@@ -15,7 +15,8 @@ from harness.quantity import Unavailable, Undefined
 from harness.units import JOULES_PER_KWH, kwh
 from harness_disaggregated_serving.carbon.accounting import SECONDS_PER_YEAR, Accounting, BreakEven, break_even
 from harness_disaggregated_serving.choosing.interval import SavingRange, saving_range
-from harness_disaggregated_serving.choosing.profile_table import ProfileTable, by_conditions
+from harness_disaggregated_serving.choosing.pooling import by_conditions
+from harness_disaggregated_serving.choosing.profile_table import ProfileTable
 from harness_disaggregated_serving.choosing.scheduler import BASELINE, Candidate, Demand, candidates
 from harness_disaggregated_serving.load.slo import Slo
 

@@ -12,8 +12,9 @@ from harness.quantity import Unavailable, Undefined
 from harness_disaggregated_serving.carbon.accounting import SECONDS_PER_YEAR, Accounting
 from harness_disaggregated_serving.choosing.choice import Change, Choice, choose
 from harness_disaggregated_serving.choosing.interval import SavingRange
+from harness_disaggregated_serving.choosing.pooling import by_conditions, pool
 from harness_disaggregated_serving.choosing.profile_files import read_profiles
-from harness_disaggregated_serving.choosing.profile_table import ProfileTable, by_conditions, pool, read_tables
+from harness_disaggregated_serving.choosing.profile_table import ProfileTable, read_tables
 from harness_disaggregated_serving.choosing.recorded import charged, factors_of, pair_tables
 from harness_disaggregated_serving.choosing.scheduler import Candidate, Demand
 from harness_disaggregated_serving.choosing.winners import short

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.quantity import Unavailable
-from harness_disaggregated_serving.choosing.profile_table import ProfileKey, ProfileRow, ProfileTable, pool
+from harness_disaggregated_serving.choosing.pooling import pool
+from harness_disaggregated_serving.choosing.profile_table import ProfileKey, ProfileRow, ProfileTable
 from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.simulator.cell import settle
 from harness_disaggregated_serving.simulator.options import SimulatedOptions

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from harness_disaggregated_serving.carbon.power import ANY
 from harness_disaggregated_serving.load.arrivals import Request
-from harness_disaggregated_serving.simulator.power import ANY
 from harness_disaggregated_serving.simulator.setup import FirstToken, Setup
 from harness_disaggregated_serving.simulator.tally import Flight, Tally, Union
 

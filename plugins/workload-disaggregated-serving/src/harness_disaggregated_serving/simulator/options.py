@@ -11,9 +11,9 @@ from harness.errors import UsageError
 from harness.options import Duration, Options
 from harness.suite_paths import SuitePath
 from harness_disaggregated_serving.carbon import embodied
+from harness_disaggregated_serving.carbon.power import BATCHED, IDLE, PHASES, Watts, declared, known, packaged
 from harness_disaggregated_serving.load.lengths import APPLICATIONS
 from harness_disaggregated_serving.load.slo import SLOS, SloOptions
-from harness_disaggregated_serving.simulator.power import BATCHED, IDLE, PHASES, Watts, declared, known, packaged
 from harness_disaggregated_serving.simulator.profiles import profile
 from harness_disaggregated_serving.traffic import MODELS
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.quantity import Undefined
+from harness_disaggregated_serving.carbon.power import split
 from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.load.arrivals import Request
 from harness_disaggregated_serving.load.slo import Slo
 from harness_disaggregated_serving.simulator import batched, independent, quick_rounds
-from harness_disaggregated_serving.simulator.power import split
 from harness_disaggregated_serving.simulator.rounds import Rounds
 from harness_disaggregated_serving.simulator.setup import LABEL, Batching, Setup, SimulatedDevice
 from harness_disaggregated_serving.simulator.tally import Busy, DeviceOutcome, Flight, Sketch, Tally

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.quantity import Unavailable
+from harness_disaggregated_serving.carbon.power import ANY
 from harness_disaggregated_serving.load.arrivals import Request
 from harness_disaggregated_serving.load.slo import Slo
-from harness_disaggregated_serving.simulator.power import ANY
 
 FLUSH: Final = 8192
 """Values kept as a list before they go into a sketch."""

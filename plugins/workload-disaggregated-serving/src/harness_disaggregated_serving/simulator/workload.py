@@ -17,6 +17,7 @@ from typing import Final
 from harness.errors import MeasurementError
 from harness.quantity import Unavailable
 from harness.workload import TrialContext, Window, Workload
+from harness_disaggregated_serving.carbon.power import ANY, IDLE
 from harness_disaggregated_serving.choosing.profile_table import ProfiledDevice, ProfileKey, ProfileRow, row_to_json
 from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.load.arrivals import AllAtOnce, Arrivals, Constant, Poisson, Request, requests, trace
@@ -24,7 +25,6 @@ from harness_disaggregated_serving.load.lengths import application
 from harness_disaggregated_serving.load.slo import Slo, named
 from harness_disaggregated_serving.simulator.cell import Rule, Settled, settle
 from harness_disaggregated_serving.simulator.options import DeviceOptions, LinkOptions, SimulatedOptions
-from harness_disaggregated_serving.simulator.power import ANY, IDLE
 from harness_disaggregated_serving.simulator.profiles import DeviceProfile, profile
 from harness_disaggregated_serving.simulator.setup import (
     LABEL,
