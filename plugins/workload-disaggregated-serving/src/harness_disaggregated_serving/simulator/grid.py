@@ -14,7 +14,15 @@ from harness_disaggregated_serving.simulator.options import SimulatedOptions
 from harness_disaggregated_serving.simulator.workload import profile_row, rule_of, setup_of, stream_of, targets_of
 
 
-def profiled(devices: Sequence[str], rates: Iterable[float], common: Mapping[str, Any], seeds: int) -> ProfileTable:
+def profiled(
+    devices: Sequence[str],
+    rates: Iterable[float],
+    common: Mapping[str, Any],
+    seeds: int,
+    *,
+    first_seed: int = 0,
+    configurations: Sequence[Configuration] = tuple(Configuration),
+) -> ProfileTable:
     """A table of all configurations of the first device with each of the others, seeds together.
 
     Args:
@@ -22,17 +30,22 @@ def profiled(devices: Sequence[str], rates: Iterable[float], common: Mapping[str
         rates: requests per second.
         common: options of `greenllm-simulated` that all cells share.
         seeds: how many streams of requests each cell is simulated for.
+        first_seed: of the first of them.
+        configurations: of which kinds.
     """
-    tables = []
-    for seed in range(seeds):
-        rows = tuple(_row(one) for rate in rates for one in _cells(devices, rate, {**common, "seed": seed}))
+    tables, grid = [], list(rates)
+    for seed in range(first_seed, first_seed + seeds):
+        cells = (_cells(devices, rate, {**common, "seed": seed}, configurations) for rate in grid)
+        rows = tuple(_row(one) for several in cells for one in several)
         tables.append(ProfileTable(_key(common, seed), rows))
     (found,) = pool(tables)
     return found
 
 
-def _cells(devices: Sequence[str], rate: float, common: Mapping[str, Any]) -> Iterator[SimulatedOptions]:
-    for configuration in Configuration:
+def _cells(
+    devices: Sequence[str], rate: float, common: Mapping[str, Any], configurations: Sequence[Configuration]
+) -> Iterator[SimulatedOptions]:
+    for configuration in configurations:
         for old in devices[1:] if configuration.needs_old else devices[:1]:
             given = {**common, "configuration": configuration.value, "new": {"kind": devices[0]}, "qps": rate}
             yield SimulatedOptions.model_validate({**given, "old": {"kind": old}} if configuration.needs_old else given)
