@@ -1,4 +1,4 @@
-"""Every shipped suite that simulates, cut short: no number of its work is better than simulated, on the simulated clock."""
+"""Every shipped suite that simulates, cut short: its numbers are simulated, on the simulated clock."""
 
 from __future__ import annotations
 

@@ -134,8 +134,9 @@ def judge(
     words = f"an arrival finds {first:.3g} requests in the first half of the stream and {second:.3g} in the second"
     if not settled:
         words += ", and no warm-up leaves the rest level"
+    load = Load.OVERLOADED if rises or piles or (not settled and second > first) else Load.STEADY
     return Steadiness(
-        load=Load.OVERLOADED if rises or piles or not settled else Load.STEADY,
+        load=load if settled or load is Load.OVERLOADED else Load.UNDECIDED,
         reason=words,
         requests=count,
         warm_up=cut,
