@@ -90,7 +90,7 @@ def test_terms_between_two_rates_are_linear() -> None:
 
 
 def simulated(seed: int = 0, **options: object) -> ProfileRow:
-    asked = SimulatedOptions(seed=seed, **options)  # type: ignore[arg-type]
+    asked = SimulatedOptions(seed=seed, **options)
     setup = setup_of(asked)
     assert not isinstance(setup, Unavailable)
     rule = Rule(least=1000, most=1000)

@@ -22,7 +22,7 @@ yaml = pytest.importorskip("yaml")
 
 SUITES = Path(__file__).parents[3] / "suites"
 MODELLED = {spec.name for spec in harness_workloads() if spec.modelled}
-SHORT = {
+SHORT: dict[str, dict[str, Any]] = {
     "greenllm-simulated": {"requests": 150, "most_requests": 150},
     "greenllm-online": {"requests": 150, "rates": [0.25, 0.5]},
 }

@@ -126,8 +126,8 @@ def _assumed(table: ProfileTable, cells: Sequence[Cell]) -> list[str]:
     for (role, name), device in sorted(seen.items()):
         watts = ", ".join(f"{phase} {value:g} ({low:g} to {high:g})" for phase, low, value, high in device.watts)
         lines.append(f"- {role} device {name}, W: {watts or 'measured'}")
-        row = device.embodied()
-        if not isinstance(row, Unavailable):
-            ends = f"{row.low_kg:g} to {row.high_kg:g}"
-            lines.append(f"- {name}, embodied: {row.kg:g} kg ({ends}), {row.provenance}: {row.source}")
+        weight = device.embodied()
+        if not isinstance(weight, Unavailable):
+            ends = f"{weight.low_kg:g} to {weight.high_kg:g}"
+            lines.append(f"- {name}, embodied: {weight.kg:g} kg ({ends}), {weight.provenance}: {weight.source}")
     return lines

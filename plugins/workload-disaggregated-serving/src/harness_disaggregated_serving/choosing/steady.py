@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +102,9 @@ class Steadiness:
 
 
 def judge(
-    arrival_s: Sequence[float], end_s: Sequence[float], utilisation: Mapping[str, float] | None = None
+    arrival_s: Sequence[float] | NDArray[np.float64],
+    end_s: Sequence[float] | NDArray[np.float64],
+    utilisation: Mapping[str, float] | None = None,
 ) -> Steadiness:
     """Judges a stream by its finished requests; both sequences of shape (n,), in any order, on one clock.
 
@@ -168,11 +170,11 @@ def warm_up(values: NDArray[np.int64]) -> tuple[int, bool]:
     return 5 * int(np.argmin(errors[: half + 1])), True
 
 
-def _mean(values: NDArray[np.float64] | NDArray[np.int64]) -> float:
+def _mean(values: NDArray[Any]) -> float:
     return float(values.mean())
 
 
-def _halves(values: NDArray[np.float64] | NDArray[np.int64]) -> tuple[float, float, float]:
+def _halves(values: NDArray[Any]) -> tuple[float, float, float]:
     """Means of both halves, and their difference in standard errors of the means of batches."""
     import numpy as np
 
