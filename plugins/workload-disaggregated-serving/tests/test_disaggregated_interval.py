@@ -18,10 +18,10 @@ from harness_disaggregated_serving.choosing.profile_table import (
     row_from_json,
     row_to_json,
 )
-from harness_disaggregated_serving.load.slo import Slo
+from harness_disaggregated_serving.load.slo import Slo, targets
 from harness_disaggregated_serving.simulator.cell import Rule, settle
 from harness_disaggregated_serving.simulator.options import SimulatedOptions
-from harness_disaggregated_serving.simulator.workload import profile_row, setup_of, stream_of, targets_of
+from harness_disaggregated_serving.simulator.workload import profile_row, setup_of, stream_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,7 +94,7 @@ def simulated(seed: int = 0, **options: object) -> ProfileRow:
     setup = setup_of(asked)
     assert not isinstance(setup, Unavailable)
     rule = Rule(least=1000, most=1000)
-    return profile_row(asked, settle(setup, lambda count: stream_of(asked, count), targets_of(asked), rule))
+    return profile_row(asked, settle(setup, lambda count: stream_of(asked, count), targets(asked.slo), rule))
 
 
 def saved(watts: dict[str, object]) -> SavingRange:

@@ -13,10 +13,10 @@ import pytest
 from harness_disaggregated_serving.choosing.profile_table import ProfileKey, row_to_json
 from harness_disaggregated_serving.choosing.steady import Load, judge, share_with_error, warm_up
 from harness_disaggregated_serving.commands.sweep import CELLS_FILE, ROW_FILE, TABLE_FILE, write_sweep
-from harness_disaggregated_serving.load.slo import Slo, parsed
+from harness_disaggregated_serving.load.slo import Slo, parsed, targets
 from harness_disaggregated_serving.simulator.cell import Rule, judged, settle
 from harness_disaggregated_serving.simulator.options import SimulatedOptions
-from harness_disaggregated_serving.simulator.workload import profile_row, rule_of, setup_of, stream_of, targets_of
+from harness_disaggregated_serving.simulator.workload import profile_row, rule_of, setup_of, stream_of
 from numpy.typing import NDArray
 
 from harness.errors import UsageError
@@ -82,7 +82,7 @@ def test_the_interval_of_a_share_holds_it() -> None:
 
 def test_a_short_stream_flatters_an_overloaded_cell_and_the_rule_does_not() -> None:
     options = SimulatedOptions(**OVERLOADED)
-    setup, slo = setup_of(options), targets_of(options)
+    setup, slo = setup_of(options), targets(options.slo)
     assert not isinstance(setup, Unavailable)
     short = judged(setup, stream_of(options, 200), slo)
     assert short.outcome.attainment == 0.985
@@ -97,7 +97,7 @@ def test_a_stream_grows_until_its_attainment_is_known() -> None:
     setup = setup_of(options)
     assert not isinstance(setup, Unavailable)
     wide, narrow = (
-        settle(setup, lambda count: stream_of(options, count), targets_of(options), Rule(least=400, precision=width))
+        settle(setup, lambda count: stream_of(options, count), targets(options.slo), Rule(least=400, precision=width))
         for width in (0.2, 0.04)
     )
     assert wide.asked < narrow.asked
@@ -116,7 +116,7 @@ def test_an_overloaded_cell_and_one_that_misses_its_targets_show_no_saving(tmp_p
         given = SimulatedOptions(**{**options, "requests": 1000, "most_requests": 16_000})
         setup = setup_of(given)
         assert not isinstance(setup, Unavailable)
-        found = settle(setup, lambda count, given=given: stream_of(given, count), targets_of(given), rule_of(given))
+        found = settle(setup, lambda count, given=given: stream_of(given, count), targets(given.slo), rule_of(given))
         (tmp_path / name).mkdir()
         (tmp_path / name / ROW_FILE).write_text(json.dumps(row_to_json(KEY, profile_row(given, found))))
     write_sweep(tmp_path)

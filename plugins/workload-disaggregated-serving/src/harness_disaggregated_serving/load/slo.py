@@ -60,6 +60,17 @@ class SloOptions(Options):
     tpot: Annotated[Duration, Field(gt=0)]
 
 
+def check_slo(given: str | SloOptions) -> None:
+    """Raises ValueError for a name that is none of the shipped sets."""
+    if isinstance(given, str) and given not in SLOS:
+        raise ValueError(f"no slo {given!r}; accepted: {', '.join(SLOS)}")
+
+
+def targets(given: str | SloOptions) -> Slo:
+    """The targets that a suite's `slo` names; raises UsageError for an unknown name."""
+    return named(given) if isinstance(given, str) else Slo(given.ttft, given.tpot)
+
+
 def parsed(text: str) -> Slo:
     """Targets as a command line gives them, a name or `ttft=2s,tpot=100ms`; raises UsageError for another text."""
     if "=" not in text:

@@ -18,7 +18,7 @@ from harness_disaggregated_serving.choosing.profile_files import read_profiles
 from harness_disaggregated_serving.choosing.profile_table import ProfileTable
 from harness_disaggregated_serving.choosing.scheduler import Demand, Hysteresis
 from harness_disaggregated_serving.configuration import Configuration
-from harness_disaggregated_serving.load.slo import Slo, named
+from harness_disaggregated_serving.load.slo import targets
 from harness_disaggregated_serving.online.day import Moment, read_day, synthetic
 from harness_disaggregated_serving.online.options import OnlineOptions
 from harness_disaggregated_serving.online.replay import Interval, Replay, replay
@@ -30,16 +30,11 @@ TABLE_FILE: Final = "greenllm-online.md"
 """Name of a trial's side-car."""
 
 
-def targets_of(options: OnlineOptions) -> Slo:
-    """The latency targets."""
-    return named(options.slo) if isinstance(options.slo, str) else Slo(options.slo.ttft, options.slo.tpot)
-
-
 def profiles_of(options: OnlineOptions) -> ProfileTable:
     """The table that the scheduler decides by."""
     if options.profiles is not None:
         return read_profiles(Path(options.profiles))
-    slo = targets_of(options)
+    slo = targets(options.slo)
     common: dict[str, Any] = {
         "sizes": options.sizes,
         "link": {"bandwidth_gbit_s": options.bandwidth_gbit_s},
@@ -68,7 +63,7 @@ def demand_of(options: OnlineOptions) -> Demand:
         prompt_tokens=1,
         size=options.sizes,
         qps=1.0,
-        slo=targets_of(options),
+        slo=targets(options.slo),
         bandwidth=options.bandwidth_gbit_s * BYTES_PER_S_PER_GBIT_S,
         intensity=0.0,
         lifetimes_s={"new": options.new_life * SECONDS_PER_YEAR, "old": options.old_life * SECONDS_PER_YEAR},

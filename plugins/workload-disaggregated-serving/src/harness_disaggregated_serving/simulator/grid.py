@@ -9,9 +9,10 @@ from harness.quantity import Unavailable
 from harness_disaggregated_serving.choosing.pooling import pool
 from harness_disaggregated_serving.choosing.profile_table import ProfileKey, ProfileRow, ProfileTable
 from harness_disaggregated_serving.configuration import Configuration
+from harness_disaggregated_serving.load.slo import targets
 from harness_disaggregated_serving.simulator.cell import settle
 from harness_disaggregated_serving.simulator.options import SimulatedOptions
-from harness_disaggregated_serving.simulator.workload import profile_row, rule_of, setup_of, stream_of, targets_of
+from harness_disaggregated_serving.simulator.workload import profile_row, rule_of, setup_of, stream_of
 
 
 def profiled(
@@ -65,7 +66,7 @@ def _row(options: SimulatedOptions) -> ProfileRow:
             failure=setup.reason,
         )
     return profile_row(
-        options, settle(setup, lambda count: stream_of(options, count), targets_of(options), rule_of(options))
+        options, settle(setup, lambda count: stream_of(options, count), targets(options.slo), rule_of(options))
     )
 
 

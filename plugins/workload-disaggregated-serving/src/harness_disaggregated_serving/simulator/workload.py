@@ -22,7 +22,7 @@ from harness_disaggregated_serving.choosing.profile_table import ProfiledDevice,
 from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.load.arrivals import AllAtOnce, Arrivals, Constant, Poisson, Request, requests, trace
 from harness_disaggregated_serving.load.lengths import application
-from harness_disaggregated_serving.load.slo import Slo, named
+from harness_disaggregated_serving.load.slo import Slo, targets
 from harness_disaggregated_serving.simulator.cell import Rule, Settled, settle
 from harness_disaggregated_serving.simulator.options import DeviceOptions, LinkOptions, SimulatedOptions
 from harness_disaggregated_serving.simulator.profiles import DeviceProfile, profile
@@ -116,11 +116,6 @@ def rule_of(options: SimulatedOptions) -> Rule:
     return Rule(least=min(options.requests, most), most=most, precision=options.precision)
 
 
-def targets_of(options: SimulatedOptions) -> Slo:
-    """The latency targets."""
-    return named(options.slo) if isinstance(options.slo, str) else Slo(options.slo.ttft, options.slo.tpot)
-
-
 def probe(options: SimulatedOptions) -> Unavailable | None:
     """Why there is nothing to simulate: a model that does not fit is a result, told before any work."""
     found = setup_of(options)
@@ -147,7 +142,7 @@ def settings_of(options: SimulatedOptions) -> tuple[tuple[str, str], ...]:
 
 def conditions_of(options: SimulatedOptions) -> tuple[tuple[str, str], ...]:
     """What is the same for every configuration that is compared, by name; part of a row's cell."""
-    slo = targets_of(options)
+    slo = targets(options.slo)
     return (
         ("batching", options.batching),
         ("first_token", options.first_token),
@@ -172,7 +167,7 @@ def changed_watts(device: DeviceOptions) -> str:
 
 def profile_row(options: SimulatedOptions, settled: Settled) -> ProfileRow:
     """The row of the profile table that a simulated cell gives."""
-    outcome, slo = settled.outcome, targets_of(options)
+    outcome, slo = settled.outcome, targets(options.slo)
     pair = outcome.configuration.needs_old
     rejected = sum(outcome.rejected.values())
     steadiness = settled.steadiness
@@ -252,7 +247,7 @@ class Simulated(Workload):
     def run(self, window: Window) -> None:
         """One simulation fills a window, however long it takes here."""
         assert self._setup is not None
-        options, slo = self._options, targets_of(self._options)
+        options, slo = self._options, targets(self._options.slo)
         settled = settle(self._setup, lambda count: stream_of(options, count), slo, rule_of(options))
         self._settled, outcome = settled, settled.outcome
         for flight in outcome.rows:
