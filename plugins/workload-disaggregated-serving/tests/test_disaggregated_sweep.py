@@ -52,8 +52,16 @@ class Pen:
         self.simulated_s += seconds
 
     def device(
-        self, device: str, *, role: str = "", busy_s: float, reserved_s: float, phases: Mapping[str, float]
+        self,
+        device: str,
+        *,
+        role: str = "",
+        busy_s: float,
+        reserved_s: float,
+        stands_for: str,
+        phases: Mapping[str, float],
     ) -> None:
+        assert stands_for == device  # so that `fuel` charges the board, not this machine
         assert sum(phases.values()) == pytest.approx(busy_s)
         self.devices.append((device, role, busy_s, reserved_s))
 

@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from harness import load_items, load_record, recorded_trials
 from harness.errors import HarnessError
-from harness.impact import Factor
-from harness.quantity import Amount, weakest
+from harness.impact import DeviceUse, Factor
+from harness.quantity import Amount, Value, weakest
 from harness_disaggregated_serving.choosing.comparison import role_energy
 from harness_disaggregated_serving.choosing.profile_table import ProfiledDevice, ProfileKey, ProfileRow, ProfileTable
 from harness_disaggregated_serving.choosing.steady import judge
 from harness_disaggregated_serving.configuration import Configuration
-from harness_disaggregated_serving.load.slo import named
+from harness_disaggregated_serving.load.slo import Slo, SloOptions, targets
 from harness_disaggregated_serving.traffic import BYTES_PER_S_PER_GBIT_S
 
 EMBODIED: Final = "embodied:gpu:"
@@ -86,30 +86,9 @@ def pair_row(folder: Path) -> tuple[ProfileKey, ProfileRow] | None:
     parts = [value for value in energy.values() if isinstance(value, Amount)]
     if not done or not parts or len(parts) < len(energy):
         return None
-    held = {role: [use for use in uses if use.role == role] for role in energy}
-    known = figures(record.factors)
-    devices = []
-    for role, rows in held.items():
-        name = rows[0].stands_for or rows[0].device
-        told = figure_of(name, known)
-        joules = energy[role]
-        assert isinstance(joules, Amount)
-        devices.append(
-            ProfiledDevice(
-                role=role,
-                name=name,
-                energy_busy_j=joules.value,
-                energy_idle_j=0.0,
-                busy_s=sum(use.busy_s for use in rows),
-                reserved_s=sum(use.reserved_s for use in rows),
-                embodied_id="",
-                embodied_kg=told[0] if told else None,
-                embodied_source=told[1] if told else "",
-            )
-        )
+    devices = _devices(energy, uses, figures(record.factors))
     steadiness = judge([item["arrival_s"] for item in done], [item["arrival_s"] + item["latency_s"] for item in done])
-    slo = options["slo"]
-    targets = named(slo) if isinstance(slo, str) else None
+    slo = _targets(options["slo"])
     row = ProfileRow(
         configuration=options["configuration"],
         new=_name(devices, "new"),
@@ -125,7 +104,7 @@ def pair_row(folder: Path) -> tuple[ProfileKey, ProfileRow] | None:
         method=weakest(*(part.label for part in parts)).value,
         overloaded=steadiness.fault,
         settings=_settings(options),
-        slo=(targets.ttft_s, targets.tpot_s) if targets else (_seconds(slo["ttft"]), _seconds(slo["tpot"])),
+        slo=(slo.ttft_s, slo.tpot_s),
         warm_up=steadiness.warm_up,
     )
     key = ProfileKey(
@@ -137,6 +116,32 @@ def pair_row(folder: Path) -> tuple[ProfileKey, ProfileRow] | None:
         seed=record.measurement.trial,
     )
     return key, row
+
+
+def _devices(
+    energy: Mapping[str, Value], uses: Iterable[DeviceUse], known: Mapping[str, Figure]
+) -> list[ProfiledDevice]:
+    """What each role's device did, with the joules that its meter read; every role must have some."""
+    listed, found = list(uses), []
+    for role, joules in energy.items():
+        rows = [use for use in listed if use.role == role]
+        name = rows[0].stands_for or rows[0].device
+        told = figure_of(name, known)
+        assert isinstance(joules, Amount)
+        found.append(
+            ProfiledDevice(
+                role=role,
+                name=name,
+                energy_busy_j=joules.value,
+                energy_idle_j=0.0,
+                busy_s=sum(use.busy_s for use in rows),
+                reserved_s=sum(use.reserved_s for use in rows),
+                embodied_id="",
+                embodied_kg=told[0] if told else None,
+                embodied_source=told[1] if told else "",
+            )
+        )
+    return found
 
 
 def _name(devices: Iterable[ProfiledDevice], role: str) -> str:
@@ -167,9 +172,6 @@ def _model(model: Mapping[str, Any]) -> str:
     return str(model["target"]) if "target" in model else f"seeded, {model['layers']} layers of {model['hidden']}"
 
 
-def _seconds(value: Any) -> float:
-    from pydantic import TypeAdapter
-
-    from harness.options import Duration
-
-    return float(TypeAdapter(Duration).validate_python(value))
+def _targets(given: str | Mapping[str, Any]) -> Slo:
+    """The latency targets that a record's options name."""
+    return targets(given if isinstance(given, str) else SloOptions.model_validate(given))
