@@ -154,7 +154,7 @@ def cells(pair: Pair, fitted: Fitted, utilisation: float, seed: int) -> list[Cel
     two = fitted.configuration is Configuration.DPD
     outcome = simulate(
         simulated.Setup(
-            configuration=simulated.Configuration(fitted.configuration.value),
+            configuration=Configuration(fitted.configuration.value),
             new=device,
             old=device if two else None,
             link=fitted.calibration.link if two else None,
