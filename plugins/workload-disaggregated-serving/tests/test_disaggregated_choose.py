@@ -184,3 +184,12 @@ def test_impossible_questions_are_refused(arguments: list[str], file: Path) -> N
     extra = [] if "--devices" in arguments else ["--profiles", str(file)]
     done = CliRunner().invoke(app, ["choose", *arguments, *extra])
     assert isinstance(done.exception, UsageError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"), [(["--devices", "A100-40GB,T5"], "no profile of device"), (["--sizes", "poems"], "poems")]
+)
+def test_what_cannot_be_simulated_is_refused_at_once(arguments: list[str], reason: str) -> None:
+    done = CliRunner().invoke(app, ["choose", "--qps", "1", "--grid", "261", *arguments])
+    assert isinstance(done.exception, UsageError)
+    assert reason in str(done.exception)

@@ -18,8 +18,9 @@ from harness_disaggregated_serving.choosing.profile_table import ProfileTable, r
 from harness_disaggregated_serving.choosing.recorded import charged, factors_of, pair_tables
 from harness_disaggregated_serving.choosing.scheduler import Candidate, Demand
 from harness_disaggregated_serving.choosing.winners import short
-from harness_disaggregated_serving.load.lengths import APPLICATIONS
+from harness_disaggregated_serving.load.lengths import APPLICATIONS, application
 from harness_disaggregated_serving.load.slo import SLOS, parsed
+from harness_disaggregated_serving.simulator.profiles import profile
 from harness_disaggregated_serving.traffic import BYTES_PER_S_PER_GBIT_S
 
 NEIGHBOURS: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -99,8 +100,10 @@ def _changes(changes: tuple[Change, ...], unit: str) -> str:
 def _considered(choice: Choice) -> list[str]:
     lines = ["", "considered:"]
     for one in sorted(choice.decision.considered, key=_order):
-        carbon = "" if isinstance(one.cost, Unavailable) else f"{one.cost.total_g:.4g} g a request"
-        lines.append(f"  {short(one)}: {one.rejected or f'feasible, {one.attainment:.1%} of the requests'}; {carbon}")
+        told = one.rejected  # what cannot serve the load has no carbon to compare
+        if not told and not isinstance(one.cost, Unavailable):
+            told = f"feasible, {one.attainment:.1%} of the requests; {one.cost.total_g:.4g} g a request"
+        lines.append(f"  {short(one)}: {told}")
     return lines
 
 
@@ -112,6 +115,8 @@ def _devices(text: str) -> list[str]:
     found = [part.strip() for part in text.split(",") if part.strip()]
     if len(found) < 2:
         raise UsageError(f"devices {text!r}", accepted="the new device and at least one old: A100-40GB,T4")
+    for name in found:
+        profile(name)
     return found
 
 
@@ -157,6 +162,7 @@ def choose_command(
     else:
         from harness_disaggregated_serving.simulator.grid import profiled
 
+        application(sizes)
         common: dict[str, Any] = {
             "sizes": sizes,
             "link": {"bandwidth_gbit_s": bandwidth},
