@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from harness.discovery.registry import Registry
 from harness.errors import PluginError, UsageError
 from harness.planning.faults import Place, faults
 from harness.planning.located_yaml import Document, unset_in
-from harness.planning.point import canonical
+from harness.planning.named_offers import known_offers
+from harness.planning.point import Choice, canonical
 from harness.suite_paths import SUITE_FOLDER, OptionFault
 from harness.workload import WorkloadSpec
 
@@ -41,6 +44,35 @@ def checked(
     except Exception as error:
         message = f"the check of workload {spec.name!r} failed: {type(error).__name__}: {error}"
         raise PluginError(message, where=plugin) from error
+
+
+def located(meters: Sequence[Choice], suite_file: str, registry: Registry) -> tuple[Choice, ...]:
+    """Meters with the paths in their options made absolute: for what is run, not for a point's identity.
+
+    Args:
+        meters: with valid options.
+        suite_file: whose folder relative paths start from.
+        registry: the plugins.
+
+    Raises:
+        UsageError: a file does not exist.
+    """
+    context = {SUITE_FOLDER: Path(suite_file).absolute().parent}
+    found = []
+    for choice in meters:
+        (offer,) = known_offers(registry, "meter", [choice]) or (None,)
+        options = choice.options
+        if offer is not None and options:
+            try:
+                valid = offer.spec.options.model_validate(dict(options), context=context)
+            except ValidationError as error:  # of files alone: the rest was found valid where it is written
+                first = error.errors()[0]
+                where = ".".join(map(str, (choice.name, *first["loc"])))
+                message, _, accepted = first["msg"].removeprefix("Value error, ").partition("; accepted: ")
+                raise UsageError(f"{where}: {message}", accepted=accepted) from None
+            options = valid.model_dump(mode="json", by_alias=True)
+        found.append(replace(choice, options=options))
+    return tuple(found)
 
 
 def validated(

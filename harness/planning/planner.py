@@ -27,7 +27,7 @@ from harness.planning.known_metrics import (
 from harness.planning.labels import shown, told_apart
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset, unset_in
 from harness.planning.named_offers import automatic, known_offers, meant
-from harness.planning.option_checks import checked, validated
+from harness.planning.option_checks import checked, located, validated
 from harness.planning.places import PLACE, placed, resolved, takes_place
 from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
 from harness.planning.suite import Case, Named, Suite, as_named, missing_variable, windows_of
@@ -84,6 +84,7 @@ class _Planner:
         self.errors: list[UsageError] = []
         self.plan = Plan([], [])
         self._places: dict[str, str] = {}
+        self._at_home: dict[tuple[int, int], tuple[Choice, ...]] = {}
         self._place: SitePlace | None = None
         self._lost = False
         self._probed: dict[str, Sequence[Device] | Unavailable] = {}
@@ -346,7 +347,12 @@ class _Planner:
         values = matrix.told(combination.values) if setting.varies_backend else combination.values
         varied = ", ".join(f"{key}={shown(value)}" for key, value in values.items())
         label = f"{setting.point.label} · {varied}" if varied else setting.point.label
-        point = dataclasses.replace(setting.point, id=identity_of, label=label, options=options, matrix=values)
+        key = id(suite), setting.number
+        if key not in self._at_home:
+            self._at_home[key] = self._located(suite, setting.point.meters)
+        point = dataclasses.replace(
+            setting.point, id=identity_of, label=label, options=options, matrix=values, meters=self._at_home[key]
+        )
         if setting.plugin and not case.functional_units and not unset:
             point = by_options(setting.spec, point)
         if point.id not in self._places:
@@ -366,6 +372,14 @@ class _Planner:
         options, found = validated(suite.document, model, plugin, raw, place)
         self.errors.extend(found)
         return options
+
+    def _located(self, suite: Suite, meters: tuple[Choice, ...]) -> tuple[Choice, ...]:
+        """Meters with absolute paths; as they are where a file is missing or a variable is not set."""
+        try:
+            return meters if suite.document.unset or self._lost else located(meters, suite.file, self.registry)
+        except UsageError as error:
+            self.errors.append(suite.document.error(("meters",), error.message, accepted=error.accepted))
+        return meters
 
     def _checked(self, setting: matrix.Shared, raw: Mapping[str, Any], place: Place) -> dict[str, Any] | None:
         """Options with absolute paths; None if their workload objects to them."""
