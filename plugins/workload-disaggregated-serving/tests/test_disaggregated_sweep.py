@@ -124,6 +124,10 @@ def test_a_model_that_does_not_fit_is_a_reason() -> None:
         {"acceptance": [0.5, 1.5]},
         {"qps": 0},
         {"gamme": 3},
+        {"new": {"kind": "A100-40GB", "watts": {"decoding": 200}}},
+        {"new": {"kind": "A100-40GB", "watts": {"decode": {"low": 300, "value": 200, "high": 400}}}},
+        {"new": {"kind": "A100-40GB", "watts": {"decode": 20}}},
+        {"new": {"kind": "A100-40GB", "idle_w": 900}},
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:

@@ -61,9 +61,12 @@ class DeviceOptions(Options):
             profile(self.kind)
             if self.embodied is not None:
                 embodied.find(self.embodied)
-            self.power()
+            power = self.power()
         except UsageError as error:
             raise ValueError(str(error)) from None
+        low = {phase: one.value for phase, one in power.items() if one.value < power[IDLE].value}
+        if low:
+            raise ValueError(f"{self.kind} draws less than its {power[IDLE].value:g} W of idle power in phases {low}")
         unknown = sorted(name for name in self.watts if not known(name))
         if unknown:
             raise ValueError(f"no phase {', '.join(unknown)}; accepted: {', '.join((*PHASES, *BATCHED, IDLE))}")
