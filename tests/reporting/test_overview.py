@@ -100,7 +100,7 @@ def test_points_that_their_workload_ranks_apart_are_not_ranked(tmp_path: Path) -
     report = run_of(tmp_path / "r", {"a": LOW, "b": HIGH})
     for point in report.points:
         measured = [replace(each.measurement, workload={"ranked_as": f"kind {point.label}"}) for each in point.records]
-        point.records[:] = [replace(each, measurement=new) for each, new in zip(point.records, measured, strict=True)]
+        point.records[:] = [replace(each, measurement=new) for each, new in zip(point.records, measured, strict=True)]  # type: ignore[index]  # a list
     seen = finding(report, "token")
     assert seen.cheapest == ()
     assert "they are ranked apart by their workload (kind a: a; kind b: b)" in seen.text
