@@ -1,8 +1,9 @@
 """What the optimised inference path saves: CPU time and memory of a forward pass at 512 x 1024, one thread.
 
 Rounds are interleaved in one process, and ratios are medians over rounds of process CPU time; wall time stands beside
-it. Goals: optimised against faithful 0.75 (at most 0.85), against SegFormer-B0 with resized logits at most 0.45
-(DFNet-v2) and 0.33 (DFNet-v1), peak memory 0.7 (at most 0.8).
+it. Convolutions are computed the way that this machine's times prefer, chosen before the rounds. Goals against
+faithful: 0.62 (DFNet-v2) and 0.66 (DFNet-v1), peak memory of a pass 0.8, buffers of the convolutions among it. Against
+SegFormer-B0 with resized logits: 0.36 and 0.27, which follow.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from harness_semantic_segmentation.networks.optimised import InferenceOptions, P
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-ROUNDS = 7
-BOUNDS = {"bialignnet-dfnet2": 0.45, "bialignnet-dfnet1": 0.33}
+ROUNDS = 5
+GOALS = {"bialignnet-dfnet2": (0.62, 0.36), "bialignnet-dfnet1": (0.66, 0.27)}
+"""Against faithful, and against SegFormer-B0."""
+SLACK = 1.1
+"""Times a goal, for a machine that others use too."""
 
 
 @pytest.fixture(autouse=True)
@@ -61,30 +65,50 @@ def peak_bytes(predictor: Predictor, image: Tensor) -> int:
     return most
 
 
-@pytest.mark.parametrize("name", BOUNDS)
+def weight_bytes(predictor: Predictor) -> int:
+    return sum(parameter.nbytes for parameter in predictor.parameters())
+
+
+@pytest.mark.parametrize("name", GOALS)
 def test_forward_at_512x1024(name: str, benchmark: pytest.FixtureRequest) -> None:
     model, image = build_model(name), torch.randn(1, 3, 512, 1024)
-    faithful, optimised = Predictor(model, InferenceOptions(faithful=True)), Predictor(model)
+    faithful, direct = Predictor(model, InferenceOptions(faithful=True)), Predictor(model)
+    optimised = Predictor(model)
+    found = optimised.specialised(image, model)
+    print(f"{name}: {found.facts()['counts']}, logits {found.error:.1e} off {found.reason}")
     segformer = Predictor(build_model("segformer-b0"), InferenceOptions(faithful=True))
     assert float((faithful(image) - optimised(image)).abs().max()) <= 1e-4
+    assert torch.equal(faithful.class_map(image), optimised.class_map(image))
     seen = interleaved(
         {
             "faithful": lambda: faithful(image),
             "optimised": lambda: optimised(image),
+            "directly": lambda: direct(image),
             "segformer": lambda: segformer(image),
+            "faithful classes": lambda: faithful.class_map(image),
+            "optimised classes": lambda: optimised.class_map(image),
         }
     )
     for name_of, times in seen.items():
         cpu, wall = (statistics.median(values) for values in zip(*times, strict=True))
         print(f"{name} {name_of}: CPU {cpu:.3f} s, wall {wall:.3f} s")
     own, peer = (ratio(seen["optimised"], seen[other], 0) for other in ("faithful", "segformer"))
+    goal, peer_goal = GOALS[name]
     print(
-        f"{name}: optimised / faithful {own:.2f} (goal 0.75), wall {ratio(seen['optimised'], seen['faithful'], 1):.2f}"
+        f"{name}: optimised / faithful {own:.3f} (goal {goal}), all convolutions directly "
+        f"{ratio(seen['directly'], seen['faithful'], 0):.3f}"
     )
-    print(f"{name}: optimised / SegFormer-B0 {peer:.2f} (at most {BOUNDS[name]})")
-    memory = peak_bytes(optimised, image) / peak_bytes(faithful, image)
-    print(f"{name}: peak memory, optimised / faithful {memory:.2f} (goal 0.7)")
-    assert own <= 0.85
-    assert peer <= BOUNDS[name]
-    assert memory <= 0.8
+    print(
+        f"{name}: class maps, optimised / faithful {ratio(seen['optimised classes'], seen['faithful classes'], 0):.3f}"
+    )
+    print(f"{name}: optimised / SegFormer-B0 {peer:.3f} (goal {peer_goal})")
+    weights, weights_before = (weight_bytes(each) for each in (optimised, faithful))
+    peak, peak_before = peak_bytes(optimised, image) + found.buffer_bytes, peak_bytes(faithful, image)
+    print(
+        f"{name}: peak memory, optimised / faithful {peak / peak_before:.2f} (goal 0.8), with weights "
+        f"{(peak + weights + found.weight_bytes) / (peak_before + weights_before):.2f}"
+    )
+    assert own <= SLACK * goal
+    assert peer <= SLACK * peer_goal
+    assert peak / peak_before <= 0.8
     benchmark.pedantic(optimised, args=(image,), rounds=3)  # type: ignore[attr-defined]
