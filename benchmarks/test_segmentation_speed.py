@@ -3,7 +3,8 @@
 Rounds are interleaved in one process, and ratios are medians over rounds of process CPU time; wall time stands beside
 it. Convolutions are computed the way that this machine's times prefer, chosen before the rounds. Goals against
 faithful: 0.62 (DFNet-v2) and 0.66 (DFNet-v1), peak memory of a pass 0.8, buffers of the convolutions among it. Against
-SegFormer-B0 with resized logits: 0.36 and 0.27, which follow.
+SegFormer-B0 with resized logits: 0.36 and 0.27, which follow. On a CUDA device: frames per second and
+joules per frame at 1024 x 2048.
 """
 
 from __future__ import annotations
@@ -112,3 +113,59 @@ def test_forward_at_512x1024(name: str, benchmark: pytest.FixtureRequest) -> Non
     assert peer <= SLACK * peer_goal
     assert peak / peak_before <= 0.8
     benchmark.pedantic(optimised, args=(image,), rounds=3)  # type: ignore[attr-defined]
+
+
+FULL_SIZE = (1, 3, 1024, 2048)
+WINDOW_S = 1.5
+GPU_NAMES = ("bialignnet-dfnet1", "bialignnet-dfnet2", "segformer-b0")
+
+
+def millijoules() -> Callable[[], float] | None:
+    """The energy counter of the CUDA device in use; None where there is none."""
+    import pynvml  # type: ignore[import-untyped]
+
+    try:
+        pynvml.nvmlInit()
+        uuid = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except pynvml.NVMLError:
+        return None
+    return lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+
+
+def frames(predictor: Predictor, image: Tensor, counter: Callable[[], float] | None) -> tuple[float, float]:
+    """Frames per second of a window, and joules per frame, NaN without a counter."""
+    torch.cuda.synchronize()
+    count, start_mj, start = 0, counter() if counter else float("nan"), time.perf_counter()
+    while time.perf_counter() - start < WINDOW_S:
+        predictor.class_map(image)
+        torch.cuda.synchronize()
+        count += 1
+    took = time.perf_counter() - start
+    return count / took, ((counter() if counter else float("nan")) - start_mj) / 1e3 / count
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "graphs"])
+def test_frames_on_a_gpu_at_1024x2048(compiled: bool) -> None:
+    """Channels-last, bfloat16, one frame at a time; windows are interleaved, their spread stands beside the median."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    options = InferenceOptions(dtype="bfloat16", compile=compiled, cuda_graphs=compiled)
+    image, counter = torch.randn(FULL_SIZE, device="cuda"), millijoules()
+    predictors = {name: Predictor(build_model(name), options).cuda() for name in GPU_NAMES}
+    for predictor in predictors.values():
+        for _ in range(5):
+            predictor.class_map(image)
+    seen: dict[str, list[tuple[float, float]]] = {name: [] for name in predictors}
+    for _ in range(3):
+        for name, predictor in predictors.items():
+            seen[name].append(frames(predictor, image, counter))
+    for name, values in seen.items():
+        (low, rate, high), (least, joules, most) = (sorted(each) for each in zip(*values, strict=True))
+        print(
+            f"{name} {'compiled, graphs' if compiled else 'eager'}: {rate:.1f} frames/s ({low:.1f} to {high:.1f}), "
+            f"{joules:.3f} J/frame ({least:.3f} to {most:.3f})"
+        )
+        assert rate > 0

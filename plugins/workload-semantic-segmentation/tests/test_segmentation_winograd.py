@@ -296,6 +296,28 @@ def test_where_there_is_no_choice_the_record_says_why(options: dict[str, Any], s
     assert not [module for module in predictor.modules() if isinstance(module, WinogradConv2d)]
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("flip_average", [False, True])
+def test_cuda_graphs_give_the_same_logits(flip_average: bool) -> None:
+    """Logits of one call outlive the next, and another size in between does no harm."""
+    model = network().cuda()
+    options = InferenceOptions(compile=True, cuda_graphs=True, flip_average=flip_average)
+    predictor, plain = Predictor(model, options), Predictor(model, InferenceOptions(flip_average=flip_average))
+    images = [torch.randn(1, 3, height, 96, device="cuda") for height in (64, 96, 64, 64, 64)]
+    found = [predictor(image) for image in images]
+    for image, logits in zip(images, found, strict=True):
+        torch.testing.assert_close(logits, plain(image), atol=1e-2, rtol=0)
+
+
+def test_graphs_are_asked_for_with_compile_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[object] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda _, **options: modes.append(options["mode"]))
+    for options in ({"compile": True}, {"compile": True, "cuda_graphs": True}, {"cuda_graphs": True}):
+        predictor = Predictor(network(), InferenceOptions(**options))
+        assert predictor(torch.randn(1, 3, 64, 64)).shape == (1, 5, 64, 64)
+    assert modes == [None, "reduce-overhead"]
+
+
 def test_the_mirror_image_too() -> None:
     model = network()
     predictor, found, image = specialised(model, fast("f4"), flip_average=True)

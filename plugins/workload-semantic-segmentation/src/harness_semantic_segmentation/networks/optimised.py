@@ -34,6 +34,8 @@ class InferenceOptions:
         fold: batch normalisation into the convolution before it.
         channels_last: memory format of images, features and weights.
         compile: torch.compile, for the sizes that come; the first call of a size takes long.
+        cuda_graphs: with `compile` on a CUDA device, replays what was compiled as one graph a size, so that no kernel
+            waits for Python. Elsewhere without effect.
         dtype: bfloat16 is autocast: flow and sampling grids stay float32. Judge it by classes, not by logits.
         flip_average: mean of the logits of the image and its mirror image, two passes an image.
         winograd: what `Predictor.specialised` may choose for 3 x 3 convolutions: `auto` the fastest way, `f2` or `f4`
@@ -44,6 +46,7 @@ class InferenceOptions:
     fold: bool = True
     channels_last: bool = True
     compile: bool = False
+    cuda_graphs: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
     flip_average: bool = False
     winograd: Setting = "auto"
@@ -64,6 +67,7 @@ class Predictor(nn.Module):
         super().__init__()
         self.options = options = options or InferenceOptions()
         self.folded = 0
+        self._graph_shape: torch.Size | None = None
         self.network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
         if not options.faithful:
             self.network = _rewritten(self.network)
@@ -71,7 +75,7 @@ class Predictor(nn.Module):
             if options.channels_last:
                 self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if options.compile:
-                self.network.compile(dynamic=False)
+                self.network.compile(dynamic=False, mode="reduce-overhead" if options.cuda_graphs else None)
 
     @torch.inference_mode()
     def forward(self, image: Tensor) -> Tensor:
@@ -136,10 +140,20 @@ class Predictor(nn.Module):
         return self(image).max(dim=1).indices.to(torch.uint8)  # type: ignore[no-any-return] # half the time of argmax
 
     def _both_ways(self, image: Tensor, *, flip: bool | None = None) -> Tensor:
-        logits: Tensor = self.network(image)
+        logits = self._logits(image)
         if self.options.flip_average if flip is None else flip:
-            logits = (logits + self.network(image.flip(-1)).flip(-1)) / 2
+            logits = (logits + self._logits(image.flip(-1)).flip(-1)) / 2
         return logits
+
+    def _logits(self, image: Tensor) -> Tensor:
+        options = self.options
+        if not (options.compile and options.cuda_graphs) or options.faithful or image.device.type != "cuda":
+            return self.network(image)  # type: ignore[no-any-return]
+        if image.shape != self._graph_shape:
+            self.network.forward(image)  # sampling grids are made here: memory of a graph is overwritten by its replay
+            self._graph_shape = image.shape
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        return self.network(image).clone()  # type: ignore[no-any-return] # the next replay overwrites its outputs
 
 
 class CachedGrid(nn.Module):

@@ -83,6 +83,7 @@ class Inference(Workload):
             fold=options.fold,
             channels_last=options.channels_last,
             compile=options.compile,
+            cuda_graphs=options.cuda_graphs,
             dtype=options.dtype,
             flip_average=options.flip_average,
             winograd=options.winograd,
@@ -105,7 +106,7 @@ class Inference(Workload):
         largest = max(self._frames, key=lambda frame: frame.image.shape[0] * frame.image.shape[1]).image
         self._context.progress("choosing how convolutions are computed", None)
         kept = KeptTimes(self._context.cache, self._context.progress)
-        found = predictor.specialised(self._pixels([largest] * self._batch), model.to(self._device), kept)
+        found = predictor.specialised(self._pixels([largest] * self._batch), model, kept)
         return {**found.facts(), "timed_on": kept.machine if found.seconds else None}
 
     @property

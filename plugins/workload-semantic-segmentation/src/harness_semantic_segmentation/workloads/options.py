@@ -106,6 +106,8 @@ class SegmentationInferenceOptions(SegmentationOptions):
         fold: folds batch normalisations into the convolutions before them.
         channels_last: keeps images, features and weights in the memory format channels-last.
         compile: compiles the network with torch.compile, during the warm-up.
+        cuda_graphs: with `compile` on a CUDA device, replays what was compiled as CUDA graphs; elsewhere without
+            effect.
         dtype: number type of the passes; `bfloat16` is autocast, in which flow and sampling grids stay float32.
         flip_average: averages the logits of the image and its mirror image: two passes a frame.
         winograd: how 3 x 3 convolutions of stride 1 are computed in float32 on a CPU. `auto`: each the way that was
@@ -126,6 +128,7 @@ class SegmentationInferenceOptions(SegmentationOptions):
     fold: bool = True
     channels_last: bool = True
     compile: bool = False
+    cuda_graphs: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
     flip_average: bool = False
     winograd: Literal["auto", "off", "f2", "f4"] = "auto"
