@@ -14,14 +14,14 @@ from harness.backend import Backend
 from harness.errors import MeasurementError, UsageError
 from harness.workload import FetchContext, TrialContext, Window, Workload
 from harness_speculative_decoding.data import corpus, prompts
-from harness_speculative_decoding.loading import Loaded, fetch_causal_lm, load_causal_lm
+from harness_speculative_decoding.loading import Loaded, Placement, fetch_causal_lm, load_causal_lm
 from harness_speculative_decoding.methods.decoding import Generation, Request, check_request, generate
 from harness_speculative_decoding.methods.sampling import Sampling, SpeculationError
 from harness_speculative_decoding.networks.cached import CausalModel
 from harness_speculative_decoding.networks.quantization import Quantization
-from harness_speculative_decoding.options import FETCHED, DecodingOptions
+from harness_speculative_decoding.options import FETCHED, DecodingOptions, VanillaOptions
 from harness_speculative_decoding.rewards import FUNCTIONS
-from harness_speculative_decoding.together import pass_facts, wrap_alone
+from harness_speculative_decoding.together import pass_facts, warm_up, wrap_alone
 
 
 def torch_device(backend: Backend) -> torch.device:
@@ -59,6 +59,7 @@ class Decoding(Workload):
         self._prompts: list[prompts.Prompt] = []
         self._eos: frozenset[int] = frozenset()
         self._device = ""
+        self._others: tuple[str, ...] = ()
         self._seed = 0
         self._next = 0
         self._busy_s = 0.0
@@ -129,7 +130,8 @@ class Decoding(Workload):
         self._next = 0
         self._busy_s = 0.0
         super().run(window)
-        window.device(self._device, busy_s=self._busy_s, reserved_s=max(window.now_s(), self._busy_s))
+        for device in (self._device, *self._others):
+            window.device(device, busy_s=self._busy_s, reserved_s=max(window.now_s(), self._busy_s))
 
     def step(self, window: Window) -> None:
         """Decodes the next batch; prompts are taken in turn, beginning with the first one in every window."""
@@ -204,10 +206,21 @@ class Alone(Decoding):
         self._model: CausalModel | PreTrainedModel | None = None
 
     def prepare(self, context: TrialContext) -> None:
-        """Also chooses the cache."""
+        """Also chooses the cache, and captures passes ahead of the first window."""
         super().prepare(context)
         assert self._loaded is not None
-        self._model = wrap_alone(self._loaded, fused=self._options.fused, compiled=self._options.compile)
+        self._model = self._wrapped(self._loaded, context)
+        lengths = [len(prompt.ids) for prompt in self._prompts]
+        warm_up(self._model, self._rows(), lengths, max(lengths) + self._options.max_new_tokens, [(1, 1)])
+
+    def _rows(self) -> int:
+        """Answers that are decoded together."""
+        return self._options.batch
+
+    def _wrapped(self, loaded: Loaded, context: TrialContext) -> CausalModel | PreTrainedModel:
+        """The model as it decodes: with the cache that fits it."""
+        options = self._options
+        return wrap_alone(loaded, fused=options.fused, compiled=options.compile, rows=self._rows(), cache=context.cache)
 
     def _generate(self, requests: Sequence[Request], window: Window) -> list[Generation]:
         assert self._model is not None, "prepare() comes first"
@@ -230,7 +243,32 @@ class Alone(Decoding):
 
 
 class Vanilla(Alone):
-    """Samples from one model."""
+    """Samples from one model, on one device or spread over several."""
+
+    def __init__(self, options: DecodingOptions) -> None:
+        super().__init__(options)
+        self._how = options.device_map if isinstance(options, VanillaOptions) else "none"
+        self._spread = self._how != "none"
+
+    def _load(self, context: TrialContext, device: torch.device) -> Loaded:
+        options = self._options
+        if not self._spread:
+            return super()._load(context, device)
+        devices = tuple(getattr(context.backend, "devices", (device,)))
+        self._others = tuple(device_uuid(each) for each in devices[1:])
+        return load_causal_lm(
+            options.target,
+            device,
+            options.dtype,
+            context.cache,
+            context.progress,
+            options.quantization,
+            trust_remote_code=options.trust_remote_code,
+            placement=Placement(self._how, devices),
+        )
+
+    def _wrapped(self, loaded: Loaded, context: TrialContext) -> CausalModel | PreTrainedModel:
+        return loaded.model if self._spread else super()._wrapped(loaded, context)
 
     def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
         return self._generate(requests, window)
