@@ -7,7 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import harness_semantic_segmentation as plugin
 import pytest
+
+from harness.testing import RecordingWindow, trial_context
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -175,6 +178,14 @@ def test_a_file_that_holds_no_times_is_measured_anew(tmp_path: Path, content: st
     assert KeptTimes(tmp_path, lambda *_: None, fast("f4"))(shape) == equal_times(shape)
 
 
+def test_a_cache_that_cannot_be_written_costs_a_timing_only(tmp_path: Path) -> None:
+    (tmp_path / "segmentation").write_text("a file where the folder should be")
+    shape = ConvShape(1, 3, 6, 6, 4)
+    kept = KeptTimes(tmp_path, lambda *_: None, equal_times)
+    assert kept(shape) == kept(shape) == equal_times(shape)
+    assert kept.measured == [str(shape)] * 2
+
+
 def test_other_threads_have_other_times(tmp_path: Path) -> None:
     before, paths = torch.get_num_threads(), set()
     try:
@@ -324,3 +335,42 @@ def test_the_mirror_image_too() -> None:
     expected = (published(model, image) + published(model, image.flip(-1)).flip(-1)) / 2
     assert found.facts()["counts"] == {"f4": 20}
     torch.testing.assert_close(predictor(image), expected, atol=1e-4, rtol=0)
+
+
+# ---- the workload
+
+
+def test_trials_take_times_once_and_record_what_each_layer_uses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[str] = []
+
+    def timer(shape: Any) -> dict[str, float]:
+        timed.append(str(shape))
+        return dict(fast("f4")(shape))
+
+    from harness_backend_torch import TorchOptions
+    from harness_backend_torch.backend import TorchBackend
+    from harness_semantic_segmentation.workloads import inference
+
+    monkeypatch.setattr(inference, "KeptTimes", lambda cache, tell: KeptTimes(cache, tell, timer))
+    small = {"model": "bialignnet-dfnet1", "width": 0.125, "size": [32, 64], "images": 1, "pictures": 0}
+    found = {each.name: each for each in plugin.harness_workloads()}["segmentation-inference"]
+    backend = TorchBackend(TorchOptions(device="cpu"))
+    backend.open()
+    records = []
+    for options in ({}, {}, {"winograd": "off"}, {"winograd": "f2"}, {"faithful": True}):
+        workload = found.factory(found.options(**small, **options))
+        workload.prepare(trial_context(tmp_path, backend=backend))
+        before = list(timed)
+        window = RecordingWindow()
+        workload.step(window)
+        assert timed == before  # nothing is timed inside of a window
+        records.append(json.loads(json.dumps(workload.facts()["convolutions"])))
+        workload.close()
+    backend.close()
+    assert len(timed) == len(set(timed)) > 0
+    assert records[0] == records[1]
+    assert [record["counts"] for record in records] == [{"f4": 20}, {"f4": 20}, {}, {"f2": 20}, {}]
+    assert records[0]["timed_on"]["threads"] == 1
+    assert records[4]["reason"] == "run as published"

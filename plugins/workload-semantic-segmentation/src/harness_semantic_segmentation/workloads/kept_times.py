@@ -61,14 +61,21 @@ class KeptTimes:
         times = self._read()
         if _whole(times.get(name), shape):
             return times[name]  # type: ignore[no-any-return]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.path}.lock"):
-            times = self._read()
-            if not _whole(times.get(name), shape):
-                self._tell(f"timing a convolution of {name}", None)
-                times[name] = dict(self._timer(shape))
-                self.measured.append(name)
-                self._write(times)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{self.path}.lock"):
+                return self._added(shape)
+        except OSError:  # a cache that cannot be written
+            return self._added(shape)
+
+    def _added(self, shape: ConvShape) -> Seconds:
+        """Measured now, unless another process did so while this one waited."""
+        name, times = str(shape), self._read()
+        if not _whole(times.get(name), shape):
+            self._tell(f"timing a convolution of {name}", None)
+            times[name] = dict(self._timer(shape))
+            self.measured.append(name)
+            self._write(times)
         return times[name]  # type: ignore[no-any-return]
 
     def _read(self) -> dict[str, Any]:
