@@ -68,7 +68,7 @@ def test_equals_the_convolution(tile: Any, rows: int, size: tuple[int, int]) -> 
 
 @pytest.mark.parametrize("tile", [2, 4])
 def test_transformed_filters_are_exact_in_float64(tile: Any) -> None:
-    """By definition: one product a position, for inputs that are one pixel each."""
+    """A filter of ones: the position at infinity takes its last tap, the one at 1 the sum of its taps, scaled."""
     conv = nn.Conv2d(1, 1, 3, padding=1, bias=False, dtype=torch.float64)
     side = tile + 2
     assert transformed(conv.weight, tile).shape == (side**2, 1, 1)
