@@ -79,7 +79,7 @@ def load_causal_lm(
         facts = facts_of(folder) or {}
         built = {
             key: facts.get(key)
-            for key in ("perplexity", "recipe", "corpus", "versions", "time_cap_struck", "alignment")
+            for key in ("perplexity", "recipe", "corpus", "versions", "time_cap_struck", "alignment", "answers")
         } | {"shipped": folder.parent == SHIPPED}
     else:
         folder = model_folder(name_or_path)

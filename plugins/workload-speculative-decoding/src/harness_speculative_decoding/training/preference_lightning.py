@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from harness_speculative_decoding.training.dpo import Part, dpo_loss, log_probability, margins
-from harness_speculative_decoding.training.settings import Schedule, Settings, StepReport, learning_rate
+from harness_speculative_decoding.training.dpo import Part, dpo_loss, log_probability, margins, rpo_term
+from harness_speculative_decoding.training.settings import Loss, Schedule, Settings, StepReport, learning_rate
 
 IDENTITY = "alignment"
 """Key of a checkpoint under which it says which training it belongs to."""
@@ -24,32 +24,42 @@ class AnswerTraining(pl.LightningModule):
         policy: the model that is trained.
         settings: of the optimiser.
         schedule: of the learning rate.
-        beta: of the DPO loss; None fine-tunes on the answers.
+        aim: the loss.
         identity: kept in every checkpoint.
     """
 
     def __init__(
-        self, policy: PreTrainedModel, settings: Settings, schedule: Schedule, beta: float | None, identity: str
+        self,
+        policy: PreTrainedModel,
+        settings: Settings,
+        schedule: Schedule,
+        aim: Loss,
+        identity: str,
     ) -> None:
         super().__init__()
         self.policy = policy
         self.settings = settings
         self.schedule = schedule
-        self.beta = beta
+        self.aim = aim
         self.identity = identity
-        self.sums = torch.zeros(5, dtype=torch.float64)
+        self.sums = torch.zeros(7, dtype=torch.float64)
 
     def training_step(self, part: Part, _index: int) -> Tensor:
         """The part's share of the batch's mean loss."""
         policy = log_probability(self.policy, part.ids, part.answer)
-        if self.beta is None:
+        if self.aim.beta is None:
             loss, margin = -policy.sum(), policy.new_zeros(0)
+            chosen, moved = policy, policy.new_zeros(0)
         else:
-            margin = margins(policy, part.reference, self.beta)
+            margin = margins(policy, part.reference, self.aim.beta)
             loss = dpo_loss(margin).sum()
+            chosen = policy.chunk(2)[0]
+            moved = chosen - part.reference.chunk(2)[0]
+            if self.aim.rpo_alpha:
+                loss = loss + self.aim.rpo_alpha * rpo_term(chosen, part.answer.chunk(2)[0]).sum()
         loss = loss / part.divisor
         with torch.no_grad():
-            sums = torch.stack([loss, margin.sum(), (margin > 0).sum(), part.answer.sum()])
+            sums = torch.stack([loss, margin.sum(), (margin > 0).sum(), chosen.sum(), moved.sum(), part.answer.sum()])
             self.sums += torch.tensor([*sums.tolist(), len(part.answer)], dtype=torch.float64)
         # Lightning divides by the number of parts; the division by the whole batch is done already.
         return loss * self.settings.accumulate
@@ -86,9 +96,9 @@ class Reports(pl.Callback):
         assert isinstance(pl_module, AnswerTraining)
         if (batch_idx + 1) % pl_module.settings.accumulate:
             return
-        loss, margin, better, tokens, rows = pl_module.sums.tolist()
+        loss, margin, better, chosen, moved, tokens, rows = pl_module.sums.tolist()
         pl_module.sums.zero_()
-        paired = pl_module.beta is not None
+        paired = pl_module.aim.beta is not None
         pairs = round(rows / 2) if paired else 0
         report = StepReport(
             step=trainer.global_step,
@@ -99,6 +109,8 @@ class Reports(pl.Callback):
             loss=loss,
             margin=margin / pairs if paired else None,
             accuracy=better / pairs if paired else None,
+            chosen_logprob=chosen / (pairs or round(rows)),
+            chosen_shift=moved / pairs if paired else None,
         )
         if self._tell(report):
             trainer.should_stop = True
