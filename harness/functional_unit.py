@@ -31,8 +31,7 @@ _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
     ">": lambda value, limit: value > limit and not _equal(value, limit),
     "==": _equal,
 }
-_CLOCK_S: Final = 1e-9
-"""Resolution of the clock: two differences of its readings may be rounded so far apart."""
+_CLOCK_S: Final = 1e-9  # resolution of the clock: two differences of its readings may be rounded so far apart
 _CONDITION: Final = re.compile(r"\s*(<=|>=|==|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 
 
@@ -82,19 +81,22 @@ class FunctionalUnit:
     Attributes:
         sum: a column of the work items, or `items` to count them.
         where: conditions, all of which must hold.
+        span: span that its costs and its rate are of, such as `steady`; the whole window if empty.
     """
 
     sum: str
     where: tuple[Where, ...] = ()
+    span: str = ""
 
     @classmethod
-    def of(cls, sum: str, where: Mapping[str, str] | None = None) -> FunctionalUnit:  # noqa: A002 - the suite's word
+    def of(cls, sum: str, where: Mapping[str, str] | None = None, span: str = "") -> FunctionalUnit:  # noqa: A002
         """A functional unit as a suite writes it; raises UsageError on a malformed condition."""
-        return cls(sum, tuple(Where.parse(column, text) for column, text in (where or {}).items()))
+        return cls(sum, tuple(Where.parse(column, text) for column, text in (where or {}).items()), span)
 
     def __str__(self) -> str:
         conditions = ", ".join(map(str, self.where))
-        return f"{self.sum} where {conditions}" if conditions else self.sum
+        span = f", in span {self.span}" if self.span else ""
+        return (f"{self.sum} where {conditions}" if conditions else self.sum) + span
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from harness.backend import Device
 from harness.options import NoOptions, Options
 from harness.quantity import Unavailable
 from harness.sample import Condition, Scope, Snapshot
+from harness.sensor import Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,8 @@ class Meter(ABC):
 
     sample_hz: float = 1.0
     """How often the core must read it between window edges: more often for integrated power and wrapping counters."""
+    settle_s: float = 0.0
+    """How long after an edge the core waits before it asks `between`."""
 
     @abstractmethod
     def open(self, context: MeterContext) -> Mapping[str, Scope | Unavailable] | Unavailable:
@@ -78,6 +81,24 @@ class Meter(ABC):
     @abstractmethod
     def read(self) -> Snapshot:
         """Reads every scope now. A failed read is Unavailable for that scope, never 0 and never the old value."""
+
+    def between(
+        self,
+        opened_ns: int,  # noqa: ARG002 - most meters leave it to the core
+        closed_ns: int,  # noqa: ARG002
+        period_s: float | None = None,  # noqa: ARG002
+    ) -> Mapping[str, Estimate]:
+        """Energy per scope between two moments that have passed, for a meter that keeps readings of its own.
+
+        The core computes it from `read` at the edges for every scope that is left out. A meter that is polled in a
+        thread, as `harness.polling.PolledMeter` is, overrides it: no edge then waits for the source, nor for a tick.
+
+        Args:
+            opened_ns: the earlier moment, on the monotonic clock.
+            closed_ns: the later one.
+            period_s: period of the work, where it is known: may it be in step with the source?
+        """
+        return {}
 
     def found(self) -> Mapping[str, Device]:
         """Scope -> its device, of those that it found by itself where `MeterContext.every_device` was set."""
@@ -122,6 +143,7 @@ class MeterSpec:
         options: model of the options.
         auto: whether `auto` tries it. Meters that estimate say False: nobody gets an estimate without asking.
         cross_check: its readings are only held against those of other meters: they never count.
+        example: for a meter that has to be told something, how a suite names it: `wall: {kind: shelly, url: ...}`.
         fork_safe: importing the plugin and making a meter opens no device and starts no thread, see `WorkloadSpec`.
     """
 
@@ -131,4 +153,5 @@ class MeterSpec:
     options: type[Options] = NoOptions
     auto: bool = False
     cross_check: bool = False
+    example: str = ""
     fork_safe: bool = False

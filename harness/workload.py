@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from harness.functional_unit import FunctionalUnit
 from harness.meter import Node
 from harness.options import NoOptions, Options
 from harness.quantity import Method, Unavailable
+from harness.sample import Scope
 from harness.suite_paths import OptionFault
 
 
@@ -146,6 +147,17 @@ class Workload(ABC):
         """Nodes of a cluster that do part of the work, asked once after `prepare`; meters are opened there too."""
         return ()
 
+    def charged(self, read: Mapping[tuple[str, str], Scope]) -> Collection[str] | Unavailable | None:  # noqa: ARG002
+        """Scopes whose energy is that of the work; asked once, when every meter is open. None for all of them.
+
+        A load generator is not what it measures: energy that is not charged stays in the record, by scope, and is in
+        no total and no cost. Unavailable, with the reason, where no meter reads what does the work.
+
+        Args:
+            read: (meter, scope) -> the scope, of all that is read.
+        """
+        return None
+
     @abstractmethod
     def step(self, window: Window) -> None:
         """One iteration. The core repeats it until the window is long enough."""
@@ -177,6 +189,10 @@ class Workload(ABC):
         """What belongs into the record: model digests, perplexity, data set. JSON values only."""
         return {}
 
+    def flags(self) -> Sequence[str]:
+        """What a reader of the results must know, one sentence each; asked with the facts."""
+        return ()
+
     def close(self) -> None:  # noqa: B027 - nothing held by default
         """Frees what `prepare` took. May be called twice."""
 
@@ -191,6 +207,8 @@ class WorkloadSpec:
         factory: options -> Workload.
         columns: columns it fills besides the common ones.
         functional_units: default units, used where a case names none.
+        units_by: options -> default units that depend on them, in place of those of `functional_units` by name: a
+            latency target is the suite's.
         options: model of the options.
         backends: names of the backends it runs on; empty for any.
         probe: options -> why it cannot run here, or None; runs in a process of its own.
@@ -212,6 +230,7 @@ class WorkloadSpec:
     factory: Callable[[Any], Workload]
     columns: tuple[Column, ...] = ()
     functional_units: Mapping[str, FunctionalUnit] = field(default_factory=dict)
+    units_by: Callable[[Any], Mapping[str, FunctionalUnit]] | None = None
     options: type[Options] = NoOptions
     backends: tuple[str, ...] = ()
     probe: Callable[[Any], Unavailable | None] | None = None

@@ -30,10 +30,11 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
 
 @hookimpl
 def harness_meters() -> Iterable[MeterSpec | ImpactMeterSpec]:
-    """`rapl`, which `auto` tries; the others estimate, replay or simulate and must be asked for."""
-    from harness.builtin import cpu_time, declared_power, rapl, replay, simulated, tdp
+    """`rapl` and `hwmon`, which `auto` tries; the others estimate, replay or simulate and must be asked for."""
+    from harness.builtin import cpu_time, declared_power, hwmon, rapl, replay, simulated, tdp
 
-    return [rapl.METER, simulated.METER, cpu_time.METER, tdp.METER, replay.METER, declared_power.METER]
+    reading = [rapl.METER, hwmon.METER, simulated.METER, cpu_time.METER, tdp.METER, replay.METER]
+    return [*reading, declared_power.METER]
 
 
 @hookimpl

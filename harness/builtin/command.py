@@ -82,7 +82,7 @@ class FromOutput(Options):
 
 
 def _document(output: str) -> Any:
-    lines = [line for line in output.splitlines() if line.strip()]
+    lines = [line for line in output.split("\n") if line.strip()]  # JSON may hold U+2028 and its like as it is
     for text in (output, lines[-1] if lines else ""):
         try:
             return json.loads(text)

@@ -38,8 +38,9 @@ MIRROR_S: Final = 0.05
 """So long two dies may take to show that they move, before they are taken for two."""
 LIMIT_FILES: Final = ("constraint_*_power_limit_uw", "constraint_*_max_power_uw", "max_power_range_uw")
 REMEDY: Final = (
-    'allow it with a udev rule (SUBSYSTEM=="powercap", ACTION=="add", RUN+="/bin/chmod -R a+r /sys%p"), '
-    "with `chmod a+r` on the energy_uj files as root until the next boot, or run as root"
+    "until the next boot by `sudo chmod -R a+r /sys/class/powercap/*/energy_uj`, for good by a udev rule, "
+    """`echo 'SUBSYSTEM=="powercap", ACTION=="add", RUN+="/bin/chmod -R a+r /sys%p"' """
+    "| sudo tee /etc/udev/rules.d/70-powercap.rules && sudo udevadm trigger --subsystem-match=powercap --action=add`"
 )
 _PACKAGE: Final = re.compile(r"package-(\d+)(?:-die-(\d+))?")
 

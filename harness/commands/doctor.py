@@ -22,7 +22,8 @@ def doctor(
         str | None,
         typer.Option(
             "--reference",
-            help="With --self-test: hold gain and offset against this meter, such as one at the wall outlet.",
+            help="With --self-test: hold gain and offset against this meter, by its name or with its options as in a "
+            "suite, such as 'wall: {kind: shelly, url: http://plug}'.",
         ),
     ] = None,
     deep: Annotated[
@@ -33,7 +34,7 @@ def doctor(
     """Shows what can be measured on this machine, how, and why the rest cannot."""
     from rich.console import Console
 
-    from harness.diagnosing import state, survey
+    from harness.diagnosing import state, survey, survey_page
     from harness.storing.places import open_store
 
     if deep:
@@ -42,10 +43,10 @@ def doctor(
         raise typer.BadParameter("--meter and --reference are of the self-test: add --self-test")
     registry = loaded_registry()
     with captured():
-        rows = survey.survey(registry, survey.devices_of(registry))
+        rows = survey.survey(registry, survey.devices_of(registry)) + survey.absent(registry)
     if as_json:
         echo(json.dumps(survey.to_json(rows), indent=1))
     else:
-        survey.render(Console(), rows)
+        survey_page.render(Console(), rows)
     if self_test:
         survey.self_test(Console(), registry, meter, reference)

@@ -31,8 +31,8 @@ def init(
     place: Annotated[
         str | None,
         typer.Option(
-            metavar="GRID",
-            help="Where the electricity comes from, as meter fuel names it (FRA): adds carbon to the results.",
+            metavar="PLACE",
+            help="Where this machine stands, such as UK, us-east-1 or DE-LU: adds carbon and water to the results.",
             show_default=False,
         ),
     ] = None,
@@ -97,7 +97,7 @@ def composed(name: str, place: str | None, registry: Registry) -> str:
 
     Args:
         name: of the suite.
-        place: grid of meter `fuel`.
+        place: as under `place:` of a suite.
         registry: the plugins.
 
     Raises:
@@ -107,7 +107,7 @@ def composed(name: str, place: str | None, registry: Registry) -> str:
     from harness.planning.planner import expand
     from harness.planning.suite import loads
 
-    if place is not None and registry.find("meter", "fuel") is None:
+    if place is not None and not _taking(registry):
         raise UsageError(
             "no installed meter takes a place", where="--place", hint="pip install 'joule-harness[carbon]' adds one"
         )
@@ -131,6 +131,8 @@ def _lines(name: str, place: str | None, rows: Sequence[Row], registry: Registry
     yield f"# A first suite for this machine, {facts.get('processor', 'any')}: put your own work in its places."
     yield f"suite: {_quoted(_OTHER.sub('-', name).strip('-') or 'suite')}"
     yield "backend: host"
+    if place is not None:
+        yield f"place: {_quoted(place)} # grid intensity, PUE and water; `harness sites` and `harness grid` know places"
     yield "meters:"
     yield from _meters(place, rows, registry)
     yield "trials: 3 # fresh processes; the interval of a result needs several"
@@ -160,10 +162,18 @@ def _meters(place: str | None, rows: Sequence[Row], registry: Registry) -> Itera
     yield f"  - auto # the hardware meters that read here: {named}"
     if not any(part in row.scope for row in hardware for part in _CPU):
         yield "  - tdp: {watts_per_thread: 4} # an estimate: no energy counter of the processor reads here"
-    if place is not None:
-        yield f"  - fuel: {{grid: {_quoted(place)}}}"
-    elif registry.find("meter", "fuel") is not None:
-        yield "  # - fuel: {grid: FRA} # carbon: where the electricity comes from"
+    for name in _taking(registry):
+        if place is not None:
+            yield f"  - {name}"
+    if place is None and _taking(registry):
+        yield f"  # - {_taking(registry)[0]} # carbon; say where this machine stands, `place: UK` above"
+
+
+def _taking(registry: Registry) -> list[str]:
+    """The impact meters that cost a run at a place."""
+    from harness.planning.places import takes_place
+
+    return [name for name, offer in registry.meters.items() if takes_place(offer.spec)]
 
 
 def _decodes(rows: Sequence[Row], registry: Registry) -> bool:

@@ -63,13 +63,15 @@ class Coster:
         late = self._check_items()
         applied = in_order(self._applied())
         trace = StoredTrace(self.folder, self.measurement)
-        costs = CostedWindows(self.measurement, trace, modelled=self.modelled).cost(applied)
+        windows = CostedWindows(self.measurement, trace, modelled=self.modelled)
+        costs = windows.cost(applied)
+        units = {name: FunctionalUnit.of(**given) for name, given in self.point.functional_units.items()}
         return Record(
             measurement=self.measurement,
             totals=costs.totals,
             units={
-                name: self._unit(name, FunctionalUnit.of(**definition), costs)
-                for name, definition in self.point.functional_units.items()
+                name: self._unit(name, unit, windows.within(unit.span).cost(applied) if unit.span else costs)
+                for name, unit in units.items()
             },
             columns=self._columns(),
             impacts=tuple({"name": each.name, "options": dict(each.options)} for each in applied),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from harness import functional_unit
 from harness.costing.idle import idle_readings
@@ -25,6 +25,9 @@ from harness.records.paths import ENERGY
 from harness.records.record import SIMULATOR, Measurement, Span
 from harness.sample import Scope, disjoint
 from harness.units import seconds
+
+WINDOW: Final = "window"
+"""Name of the span that a whole window is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,26 +136,49 @@ class CostedWindows:
     Where the work is modelled, meters and clock saw the model's computation and not the work: what they read stands
     apart, time is the work's own, and nothing is better than `simulated`.
 
+    Only energy that is the work's is charged, as the measurement says it; other scopes stand beside it.
+
     Args:
         measurement: what the worker saw.
         trace: cumulative joules over time.
         modelled: whether the work of every window is modelled, for measurements that do not say so of their windows.
+        span: what is costed: the windows, or spans of another name that lie in them. Device rows are of windows only.
     """
 
-    def __init__(self, measurement: Measurement, trace: EnergyTrace, *, modelled: bool = False) -> None:
+    def __init__(
+        self, measurement: Measurement, trace: EnergyTrace, *, modelled: bool = False, span: str = WINDOW
+    ) -> None:
         self._measurement = measurement
         self._trace = trace
+        self._modelled = modelled
+        self._name = span
         self._scopes = measurement.scopes
-        spans = [replace(span, modelled=span.modelled or modelled) for span in measurement.windows]
-        self._windows = [self._window(span) for span in spans]
+        self._charged = measurement.charged
+        found = [each for each in measurement.spans if each.name == span and each.window >= 0]
+        spans = [replace(each, modelled=each.modelled or modelled) for each in found]
+        counts: Counter[int] = Counter()
+        self._windows = []
+        for each in spans:
+            self._windows.append(self._window(each, counts[each.window]))
+            counts[each.window] += 1
 
-    def _window(self, span: Span) -> _Window:
-        energy = {
-            reading.scope: reading.value
-            for reading in self._measurement.readings
-            if reading.primary and reading.span == "window" and reading.window == span.window
-        }
-        uses = tuple(row.use for row in self._measurement.uses if row.window == span.window)
+    def within(self, span: str) -> CostedWindows:
+        """The spans of another name, costed likewise."""
+        return CostedWindows(self._measurement, self._trace, modelled=self._modelled, span=span)
+
+    def _charges(self, scope: str) -> bool:
+        """Whether a scope's energy is the work's; what an impact meter adds is."""
+        return self._charged is None or scope in self._charged or scope not in self._scopes
+
+    def _window(self, span: Span, number: int) -> _Window:
+        """A window, or the `number`-th span of its name in its window: readings stand in the order of their spans."""
+        seen: dict[str, list[Value]] = defaultdict(list)
+        for reading in self._measurement.readings:
+            if reading.primary and reading.span == span.name and reading.window == span.window:
+                seen[reading.scope].append(reading.value)
+        energy = {scope: values[number] for scope, values in seen.items() if number < len(values)}
+        whole = self._name == WINDOW
+        uses = tuple(row.use for row in self._measurement.uses if whole and row.window == span.window)
         readings: dict[str, Value] = {"duration_s": span.work}
         simulator: dict[str, Value] = {}
         if span.modelled:
@@ -161,7 +187,7 @@ class CostedWindows:
             energy = {}
             readings["energy_j"] = Unavailable("the work is modelled, and no impact meter gives its energy")
         else:
-            _add_energy(readings, energy, self._scopes)
+            self._add_energy(readings, energy, self._scopes)
         return _Window(span, energy, readings, uses, simulator)
 
     def cost(self, applied: Sequence[Applied], only: Sequence[str] | None = None) -> Costs:
@@ -176,11 +202,15 @@ class CostedWindows:
         """
         ratios = frozenset(name for each in applied for name in each.spec.ratios)
         kept = _Kept()
+        if not self._windows and self._name != WINDOW:
+            lost = Unavailable(f"the workload marked no span {self._name!r}")
+            return Costs({"duration_s": lost, "energy_j": lost}, (), (), ratios, {}, {})
         per_window = [self._applied(window, applied, kept) for window in self._windows]
         totals = _totals(per_window, ratios, only)
         notes: dict[str, str] = {}
         if only is None:
-            above, notes = idle_readings(self._measurement, totals, _summed(totals, {**self._scopes, **kept.scopes}))
+            scopes = {name: scope for name, scope in {**self._scopes, **kept.scopes}.items() if self._charges(name)}
+            above, notes = idle_readings(self._measurement, totals, _summed(totals, scopes))
             totals |= above
         return Costs(
             totals,
@@ -198,7 +228,7 @@ class CostedWindows:
         duration = readings["duration_s"]
         for each in applied:
             spec = each.spec
-            summed = disjoint([name for name in energy if name in scopes], scopes)
+            summed = disjoint([name for name in energy if name in scopes and self._charges(name)], scopes)
             costed = Costed(
                 duration_s=duration.value if isinstance(duration, Amount) else math.nan,
                 start_utc_s=window.span.start_utc_s,
@@ -216,11 +246,22 @@ class CostedWindows:
             energy.update(impact.energy)
             scopes.update(impact.scopes)
             if impact.energy:
-                _add_energy(readings, energy, scopes)
+                self._add_energy(readings, energy, scopes)
             for name in spec.yields:
                 if name != "energy_j":
                     readings[name] = impact.readings.get(name, Unavailable(f"meter {spec.name!r} returned no {name}"))
+                    if self._charged == ():  # nor is what else this machine costs, such as making it, the work's
+                        readings[name] = Unavailable(self._measurement.not_charged)
         return readings | window.simulator
+
+    def _add_energy(self, readings: dict[str, Value], energy: Mapping[str, Value], scopes: Mapping[str, Scope]) -> None:
+        """`energy_j` over the scopes that are charged and may be summed, and `energy_j:<scope>` for each one read."""
+        known = [name for name in energy if name in scopes]
+        for name in known:
+            readings[f"energy_j:{name}"] = energy[name]
+        summed = disjoint([name for name in known if self._charges(name)], scopes)
+        lost = self._measurement.not_charged or "no energy meter reads on this machine"
+        readings["energy_j"] = _sum([energy[name] for name in summed]) if summed else Unavailable(lost)
 
 
 def _impact(applied: Applied, costed: Costed) -> Impact:
@@ -262,17 +303,6 @@ def _check(spec: ImpactMeterSpec, impact: Impact) -> None:
             raise PluginError(
                 f"meter {spec.name!r} returned {value!r:.60} for {name}", accepted="an Amount, or Unavailable"
             )
-
-
-def _add_energy(readings: dict[str, Value], energy: Mapping[str, Value], scopes: Mapping[str, Scope]) -> None:
-    """`energy_j` over the scopes that may be summed, and `energy_j:<scope>` for each one read."""
-    known = [name for name in energy if name in scopes]
-    for name in known:
-        readings[f"energy_j:{name}"] = energy[name]
-    summed = disjoint(known, scopes)
-    readings["energy_j"] = (
-        _sum([energy[name] for name in summed]) if summed else Unavailable("no energy meter reads on this machine")
-    )
 
 
 def _summed(totals: Mapping[str, Value], scopes: Mapping[str, Scope]) -> list[str]:

@@ -155,19 +155,41 @@ def rows(runs: Sequence[Path], combinations: Combinations, columns: Columns) -> 
             invalid = finished.measurement.invalid
             counts = {name: _count(finished, unit) for name, unit in finished.units.items() if name in columns.units}
             for index, applied in enumerate(combinations.of(finished.impacts)):
-                costs = windows.cost(applied, columns.metrics)
+                costs = _Costed(windows, applied, columns.metrics)
                 yield _row(run, finished, index, costs, columns, invalid, counts)
+
+
+class _Costed:
+    """What the spans of one record cost with one combination; the whole windows are the span without a name."""
+
+    def __init__(self, windows: CostedWindows, applied: Sequence[Applied], only: Sequence[str] | None = None) -> None:
+        self._windows, self._applied, self._only = windows, applied, only
+        self._found: dict[str, Costs] = {}
+
+    def of(self, span: str) -> Costs:
+        """The costs of a span."""
+        if span not in self._found:
+            windows = self._windows.within(span) if span else self._windows
+            self._found[span] = windows.cost(self._applied, self._only)
+        return self._found[span]
+
+
+def _span_of(finished: Record, unit: str) -> str:
+    """The span that a functional unit is divided over; empty for the whole windows."""
+    units = finished.measurement.point.get("functional_units") or {}
+    return str((units.get(unit) or {}).get("span", ""))
 
 
 def _row(
     run: Path,
     finished: Record,
     index: int,
-    costs: Costs,
+    costed: _Costed,
     columns: Columns,
     invalid: tuple[str, ...],
     counts: Mapping[str, UnitCount],
 ) -> Row:
+    costs = costed.of("")
     totals = {name: costs.totals[name] for name in columns.metrics if name in costs.totals}
     point = finished.measurement.point
     return Row(
@@ -180,8 +202,8 @@ def _row(
         units={
             name: {
                 metric: per_unit(value, name, counted)
-                for metric, value in totals.items()
-                if metric not in columns.ratios
+                for metric, value in costed.of(_span_of(finished, name)).totals.items()
+                if metric in columns.metrics and metric not in columns.ratios
             }
             for name, counted in counts.items()
         },
@@ -210,15 +232,17 @@ def recosted(parent: Record, folder: Path, applied: Sequence[Applied], parent_id
         applied: impact meters in order.
         parent_id: `<run>/<trial>` of the parent.
     """
-    costs = _windows(parent, folder).cost(applied)
+    costed = _Costed(_windows(parent, folder), applied)
+    costs = costed.of("")
     units = {}
     for name, unit in parent.units.items():
         counted = _count(parent, unit)
+        own = costed.of(_span_of(parent, name))
         units[name] = replace(
             unit,
             count=counted,
-            costs=costs.per_unit(name, counted),
-            rate=per_second(name, counted, costs.totals["duration_s"]),
+            costs=own.per_unit(name, counted),
+            rate=per_second(name, counted, own.totals["duration_s"]),
             shares=shares(counted),
         )
     return replace(

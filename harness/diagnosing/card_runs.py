@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from harness.reporting.tables import Item, Section
 from harness.reporting.terminal import print_section
 from harness.reporting.wording import percent
 from harness.sample import Scope, now_ns
+from harness.session.meters import with_place
 from harness.units import si
 
 USUAL_TICK_S: Final = 0.1
@@ -123,17 +124,22 @@ def make_cards(
         timing: clock and sleep.
         store: folder of the cards; by default in the user's data folder.
         named: test the meter of this name only.
-        reference: name of the meter that gain and offset are held against.
+        reference: the meter that gain and offset are held against: its name, or one name with a mapping of its
+            options as in a suite, such as `wall: {kind: shelly, url: "http://plug"}`.
+
+    Raises:
+        UsageError: nobody offers a meter of such a name, or the reference is no meter.
     """
-    for asked in filter(None, (named, reference)):
+    held = with_place([reference], grid=None, site=None, where="--reference")[0] if reference else None
+    for asked in filter(None, (named, held[0] if held else None)):
         registry.get("meter", asked)  # raises, with what there is, for a name that nobody offers
     folder = store or cards_folder()
     context = MeterContext(devices=tuple(devices), pid=os.getpid())
-    runs = _Runs(registry, context, loads or backend_loads(registry), timing, reference)
+    runs = _Runs(registry, context, loads or backend_loads(registry), timing, held)
     cards: list[MeterCard] = []
     absent: list[Item] = []
     for name, offer in registry.meters.items():
-        if not isinstance(offer.spec, MeterSpec) or named not in {None, name} or name == reference:
+        if not isinstance(offer.spec, MeterSpec) or named not in {None, name} or (held and name == held[0]):
             continue
         try:
             made, why = runs.cards_of(name, offer.spec)
@@ -162,7 +168,7 @@ class _Runs:
     context: MeterContext
     loads: LoadFor
     timing: Timing
-    reference: str | None
+    reference: tuple[str, Mapping[str, Any]] | None
 
     def cards_of(self, name: str, spec: MeterSpec) -> tuple[list[MeterCard], list[Item]]:
         """Cards of one meter's scopes, and why the others have none."""
@@ -208,15 +214,16 @@ class _Runs:
         if self.reference is None:
             yield None
             return
-        offer = self.registry.find("meter", self.reference)
+        name, options = self.reference
+        offer = self.registry.find("meter", name)
         if offer is None or not isinstance(offer.spec, MeterSpec):
-            raise MeasurementError(f"there is no meter {self.reference!r} to hold others against")
-        meter: Meter = offer.spec.factory(offer.spec.options())
+            raise MeasurementError(f"there is no meter {name!r} to hold others against")
+        meter: Meter = offer.spec.factory(offer.spec.options.model_validate(dict(options)))
         try:
             opened = meter.open(self.context)
-            found = opened if isinstance(opened, Unavailable) else reference_of(self.reference, meter, opened, scope)
+            found = opened if isinstance(opened, Unavailable) else reference_of(name, meter, opened, scope)
             if isinstance(found, Unavailable):
-                raise MeasurementError(f"reference {self.reference}: {found.reason}")
+                raise MeasurementError(f"reference {name}: {found.reason}")
             yield found
         finally:
             meter.close()

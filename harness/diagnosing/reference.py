@@ -11,13 +11,15 @@ from typing import Final, Protocol
 from harness.backend import Load
 from harness.errors import MeasurementError
 from harness.meter import Meter
-from harness.quantity import Unavailable
+from harness.quantity import Method, Unavailable
 from harness.sample import Cumulative, Scope, contains
 from harness.units import seconds
 
 SUPPLY: Final = 0.10
 """What a power supply loses between an outlet and a device, as a share; from 6 to 18 % by its 80 PLUS class, and more
 at little load. A meter at the outlet is no nearer to the device's own power."""
+CALIBRATES: Final = frozenset({Method.WALL, Method.SIMULATED})
+"""An external meter may; a simulated one stands for one."""
 
 
 class Reference(Protocol):
@@ -77,7 +79,7 @@ class MeterReference:
             raise MeasurementError(f"{self.name} states no error of its own, and nothing can be held against it")
         self.gain = class_gain + (SUPPLY if whole else 0.0)
         late_s = sensor.lag_s + sensor.lag_error_s + sensor.window_s if sensor is not None else what.smoothing_s
-        self.settle_s = late_s + 2 * (what.tick_s or 0.0)
+        self.settle_s = max(late_s + 2 * (what.tick_s or 0.0), meter.settle_s)
 
     def read(self) -> tuple[float, float]:
         """One read of the meter."""
@@ -92,13 +94,16 @@ class MeterReference:
 def reference_of(
     name: str, meter: Meter, scopes: Mapping[str, Scope | Unavailable], tested: str
 ) -> MeterReference | Unavailable:
-    """The scope of an open meter that a tested scope is held against: the same one, or one that contains it."""
+    """The scope of an open meter that a tested scope is held against: the same one, or one that contains it.
+
+    Only an external meter calibrates others: a device's own sensors share the errors that are looked for.
+    """
     known = {scope: what for scope, what in scopes.items() if isinstance(what, Scope)}
-    if tested in known:
-        return MeterReference(name, meter, tested, known[tested], whole=False)
-    for scope, what in known.items():
-        if contains(scope, tested, known) or scope.endswith("/host"):
-            return MeterReference(name, meter, scope, what, whole=True)
+    for scope, what in sorted(known.items(), key=lambda each: each[0] != tested):
+        if scope == tested or contains(scope, tested, known) or scope.endswith("/host"):
+            if what.method not in CALIBRATES:
+                return Unavailable(f"{name} on {scope} is no external meter: its method is {what.method.value}")
+            return MeterReference(name, meter, scope, what, whole=scope != tested)
     return Unavailable(f"{name} reads {', '.join(known) or 'nothing'}, which does not contain {tested}")
 
 

@@ -23,8 +23,6 @@ from harness.meter import Meter, MeterContext
 from harness.planning.point import Choice
 from harness.planning.probe import Prober as ChildProber
 from harness.quantity import Unavailable
-from harness.reporting.tables import Item, Section, Table
-from harness.reporting.terminal import print_section
 from harness.reporting.wording import sensor_error
 from harness.sample import Cumulative, Scope, Snapshot
 from harness.units import seconds, si
@@ -35,6 +33,17 @@ FAILED: Final = "failed"
 NEEDS_OPTIONS: Final = "needs options"
 OFFERED: Final = "offered"
 FACT: Final = "fact"
+ABSENT: Final = "not installed"
+
+METERS: Final[Mapping[str, tuple[str, str]]] = {
+    "nvml": ("joule-harness-meter-nvml", "NVIDIA devices"),
+    "amd": ("joule-harness-meter-amd", "AMD devices"),
+    "apple": ("joule-harness-meter-apple", "Apple silicon"),
+    "prometheus": ("joule-harness-meter-prometheus", "a Prometheus server, or an exporter"),
+    "wall": ("joule-harness-meter-wall", "an outlet, a rack's unit or a service processor"),
+    "zeusd": ("joule-harness-meter-zeusd", "a Zeus daemon"),
+}
+"""Meters of this project that are distributions of their own: which, and what they read."""
 
 PAUSE_S: Final = 0.25
 """Between the two reads of a meter: two updates of the slowest counters in use."""
@@ -56,7 +65,7 @@ class Row:
         resolution: update period, or the least that two reads showed.
         gain: half-width of the sensor's proportional error.
         card: of a hardware meter's scope: its meter card and until when it holds, why it does not, or `none`.
-        status: `reads`, `unavailable`, `failed`, `needs options`, `offered` or `fact`.
+        status: `reads`, `unavailable`, `failed`, `needs options`, `not installed`, `offered` or `fact`.
         detail: what was found, or why not.
         remedy: what to do about it, where that is known.
     """
@@ -138,6 +147,15 @@ def survey(
     return rows
 
 
+def absent(registry: Any) -> list[Row]:
+    """A row for each meter of this project that no installed plugin offers."""
+    return [
+        Row(kind="meter", name=name, status=ABSENT, detail=f"it reads {what}", remedy=f"`pip install {distribution}`")
+        for name, (distribution, what) in METERS.items()
+        if name not in registry.meters
+    ]
+
+
 def _named(offers: Mapping[str, Any], name: str | None) -> list[tuple[str, Any]]:
     return [(each, offer) for each, offer in offers.items() if name in {None, each}]
 
@@ -169,8 +187,11 @@ def _guarded(kind: str, name: str, offer: Any, ask: Callable[[], list[Row]]) -> 
     try:
         return ask()
     except ValidationError as error:
-        needed = [".".join(map(str, fault["loc"])) or fault["msg"] for fault in error.errors()]
-        return [_fault(kind, name, offer, NEEDS_OPTIONS, f"needs options: {', '.join(needed)}", "set them in a suite")]
+        said = [".".join(map(str, fault["loc"])) or fault["msg"] for fault in error.errors()]
+        needed = ", ".join(each.removeprefix("Value error, ") for each in said)
+        example = getattr(offer.spec, "example", "")
+        remedy = f"set them in a suite, such as `meters: [{example}]`" if example else "set them in a suite"
+        return [_fault(kind, name, offer, NEEDS_OPTIONS, f"needs options: {needed}", remedy)]
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's fault is a row of the table
         if isinstance(error, HarnessError):
             return [_fault(kind, name, offer, FAILED, error.message, error.hint or error.accepted)]
@@ -306,61 +327,9 @@ def _in_container(root: Path) -> bool:
     return any(word in groups for word in ("docker", "kubepods", "containerd", "libpod", "lxc"))
 
 
-# Showing
-
-
 def to_json(rows: Iterable[Row]) -> list[dict[str, str]]:
     """The rows as JSON values."""
     return [asdict(row) for row in rows]
-
-
-def render(console: Console, rows: Sequence[Row]) -> None:
-    """Prints the survey; nothing in it is taken for markup."""
-    for number, section in enumerate(sections(rows)):
-        if number:
-            console.print()
-        print_section(console, section)
-
-
-def sections(rows: Sequence[Row]) -> list[Section]:
-    """The survey as sections: machine, backends, meters that read, then what does not, and why."""
-    facts = [Item(row.name, row.detail) for row in rows if row.status == FACT]
-    backends = [[row.name, row.detail] for row in rows if row.kind == "backend" and row.status == READS]
-    reading = [
-        [row.name, row.scope, row.method, row.resolution, row.gain, row.detail]
-        for row in rows
-        if row.kind == "meter" and row.status == READS
-    ]
-    cards = [Item(f"{row.name} on {row.scope}", row.card) for row in rows if row.card and row.status == READS]
-    impacts = [[row.name, row.detail] for row in rows if row.status == OFFERED]
-    rest = [
-        Item(_what(row), f"{row.detail}" + (f" - remedy: {row.remedy}" if row.remedy else ""))
-        for row in rows
-        if row.status in {UNAVAILABLE, FAILED, NEEDS_OPTIONS}
-    ]
-    found = [Section("This machine", items=facts)]
-    if backends:
-        found.append(Section("Backends", Table(["backend", "devices"], backends)))
-    found.append(
-        Section(
-            "Energy meters that read",
-            Table(["meter", "scope", "method", "resolution", "gain", "remark"], reading) if reading else None,
-            paragraphs=() if reading else ("none: no energy can be measured here",),
-        )
-    )
-    if cards:
-        found.append(Section("Meter cards", items=cards))
-    if impacts:
-        found.append(Section("Impact meters", Table(["meter", "turns"], impacts)))
-    if rest:
-        found.append(Section("Not available, and why", items=rest))
-    return found
-
-
-def _what(row: Row) -> str:
-    scope = f" on {row.scope}" if row.scope else ""
-    failed = f" ({row.status})" if row.status == FAILED else ""
-    return f"{row.kind} {row.name}{scope}{failed}"
 
 
 def self_test(

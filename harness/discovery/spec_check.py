@@ -34,6 +34,7 @@ CHECKS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "probe": (lambda value: value is None or callable(value), "a function of the options"),
     "columns": (_columns, "Columns"),
     "functional_units": (lambda value: _mapping(value, FunctionalUnit), "a mapping of names to FunctionalUnits"),
+    "units_by": (lambda value: value is None or callable(value), "a function of the options"),
     "fork_safe": (lambda value: isinstance(value, bool), "true or false"),
     "backends": (_texts, "names"),
     "find": (callable, "a function of a name and a place"),

@@ -114,7 +114,12 @@ class Channel:
             if scope.sensor is not None and (scope.sampled or scope.sensor.seen < SEES_ALL)
         ]
         late_s = [each.window_s + each.update_s + each.lag_s + each.lag_error_s for each in sensors]
-        return max(late_s) + self.sample_s if late_s else 0.0
+        return max(max(late_s) + self.sample_s if late_s else 0.0, self.meter.settle_s)
+
+    @property
+    def keeps_readings(self) -> bool:
+        """Whether the meter says itself what was drawn between two moments; then no edge waits for its ticks."""
+        return type(self.meter).between is not Meter.between
 
     def forget(self, before_ns: int) -> None:
         """Drops power readings from before a moment."""

@@ -149,7 +149,7 @@ class Meters:
     def _await_ticks(self) -> dict[Channel, Mapping[str, Tick]]:
         found: dict[Channel, Mapping[str, Tick]] = {}
         for channel in self.channels:
-            if channel.ticking:
+            if channel.ticking and not channel.keeps_readings:
                 with channel.lock:
                     found[channel] = await_tick(channel)
         return found
@@ -318,8 +318,10 @@ class Meters:
         primary = self.primaries()
         found = []
         for channel in self.channels:
+            kept = _kept(channel, opened, closed, period_s)
             for name, scope in channel.scopes.items():
-                value, coverage, flags = _energy(channel, name, scope, opened, closed, period_s)
+                outcome = kept.get(name) or _energy(channel, name, scope, opened, closed, period_s)
+                value, coverage, flags = corrected(scope, outcome, seconds(closed.ns - opened.ns))
                 found.append(
                     Reading(
                         span=span,
@@ -376,4 +378,16 @@ def _energy(channel: Channel, name: str, scope: Scope, opened: Edge, closed: Edg
     else:
         counted = span_energy(scope, opened.reading(channel, name), closed.reading(channel, name))
         found = held_against_power(name, scope, counted, channel.polls, opened.ns, closed.ns, period_s)
-    return corrected(scope, found, seconds(closed.ns - opened.ns))
+    return found
+
+
+def _kept(channel: Channel, opened: Edge, closed: Edge, period_s: float | None) -> dict[str, Outcome]:
+    """What a meter that keeps readings of its own says of the time between two edges."""
+    if not channel.keeps_readings:
+        return {}
+    try:
+        found = dict(channel.meter.between(opened.ns, closed.ns, period_s))
+    except Exception as error:  # noqa: BLE001 - a plugin's fault must not end the trial
+        lost = Unavailable(f"{type(error).__name__}: {error}")
+        return dict.fromkeys(channel.scopes, (lost, None, ()))
+    return {name: (each.amount, each.coverage, each.flags) for name, each in found.items()}

@@ -1,4 +1,4 @@
-"""Which metrics the points of a suite can have, known from what their plugins declare: a rule on any other is refused.
+"""Which metrics and units the points of a suite have, as their plugins declare them; a rule on others is refused.
 
 Refused while planning, for after it each wrong name costs the trials that are measured before it is missed.
 """
@@ -129,6 +129,24 @@ def _fault(suite: Suite, path: Keys, message: str, name: str, known: set[str]) -
     return suite.document.error(path, message, accepted=accepted, hint=did_you_mean(name[:100], known))
 
 
-def unit_as_written(unit: FunctionalUnit) -> dict[str, Any]:
-    """A functional unit as a suite has it."""
-    return {"sum": unit.sum, "where": {each.column: f"{each.comparison} {each.limit!r}" for each in unit.where}}
+def written_unit(unit: FunctionalUnit) -> dict[str, Any]:
+    """A unit as a point holds it."""
+    found = {"sum": unit.sum, "where": {each.column: f"{each.comparison} {each.limit!r}" for each in unit.where}}
+    return {**found, "span": unit.span} if unit.span else found
+
+
+def default_units(units: Mapping[str, FunctionalUnit], columns: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The units whose columns are all filled."""
+    written = {name: written_unit(unit) for name, unit in units.items()}
+    return {name: unit for name, unit in written.items() if {unit["sum"], *unit["where"]} <= {*columns, "items"}}
+
+
+def by_options(spec: WorkloadSpec, point: Point) -> Point:
+    """The point with those of its workload's units that depend on options as the point's options have them."""
+    if spec.units_by is None:
+        return point
+    found = spec.units_by(spec.options.model_validate(dict(point.options)))
+    units = {
+        name: written_unit(found[name]) if name in found else unit for name, unit in point.functional_units.items()
+    }
+    return replace(point, functional_units=units)

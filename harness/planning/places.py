@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.discovery.registry import Registry
+from harness.discovery.registry import Registry, load_plugins
 from harness.errors import UsageError
 from harness.impact import ImpactMeterSpec
 from harness.place import Place, resolve
@@ -28,6 +28,23 @@ def resolved(asked: object, registry: Registry) -> Place:
         where = ".".join(map(str, first["loc"]))
         said = str(first["msg"]).removeprefix("Value error, ")
         raise UsageError(f"place: {where}: {said}" if where else f"place: {said}") from None
+
+
+def find_place(asked: object) -> Place:
+    """The place that a name or own values stand for, by what the installed plugins know.
+
+    Args:
+        asked: a name, such as `us-east-1`, `UK` or `DE-LU`, or a mapping as under `place:` of a suite.
+
+    Raises:
+        UsageError: no plugin knows the name, or it is ambiguous.
+
+    Example:
+        ```python
+        print(harness.find_place("UK").grid)
+        ```
+    """
+    return resolved(asked, load_plugins())
 
 
 def takes_place(spec: object) -> bool:

@@ -21,6 +21,8 @@ IDLE: Final = "idle"
 """Span of an idle stretch before the workload is loaded."""
 LOADED_IDLE: Final = "loaded_idle"
 """Span of an idle stretch with the workload loaded and no work."""
+SETTINGS: Final = "settings"
+"""Key of a measurement's `backend`: what was set on devices for the trial, such as a power limit."""
 FOREIGN_LOAD: Final = "foreign_load"
 """Kind of the condition that other processes, or a hypervisor, had more of the processor time than they may."""
 
@@ -206,7 +208,8 @@ class Measurement:
     """What one trial's worker saw; everything later is computed from it and its side-cars.
 
     `side_cars` holds the bytes of each side-car, as they lay on the disk before this was written; `rest` is None where
-    the suite asks for no `cool_down`.
+    the suite asks for no `cool_down`; `charged` are the scopes whose energy is the work's, None for all, and
+    `not_charged` why there are none.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -234,6 +237,8 @@ class Measurement:
     side_cars: Mapping[str, int] = field(default_factory=dict)
     rest: Rest | None = None
     loads: tuple[WindowLoad, ...] = ()
+    charged: tuple[str, ...] | None = None
+    not_charged: str = ""
 
     @property
     def windows(self) -> tuple[Span, ...]:

@@ -4,6 +4,8 @@ A check that fails raises AssertionError with a sentence that says what is wrong
 Nothing here needs pytest; `harness.pytest_plugin` makes fixtures of the fakes.
 """
 
+from harness.testing.amdsmi import FakeAmdCard as FakeAmdCard
+from harness.testing.amdsmi import FakeAmdSmi as FakeAmdSmi
 from harness.testing.checks import Check as Check
 from harness.testing.checks import Checks as Checks
 from harness.testing.checks import NotTriedError as NotTriedError

@@ -96,6 +96,7 @@ def test_offers_are_inert_and_complete():
         "backends:host",
         "backends:simulated",
         "meters:rapl",
+        "meters:hwmon",
         "meters:simulated",
         "meters:cpu_time",
         "meters:tdp",
@@ -108,6 +109,6 @@ def test_offers_are_inert_and_complete():
 
 
 def test_only_counters_are_tried_by_auto():
-    assert [spec.name for spec in builtin.harness_meters() if getattr(spec, "auto", False)] == ["rapl"]
+    assert [spec.name for spec in builtin.harness_meters() if getattr(spec, "auto", False)] == ["rapl", "hwmon"]
     (local,) = builtin.harness_executors()
     assert not local.remote

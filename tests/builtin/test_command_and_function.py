@@ -81,7 +81,11 @@ def test_variables_reach_the_command(tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "printed"),
-    [("images", '{"images": 3}'), ("runs.1.n", 'log line\n{"runs": [{"n": 1}, {"n": 3}]}\n')],
+    [
+        ("images", '{"images": 3}'),
+        ("runs.1.n", 'log line\n{"runs": [{"n": 1}, {"n": 3}]}\n'),
+        ("images", 'log line\n{"text": "a\u2028b\u0085c", "images": 3}\n'),  # JSON that no line ends in
+    ],
 )
 def test_units_from_json(path, printed):
     assert FromOutput.model_validate({"json": path}).number(printed) == 3.0

@@ -17,6 +17,7 @@ from harness.backend import Backend, BackendSpec, Device
 from harness.builtin.simulated import METER as SIMULATED
 from harness.builtin.simulated import SimulatedAccelerator, SimulatedMeter, attach, detach
 from harness.diagnosing import survey as doctor
+from harness.diagnosing import survey_page
 from harness.diagnosing.card_runs import Timing, backend_loads, card_path, key_of, load_for, make_cards
 from harness.diagnosing.load import CallableLoad
 from harness.errors import MeasurementError
@@ -220,17 +221,36 @@ def test_rendering_interprets_nothing_and_fits(width: int) -> None:
     )
     found = doctor.survey(fake, [GPU], probe=asked, sleep=lambda _: None)
     stream = io.StringIO()
-    doctor.render(Console(file=stream, width=width), found)
+    survey_page.render(Console(file=stream, width=width, force_terminal=True, color_system=None), found)
     text = stream.getvalue()
     assert "[red]H100[/red]" in text
-    assert "[bold]no[/bold] driver - remedy: [/] do it" in text
+    assert "[bold]no[/bold] driver - [/] do it" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= width
 
 
 def test_without_a_meter_it_says_so() -> None:
     stream = io.StringIO()
-    doctor.render(Console(file=stream, width=80), doctor.survey(registry(), []))
+    survey_page.render(Console(file=stream, width=80), doctor.survey(registry(), []))
     assert "none: no energy can be measured here" in stream.getvalue()
+
+
+def test_one_table_says_what_each_meter_needs_with_commands_to_copy() -> None:
+    command = "sudo chmod a+r /sys/class/powercap/*/energy_uj"
+    needy = MeterSpec(name="w", summary="", factory=Fake, options=Demanding, example="w: {grid: 1, site: x}")
+    denied = Fake({f"n0/cpu-package:{at}": Unavailable(f"no permission; try `{command}`") for at in (0, 1)}, [{}, {}])
+    fake = registry({"m": spec(denied), "n": spec(Fake({"s": _counter()}, _two())), "w": needy})
+    found = doctor.survey(fake, [GPU], probe=asked, sleep=lambda _: None) + doctor.absent(fake)
+    (table,) = [each for each in survey_page.sections(found) if each.title == "Energy meters"]
+    assert table.table is not None
+    by_meter = {row[0]: row for row in table.table.rows}
+    assert by_meter["n"][2:4] == ["counter", "every 100 ms; gain not known"]
+    assert by_meter["m"][2] == by_meter["w"][2] == "no"
+    assert by_meter["m"][4].endswith("try [1]")
+    assert set(by_meter) == {"m", "n", "w", *doctor.METERS}
+    texts = [item.text for item in table.items]
+    assert texts[0] == command
+    assert "meters: [w: {grid: 1, site: x}]" in texts
+    assert "pip install joule-harness-meter-amd" in texts
 
 
 def test_json_holds_every_row() -> None:
@@ -356,6 +376,32 @@ def _of(backend: Backend) -> BackendSpec:
     return BackendSpec(name="a", summary="", factory=lambda _: backend, probe=lambda _: [])
 
 
+def test_a_reference_takes_its_options_as_a_suite_does(tmp_path: Path) -> None:
+    class Volts(Options):
+        volts: int = 0
+
+    asked: list[Volts] = []
+
+    def make(options: Volts) -> Fake:
+        asked.append(options)
+        return Fake({"n0/dram:0": Scope(method=Method.WALL, gain=0.01)})
+
+    wall = MeterSpec(name="wall", summary="", factory=make, options=Volts)
+    counted = Fake({"n0/gpu:0": Scope(method=Method.COUNTER, tick_s=0.1)})
+    fake = registry({"good": spec(counted), "wall": wall})
+    fake.get = fake.find = lambda _kind, name: fake.meters[name]
+    make_cards(
+        Console(file=io.StringIO()),
+        fake,
+        [],
+        loads=lambda _scope, _what: nullcontext(CallableLoad(lambda: None, lambda: None)),
+        store=tmp_path,
+        named="good",
+        reference="wall: {volts: 230}",
+    )
+    assert asked == [Volts(volts=230)]
+
+
 @pytest.mark.parametrize("contains", [True, False])
 def test_a_reference_meter_calibrates_what_it_contains(tmp_path: Path, *, contains: bool) -> None:
     clock = FakeClock()
@@ -368,7 +414,7 @@ def test_a_reference_meter_calibrates_what_it_contains(tmp_path: Path, *, contai
 
     opened = {"n0/host" if contains else "n0/dram:0": Scope(method=Method.WALL, gain=0.01)}
     fake = registry({"good": spec(Counting()), "wall": spec(Outlet(opened))})
-    fake.get = lambda _kind, name: fake.meters[name]
+    fake.get = fake.find = lambda _kind, name: fake.meters[name]
     stream = io.StringIO()
     try:
         cards = make_cards(

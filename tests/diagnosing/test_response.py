@@ -167,6 +167,9 @@ def test_a_reference_must_contain_what_is_tested_and_state_its_error() -> None:
     other = reference_of("rapl", meter, {"n0/cpu-package:0": Scope(method=Method.COUNTER, gain=0.05)}, SCOPE)
     assert isinstance(other, Unavailable)
     assert "does not contain" in other.reason
+    counter = reference_of("ipmi", meter, {"n0/host": Scope(method=Method.COUNTER, gain=0.05)}, SCOPE)
+    assert isinstance(counter, Unavailable)
+    assert "no external meter" in counter.reason
     with pytest.raises(MeasurementError, match="no error of its own"):
         reference_of("wall", meter, {SCOPE: Scope(method=Method.WALL)}, SCOPE)
 

@@ -15,6 +15,7 @@ from harness.hookspecs import CommandSpec, hookimpl
 from harness.impact import ImpactMeterSpec
 from harness.meter import MeterSpec
 from harness.options import Options
+from harness.place import PlaceSpec
 from harness.planning.json_schema import json_schema
 from harness.planning.planner import expand
 from harness.planning.suite import loads
@@ -74,6 +75,10 @@ class Offering:
     @hookimpl
     def harness_commands(self) -> Any:
         yield CommandSpec(name="same", summary="", load=lambda: print)
+
+    @hookimpl
+    def harness_places(self) -> Any:
+        yield PlaceSpec(name="same", summary="", find=lambda _name, _known: None, names=lambda: ())
 
 
 @pytest.fixture

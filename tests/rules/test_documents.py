@@ -109,7 +109,7 @@ def test_ci_calls_make() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_harness_commands_exist(document: str) -> None:
-    known = known_commands()
+    known = known_commands() | set(load_plugins().offers("command"))
     named = set(re.findall(r"`(?:\.venv/bin/)?harness ([a-z]+)", DOCUMENTS[document]))
     assert named
     assert named <= known

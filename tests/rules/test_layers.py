@@ -45,7 +45,7 @@ def test_no_plugin_may_look_into_a_room() -> None:
 
 
 def test_the_top_floor_is_small() -> None:
-    assert len(list((ROOT / "harness").glob("*.py"))) <= 24
+    assert len(list((ROOT / "harness").glob("*.py"))) <= 28
 
 
 SPACIOUS = {"harness", "harness.reporting", "harness.commands"}

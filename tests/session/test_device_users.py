@@ -16,7 +16,7 @@ from harness.session import answers
 from harness.session.commands import Answer, Asked, measure_commands
 
 UUIDS = ("GPU-a", "GPU-b")
-HELD = [sys.executable, "-c", "import time; time.sleep(0.5)"]
+HELD = [sys.executable, "-c", "import time; time.sleep(2)"]
 
 
 class Cards(Meter):

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from harness_backend_torch import TorchOptions, harness_backends, nvidia
+from harness_backend_torch import TorchOptions, harness_backends, nvidia, power
 from pydantic import ValidationError
 
 from harness import MeasurementError, Unavailable
@@ -233,9 +233,9 @@ def test_nvml_answers_and_refusals_are_told_apart(monkeypatch):
 
 def test_the_functions_used_exist_in_nvidias_module():
     pynvml = pytest.importorskip("pynvml")
-    source = Path(nvidia.__file__).read_text()
-    names = set(re.findall(r"nvml\.((?:nvml|NVML)\w+)", source))
-    assert len(names) > 8
+    source = Path(nvidia.__file__).read_text() + Path(power.__file__).read_text()
+    names = set(re.findall(r"(?:library|_nvml)\.((?:nvml|NVML)\w+)", source))
+    assert len(names) > 16
     assert [name for name in names if not hasattr(pynvml, name)] == []
 
 
@@ -281,3 +281,36 @@ def test_what_ends_a_load_is_raised():
 
     with pytest.raises(RuntimeError, match="fell off"), matrix_load(torch.device("cpu"), broken):
         pass
+
+
+@pytest.fixture
+def rocm(two_cards, monkeypatch):
+    """The same process with a torch built for ROCm; returns the buses of its devices, to be changed."""
+    buses = [0xC1, 0x3]
+
+    def properties(index):
+        return SimpleNamespace(
+            name="AMD Instinct MI300X", gcnArchName="gfx942:sramecc+:xnack-", total_memory=10**9,
+            pci_domain_id=0, pci_bus_id=buses[index], pci_device_id=0,
+        )  # fmt: skip
+
+    monkeypatch.setattr(torch.version, "hip", "6.4.43482")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+    return buses
+
+
+def test_an_amd_device_is_named_by_its_pci_address(rocm):
+    found = devices.find("cuda:1")
+    assert isinstance(found, devices.Found)
+    assert (found.device.uuid, found.device.parent) == ("PCI-0000:03:00.0", None)
+    again = devices.find("PCI-0000:C1:00.0")
+    assert isinstance(again, devices.Found)
+    assert again.torch_device.index == 0
+    assert TorchOptions(device="PCI-0000:c1:00.0")
+
+
+def test_partitions_of_an_amd_card_have_numbers_and_one_parent(rocm):
+    rocm[1] = rocm[0]
+    every = [devices.find(f"cuda:{index}").device for index in range(2)]
+    assert [each.uuid for each in every] == ["PCI-0000:c1:00.0#0", "PCI-0000:c1:00.0#1"]
+    assert {each.parent for each in every} == {"PCI-0000:c1:00.0"}

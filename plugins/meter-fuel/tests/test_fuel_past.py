@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from harness_meter_fuel.commands.grid import chosen, described
+from harness_meter_fuel.commands.grid import chosen, described, known
 from harness_meter_fuel.files import load
 from harness_meter_fuel.files.found import Choice, Found
 from harness_meter_fuel.grid import resolve
@@ -185,3 +185,19 @@ def test_the_command_says_source_date_and_rule(tmp_path: Path) -> None:
 def test_the_command_refuses_as_a_suite_does(place: str | None, file: str | None, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         chosen(place, None, None, file)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "value"), [("UK", "GBR", 237.589), ("eastus", "azure-virginia", 327), ("DE-LU", "DEU", None)]
+)
+def test_the_command_finds_any_place_that_a_plugin_knows(name: str, row: str, value: float | None) -> None:
+    said = known(name, None, None, None)
+    assert value is None or said["g_per_kwh"] == value
+    assert row in " ".join([said["id"], *said["flags"]])
+    assert said["source"]
+
+
+@pytest.mark.parametrize(("name", "says"), [("Georgia", "two places"), ("USA/indianna", "did you mean 'indiana'")])
+def test_the_command_says_what_is_wrong_with_a_place(name: str, says: str) -> None:
+    with pytest.raises((UsageError, MeasurementError), match=says):
+        known(name, None, None, None)

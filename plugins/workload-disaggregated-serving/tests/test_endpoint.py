@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
-import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import os
 from pathlib import Path
 from typing import Any
 
 import harness_disaggregated_serving
-import httpx
 import pytest
-from harness_disaggregated_serving.endpoint.client import Answer, Asking, Policy
+from harness_disaggregated_serving.endpoint.latency import chunk_tokens, tpot_s
 from harness_disaggregated_serving.endpoint.options import EndpointOptions
 from pydantic import ValidationError
 
 from harness.builtin.host import BACKEND as HOST
 from harness.errors import MeasurementError
-from harness.testing import RecordingWindow, check_workload, trial_context
+from harness.testing import check_workload, trial_context
 
 Piece = str | float
-"""A piece of a body, or seconds of silence."""
+SPEC = next(each for each in harness_disaggregated_serving.harness_workloads() if each.name == "serve-endpoint")
 
 
 def event(content: object) -> str:
@@ -63,76 +58,6 @@ NO_DONE: list[Piece] = [
 NO_USAGE: list[Piece] = [*VLLM[:-2], "data: [DONE]\n\n"]
 
 
-class Replay:
-    """A server that answers the n-th request with the n-th script, the last one for ever."""
-
-    def __init__(self) -> None:
-        self.scripts: list[tuple[int, dict[str, str], list[Piece]]] = []
-        self.seen: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", "2")
-                self.end_headers()
-                self.wfile.write(b"{}")
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.seen.append((self.path, dict(self.headers), body))
-                status, headers, pieces = outer.scripts[min(len(outer.seen), len(outer.scripts)) - 1]
-                self.send_response(status)
-                for name, value in {"Content-Type": "text/event-stream", **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                for piece in pieces:
-                    if isinstance(piece, str):
-                        self.wfile.write(piece.encode())
-                        self.wfile.flush()
-                    else:
-                        time.sleep(piece)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def answers(self, pieces: list[Piece], status: int = 200, **headers: str) -> None:
-        self.scripts.append((status, {name.replace("_", "-"): value for name, value in headers.items()}, pieces))
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@pytest.fixture
-def replay() -> Iterator[Replay]:
-    server = Replay()
-    yield server
-    server.close()
-
-
-def ask(
-    url: str, *, retries: int = 2, silence_s: float = 2.0, timeout_s: float = 5.0, secret: str = "", api: str = "chat"
-) -> Answer:
-    async def run() -> Answer:
-        async with httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(silence_s), trust_env=False) as client:
-            policy = Policy(
-                api=api,  # type: ignore[arg-type]
-                request_timeout_s=timeout_s,
-                retries=retries,
-                retry_wait_s=0.01,
-                secret=secret,
-            )
-            return await Asking(client, {"model": "m"}, policy, time.monotonic).run()
-
-    return asyncio.run(run())
-
-
 @pytest.mark.parametrize(
     ("pieces", "api", "counts", "text"),
     [
@@ -141,7 +66,9 @@ def ask(
         (NO_DONE, "completions", (3, 4), "x"),
     ],
 )
-def test_streams_of_engines(replay: Replay, pieces: list[Piece], api: str, counts: tuple[int, int], text: str) -> None:
+def test_streams_of_engines(
+    replay: Any, pieces: list[Piece], api: str, counts: tuple[int, int], text: str, ask: Any
+) -> None:
     replay.answers(pieces)
     found = ask(replay.url, api=api)
     assert (found.finished, found.reason, found.retries) == (True, "", 0)
@@ -149,25 +76,26 @@ def test_streams_of_engines(replay: Replay, pieces: list[Piece], api: str, count
     assert replay.seen[0][0] == ("/v1/chat/completions" if api == "chat" else "/v1/completions")
 
 
-def test_times_are_of_text_and_tokens_are_of_usage(replay: Replay) -> None:
-    """Two chunks of text held five tokens: the gap between them is four tokens' time, not one's."""
+def test_times_are_of_text_and_tokens_are_of_usage(replay: Any, ask: Any) -> None:
+    """Two chunks held five tokens, three of them by its share of the text the second one: the gap is theirs."""
     replay.answers(VLLM)
     found = ask(replay.url)
-    assert found.first_s is not None
-    assert found.last_s is not None
-    gap_s = found.last_s - found.first_s
+    tokens = chunk_tokens(found)
+    assert tokens is not None
+    assert (tokens.counts, tokens.estimated) == ((1, 4), True)
+    gap_s = found.times[1] - found.times[0]
     assert gap_s >= 0.04
-    assert found.tpot_s == pytest.approx(gap_s / 4)
+    assert tpot_s(found, tokens) == pytest.approx(gap_s / 4)
 
 
-def test_without_usage_there_are_no_counts(replay: Replay) -> None:
+def test_without_usage_there_are_no_counts(replay: Any, ask: Any) -> None:
     replay.answers(NO_USAGE)
     found = ask(replay.url)
-    assert (found.finished, found.output_tokens, found.tpot_s) == (True, None, None)
+    assert (found.finished, found.output_tokens, chunk_tokens(found)) == (True, None, None)
 
 
 @pytest.mark.parametrize("cut", [VLLM[:3], [*VLLM[:3], 'data: {"choices": [{"del']])
-def test_a_truncated_stream_has_failed(replay: Replay, cut: list[Piece]) -> None:
+def test_a_truncated_stream_has_failed(replay: Any, cut: list[Piece], ask: Any) -> None:
     replay.answers(cut)
     found = ask(replay.url)
     assert not found.finished
@@ -176,21 +104,21 @@ def test_a_truncated_stream_has_failed(replay: Replay, cut: list[Piece]) -> None
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_refusal_that_passes_is_a_counted_retry(replay: Replay, status: int) -> None:
+def test_a_refusal_that_passes_is_a_counted_retry(replay: Any, status: int, ask: Any) -> None:
     replay.answers(["slow down"], status, Retry_After="0")
     replay.answers(VLLM)
     found = ask(replay.url)
     assert (found.finished, found.retries, found.output_tokens) == (True, 1, 5)
 
 
-def test_refusals_come_to_an_end(replay: Replay) -> None:
+def test_refusals_come_to_an_end(replay: Any, ask: Any) -> None:
     replay.answers(["busy"], 429)
     found = ask(replay.url, retries=2)
     assert (found.finished, found.rejected, found.retries, len(replay.seen)) == (False, False, 2, 3)
     assert found.reason == "status 429: busy"
 
 
-def test_a_bad_request_is_rejected_at_once_and_a_key_never_repeated(replay: Replay) -> None:
+def test_a_bad_request_is_rejected_at_once_and_a_key_never_repeated(replay: Any, ask: Any) -> None:
     replay.answers(["no such model for key s3cret"], 400)
     found = ask(replay.url, secret="s3cret")
     assert (found.rejected, len(replay.seen)) == (True, 1)
@@ -198,45 +126,27 @@ def test_a_bad_request_is_rejected_at_once_and_a_key_never_repeated(replay: Repl
 
 
 @pytest.mark.parametrize(("before", "attempts"), [([], 2), (VLLM[:2], 1)])
-def test_a_stalled_server_is_given_up(replay: Replay, before: list[Piece], attempts: int) -> None:
+def test_a_stalled_server_is_given_up(replay: Any, before: list[Piece], attempts: int, ask: Any) -> None:
     replay.answers([*before, 3.0])
     found = ask(replay.url, retries=1, silence_s=0.2)
     assert (found.finished, len(replay.seen)) == (False, attempts)
     assert "silent" in found.reason
 
 
-def test_a_server_that_drips_is_given_up(replay: Replay) -> None:
+def test_a_server_that_drips_is_given_up(replay: Any, ask: Any) -> None:
     replay.answers([piece for _ in range(40) for piece in (event(chat(content="x")), 0.1)])
     found = ask(replay.url, timeout_s=0.5)
     assert found.reason == "not finished in 0.5 s"
 
 
-def test_an_error_in_the_stream_is_the_reason(replay: Replay) -> None:
+def test_an_error_in_the_stream_is_the_reason(replay: Any, ask: Any) -> None:
     replay.answers([VLLM[0], event({"error": {"message": "out of memory"}})])
     assert "out of memory" in ask(replay.url).reason
 
 
-def spec() -> Any:
-    return next(each for each in harness_disaggregated_serving.harness_workloads() if each.name == "serve-endpoint")
-
-
-def options(url: str, **given: object) -> dict[str, object]:
-    return {
-        "url": url, "model": "m", "qps": 100, "requests": 6, "length_scale": 0.05, "retry_wait": "10ms", **given,
-    }  # fmt: skip
-
-
-def served(url: str, folder: Path, **given: object) -> tuple[RecordingWindow, Any]:
-    workload = spec().factory(EndpointOptions.model_validate(options(url, **given)))
-    workload.prepare(trial_context(folder, HOST.factory(HOST.options())))
-    window = RecordingWindow(1)
-    workload.run(window)
-    return window, workload.facts()
-
-
-def test_the_workload_keeps_its_contract(replay: Replay, tmp_path: Path) -> None:
+def test_the_workload_keeps_its_contract(replay: Any, tmp_path: Path, endpoint_options: Any) -> None:
     replay.answers(LLAMA_CPP)
-    window = check_workload(spec(), options(replay.url), HOST.factory(HOST.options()), tmp_path)
+    window = check_workload(SPEC, endpoint_options(replay.url), HOST.factory(HOST.options()), tmp_path)
     assert [row["output_tokens"] for row in window.rows] == [8] * 6
     for row in window.rows:
         assert row["first_token_s"] == pytest.approx(row["start_s"] + row["ttft_s"])  # type: ignore[operator]
@@ -245,7 +155,7 @@ def test_the_workload_keeps_its_contract(replay: Replay, tmp_path: Path) -> None
     assert len(body["prompt"].split()) >= 1
 
 
-def test_arrivals_do_not_wait_for_answers(replay: Replay, tmp_path: Path) -> None:
+def test_arrivals_do_not_wait_for_answers(replay: Any, tmp_path: Path, served: Any) -> None:
     """Six answers of half a second each, all at once: an open loop has sent the last before the first has ended."""
     replay.answers([0.5, *NO_DONE])
     window, _ = served(replay.url, tmp_path, arrivals="all_at_once")
@@ -255,7 +165,7 @@ def test_arrivals_do_not_wait_for_answers(replay: Replay, tmp_path: Path) -> Non
     assert all(row["ttft_s"] >= 0.45 for row in window.rows)  # type: ignore[operator]
 
 
-def test_every_request_ends_and_is_counted(replay: Replay, tmp_path: Path) -> None:
+def test_every_request_ends_and_is_counted(replay: Any, tmp_path: Path, served: Any) -> None:
     for script in (VLLM, VLLM[:3], NO_USAGE):
         replay.answers(script)
     replay.answers(["no"], 400)
@@ -267,7 +177,9 @@ def test_every_request_ends_and_is_counted(replay: Replay, tmp_path: Path) -> No
     assert [row["meets_slo"] for row in without] == [None]
 
 
-def test_the_key_is_sent_and_never_kept(replay: Replay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_is_sent_and_never_kept(
+    replay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: Any
+) -> None:
     monkeypatch.setenv("MY_KEY", "s3cret")
     replay.answers(["bad key s3cret"], 401)
     window, facts = served(replay.url, tmp_path, api_key_env="MY_KEY")
@@ -276,7 +188,7 @@ def test_the_key_is_sent_and_never_kept(replay: Replay, tmp_path: Path, monkeypa
     assert "s3cret" not in json.dumps([facts, window.rows, window.outputs])
 
 
-def test_no_server_is_an_error_with_its_address(tmp_path: Path) -> None:
+def test_no_server_is_an_error_with_its_address(tmp_path: Path, served: Any) -> None:
     with pytest.raises(MeasurementError, match=r"no answer from http://127\.0\.0\.1:1/v1"):
         served("http://127.0.0.1:1/v1", tmp_path)
 
@@ -292,23 +204,21 @@ def test_no_server_is_an_error_with_its_address(tmp_path: Path) -> None:
         {"api_key_env": "sk-123"},
     ],
 )
-def test_bad_options_are_refused(given: dict[str, object]) -> None:
+def test_bad_options_are_refused(given: dict[str, object], endpoint_options: Any) -> None:
     with pytest.raises(ValidationError):
-        EndpointOptions.model_validate({**options("http://127.0.0.1:1/v1"), **given})
+        EndpointOptions.model_validate({**endpoint_options("http://127.0.0.1:1/v1"), **given})
 
 
-def test_certificates_are_verified(tmp_path: Path) -> None:
-    from harness_disaggregated_serving.endpoint.workload import ServeEndpoint
-
-    workload = ServeEndpoint(EndpointOptions.model_validate(options("https://127.0.0.1:1/v1")))
-    client = workload._client()
-    context = client._transport._pool._ssl_context  # type: ignore[attr-defined]
-    assert context.check_hostname
-    assert context.verify_mode.name == "CERT_REQUIRED"
+def test_certificates_are_verified(replay: Any, tmp_path: Path, served: Any) -> None:
+    """A server without TLS, and so without a certificate, is no server to a client that was told https."""
+    with pytest.raises(MeasurementError, match="SSL"):
+        served(replay.url.replace("http:", "https:"), tmp_path)
 
 
-def test_the_servers_process_and_gpus_are_named_to_meters() -> None:
-    given = options("http://127.0.0.1:1/v1", server={"pid": 42, "gpus": {"GPU-7": "NVIDIA L4"}})
-    workload = spec().factory(EndpointOptions.model_validate(given))
-    assert dict(workload.processes()) == {"server": 42}
+def test_the_servers_process_and_gpus_are_named_to_meters(tmp_path: Path, replay: Any, endpoint_options: Any) -> None:
+    given = endpoint_options(replay.url, server={"pid": os.getpid(), "gpus": {"GPU-7": "NVIDIA L4"}})
+    workload = SPEC.factory(EndpointOptions.model_validate(given))
+    workload.prepare(trial_context(tmp_path, HOST.factory(HOST.options())))
+    assert dict(workload.processes()) == {"server": os.getpid()}
     assert [(device.uuid, device.name) for device in workload.devices()] == [("GPU-7", "NVIDIA L4")]
+    workload.close()

@@ -1,15 +1,17 @@
-"""Finds the device that a suite asks for, and names it as its driver does."""
+"""Finds the devices that a suite asks for, and names them as their driver does."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from harness import Device, Unavailable
 from harness.backend import processor_name
+from harness_backend_torch import TorchOptions
 from harness_backend_torch.nvidia import mig_parent
 
 
@@ -38,6 +40,32 @@ def find(wanted: str) -> Found | Unavailable:
                 return found
         return _cpu()
     return _cuda(wanted)
+
+
+def find_all(options: TorchOptions) -> list[Found] | Unavailable:
+    """The device or the devices that the options ask for, in their order, or why they cannot be had."""
+    if options.devices is None:
+        found = find(options.device)
+        return found if isinstance(found, Unavailable) else [found]
+    if options.devices == "all":
+        why = _why_no_cuda()
+        if why is not None:
+            return Unavailable(f"no CUDA device: {why}")
+        return [Found(torch.device("cuda", index), _identify(index)) for index in range(torch.cuda.device_count())]
+    taken: dict[str, int | str] = {}
+    listed = []
+    for wanted in options.devices:
+        found = find(f"cuda:{wanted}" if isinstance(wanted, int) else wanted)
+        if isinstance(found, Unavailable):
+            return Unavailable(f"devices, {wanted}: {found.reason}")
+        first = taken.setdefault(found.device.uuid, wanted)
+        if first != wanted:
+            return Unavailable(f"devices, {first} and {wanted}: both are {found.device.uuid}")
+        listed.append(found)
+    if len({each.device.parent is None for each in listed}) > 1:
+        named = ", ".join(each.device.uuid for each in listed)
+        return Unavailable(f"devices of several kinds: whole cards and partitions: {named}")
+    return listed
 
 
 def _host_memory_bytes() -> int | None:
@@ -80,11 +108,38 @@ def _why_no_cuda() -> str | None:
 def _identify(index: int) -> Device:
     properties = torch.cuda.get_device_properties(index)
     name = str(properties.name)
+    if torch.version.hip is not None:
+        return _identify_rocm(index, properties)
     raw = str(properties.uuid).removeprefix("GPU-").removeprefix("MIG-")
     # CUDA names a partition `<product> MIG <profile>` and gives the partition's UUID; NVML prints it with this prefix.
     uuid = f"MIG-{raw}" if " MIG " in name else f"GPU-{raw}"
     parent = mig_parent(uuid) if uuid.startswith("MIG-") else None
     return Device(kind="gpu", uuid=uuid, name=name, memory_bytes=int(properties.total_memory), parent=parent)
+
+
+def pci_address(properties: Any) -> str:
+    """Domain, bus, device and function 0 of a device, as the kernel and `amdsmi` write it: `0000:c1:00.0`."""
+    return f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
+
+
+def _identify_rocm(index: int, properties: Any) -> Device:
+    """An AMD device, named by its PCI address: what ROCm calls a UUID is empty on many cards.
+
+    The partitions of a card share its address: each after the first gets a number, and all name the card as parent.
+    """
+    address = pci_address(properties)
+    every = [pci_address(torch.cuda.get_device_properties(other)) for other in range(torch.cuda.device_count())]
+    shared = every.count(address) > 1
+    card, place = f"PCI-{address}", every[:index].count(address)
+    architecture = str(properties.gcnArchName).partition(":")[0]
+    name = str(properties.name) or f"AMD {architecture}"
+    return Device(
+        kind="gpu",
+        uuid=f"{card}#{place}" if shared else card,
+        name=name,
+        memory_bytes=int(properties.total_memory),
+        parent=card if shared else None,
+    )
 
 
 def _cuda(wanted: str) -> Found | Unavailable:

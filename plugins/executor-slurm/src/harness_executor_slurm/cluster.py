@@ -87,7 +87,7 @@ def queue(name: str, *, ended: bool) -> dict[str, Row]:
 def parse_queue(text: str) -> dict[str, Row]:
     """Rows of `squeue --noheader --array --format=%i|%T|%r|%N`."""
     rows = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         job, *rest = line.strip().split("|")
         if len(rest) == 3:
             rows[job] = Row(*rest)
@@ -160,7 +160,7 @@ def offer() -> list[Nodes]:
 def parse_offer(text: str) -> list[Nodes]:
     """Rows of `sinfo --noheader --exact --format=%R|%D|%c|%m|%G|%f`."""
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         parts = line.strip().split("|")
         if len(parts) == 6:
             name, count, cpus, memory, gres, features = parts

@@ -82,7 +82,7 @@ class NvmlMeter(Meter):
         try:
             import pynvml  # type: ignore[import-untyped]
         except ImportError as error:
-            return Unavailable(f"the module pynvml (package nvidia-ml-py) cannot be imported: {error}")
+            return Unavailable(f"the module pynvml cannot be imported: {error}; `pip install nvidia-ml-py`")
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:

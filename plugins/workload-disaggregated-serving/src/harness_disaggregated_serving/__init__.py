@@ -1,7 +1,7 @@
 """Carbon-aware disaggregated serving, after the published abstracts of GreenLLM with our own carbon model.
 
-Adds workloads `greenllm`, `greenllm-simulated`, `serve-endpoint` and command `greenllm`. Importing this module
-imports neither torch nor numpy.
+Adds workloads `greenllm`, `greenllm-simulated`, `serve-endpoint`, `serve-bench` and command `greenllm`. Importing this
+module imports neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from typing import Any
 
 from harness import Column, CommandSpec, FunctionalUnit, Method, Unavailable, Workload, WorkloadSpec, hookimpl
 from harness.suite_paths import OptionFault, looks_like_a_path, missing
+from harness_disaggregated_serving.endpoint.bench_options import BenchOptions
 from harness_disaggregated_serving.endpoint.options import EndpointOptions
+from harness_disaggregated_serving.endpoint.options import check as check_endpoint
+from harness_disaggregated_serving.load.slo import targets
 from harness_disaggregated_serving.runtime.options import FolderModel, PairRunOptions
 from harness_disaggregated_serving.simulator.options import SimulatedOptions
 
@@ -37,21 +40,61 @@ REQUEST_COLUMNS = (
 )
 """Columns of every serving workload here: one row a request."""
 
-ENDPOINT_COLUMNS = tuple(
-    column
-    for column in REQUEST_COLUMNS
-    if column.name not in {"transfer_s", "bytes_sent", "bytes_returned", "rounds", "proposed_tokens", "accepted_tokens"}
+ENDPOINT_COLUMNS = (
+    Column("arrival_s", "s", "when the request was due, from the start of the stream"),
+    Column("turn", "1", "which turn of its conversation, from 0"),
+    Column("prompt_tokens", "1", "tokens of the prompt, as the server counts them"),
+    Column("output_tokens", "1", "generated tokens, as the server counts them", higher_is_better=True),
+    Column("ttft_s", "s", "from scheduled arrival to the first token", higher_is_better=False),
+    Column("ttft_sent_s", "s", "from sending to the first token", higher_is_better=False),
+    Column("tpot_s", "s", "(last chunk - first) / tokens after the first chunk", higher_is_better=False),
+    Column("itl_mean_s", "s", "mean time between the request's chunks", higher_is_better=False),
+    Column("itl_p50_s", "s", "median time between the request's chunks", higher_is_better=False),
+    Column("itl_p95_s", "s", "95th percentile of the time between the request's chunks", higher_is_better=False),
+    Column("itl_p99_s", "s", "99th percentile of the time between the request's chunks", higher_is_better=False),
+    Column("latency_s", "s", "from scheduled arrival to the last token", higher_is_better=False),
+    Column("latency_sent_s", "s", "from sending to the last token", higher_is_better=False),
+    Column("normalised_latency_s", "s", "latency from scheduled arrival / output tokens", higher_is_better=False),
+    Column("queue_s", "s", "from scheduled arrival to sending", higher_is_better=False),
+    Column("chunks", "1", "chunks with text, reasoning or a tool call"),
+    Column("first_chunk_tokens", "1", "tokens of the first chunk"),
+    Column("meets_slo", "1", "1 where both latency targets of option `slo` are met, else 0", higher_is_better=True),
+    Column("in_steady", "1", "1 where the request was due in the steady span, else 0"),
+    Column("steady_tokens", "1", "generated tokens that came in the steady span", higher_is_better=True),
+    Column("max_qps", "1/s", "greatest rate that met the targets, as `search` found it", higher_is_better=True),
+    Column("server_running", "1", "requests in service, as the engine last said before the arrival"),
+    Column("server_waiting", "1", "requests in the queue, as the engine last said before the arrival"),
+    Column("server_cache_use", "1", "share of the KV cache in use, as the engine last said before the arrival"),
+    Column("client_cpu_per_chunk_s", "s", "processor time of the client a chunk, over the window"),
 )
-"""Columns of `serve-endpoint`: what crosses an engine's own links is not seen from outside."""
+"""Columns of `serve-endpoint`; docs/serving-metrics.md defines them beside other tools' metrics."""
+
+BENCH_COLUMNS = ("prompt_tokens", "output_tokens", "ttft_s", "tpot_s", "latency_s", "meets_slo")
+"""What other tools tell of a request; their times count from sending."""
 
 FUNCTIONAL_UNITS = {
     "token": FunctionalUnit.of("output_tokens"),
     "good_token": FunctionalUnit.of("output_tokens", {"ttft_s": "<= 15", "tpot_s": "<= 0.15"}),
     "served_request": FunctionalUnit.of("meets_slo"),
 }
+ENDPOINT_UNITS = {**FUNCTIONAL_UNITS, "steady_token": FunctionalUnit("steady_tokens", span="steady")}
 
 
-def _check(options: SimulatedOptions | PairRunOptions | EndpointOptions, _folder: Path) -> Iterator[OptionFault]:
+def _units_by(
+    options: SimulatedOptions | PairRunOptions | EndpointOptions | BenchOptions,
+) -> Mapping[str, FunctionalUnit]:
+    """A good token meets the latency targets that the suite sets."""
+    slo = targets(options.slo)
+    where = {"ttft_s": f"<= {slo.ttft_s!r}", "tpot_s": f"<= {slo.tpot_s!r}"}
+    return {"good_token": FunctionalUnit.of("output_tokens", where)}
+
+
+def _check_endpoint(options: EndpointOptions, _folder: Path) -> Iterator[OptionFault]:
+    """Files that are not there."""
+    yield from check_endpoint(options)
+
+
+def _check(options: SimulatedOptions | PairRunOptions, _folder: Path) -> Iterator[OptionFault]:
     """A trace that is not there, and saved models that are not there."""
     if options.trace is not None:
         yield from missing("trace", options.trace)
@@ -87,6 +130,12 @@ def _probe_pair(options: PairRunOptions) -> Unavailable | None:
     return probe(options)
 
 
+def _bench(options: BenchOptions) -> Workload:
+    from harness_disaggregated_serving.endpoint.bench import ServeBench
+
+    return ServeBench(options)
+
+
 def _endpoint(options: EndpointOptions) -> Workload:
     from harness_disaggregated_serving.endpoint.workload import ServeEndpoint
 
@@ -95,13 +144,14 @@ def _endpoint(options: EndpointOptions) -> Workload:
 
 @hookimpl
 def harness_workloads() -> Iterable[WorkloadSpec]:
-    """`greenllm`, `greenllm-simulated` and `serve-endpoint`."""
+    """`greenllm`, `greenllm-simulated`, `serve-endpoint` and `serve-bench`."""
     yield WorkloadSpec(
         name="greenllm",
         summary="disaggregated serving by a real pair of processes: whole, prefill/decode or draft/verify",
         factory=_pair,
         columns=REQUEST_COLUMNS,
         functional_units=FUNCTIONAL_UNITS,
+        units_by=_units_by,
         options=PairRunOptions,
         check=_check,
         probe=_probe_pair,
@@ -114,6 +164,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
         factory=_simulated,
         columns=tuple(replace(column, method=Method.SIMULATED) for column in REQUEST_COLUMNS),
         functional_units=FUNCTIONAL_UNITS,
+        units_by=_units_by,
         options=SimulatedOptions,
         check=_check,
         probe=_probe_simulated,
@@ -121,12 +172,23 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
 
     yield WorkloadSpec(
         name="serve-endpoint",
-        summary="requests to any server of the OpenAI API, streamed, open loop",
+        summary="requests to any server of the OpenAI API, whose energy is charged",
         factory=_endpoint,
         columns=ENDPOINT_COLUMNS,
-        functional_units=FUNCTIONAL_UNITS,
+        functional_units=ENDPOINT_UNITS,
+        units_by=_units_by,
         options=EndpointOptions,
-        check=_check,
+        check=_check_endpoint,
+    )
+
+    yield WorkloadSpec(
+        name="serve-bench",
+        summary="vllm bench serve, guidellm or aiperf, with the server's energy over its run",
+        factory=_bench,
+        columns=tuple(column for column in ENDPOINT_COLUMNS if column.name in BENCH_COLUMNS),
+        functional_units=FUNCTIONAL_UNITS,
+        units_by=_units_by,
+        options=BenchOptions,
     )
 
 

@@ -10,8 +10,10 @@ from typing import Annotated, Any
 import typer
 from pydantic import TypeAdapter, ValidationError
 
+from harness import find_place
 from harness.errors import MeasurementError, UsageError
 from harness.impact import EnergyTrace
+from harness.place import GridFactor, Place
 from harness.quantity import Unavailable
 from harness_meter_fuel.grid import Grid, GridOption, GridOptions, resolve
 
@@ -33,11 +35,7 @@ def grid(
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:
     """Prints the carbon intensity that a run of now would be costed with, its source and its date."""
-    options = chosen(place, file, emissions, start)
-    found = resolve(options)
-    if isinstance(found, Unavailable):
-        raise MeasurementError(found.reason)
-    said = described(found, time.time())
+    said = known(place, file, emissions, start)
     if as_json:
         typer.echo(json.dumps(said, indent=1, ensure_ascii=False))
         return
@@ -51,6 +49,46 @@ def grid(
             typer.echo(f"{label:<7} {said[key]}")
     for flag in said["flags"]:
         typer.echo(f"note    {flag}")
+
+
+def known(place: str | None, file: Path | None, emissions: str | None, start: str | None) -> dict[str, Any]:
+    """What `described` says of the grid that the command line stands for, or of a place that any plugin knows.
+
+    Raises:
+        UsageError: there is no such grid and no such place.
+        MeasurementError: a table or a file is missing.
+    """
+    named = place is not None and not (file or emissions or start) and "/" not in place
+    try:
+        found = resolve(chosen(place, file, emissions, start))
+    except UsageError:
+        if not named:
+            raise
+        found = Unavailable("no grid is called so")
+    if not isinstance(found, Unavailable):
+        return described(found, time.time())
+    if not named:
+        raise MeasurementError(found.reason)
+    at = find_place(place)
+    if at.grid is None:
+        raise MeasurementError(f"no grid intensity is known for {at.label}")
+    return of_place(at, at.grid)
+
+
+def of_place(at: Place, grid: GridFactor) -> dict[str, Any]:
+    """The same of a place's grid."""
+    return {
+        "g_per_kwh": grid.value,
+        "low": grid.low,
+        "high": grid.high,
+        "source": grid.source,
+        "date": grid.date,
+        "licence": grid.licence,
+        "pue": None if at.pue is None else at.pue.value,
+        "wue_l_per_kwh": None if at.wue_onsite is None else at.wue_onsite.value,
+        "id": grid.id,
+        "flags": [*([] if at.row in ("", at.name) else [f"found as {at.row}"]), *at.flags],
+    }
 
 
 def chosen(place: str | None, file: Path | None, emissions: str | None, start: str | None) -> GridOptions:

@@ -1,28 +1,25 @@
-"""A streaming client of the OpenAI API: one request's times, its token counts as the server reports them, its retries.
-
-Chunks are not tokens: counts come from `usage` alone, and are missing where a server sends none.
-"""
+"""A streaming client of the OpenAI API: one request with its retries. What a server does to it costs no other."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-import httpx
+import aiohttp
+
+from harness_disaggregated_serving.endpoint.answer import REASON_LENGTH, Answer, Taker, parsed, take_whole
+from harness_disaggregated_serving.endpoint.sse import LONGEST_LINE, EventReader, StreamError
 
 RETRIED: Final = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses after which the same request may succeed later."""
 LONGEST_WAIT_S: Final = 60.0
 """A server that asks for a longer wait than this is not waited for any longer."""
-REASON_LENGTH: Final = 200
-"""So much of a server's message is kept."""
-
-
-class StreamError(Exception):
-    """A stream that is not what the API promises, or that ended early."""
+JSON_HEADERS: Final = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+OK: Final = 200
+DONE: Final = b"[DONE]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,133 +28,52 @@ class Policy:
 
     Attributes:
         api: `completions` or `chat`.
+        base: address of the API, without a final slash.
         request_timeout_s: longest time of an attempt.
+        connect_timeout_s: longest wait for a connection.
+        silence_timeout_s: longest wait for the next byte.
         retries: attempts after the first one.
         retry_wait_s: before the first of them, doubled for each further one.
         secret: never to be repeated in a reason.
+        stream: whether the answer comes token by token.
     """
 
     api: Literal["completions", "chat"]
+    base: str
     request_timeout_s: float
+    connect_timeout_s: float
+    silence_timeout_s: float
     retries: int
     retry_wait_s: float
     secret: str = ""
+    stream: bool = True
 
     @property
-    def path(self) -> str:
-        """Below the base address."""
-        return "/completions" if self.api == "completions" else "/chat/completions"
-
-
-@dataclass(slots=True)
-class Answer:
-    """What came of a request; times on the caller's clock.
-
-    Attributes:
-        finished: whether the stream came to its end.
-        reason: why not.
-        rejected: whether the server refused it for good (4xx), rather than failed.
-        retries: attempts after the first one.
-        sent_s: start of the last attempt.
-        first_s: first chunk with text; None where none came.
-        last_s: last chunk with text.
-        prompt_tokens: from `usage`; None where the server sent none.
-        output_tokens: likewise.
-        text: all of it.
-    """
-
-    finished: bool = False
-    reason: str = ""
-    rejected: bool = False
-    retries: int = 0
-    sent_s: float | None = None
-    first_s: float | None = None
-    last_s: float | None = None
-    prompt_tokens: int | None = None
-    output_tokens: int | None = None
-    text: str = ""
+    def url(self) -> str:
+        """The address that is asked."""
+        return self.base + ("/completions" if self.api == "completions" else "/chat/completions")
 
     @property
-    def tpot_s(self) -> float | None:
-        """(last - first text) / (tokens - 1); None without counts or with one token."""
-        if self.first_s is None or self.last_s is None or self.output_tokens is None or self.output_tokens < 2:
-            return None
-        return (self.last_s - self.first_s) / (self.output_tokens - 1)
-
-
-async def events(lines: AsyncIterator[str]) -> AsyncIterator[Mapping[str, Any]]:
-    """JSON events of a server-sent stream until `[DONE]` or its end; raises StreamError for what is no event."""
-    data: list[str] = []
-    async for line in lines:
-        if line.startswith("data:"):
-            data.append(line[5:].removeprefix(" "))
-        elif not line and data:
-            text, data = "\n".join(data), []
-            if text.strip() == "[DONE]":
-                return
-            yield _event(text)
-    if data and "".join(data).strip() != "[DONE]":
-        yield _event("\n".join(data))  # a last event without its empty line, which truncation tells from whole JSON
-
-
-def _event(text: str) -> Mapping[str, Any]:
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError:
-        raise StreamError(f"an event is cut off or no JSON: {text[:80]!r}") from None
-    if not isinstance(found, dict):
-        raise StreamError(f"an event is no object: {text[:80]!r}")
-    return found
-
-
-def _text_of(choice: Mapping[str, Any]) -> str:
-    """Text of a choice, of either API; reasoning counts as text."""
-    delta = choice.get("delta") or {}
-    parts = (choice.get("text"), delta.get("reasoning_content"), delta.get("reasoning"), delta.get("content"))
-    return "".join(part for part in parts if isinstance(part, str))
-
-
-async def read_stream(lines: AsyncIterator[str], answer: Answer, clock: Callable[[], float]) -> None:
-    """Takes a stream into an answer; raises StreamError where it ends without a reason to finish."""
-    finished = False
-    async for event in events(lines):
-        if event.get("error"):
-            raise StreamError(f"the server says: {json.dumps(event['error'])[:REASON_LENGTH]}")
-        for choice in event.get("choices") or ():
-            text = _text_of(choice)
-            if text:
-                answer.last_s = clock()
-                answer.first_s = answer.last_s if answer.first_s is None else answer.first_s
-                answer.text += text
-            finished = finished or choice.get("finish_reason") is not None
-        usage = event.get("usage")
-        if isinstance(usage, dict):
-            answer.prompt_tokens = _count(usage.get("prompt_tokens"))
-            answer.output_tokens = _count(usage.get("completion_tokens"))
-    if not finished:
-        raise StreamError("the stream ended before the server finished it")
-    answer.finished = True
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    def timeout(self) -> aiohttp.ClientTimeout:
+        """As the transport takes it."""
+        return aiohttp.ClientTimeout(
+            total=self.request_timeout_s, sock_connect=self.connect_timeout_s, sock_read=self.silence_timeout_s
+        )
 
 
 class Asking:
     """One request, with its attempts.
 
     Args:
-        client: with address, headers and time-outs.
-        body: of the request.
+        session: with headers and certificates.
+        body: of the request, as it is sent.
         policy: how it is asked.
         clock: seconds since the window opened.
     """
 
-    def __init__(
-        self, client: httpx.AsyncClient, body: Mapping[str, Any], policy: Policy, clock: Callable[[], float]
-    ) -> None:
-        self._client = client
-        self._body = dict(body)
+    def __init__(self, session: aiohttp.ClientSession, body: bytes, policy: Policy, clock: Callable[[], float]) -> None:
+        self._session = session
+        self._body = body
         self._policy = policy
         self._clock = clock
         self.answer = Answer()
@@ -176,32 +92,61 @@ class Asking:
 
     async def _attempt(self, wait_s: float) -> float | None:
         """One attempt; seconds to wait before another one, None where the answer is final."""
-        answer = self.answer
+        answer, policy = self.answer, self._policy
         try:
-            async with (
-                asyncio.timeout(self._policy.request_timeout_s),
-                self._client.stream("POST", self._policy.path, json=self._body) as response,
-            ):
-                if response.status_code != httpx.codes.OK:
+            async with self._session.post(
+                policy.url, data=self._body, headers=JSON_HEADERS, timeout=policy.timeout, allow_redirects=False
+            ) as response:
+                if response.status != OK:
                     return await self._refused(response, wait_s)
-                await read_stream(response.aiter_lines(), answer, self._clock)
+                await (self._streamed(response) if policy.stream else self._whole(response))
         except StreamError as error:
             answer.reason = str(error)
-        except TimeoutError:
-            answer.reason = f"not finished in {self._policy.request_timeout_s:g} s"
-        except httpx.TimeoutException as error:
+        except aiohttp.ServerTimeoutError as error:
             answer.reason = f"{type(error).__name__}: the server was silent for too long"
-            return wait_s if answer.first_s is None else None
-        except httpx.HTTPError as error:
+            return None if answer.times else wait_s
+        except TimeoutError:
+            answer.reason = f"not finished in {policy.request_timeout_s:g} s"
+        except (aiohttp.ClientError, OSError) as error:
             answer.reason = f"{type(error).__name__}: {error}"
-            return wait_s if answer.first_s is None else None
+            return None if answer.times else wait_s
+        except Exception as error:  # noqa: BLE001 - whatever a stream holds, it costs its own request and no other
+            answer.reason = f"the answer cannot be read: {type(error).__name__}: {error}"
+        answer.finished = answer.finished and not answer.reason
         return None
 
-    async def _refused(self, response: httpx.Response, wait_s: float) -> float | None:
-        body = (await response.aread()).decode("utf-8", "replace")
-        self.answer.reason = f"status {response.status_code}: {' '.join(body.split())[:REASON_LENGTH]}"
-        if response.status_code not in RETRIED:
-            self.answer.rejected = 400 <= response.status_code < 500
+    async def _streamed(self, response: aiohttp.ClientResponse) -> None:
+        reader, taker, clock = EventReader(), Taker(self.answer), self._clock
+        async for received in response.content.iter_any():
+            now_s = clock()
+            for data in reader.feed(received):
+                if data.strip() == DONE:
+                    taker.close()
+                    return
+                taker.take(parsed(data), now_s)
+        last = reader.end()
+        if last is not None and last.strip() != DONE:
+            taker.take(parsed(last), clock())
+        taker.close()
+
+    async def _whole(self, response: aiohttp.ClientResponse) -> None:
+        body = await response.content.read(LONGEST_LINE)
+        while rest := await response.content.read(LONGEST_LINE):
+            body += rest
+            if len(body) > LONGEST_LINE:
+                raise StreamError(f"the answer has more than {LONGEST_LINE} bytes")
+        take_whole(self.answer, parsed(body), self._clock())
+
+    async def _refused(self, response: aiohttp.ClientResponse, wait_s: float) -> float | None:
+        body = (await response.content.read(LONGEST_LINE)).decode("utf-8", "replace")
+        self.answer.reason = f"status {response.status}: {' '.join(body.split())[:REASON_LENGTH]}"
+        if response.status not in RETRIED:
+            self.answer.rejected = 400 <= response.status < 500
             return None
         asked = response.headers.get("retry-after", "")
-        return min(float(asked), LONGEST_WAIT_S) if asked.isdigit() else wait_s
+        return min(float(asked), LONGEST_WAIT_S) if asked.isascii() and asked.isdigit() else wait_s
+
+
+def encoded(body: object) -> bytes:
+    """A request's body as it is sent, made before the window opens."""
+    return json.dumps(body).encode()

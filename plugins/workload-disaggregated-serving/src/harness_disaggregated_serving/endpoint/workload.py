@@ -1,104 +1,214 @@
-"""Workload `serve-endpoint`: open-loop requests to any server of the OpenAI API."""
+"""Workload `serve-endpoint`: requests to any server of the OpenAI API, whose energy is the server's."""
 
 from __future__ import annotations
 
 import asyncio
-import math
+import contextlib
 import os
-import random
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-import httpx
+import aiohttp
 
 from harness.backend import Device
 from harness.errors import MeasurementError
+from harness.quantity import Unavailable
+from harness.sample import Scope
 from harness.workload import TrialContext, Window, Workload
-from harness_disaggregated_serving.endpoint.client import Answer, Asking, Policy
-from harness_disaggregated_serving.endpoint.options import EndpointOptions
-from harness_disaggregated_serving.load import arrivals
-from harness_disaggregated_serving.load.lengths import application
-from harness_disaggregated_serving.load.slo import Slo, named
+from harness_disaggregated_serving.endpoint import engine_metrics, server
+from harness_disaggregated_serving.endpoint.client import Policy
+from harness_disaggregated_serving.endpoint.driving import Asked, Driver, new_session
+from harness_disaggregated_serving.endpoint.options import EndpointOptions, MaxQps
+from harness_disaggregated_serving.endpoint.planned import Load, Planned
+from harness_disaggregated_serving.endpoint.rows import Stream, Writer
+from harness_disaggregated_serving.endpoint.search import Probe, max_qps
+from harness_disaggregated_serving.endpoint.steady import SteadySpan, why_unsteady
+from harness_disaggregated_serving.endpoint.versions import version_of
+from harness_disaggregated_serving.load.slo import targets
 
-WORDS: Final = ("time", "year", "people", "way", "day", "man", "thing", "life", "child", "world", "school", "state")
-"""Prompts are drawn from these: most tokenizers take one token for each; the true number is the server's."""
-LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-def stream_of(options: EndpointOptions, seed: int) -> Iterable[arrivals.Request]:
-    """The requests of a window, the same for every endpoint with the same seed."""
-    if options.trace is not None:
-        return arrivals.trace(Path(options.trace))
-    process: dict[str, arrivals.Arrivals] = {
-        "poisson": arrivals.Poisson(options.qps),
-        "constant": arrivals.Constant(options.qps),
-        "all_at_once": arrivals.AllAtOnce(),
-    }
-    return arrivals.requests(process[options.arrivals], application(options.sizes), options.requests, seed)
-
-
-def body_of(options: EndpointOptions, prompt: str, output_tokens: int) -> dict[str, Any]:
-    """The request, with a stream that ends in its usage."""
-    content: dict[str, Any] = (
-        {"prompt": prompt} if options.api == "completions" else {"messages": [{"role": "user", "content": prompt}]}
-    )
-    return {
-        "model": options.model,
-        **content,
-        "max_tokens": output_tokens,
-        "temperature": options.temperature,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        **options.extra,
-    }
+WINDOW_STRIDE: Final = 7919
+"""Windows of a trial have streams of their own: a prompt that was sent before lies in the server's prefix cache."""
+PROBES: Final = 1_000_000
+"""Streams of the search are numbered from here, behind those of any window."""
+LONGER: Final = 4
+"""So many times as many requests are tried where a stream was too short to say whether its queue fills."""
+Found = TypeVar("Found")
 
 
 class ServeEndpoint(Workload):
-    """Requests to a server that somebody else started."""
+    """Requests to a server that somebody else started, or that is started here."""
 
     def __init__(self, options: EndpointOptions) -> None:
         self._options = options
+        self._url = options.url
+        self._slo = targets(options.slo)
         self._seed = options.seed
         self._key = ""
-        self._facts: dict[str, object] = {}
+        self._pid: int | None = None
+        self._server: server.LocalServer | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._metrics_path = ""
+        self._plans: dict[int, tuple[Load, list[Planned]]] = {}
+        self._qps: float | None = None
+        self._done: tuple[Stream, Load] | None = None
+        self._writer = Writer(options, self._slo)
+        self._known: dict[str, object] = {}
+        self._shared: Sequence[str] = ()
+
+    # What is read
 
     def devices(self) -> Sequence[Device]:
         """The server's GPUs, where the suite names them."""
         return [Device(kind="gpu", uuid=uuid, name=name) for uuid, name in self._options.server.gpus.items()]
 
     def processes(self) -> Mapping[str, int]:
-        """The server's process, where the suite names it."""
-        pid = self._options.server.pid
-        return {} if pid is None else {"server": pid}
+        """The server's process, where it is one of this machine."""
+        return {} if self._pid is None else {server.ROLE: self._pid}
+
+    def charged(self, read: Mapping[tuple[str, str], Scope]) -> Collection[str] | Unavailable:
+        """The server's scopes, never the load generator's own."""
+        found = server.charged(self._options.server, self._url, self._pid, read)
+        if not isinstance(found, Unavailable):
+            self._shared = server.shared_with_client(found, read)
+        return found
+
+    # Before the windows
 
     def prepare(self, context: TrialContext) -> None:
-        """Takes the key from the environment; raises MeasurementError where no server listens."""
-        self._seed = self._options.seed + context.seed
-        self._key = os.environ.get(self._options.api_key_env, "")
-        asyncio.run(self._reach())
+        """Starts the server where it is to be started, opens the client, plans the first streams, searches the rate.
 
-    async def _reach(self) -> None:
-        async with self._client() as client:
-            try:
-                await client.get("/models")
-            except httpx.HTTPError as error:
-                raise MeasurementError(f"no answer from {self._options.url}: {type(error).__name__}: {error}") from None
-
-    def _client(self) -> httpx.AsyncClient:
+        Raises:
+            MeasurementError: the server does not start, or none listens.
+        """
         options = self._options
-        return httpx.AsyncClient(
-            base_url=options.url,
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=httpx.Timeout(options.silence_timeout, connect=options.connect_timeout, pool=None),
-            limits=httpx.Limits(
-                max_connections=None, max_keepalive_connections=64
-            ),  # open loop: none waits for another
-            verify=ssl.create_default_context(cafile=options.ca),
-            trust_env=urlsplit(options.url).hostname not in LOOPBACK,  # no proxy on the way to this very machine
+        self._seed = options.seed + context.seed
+        self._key = os.environ.get(options.api_key_env, "")
+        if options.server.command:
+            self._server = server.LocalServer(options.server, self._url, context.folder, context.suite_folder)
+            self._url = self._server.url
+            self._server.start(self._is_healthy, lambda text: context.progress(text, None))
+            self._pid = self._server.pid
+        else:
+            self._pid = server.running_pid(options.server)
+        self._loop = asyncio.new_event_loop()
+        self._wait(self._open())
+        self._known = self._about_server()
+        for index in (-1, 0):
+            self._plan(index)
+        if options.search is not None:
+            self._wait(self._find_rate(options.search.max_qps, context))
+            self._plans.clear()
+            for index in (-1, 0):
+                self._plan(index)
+
+    def _wait(self, work: Awaitable[Found]) -> Found:
+        assert self._loop is not None
+        return self._loop.run_until_complete(work)
+
+    def _is_healthy(self) -> bool:
+        parts = urlsplit(self._url)
+        try:
+            address = f"{parts.scheme}://{parts.netloc}{self._options.server.health}"
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(address, timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError, ValueError):
+            return False
+
+    async def _open(self) -> None:
+        options = self._options
+        context = ssl.create_default_context(cafile=options.ca) if self._url.startswith("https:") else True
+        self._session = new_session(
+            {"Authorization": f"Bearer {self._key}"} if self._key else {},
+            context,
+            proxies=urlsplit(self._url).hostname not in server.LOOPBACK,  # none on the way to this very machine
         )
+        try:
+            timeout = aiohttp.ClientTimeout(total=30, sock_connect=options.connect_timeout)
+            async with self._session.get(f"{self._url}/models", timeout=timeout, allow_redirects=False) as response:
+                await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise MeasurementError(f"no answer from {self._url}: {type(error).__name__}: {error}") from None
+        path = options.server.metrics
+        if path:
+            wanted = "/metrics" if path == "auto" else path
+            page = engine_metrics.EngineMetrics(self._session, self._url, wanted, time.monotonic)
+            if await page.known():
+                self._metrics_path = wanted
+            elif path != "auto":
+                raise MeasurementError(f"{page.address} shows no metrics of an engine", where="server.metrics")
+
+    def _about_server(self) -> dict[str, object]:
+        assert self._session is not None
+        found: dict[str, object] = {"url": self._url, "pid": self._pid, "metrics": self._metrics_path or None}
+        version = self._wait(version_of(self._session, self._url))
+        if self._server is not None:
+            found |= {"command": self._server.words, "started_in_s": self._server.started_in_s}
+            version = version or self._server.printed_version()
+        return found | {"version": version or None}
+
+    def _plan(self, index: int) -> None:
+        load = Load(self._options, self._seed + (index + 1) * WINDOW_STRIDE)
+        self._plans[index] = load, load.planned(self._qps)
+
+    def _policy(self) -> Policy:
+        options = self._options
+        return Policy(
+            api=options.api,
+            base=self._url,
+            request_timeout_s=options.request_timeout,
+            connect_timeout_s=options.connect_timeout,
+            silence_timeout_s=options.silence_timeout,
+            retries=options.retries,
+            retry_wait_s=options.retry_wait,
+            secret=self._key,
+            stream=options.stream,
+        )
+
+    # The rate
+
+    async def _find_rate(self, search: MaxQps, context: TrialContext) -> None:
+        async def probe(qps: float) -> Probe:
+            context.progress(f"searching the rate: {qps:.3g} requests/s", None)
+            return await self._probe(search, qps)
+
+        found, tried = await max_qps(probe, self._options.qps, resolution=search.resolution, most=search.probes)
+        self._known["search"] = [
+            {"qps": each.qps, "attainment": each.attainment, "unsteady": each.unsteady, "holds": each.holds}
+            for each in tried
+        ]
+        if found is None:
+            best = max(tried, key=lambda each: each.attainment)
+            queue = best.unsteady or "the load was steady"
+            raise MeasurementError(
+                f"no rate down to {tried[-1].qps:.3g} requests/s met the targets",
+                where="search.max_qps",
+                hint=f"at {best.qps:.3g} requests/s {best.attainment:.0%} did; {queue}",
+            )
+        self._qps = found
+
+    async def _probe(self, search: MaxQps, qps: float) -> Probe:
+        """One rate; a stream that is too short to judge its queue is followed by a longer one, twice at most."""
+        requests = search.requests or self._options.requests or 40
+        for again in range(3):
+            load = Load(self._options, self._seed + (PROBES + again) * WINDOW_STRIDE)
+            asked = await self._driver(time.monotonic).run(load.planned(qps, requests), load)
+            answers = [each.answer for each in asked]
+            met = sum(self._writer.meets(answer) is True for answer in answers)
+            sent = [answer.due_s for answer in answers]
+            attainment, unsteady = met / len(asked), why_unsteady(answers, min(sent), max(sent))
+            if "shorter than" not in unsteady or attainment < search.slo_attainment:
+                break
+            requests *= LONGER
+        return Probe(qps, attainment, unsteady, attainment >= search.slo_attainment and not unsteady)
+
+    # A window
 
     def step(self, window: Window) -> None:
         """One stream of requests."""
@@ -106,83 +216,70 @@ class ServeEndpoint(Workload):
 
     def run(self, window: Window) -> None:
         """Sends one stream; latencies count from the scheduled arrival."""
-        asked = list(stream_of(self._options, self._seed))
-        opened_s = window.now_s()
-        answers = asyncio.run(self._serve(asked, window, opened_s))
-        slo = named(self._options.slo) if isinstance(self._options.slo, str) else None
-        if slo is None:
-            assert not isinstance(self._options.slo, str)
-            slo = Slo(self._options.slo.ttft, self._options.slo.tpot)
-        for number, (request, answer) in enumerate(zip(asked, answers, strict=True)):
-            status = "ok" if answer.finished else "rejected" if answer.rejected else "failed"
-            window.item(f"r{number}", status=status, **_columns(request, answer, slo, opened_s))
-            window.output(f"r{number}", {"text": answer.text, "reason": answer.reason, "retries": answer.retries})
-        self._summarise(answers)
+        if window.index not in self._plans:
+            self._plan(window.index)
+        load, planned = self._plans[window.index]
+        stream = self._wait(self._serve(load, planned, window))
+        if self._server is not None:
+            self._server.check()
+        self._done = stream, load
 
-    async def _serve(self, asked: Sequence[arrivals.Request], window: Window, opened_s: float) -> list[Answer]:
-        options = self._options
-        words = random.Random(self._seed)  # noqa: S311 - prompts, no secrets
-        policy = Policy(
-            api=options.api,
-            request_timeout_s=options.request_timeout,
-            retries=options.retries,
-            retry_wait_s=options.retry_wait,
-            secret=self._key,
+    def after_window(self, window: Window) -> None:
+        """Writes the rows and plans the next stream, neither of which the window is charged for."""
+        if self._done is not None:
+            self._writer.write(window, *self._done, self._qps)
+            self._done = None
+        self._plans = {-1: self._plans[-1]} if -1 in self._plans else {}
+        self._plan(window.index + 1)
+
+    def _driver(self, clock: Callable[[], float]) -> Driver:
+        assert self._session is not None
+        return Driver(self._session, self._policy(), self._options, clock)
+
+    async def _serve(self, load: Load, planned: Sequence[Planned], window: Window) -> Stream:
+        assert self._session is not None
+        began_s = window.now_s()
+        driver = self._driver(window.now_s)
+        span = SteadySpan(window, driver.watch, self._options.warm_up_cut, began_s)
+        metrics = engine_metrics.EngineMetrics(self._session, self._url, self._metrics_path, window.now_s)
+        following = [asyncio.ensure_future(metrics.follow())] if self._metrics_path else []
+        steady = asyncio.ensure_future(span.follow())
+        try:
+            asked: list[Asked] = await driver.run(planned, load)
+            await steady
+        finally:
+            for task in (steady, *following):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        return Stream(began_s, asked, span.begin_s, span.end_s, driver.load, metrics.samples(), metrics.failed)
+
+    # What is told
+
+    def why_zero(self) -> Mapping[str, str]:
+        """Why no token belongs to a steady span."""
+        return {"steady_tokens": self._writer.unsteady} if self._writer.unsteady else {}
+
+    def flags(self) -> Sequence[str]:
+        """Where the load generator was in the way, or is in what was read."""
+        return (
+            *(f"{scope} holds the load generator too" for scope in self._shared),
+            *dict.fromkeys(self._writer.flags),
         )
-        async with self._client() as client:
-
-            async def one(request: arrivals.Request, body: Mapping[str, Any]) -> Answer:
-                await asyncio.sleep(max(0.0, opened_s + request.arrival_s - window.now_s()))
-                return await Asking(client, body, policy, window.now_s).run()
-
-            tasks = []
-            for request in asked:
-                prompt, output = (
-                    max(1, math.ceil(count * options.length_scale))
-                    for count in (request.prompt_tokens, request.output_tokens)
-                )
-                text = " ".join(words.choice(WORDS) for _ in range(prompt))
-                tasks.append(asyncio.create_task(one(request, body_of(options, text, output))))
-            return list(await asyncio.gather(*tasks))
-
-    def _summarise(self, answers: Sequence[Answer]) -> None:
-        finished = [answer for answer in answers if answer.finished]
-        self._facts = {
-            "url": self._options.url,
-            "model": self._options.model,
-            "key_sent": bool(self._key),
-            "retries": sum(answer.retries for answer in answers),
-            "ended": {
-                "finished": len(finished),
-                "rejected": sum(answer.rejected for answer in answers),
-                "failed": sum(not answer.finished and not answer.rejected for answer in answers),
-            },
-            "without_usage": sum(answer.output_tokens is None for answer in finished),
-            "reasons": sorted({answer.reason for answer in answers if answer.reason}),
-        }
 
     def facts(self) -> Mapping[str, object]:
-        """How requests ended, retries, and how many answers came without token counts. Never the key."""
-        return self._facts
+        """The server, how requests ended, the field's metrics over the last window. Never the key."""
+        told: dict[str, Any] = {"model": self._options.model, "key_sent": bool(self._key), "max_qps": self._qps}
+        return {**told, "server": self._known, "url": self._url, **self._writer.facts}
 
-
-def _columns(request: arrivals.Request, answer: Answer, slo: Slo, opened_s: float) -> dict[str, float | None]:
-    due_s = opened_s + request.arrival_s
-    common: dict[str, float | None] = {"start_s": due_s, "arrival_s": request.arrival_s}
-    if not answer.finished:
-        return {**common, "meets_slo": 0.0}
-    assert answer.sent_s is not None
-    ttft_s = None if answer.first_s is None else answer.first_s - due_s
-    unknown = answer.output_tokens is None
-    return {
-        **common,
-        "first_token_s": answer.first_s,
-        "end_s": answer.last_s,
-        "prompt_tokens": answer.prompt_tokens,
-        "output_tokens": answer.output_tokens,
-        "ttft_s": ttft_s,
-        "tpot_s": answer.tpot_s,
-        "latency_s": None if answer.last_s is None else answer.last_s - due_s,
-        "queue_s": answer.sent_s - due_s,
-        "meets_slo": None if unknown else float(slo.met(ttft_s, answer.tpot_s)),
-    }
+    def close(self) -> None:
+        """Closes the client and ends a server that was started here."""
+        loop, self._loop = self._loop, None
+        try:
+            if loop is not None:
+                if self._session is not None:
+                    loop.run_until_complete(self._session.close())
+                loop.close()
+        finally:
+            if self._server is not None:
+                self._server.stop()

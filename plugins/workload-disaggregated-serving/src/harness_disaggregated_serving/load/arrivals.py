@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from harness.errors import UsageError
+from harness_disaggregated_serving.load import traces
 from harness_disaggregated_serving.load.lengths import Lengths, read_rows
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 4096
 """Requests drawn at a time. Part of the definition of a stream: sums of gaps round the same way in every run."""
+
+
+TIMED: Final = "CSV with arrival_s, prompt_tokens, output_tokens; or a trace of Azure, BurstGPT or Mooncake"
+"""Traces whose requests come at times of their own."""
 
 
 class Request(NamedTuple):
@@ -86,6 +91,19 @@ class AllAtOnce(Arrivals):
             yield 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Ramped(Arrivals):
+    """A process whose rate grows from 0 for `ramp_s` in a straight line, and then is that of `process`."""
+
+    process: Arrivals
+    ramp_s: float
+
+    def times(self, generator: np.random.Generator) -> Iterator[float]:
+        """Arrival times: each where the integral of the growing rate is that of the steady one."""
+        for at in self.process.times(generator):
+            yield math.sqrt(2 * self.ramp_s * at) if at < self.ramp_s / 2 else at + self.ramp_s / 2
+
+
 def requests(arrivals: Arrivals, lengths: Lengths, count: int, seed: int) -> Iterator[Request]:
     """The first `count` requests of a stream.
 
@@ -106,7 +124,14 @@ def requests(arrivals: Arrivals, lengths: Lengths, count: int, seed: int) -> Ite
 
 
 def trace(path: Path) -> list[Request]:
-    """Requests of a CSV file (`arrival_s`, `prompt_tokens`, `output_tokens`), in order of time; raises UsageError."""
+    """Requests of a trace in order of time: own CSV, which holds no bad row, or a published one; raises UsageError."""
+    published = traces.read(path)
+    if published.layout != "own":
+        if not published.timed or any(row.prompt_tokens is None for row in published.rows):
+            raise UsageError(
+                f"a {published.layout} file has no arrival times and lengths", where=str(path), accepted=TIMED
+            )
+        return [Request(row.arrival_s or 0.0, row.prompt_tokens or 1, row.output_tokens or 1) for row in published.rows]
     found = [Request(*row) for row in read_rows(path, timed=True)]
     for line, (before, after) in enumerate(pairwise(found), start=3):
         if not after.arrival_s >= before.arrival_s:

@@ -7,6 +7,7 @@ Whoever has a trace gives its table instead.
 from __future__ import annotations
 
 import csv
+import io
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +145,7 @@ def read_rows(path: Path, *, timed: bool) -> list[tuple[float, int, int]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot be read: {error}", where=str(path)) from None
-    reader = csv.DictReader(text.splitlines())
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     missing = [name for name in wanted if name not in (reader.fieldnames or ())]
     if missing:
         raise UsageError(f"no column {', '.join(missing)}", where=str(path), accepted="columns " + ", ".join(wanted))

@@ -58,3 +58,14 @@ class SloOptions(Options):
 
     ttft: Annotated[Duration, Field(gt=0)]
     tpot: Annotated[Duration, Field(gt=0)]
+
+
+def check_slo(given: str | SloOptions) -> None:
+    """Raises ValueError for a name that is none of the shipped sets."""
+    if isinstance(given, str) and given not in SLOS:
+        raise ValueError(f"no slo {given!r}; accepted: {', '.join(SLOS)}")
+
+
+def targets(given: str | SloOptions) -> Slo:
+    """The targets that a suite's `slo` names; raises UsageError for an unknown name."""
+    return named(given) if isinstance(given, str) else Slo(given.ttft, given.tpot)
