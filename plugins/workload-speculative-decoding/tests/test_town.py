@@ -155,3 +155,27 @@ def test_three_alignments_of_one_guest_are_offered() -> None:
     assert [recipe.seed for recipe in GUESTS] == [1, 2, 3]
     assert len({recipe.key("a") for recipe in (TOWN, GUEST_SFT, *GUESTS)}) == 5
     assert all(recipe.rpo_alpha > 0 for recipe in GUESTS)
+
+
+class Killed(Exception):
+    """Instead of a signal."""
+
+
+@pytest.mark.slow
+def test_lessons_go_on_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(townsfolk, "CHECKPOINT_EVERY", 4)
+    first = replace(GUEST_SFT.lessons[0], times=1, epochs=1.0, batch=10)
+    recipe = replace(GUEST_SFT, hidden_size=8, intermediate_size=8, lessons=(first, replace(first, epochs=2.0)))
+
+    def stop(text: str, _done: float | None) -> None:
+        if "lesson 2 of 2: step 10 of 20" in text:
+            raise Killed
+
+    whole = townsfolk.learn(recipe, silent)
+    with pytest.raises(Killed):
+        townsfolk.learn(recipe, stop, checkpoints=tmp_path)
+    again = townsfolk.learn(recipe, silent, checkpoints=tmp_path)
+    assert again.train_tokens < whole.train_tokens / 2  # what was behind it was not done again
+    for name, weights in whole.model.state_dict().items():
+        assert torch.equal(weights, again.model.state_dict()[name]), name
+    assert again.steps == whole.steps == 30
