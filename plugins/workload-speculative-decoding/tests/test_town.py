@@ -157,7 +157,7 @@ def test_three_alignments_of_one_guest_are_offered() -> None:
     assert all(recipe.rpo_alpha > 0 for recipe in GUESTS)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Instead of a signal."""
 
 
@@ -169,10 +169,10 @@ def test_lessons_go_on_after_an_interruption(tmp_path: Path, monkeypatch: pytest
 
     def stop(text: str, _done: float | None) -> None:
         if "lesson 2 of 2: step 10 of 20" in text:
-            raise Killed
+            raise KilledError
 
     whole = townsfolk.learn(recipe, silent)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         townsfolk.learn(recipe, stop, checkpoints=tmp_path)
     again = townsfolk.learn(recipe, silent, checkpoints=tmp_path)
     assert again.train_tokens < whole.train_tokens / 2  # what was behind it was not done again
