@@ -266,16 +266,8 @@ def _train(
         module = AnswerTraining(model, settings, schedule, loss, identity, ranks)
         trainer.fit(module, train_dataloaders=parts, ckpt_path=checkpoint, weights_only=True)
         model.to(device)  # type: ignore[arg-type]  # Lightning takes it off the card
-    return Stage(
-        settings,
-        loss.beta,
-        None if loss.beta is None else loss.rpo_alpha,
-        precision,
-        trainer.global_step,
-        resumed_at,
-        tuple(reports),
-        time.monotonic() - start,
-    )
+    done = (precision, trainer.global_step, resumed_at, tuple(reports), time.monotonic() - start)
+    return Stage(settings, loss.beta, None if loss.beta is None else loss.rpo_alpha, *done)
 
 
 def _trainer(
