@@ -9,6 +9,7 @@ import pytest
 from harness_speculative_decoding import reward_table
 
 from harness.errors import UsageError
+from harness.functional_unit import UnitCount
 from harness.quantity import Amount, Method
 
 
@@ -17,7 +18,7 @@ def trial(rewards: list[float], cpu_s: float | None, energy_j: float) -> Any:
     rows = [{"status": "ok", "window": 0, "target_calls": 4} for _ in rewards]
     record = SimpleNamespace(
         columns={"reward": {"mean": Amount.of(sum(rewards) / len(rewards), "1", Method.MEASURED)}},
-        units={"good_answer": SimpleNamespace(count=SimpleNamespace(achieved=Amount.of(good, "1", Method.MEASURED)))},
+        units={"good_answer": SimpleNamespace(count=UnitCount(good, len(rewards), int(good), 0))},
         measurement=SimpleNamespace(
             loads=[SimpleNamespace(own_s=cpu_s)], workload={"predicted": {"answered": 0.5}}, foreign_load={}
         ),

@@ -64,7 +64,8 @@ def _line(label: str, trials: list[LoadedTrial]) -> Line:
     means = [_number(trial.record.columns["reward"]["mean"]) or 0.0 for trial in trials]
     reward = sum(mean * count for mean, count in zip(means, counts, strict=True)) / answers
     good = [trial.record.units[GOOD] for trial in trials if GOOD in trial.record.units]
-    achieved = sum(_number(unit.count.achieved) or 0.0 for unit in good) if good else None
+    counted = [unit.count.achieved for unit in good]
+    achieved = sum(each for each in counted if isinstance(each, float)) if counted else None
     calls = [row["target_calls"] for row in rows if row.get("target_calls") is not None]
     loads = [used.own_s for trial in trials for used in trial.record.measurement.loads]
     cpu_s = None if not loads or None in loads else sum(used for used in loads if used is not None)
