@@ -153,7 +153,8 @@ class Open:
     """A window as far as a pulse looks at it."""
 
     def __init__(self, min_seconds: float) -> None:
-        self.min_seconds, self.iteration, self.items, self.at_s = min_seconds, 0, [], 0.0
+        self.min_seconds, self.iteration, self.at_s = min_seconds, 0, 0.0
+        self.items: list[object] = []
 
     def now_s(self) -> float:
         return self.at_s
