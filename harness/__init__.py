@@ -11,16 +11,23 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "harness.backend": ("Backend", "BackendSpec", "Device"),
+    "harness.backend": ("Backend", "BackendSpec", "Device", "DeviceSettings", "Setting"),
     "harness.builtin.local": ("LocalExecutor",),
     "harness.counter": ("CounterTrack", "PowerIntegrator"),
-    "harness.errors": ("HarnessError", "MeasurementError", "PluginError", "UsageError", "did_you_mean"),
+    "harness.errors": (
+        "HarnessError",
+        "MeasurementError",
+        "NotPossibleHereError",
+        "PluginError",
+        "UsageError",
+        "did_you_mean",
+    ),
     "harness.executor": ("Executor", "ExecutorSpec", "Job", "Outcome"),
     "harness.functional_unit": ("FunctionalUnit", "Row"),
     "harness.hookspecs": ("CommandSpec", "hookimpl"),
     "harness.impact": ("Costed", "DeviceUse", "EnergyTrace", "Factor", "Impact", "ImpactMeter", "ImpactMeterSpec"),
     "harness.meter": ("Meter", "MeterContext", "MeterSpec", "Node"),
-    "harness.options": ("Duration", "NoOptions", "Options", "Share", "Size"),
+    "harness.options": ("Duration", "Frequency", "NoOptions", "Options", "Power", "Share", "Size"),
     "harness.quantity": ("Amount", "Method", "Unavailable", "Undefined", "Value", "total"),
     "harness.records.files": ("load_items", "load_record", "recorded_trials", "write_json"),
     "harness.sample": ("Condition", "Cumulative", "Scope", "Snapshot", "clock_id", "now_ns"),
@@ -39,11 +46,14 @@ if TYPE_CHECKING:
     from harness.backend import Backend as Backend
     from harness.backend import BackendSpec as BackendSpec
     from harness.backend import Device as Device
+    from harness.backend import DeviceSettings as DeviceSettings
+    from harness.backend import Setting as Setting
     from harness.builtin.local import LocalExecutor as LocalExecutor
     from harness.counter import CounterTrack as CounterTrack
     from harness.counter import PowerIntegrator as PowerIntegrator
     from harness.errors import HarnessError as HarnessError
     from harness.errors import MeasurementError as MeasurementError
+    from harness.errors import NotPossibleHereError as NotPossibleHereError
     from harness.errors import PluginError as PluginError
     from harness.errors import UsageError as UsageError
     from harness.errors import did_you_mean as did_you_mean
@@ -67,8 +77,10 @@ if TYPE_CHECKING:
     from harness.meter import MeterSpec as MeterSpec
     from harness.meter import Node as Node
     from harness.options import Duration as Duration
+    from harness.options import Frequency as Frequency
     from harness.options import NoOptions as NoOptions
     from harness.options import Options as Options
+    from harness.options import Power as Power
     from harness.options import Share as Share
     from harness.options import Size as Size
     from harness.planning.places import find_place as find_place

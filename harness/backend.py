@@ -34,6 +34,52 @@ class Device:
     parent: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a trial asks of one device for as long as it lasts, such as a power limit.
+
+    Attributes:
+        device: UUID of the device.
+        name: the backend's option that asks for it, such as `power_limit`.
+        value: as asked for, in `unit`.
+        unit: SI symbol, such as `W`.
+    """
+
+    device: str
+    name: str
+    value: float
+    unit: str
+
+
+class DeviceSettings(ABC):
+    """Reads and changes settings of a backend's devices, with or without an opened backend.
+
+    The core sets what `Backend.settings` asks for before the meters open, keeps what it found in a file, and puts it
+    back after the trial: from the trial's own process, or from another one where that was killed.
+    """
+
+    @abstractmethod
+    def read(self, device: str, name: str) -> float | None:
+        """A setting as the device has it now; None where none is in force, or none can be read.
+
+        Raises:
+            MeasurementError: the device does not answer.
+        """
+
+    def seen(self, device: str, name: str) -> float | None:
+        """What the device does now: at most what it was told. Asked for at the end of a trial, under its load."""
+        return self.read(device, name)
+
+    @abstractmethod
+    def write(self, device: str, name: str, value: float | None) -> float | None:
+        """Sets it, None lifts it; returns what the device then says, None where it says nothing.
+
+        Raises:
+            NotPossibleHereError: this process may not, or the device has no such setting.
+            MeasurementError: the device does not answer, or has another value afterwards.
+        """
+
+
 def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """The processor's product name as the system reports it: Linux in a file, macOS by `sysctl`; else its type.
 
@@ -96,6 +142,10 @@ class Backend(ABC):
         """What a comparison must agree on: driver, versions, clocks, limits. JSON values only."""
         return {}
 
+    def settings(self) -> Sequence[Setting]:
+        """What the options ask of each device for the time of a trial; `BackendSpec.settings` sets it. After `open`."""
+        return ()
+
     def load(self) -> AbstractContextManager[Load] | Unavailable:
         """Work on this device that `harness doctor --self-test` switches while it watches a meter, or why not.
 
@@ -118,6 +168,7 @@ class BackendSpec:
         factory: options -> Backend.
         options: model of the options.
         probe: options -> the devices a trial would get, or why there are none; runs in a process of its own.
+        settings: makes what sets the `Backend.settings` of its backends and puts them back; None where they have none.
         fork_safe: importing the plugin and making a backend opens no device and starts no thread, see `WorkloadSpec`.
     """
 
@@ -126,4 +177,5 @@ class BackendSpec:
     factory: Callable[[Any], Backend]
     probe: Callable[[Any], Sequence[Device] | Unavailable]
     options: type[Options] = NoOptions
+    settings: Callable[[], DeviceSettings] | None = None
     fork_safe: bool = False

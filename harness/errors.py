@@ -65,6 +65,10 @@ class MeasurementError(HarnessError):
     exit_code = ExitCode.MEASUREMENT
 
 
+class NotPossibleHereError(MeasurementError):
+    """What a point asks for cannot be had on this machine, such as a permission: its trial is skipped, and says why."""
+
+
 class PluginError(HarnessError):
     """A plugin broke its contract; the message names it and its distribution. Exit code 3."""
 

@@ -191,6 +191,8 @@ FORK_PACKET_BYTES: Final = 65_536
 """A request to the process that forks is not longer."""
 FORK_DESCRIPTORS: Final = 4
 """Descriptors that come with it: standard input, log, messages, and the socket that speaks of this trial."""
+SKIPPED: Final = "skipped"
+"""The `kind` of a worker's message `failed` where the machine lacks what the point asks for: no failure of the run."""
 SPAWN: Final = "spawn"
 """How a worker started, in `environment.start` of its measurement: by an interpreter of its own."""
 FORK: Final = "fork"

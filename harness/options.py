@@ -23,12 +23,16 @@ from pydantic_core import core_schema
 from harness.errors import UsageError
 from harness.units import (
     parse_duration,
+    parse_frequency,
     parse_intensity,
+    parse_power,
     parse_share,
     parse_size,
     parse_volume_per_kwh,
     write_duration,
+    write_frequency,
     write_per_kwh,
+    write_power,
     write_share,
     write_size,
 )
@@ -158,8 +162,18 @@ Size = Annotated[int, _parsed(parse_size), _Unit("B")]
 """Bytes; written as a number or as `40GB`, `16GiB`."""
 Share = Annotated[float, _parsed(parse_share), _Unit("1")]
 """A fraction; written as `0.03` or `3%`."""
+Power = Annotated[float, _parsed(parse_power), _Unit("W")]
+"""Watts; written as a number or as `300W`, `0.3kW`."""
+Frequency = Annotated[float, _parsed(parse_frequency), _Unit("Hz")]
+"""Hertz; written as a number or as `1200MHz`, `1.2GHz`."""
 
-_WRITERS: Final[Mapping[str, Callable[[Any], float | str]]] = {"s": write_duration, "B": write_size, "1": write_share}
+_WRITERS: Final[Mapping[str, Callable[[Any], float | str]]] = {
+    "s": write_duration,
+    "B": write_size,
+    "1": write_share,
+    "W": write_power,
+    "Hz": write_frequency,
+}
 
 
 def meanings(kind: type[Any]) -> dict[str, str]:
@@ -215,11 +229,19 @@ def _units(schema: Any) -> Iterator[str]:
 
 
 def in_unit(value: Any, schema: Mapping[str, Any]) -> Any:
-    """A number as a suite writes it where the property is a duration, a size or a share; anything else as it is."""
+    """A number as a suite writes it where the property takes text with a unit; anything else as it is."""
     write = _WRITERS.get(unit_of(schema))
-    if write is None or isinstance(value, bool) or not isinstance(value, int | float):
+    if write is None or isinstance(value, bool) or not isinstance(value, int | float) or not _takes_text(schema):
         return value
     return write(value)
+
+
+def _takes_text(schema: Any) -> bool:
+    """Whether a value may be text: a number whose unit its meaning alone tells is written without it."""
+    if not isinstance(schema, dict):
+        return False
+    inner = (*schema.get("anyOf", ()), schema.get("items"), schema.get("additionalProperties"))
+    return schema.get("type") == "string" or any(map(_takes_text, inner))
 
 
 def _described(schema: dict[str, Any], kind: type[Any]) -> dict[str, Any]:

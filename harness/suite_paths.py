@@ -42,6 +42,16 @@ def _beside_the_suite(text: str, info: ValidationInfo) -> str:
     return text if folder is None or not text else str(folder / Path(text).expanduser())
 
 
+def _file_beside_the_suite(path: Path, info: ValidationInfo) -> Path:
+    folder = _folder(info)
+    if folder is None:
+        return path
+    found = folder / path.expanduser()
+    if not found.is_file():
+        raise ValueError(f"there is no file {found}; accepted: a file that exists, relative to the suite's file")
+    return found
+
+
 def _name_or_path(text: str, info: ValidationInfo) -> str:
     folder = _folder(info)
     if folder is None or not text:
@@ -57,6 +67,8 @@ def looks_like_a_path(text: str) -> bool:
 
 SuitePath = Annotated[str, AfterValidator(_beside_the_suite)]
 """A file or folder; a relative one lies beside the suite. Resolved where a workload has a `check`; empty for none."""
+SuiteFile = Annotated[Path, AfterValidator(_file_beside_the_suite)]
+"""A file that must exist, as a `Path`: of meters and impact meters, whose paths planning resolves without a `check`."""
 SuiteSource = Annotated[str, AfterValidator(_name_or_path)]
 """A name (`builtin:small`, a hub id) or a path: what begins with `.`, `~` or `/`, or lies beside the suite."""
 

@@ -1,6 +1,7 @@
 """Units: the only place where one is turned into another.
 
-SI units stand in names (`energy_j`, `duration_s`); what people write in a suite (`30s`, `40GB`, `3%`) is parsed here.
+SI units stand in names (`energy_j`, `duration_s`); what people write in a suite (`30s`, `40GB`, `3%`, `300W`) is parsed
+here.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _SIZES: Final = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
+_POWERS: Final = {"mW": 1e-3, "W": 1.0, "kW": 1e3}
+_FREQUENCIES: Final = {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9}
 _G_PER_KWH: Final = {
     "g/kWh": 1.0,
     "kg/kWh": 1000.0,
@@ -122,6 +125,45 @@ def parse_share(value: float | str) -> float:
     if unit not in {"", "%"} or not 0 <= number < float("inf"):
         raise UsageError(f"{value!r} is not a share", accepted=accepted)
     return number / 100 if unit == "%" else number
+
+
+def parse_power(value: float | str) -> float:
+    """Watts from a number of watts or from text such as `300W`, `0.3kW`.
+
+    Example:
+        >>> parse_power("300W"), parse_power("0.3kW"), parse_power(250)
+        (300.0, 300.0, 250.0)
+    """
+    return _parse_physical(value, "W", "a power", "watts", _POWERS)
+
+
+def parse_frequency(value: float | str) -> float:
+    """Hertz from a number of hertz or from text such as `1200MHz`, `1.2GHz`.
+
+    Example:
+        >>> parse_frequency("1200MHz"), parse_frequency("1.2GHz")
+        (1200000000.0, 1200000000.0)
+    """
+    return _parse_physical(value, "Hz", "a frequency", "hertz", _FREQUENCIES)
+
+
+def _parse_physical(value: float | str, base: str, what: str, plural: str, factors: Mapping[str, float]) -> float:
+    accepted = f"a number of {plural}, or one with a unit of {', '.join(factors)}"
+    number, unit = (float(value), base) if not isinstance(value, str) else _split(value, what, accepted)
+    factor = factors.get(unit or base)
+    if factor is None or not 0 <= number * factor < float("inf"):
+        raise UsageError(f"{value!r} is not {what}", accepted=accepted)
+    return number * factor
+
+
+def write_power(watts: float) -> str | float:
+    """A number of watts as `parse_power` reads it: `300W`."""
+    return _write(watts, ("kW", "W", "mW"), _POWERS, parse_power)
+
+
+def write_frequency(hertz: float) -> str | float:
+    """A number of hertz as `parse_frequency` reads it: `1200MHz`."""
+    return _write(hertz, ("GHz", "MHz", "kHz", "Hz"), _FREQUENCIES, parse_frequency)
 
 
 def parse_intensity(value: float | str) -> float:
@@ -219,7 +261,7 @@ def _write(
 ) -> str | float:
     """The value in the largest unit that it is a whole number of; the value itself where no text gives it exactly."""
     if value == 0:
-        return f"0{units[-1]}" if "B" in units else "0s"
+        return "0s" if "s" in units else f"0{units[-1]}"
     for unit in units:
         text = f"{round(value / factors[unit])}{unit}"
         if round(value / factors[unit]) and parse(text) == value:

@@ -31,6 +31,7 @@ from harness.executor import (
     LOG,
     MEASUREMENT,
     MESSAGES,
+    SKIPPED,
     SPAWN,
     Executor,
     ExecutorSpec,
@@ -193,13 +194,21 @@ class LocalExecutor(Executor):
                 os.close(send)
             if process is None:
                 return Outcome(ok=False, reason="the executor was closed")
+            kinds: set[object] = set()
+
+            def told(message: Mapping[str, object]) -> None:
+                kinds.update([message.get("kind")] if message.get("type") == "failed" else ())
+                listener(message)
+
             try:
-                reason = self._listen(process, pipe, job, listener, log_path)
+                reason = self._listen(process, pipe, job, told, log_path)
                 if reason:
                     reason += _aftermath(process, str(job.folder.resolve()), kills)
             finally:
                 self._end(process)
-        return Outcome(ok=False, reason=reason, log_tail=tail(log_path)) if reason else Outcome(ok=True)
+        if not reason:
+            return Outcome(ok=True)
+        return Outcome(ok=False, reason=reason, log_tail=tail(log_path), skipped=SKIPPED in kinds)
 
     def _variables(self, job: Job, environment: Mapping[str, str]) -> dict[str, str]:
         return {**job.environment, **environment, MARK: str(job.folder.resolve()), "PYTHONUNBUFFERED": "1"}

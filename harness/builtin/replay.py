@@ -25,6 +25,7 @@ from harness.meter import Meter, MeterContext, MeterSpec
 from harness.options import Duration, Options, Share
 from harness.quantity import Method, Unavailable
 from harness.sample import Cumulative, Scope, Snapshot, now_ns
+from harness.suite_paths import SuiteFile
 from harness.units import NANOSECONDS_PER_SECOND, nanoseconds, seconds
 
 COLUMNS: Final = {"watts": "integrated", "joules": "counter"}
@@ -34,7 +35,7 @@ COLUMNS: Final = {"watts": "integrated", "joules": "counter"}
 class ReplayOptions(Options):
     """Options of meter `replay`."""
 
-    file: Path
+    file: SuiteFile
     """The trace, CSV (`.csv`) or else JSON lines, with `t_s`, `scope`, and `watts` or `joules`."""
     method: Literal["counter", "integrated"] | None = None
     """What the trace holds: `counter` joules, or watts to be `integrated`; taken from its columns if not set."""

@@ -128,7 +128,8 @@ def _show(planned: Plan) -> None:
     from harness.running.expected_time import between, run_cost
 
     for point in planned.points:
-        echo(f"{point.id}  {point.suite}: {point.label}  x {between(point.at_least, point.trials)}")
+        on = f" on {', '.join(str(each['uuid']) for each in point.devices)}" if len(point.devices) > 1 else ""
+        echo(f"{point.id}  {point.suite}: {point.label}  x {between(point.at_least, point.trials)}{on}")
     for line in _skipped_lines(planned):
         echo(line)
     fewest, most = (sum(each) for each in ([p.at_least for p in planned.points], [p.trials for p in planned.points]))

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -21,6 +22,7 @@ from harness.planning.faults import refusals
 from harness.planning.located_yaml import parse
 from harness.planning.places import PLACE, moved, resolved, takes_place
 from harness.planning.point import canonical
+from harness.suite_paths import SUITE_FOLDER
 
 LIMIT_COMBINATIONS: Final = 10_000
 
@@ -309,7 +311,8 @@ class Combinations:
         own = " ".join(f"{setting.key}={shown(value)}" for setting, value in pairs)
         where = own or f"the record's {name}"
         try:
-            valid = spec.options.model_validate(options)
+            # What a record holds is absolute; a path that is given now is relative to where it is given.
+            valid = spec.options.model_validate(options, context={SUITE_FOLDER: Path.cwd()})
             dumped = valid.model_dump(mode="json", by_alias=True)
         except ValidationError as error:
             raise next(refusals(error, spec, options, where)) from None

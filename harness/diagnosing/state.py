@@ -26,6 +26,7 @@ from harness.diagnosing.store_findings import store_findings
 from harness.errors import ExitCode, HarnessError
 from harness.executor import WORKER
 from harness.machine.device_locks import PREFIX, holder_of, lock_files, lock_place
+from harness.machine.device_settings import left_behind
 from harness.machine.leftovers import mark_of
 from harness.reporting.tables import Item, Section
 from harness.reporting.terminal import print_section
@@ -76,6 +77,7 @@ def examine(store: Path) -> list[Finding]:
     """Everything, of this machine and of one store."""
     return [
         *lock_findings(),
+        *settings_findings(),
         *worker_findings(running_workers()),
         *stray_findings(),
         *(Finding("store", *found) for found in store_findings(store)),
@@ -129,6 +131,19 @@ def _lock(path: Path) -> Finding:
         f"held by {text}",
         f"if it runs in no container, a process that it started holds the lock on: `fuser {path}` names it; end it",
     )
+
+
+def settings_findings() -> Iterator[Finding]:
+    """Settings of devices that a process which was killed did not put back."""
+    for path, changed in left_behind():
+        held = holder_of(lock) if (lock := path.with_suffix(".lock")).exists() else None
+        for each in changed:
+            text = f"{each.name} is {si(each.value, each.unit, 4)}, before {each.was}"
+            if held is not None:
+                yield Finding("settings", each.device, "well", f"{text}; set by {held[0]}")
+                continue
+            remedy = "any `harness run` by the same user puts it back"
+            yield Finding("settings", each.device, "wrong", f"{text}; left behind by a process that was killed", remedy)
 
 
 # Workers

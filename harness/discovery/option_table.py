@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from harness.options import UNIT, in_unit, unit_of
 
-PARSED: Final = {"s": "duration", "B": "size", "1": "share"}
+PARSED: Final = {"s": "duration", "B": "size", "1": "share", "W": "power", "Hz": "frequency"}
 """Unit of a type that is parsed -> what the type is called."""
 _LIMITS: Final = {
     ("minimum", "ge"): ">=",

@@ -19,7 +19,7 @@ from typing import Any, Final
 import pluggy
 
 from harness import hookspecs
-from harness.backend import BackendSpec
+from harness.backend import BackendSpec, DeviceSettings
 from harness.discovery.spec_check import check_spec
 from harness.errors import HarnessError, PluginError, UsageError, did_you_mean
 from harness.executor import ExecutorSpec
@@ -263,6 +263,11 @@ class Registry:
             for name, found in sorted(named.items())
             if len(found) > 1
         ]
+
+    def settings_of(self, backend: str) -> DeviceSettings | None:
+        """What sets and puts back the settings of a backend's devices; None where it has none, or is not loaded."""
+        offer = self.backends.get(backend)
+        return None if offer is None or offer.spec.settings is None else offer.spec.settings()
 
     def get(self, kind: str, name: str) -> Offer:
         """The plugin spec of a name.

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.discovery.registry import Registry
-from harness.errors import HarnessError, PluginError, UsageError
-from harness.executor import SPAWN
+from harness.errors import HarnessError, NotPossibleHereError, PluginError, UsageError
+from harness.executor import SKIPPED, SPAWN
 from harness.machine import leftovers
 from harness.measuring.messenger import Messenger
 from harness.measuring.trial import Trial, fetch
@@ -59,7 +59,7 @@ def attempt(
         messenger.send("failed", kind="failed", reason="out of memory")
         return 1
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises is this trial's failure
-        kind = "usage" if isinstance(error, UsageError) else "failed"
+        kind = _kind(error)
         reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
         messenger.send("failed", kind=kind, reason=reason[:LIMIT_REASON])
         with contextlib.suppress(OSError):  # the log may lie on the disk that is full
@@ -67,6 +67,13 @@ def attempt(
         return 1
     messenger.send("done", invalid=list(measurement.invalid))
     return 0
+
+
+def _kind(error: BaseException) -> str:
+    """How a trial ended, for its executor: `skipped` is no failure."""
+    if isinstance(error, NotPossibleHereError):
+        return SKIPPED
+    return "usage" if isinstance(error, UsageError) else "failed"
 
 
 def _print_error(error: BaseException) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from harness.records.record import SeenCondition, Span
+from harness.sample import now_ns
 from harness.units import seconds
 
 SLEPT_S: Final = 0.05
@@ -128,3 +129,19 @@ class Interruptions:
                 )
             )
         return tuple(found)
+
+
+def not_excluded(locks: Sequence[Mapping[str, Any]], scope: str) -> list[SeenCondition]:
+    """Said where nothing keeps other users' runs off the devices of this one."""
+    told = dict.fromkeys(str(held.get("not_excluded", "")) for held in locks if held.get("fallback"))
+    return [
+        SeenCondition(
+            kind="device_lock_not_shared",
+            scope=scope,
+            detail=f"the device locks do not exclude {text}",
+            fails=False,
+            count=1,
+            first_ns=now_ns(),
+        )
+        for text in told
+    ]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
-from harness.backend import Backend
-from harness.discovery.guard import made, naming, sorted_scopes
+from harness.backend import Backend, Setting
+from harness.discovery.guard import expect, made, naming, sorted_scopes, title
 from harness.discovery.registry import Registry
 from harness.errors import PluginError
 from harness.machine import meter_card
+from harness.machine.device_settings import Settled, restored, settled
 from harness.machine.meter_card import HARDWARE, MeterCard
 from harness.measuring.channel import Channel
 from harness.meter import Meter, MeterContext, MeterSpec
@@ -29,6 +31,26 @@ def build_backend(choice: Choice, registry: Registry) -> Backend:
     options = offer.spec.options.model_validate(dict(choice.options))
     backend: Backend = made(offer, "backend", options, Backend)
     return backend
+
+
+@contextmanager
+def set_as_asked(choice: Choice, backend: Backend, registry: Registry, held: Collection[str]) -> Iterator[Settled]:
+    """Sets the devices of an opened backend as its options ask, and puts back what they were, for a trial's time.
+
+    First what a process that was killed left on these devices is put back; where it cannot be, that is a fault.
+
+    Raises:
+        NotPossibleHereError: not permitted, or a device has no such setting.
+    """
+    notes = restored(registry.settings_of, held=held)
+    plugin = title("backend", choice.name, registry.get("backend", choice.name))
+    with naming(plugin, "settings"):
+        wanted = expect(backend.settings(), Sequence, plugin, "settings")
+        for each in wanted:
+            expect(each, Setting, plugin, "settings")
+    with settled(choice.name, wanted, registry.settings_of(choice.name)) as found:
+        found.faults += [note.text for note in notes if not note.done]
+        yield found
 
 
 def open_meters(

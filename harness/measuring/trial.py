@@ -24,14 +24,15 @@ from harness.errors import HarnessError
 from harness.executor import SPAWN
 from harness.machine import fingerprint
 from harness.machine.device_locks import device_locks
+from harness.machine.device_settings import Settled
 from harness.measuring import cool_down, plausibility
 from harness.measuring.channel import Channel
 from harness.measuring.foreign_load import LoadWatch
-from harness.measuring.interruptions import Interruptions
+from harness.measuring.interruptions import Interruptions, not_excluded
 from harness.measuring.messenger import Messenger
 from harness.measuring.meters import Edge, Meters
 from harness.measuring.node_meters import open_on
-from harness.measuring.opening import build_backend, charged_scopes, open_meters
+from harness.measuring.opening import build_backend, charged_scopes, open_meters, set_as_asked
 from harness.measuring.window import Ledger, OpenWindow, measure, rest
 from harness.meter import MeterContext
 from harness.options import Options
@@ -39,8 +40,8 @@ from harness.planning.named_offers import hardware_meters
 from harness.planning.point import Point
 from harness.records.files import side_car_sizes
 from harness.records.paths import ENERGY, ITEMS, OUTPUTS
-from harness.records.record import IDLE, LOADED_IDLE, Measurement, MeterReport, Rest, SeenCondition, WarmUp
-from harness.sample import Scope, now_ns
+from harness.records.record import IDLE, LOADED_IDLE, SETTINGS, Measurement, MeterReport, Rest, SeenCondition, WarmUp
+from harness.sample import Scope
 from harness.units import si
 from harness.workload import COMMON_COLUMNS, FetchContext, TrialContext, Workload, WorkloadSpec
 
@@ -72,6 +73,7 @@ class Trial:
         self.interruptions = Interruptions()
         self.load = LoadWatch(self.point.foreign_load, job.get("node", "n0"))
         self.locks: list[dict[str, Any]] = []
+        self.settled = Settled()
         self.columns = {column.name for column in (*self.spec.columns, *COMMON_COLUMNS)}
 
     def phase(self, name: str, text: str = "", done: float | None = None) -> None:
@@ -109,9 +111,14 @@ class Trial:
                 more = checked_devices(workload.devices(), self.workload, "devices")
             held = {str(device["uuid"]) for device in self.point.devices} | {device.uuid for device in found}
             wait_s = fingerprint.locks().get("wait_s")
-            with device_locks(tuple({device.uuid for device in more} - held), self._waiting, wait_s) as locks:
+            physical = {device.parent or device.uuid for device in found}
+            with (
+                device_locks(tuple({device.uuid for device in more} - held), self._waiting, wait_s) as locks,
+                set_as_asked(self.point.backend, backend, self.registry, physical) as self.settled,
+            ):
                 self.locks = [held for held in (fingerprint.locks(), locks) if held]
                 measured = self._measured(backend, workload, (*found, *more), seed)
+            measured = replace(measured, flags=(*measured.flags, *self.settled.faults))
         finally:
             faults = [*closed(workload, self.workload), *closed(backend, self.backend)]
         return replace(measured, flags=(*measured.flags, *faults, *self.left_running()))
@@ -158,6 +165,7 @@ class Trial:
                 faults += meters.close()
             written = side_car_sizes(streams)
         described = json_mapping(backend.fingerprint(), self.backend, "fingerprint")
+        described |= {SETTINGS: self.settled.facts} if self.settled.facts else {}
         return Measurement(
             run=self.job["run"],
             trial_id=self.job["trial_id"],
@@ -247,13 +255,14 @@ class Trial:
             *self.interruptions.conditions(ledger.spans),
             *plausibility.conditions(ledger.readings, ledger.spans, meters.scopes()),
             *self.load.conditions(_scopes(meters), modelled=self.spec.modelled),
-            *_not_excluded(self.locks, f"{self.load.node}/host"),
+            *not_excluded(self.locks, f"{self.load.node}/host"),
         )
         return tuple(map(self._judged, seen))
 
     def _judged(self, seen: SeenCondition) -> SeenCondition:
-        """A software power cap fails the trial unless the suite expects it."""
-        if seen.kind == "power_cap" and self.point.power_cap != "expected":
+        """A software power cap fails the trial unless the suite expects it, or the point sets a power limit."""
+        limited = any(fact["unit"] == "W" for fact in self.settled.facts)
+        if seen.kind == "power_cap" and self.point.power_cap != "expected" and not limited:
             return replace(seen, fails=True)
         return seen
 
@@ -356,22 +365,6 @@ def fetch(trial: Trial) -> None:
             workload.fetch(context)
     finally:
         closed(workload, trial.workload)
-
-
-def _not_excluded(locks: Sequence[Mapping[str, Any]], scope: str) -> list[SeenCondition]:
-    """Said where nothing keeps other users' runs off the devices of this one."""
-    told = dict.fromkeys(str(held.get("not_excluded", "")) for held in locks if held.get("fallback"))
-    return [
-        SeenCondition(
-            kind="device_lock_not_shared",
-            scope=scope,
-            detail=f"the device locks do not exclude {text}",
-            fails=False,
-            count=1,
-            first_ns=now_ns(),
-        )
-        for text in told
-    ]
 
 
 def _scopes(meters: Meters) -> dict[str, Scope]:

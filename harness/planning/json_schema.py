@@ -10,6 +10,7 @@ from typing import Any, Final
 from harness.discovery.option_table import schema_of
 from harness.discovery.registry import Registry
 from harness.planning import located_yaml as suite_yaml
+from harness.planning.matrix import BACKEND
 from harness.planning.suite import Suite
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -24,6 +25,12 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     schema = Suite.model_json_schema()
     definitions: dict[str, Any] = {name: _with_variables(each) for name, each in schema["$defs"].items()}
     properties = _with_variables(schema["properties"])
+    definitions["OnBackend"] = {
+        "type": "object",
+        "description": "Options on a backend of their own.",
+        "properties": {BACKEND: _reference(BACKEND)},
+        "required": [BACKEND],
+    }
     definitions["Variable"] = {"type": "string", "pattern": suite_yaml.ENVIRONMENT.pattern}
     for kind in ("workload", "backend", "meter", "scorer", "executor"):
         for name, offer in registry.offers(kind).items():
@@ -130,8 +137,10 @@ def _case_schema(workload: str, options: dict[str, Any]) -> dict[str, Any]:
         name: {"type": "array", "items": _reference(f"workload.{workload}", "properties", name)}
         for name in options["properties"]
     }
+    own = BACKEND in many
+    many = many if own else {BACKEND: {"type": "array", "items": _reference(BACKEND)}, **many}
     matrix = {"type": "object", "properties": many, "additionalProperties": False}
-    listed = {"type": "array", "items": one}
+    listed = {"type": "array", "items": one if own else {"anyOf": [one, _reference("OnBackend")]}}
     return {
         "if": {"properties": {"workload": {"const": workload}}, "required": ["workload"]},
         "then": {"properties": {"options": one, "matrix": matrix, "include": listed, "exclude": listed}},

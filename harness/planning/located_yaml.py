@@ -325,3 +325,8 @@ def unset_in(value: object) -> Iterator[str]:
     elif isinstance(value, Sequence):
         for inner in value:
             yield from unset_in(inner)
+
+
+def unset(text: str) -> bool:
+    """Whether a text still asks for an environment variable."""
+    return next(unset_in(text), None) is not None

@@ -4,13 +4,41 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from harness.planning.faults import Place, real_path
 from harness.planning.located_yaml import Document, Keys
-from harness.planning.suite import Case
+from harness.planning.point import Point
+from harness.planning.suite import Case, Suite
+from harness.workload import WorkloadSpec
+
+BACKEND: Final = "backend"
+"""Key of a matrix that varies where the work runs, in a workload that has no option of that name."""
+
+
+@dataclass(slots=True)
+class Shared:
+    """What the points of one case share."""
+
+    suite: Suite
+    number: int
+    case: Case
+    spec: WorkloadSpec
+    plugin: str
+    point: Point
+    identify: Callable[[Mapping[str, Any]], str]
+    missing: str
+    unmet: str
+    place: str
+    on: dict[str, Shared | None] = field(default_factory=dict)
+    """A backend of the matrix, as written -> what its points share; None where it is wrong."""
+
+    @property
+    def varies_backend(self) -> bool:
+        """Whether `backend` in a matrix is where the work runs: the workload has no such option."""
+        return BACKEND not in self.spec.options.model_fields
 
 
 @dataclass(slots=True)
@@ -61,6 +89,23 @@ def combinations(
 def same(one: object, other: object) -> bool:
     """Equality as a reader of YAML means it: `true` is not `1`."""
     return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def told(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a point of a matrix from the others: a backend's options one by one, each under its own key.
+
+    Example:
+        >>> told({"tokens": 16, "backend": {"name": "torch", "power_limit": "300W"}})
+        {'tokens': 16, 'backend': 'torch', 'backend.power_limit': '300W'}
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if key == BACKEND and isinstance(value, Mapping) and "name" in value:
+            found[key] = value["name"]
+            found |= {f"{key}.{option}": each for option, each in value.items() if option != "name"}
+        else:
+            found[key] = value
+    return found
 
 
 def _agrees(values: Mapping[str, Any], entry: Mapping[str, Any], keys: Sequence[str]) -> bool:

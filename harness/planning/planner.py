@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from harness.backend import Device
 from harness.discovery.registry import Offer, Registry, bare
-from harness.errors import PluginError, UsageError, did_you_mean
+from harness.errors import UsageError, did_you_mean
 from harness.impact import ImpactMeterSpec
 from harness.place import Place as SitePlace
 from harness.planning import matrix
-from harness.planning.faults import Place, faults, real_path
+from harness.planning.faults import Place, real_path
 from harness.planning.known_metrics import (
     Known,
     at_most,
@@ -26,12 +25,12 @@ from harness.planning.known_metrics import (
     unknown_metrics,
 )
 from harness.planning.labels import shown, told_apart
-from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset_in
+from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset, unset_in
 from harness.planning.named_offers import automatic, known_offers, meant
-from harness.planning.option_checks import checked
+from harness.planning.option_checks import checked, located, validated
 from harness.planning.places import PLACE, placed, resolved, takes_place
 from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
-from harness.planning.suite import Case, Named, Suite, missing_variable, windows_of
+from harness.planning.suite import Case, Named, Suite, as_named, missing_variable, windows_of
 from harness.quantity import Unavailable
 from harness.workload import COMMON_COLUMNS, WorkloadSpec
 
@@ -76,22 +75,6 @@ def _told_apart(plan: Plan) -> Plan:
     )
 
 
-@dataclass(slots=True)
-class _Setting:
-    """What the points of one case share."""
-
-    suite: Suite
-    number: int
-    case: Case
-    spec: WorkloadSpec
-    plugin: str
-    point: Point
-    identify: Callable[[Mapping[str, Any]], str]
-    unmet: str
-    place: str
-    variables: bool
-
-
 class _Planner:
     """Collects points and faults of suites."""
 
@@ -101,6 +84,7 @@ class _Planner:
         self.errors: list[UsageError] = []
         self.plan = Plan([], [])
         self._places: dict[str, str] = {}
+        self._at_home: dict[tuple[int, int], tuple[Choice, ...]] = {}
         self._place: SitePlace | None = None
         self._lost = False
         self._probed: dict[str, Sequence[Device] | Unavailable] = {}
@@ -140,7 +124,7 @@ class _Planner:
 
     # What the points of a case share
 
-    def _setting(self, suite: Suite, number: int, case: Case) -> _Setting | None:
+    def _setting(self, suite: Suite, number: int, case: Case) -> matrix.Shared | None:
         at: Keys = ("cases", number)
         before = len(self.errors)
         missing = missing_variable(suite, number, case)
@@ -148,9 +132,8 @@ class _Planner:
         spec = offer.spec if offer else WorkloadSpec(name=case.workload, summary="", factory=_no_factory)
         own = at if case.backend is not None else ()
         backend = self._choice(suite, (*own, "backend"), "backend", case.backend or suite.backend)
-        if spec.backends and bare(backend.name) not in spec.backends and not unset(backend.name):
-            message = f"the workload {spec.name!r} does not run on the backend {backend.name!r}"
-            self._fault(suite, (*own, "backend"), message, set(spec.backends))
+        if matrix.BACKEND not in case.matrix or matrix.BACKEND in spec.options.model_fields:
+            self._runs_on(suite, (*own, "backend"), spec, backend)
         own = at if case.meters is not None else ()
         meters = self._meters(suite, (*own, "meters"), suite.meters if case.meters is None else case.meters)
         own = at if case.scorers is not None else ()
@@ -162,9 +145,8 @@ class _Planner:
         if len(self.errors) > before:
             return None
         requires = {key: value for key, value in case.requires if value is not None}
-        devices, unmet = (
-            ((), f"environment variable {missing} is not set") if missing else self._machine(backend, requires)
-        )
+        missing = f"environment variable {missing} is not set" if missing else ""
+        devices, unmet = ((), "") if missing else self._machine(backend, requires)
         point = Point(
             id="",
             suite=suite.suite,
@@ -191,9 +173,7 @@ class _Planner:
         )
         plugin = str(offer.plugin) if offer else ""
         place = f"{suite.file}, {path_text(at)}"
-        return _Setting(
-            suite, number, case, spec, plugin, point, identity(point), unmet, place, bool(suite.document.unset)
-        )
+        return matrix.Shared(suite, number, case, spec, plugin, point, identity(point), missing, unmet, place)
 
     def _offer(self, suite: Suite, path: Keys, kind: str, name: str) -> Offer | None:
         try:
@@ -293,9 +273,38 @@ class _Planner:
             return (), f"backend {backend.name}: {found.reason}"
         return tuple(dataclasses.asdict(device) for device in found), unmet(found, requires)
 
+    def _on_backend(self, setting: matrix.Shared, value: Any, combination: matrix.Combination) -> matrix.Shared | None:
+        """What the points of a case share on one backend of its matrix; None where that is wrong, told once."""
+        key = repr(value)
+        if key in setting.on:
+            return setting.on[key]
+        setting.on[key] = None
+        suite = setting.suite
+        path = matrix.place_of(suite.document, setting.number, setting.case, combination)((matrix.BACKEND,))
+        try:
+            named = as_named(value)
+        except ValueError as error:
+            self.errors.append(suite.document.error(path, str(error)))
+            return None
+        before = len(self.errors)
+        choice = self._choice(suite, path, "backend", named)
+        self._runs_on(suite, path, setting.spec, choice)
+        if len(self.errors) > before:
+            return None
+        waits = setting.missing or any(unset_in(value))
+        devices, unmet = ((), "") if waits else self._machine(choice, setting.point.requires)
+        point = dataclasses.replace(setting.point, backend=choice, devices=devices)
+        setting.on[key] = dataclasses.replace(setting, point=point, identify=identity(point), unmet=unmet)
+        return setting.on[key]
+
+    def _runs_on(self, suite: Suite, path: Keys, spec: WorkloadSpec, backend: Choice) -> None:
+        if spec.backends and bare(backend.name) not in spec.backends and not unset(backend.name):
+            message = f"the workload {spec.name!r} does not run on the backend {backend.name!r}"
+            self._fault(suite, path, message, set(spec.backends))
+
     # Points
 
-    def _points(self, setting: _Setting) -> None:
+    def _points(self, setting: matrix.Shared) -> None:
         case, document = setting.case, setting.suite.document
         for number, entry in enumerate(case.exclude):
             for key in sorted(entry.keys() - case.matrix.keys()):
@@ -316,26 +325,33 @@ class _Planner:
                 return
             self._point(setting, combination)
 
-    def _point(self, setting: _Setting, combination: matrix.Combination) -> None:
+    def _point(self, setting: matrix.Shared, combination: matrix.Combination) -> None:
         suite, case = setting.suite, setting.case
         raw = {**case.options, **combination.values}
-        unset = next(unset_in(raw), None) if setting.variables else None
-        reason = f"environment variable {unset} is not set" if unset else setting.unmet
+        unset = next(unset_in(raw), None) if suite.document.unset else None
+        reason = f"environment variable {unset} is not set" if unset else setting.missing
+        if setting.varies_backend and matrix.BACKEND in combination.values:
+            found = self._on_backend(setting, raw.pop(matrix.BACKEND), combination)
+            if found is None:
+                return
+            setting = found
+        reason = reason or setting.unmet
         place = matrix.place_of(suite.document, setting.number, case, combination)
-        options: dict[str, Any] | None = raw
-        if setting.plugin:
-            options = self._validated(suite, setting.spec.options, setting.plugin, raw, place)
+        options = self._validated(suite, setting.spec.options, setting.plugin, raw, place) if setting.plugin else raw
         if options is None:
             return
         identity_of = setting.identify(options)  # as written: it is the same point in another checkout
-        if setting.plugin and setting.spec.check is not None and not unset:
-            options = self._checked(setting, raw, place)
-            if options is None:
-                return
-        varied = ", ".join(f"{key}={shown(value)}" for key, value in combination.values.items())
+        checks = setting.plugin and setting.spec.check is not None and not unset
+        if checks and (options := self._checked(setting, raw, place)) is None:
+            return
+        values = matrix.told(combination.values) if setting.varies_backend else combination.values
+        varied = ", ".join(f"{key}={shown(value)}" for key, value in values.items())
         label = f"{setting.point.label} · {varied}" if varied else setting.point.label
+        key = id(suite), setting.number
+        if key not in self._at_home:
+            self._at_home[key] = self._located(suite, setting.point.meters)
         point = dataclasses.replace(
-            setting.point, id=identity_of, label=label, options=options, matrix=combination.values
+            setting.point, id=identity_of, label=label, options=options, matrix=values, meters=self._at_home[key]
         )
         if setting.plugin and not case.functional_units and not unset:
             point = by_options(setting.spec, point)
@@ -353,30 +369,19 @@ class _Planner:
         self, suite: Suite, model: type[BaseModel], plugin: str, raw: Mapping[str, Any], place: Place
     ) -> dict[str, Any] | None:
         """Options as the plugin's model has them; as written where a variable is not set; None if they are wrong."""
-        open_keys = (
-            {key for key, value in raw.items() if next(unset_in(value), None)} if suite.document.unset else set()
-        )
-        try:
-            valid = model.model_validate(dict(raw))
-            if open_keys:
-                return dict(raw)
-            options: dict[str, Any] = valid.model_dump(mode="json", by_alias=True)
-        except ValidationError as error:
-            wrong = faults(error, model, suite.document, place, leave_out=open_keys)
-            self.errors.extend(wrong)
-            return dict(raw) if open_keys and not wrong else None
-        except Exception as error:
-            raise PluginError(
-                f"the option model {model.__name__} failed: {type(error).__name__}: {error}", where=plugin
-            ) from error
-        try:
-            canonical(options)
-        except ValueError:
-            self.errors.append(suite.document.error(place(()), "an option is not finite", accepted="finite numbers"))
-            return None
+        options, found = validated(suite.document, model, plugin, raw, place)
+        self.errors.extend(found)
         return options
 
-    def _checked(self, setting: _Setting, raw: Mapping[str, Any], place: Place) -> dict[str, Any] | None:
+    def _located(self, suite: Suite, meters: tuple[Choice, ...]) -> tuple[Choice, ...]:
+        """Meters with absolute paths; as they are where a file is missing or a variable is not set."""
+        try:
+            return meters if suite.document.unset or self._lost else located(meters, suite.file, self.registry)
+        except UsageError as error:
+            self.errors.append(suite.document.error(("meters",), error.message, accepted=error.accepted))
+        return meters
+
+    def _checked(self, setting: matrix.Shared, raw: Mapping[str, Any], place: Place) -> dict[str, Any] | None:
         """Options with absolute paths; None if their workload objects to them."""
         suite = setting.suite
         here = self.probes is not None
@@ -388,11 +393,6 @@ class _Planner:
             if str(told) not in map(str, self.errors):
                 self.errors.append(told)
         return None if found else options
-
-
-def unset(text: str) -> bool:
-    """Whether a text still asks for an environment variable."""
-    return any(unset_in(text))
 
 
 def _no_factory(_options: object) -> Any:

@@ -17,6 +17,7 @@ from harness.discovery.registry import Registry, load_plugins
 from harness.errors import UsageError
 from harness.executor import PROBE_ANSWER, ask_probe
 from harness.planning.located_yaml import SuiteError, raise_all
+from harness.planning.matrix import BACKEND
 from harness.planning.planner import expand
 from harness.planning.point import Choice, Plan, Point, Skipped, unmet
 from harness.planning.suite import Suite, load_all, readable
@@ -36,13 +37,28 @@ class Prober:
         question = {"backend": {"name": choice.name, "options": dict(choice.options)}}
         key = json.dumps(question, sort_keys=True, default=str)
         if key not in self._backends:
-            answer = self._asked(question)
-            self._backends[key] = (
-                Unavailable(str(answer["unavailable"]))
-                if "unavailable" in answer
-                else [Device(**device) for device in answer["devices"]]
-            )
+            self._keep(question, self._asked(question))
         return self._backends[key]
+
+    def ask_together(self, choices: Sequence[Choice]) -> None:
+        """Asks for several choices of one backend in one process, so that what a probe imports is imported once.
+
+        Where that process fails, each is asked for alone.
+        """
+        options = list({json.dumps(dict(each.options), sort_keys=True, default=str): each for each in choices}.values())
+        if len(options) < 2:
+            return
+        asked = [{"name": each.name, "options": dict(each.options)} for each in options]
+        answers = ask_probe({"backends": asked}).get("answers", ())
+        for each, answer in zip(options, answers, strict=False):
+            self._keep({"backend": {"name": each.name, "options": dict(each.options)}}, answer)
+
+    def _keep(self, question: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+        self._backends[json.dumps(question, sort_keys=True, default=str)] = (
+            Unavailable(str(answer["unavailable"]))
+            if "unavailable" in answer
+            else [Device(**device) for device in answer["devices"]]
+        )
 
     def workloads(self, points: Sequence[Point], registry: Registry) -> dict[str, str]:
         """Point id -> why its workload cannot run here, for the workloads that know before they start."""
@@ -76,6 +92,10 @@ def plan_probed(suites: Sequence[Suite], registry: Registry, *, remote: Collecti
     here = [suite for suite in suites if suite.suite not in remote]
     there = [suite for suite in suites if suite.suite in remote]
     elsewhere = expand(there, registry) if there else Plan([], [])
+    if any(BACKEND in case.matrix for suite in here for case in suite.cases):
+        unasked = expand(here, registry).points
+        for name in dict.fromkeys(point.backend.name for point in unasked):
+            prober.ask_together([point.backend for point in unasked if point.backend.name == name])
     planned = expand(here, registry, prober.backend) if here or not there else Plan([], [])
     reasons = prober.workloads(planned.points, registry)
     unable = [Skipped(point, reasons[point.id]) for point in planned.points if point.id in reasons]
@@ -128,15 +148,21 @@ def _here(point: Point, registry: Registry) -> dict[str, Any]:
     return {"unavailable": reason} if reason else {"devices": [asdict(device) for device in found]}
 
 
+def _devices(choice: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
+    spec = registry.get("backend", choice["name"]).spec
+    found = spec.probe(spec.options.model_validate(choice["options"]))
+    if isinstance(found, Unavailable):
+        return {"unavailable": found.reason}
+    return {"devices": [asdict(device) for device in found]}
+
+
 def _answer(question: dict[str, Any], registry: Registry) -> dict[str, Any]:
     if "point" in question:
         return _here(Point.from_json(question["point"]), registry)
     if "backend" in question:
-        spec = registry.get("backend", question["backend"]["name"]).spec
-        found = spec.probe(spec.options.model_validate(question["backend"]["options"]))
-        if isinstance(found, Unavailable):
-            return {"unavailable": found.reason}
-        return {"devices": [asdict(device) for device in found]}
+        return _devices(question["backend"], registry)
+    if "backends" in question:
+        return {"answers": [_devices(each, registry) for each in question["backends"]]}
     reasons = {}
     for asked in question["workloads"]:
         spec = registry.get("workload", asked["name"]).spec

@@ -85,7 +85,8 @@ class Named:
         return {self.name: dict(self.options)} if self.keys else {"name": self.name, **self.options}
 
 
-def _named(value: object) -> Named:
+def as_named(value: object) -> Named:
+    """A name, or a mapping with `name` and its options; raises ValueError for anything else."""
     if isinstance(value, str):
         return Named(value)
     if isinstance(value, dict) and isinstance(value.get("name"), str):
@@ -104,7 +105,7 @@ def _listed(value: object) -> Named:
 
 
 _NAME_OR_MAPPING: Final = {"anyOf": [{"type": "string"}, {"type": "object"}]}
-NamedChoice = Annotated[Named, PlainValidator(_named), WithJsonSchema(_NAME_OR_MAPPING)]
+NamedChoice = Annotated[Named, PlainValidator(as_named), WithJsonSchema(_NAME_OR_MAPPING)]
 ListedChoice = Annotated[Named, PlainValidator(_listed), WithJsonSchema(_NAME_OR_MAPPING)]
 
 
@@ -161,7 +162,8 @@ class Case(Options):
         backend: backend of this case, in place of the suite's.
         meters: meters of this case, in place of the suite's.
         scorers: scorers of this case, in place of the suite's.
-        matrix: option -> list of values; every combination is a point, and a value here replaces that in `options`.
+        matrix: option -> list of values; every combination is a point, and a value here replaces that in `options`. The
+            key `backend` takes backends, each as the key `backend` of a case does, to vary where the work runs.
         include: options that extend the combinations with the same matrix values, or make a point of their own.
         exclude: values of matrix options; combinations that have all values of an entry are left out.
         functional_units: name -> what is counted; the workload's own units if not set.

@@ -21,6 +21,8 @@ IDLE: Final = "idle"
 """Span of an idle stretch before the workload is loaded."""
 LOADED_IDLE: Final = "loaded_idle"
 """Span of an idle stretch with the workload loaded and no work."""
+SETTINGS: Final = "settings"
+"""Key of a measurement's `backend`: what was set on devices for the trial, such as a power limit."""
 FOREIGN_LOAD: Final = "foreign_load"
 """Kind of the condition that other processes, or a hypervisor, had more of the processor time than they may."""
 

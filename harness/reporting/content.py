@@ -9,7 +9,7 @@ from typing import Final
 from harness.quantity import Amount
 from harness.records.metric import ABOVE_IDLE, QUANTILES, RATE, base_name
 from harness.records.summary import PointReport, RunReport, Summary
-from harness.reporting import absent, circumstances, heat, idle, pareto, ranking
+from harness.reporting import absent, circumstances, heat, idle, pareto, power_curve, ranking
 from harness.reporting.tables import Section, Table
 from harness.reporting.wording import LEAST_ITEMS, SPREAD_EXPLAINED, Footnotes, bound, counted, interval, label
 from harness.units import number, si
@@ -41,6 +41,7 @@ def build(report: RunReport) -> Content:
     sections = [
         *(_unit_section(report, name) for name in report.unit_names),
         *pareto.sections(report),
+        *power_curve.sections(report),
         idle.section(report),
         further(report),
         ranking.shares(report),

@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.errors import UsageError
-from harness.reporting import absent, circumstances, comparison, content, heat, idle, pictures, ranking
+from harness.reporting import absent, circumstances, comparison, content, heat, idle, pictures, power_picture, ranking
 from harness.reporting.blocks import Block
 from harness.reporting.comparison import Runs
 from harness.reporting.figures import compact, figures, to_csv
@@ -100,6 +100,7 @@ def _blocks(runs: Runs) -> Iterator[Block]:
     if (changes := comparison.section(runs.reports, runs.names)) is not None:
         yield _plain("differences", [changes])
     yield from _present(pictures.planes(runs))
+    yield from _present(power_picture.block(report))
     yield from _present(pictures.joules(runs))
     yield from _present(pictures.traces(runs))
     yield from _present(pictures.distributions(runs))

@@ -17,6 +17,7 @@ from harness.discovery.registry import Registry
 from harness.errors import HarnessError
 from harness.executor import Executor, Job, Outcome
 from harness.machine.device_locks import DeviceHeldError
+from harness.machine.device_settings import restored
 from harness.planning.named_offers import Offers, fetch_key, forkable, offers_of
 from harness.planning.point import Point, canonical
 from harness.records.files import load_measurement, make_folder, write_json
@@ -100,6 +101,7 @@ class Run:
         status is on the disk first, then finished trials are costed for a while, and `--resume` does what is left.
         """
         executors = list({id(each): each for each in (self.executor, *self.elsewhere.values())}.values())
+        self._put_back()
         try:
             self._rounds(executors)
         except KeyboardInterrupt:
@@ -109,6 +111,7 @@ class Run:
         finally:
             for executor in executors:
                 self._told(executor.close)
+            self._put_back()
         try:
             self._finish()
         except KeyboardInterrupt:
@@ -126,6 +129,11 @@ class Run:
         ):
             self.watcher({"type": "note", "text": fault})
         return self.tally
+
+    def _put_back(self) -> None:
+        """Puts back the settings of devices that workers left behind which were killed, in this run or before."""
+        for note in restored(self.registry.settings_of):
+            self.watcher({"type": "note", "text": note.text})
 
     def _interrupted(self) -> None:
         self.tally.interrupted = True
@@ -233,6 +241,8 @@ class Run:
     def _outcome(self, executor: Executor, job: Job, due: Scheduled) -> Outcome:
         begun = time.monotonic()
         outcome = executor.run(job, self.watcher)
+        if not outcome.ok:
+            self._put_back()
         if outcome.ok and self.timed:
             self._overheads.append((due.point.workload, time.monotonic() - begun - asked_s(due.point)))
         if outcome.ok and not (job.folder / MEASUREMENT).exists():

@@ -100,6 +100,12 @@ class Session:
         self.backend_choice = _backend(backend, self.registry)
         self.backend: Backend = build_backend(self.backend_choice, self.registry)
         self.devices: tuple[Device, ...] = tuple(self.backend.open())
+        if asked := sorted({each.name for each in self.backend.settings()}):
+            self.backend.close()
+            raise UsageError(
+                f"the backend's {', '.join(asked)} cannot be set for a block of code",
+                accepted="a suite, whose trials hold the devices and put back what they were",
+            )
         hardware = tuple(c for c in self.choices if isinstance(self.registry.get("meter", c.name).spec, MeterSpec))
         context = MeterContext(devices=self.devices, pid=os.getpid())
         reading, self._silent = open_meters(hardware, self.registry, context)

@@ -15,7 +15,7 @@ from unittest import mock
 
 from harness.costing import coster
 from harness.discovery.registry import Registry
-from harness.executor import LOG, MEASUREMENT, Executor, Job, Listener, Outcome, tail
+from harness.executor import LOG, MEASUREMENT, SKIPPED, Executor, Job, Listener, Outcome, tail
 from harness.measuring.attempt import attempt
 from harness.measuring.messenger import Messenger
 from harness.planning.named_offers import load_named
@@ -28,11 +28,13 @@ class _Direct(Messenger):
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self.reason = ""
+        self.skipped = False
 
     def send(self, message: str, /, **content: object) -> None:
         """Hands over one message."""
         if message == "failed":
             self.reason = str(content["reason"]) or message
+            self.skipped = content.get("kind") == SKIPPED
         self._listener({"type": message, **content})
 
 
@@ -63,7 +65,8 @@ class InProcessExecutor(Executor):
         ):
             attempt(job.folder, messenger, self._load, alone=False)
         if messenger.reason or not (job.folder / MEASUREMENT).exists():
-            return Outcome(ok=False, reason=messenger.reason or "no measurement was written", log_tail=tail(path))
+            reason = messenger.reason or "no measurement was written"
+            return Outcome(ok=False, reason=reason, log_tail=tail(path), skipped=messenger.skipped)
         return Outcome(ok=True)
 
 

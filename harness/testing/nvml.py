@@ -40,6 +40,9 @@ class FakeCard:
         architecture: NVML's number.
         partitions: UUIDs of its MIG devices.
         celsius: temperature of the GPU.
+        limits_w: least and greatest power limit that it takes.
+        clocks_mhz: SM clocks that it has.
+        locked_mhz: SM clock at which it is held; None where it is not.
     """
 
     uuid: str = FIRST_UUID
@@ -58,6 +61,9 @@ class FakeCard:
     architecture: int = HOPPER
     partitions: tuple[str, ...] = ()
     celsius: int = 40
+    limits_w: tuple[float, float] = (100.0, 400.0)
+    clocks_mhz: tuple[int, ...] = tuple(range(210, 1981, 15))
+    locked_mhz: int | None = None
 
     def energy_j(self, until_s: float) -> float:
         """True energy from 0 to a time, closed form."""
@@ -109,6 +115,24 @@ class FakeNvml:
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *dir(self.real)]
+
+    def nvmlDeviceSetPowerManagementLimit(self, card: FakeCard, milliwatts: int) -> None:  # noqa: N802 - NVML's names
+        """Sets the limit, or refuses one that the card does not take."""
+        self._called("nvmlDeviceSetPowerManagementLimit", card)
+        if not card.limits_w[0] <= milliwatts / 1e3 <= card.limits_w[1]:
+            raise self.real.NVMLError(self.real.NVML_ERROR_INVALID_ARGUMENT)
+        card.limit_w = milliwatts / 1e3
+
+    def nvmlDeviceSetGpuLockedClocks(self, card: FakeCard, least_mhz: int, most_mhz: int) -> None:  # noqa: N802
+        """Holds the card at a clock."""
+        self._called("nvmlDeviceSetGpuLockedClocks", card)
+        assert least_mhz == most_mhz, "the fake holds one clock"
+        card.locked_mhz = most_mhz
+
+    def nvmlDeviceResetGpuLockedClocks(self, card: FakeCard) -> None:  # noqa: N802 - NVML's names
+        """Lets the card choose its clock."""
+        self._called("nvmlDeviceResetGpuLockedClocks", card)
+        card.locked_mhz = None
 
     def _called(self, name: str, card: FakeCard) -> None:
         assert hasattr(self.real, name), f"NVML has no {name}"
@@ -185,6 +209,13 @@ _ANSWERS: Final[dict[str, Callable[[FakeNvml, FakeCard], object]]] = {
     "nvmlDeviceGetTotalEnergyConsumption": lambda nvml, card: card.counter_mj(nvml.clock.s),
     "nvmlDeviceGetPowerUsage": lambda nvml, card: round(card.power_w(nvml.clock.s) * 1e3),
     "nvmlDeviceGetEnforcedPowerLimit": lambda _, card: round(card.limit_w * 1e3),
+    "nvmlDeviceGetPowerManagementLimit": lambda _, card: round(card.limit_w * 1e3),
+    "nvmlDeviceGetPowerManagementLimitConstraints": lambda _, card: [round(each * 1e3) for each in card.limits_w],
+    "nvmlDeviceGetSupportedMemoryClocks": lambda _, card: [2619] if card.clocks_mhz else [],
+    "nvmlDeviceGetSupportedGraphicsClocks": lambda _, card: list(card.clocks_mhz),
+    "nvmlDeviceGetVbiosVersion": lambda *_: "96.00",
+    "nvmlDeviceGetMaxClockInfo": lambda _, card: max(card.clocks_mhz, default=card.clock_mhz),
+    "nvmlDeviceGetClockInfo": lambda _, card: card.locked_mhz or card.clock_mhz,
     "nvmlDeviceGetApplicationsClock": lambda _, card: card.clock_mhz,
     "nvmlDeviceGetCurrentClocksEventReasons": lambda _, card: card.reasons,
     "nvmlDeviceGetCurrentClocksThrottleReasons": lambda _, card: card.reasons,

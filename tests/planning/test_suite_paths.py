@@ -10,12 +10,13 @@ from harness.backend import BackendSpec
 from harness.discovery.registry import Registry
 from harness.errors import UsageError
 from harness.hookspecs import hookimpl
+from harness.impact import ImpactMeterSpec
 from harness.options import Options
 from harness.planning.planner import expand
 from harness.planning.point import Plan
 from harness.planning.probe import loaded
 from harness.planning.suite import load
-from harness.suite_paths import OptionFault, SuitePath, SuiteSource, missing
+from harness.suite_paths import OptionFault, SuiteFile, SuitePath, SuiteSource, missing
 from harness.workload import WorkloadSpec
 
 
@@ -110,3 +111,51 @@ def test_a_wrong_setting_of_a_suite_hides_no_fault_of_its_cases(tmp_path: Path) 
     told = str(caught.value)
     assert "at warm_up" in told
     assert "unknown key 'levle'" in told
+
+
+class Table(Options):
+    """Options of an impact meter that reads a file."""
+
+    rows: SuiteFile | None = None
+    """A file."""
+
+
+class Pricing(Reader):
+    """Also an impact meter with a file."""
+
+    @hookimpl
+    def harness_meters(self) -> Any:
+        yield ImpactMeterSpec(
+            name="price", summary="", factory=no_factory, needs=("energy_j",), yields={"euro": "EUR"}, options=Table
+        )
+
+
+def priced(folder: Path, file: str) -> Plan:
+    registry = Registry()
+    assert registry.register(Pricing(), "pricing")
+    suite = folder / "suite.yaml"
+    suite.write_text(
+        f"suite: s\nbackend: here\nmeters: [{{price: {{rows: {file}}}}}]\ncases:\n"
+        "  - {workload: read, matrix: {level: [1, 2]}}\n  - {workload: read, options: {level: 3}}\n"
+    )
+    return expand([load(suite)], registry, lambda _: [])
+
+
+def test_a_meters_file_lies_beside_the_suite_and_leaves_the_identity_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = set()
+    monkeypatch.chdir("/")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rows.csv").write_text("x")
+        points = priced(tmp_path / name, "rows.csv").points
+        assert {point.meters[-1].options["rows"] for point in points} == {str(tmp_path / name / "rows.csv")}
+        ids.add(tuple(point.id for point in points))
+    assert len(ids) == 1
+
+
+def test_a_meters_missing_file_is_found_while_planning_and_told_once(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        priced(tmp_path, "gone.csv")
+    assert str(caught.value).count(f"price.rows: there is no file {tmp_path / 'gone.csv'}") == 1

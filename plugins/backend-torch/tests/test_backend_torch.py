@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from harness_backend_torch import TorchOptions, harness_backends, nvidia
+from harness_backend_torch import TorchOptions, harness_backends, nvidia, power
 from pydantic import ValidationError
 
 from harness import MeasurementError, Unavailable
@@ -233,9 +233,9 @@ def test_nvml_answers_and_refusals_are_told_apart(monkeypatch):
 
 def test_the_functions_used_exist_in_nvidias_module():
     pynvml = pytest.importorskip("pynvml")
-    source = Path(nvidia.__file__).read_text()
-    names = set(re.findall(r"nvml\.((?:nvml|NVML)\w+)", source))
-    assert len(names) > 8
+    source = Path(nvidia.__file__).read_text() + Path(power.__file__).read_text()
+    names = set(re.findall(r"(?:library|_nvml)\.((?:nvml|NVML)\w+)", source))
+    assert len(names) > 16
     assert [name for name in names if not hasattr(pynvml, name)] == []
 
 

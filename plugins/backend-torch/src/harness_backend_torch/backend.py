@@ -1,4 +1,4 @@
-"""The backend `torch`: one device of this machine, as PyTorch sees it."""
+"""The backend `torch`: devices of this machine, as PyTorch sees them."""
 
 from __future__ import annotations
 
@@ -10,47 +10,60 @@ from importlib.util import find_spec
 
 import torch
 
-from harness import Backend, Device, MeasurementError, Unavailable
+from harness import Backend, Device, MeasurementError, Setting, Unavailable
 from harness.backend import Load
 from harness_backend_torch import TorchOptions
-from harness_backend_torch.devices import Found, find
-from harness_backend_torch.load import matrix_load
+from harness_backend_torch.devices import Found, find_all
+from harness_backend_torch.load import matrix_loads
 from harness_backend_torch.nvidia import describe
+from harness_backend_torch.power import wanted
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 class TorchBackend(Backend):
-    """One PyTorch device.
+    """One PyTorch device, or several.
 
     Threads and determinism are settings of the whole process: `close` puts back what `open` found.
     """
 
     def __init__(self, options: TorchOptions) -> None:
         self._options = options
-        self._found: Found | None = None
+        self._found: list[Found] = []
         self._threads_before: int | None = None
         self._deterministic_before: tuple[bool, bool, bool] | None = None
 
     @property
     def device(self) -> torch.device:
-        """The device to put tensors and models on. Raises MeasurementError before `open`."""
-        return self._opened().torch_device
+        """The device to put tensors and models on, the first of several. Raises MeasurementError before `open`."""
+        return self.devices[0]
 
-    def _opened(self) -> Found:
-        if self._found is None:
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """All devices that were asked for, in that order. Raises MeasurementError before `open`."""
+        return tuple(found.torch_device for found in self._opened())
+
+    def _opened(self) -> list[Found]:
+        if not self._found:
             raise MeasurementError("the backend torch is not open")
         return self._found
 
     def open(self) -> Sequence[Device]:
-        """Takes the device; raises MeasurementError if it is not there."""
+        """Takes the devices; raises MeasurementError if one is not there."""
         if self._options.deterministic:
             # cuBLAS reads this once, when its first handle is made (CUDA library documentation, "Results
             # reproducibility"), so it must stand before anything touches the device.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        found = find(self._options.device)
+        found = find_all(self._options)
         if isinstance(found, Unavailable):
             raise MeasurementError(found.reason, where="backend torch")
         self._found = found
-        threads = self._options.threads or (1 if found.torch_device.type == "cpu" else None)
+        threads = self._options.threads or (1 if self.device.type == "cpu" else None)
         if threads is not None:
             self._threads_before = torch.get_num_threads()
             torch.set_num_threads(threads)
@@ -63,18 +76,19 @@ class TorchBackend(Backend):
             )
             torch.use_deterministic_algorithms(mode=True)
             cudnn.deterministic, cudnn.benchmark = True, False
-        if found.torch_device.type == "cuda":
-            torch.cuda.set_device(found.torch_device)
-            torch.cuda.synchronize(found.torch_device)  # makes the context now, outside every measured window
-        return [found.device]
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+            self.synchronize()  # makes the contexts now, outside every measured window
+        return [each.device for each in found]
 
     def synchronize(self) -> None:
-        """Waits for the device's queue; a CPU has none."""
-        device = self.device
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        elif device.type == "mps":
-            torch.mps.synchronize()
+        """Waits for the queue of each device; a CPU has none."""
+        for device in self.devices:
+            _wait_for(device)
+
+    def settings(self) -> Sequence[Setting]:
+        """Power limit and SM clock, of each device."""
+        return wanted(self._options, [found.device for found in self._opened()])
 
     def seed(self, seed: int) -> None:
         """Seeds `random`, PyTorch on every device, and NumPy where it is installed."""
@@ -86,8 +100,8 @@ class TorchBackend(Backend):
             np.random.seed(seed % 2**32)  # noqa: NPY002 - the legacy generator is the one other libraries draw from
 
     def fingerprint(self) -> Mapping[str, object]:
-        """Versions, threads and determinism; for CUDA also driver, clock limits and power limit."""
-        found = self._opened()
+        """Versions, threads and determinism; for CUDA also driver, clock limits and power limit, of each if several."""
+        found = self._opened()[0]
         facts: dict[str, object] = {
             "torch": str(torch.__version__),
             "device": found.torch_device.type,
@@ -108,15 +122,24 @@ class TorchBackend(Backend):
                 facts["gcn_arch"] = str(torch.cuda.get_device_properties(found.torch_device).gcnArchName)
             else:
                 facts |= describe(found.device.parent or found.device.uuid)
+            others = self._opened()[1:]
+            if others:
+                facts["other_devices"] = {
+                    each.device.uuid: {
+                        "device_name": each.device.name,
+                        **({} if torch.version.hip else describe(each.device.parent or each.device.uuid)),
+                    }
+                    for each in others
+                }
         return facts
 
     def load(self) -> AbstractContextManager[Load]:
-        """Matrix products on this device."""
-        return matrix_load(self.device, self.synchronize)
+        """Matrix products on every device."""
+        return matrix_loads(self.devices, _wait_for)
 
     def close(self) -> None:
         """Frees cached device memory and puts the process settings back."""
-        if self._found is not None and self._found.torch_device.type == "cuda":
+        if self._found and self._found[0].torch_device.type == "cuda":
             with suppress(RuntimeError):  # a lost card must not hide the error that closed the trial
                 torch.cuda.empty_cache()
         if self._threads_before is not None:
@@ -125,4 +148,5 @@ class TorchBackend(Backend):
             mode, deterministic, benchmark = self._deterministic_before
             torch.use_deterministic_algorithms(mode=mode)
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, benchmark
-        self._found = self._threads_before = self._deterministic_before = None
+        self._found = []
+        self._threads_before = self._deterministic_before = None

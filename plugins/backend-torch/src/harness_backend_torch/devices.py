@@ -1,4 +1,4 @@
-"""Finds the device that a suite asks for, and names it as its driver does."""
+"""Finds the devices that a suite asks for, and names them as their driver does."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 
 from harness import Device, Unavailable
 from harness.backend import processor_name
+from harness_backend_torch import TorchOptions
 from harness_backend_torch.nvidia import mig_parent
 
 
@@ -39,6 +40,32 @@ def find(wanted: str) -> Found | Unavailable:
                 return found
         return _cpu()
     return _cuda(wanted)
+
+
+def find_all(options: TorchOptions) -> list[Found] | Unavailable:
+    """The device or the devices that the options ask for, in their order, or why they cannot be had."""
+    if options.devices is None:
+        found = find(options.device)
+        return found if isinstance(found, Unavailable) else [found]
+    if options.devices == "all":
+        why = _why_no_cuda()
+        if why is not None:
+            return Unavailable(f"no CUDA device: {why}")
+        return [Found(torch.device("cuda", index), _identify(index)) for index in range(torch.cuda.device_count())]
+    taken: dict[str, int | str] = {}
+    listed = []
+    for wanted in options.devices:
+        found = find(f"cuda:{wanted}" if isinstance(wanted, int) else wanted)
+        if isinstance(found, Unavailable):
+            return Unavailable(f"devices, {wanted}: {found.reason}")
+        first = taken.setdefault(found.device.uuid, wanted)
+        if first != wanted:
+            return Unavailable(f"devices, {first} and {wanted}: both are {found.device.uuid}")
+        listed.append(found)
+    if len({each.device.parent is None for each in listed}) > 1:
+        named = ", ".join(each.device.uuid for each in listed)
+        return Unavailable(f"devices of several kinds: whole cards and partitions: {named}")
+    return listed
 
 
 def _host_memory_bytes() -> int | None:

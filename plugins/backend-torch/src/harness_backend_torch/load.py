@@ -1,14 +1,17 @@
-"""A load for the self-test of a meter: matrix products on one device, switched at once."""
+"""A load for the self-test of a meter: matrix products on each device, switched at once."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Final
 
 import torch
+
+from harness.backend import Load
 
 STEP_S: Final = 2e-3
 """A batch of products takes about so long: a switch has its effect when the batch that runs has ended."""
@@ -110,3 +113,31 @@ def matrix_load(device: torch.device, synchronize: Callable[[], object]) -> Iter
         yield load
     finally:
         load.close()
+
+
+class SeveralLoads:
+    """Loads that are switched together, one a device."""
+
+    def __init__(self, loads: Sequence[MatrixLoad]) -> None:
+        self._loads = loads
+        self.switch_s = max(load.switch_s for load in loads)
+
+    def busy(self) -> None:
+        """All of them multiply from now on."""
+        for load in self._loads:
+            load.busy()
+
+    def idle(self) -> None:
+        """All of them stop."""
+        for load in self._loads:
+            load.idle()
+
+    def true_joules(self) -> None:
+        """Not known."""
+
+
+@contextmanager
+def matrix_loads(devices: Sequence[torch.device], synchronize: Callable[[torch.device], object]) -> Iterator[Load]:
+    """A load on every device, ready to be switched, which ends with the context."""
+    with ExitStack() as stack:
+        yield SeveralLoads([stack.enter_context(matrix_load(each, partial(synchronize, each))) for each in devices])

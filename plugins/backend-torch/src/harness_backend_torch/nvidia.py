@@ -8,7 +8,7 @@ from typing import Any
 
 
 @contextmanager
-def _nvml() -> Iterator[Any]:
+def nvml() -> Iterator[Any]:
     """The initialised module, or None where it, or the driver, is missing."""
     try:
         import pynvml  # type: ignore[import-untyped]
@@ -32,13 +32,13 @@ def _text(value: object) -> str:
 
 def mig_parent(uuid: str) -> str | None:
     """UUID of the card that a partition belongs to; None if NVML does not say."""
-    with _nvml() as nvml:
-        if nvml is None:
+    with nvml() as library:
+        if library is None:
             return None
         try:
-            parent = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(nvml.nvmlDeviceGetHandleByUUID(uuid))
-            return _text(nvml.nvmlDeviceGetUUID(parent))
-        except nvml.NVMLError:
+            parent = library.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(library.nvmlDeviceGetHandleByUUID(uuid))
+            return _text(library.nvmlDeviceGetUUID(parent))
+        except library.NVMLError:
             return None
 
 
@@ -47,30 +47,32 @@ def describe(uuid: str) -> Mapping[str, object]:
 
     Current clocks vary from moment to moment and are left out: two runs could never agree on them.
     """
-    with _nvml() as nvml:
-        if nvml is None:
+    with nvml() as library:
+        if library is None:
             return {"driver": None, "nvml": "pynvml or the NVIDIA driver is not there"}
 
         def ask(question: Callable[[], Any], scale: float = 1) -> object:
             try:
                 answer = question()
-            except nvml.NVMLError as error:
+            except library.NVMLError as error:
                 return f"unavailable: {error}"
             return _text(answer) if isinstance(answer, bytes | str) else answer * scale
 
-        facts: dict[str, object] = {"driver": ask(nvml.nvmlSystemGetDriverVersion)}
+        facts: dict[str, object] = {"driver": ask(library.nvmlSystemGetDriverVersion)}
         try:
-            handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
-        except nvml.NVMLError as error:
+            handle = library.nvmlDeviceGetHandleByUUID(uuid)
+        except library.NVMLError as error:
             return {**facts, "nvml": f"unavailable: {error}"}
         return {
             **facts,
-            "vbios": ask(lambda: nvml.nvmlDeviceGetVbiosVersion(handle)),
-            "power_limit_w": ask(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle), 1e-3),
-            "max_sm_clock_mhz": ask(lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)),
-            "max_memory_clock_mhz": ask(lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM)),
-            "application_sm_clock_mhz": ask(lambda: nvml.nvmlDeviceGetApplicationsClock(handle, nvml.NVML_CLOCK_SM)),
+            "vbios": ask(lambda: library.nvmlDeviceGetVbiosVersion(handle)),
+            "power_limit_w": ask(lambda: library.nvmlDeviceGetEnforcedPowerLimit(handle), 1e-3),
+            "max_sm_clock_mhz": ask(lambda: library.nvmlDeviceGetMaxClockInfo(handle, library.NVML_CLOCK_SM)),
+            "max_memory_clock_mhz": ask(lambda: library.nvmlDeviceGetMaxClockInfo(handle, library.NVML_CLOCK_MEM)),
+            "application_sm_clock_mhz": ask(
+                lambda: library.nvmlDeviceGetApplicationsClock(handle, library.NVML_CLOCK_SM)
+            ),
             "application_memory_clock_mhz": ask(
-                lambda: nvml.nvmlDeviceGetApplicationsClock(handle, nvml.NVML_CLOCK_MEM)
+                lambda: library.nvmlDeviceGetApplicationsClock(handle, library.NVML_CLOCK_MEM)
             ),
         }

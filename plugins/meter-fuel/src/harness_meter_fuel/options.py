@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
@@ -13,6 +12,7 @@ from harness.errors import HarnessError, did_you_mean
 from harness.options import Options, Share
 from harness.place import PlaceOption
 from harness.quantity import Unavailable
+from harness.suite_paths import SuiteFile
 from harness.units import parse_duration
 from harness_meter_fuel import act, carbon, embodied
 from harness_meter_fuel.files import devices
@@ -145,7 +145,7 @@ class OwnEmbodied(Options):
     kg: float | None = Field(None, ge=0, allow_inf_nan=False)
     act: ActOptions | None = None
     made_of: MadeOf | None = None
-    file: Path | None = None
+    file: SuiteFile | None = None
     product: str = ""
     source: str = ""
     lifetime: Lifetime | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -11,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from harness.errors import HarnessError, UsageError
 from harness.options import Duration, Options, Share
 from harness.place import PlaceOption
+from harness.suite_paths import SuiteFile
 from harness_meter_scarf.months import local_instant
 from harness_meter_scarf.place import aware, basins, polygons, sites
 from harness_meter_scarf.place.options import (
@@ -127,8 +127,8 @@ class ScarfOptions(Options):
     missing: Missing = "strict"
     near_exhausted: NearExhausted = "refuse"
     accept_conflict: bool = False
-    basins: Path | None = None
-    polygons: Path | None = None
+    basins: SuiteFile | None = None
+    polygons: SuiteFile | None = None
     stress: StressOptions | None = None
     aware: Annotated[AwareOptions | None, BeforeValidator(_short_aware, json_schema_input_type=bool | AwareOptions)] = (
         None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,12 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _GIVE_FOLDER = "give a folder that holds the model instead: `options: {target: /path/to/folder}`"
 
 
+_BUILT = ("perplexity", "recipe", "corpus", "versions", "time_cap_struck", "alignment")
+"""What the record says of a built-in model besides its identity."""
+KEPT_SHARE = 0.9
+"""Share of a card's free memory that weights may take; the rest is for keys, values and activations."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A model in eval mode on its device, its tokenizer, and what belongs into the record."""
@@ -46,6 +54,34 @@ class Loaded:
         return frozenset(() if found is None else [found] if isinstance(found, int) else found)
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How the layers of a model are spread over devices, by transformers and accelerate.
+
+    Attributes:
+        how: `auto`, `balanced`, `balanced_low_0` or `sequential`, as transformers means them.
+        devices: that may hold layers; no other is used.
+    """
+
+    how: str
+    devices: tuple[torch.device, ...]
+
+    def settings(self) -> dict[str, Any]:
+        """What `from_pretrained` is told. Raises UsageError where accelerate is not installed."""
+        if find_spec("accelerate") is None:
+            raise UsageError("device_map needs accelerate", accepted="pip install accelerate, or device_map: none")
+        if self.devices[0].type != "cuda":
+            return {"device_map": {"": str(self.devices[0])}}
+        free = {each.index or 0: int(torch.cuda.mem_get_info(each)[0] * KEPT_SHARE) for each in self.devices}
+        return {"device_map": self.how, "max_memory": free}
+
+
+def placed(model: PreTrainedModel) -> dict[str, int]:
+    """Device -> how many modules of the map it holds."""
+    found: Mapping[str, object] = getattr(model, "hf_device_map", None) or {"": model.device}
+    return dict(Counter(str(device) for device in found.values()))
+
+
 def load_causal_lm(
     name_or_path: str,
     device: torch.device,
@@ -55,6 +91,7 @@ def load_causal_lm(
     quantization: Quantization = "none",
     *,
     trust_remote_code: bool = False,
+    placement: Placement | None = None,
 ) -> Loaded:
     """Loads a model and its tokenizer.
 
@@ -67,9 +104,10 @@ def load_causal_lm(
         progress: receives text and the share that is done.
         quantization: of its linear layers.
         trust_remote_code: whether code that comes with the model is run.
+        placement: over which devices its layers go; None for all on `device`.
 
     Raises:
-        UsageError: no such built-in model, or torchao is not installed.
+        UsageError: no such built-in model, or torchao or accelerate is not installed.
         MeasurementError: the model cannot be had, or is damaged; says what to do.
     """
     built: dict[str, object] = {}
@@ -77,15 +115,14 @@ def load_causal_lm(
         folder: Path | None = build(recipe_named(name_or_path), cache, progress)
         assert folder is not None
         facts = facts_of(folder) or {}
-        built = {
-            key: facts.get(key)
-            for key in ("perplexity", "recipe", "corpus", "versions", "time_cap_struck", "alignment")
-        } | {"shipped": folder.parent == SHIPPED}
+        built = {key: facts.get(key) for key in _BUILT} | {"shipped": folder.parent == SHIPPED}
     else:
         folder = model_folder(name_or_path)
     progress(f"loading {name_or_path}", None)
-    model, tokenizer = _from_pretrained(str(folder or name_or_path), DTYPES[dtype], name_or_path, trust_remote_code)
-    model.to(device)  # type: ignore[arg-type]
+    source, spread = str(folder or name_or_path), placement.settings() if placement is not None else {}
+    model, tokenizer = _from_pretrained(source, DTYPES[dtype], name_or_path, trust_remote_code, spread)
+    if placement is None:
+        model.to(device)  # type: ignore[arg-type]
     model.eval()  # type: ignore[no-untyped-call]
     parameters = sum(parameter.numel() for parameter in model.parameters())
     revision = getattr(model.config, "_commit_hash", None)
@@ -99,6 +136,7 @@ def load_causal_lm(
             "parameters": parameters,
             "dtype": dtype,
             "trust_remote_code": trust_remote_code,
+            **({} if placement is None else {"device_map": placed(model)}),
             **_quantized(model, quantization),
             "digest": _digest(folder, name_or_path, revision),
             **built,
@@ -161,11 +199,12 @@ def _from_pretrained(
     dtype: torch.dtype,
     name: str,
     trust_remote_code: bool,
+    spread: Mapping[str, Any],
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Both parts, or a MeasurementError that names what the suite wrote."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=trust_remote_code)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=trust_remote_code, **spread)
     except Exception as error:  # OSError, ValueError, KeyError, SafetensorError and more
         first = str(error).strip().partition("\n")[0]
         what = f"the model {name} cannot be loaded: {type(error).__name__}: {first}"

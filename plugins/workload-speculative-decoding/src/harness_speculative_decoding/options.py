@@ -65,7 +65,15 @@ class DecodingOptions(Options):
 
 
 class VanillaOptions(DecodingOptions):
-    """Options of workload `vanilla`."""
+    """Options of workload `vanilla`.
+
+    Attributes:
+        device_map: spreads the target's layers over the devices of the backend, through transformers and accelerate,
+            whose words these are; passes are then transformers' own, whatever `fused` and `compile` say. `none` puts
+            the model on the first device.
+    """
+
+    device_map: Literal["none", "auto", "balanced", "balanced_low_0", "sequential"] = "none"
 
 
 class DraftAlignmentOptions(Options):
@@ -88,6 +96,8 @@ class DraftAlignmentOptions(Options):
         batch: pairs in an optimiser step.
         accumulate: parts that a batch is computed in, at most `batch`; more parts need less memory and change only
             rounding.
+        processes: processes that train together by DDP and share every batch, which changes only rounding. Without a
+            value one for each device of the backend; on a CPU they share it.
         lr: peak learning rate of DPO.
         sft_lr: peak learning rate of fine-tuning; without effect where `fine_tune` is false.
         warm_up_steps: optimiser steps in which the learning rate rises to its peak; then it falls along a cosine to a
@@ -109,6 +119,7 @@ class DraftAlignmentOptions(Options):
     epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     batch: Count = 32
     accumulate: Count = 1
+    processes: Annotated[int, Field(ge=1, le=1024)] | None = None
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     sft_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5e-4
     warm_up_steps: Annotated[int, Field(ge=0)] = 5

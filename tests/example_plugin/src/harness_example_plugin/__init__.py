@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from pydantic import Field
 
@@ -11,13 +13,16 @@ from harness import (
     BackendSpec,
     Column,
     Device,
+    DeviceSettings,
     FunctionalUnit,
     Meter,
     MeterContext,
     MeterSpec,
     Method,
     Options,
+    Power,
     Scope,
+    Setting,
     Snapshot,
     Window,
     Workload,
@@ -29,11 +34,41 @@ from harness import (
 DESK = Device(kind="desk", uuid="desk-0", name="Example desk")
 
 
+REGISTER = "HARNESS_EXAMPLE_DESK"
+"""Environment variable that names the file which stands for the desk's power limit, in W."""
+
+
+class DeskOptions(Options):
+    """Options of the backend."""
+
+    limit: Power | None = None
+    """Power limit of the desk for the time of a trial; without a value it keeps its own."""
+
+
 class Desk(Backend):
     """A backend with one device, which is always there."""
 
+    def __init__(self, options: DeskOptions) -> None:
+        self.limit = options.limit
+
     def open(self) -> Sequence[Device]:
         return (DESK,)
+
+    def settings(self) -> Sequence[Setting]:
+        if self.limit is None:
+            return ()
+        return (Setting(device=DESK.uuid, name="limit", value=self.limit, unit="W"),)
+
+
+class DeskSettings(DeviceSettings):
+    """Sets the desk's limit, and puts it back after a trial that was killed."""
+
+    def read(self, device: str, name: str) -> float | None:
+        return float(Path(os.environ[REGISTER]).read_text(encoding="utf-8"))
+
+    def write(self, device: str, name: str, value: float | None) -> float | None:
+        Path(os.environ[REGISTER]).write_text(str(value), encoding="utf-8")
+        return self.read(device, name)
 
 
 class SumOptions(Options):
@@ -87,7 +122,12 @@ class Lamp(Meter):
 @hookimpl
 def harness_backends() -> Iterable[BackendSpec]:
     yield BackendSpec(
-        name="example_desk", summary="a desk", factory=lambda options: Desk(), probe=lambda options: (DESK,)
+        name="example_desk",
+        summary="a desk",
+        factory=Desk,
+        probe=lambda options: (DESK,),
+        options=DeskOptions,
+        settings=DeskSettings,
     )
 
 

@@ -11,6 +11,7 @@ from pydantic import field_validator, model_validator
 
 from harness.errors import UsageError
 from harness.options import Options
+from harness.suite_paths import SuiteFile
 from harness_meter_fuel.files.found import Choice, Emissions, Found, Values
 from harness_meter_fuel.files.load import OWN, load
 from harness_meter_fuel.series import Past, Series
@@ -37,13 +38,13 @@ class FileOptions(Options):
             with offset) and `g_per_kwh`; it has to cover every window, and needs a `source`.
     """
 
-    file: Path | None = None
+    file: SuiteFile | None = None
     zone: str = ""
     emissions: Emissions | None = None
     values: Values = "actual"
     start: str = ""
     past: Past | None = None
-    series: Path | None = None
+    series: SuiteFile | None = None
 
     @field_validator("start", mode="before")
     @classmethod

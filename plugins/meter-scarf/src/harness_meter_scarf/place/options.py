@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from harness.errors import HarnessError, UsageError
 from harness.options import Options, WaterPerKwh
+from harness.suite_paths import SuiteFile
 from harness.units import parse_share, parse_volume_per_kwh
 from harness_meter_scarf.months import zone
 from harness_meter_scarf.place import aware, generation, sites
@@ -314,7 +314,7 @@ class AwareOptions(Options):
     """
 
     cf: DeclaredNumber | None = None
-    file: Path | None = None
+    file: SuiteFile | None = None
     location: Source | None = None
     method: str = "AWARE 2.0_Country_all_yearly.json"
 

@@ -21,7 +21,10 @@ class MeanIoU:
     def __init__(self, classes: int) -> None:
         from torchmetrics.classification import MulticlassJaccardIndex
 
-        self._metric = MulticlassJaccardIndex(num_classes=classes, ignore_index=IGNORE, average="macro")
+        # One process counts: it must not wait for others that train with it.
+        self._metric = MulticlassJaccardIndex(
+            num_classes=classes, ignore_index=IGNORE, average="macro", sync_on_compute=False
+        )
 
     def update(self, predicted: Bytes, labels: Bytes) -> None:
         """Adds an image: two maps of H x W class numbers; labels may be 255."""

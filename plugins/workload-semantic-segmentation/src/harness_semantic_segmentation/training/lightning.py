@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
@@ -28,6 +28,9 @@ from harness_semantic_segmentation.training.loading import Batch, Examples, batc
 from harness_semantic_segmentation.training.losses import SegmentationLoss
 from harness_semantic_segmentation.training.recipes import Recipe, build_optimizer, learning_rate
 
+if TYPE_CHECKING:
+    from harness_backend_torch.together import Member
+
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 PRIME = 1_000_003
 """Spreads the seeds of steps and processes."""
@@ -39,7 +42,7 @@ class StepReport:
 
     Attributes:
         step: from 1.
-        loss: total loss of this process's batch.
+        loss: total loss of the batch, of several processes the mean of theirs.
         learning_rate: of the step.
     """
 
@@ -159,10 +162,13 @@ class EveryStep(pl.Callback):
         tell: is told of every step; whether to stop after it.
         checkpoint: file; None for none.
         every: steps between two checkpoints; 0 for one at the end.
+        together: of the processes that share every step; rank 0 alone tells, and decides for all when to stop.
     """
 
-    def __init__(self, tell: Callable[[StepReport], bool], checkpoint: Path | None, every: int) -> None:
-        self._tell, self._checkpoint, self._every = tell, checkpoint, every
+    def __init__(
+        self, tell: Callable[[StepReport], bool], checkpoint: Path | None, every: int, together: Member | None = None
+    ) -> None:
+        self._tell, self._checkpoint, self._every, self._together = tell, checkpoint, every, together
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -173,9 +179,18 @@ class EveryStep(pl.Callback):
         assert isinstance(task, SegmentationTask)
         rate = task.rate
         task.steps_done += 1
-        trainer.should_stop = self._tell(StepReport(task.steps_done, float(outputs["loss"]), rate))
+        trainer.should_stop = self._told(task.steps_done, float(outputs["loss"]), rate)
         if self._every and task.steps_done % self._every == 0:
             self._save(trainer, task)
+
+    def _told(self, step: int, loss: float, rate: float) -> bool:
+        """Whether to stop; one exchange a step among several processes."""
+        together = self._together
+        if together is None:
+            return self._tell(StepReport(step, loss, rate))
+        mean = float(together.summed(torch.tensor(loss))) / together.size
+        stop = together.rank == 0 and self._tell(StepReport(step, mean, rate))
+        return bool(together.summed(torch.tensor(float(stop))))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the last checkpoint."""
@@ -201,49 +216,50 @@ def fit(
     workers: int = 0,
     checkpoint: Path | None = None,
     every: int = 0,
+    together: Member | None = None,
 ) -> None:
     """Trains from where the task stands, until it is told to stop or the schedule ends.
 
-    Processes: more than one (`task.ranks`) train by Lightning's DDP, each with `recipe.batch` images a step and
-    synchronised BN; they are spawned, so that the caller's script guards its entry, and `checkpoint` brings their
-    result back.
+    Processes: more than one (`task.ranks`) train by Lightning's DDP, each with `recipe.batch` images a step and, on
+    GPUs, synchronised BN. Each calls this with a task in the same state.
 
     Args:
         task: is changed in place.
         examples: what it learns.
         device: of one process; of several only its type counts.
-        tell: is told of every step (by each process, where there are several); whether to stop after it.
+        tell: is told of every step, by rank 0 where there are several processes; whether to stop after it.
         workers: processes that load data; 0 loads between steps.
         checkpoint: is written at the end, and every so many steps.
         every: see `checkpoint`.
+        together: this process among those that train together; as many as `task.ranks`.
     """
-    if task.ranks > 1 and checkpoint is None:
-        raise UsageError("several processes bring back nothing without a checkpoint", accepted="a file")
+    if task.ranks != (1 if together is None else together.size):
+        raise UsageError(f"a task of {task.ranks} processes", accepted="as many that train together")
     last = task.recipe.steps
     if task.steps_done >= last:
         return
-    device = torch.device(device)
+    device = torch.device(device) if together is None else together.device
+    alone: dict[str, Any] = {
+        "accelerator": "gpu" if device.type == "cuda" else device.type,
+        "devices": 1 if device.index is None else [device.index],
+        "plugins": LightningEnvironment(),  # a scheduler that is installed here has no part in it
+        "use_distributed_sampler": False,
+    }
     with quiet():
         trainer = pl.Trainer(
-            accelerator="gpu" if device.type == "cuda" else device.type,
-            devices=task.ranks if task.ranks > 1 or device.index is None else [device.index],
-            strategy="ddp_spawn" if task.ranks > 1 else "auto",
-            sync_batchnorm=task.ranks > 1 and device.type == "cuda",
+            **(alone if together is None else together.trainer_settings()),
+            sync_batchnorm=together is not None and device.type == "cuda",
             precision=PRECISIONS[task.recipe.precision],  # type: ignore[arg-type]  # one of Lightning's words
             max_epochs=1,
-            plugins=LightningEnvironment(),  # a scheduler that is installed here has no part in it
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             limit_val_batches=0,
-            use_distributed_sampler=False,
-            callbacks=[EveryStep(tell, checkpoint, every)],
+            callbacks=[EveryStep(tell, checkpoint, every, together)],
         )
         trainer.fit(task, datamodule=SegmentationData(examples, task.recipe, task.steps_done, last, workers))
-    if task.ranks > 1 and checkpoint is not None:
-        task.load(checkpoint)
 
 
 @contextmanager

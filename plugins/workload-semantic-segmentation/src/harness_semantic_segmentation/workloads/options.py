@@ -51,7 +51,9 @@ class TrainingOptions(SegmentationOptions):
         recipe: `authors`: SGD at 0.01, schedule by epochs, all augmentations, class-uniform sampling, as in the
             released script; `light`: AdamW at 0.004, schedule by steps, crop and flip, for small data and few steps.
         steps: optimizer steps of the whole schedule; the trial ends with the last one at the latest.
-        batch: images in an optimizer step, at least 2.
+        batch: images in an optimizer step of each process, at least 2.
+        processes: processes that train together by DDP, each with its own share of every step; so many times `batch`
+            images make one. Without a value one for each device of the backend; on a CPU they share it.
         crop: height and width that the network sees, in pixels. Without a value: the size of the scenes, or 1024 x 1024
             for a data set.
         images: synthetic scenes that make an epoch; a data set has its own number.
@@ -76,6 +78,7 @@ class TrainingOptions(SegmentationOptions):
     recipe: Literal["authors", "light"] = "light"
     steps: Positive = 120
     batch: Annotated[int, Field(ge=2)] = 4
+    processes: Annotated[int, Field(ge=1, le=1024)] | None = None
     crop: tuple[Side, Side] | None = None
     images: Positive = 256
     validation_images: Annotated[int, Field(ge=0)] = 16

@@ -43,6 +43,12 @@ def torch_device(backend: Backend) -> torch.device:
     return device
 
 
+def torch_devices(backend: Backend) -> tuple[torch.device, ...]:
+    """All devices of such a backend, the first one first."""
+    found: tuple[torch.device, ...] = getattr(backend, "devices", ())
+    return found or (torch_device(backend),)
+
+
 def device_uuid(device: torch.device) -> str:
     """The device as its driver names it: `cpu`, `mps`, or a CUDA device's UUID with its prefix."""
     if device.type != "cuda":

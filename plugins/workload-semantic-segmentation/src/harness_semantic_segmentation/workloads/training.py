@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from harness_backend_torch.together import Member, Together, member_devices
 
 from harness.workload import TrialContext, Window, Workload
 from harness_semantic_segmentation.data.dataset import DataSet, trained
 from harness_semantic_segmentation.data.metrics import MeanIoU
 from harness_semantic_segmentation.data.transforms import Augmentation, network_input
 from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
-from harness_semantic_segmentation.training.lightning import SegmentationTask, StepReport, fit
-from harness_semantic_segmentation.training.loading import Examples, class_centroids
+from harness_semantic_segmentation.training.lightning import SegmentationTask, StepReport, fit, go_on
+from harness_semantic_segmentation.training.loading import Centroids, Examples, class_centroids
 from harness_semantic_segmentation.training.losses import LossOptions
 from harness_semantic_segmentation.training.recipes import Recipe
 from harness_semantic_segmentation.workloads.options import TrainingOptions
@@ -24,6 +25,7 @@ from harness_semantic_segmentation.workloads.sources import (
     model_facts,
     network,
     torch_device,
+    torch_devices,
     training_data,
     validation_data,
 )
@@ -49,13 +51,72 @@ def recipe_of(options: TrainingOptions, seed: int) -> Recipe:
     return replace(recipe, **changes)  # type: ignore[arg-type]  # names and values of its fields
 
 
+WARM_UP, MEASURED = "warm-up", "measured"
+"""The two tasks of a trial: what the warm-up trains is thrown away."""
+
+
+class Share:
+    """What one process of a training has: the data, and tasks in the state of those of the other processes.
+
+    Args:
+        together: this process among several; None where it is the only one.
+        options: of the workload.
+        seed: of the trial.
+        data: of the trial; read again where None.
+        centroids: for class-uniform sampling.
+    """
+
+    def __init__(
+        self,
+        together: Member | None,
+        options: TrainingOptions,
+        seed: int,
+        centroids: Centroids | None,
+        data: DataSet | None = None,
+    ) -> None:
+        self._together, self._options = together, options
+        self.recipe = recipe = recipe_of(options, seed)
+        self.data = training_data(options, options.images, seed) if data is None else data
+        self.ranks = 1 if together is None else together.size
+        self._examples = Examples(self.data, recipe.augmentation, recipe.seed, centroids, share=recipe.class_uniform)
+        self.tasks: dict[str, SegmentationTask] = {}
+
+    def task(self, name: str) -> SegmentationTask:
+        """A task by its name, made where there is none."""
+        if name not in self.tasks:
+            torch.manual_seed(self.recipe.seed)
+            built = network(self._options, len(self.data.classes))
+            self.tasks[name] = SegmentationTask(built, self.recipe, len(self.data), self.ranks)
+            if name == MEASURED and self._options.resume:
+                self.tasks[name].load(Path(self._options.resume).expanduser())
+        return self.tasks[name]
+
+    def train(self, name: str, tell: Callable[[StepReport], bool] = go_on, device: torch.device | None = None) -> None:
+        """This process's part of a training: until it is told to stop, or rank 0 is, or the schedule ends."""
+        task = self.task(name)
+        if name == MEASURED:
+            self.tasks.pop(WARM_UP, None)
+        fit(
+            task,
+            self._examples,
+            device=device or "cpu",
+            tell=tell,
+            workers=self._options.workers,
+            together=self._together,
+        )
+
+
 class Training(Workload):
-    """Trains through pytorch-lightning. The warm-up trains a copy; measured windows never repeat a step."""
+    """Trains through pytorch-lightning, in as many processes as asked for. The warm-up trains a copy.
+
+    Measured windows never repeat a step.
+    """
 
     def __init__(self, options: TrainingOptions) -> None:
         self._options = options
         self._task: SegmentationTask | None = None
-        self._warm: SegmentationTask | None = None
+        self._share: Share | None = None
+        self._together: Together | None = None
         self._rows: list[dict[str, float | None]] = []
         self._quality: dict[str, float] = {}
         self._best: float | None = None
@@ -67,6 +128,7 @@ class Training(Workload):
         options = self._options
         self._context = context
         self._device = torch_device(context.backend)
+        self._devices = member_devices(torch_devices(context.backend), options.processes)
         self._recipe = recipe = recipe_of(options, context.seed)
         self._data = training_data(options, options.images, context.seed)
         self._validation = validation_data(options, options.validation_images)
@@ -76,14 +138,16 @@ class Training(Workload):
             centroids = class_centroids(
                 self._data, lambda number: context.progress(f"labels of image {number + 1} of {count}", number / count)
             )
-        self._examples = Examples(self._data, recipe.augmentation, recipe.seed, centroids, share=recipe.class_uniform)
-        self._task = self._new_task()
-        if options.resume:
-            self._task.load(Path(options.resume).expanduser())
+        if len(self._devices) > 1:
+            context.progress(f"{len(self._devices)} processes start", None)
+            builder = f"{Share.__module__}:{Share.__qualname__}"
+            self._together = Together(self._devices, builder, options, context.seed, centroids)
+        self._share = Share(self._together, options, context.seed, centroids, self._data)
+        self._task = self._share.task(MEASURED)
 
-    def _new_task(self) -> SegmentationTask:
-        torch.manual_seed(self._recipe.seed)
-        return SegmentationTask(network(self._options, len(self._data.classes)), self._recipe, len(self._data))
+    def processes(self) -> Mapping[str, int]:
+        """Those that train beside the trial's own."""
+        return {} if self._together is None else self._together.processes
 
     def step(self, window: Window) -> None:
         """The whole window is one call of Lightning's `fit`; see `run`."""
@@ -91,13 +155,9 @@ class Training(Workload):
 
     def run(self, window: Window) -> None:
         """Trains until the window is long enough or the schedule ends."""
-        assert self._task is not None, "prepare() comes first"
+        assert self._share is not None, "prepare() comes first"
         self._rows = []
-        if window.index < 0:
-            self._warm = self._warm or self._new_task()
-            task = self._warm
-        else:
-            task, self._warm = self._task, None
+        name = WARM_UP if window.index < 0 else MEASURED
         last_s = start_s = window.now_s()
 
         def tell(report: StepReport) -> bool:
@@ -107,23 +167,29 @@ class Training(Workload):
             last_s = now_s
             return not window.wants_more()
 
-        if window.wants_more():
-            fit(task, self._examples, device=self._device, tell=tell, workers=self._options.workers)
+        if window.wants_more() and self._share.task(name).steps_done < self._recipe.steps:
+            if self._together is not None:
+                self._together.tell("train", name)
+            self._share.train(name, tell, self._device)
+            if self._together is not None:
+                self._together.wait()
         if self._options.validate_in_window and window.index >= 0:
             self._judge()
         end_s = window.now_s()
-        window.device(device_uuid(self._device), busy_s=end_s - start_s, reserved_s=end_s)
+        for device in dict.fromkeys(self._devices):
+            window.device(device_uuid(device), busy_s=end_s - start_s, reserved_s=end_s)
 
     def _row(self, report: StepReport, start_s: float, end_s: float) -> dict[str, float | None]:
         recipe = self._recipe
         height, width = recipe.augmentation.crop
+        images = recipe.batch * len(self._devices)
         return {
             "start_s": start_s,
             "end_s": end_s,
             "optimizer_steps": 1.0,
-            "images": float(recipe.batch),
-            "megapixels": recipe.batch * height * width / 1e6,
-            "epochs": recipe.batch / len(self._data),
+            "images": float(images),
+            "megapixels": images * height * width / 1e6,
+            "epochs": images / len(self._data),
             "loss": report.loss if np.isfinite(report.loss) else None,
             "learning_rate": report.learning_rate,
             "step_s": end_s - start_s,
@@ -181,14 +247,17 @@ class Training(Workload):
                 "in_window": self._options.validate_in_window,
             },
             "steps": self._task.steps_done,
+            "processes": len(self._devices),
             "best_miou": self._best,
             "checkpoint": CHECKPOINT,
             "threads": torch.get_num_threads(),
         }
 
     def close(self) -> None:
-        """Lets go of networks and data."""
-        self._task = self._warm = None
+        """Ends the other processes, and lets go of networks and data."""
+        if self._together is not None:
+            self._together.close()
+        self._task = self._share = self._together = None
 
 
 def score(

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -38,6 +38,9 @@ from harness_speculative_decoding.data.preferences import TokenPair
 from harness_speculative_decoding.training.dpo import Parts, dpo_loss, log_probabilities, margins, pair_rows
 from harness_speculative_decoding.training.pretraining import hints_hidden
 from harness_speculative_decoding.training.settings import Schedule, Settings, StepReport
+
+if TYPE_CHECKING:
+    from harness_backend_torch.together import Member
 
 CHECKPOINT = "training.ckpt"
 
@@ -91,6 +94,7 @@ def sft(
     tell: Tell = _go_on,
     checkpoints: Path | None = None,
     checkpoint_every: int = 100,
+    together: Member | None = None,
 ) -> Stage:
     """Fine-tunes a model in place on the chosen answers: mean negative log-likelihood per answer token.
 
@@ -102,12 +106,14 @@ def sft(
         checkpoints: a folder of this training alone; where it holds a checkpoint, the training goes on from there and
             ends with the weights that it would have had without the interruption.
         checkpoint_every: steps.
+        together: this process among several, each of which calls this with the same model, pairs and settings; they
+            share every batch, and rank 0 alone tells.
 
     Raises:
         UsageError: no pair, or a checkpoint of another training.
         MeasurementError: the loss is no longer finite.
     """
-    return _train(model, pairs, None, settings, None, tell, checkpoints, checkpoint_every)
+    return _train(model, pairs, None, settings, None, tell, _Kept(checkpoints, checkpoint_every), together)
 
 
 def dpo(
@@ -119,6 +125,7 @@ def dpo(
     tell: Tell = _go_on,
     checkpoints: Path | None = None,
     checkpoint_every: int = 100,
+    together: Member | None = None,
 ) -> Stage:
     """Optimises a model in place on pairs; the reference is the model as it is given, frozen.
 
@@ -128,8 +135,30 @@ def dpo(
     if not 0 < beta < math.inf:
         raise UsageError(f"beta cannot be {beta}", accepted="a positive number, such as 0.1")
     with _autocast(model, _precision(model, settings)):
-        reference = log_probabilities(model.eval(), pair_rows(pairs), settings.batch) if pairs else None  # type: ignore[no-untyped-call]
-    return _train(model, pairs, reference, settings, beta, tell, checkpoints, checkpoint_every)
+        reference = _reference(model, pairs, settings, together) if pairs else None
+    return _train(model, pairs, reference, settings, beta, tell, _Kept(checkpoints, checkpoint_every), together)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Where checkpoints are kept, None for nowhere, and every how many steps."""
+
+    folder: Path | None
+    every: int
+
+
+def _reference(
+    model: PreTrainedModel, pairs: Sequence[TokenPair], settings: Settings, together: Member | None
+) -> Tensor:
+    """Log-probabilities of the answers under the frozen model; of several processes each computes its share."""
+    rows = pair_rows(pairs)
+    model.eval()  # type: ignore[no-untyped-call]
+    if together is None:
+        return log_probabilities(model, rows, settings.batch)
+    share = -(-len(rows) // together.size)
+    own = rows[together.rank * share : (together.rank + 1) * share]
+    found = log_probabilities(model, own, settings.batch) if own else torch.empty(0)
+    return torch.cat(together.gathered(found))
 
 
 def quality(policy: Tensor, reference: Tensor, beta: float) -> Quality:
@@ -150,17 +179,22 @@ def _train(
     settings: Settings,
     beta: float | None,
     tell: Tell,
-    checkpoints: Path | None,
-    checkpoint_every: int,
+    kept: _Kept,
+    together: Member | None,
 ) -> Stage:
     if not pairs:
         raise UsageError("there is no pair to train on")
+    ranks = 1 if together is None else together.size
+    if settings.batch < settings.accumulate * ranks:
+        raise UsageError(
+            f"a batch of {settings.batch} cannot be computed in {settings.accumulate} parts by {ranks} processes"
+        )
     start = time.monotonic()
     model.eval()  # type: ignore[no-untyped-call]
     precision = _precision(model, settings)
     schedule = Schedule(settings.steps(len(pairs)), settings.warm_up_steps)
     identity = _identity(pairs, reference, settings, beta, precision)
-    resumed_at, checkpoint = _checkpoint(checkpoints, identity)
+    resumed_at, checkpoint = _checkpoint(kept.folder, identity)
     reports: list[StepReport] = []
 
     def heard(report: StepReport) -> bool | None:
@@ -178,7 +212,7 @@ def _train(
         warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start of training.*")
         # A folder with a checkpoint is how a training is gone on with.
         warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
-        trainer = _trainer(model.device, settings, schedule, precision, heard, checkpoints, checkpoint_every)
+        trainer = _trainer(model.device, settings, schedule, precision, heard, kept, together)
         parts = Parts(
             pairs,
             reference,
@@ -187,9 +221,11 @@ def _train(
             accumulate=settings.accumulate,
             seed=settings.seed,
             skip=resumed_at,
+            rank=0 if together is None else together.rank,
+            ranks=ranks,
         )
         device = model.device
-        module = AnswerTraining(model, settings, schedule, beta, identity)
+        module = AnswerTraining(model, settings, schedule, beta, identity, ranks)
         trainer.fit(module, train_dataloaders=parts, ckpt_path=checkpoint, weights_only=True)
         model.to(device)  # type: ignore[arg-type]  # Lightning takes it off the card
     return Stage(settings, beta, precision, trainer.global_step, resumed_at, tuple(reports), time.monotonic() - start)
@@ -201,37 +237,40 @@ def _trainer(
     schedule: Schedule,
     precision: str,
     tell: Tell,
-    checkpoints: Path | None,
-    checkpoint_every: int,
+    kept: _Kept,
+    together: Member | None,
 ) -> Any:
-    """Lightning's trainer for one stage on one device."""
+    """Lightning's trainer for one stage, on one device or on those of several processes."""
     import pytorch_lightning as pl
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
     from pytorch_lightning.callbacks import ModelCheckpoint
 
     from harness_speculative_decoding.training.preference_lightning import Reports
 
-    callbacks: list[pl.Callback] = [Reports(tell)]
-    if checkpoints is not None:
+    callbacks: list[pl.Callback] = [Reports(tell, together)]
+    if kept.folder is not None:
         callbacks.append(
             ModelCheckpoint(
-                checkpoints,
+                kept.folder,
                 filename=Path(CHECKPOINT).stem,
-                every_n_train_steps=checkpoint_every,
+                every_n_train_steps=kept.every,
                 enable_version_counter=False,
             )
         )
+    alone: dict[str, Any] = {
+        "accelerator": "gpu" if device.type == "cuda" else device.type,
+        "devices": [device.index or 0] if device.type == "cuda" else 1,
+        "plugins": LightningEnvironment(),  # a scheduler that is installed here has no part in it
+    }
     return pl.Trainer(
-        accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=[device.index or 0] if device.type == "cuda" else 1,
+        **(alone if together is None else together.trainer_settings()),
         precision="bf16-mixed" if precision == "bfloat16" else None,
         max_epochs=1,
         max_steps=schedule.steps,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=1.0,
-        plugins=LightningEnvironment(),  # a scheduler that is installed here has no part in it
         logger=False,
-        enable_checkpointing=checkpoints is not None,
+        enable_checkpointing=kept.folder is not None,
         enable_model_summary=False,
         enable_progress_bar=False,
         callbacks=callbacks,

@@ -129,6 +129,8 @@ class Parts:
         accumulate: parts in a batch.
         seed: of the order.
         skip: batches that a resumed run has behind it.
+        rank: number of this process among those that share every batch.
+        ranks: how many there are; each takes `accumulate` parts of a batch.
     """
 
     def __init__(
@@ -141,10 +143,13 @@ class Parts:
         accumulate: int,
         seed: int,
         skip: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self._pairs = pairs
         self._reference = reference
         self._steps, self._batch, self._accumulate, self._seed, self._skip = steps, batch, accumulate, seed, skip
+        self._rank, self._ranks = rank, ranks
 
     def __len__(self) -> int:
         return self._steps * self._accumulate
@@ -169,7 +174,7 @@ class Parts:
     def _parts(self, numbers: Tensor) -> Iterator[Part]:
         whole = [self._pairs[number] for number in numbers.tolist()]
         tokens = sum(len(pair.chosen) for pair in whole)
-        for part in torch.tensor_split(numbers, self._accumulate):
+        for part in torch.tensor_split(numbers, self._accumulate * self._ranks)[self._rank :: self._ranks]:
             pairs = [self._pairs[number] for number in part.tolist()]
             if self._reference is None:
                 ids, answer = padded(chosen_rows(pairs))

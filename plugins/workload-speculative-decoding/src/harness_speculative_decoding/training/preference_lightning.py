@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
@@ -12,6 +12,9 @@ from transformers import PreTrainedModel
 
 from harness_speculative_decoding.training.dpo import Part, dpo_loss, log_probability, margins
 from harness_speculative_decoding.training.settings import Schedule, Settings, StepReport, learning_rate
+
+if TYPE_CHECKING:
+    from harness_backend_torch.together import Member
 
 IDENTITY = "alignment"
 """Key of a checkpoint under which it says which training it belongs to."""
@@ -26,10 +29,17 @@ class AnswerTraining(pl.LightningModule):
         schedule: of the learning rate.
         beta: of the DPO loss; None fine-tunes on the answers.
         identity: kept in every checkpoint.
+        ranks: processes that share every batch.
     """
 
     def __init__(
-        self, policy: PreTrainedModel, settings: Settings, schedule: Schedule, beta: float | None, identity: str
+        self,
+        policy: PreTrainedModel,
+        settings: Settings,
+        schedule: Schedule,
+        beta: float | None,
+        identity: str,
+        ranks: int = 1,
     ) -> None:
         super().__init__()
         self.policy = policy
@@ -37,6 +47,7 @@ class AnswerTraining(pl.LightningModule):
         self.schedule = schedule
         self.beta = beta
         self.identity = identity
+        self.ranks = ranks
         self.sums = torch.zeros(5, dtype=torch.float64)
 
     def training_step(self, part: Part, _index: int) -> Tensor:
@@ -51,8 +62,8 @@ class AnswerTraining(pl.LightningModule):
         with torch.no_grad():
             sums = torch.stack([loss, margin.sum(), (margin > 0).sum(), part.answer.sum()])
             self.sums += torch.tensor([*sums.tolist(), len(part.answer)], dtype=torch.float64)
-        # Lightning divides by the number of parts; the division by the whole batch is done already.
-        return loss * self.settings.accumulate
+        # Lightning divides by the number of parts, DDP by that of processes; that by the whole batch is done already.
+        return loss * self.settings.accumulate * self.ranks
 
     def configure_optimizers(self) -> Any:
         """AdamW whose learning rate changes every step; no decay on norms and biases."""
@@ -73,10 +84,15 @@ class AnswerTraining(pl.LightningModule):
 
 
 class Reports(pl.Callback):
-    """Tells what every optimiser step did, and ends the training when it is told to."""
+    """Tells what every optimiser step did, and ends the training when it is told to.
 
-    def __init__(self, tell: Callable[[StepReport], bool | None]) -> None:
-        self._tell = tell
+    Args:
+        tell: hears of every step, in rank 0 alone where several processes train.
+        together: this process among them; None where it is the only one.
+    """
+
+    def __init__(self, tell: Callable[[StepReport], bool | None], together: Member | None = None) -> None:
+        self._tell, self._together = tell, together
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -86,7 +102,8 @@ class Reports(pl.Callback):
         assert isinstance(pl_module, AnswerTraining)
         if (batch_idx + 1) % pl_module.settings.accumulate:
             return
-        loss, margin, better, tokens, rows = pl_module.sums.tolist()
+        sums = pl_module.sums if self._together is None else self._together.summed(pl_module.sums)
+        loss, margin, better, tokens, rows = sums.tolist()
         pl_module.sums.zero_()
         paired = pl_module.beta is not None
         pairs = round(rows / 2) if paired else 0
@@ -100,5 +117,8 @@ class Reports(pl.Callback):
             margin=margin / pairs if paired else None,
             accuracy=better / pairs if paired else None,
         )
-        if self._tell(report):
+        stop = bool(self._tell(report)) if self._together is None or self._together.rank == 0 else False
+        if self._together is not None:
+            stop = bool(self._together.summed(torch.tensor(float(stop))))
+        if stop:
             trainer.should_stop = True

@@ -14,12 +14,12 @@ from harness.backend import Backend
 from harness.errors import MeasurementError, UsageError
 from harness.workload import FetchContext, TrialContext, Window, Workload
 from harness_speculative_decoding.data import corpus, prompts
-from harness_speculative_decoding.loading import Loaded, fetch_causal_lm, load_causal_lm
+from harness_speculative_decoding.loading import Loaded, Placement, fetch_causal_lm, load_causal_lm
 from harness_speculative_decoding.methods.decoding import Generation, Request, check_request, generate
 from harness_speculative_decoding.methods.sampling import Sampling, SpeculationError
 from harness_speculative_decoding.networks.cached import CausalModel
 from harness_speculative_decoding.networks.quantization import Quantization
-from harness_speculative_decoding.options import FETCHED, DecodingOptions
+from harness_speculative_decoding.options import FETCHED, DecodingOptions, VanillaOptions
 from harness_speculative_decoding.rewards import FUNCTIONS
 from harness_speculative_decoding.together import pass_facts, wrap_alone
 
@@ -59,6 +59,7 @@ class Decoding(Workload):
         self._prompts: list[prompts.Prompt] = []
         self._eos: frozenset[int] = frozenset()
         self._device = ""
+        self._others: tuple[str, ...] = ()
         self._seed = 0
         self._next = 0
         self._busy_s = 0.0
@@ -129,7 +130,8 @@ class Decoding(Workload):
         self._next = 0
         self._busy_s = 0.0
         super().run(window)
-        window.device(self._device, busy_s=self._busy_s, reserved_s=max(window.now_s(), self._busy_s))
+        for device in (self._device, *self._others):
+            window.device(device, busy_s=self._busy_s, reserved_s=max(window.now_s(), self._busy_s))
 
     def step(self, window: Window) -> None:
         """Decodes the next batch; prompts are taken in turn, beginning with the first one in every window."""
@@ -207,7 +209,11 @@ class Alone(Decoding):
         """Also chooses the cache."""
         super().prepare(context)
         assert self._loaded is not None
-        self._model = wrap_alone(self._loaded, fused=self._options.fused, compiled=self._options.compile)
+        self._model = self._wrapped(self._loaded)
+
+    def _wrapped(self, loaded: Loaded) -> CausalModel | PreTrainedModel:
+        """The model as it decodes: with the cache that fits it."""
+        return wrap_alone(loaded, fused=self._options.fused, compiled=self._options.compile)
 
     def _generate(self, requests: Sequence[Request], window: Window) -> list[Generation]:
         assert self._model is not None, "prepare() comes first"
@@ -230,7 +236,32 @@ class Alone(Decoding):
 
 
 class Vanilla(Alone):
-    """Samples from one model."""
+    """Samples from one model, on one device or spread over several."""
+
+    def __init__(self, options: DecodingOptions) -> None:
+        super().__init__(options)
+        self._how = options.device_map if isinstance(options, VanillaOptions) else "none"
+        self._spread = self._how != "none"
+
+    def _load(self, context: TrialContext, device: torch.device) -> Loaded:
+        options = self._options
+        if not self._spread:
+            return super()._load(context, device)
+        devices = tuple(getattr(context.backend, "devices", (device,)))
+        self._others = tuple(device_uuid(each) for each in devices[1:])
+        return load_causal_lm(
+            options.target,
+            device,
+            options.dtype,
+            context.cache,
+            context.progress,
+            options.quantization,
+            trust_remote_code=options.trust_remote_code,
+            placement=Placement(self._how, devices),
+        )
+
+    def _wrapped(self, loaded: Loaded) -> CausalModel | PreTrainedModel:
+        return loaded.model if self._spread else super()._wrapped(loaded)
 
     def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
         return self._generate(requests, window)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
 import torch
+from harness_backend_torch.together import Member, Together, member_devices
 from transformers import PreTrainedModel
 
 from harness.workload import FetchContext, TrialContext, Window, Workload
@@ -19,7 +20,8 @@ from harness_speculative_decoding.methods.decoding import context_length
 from harness_speculative_decoding.options import DraftAlignmentOptions
 from harness_speculative_decoding.rewards import reward_function
 from harness_speculative_decoding.training.aligned import windows
-from harness_speculative_decoding.training.alignment import dpo, quality, sft
+from harness_speculative_decoding.training.alignment import Stage as Trained
+from harness_speculative_decoding.training.alignment import Tell, dpo, quality, sft
 from harness_speculative_decoding.training.dpo import log_probabilities, pair_rows
 from harness_speculative_decoding.training.pretraining import token_stream
 from harness_speculative_decoding.training.ranking import answers, ranked
@@ -30,6 +32,65 @@ WARM_UP_STEPS = 2
 """Optimiser steps of a stage while warming up: a whole alignment could take hours."""
 
 Stage = Literal["sft", "dpo"]
+
+
+class Twin:
+    """What one more process of an alignment does: its share of every batch, on a copy of the same base model.
+
+    Args:
+        together: this process among the others.
+        options: of the workload.
+        cache: folder of built and downloaded models.
+        pairs: to train on.
+    """
+
+    def __init__(
+        self, together: Member, options: DraftAlignmentOptions, cache: Path, pairs: Sequence[TokenPair]
+    ) -> None:
+        self._together, self._options, self._pairs = together, options, pairs
+        loaded = load_causal_lm(options.base, together.device, "float32", cache, lambda *_: None)
+        self._base = loaded.model
+        self._model = self._base
+
+    def begin(self) -> None:
+        """Takes a copy of the base model."""
+        self._model = copy.deepcopy(self._base)
+
+    def train(self, stage: Stage) -> None:
+        """Its part of one stage."""
+        trained(stage, self._model, self._pairs, self._options, _silent, self._together)
+
+
+def _silent(report: StepReport) -> None:
+    del report
+
+
+def trained(
+    stage: Stage,
+    model: PreTrainedModel,
+    pairs: Sequence[TokenPair],
+    options: DraftAlignmentOptions,
+    tell: Tell,
+    together: Member | None,
+) -> Trained:
+    """One stage of an alignment, in place."""
+    settings = settings_of(options, stage)
+    if stage == "sft":
+        return sft(model, pairs, settings, tell=tell, together=together)
+    return dpo(model, pairs, settings, beta=options.beta, tell=tell, together=together)
+
+
+def settings_of(options: DraftAlignmentOptions, stage: Stage) -> Settings:
+    """Of a stage's optimiser."""
+    return Settings(
+        epochs=options.epochs,
+        batch=options.batch,
+        peak_lr=options.sft_lr if stage == "sft" else options.lr,
+        warm_up_steps=options.warm_up_steps,
+        accumulate=options.accumulate,
+        precision=options.precision,
+        seed=options.seed,
+    )
 
 
 class DraftAlignment(Workload):
@@ -45,7 +106,8 @@ class DraftAlignment(Workload):
         self._data: Preferences | None = None
         self._aligned: PreTrainedModel | None = None
         self._reference: PreTrainedModel | None = None
-        self._device = ""
+        self._devices: tuple[torch.device, ...] = ()
+        self._together: Together | None = None
         self._busy_s = 0.0
         self._facts: dict[str, object] = {}
 
@@ -57,7 +119,7 @@ class DraftAlignment(Workload):
         """Loads the base model, building it first if need be, and the pairs, from a file or by ranking its answers."""
         options = self._options
         device = torch_device(context.backend)
-        self._device = device_uuid(device)
+        self._devices = member_devices(getattr(context.backend, "devices", (device,)), options.processes)
         self._loaded = load_causal_lm(options.base, device, "float32", context.cache, context.progress)
         if options.data:
             tokenizer = self._loaded.tokenizer
@@ -68,6 +130,14 @@ class DraftAlignment(Workload):
             context.progress(f"answers ranked by {options.reward}", None)
             pairs, left_out = self._ranked(context.cache)
         self._data = split(pairs, left_out)
+        if len(self._devices) > 1:
+            context.progress(f"{len(self._devices)} processes start", None)
+            builder = f"{Twin.__module__}:{Twin.__qualname__}"
+            self._together = Together(self._devices, builder, options, context.cache, self._data.train)
+
+    def processes(self) -> Mapping[str, int]:
+        """Those that train beside the trial's own."""
+        return {} if self._together is None else self._together.processes
 
     def _ranked(self, cache: Path) -> tuple[list[TokenPair], dict[str, int]]:
         assert self._loaded is not None
@@ -91,13 +161,18 @@ class DraftAlignment(Workload):
         """The whole window, then how long the device worked in it."""
         self._busy_s = 0.0
         super().run(window)
-        window.device(self._device, busy_s=self._busy_s, reserved_s=max(window.now_s(), self._busy_s))
+        for device in dict.fromkeys(self._devices):
+            window.device(device_uuid(device), busy_s=self._busy_s, reserved_s=max(window.now_s(), self._busy_s))
 
     def step(self, window: Window) -> None:
         """Aligns a copy of the base model: fine-tuning if asked for, then DPO."""
         assert self._loaded is not None
         start_s = window.now_s()
+        if self._together is not None:
+            self._together.tell("begin")
         model, reference = copy.deepcopy(self._loaded.model), self._loaded.model
+        if self._together is not None:
+            self._together.wait()
         if self._options.fine_tune:
             with window.mark("stage:sft"):
                 self._train(model, "sft", window)
@@ -109,7 +184,6 @@ class DraftAlignment(Workload):
 
     def _train(self, model: PreTrainedModel, stage: Stage, window: Window) -> None:
         assert self._data is not None
-        options = self._options
         iteration, last_s = window.iteration, window.now_s()
 
         def tell(report: StepReport) -> bool:
@@ -130,29 +204,17 @@ class DraftAlignment(Workload):
             last_s = now
             return window.index < 0 and report.step >= WARM_UP_STEPS
 
-        settings = self._settings(stage)
-        if stage == "sft":
-            done = sft(model, self._data.train, settings, tell=tell)
-        else:
-            done = dpo(model, self._data.train, settings, beta=options.beta, tell=tell)
+        if self._together is not None:
+            self._together.tell("train", stage)
+        done = trained(stage, model, self._data.train, self._options, tell, self._together)
+        if self._together is not None:
+            self._together.wait()
         self._facts[stage] = {
             "settings": asdict(done.settings),
             "beta": done.beta,
             "precision": done.precision,
             "steps": done.steps,
         }
-
-    def _settings(self, stage: Stage) -> Settings:
-        options = self._options
-        return Settings(
-            epochs=options.epochs,
-            batch=options.batch,
-            peak_lr=options.sft_lr if stage == "sft" else options.lr,
-            warm_up_steps=options.warm_up_steps,
-            accumulate=options.accumulate,
-            precision=options.precision,
-            seed=options.seed,
-        )
 
     def validate(self) -> Mapping[str, float]:
         """Loss, mean implicit margin and share of positive margins over the held-out pairs, after the last run."""
@@ -185,9 +247,13 @@ class DraftAlignment(Workload):
                 "sha256": data.digest,
             },
             "stages": dict(self._facts),
+            "processes": len(self._devices),
             "threads": torch.get_num_threads(),
         }
 
     def close(self) -> None:
-        """Lets go of the models."""
+        """Ends the other processes, and lets go of the models."""
+        if self._together is not None:
+            self._together.close()
+            self._together = None
         self._loaded = self._aligned = self._reference = None
