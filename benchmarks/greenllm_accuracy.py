@@ -17,11 +17,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.load import arrivals
 from harness_disaggregated_serving.runtime.driving import serve
 from harness_disaggregated_serving.runtime.observing import decode_points, dispatch_s, prefill_points, transfer_points
 from harness_disaggregated_serving.runtime.pair import Pair, PairOptions
-from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings
+from harness_disaggregated_serving.runtime.requests import Outcome, PromptedRequest, Settings
 from harness_disaggregated_serving.simulator import setup as simulated
 from harness_disaggregated_serving.simulator.calibration import Calibration, calibrate
 from harness_disaggregated_serving.simulator.simulate import simulate
@@ -54,11 +55,11 @@ def stream(utilisation: float, work_s: float, seed: int) -> list[arrivals.Reques
     return found
 
 
-def requests(asked: Sequence[arrivals.Request], seed: int) -> list[Request]:
+def requests(asked: Sequence[arrivals.Request], seed: int) -> list[PromptedRequest]:
     """The same requests with random tokens, as the pair takes them."""
     words = random.Random(seed)
     return [
-        Request(f"s{number}", at_s, [words.randrange(VOCABULARY) for _ in range(prompt)], output, number)
+        PromptedRequest(f"s{number}", at_s, [words.randrange(VOCABULARY) for _ in range(prompt)], output, number)
         for number, (at_s, prompt, output) in enumerate(asked)
     ]
 
@@ -153,7 +154,7 @@ def cells(pair: Pair, fitted: Fitted, utilisation: float, seed: int) -> list[Cel
     two = fitted.configuration is Configuration.DPD
     outcome = simulate(
         simulated.Setup(
-            configuration=simulated.Configuration(fitted.configuration.value),
+            configuration=Configuration(fitted.configuration.value),
             new=device,
             old=device if two else None,
             link=fitted.calibration.link if two else None,

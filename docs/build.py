@@ -324,15 +324,15 @@ PAGES = {
 }
 
 
-def compact(value: Any, indent: int = 0, width: int = 120) -> str:
-    """JSON in which whatever fits stands on one line."""
-    flat = json.dumps(value, ensure_ascii=False)
+def compact(value: Any, indent: int = 0, width: int = 1000) -> str:
+    """JSON in which whatever fits stands on one line, without spaces."""
+    flat = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     if not isinstance(value, dict | list) or len(flat) + indent <= width:
         return flat
     pad = " " * (indent + 1)
     if isinstance(value, list):
         return "[\n" + ",\n".join(pad + compact(each, indent + 1, width) for each in value) + f"\n{' ' * indent}]"
-    lines = (f"{pad}{json.dumps(key)}: {compact(each, indent + 1, width)}" for key, each in value.items())
+    lines = (f"{pad}{json.dumps(key)}:{compact(each, indent + 1, width)}" for key, each in value.items())
     return "{\n" + ",\n".join(lines) + f"\n{' ' * indent}}}"
 
 

@@ -58,6 +58,8 @@ class DeviceUse:
         busy_s: seconds of work.
         reserved_s: seconds it could serve nobody else; at least `busy_s`.
         stands_for: product that a declared device pretends to be; empty for a device that is what it is.
+        phases: seconds of `busy_s` by what the device did, such as `prefill` or `decode@8` (a phase at a load); empty
+            where the work does not tell.
     """
 
     device: str
@@ -65,6 +67,7 @@ class DeviceUse:
     busy_s: float
     reserved_s: float
     stands_for: str = ""
+    phases: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,8 +108,20 @@ class Window(Protocol):
     def output(self, item_id: str, value: object) -> None:
         """Keeps what the item produced (a JSON value), for scoring after the windows."""
 
-    def device(self, device: str, *, role: str = "", busy_s: float, reserved_s: float, stands_for: str = "") -> None:
-        """Records how long a device served a role; `stands_for` names the product that it only pretends to be."""
+    def device(
+        self,
+        device: str,
+        *,
+        role: str = "",
+        busy_s: float,
+        reserved_s: float,
+        stands_for: str = "",
+        phases: Mapping[str, float] | None = None,
+    ) -> None:
+        """Records how long a device served a role; `stands_for` names the product that it only pretends to be.
+
+        `phases` splits the busy seconds by what was done, where its power is declared by phase.
+        """
 
     def simulated_duration(self, seconds: float) -> None:
         """Adds to how long the modelled work of this window takes on its own clock, where no machine does the work.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
-from pydantic import NonNegativeFloat
+from pydantic import Field, NonNegativeFloat
 
 from harness.impact import Costed, DeviceUse, Impact, ImpactMeter, ImpactMeterSpec
 from harness.options import Options
@@ -19,6 +20,18 @@ class Watts(Options):
     """Power while it works, in W."""
     idle: NonNegativeFloat = 0.0
     """Power while it is reserved and waits, in W."""
+    phases: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    """Power by what the device does, in W, where the workload tells: `{prefill: 360, decode@1: 180, decode@64: 260}`. A
+    phase at a load that is not named takes that of the phase alone (`decode`), and one named nowhere takes `busy`."""
+
+    def joules(self, use: DeviceUse) -> float:
+        """Energy of a device row: each phase at its power, the rest of the busy time at `busy`, then idle."""
+        told = math.fsum(
+            seconds * self.phases.get(phase, self.phases.get(phase.partition("@")[0], self.busy))
+            for phase, seconds in use.phases.items()
+        )
+        untold_s = max(0.0, use.busy_s - math.fsum(use.phases.values()))
+        return told + self.busy * untold_s + self.idle * max(0.0, use.reserved_s - use.busy_s)
 
 
 class DeclaredPowerOptions(Options):
@@ -45,8 +58,7 @@ class DeclaredPower(ImpactMeter):
             known = ", ".join(self._watts) if isinstance(self._watts, dict) else ""
             role = f" in role {use.role!r}" if use.role else ""
             return Unavailable(f"no watts are declared for device {use.device!r}{role}; declared: {known or 'none'}")
-        waiting_s = max(0.0, use.reserved_s - use.busy_s)
-        return Amount.of(watts.busy * use.busy_s + watts.idle * waiting_s, "J", Method.SIMULATED)
+        return Amount.of(watts.joules(use), "J", Method.SIMULATED)
 
     def apply(self, costed: Costed) -> Impact:
         """Energy per device, in scope `declared:<device>`, and their sum as `energy_j`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -123,12 +124,31 @@ class OpenWindow:
         """Keeps what the item produced."""
         self.outputs.append((item_id, value))
 
-    def device(self, device: str, *, role: str = "", busy_s: float, reserved_s: float, stands_for: str = "") -> None:
+    def device(
+        self,
+        device: str,
+        *,
+        role: str = "",
+        busy_s: float,
+        reserved_s: float,
+        stands_for: str = "",
+        phases: Mapping[str, float] | None = None,
+    ) -> None:
         """Records how long a device served a role."""
         if not 0 <= busy_s <= reserved_s * (1 + 1e-9):
             raise PluginError(f"device {device!r} was busy for {busy_s} s of {reserved_s} s reserved")
+        split = dict(phases or {})
+        if split and not (min(split.values()) >= 0 and math.isclose(math.fsum(split.values()), busy_s, rel_tol=1e-6)):
+            raise PluginError(f"the phases {split} of device {device!r} do not sum to its {busy_s} busy seconds")
         self.uses.append(
-            DeviceUse(device=device, role=role, busy_s=busy_s, reserved_s=reserved_s, stands_for=stands_for)
+            DeviceUse(
+                device=device,
+                role=role,
+                busy_s=busy_s,
+                reserved_s=reserved_s,
+                stands_for=stands_for,
+                phases=split,
+            )
         )
 
     def simulated_duration(self, seconds: float) -> None:

@@ -47,9 +47,9 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     names = list(registry.workloads)
     workload = case["properties"]["workload"]
     case["properties"]["workload"] = _noted({"anyOf": [{"enum": names}, _VARIABLE]}, workload)
-    case["allOf"] = [_case_schema(name, definitions[f"workload.{name}"]) for name in names]
-    _share([definitions[f"workload.{name}"]["properties"] for name in names], definitions)
-    return {
+    _share([each["properties"] for each in definitions.values() if each.get("properties")], definitions)
+    case["allOf"] = [_case_schema(name, definitions) for name in names]
+    whole = {
         "$schema": DRAFT,
         "$id": IDENTITY,
         "title": "A suite of joule-harness",
@@ -57,6 +57,51 @@ def json_schema(registry: Registry) -> dict[str, Any]:
         "properties": properties,
         "$defs": definitions,
     }
+    for each in definitions.values():
+        each.pop("title", None)  # the name of a class, which tells nobody anything
+    found: dict[str, Any] = _once(whole)
+    _share_values(found)
+    return found
+
+
+def _share_values(schema: dict[str, Any]) -> None:
+    """Kinds of values that many options take, such as a positive number, stand once as `value.NUMBER`."""
+    parts: list[dict[str, Any]] = []
+
+    def look(part: Any) -> None:
+        for each in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+            look(each)
+        if isinstance(part, dict) and isinstance(part.get("anyOf"), list) and _VARIABLE in part["anyOf"]:
+            parts.append(part)
+
+    look(schema)
+    counts = Counter(json.dumps(part["anyOf"]) for part in parts if "$ref" not in part)
+    names = {text: f"value.{number}" for number, (text, count) in enumerate(counts.most_common()) if count > 1}
+    for part in parts:
+        if (name := names.get(json.dumps(part["anyOf"]))) and "$ref" not in part:
+            del part["anyOf"]
+            part["$ref"] = f"#/$defs/{name}"
+    schema["$defs"] |= {name: {"anyOf": json.loads(text)} for text, name in names.items()}
+
+
+def _once(schema: dict[str, Any]) -> Any:
+    """The same schema, in which definitions that are alike, as of one model in several plugins, stand once."""
+    first: dict[str, str] = {}
+    alike = {}
+    for name, each in schema["$defs"].items():
+        kept = first.setdefault(json.dumps(each), name)
+        if kept != name:
+            alike[f"#/$defs/{name}"] = f"#/$defs/{kept}"
+
+    def moved(part: Any) -> Any:
+        if isinstance(part, list):
+            return [moved(each) for each in part]
+        if not isinstance(part, dict):
+            return part
+        return {key: alike.get(each, each) if key == "$ref" else moved(each) for key, each in part.items()}
+
+    rest = {name: each for name, each in schema["$defs"].items() if f"#/$defs/{name}" not in alike}
+    return moved({**schema, "$defs": rest})
 
 
 _WORDS: Final = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
@@ -129,14 +174,12 @@ def _list_schema(registry: Registry, kind: str, words: list[str]) -> dict[str, A
     return {"type": "array", "items": {"anyOf": [{"enum": [*words, *names]}, mapping, _VARIABLE]}}
 
 
-def _case_schema(workload: str, options: dict[str, Any]) -> dict[str, Any]:
+def _case_schema(workload: str, definitions: dict[str, Any]) -> dict[str, Any]:
     """What a workload's name means for the keys that hold its options; the matrix may give what is required."""
+    options = definitions[f"workload.{workload}"]
     options.pop("required", None)
     one = _reference(f"workload.{workload}")
-    many = {
-        name: {"type": "array", "items": _reference(f"workload.{workload}", "properties", name)}
-        for name in options["properties"]
-    }
+    many = {name: _values(workload, name, each, definitions) for name, each in options["properties"].items()}
     own = BACKEND in many
     many = many if own else {BACKEND: {"type": "array", "items": _reference(BACKEND)}, **many}
     matrix = {"type": "object", "properties": many, "additionalProperties": False}
@@ -147,12 +190,20 @@ def _case_schema(workload: str, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _share(workloads: list[dict[str, Any]], definitions: dict[str, Any]) -> None:
-    """Options that several workloads declare alike, as those of one family do, stand once as `option.NAME`."""
-    written = Counter((name, json.dumps(each)) for options in workloads for name, each in options.items())
+def _values(workload: str, name: str, option: Mapping[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Values of an option in a matrix; those of one that several workloads share stand once as `values.NAME`."""
+    if option != _reference(f"option.{name}"):
+        return {"items": _reference(f"workload.{workload}", "properties", name)}
+    definitions.setdefault(f"values.{name}", {"items": option})
+    return _reference(f"values.{name}")
+
+
+def _share(models: list[dict[str, Any]], definitions: dict[str, Any]) -> None:
+    """Options that several models declare alike, as those of one family do, stand once as `option.NAME`."""
+    written = Counter((name, json.dumps(each)) for options in models for name, each in options.items())
     for (name, text), count in written.most_common():
         if count > 1 and f"option.{name}" not in definitions and len(text) > _SHORT:
             definitions[f"option.{name}"] = json.loads(text)
-            for options in workloads:
+            for options in models:
                 if json.dumps(options.get(name)) == text:
                     options[name] = _reference(f"option.{name}")

@@ -62,10 +62,26 @@ class RecordingWindow:
         """Keeps what an item produced."""
         self.outputs[item_id] = value
 
-    def device(self, device: str, *, role: str = "", busy_s: float, reserved_s: float, stands_for: str = "") -> None:
+    def device(
+        self,
+        device: str,
+        *,
+        role: str = "",
+        busy_s: float,
+        reserved_s: float,
+        stands_for: str = "",
+        phases: Mapping[str, float] | None = None,
+    ) -> None:
         """Keeps a device row."""
         self.uses.append(
-            DeviceUse(device=device, role=role, busy_s=busy_s, reserved_s=reserved_s, stands_for=stands_for)
+            DeviceUse(
+                device=device,
+                role=role,
+                busy_s=busy_s,
+                reserved_s=reserved_s,
+                stands_for=stands_for,
+                phases=dict(phases or {}),
+            )
         )
 
     def simulated_duration(self, seconds: float) -> None:

@@ -289,3 +289,12 @@ def test_negative_watts_and_unknown_keys_are_refused():
     for wrong in ({"busy": -1}, {"busy": 1, "peak": 3}, {"A": {"idle": 3}}):
         with pytest.raises(ValidationError):
             DeclaredPowerOptions(watts=wrong)
+
+
+def test_declared_watts_by_phase_and_load():
+    row = DeviceUse(device="A", busy_s=10, reserved_s=20, phases={"prefill": 2, "decode@1": 3, "decode@8": 4, "x": 1})
+    watts = {"busy": 400, "idle": 50, "phases": {"prefill": 350, "decode": 150, "decode@8": 250}}
+    joules = declared(watts).apply(costed(row)).energy["n0/declared:A"].value
+    assert joules == pytest.approx(2 * 350 + 3 * 150 + 4 * 250 + 1 * 400 + 10 * 50)
+    untold = DeviceUse(device="A", busy_s=10, reserved_s=10)
+    assert declared(watts).apply(costed(untold)).energy["n0/declared:A"].value == pytest.approx(4000)

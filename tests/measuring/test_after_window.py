@@ -120,3 +120,11 @@ def test_a_device_is_not_held_for_longer_than_the_modelled_work(clock: FakeClock
 
     with pytest.raises(PluginError, match="reserved for"):
         measure(opened, work, meters, backend, ledger)
+
+
+def test_phases_of_a_device_sum_to_its_busy_time(clock: FakeClock) -> None:
+    opened = OpenWindow(0, Meters([]), Nothing(), set(), min_seconds=0.0, min_iterations=1)
+    opened.device("board", busy_s=3.0, reserved_s=5.0, phases={"prefill": 1.0, "decode@1": 2.0})
+    assert opened.uses[0].phases == {"prefill": 1.0, "decode@1": 2.0}
+    with pytest.raises(PluginError, match="do not sum"):
+        opened.device("board", busy_s=3.0, reserved_s=5.0, phases={"prefill": 1.0})

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.load.arrivals import Poisson, Request, requests
 from harness_disaggregated_serving.load.lengths import APPLICATIONS, Fixed
 from harness_disaggregated_serving.load.slo import Slo
@@ -15,7 +16,6 @@ from harness_disaggregated_serving.simulator.costs import DecodeCost, PhaseCosts
 from harness_disaggregated_serving.simulator.rounds import Clock
 from harness_disaggregated_serving.simulator.setup import (
     Batching,
-    Configuration,
     FirstToken,
     Link,
     Setup,

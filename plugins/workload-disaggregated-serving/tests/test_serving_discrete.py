@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.load import arrivals
 from harness_disaggregated_serving.runtime.observing import decode_points, dispatch_s, prefill_points, transfer_points
 from harness_disaggregated_serving.runtime.options import SeededModel
-from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
+from harness_disaggregated_serving.runtime.requests import Outcome, PromptedRequest, Settings, Status
 from harness_disaggregated_serving.simulator import setup as simulated
 from harness_disaggregated_serving.simulator.calibration import calibrate
 from harness_disaggregated_serving.simulator.costs import DecodeCost, PhaseCosts, PrefillCost
@@ -192,7 +193,7 @@ def outcomes_of(configuration: Configuration, asked: list[arrivals.Request], lat
     times = token_times(*links)
     found = []
     for number, one in enumerate(asked):
-        request = Request(str(number), one.arrival_s, [1] * one.prompt_tokens, one.output_tokens)
+        request = PromptedRequest(str(number), one.arrival_s, [1] * one.prompt_tokens, one.output_tokens)
         outcome = Outcome(request, Status.FINISHED, attempts=1, begun_s=begun[number], token_s=times[number])
         outcome.bytes_sent, outcome.transfer_s = 1000 * one.prompt_tokens, 1e-6 * one.prompt_tokens
         found.append(outcome)

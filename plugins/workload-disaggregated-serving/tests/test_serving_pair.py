@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.runtime.driving import Drive, Limits, _Active, serve
 from harness_disaggregated_serving.runtime.launching import LocalLauncher, LocalProcess, RoleProcess
 from harness_disaggregated_serving.runtime.options import SeededModel
 from harness_disaggregated_serving.runtime.pair import Address, News, Pair, PairOptions
-from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
+from harness_disaggregated_serving.runtime.requests import Outcome, PromptedRequest, Settings, Status
 from harness_disaggregated_serving.traffic import Wire, draft_bytes_per_round
 from harness_disaggregated_serving.transport.link import Carrier
 
@@ -90,10 +91,10 @@ def pair() -> Iterator[Pair]:
         yield made
 
 
-def requests(count: int, *, gap_s: float = 0.01, seed: int = 1, longest: int = 20) -> list[Request]:
+def requests(count: int, *, gap_s: float = 0.01, seed: int = 1, longest: int = 20) -> list[PromptedRequest]:
     chance = random.Random(seed)
     return [
-        Request(
+        PromptedRequest(
             f"r{number}",
             number * gap_s,
             [chance.randrange(512) for _ in range(chance.randrange(1, 40))],
@@ -115,7 +116,7 @@ def sent_by(pair: Pair, role: str, expected: int) -> int:
     return int(pair.reports()[role]["body_bytes"])
 
 
-def greedy_alone(asked: Sequence[Request]) -> list[list[int]]:
+def greedy_alone(asked: Sequence[PromptedRequest]) -> list[list[int]]:
     import torch
     from harness_disaggregated_serving.runtime.engine import Engine, Running
     from harness_disaggregated_serving.runtime.models import build_target
@@ -161,7 +162,7 @@ def test_high_and_zero_acceptance(eps: float) -> None:
 
 def test_tokens_that_overtake_others_wait_for_them(pair: Pair) -> None:
     drive = Drive(pair, Settings(configuration=Configuration.DPD), Limits(), clock=lambda: 1.0)
-    outcome = Outcome(Request("r", 0.0, [1], 3))
+    outcome = Outcome(PromptedRequest("r", 0.0, [1], 3))
     drive._active["r"] = _Active(outcome, 0.0, {})
     drive._tokens(1.0, "r", 1, [8])
     assert outcome.tokens == []
@@ -174,7 +175,7 @@ def test_tokens_of_one_message_come_at_one_moment(pair: Pair) -> None:
     """Steps are told apart by their moments, which service times are read from."""
     ticks = count(1)
     drive = Drive(pair, Settings(), Limits(), clock=lambda: float(next(ticks)))
-    outcomes = [Outcome(Request(name, 0.0, [1], 3)) for name in "ab"]
+    outcomes = [Outcome(PromptedRequest(name, 0.0, [1], 3)) for name in "ab"]
     drive._active.update({one.request.name: _Active(one, 0.0, {}) for one in outcomes})
     for position in range(2):
         drive._hear(News("new", "tokens", {"events": [[name, position, [7]] for name in "ab"]}))
@@ -190,7 +191,7 @@ def test_sampled_tokens_do_not_depend_on_the_company(pair: Pair) -> None:
     crowd = requests(8, gap_s=0.0, seed=4)
     together = dict(zip([r.name for r in crowd], tokens(serve(pair, crowd, settings)), strict=True))
     for request in crowd[:3]:
-        alone = Request(request.name, 0.0, request.prompt, request.output_tokens, request.seed)
+        alone = PromptedRequest(request.name, 0.0, request.prompt, request.output_tokens, request.seed)
         assert tokens(serve(pair, [alone], settings)) == [together[request.name]]
 
 
@@ -219,7 +220,7 @@ def test_dpd_sends_each_prompts_cache_once(pair: Pair, first_token: str) -> None
 def test_spec_cache_of_300_tokens_crosses_in_2457600_bytes() -> None:
     model = {"layers": 8, "hidden": 128, "heads": 4, "kv_heads": 4, "draft_layers": 1}
     with ThreadPair(PairOptions(model=model, carrier=Carrier.TCP), [Configuration.DPD]) as pair:
-        outcome = serve(pair, [Request("r", 0.0, [3] * 300, 2)], Settings(configuration=Configuration.DPD))[0]
+        outcome = serve(pair, [PromptedRequest("r", 0.0, [3] * 300, 2)], Settings(configuration=Configuration.DPD))[0]
         pair_token_bytes = pair.engine("new", "target")["bytes_per_token"]
     assert outcome.bytes_sent == 2_457_600 == 300 * pair_token_bytes
 
@@ -283,7 +284,7 @@ def test_sampled_speculation_keeps_the_targets_law(configuration: Configuration,
             for token, share in enumerate(warp(engine.prefill(running), law).double().tolist()):
                 grown[(*prefix, token)] = chance * share
         expected = grown
-    asked = [Request(f"r{number}", 0.0, [1, 2], 3, number * 7919) for number in range(300)]
+    asked = [PromptedRequest(f"r{number}", 0.0, [1, 2], 3, number * 7919) for number in range(300)]
     settings = Settings(configuration=configuration, wire=wire, gamma=2, sampling=law)
     with ThreadPair(PairOptions(model=model), [configuration]) as pair:
         outcomes = serve(pair, asked, settings)
@@ -299,7 +300,7 @@ def test_sampled_speculation_keeps_the_targets_law(configuration: Configuration,
 
 def test_the_first_token_rule_moves_the_transfer() -> None:
     options = PairOptions(model=MODEL, latency_s=0.25)
-    asked = [Request("r", 0.0, [5] * 20, 4)]
+    asked = [PromptedRequest("r", 0.0, [5] * 20, 4)]
     with ThreadPair(options, [Configuration.DPD]) as pair:
         early = serve(pair, asked, Settings(configuration=Configuration.DPD))[0]
         late = serve(pair, asked, Settings(configuration=Configuration.DPD, first_token="decode"))[0]
@@ -315,7 +316,7 @@ def test_where_clocks_differ_a_transfer_is_timed_by_the_sender_alone(monkeypatch
 
     machines = count()
     monkeypatch.setattr(role_module, "clock_id", lambda: f"machine {next(machines)}")
-    asked = [Request(f"r{number}", 0.1 * number, [5] * 20, 8) for number in range(8)]
+    asked = [PromptedRequest(f"r{number}", 0.1 * number, [5] * 20, 8) for number in range(8)]
     options = PairOptions(model=MODEL, latency_s=0.05, timeout_s=10.0)
     with ThreadPair(options, [Configuration.DPD]) as pair:
         assert not pair.one_clock
@@ -337,15 +338,15 @@ def test_arrivals_do_not_wait_for_answers(pair: Pair) -> None:
 
 def test_single_tokens_have_no_time_per_output_token(pair: Pair) -> None:
     for configuration in Configuration:
-        outcome = serve(pair, [Request("r", 0.0, [1], 1)], Settings(configuration=configuration))[0]
+        outcome = serve(pair, [PromptedRequest("r", 0.0, [1], 1)], Settings(configuration=configuration))[0]
         assert (outcome.status, outcome.tpot_s) == (Status.FINISHED, None)
 
 
 def test_what_never_fits_is_rejected_with_its_reason(pair: Pair) -> None:
     asked = [
-        Request("small", 0.0, [1] * 8, 8),
-        Request("large", 0.0, [1] * 100, 100),
-        Request("long", 0.0, [1] * 250, 9),
+        PromptedRequest("small", 0.0, [1] * 8, 8),
+        PromptedRequest("large", 0.0, [1] * 100, 100),
+        PromptedRequest("long", 0.0, [1] * 250, 9),
     ]
     weights = pair.engine("new", "target")["weight_bytes"]
     limits = Limits(memory_bytes={"new": weights + 100 * PER_TOKEN})
@@ -365,7 +366,7 @@ def test_what_does_not_fit_now_waits_its_turn(pair: Pair) -> None:
 
 
 def test_emulated_heterogeneity_stretches_the_old_role() -> None:
-    asked = [Request("r", 0.0, [5] * 20, 30)]
+    asked = [PromptedRequest("r", 0.0, [5] * 20, 30)]
     with ThreadPair(PairOptions(model=MODEL, slow_down={"old": 5.0}), [Configuration.DPD]) as pair:
         outcome = serve(pair, asked, Settings(configuration=Configuration.DPD))[0]
         reports = pair.reports()
@@ -377,7 +378,7 @@ def test_a_role_that_never_answers_costs_one_request_its_time_limit(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Pair, "submit", lambda self, role, request: None)
-    outcome = serve(pair, [Request("r", 0.0, [1], 3)], Settings(), Limits(request_timeout_s=0.3))[0]
+    outcome = serve(pair, [PromptedRequest("r", 0.0, [1], 3)], Settings(), Limits(request_timeout_s=0.3))[0]
     assert outcome.status is Status.FAILED
     assert "no token for 0.3 s" in outcome.reason
 
@@ -446,7 +447,7 @@ def test_a_bad_wire_costs_the_pair_and_no_request(
         with ThreadPair(options, [configuration]) as pair:
             drive = Drive(pair, Settings(configuration=configuration), Limits(), clock=time.monotonic)
             began = time.monotonic()
-            shifted = [Request(r.name, r.arrival_s + began, r.prompt, r.output_tokens, r.seed) for r in asked]
+            shifted = [PromptedRequest(r.name, r.arrival_s + began, r.prompt, r.output_tokens, r.seed) for r in asked]
             threading.Timer(0.15, lambda: setattr(wire, "spoil", fault)).start()
             outcomes = drive.run(shifted)
     assert tokens(outcomes) == greedy_alone(asked)
@@ -514,4 +515,4 @@ def test_a_model_that_cannot_be_loaded_says_so() -> None:
 @pytest.mark.parametrize("values", [{"prompt": [], "output_tokens": 1}, {"prompt": [1], "output_tokens": 0}])
 def test_empty_requests_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="at least one"):
-        Request("r", 0.0, **values)  # type: ignore[arg-type]
+        PromptedRequest("r", 0.0, **values)  # type: ignore[arg-type]

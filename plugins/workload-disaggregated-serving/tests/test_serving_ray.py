@@ -19,11 +19,12 @@ from typing import Any
 
 import psutil
 import pytest
+from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.runtime.cluster import Cluster, ClusterOptions, Place, import_ray
 from harness_disaggregated_serving.runtime.driving import Drive, Limits, serve
 from harness_disaggregated_serving.runtime.options import SeededModel
 from harness_disaggregated_serving.runtime.pair import Pair, PairOptions
-from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
+from harness_disaggregated_serving.runtime.requests import Outcome, PromptedRequest, Settings, Status
 from harness_disaggregated_serving.transport.link import Carrier
 
 from harness.errors import MeasurementError
@@ -116,11 +117,14 @@ def cluster(address: str) -> Iterator[Cluster]:
     assert not import_ray().is_initialized()
 
 
-def stream(count: int, gap_s: float = 0.05) -> list[Request]:
-    return [Request(f"r{n}", gap_s * n, [(7 * n + k) % 512 for k in range(5 + 3 * n)], 6 + n, n) for n in range(count)]
+def stream(count: int, gap_s: float = 0.05) -> list[PromptedRequest]:
+    return [
+        PromptedRequest(f"r{n}", gap_s * n, [(7 * n + k) % 512 for k in range(5 + 3 * n)], 6 + n, n)
+        for n in range(count)
+    ]
 
 
-def alone(asked: list[Request]) -> list[list[int]]:
+def alone(asked: list[PromptedRequest]) -> list[list[int]]:
     import torch
     from harness_disaggregated_serving.runtime.engine import Engine, Running
     from harness_disaggregated_serving.runtime.models import build_target

@@ -11,6 +11,7 @@ from typing import Any
 import harness_disaggregated_serving
 import pytest
 from harness_disaggregated_serving.choosing.comparison import write_table
+from harness_disaggregated_serving.choosing.recorded import pair_tables
 from harness_disaggregated_serving.runtime.options import PairRunOptions
 from pydantic import ValidationError
 
@@ -114,6 +115,14 @@ def test_a_run_by_the_command_line_conserves_requests_and_joules(tmp_path: Path)
         [sys.executable, "-m", "harness", "greenllm", "table", str(run)], capture_output=True, text=True, check=True
     )
     assert again.stdout == table
+    (profiles,) = pair_tables(run)
+    assert {row.configuration for row in profiles.rows} == {"standalone", "dpd"}
+    for row in profiles.rows:
+        assert (row.requests, row.method) == (12, "simulated")
+        assert row.overloaded.startswith("load not judged")  # twelve requests tell nothing of a load
+        (new, *_) = row.devices
+        assert (new.name, new.embodied_kg) == ("A100-40GB", (17.473, 17.473, 17.473))
+        assert new.energy_j == pytest.approx(400 * new.busy_s + 60 * (new.reserved_s - new.busy_s))
     _forget_lifetimes(run)
     assert "does not say over which lifetime" in (write_table(run) or "")
 

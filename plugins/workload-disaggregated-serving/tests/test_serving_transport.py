@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -434,3 +434,38 @@ def test_token_bucket_burst() -> None:
 def test_token_bucket_refuses_nonsense(rate: float, burst: int) -> None:
     with pytest.raises(ValueError, match="not"):
         TokenBucket(rate, burst)
+
+
+def test_many_silent_strangers_do_not_lock_the_peer_out() -> None:
+    inbox, near = Inbox(), Inbox()
+    with (
+        closing(listen(SECRET, inbox, LinkOptions(timeout_s=60.0))) as listener,
+        ExitStack() as strangers,
+    ):
+        for _ in range(40):
+            strangers.enter_context(closing(socket.create_connection(listener.address, timeout=5)))
+        with closing(connect(*listener.address, SECRET, near, LinkOptions(timeout_s=5.0))) as link:
+            accepted = listener.accept(10.0)
+            link.send("hello")
+            arrival = inbox.get(5.0)
+            assert arrival is not None
+            assert isinstance(arrival.content, Message)
+            accepted.close()
+
+
+def test_a_link_over_ipv6() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this host has no IPv6 loopback")
+    inbox = Inbox()
+    with closing(listen(SECRET, inbox, LinkOptions(timeout_s=5.0), host="::1")) as listener:
+        with closing(connect(*listener.address, SECRET, Inbox(), LinkOptions(timeout_s=5.0))) as link:
+            listener.accept(10.0)
+            link.send("hello", {"over": 6})
+            arrival = inbox.get(5.0)
+            assert arrival is not None
+            assert isinstance(arrival.content, Message)
+            assert arrival.content.fields == {"over": 6}
+        with pytest.raises(LinkStalled, match=r"\[::1\]:"):
+            listener.accept(0.01)

@@ -1,7 +1,7 @@
 """Carbon-aware disaggregated serving, after the published abstracts of GreenLLM with our own carbon model.
 
-Adds workloads `greenllm`, `greenllm-simulated`, `serve-endpoint`, `serve-bench` and command `greenllm`. Importing this
-module imports neither torch nor numpy.
+Adds workloads `greenllm`, `greenllm-simulated`, `greenllm-online`, `serve-endpoint`, `serve-bench` and command
+`greenllm`. Importing this module imports neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from harness_disaggregated_serving.endpoint.bench_options import BenchOptions
 from harness_disaggregated_serving.endpoint.options import EndpointOptions
 from harness_disaggregated_serving.endpoint.options import check as check_endpoint
 from harness_disaggregated_serving.load.slo import targets
+from harness_disaggregated_serving.online.options import OnlineOptions
 from harness_disaggregated_serving.runtime.options import FolderModel, PairRunOptions
 from harness_disaggregated_serving.simulator.options import SimulatedOptions
 
@@ -39,6 +40,20 @@ REQUEST_COLUMNS = (
     Column("meets_slo", "1", "1 where both latency targets of option `slo` are met, else 0", higher_is_better=True),
 )
 """Columns of every serving workload here: one row a request."""
+
+ONLINE_COLUMNS = (
+    Column("at_s", "s", "begin of the interval, from the start of the day"),
+    Column("offered_qps", "1/s", "requests per second that are due in the interval"),
+    Column("intensity_g_per_kwh", "1", "grid intensity in the interval, in g/kWh"),
+    Column("requests", "1", "requests that are due in the interval", higher_is_better=True),
+    Column("online_g", "g", "carbon of what the scheduler ran, start-up included", higher_is_better=False),
+    Column("start_up_g", "g", "of it, carbon of a configuration that waited to take over", higher_is_better=False),
+    Column("standalone_g", "g", "carbon of standalone in its place", higher_is_better=False),
+    Column("cheapest_g", "g", "carbon of the cheapest feasible configuration, without hysteresis"),
+    Column("switched", "1", "1 where another configuration took over, else 0"),
+    Column("infeasible", "1", "1 where no configuration held the load within its targets, else 0"),
+)
+"""Columns of `greenllm-online`: one row an interval of the day."""
 
 ENDPOINT_COLUMNS = (
     Column("arrival_s", "s", "when the request was due, from the start of the stream"),
@@ -142,9 +157,33 @@ def _endpoint(options: EndpointOptions) -> Workload:
     return ServeEndpoint(options)
 
 
+def _online(options: OnlineOptions) -> Workload:
+    from harness_disaggregated_serving.online.workload import Online
+
+    return Online(options)
+
+
+def _check_online(options: OnlineOptions, _folder: Path) -> Iterator[OptionFault]:
+    """Files that are not there."""
+    for name in ("day", "profiles"):
+        if (path := getattr(options, name)) is not None:
+            yield from missing(name, path)
+
+
 @hookimpl
 def harness_workloads() -> Iterable[WorkloadSpec]:
-    """`greenllm`, `greenllm-simulated`, `serve-endpoint` and `serve-bench`."""
+    """`greenllm`, `greenllm-simulated`, `greenllm-online`, `serve-endpoint` and `serve-bench`."""
+    yield WorkloadSpec(
+        name="greenllm-online",
+        modelled=True,
+        fork_safe=True,
+        summary="simulated: a day of grid intensity and load, replayed by the scheduler with switching and hysteresis",
+        factory=_online,
+        columns=tuple(replace(column, method=Method.SIMULATED) for column in ONLINE_COLUMNS),
+        functional_units={"request": FunctionalUnit.of("requests")},
+        options=OnlineOptions,
+        check=_check_online,
+    )
     yield WorkloadSpec(
         name="greenllm",
         summary="disaggregated serving by a real pair of processes: whole, prefill/decode or draft/verify",
@@ -213,6 +252,9 @@ def harness_run_finished(run: Mapping[str, object], folder: Path) -> None:  # no
         from harness_disaggregated_serving.commands.sweep import write_sweep
 
         write_sweep(folder)
+    days = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*/greenllm-online.md"))]
+    if days:
+        (folder / "greenllm-online.md").write_text("\n".join(days), encoding="utf-8")
     from harness import recorded_trials
 
     if next(recorded_trials(folder), None) is not None:

@@ -1,4 +1,7 @@
-"""Plugin: decoding with one model and with several, alignment, and a scorer. Importing this module imports no torch."""
+"""Plugin: decoding with one model and with several, alignment, and a scorer. Importing this module imports no torch.
+
+For other programs it has `speculate`, `cached_model`, `Request`, `Rule` and `Trio`, which are imported when asked for.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,35 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import FunctionalUnit, ScorerSpec, Unavailable, Workload, WorkloadSpec, hookimpl
 from harness.options import Options
 from harness.suite_paths import OptionFault
 from harness_speculative_decoding import options
 from harness_speculative_decoding.columns import ALIGNMENT_COLUMNS, COLUMNS, REWARD_COLUMNS, UNITS
+
+if TYPE_CHECKING:
+    from harness_speculative_decoding.methods.decoding import Request as Request
+    from harness_speculative_decoding.methods.rule import Rule as Rule
+    from harness_speculative_decoding.methods.rule import Trio as Trio
+    from harness_speculative_decoding.methods.speculation import speculate as speculate
+    from harness_speculative_decoding.networks.cache_choice import cached_model as cached_model
+
+_LIFTED_OUT = {
+    "Request": "methods.decoding",
+    "Rule": "methods.rule",
+    "Trio": "methods.rule",
+    "cached_model": "networks.cache_choice",
+    "speculate": "methods.speculation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What other programs take from here; each imports torch, which listing the plugin must not."""
+    if name in _LIFTED_OUT:
+        return getattr(import_module(f"{__name__}.{_LIFTED_OUT[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _made_by(module: str, name: str) -> Callable[[Any], Any]:
@@ -26,7 +51,7 @@ def _made_by(module: str, name: str) -> Callable[[Any], Any]:
 
 def _cannot_run(given: options.DecodingOptions) -> Unavailable | None:
     """Why a decoding workload cannot run here, as far as that shows without loading a model."""
-    if given.quantization != "none" and find_spec("torchao") is None:
+    if given.quantization not in {"none", "int8-fused"} and find_spec("torchao") is None:
         return Unavailable(
             "quantization needs torchao: pip install 'joule-harness-workload-speculative-decoding[quantization]'"
         )

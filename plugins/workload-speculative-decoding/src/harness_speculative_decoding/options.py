@@ -38,8 +38,9 @@ class DecodingOptions(Options):
         batch: requests decoded together; each iteration of the window decodes one batch.
         ignore_eos: go on to `max_new_tokens` after an end token, so that all answers are equally long.
         dtype: number type of weights and passes.
-        quantization: of the target's linear layers, through torchao (extra `quantization`): `int8-weight-only` keeps
-            weights as 8-bit integers and computes in `dtype`, `int8-dynamic` also rounds activations to 8 bits.
+        quantization: of the target's linear layers: `int8-fused` multiplies by 8-bit integers in the fused passes of
+            Llama and Qwen2 models on a CPU, in bfloat16; through torchao (extra `quantization`), `int8-weight-only`
+            keeps weights as 8-bit integers and computes in `dtype`, `int8-dynamic` also rounds activations to 8 bits.
         fused: computes Llama and Qwen2 models from fused weights without transformers' modules, where a check at the
             start gives the same logits; false leaves every pass to transformers. Without effect in `assisted`.
         compile: passes of fixed shapes, captured as CUDA graphs: `auto` on a CUDA device only, `on` everywhere, `off`
@@ -58,7 +59,7 @@ class DecodingOptions(Options):
     batch: Annotated[int, Field(ge=1, le=4096)] = 1
     ignore_eos: bool = False
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
-    quantization: Literal["none", "int8-weight-only", "int8-dynamic"] = "none"
+    quantization: Literal["none", "int8-fused", "int8-weight-only", "int8-dynamic"] = "none"
     fused: bool = True
     compile: Literal["auto", "on", "off"] = "auto"
     trust_remote_code: bool = False
@@ -74,6 +75,12 @@ class VanillaOptions(DecodingOptions):
     """
 
     device_map: Literal["none", "auto", "balanced", "balanced_low_0", "sequential"] = "none"
+
+    @model_validator(mode="after")
+    def _fused_on_one_device(self) -> VanillaOptions:
+        if self.quantization == "int8-fused" and self.device_map != "none":
+            raise ValueError("a model on several devices makes no fused passes: int8-weight-only quantizes it")
+        return self
 
 
 class DraftAlignmentOptions(Options):
@@ -261,6 +268,12 @@ class AssistedOptions(DecodingOptions):
     draft_sft: Source = "builtin:tiny-sft"
     draft_tokens: DraftTokens = 4
     batch: Annotated[int, Field(ge=1, le=1)] = 1
+
+    @model_validator(mode="after")
+    def _through_transformers(self) -> AssistedOptions:
+        if self.quantization == "int8-fused":
+            raise ValueError("transformers makes no fused passes: int8-weight-only quantizes for it")
+        return self
 
 
 class BestOfNOptions(DecodingOptions):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel
 
 from harness.errors import UsageError
@@ -14,6 +16,8 @@ from harness_speculative_decoding.methods.decoding import check_request
 from harness_speculative_decoding.networks.cache_choice import CacheKind, CompileWish, cached_model
 from harness_speculative_decoding.networks.cached import CausalModel, DynamicCacheModel, StaticCacheModel
 from harness_speculative_decoding.networks.captured import FixedShapeModel
+from harness_speculative_decoding.networks.fused import why_not
+from harness_speculative_decoding.networks.layouts import Layouts, int8_layouts, layouts_for
 from harness_speculative_decoding.networks.trace import Traced
 
 
@@ -79,7 +83,14 @@ def ancestry(sft: Loaded, aligned: Loaded) -> list[str]:
 
 
 def wrap(
-    models: Mapping[str, Loaded], kind: CacheKind, batch: int, *, fused: bool = True, compiled: CompileWish = "auto"
+    models: Mapping[str, Loaded],
+    kind: CacheKind,
+    batch: int,
+    *,
+    fused: bool = True,
+    compiled: CompileWish = "auto",
+    tokens: Sequence[int] = (),
+    cache: Path | None = None,
 ) -> dict[str, CausalModel]:
     """Each model with a cache that can be rolled back.
 
@@ -89,30 +100,99 @@ def wrap(
         batch: requests decoded together; more than one need the static cache.
         fused: as in `cached_model`.
         compiled: likewise.
+        tokens: that each model's passes read of a request, in the models' order; needed where there is a `cache`.
+        cache: folder shared between runs, in which the fastest layouts of weights are kept; the usual ones without it.
 
     Raises:
         UsageError: vocabularies that differ, a recurrent state, a cache that does not fit.
     """
     vocabulary = shared_vocabulary(models)
     wrapped: dict[str, CausalModel] = {}
-    for name, loaded in models.items():
+    for number, (name, loaded) in enumerate(models.items()):
+        layouts = layouts_of(loaded, batch * tokens[number] if tokens else 1, cache, fused=fused)
         try:
-            wrapped[name] = cached_model(loaded.model, kind, vocabulary, fused=fused, compiled=compiled)
+            wrapped[name] = cached_model(
+                loaded.model, kind, vocabulary, fused=fused, compiled=compiled, layouts=layouts
+            )
             if batch > 1:
                 wrapped[name].prefill([(0,), (0,)], 2)
+            _check_int8(loaded, wrapped[name], layouts)
         except ValueError as error:
             accepted = "`batch: 1`" if "one request at a time" in str(error) else "`cache: auto`, or another model"
             raise UsageError(f"{name}: {error}", accepted=accepted) from None
     return wrapped
 
 
-def wrap_alone(loaded: Loaded, *, fused: bool = True, compiled: CompileWish = "auto") -> CausalModel | PreTrainedModel:
-    """A model that decodes by itself: with a static cache where it fits, or as it is; nothing need be rolled back."""
+def layouts_of(loaded: Loaded, rows: int, cache: Path | None, *, fused: bool) -> Layouts | None:
+    """The layouts of a model that is computed from fused weights; None for another.
+
+    Raises:
+        UsageError: 8-bit weights of a model whose passes cannot be fused here.
+    """
+    reason = why_not(loaded.model) if fused else "the option fused says no"
+    if loaded.facts.get("quantization") == "int8-fused":
+        if loaded.model.device.type != "cpu":
+            reason = f"its passes run on {loaded.model.device.type}"
+        if reason:
+            raise _no_int8(loaded, reason)
+        return int8_layouts(loaded.model, rows)
+    return None if reason or cache is None else layouts_for(loaded.model, rows, cache)
+
+
+def _check_int8(loaded: Loaded, wrapped: CausalModel, layouts: Layouts | None) -> None:
+    """Raises UsageError where 8-bit weights were asked for and the passes were admitted without them."""
+    if layouts is not None and layouts.rough and not (isinstance(wrapped, StaticCacheModel) and wrapped.is_fused):
+        raise _no_int8(loaded, "its fused passes do not give its logits")
+
+
+def _no_int8(loaded: Loaded, reason: str) -> UsageError:
+    return UsageError(
+        f"quantization int8-fused does not fit {loaded.facts.get('source')}: {reason}",
+        accepted="`quantization: int8-weight-only`, or a Llama or Qwen2 model on a CPU with `fused: true`",
+    )
+
+
+def wrap_alone(
+    loaded: Loaded,
+    *,
+    fused: bool = True,
+    compiled: CompileWish = "auto",
+    rows: int = 1,
+    cache: Path | None = None,
+) -> CausalModel | PreTrainedModel:
+    """A model that decodes by itself: with a static cache where it fits, or as it is; nothing need be rolled back.
+
+    Args:
+        loaded: the model.
+        fused: as in `cached_model`.
+        compiled: likewise.
+        rows: requests decoded together.
+        cache: as in `wrap`.
+    """
+    layouts = layouts_of(loaded, rows, cache, fused=fused)
     try:
-        wrapped = cached_model(loaded.model, fused=fused, compiled=compiled)
+        wrapped = cached_model(loaded.model, fused=fused, compiled=compiled, layouts=layouts)
     except ValueError:  # a recurrent state
         return loaded.model
+    _check_int8(loaded, wrapped, layouts)
     return wrapped if isinstance(wrapped, StaticCacheModel) else loaded.model
+
+
+@torch.inference_mode()
+def warm_up(model: object, rows: int, lengths: Sequence[int], capacity: int, passes: Sequence[tuple[int, int]]) -> None:
+    """Takes memory and captures every pass of a model with fixed shapes; others need none of that.
+
+    Args:
+        model: a wrapped one.
+        rows: requests decoded together.
+        lengths: of the prompts, in tokens.
+        capacity: that the longest request needs.
+        passes: tokens that a row reads, and logits that are kept, of each kind of pass.
+    """
+    if isinstance(model, Traced):
+        model = model.model
+    if isinstance(model, FixedShapeModel):
+        model.warm_up(rows, min(lengths) - 1, capacity, passes)
 
 
 def pass_facts(model: object) -> dict[str, object]:
@@ -122,10 +202,15 @@ def pass_facts(model: object) -> dict[str, object]:
     if not isinstance(model, StaticCacheModel):
         cache = "dynamic" if isinstance(model, PreTrainedModel | DynamicCacheModel) else "none"
         return {"cache": cache, "fused": False, "graphs": {"unavailable": "passes over a static cache only"}}
-    if not isinstance(model, FixedShapeModel):
-        return {"cache": "static", "fused": model.is_fused, "graphs": {"unavailable": "the option compile says no"}}
-    graphs = {"unavailable": model.eager_because} if model.eager_because else model.graphs
-    return {"cache": "static, fixed shapes", "fused": model.is_fused, "graphs": graphs}
+    facts: dict[str, object] = {"cache": "static", "fused": model.is_fused}
+    graphs: object = {"unavailable": "the option compile says no"}
+    if isinstance(model, FixedShapeModel):
+        facts["cache"] = "static, fixed shapes"
+        graphs = {"unavailable": model.eager_because} if model.eager_because else model.graphs
+    facts["graphs"] = graphs
+    if model.layouts is not None and model.layouts != Layouts():
+        facts["layouts"] = model.layouts.facts()
+    return facts
 
 
 def check_contexts(models: Mapping[str, Loaded], prompts: Sequence[Sequence[int]], new_tokens: int) -> None:

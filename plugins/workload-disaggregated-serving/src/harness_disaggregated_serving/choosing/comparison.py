@@ -17,17 +17,12 @@ from typing import Final
 from harness import load_items, load_record, recorded_trials
 from harness.impact import DeviceUse, Factor
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value, total, weakest
+from harness_disaggregated_serving.choosing.interval import half_width
 
 TABLE_FILE: Final = "greenllm-table.md"
 """Name of a run's side-car."""
 BESIDE: Final = ("configuration", "old", "link", "gamma", "wire", "row_dtype", "first_token")
 """Options in which a configuration may differ from the `standalone` that it is compared with."""
-T_975: Final = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-"""97.5 % points of Student's t for 1, 2, ... 30 degrees of freedom; the last stands for more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,11 +176,7 @@ def saving(
             methods += [each.method(busy=busy) for each in (one, by_trial[one.trial])]
     if not shares:
         return Unavailable("no standalone trial of the same requests in this run")
-    if len(shares) == 1:
-        return Saving(shares[0], None, 1, weakest(*methods))
-    quantile = T_975[min(len(shares) - 1, len(T_975)) - 1]
-    half = quantile * statistics.stdev(shares) / math.sqrt(len(shares))
-    return Saving(statistics.fmean(shares), half, len(shares), weakest(*methods))
+    return Saving(statistics.fmean(shares), half_width(shares), len(shares), weakest(*methods))
 
 
 def mean_of(values: Sequence[Value]) -> Value:

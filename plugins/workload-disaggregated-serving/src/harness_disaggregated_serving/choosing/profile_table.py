@@ -7,15 +7,21 @@ target is arithmetic on stored rows and never a rerun. A cell that failed keeps 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError
 from harness.quantity import Unavailable
+from harness.units import kwh
 from harness_disaggregated_serving.carbon import embodied
 from harness_disaggregated_serving.carbon.accounting import Accounting, Footprint, HeldDevice, footprint
+from harness_disaggregated_serving.carbon.embodied import EmbodiedRow
+from harness_disaggregated_serving.carbon.power import IDLE
+from harness_disaggregated_serving.choosing.interval import Ends, Terms
+from harness_disaggregated_serving.choosing.steady import share_with_error
 from harness_disaggregated_serving.load.slo import Slo
 
 
@@ -42,11 +48,48 @@ class ProfiledDevice:
     busy_s: float
     reserved_s: float
     embodied_id: str
+    phases: tuple[tuple[str, float], ...] = ()
+    """Busy seconds by phase and load, where they are known; they sum to `busy_s`."""
+    watts: tuple[tuple[str, float, float, float], ...] = ()
+    """Declared power by phase and of `idle`: low, value, high in W. Empty where the energy was measured."""
+    embodied_kg: tuple[float, float, float] | None = None
+    """Embodied carbon as a record or a user's file has it: low, value, high. It goes before `embodied_id`."""
+    embodied_source: str = ""
+    """Where `embodied_kg` comes from."""
+
+    def embodied(self) -> EmbodiedRow | Unavailable:
+        """Embodied carbon of the device, or why it is not known."""
+        if self.embodied_kg is None:
+            return embodied.find(self.embodied_id)
+        low, value, high = self.embodied_kg
+        return EmbodiedRow(
+            id=f"record:{self.name}",
+            device=self.name,
+            kg=value,
+            low_kg=low,
+            high_kg=high,
+            provenance=embodied.Provenance.USER,
+            source=self.embodied_source,
+        )
 
     @property
     def energy_j(self) -> float:
         """Both parts."""
         return self.energy_busy_j + self.energy_idle_j
+
+    def energies_j(self) -> dict[str, Ends]:
+        """Energy by the declared number that it is made of, at its ends; measured energy has none and no range."""
+        watts = {phase: ends for phase, *ends in self.watts}
+        if not watts:
+            return {f"measured energy of {self.name}": (self.energy_j,) * 3}
+        found: dict[str, Ends] = {}
+        idle_s = max(0.0, self.reserved_s - self.busy_s)
+        for phase, seconds in (*self.phases, (IDLE, idle_s)):
+            name = f"{phase.partition('@')[0]} watts of {self.name}"
+            low, value, high = found.get(name, (0.0, 0.0, 0.0))
+            ends = watts[phase]
+            found[name] = (low + seconds * ends[0], value + seconds * ends[1], high + seconds * ends[2])
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +111,13 @@ class ProfileRow:
         method: `simulated`, or the weakest method of the energy.
         attainment: served share, for rows without latencies.
         failure: why the cell has no result; empty where it has.
+        overloaded: why the load cannot be held, or cannot be told to be; empty where it is held. Such a cell shows no
+            saving.
+        settings: what else makes the configuration (`gamma`, `draft`), by name; part of the cell.
+        conditions: what else was varied for all configurations alike, by name; only equal ones are compared.
+        slo: latency targets of the run, TTFT and TPOT in s; None where it had none.
+        warm_up: requests cut before attainment is counted; `latencies` do not hold them.
+        parts: rows of single seeds that this one is the sum of.
     """
 
     configuration: str
@@ -84,6 +134,13 @@ class ProfileRow:
     method: str = "simulated"
     attainment: float | None = None
     failure: str = ""
+    overloaded: str = ""
+    settings: tuple[tuple[str, str], ...] = ()
+    conditions: tuple[tuple[str, str], ...] = ()
+    slo: tuple[float, float] | None = None
+    warm_up: int = 0
+    parts: tuple[ProfileRow, ...] = field(default=(), compare=False, repr=False)
+    _attained: dict[Slo, tuple[float, float]] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.qps <= 0 or self.prompt_tokens < 1 or self.requests < 0 or self.needed_bandwidth < 0:
@@ -101,13 +158,66 @@ class ProfileRow:
     @property
     def cell(self) -> tuple[object, ...]:
         """What makes the row unique in its table."""
-        return (self.configuration, self.new, self.old, self.prompt_tokens, self.qps, self.bandwidth)
+        place = (self.configuration, self.new, self.old, self.size, self.prompt_tokens, self.qps, self.bandwidth)
+        return (*place, self.settings, self.conditions)
+
+    @property
+    def compared(self) -> tuple[tuple[str, str], ...]:
+        """What must be equal for two rows to be compared: the conditions and the new device."""
+        return (*self.conditions, ("new device", self.new))
 
     def attained(self, slo: Slo) -> float:
         """Share of the requests that met both targets."""
-        if self.latencies:
-            return sum(slo.met(ttft, tpot) for ttft, tpot in self.latencies) / len(self.latencies)
-        return self.attainment or 0.0
+        return self.attained_with_error(slo)[0]
+
+    def attained_with_error(self, slo: Slo) -> tuple[float, float]:
+        """Share of the requests that met both targets, and the half width of its 95 % interval (NaN if unknown)."""
+        found = self._attained.get(slo)
+        if found is None:
+            found = (self.attainment or 0.0, math.nan)
+            if self.latencies:
+                found = share_with_error([slo.met(ttft, tpot) for ttft, tpot in self.latencies])
+            self._attained[slo] = found
+        return found
+
+    def terms(self, intensity: float, lifetimes_s: Mapping[str, float], accounting: Accounting) -> tuple[Terms, ...]:
+        """Carbon of a request by declared number, in g, of each seed; empty where an embodied figure is missing."""
+        found = []
+        for part in self.parts or (self,):
+            terms: dict[str, Ends] = {}
+
+            def add(name: str, ends: Ends, scale: float, into: dict[str, Ends] = terms) -> None:
+                low, value, high = into.get(name, (0.0, 0.0, 0.0))
+                into[name] = (low + ends[0] * scale, value + ends[1] * scale, high + ends[2] * scale)
+
+            for device in part.devices:
+                row = device.embodied()
+                if isinstance(row, Unavailable) or not part.requests:
+                    return ()
+                for name, ends in device.energies_j().items():
+                    add(name, ends, kwh(1.0) * intensity / part.requests)
+                charged_s = device.busy_s if accounting is Accounting.BUSY else device.reserved_s
+                share = charged_s / lifetimes_s[device.role] / part.requests * embodied.GRAMS_PER_KG
+                add(f"embodied carbon of {device.name}", (row.low_kg, row.kg, row.high_kg), share)
+            found.append(terms)
+        return tuple(found)
+
+    def charged_s(self, role: str, accounting: Accounting) -> float:
+        """Seconds of a role's device that a request is charged for; 0 where it holds none."""
+        spent = (
+            device.busy_s if accounting is Accounting.BUSY else device.reserved_s
+            for device in self.devices
+            if device.role == role
+        )
+        return sum(spent) / self.requests if self.requests else 0.0
+
+    def scale_for(self, slo: Slo, share: float) -> float:
+        """By what the targets must be multiplied for a share of the requests to meet both; infinite where none does."""
+        scales = sorted(
+            math.inf if ttft is None or tpot is None else max(ttft / slo.ttft_s, tpot / slo.tpot_s)
+            for ttft, tpot in self.latencies
+        )
+        return scales[math.ceil(share * len(scales)) - 1] if scales else math.nan
 
     @property
     def energy_per_request_j(self) -> float | Unavailable:
@@ -124,7 +234,7 @@ class ProfileRow:
             return Unavailable(self.failure or "no request finished")
         held = []
         for device in self.devices:
-            row = embodied.find(device.embodied_id)
+            row = device.embodied()
             held.append(
                 HeldDevice(
                     name=device.name,
@@ -162,7 +272,9 @@ class ProfileTable:
 
 def row_to_json(key: ProfileKey, row: ProfileRow) -> dict[str, Any]:
     """A row with its key, as JSON values."""
-    return {"key": asdict(key), "row": asdict(row)}
+    content = asdict(replace(row, parts=()))
+    del content["parts"], content["_attained"]
+    return {"key": asdict(key), "row": content}
 
 
 def row_from_json(content: Mapping[str, Any]) -> tuple[ProfileKey, ProfileRow]:
@@ -170,10 +282,38 @@ def row_from_json(content: Mapping[str, Any]) -> tuple[ProfileKey, ProfileRow]:
     try:
         row = dict(content["row"])
         row["latencies"] = tuple((ttft, tpot) for ttft, tpot in row["latencies"])
-        row["devices"] = tuple(ProfiledDevice(**device) for device in row["devices"])
+        row["devices"] = tuple(
+            ProfiledDevice(
+                **{
+                    **device,
+                    **{name: _pairs(device.get(name, ())) for name in ("phases", "watts")},
+                    "embodied_kg": tuple(device["embodied_kg"]) if device.get("embodied_kg") else None,
+                }
+            )
+            for device in row["devices"]
+        )
+        row |= {name: _pairs(row.get(name, ())) for name in ("settings", "conditions")}
+        row["slo"] = None if row.get("slo") is None else tuple(row["slo"])
         return ProfileKey(**content["key"]), ProfileRow(**row)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"no profile row: {error!r}", accepted="what this plugin wrote") from None
+
+
+def _pairs(rows: Iterable[Iterable[Any]]) -> tuple[tuple[Any, ...], ...]:
+    return tuple(tuple(row) for row in rows)
+
+
+def read_tables(paths: Iterable[Path]) -> list[ProfileTable]:
+    """Tables from files of one row each, one for every key in them."""
+    found: dict[ProfileKey, list[ProfileRow]] = {}
+    seen: set[object] = set()
+    for path in paths:
+        one = read_rows([path])
+        for row in one.rows:
+            if (one.key, row.cell) not in seen:  # the same seed can come of an option and of a trial
+                seen.add((one.key, row.cell))
+                found.setdefault(one.key, []).append(row)
+    return [ProfileTable(key, tuple(rows)) for key, rows in found.items()]
 
 
 def read_rows(paths: Iterable[Path]) -> ProfileTable:

@@ -14,7 +14,10 @@ from harness.errors import UsageError
 from harness.quantity import Unavailable
 from harness.units import kwh
 from harness_disaggregated_serving.carbon.accounting import Accounting, Footprint
-from harness_disaggregated_serving.choosing.profile_table import ProfileRow, ProfileTable
+from harness_disaggregated_serving.choosing.interval import Terms
+from harness_disaggregated_serving.choosing.interval import mixed as mixed_terms
+from harness_disaggregated_serving.choosing.pooling import a_request, added, scaled
+from harness_disaggregated_serving.choosing.profile_table import ProfiledDevice, ProfileRow, ProfileTable
 from harness_disaggregated_serving.load.slo import Slo
 
 BASELINE: Final = "standalone"
@@ -35,6 +38,7 @@ class Demand:
         lifetimes_s: by role, `new` and `old`.
         accounting: which time is charged.
         attainment: share of requests that must meet both targets.
+        size: name of the size bucket; any that `prompt_tokens` fit into if empty.
     """
 
     prompt_tokens: int
@@ -45,6 +49,7 @@ class Demand:
     lifetimes_s: Mapping[str, float]
     accounting: Accounting = Accounting.RESERVED
     attainment: float = 0.9
+    size: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +66,11 @@ class Candidate:
         energy_j: energy of one request.
         rejected: why it is not feasible; empty where it is.
         fits: whether the bandwidth suffices.
+        settings: what else makes the configuration (`gamma`, `draft`).
+        terms: carbon of one request by declared number, of each seed.
+        error: half width of the attainment's 95 % interval; NaN where it is not known.
+        new_charged_s: seconds of the new device that a request is charged for.
+        devices: what each held device does for one request.
     """
 
     configuration: str
@@ -72,6 +82,11 @@ class Candidate:
     energy_j: float | Unavailable
     rejected: str = ""
     fits: bool = True
+    settings: tuple[tuple[str, str], ...] = ()
+    terms: tuple[Terms, ...] = ()
+    error: float = math.nan
+    new_charged_s: float = 0.0
+    devices: tuple[ProfiledDevice, ...] = ()
 
     @property
     def total_g(self) -> float:
@@ -81,7 +96,8 @@ class Candidate:
     @property
     def name(self) -> str:
         """Configuration and devices."""
-        return f"{self.configuration} on {self.new}" + (f" and {self.old}" if self.old else "")
+        extras = "".join(f", {name} {value}" for name, value in self.settings)
+        return f"{self.configuration} on {self.new}" + (f" and {self.old}" if self.old else "") + extras
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +149,12 @@ def _first(equal: list[Candidate]) -> Candidate:
 def candidates(table: ProfileTable, demand: Demand) -> tuple[Candidate, ...]:
     """Every configuration and pair of devices of the table at a demand."""
     _checked(demand)
-    groups: dict[tuple[str, str, str], list[ProfileRow]] = {}
+    groups: dict[tuple[object, ...], list[ProfileRow]] = {}
     for row in table.rows:
-        groups.setdefault((row.configuration, row.new, row.old), []).append(row)
+        if not demand.size or row.size == demand.size:
+            groups.setdefault((row.configuration, row.new, row.old, row.settings), []).append(row)
+    if len({row.conditions for rows in groups.values() for row in rows}) > 1:
+        raise UsageError("the table holds rows of several conditions", accepted="`by_conditions`, one at a time")
     return tuple(_at(rows, demand) for rows in groups.values())
 
 
@@ -178,6 +197,7 @@ def _nothing(row: ProfileRow, reason: str) -> Candidate:
         cost=Unavailable(reason),
         energy_j=Unavailable(reason),
         rejected=reason,
+        settings=row.settings,
     )
 
 
@@ -187,9 +207,11 @@ def _cell(rows: list[ProfileRow], demand: Demand) -> Candidate:
     row = max(usable or rows, key=lambda one: (one.bandwidth or 0.0) * (1 if usable else -1))
     if row.failure:
         return _nothing(row, row.failure)
-    attainment = row.attained(demand.slo)
+    attainment, error = row.attained_with_error(demand.slo)
     cost = row.cost(demand.intensity, demand.lifetimes_s, demand.accounting)
     reasons = []
+    if row.overloaded:
+        reasons.append(row.overloaded)
     if attainment < demand.attainment:
         reasons.append(f"{attainment:.4g} of the requests meet the targets, {demand.attainment:g} must")
     fits = bool(usable) and row.needed_bandwidth <= demand.bandwidth
@@ -209,6 +231,11 @@ def _cell(rows: list[ProfileRow], demand: Demand) -> Candidate:
         energy_j=row.energy_per_request_j,
         rejected="; ".join(reasons),
         fits=fits,
+        settings=row.settings,
+        terms=row.terms(demand.intensity, demand.lifetimes_s, demand.accounting),
+        error=error,
+        new_charged_s=row.charged_s("new", demand.accounting),
+        devices=a_request(row),
     )
 
 
@@ -234,6 +261,11 @@ def _between(lower: Candidate, upper: Candidate, weight: float) -> Candidate:
             accounting=upper.cost.accounting,
         ),
         energy_j=mixed(lower.energy_j, upper.energy_j),
+        settings=upper.settings,
+        terms=mixed_terms(lower.terms, upper.terms, weight),
+        error=max(lower.error, upper.error),
+        new_charged_s=mixed(lower.new_charged_s, upper.new_charged_s),
+        devices=added(scaled(lower.devices, 1 - weight), scaled(upper.devices, weight)),
     )
 
 

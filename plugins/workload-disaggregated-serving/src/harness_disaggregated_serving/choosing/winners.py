@@ -1,4 +1,4 @@
-"""For which grid intensities and lifetimes each configuration wins: the lower envelope of straight lines, exactly.
+"""For which grid intensities and lifetimes each configuration emits least, and what it saves, from stored rows.
 
 Carbon of a request is a line in the intensity: its slope the energy, its intercept the embodied carbon. So the ranges
 are found in closed form from stored profile rows, without a grid of intensities and without another run.
@@ -7,13 +7,15 @@ are found in closed form from stored profile rows, without a grid of intensities
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.quantity import Unavailable, Undefined
 from harness.units import JOULES_PER_KWH, kwh
-from harness_disaggregated_serving.carbon.accounting import SECONDS_PER_YEAR, Accounting, BreakEven, break_even, saving
+from harness_disaggregated_serving.carbon.accounting import SECONDS_PER_YEAR, Accounting, BreakEven, break_even
+from harness_disaggregated_serving.choosing.interval import SavingRange, saving_range
+from harness_disaggregated_serving.choosing.pooling import by_conditions
 from harness_disaggregated_serving.choosing.profile_table import ProfileTable
 from harness_disaggregated_serving.choosing.scheduler import BASELINE, Candidate, Demand, candidates
 from harness_disaggregated_serving.load.slo import Slo
@@ -40,23 +42,31 @@ class Range:
         return f"{self.configuration} from {self.low:.4g} to {self.high:.4g}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Against:
     """A configuration against standalone.
 
     Attributes:
-        even: on which side of which intensity it pays.
-        saving: share of standalone's carbon saved at each of `INTENSITIES`, with its sign.
+        even: on which side of which intensity it pays, at the declared values.
+        savings: share of standalone's carbon saved at each of `INTENSITIES`, with its interval.
     """
 
     even: BreakEven
-    saving: tuple[float, ...]
+    savings: tuple[SavingRange | Undefined, ...]
+
+    @property
+    def pays(self) -> str:
+        """Where it pays, for people."""
+        return self.even.pays.value + ("" if self.even.intensity is None else f" {self.even.intensity:.3g}")
+
+    @property
+    def depends(self) -> str:
+        """What its saving at the middle intensity depends on."""
+        middle = self.savings[len(self.savings) // 2]
+        return middle.notes if isinstance(middle, SavingRange) else ""
 
     def __str__(self) -> str:
-        side = (
-            self.even.pays.value if self.even.intensity is None else f"{self.even.pays.value} {self.even.intensity:.3g}"
-        )
-        return f"pays {side} ({' / '.join(f'{value:+.1%}' for value in self.saving)})"
+        return f"pays {self.pays} ({' / '.join(map(str, self.savings))})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,32 +74,45 @@ class Cell:
     """One condition of the sweep.
 
     Attributes:
-        prompt_tokens: size bucket.
+        size: name of the size bucket.
+        prompt_tokens: its longest prompt.
         qps: requests per second.
         bandwidth: bytes per second between the devices.
+        conditions: what else was varied for all configurations alike.
+        slo: latency targets that requests had to meet.
         accounting: which time is charged.
         new_years: lifetime of the new device.
         old_years: lifetime of the old one.
-        ranges: who wins where, from 0 g/kWh on; empty where no configuration is feasible.
+        ranges: which emits least where, from 0 g/kWh on, at the declared values; empty where none is feasible.
         published: the same without `spec-local`, which the published comparison does not have.
         against: every other feasible configuration against standalone; empty where that is not feasible.
-        rejected: configurations that are not feasible, with the reason.
+        considered: every configuration, with its attainment, or the reason why it is not feasible.
     """
 
+    size: str
     prompt_tokens: int
     qps: float
     bandwidth: float
+    conditions: tuple[tuple[str, str], ...]
+    slo: Slo
     accounting: Accounting
     new_years: float
     old_years: float
     ranges: tuple[Range, ...]
     published: tuple[Range, ...]
     against: Mapping[str, Against]
-    rejected: Mapping[str, str]
+    considered: Mapping[str, Candidate]
+
+    @property
+    def rejected(self) -> dict[str, str]:
+        """Configurations that are not feasible, with the reason."""
+        return {name: one.rejected for name, one in self.considered.items() if one.rejected}
 
 
 INTENSITIES: Final = (17.0, 261.0, 501.0)
 """Grids that savings are told for, in g/kWh; a recollection of the paper's, not verified."""
+FALLBACK: Final = Slo(15.0, 0.15)
+"""Latency targets of rows that were stored without any: those that serving papers take for LongBench."""
 
 
 def envelope(lines: Mapping[str, tuple[float, float]]) -> tuple[Range, ...]:
@@ -124,102 +147,87 @@ def envelope(lines: Mapping[str, tuple[float, float]]) -> tuple[Range, ...]:
         low, here = high, following
 
 
-def sweep(table: ProfileTable, slo: Slo, years: Iterable[tuple[float, float]] = YEARS) -> list[Cell]:
-    """Every size, rate and bandwidth of the table under both accountings and all lifetimes."""
-    sizes = sorted({row.prompt_tokens for row in table.rows})
-    rates = sorted({row.qps for row in table.rows})
-    links = sorted({row.bandwidth for row in table.rows if row.bandwidth is not None}) or [0.0]
-    return [
-        _cell(table, slo, size, qps, bandwidth, accounting, pair)
-        for size in sizes
-        for qps in rates
-        for bandwidth in links
-        for accounting in (Accounting.RESERVED, Accounting.BUSY)
-        for pair in years
-    ]
+def sweep(table: ProfileTable, slo: Slo | None = None, years: Iterable[tuple[float, float]] = YEARS) -> list[Cell]:
+    """Every condition, size, rate and bandwidth of the table under both accountings and all lifetimes.
+
+    The latency targets are those that each row was made for, unless `slo` says others.
+    """
+    lifetimes = tuple(years)
+    found = []
+    for conditions, part in by_conditions(table).items():
+        stored = next((row.slo for row in part.rows if row.slo is not None), None)
+        targets = slo or (Slo(*stored) if stored is not None else FALLBACK)
+        for longest, size, qps in sorted({(row.prompt_tokens, row.size, row.qps) for row in part.rows}):
+            rows = [row for row in part.rows if (row.size, row.qps) == (size, qps)]
+            for bandwidth in sorted({row.bandwidth for row in rows if row.bandwidth is not None}) or [0.0]:
+                demand = Demand(
+                    prompt_tokens=longest,
+                    size=size,
+                    qps=qps,
+                    slo=targets,
+                    bandwidth=bandwidth,
+                    intensity=0.0,
+                    lifetimes_s={},
+                )
+                here = ProfileTable(part.key, tuple(row for row in rows if row.bandwidth in {None, bandwidth}))
+                found += [
+                    _cell(here, demand, conditions, accounting, pair)
+                    for accounting in (Accounting.RESERVED, Accounting.BUSY)
+                    for pair in lifetimes
+                ]
+    return found
 
 
 def _cell(
     table: ProfileTable,
-    slo: Slo,
-    size: int,
-    qps: float,
-    bandwidth: float,
+    demand: Demand,
+    conditions: tuple[tuple[str, str], ...],
     accounting: Accounting,
     years: tuple[float, float],
 ) -> Cell:
-    demand = Demand(
-        prompt_tokens=size,
-        qps=qps,
-        slo=slo,
-        bandwidth=bandwidth,
-        intensity=0.0,
-        lifetimes_s={"new": years[0] * SECONDS_PER_YEAR, "old": years[1] * SECONDS_PER_YEAR},
-        accounting=accounting,
-    )
-    found = candidates(table, demand)
-    lines = {short(one): line for one in found if not one.rejected and (line := _line(one)) is not None}
+    lifetimes_s = {"new": years[0] * SECONDS_PER_YEAR, "old": years[1] * SECONDS_PER_YEAR}
+    demand = replace(demand, lifetimes_s=lifetimes_s, accounting=accounting)
+    found = {short(one): one for one in candidates(table, demand)}
+    lines = {name: line for name, one in found.items() if not one.rejected and (line := line_of(one)) is not None}
     return Cell(
-        prompt_tokens=size,
-        qps=qps,
-        bandwidth=bandwidth,
+        size=demand.size,
+        prompt_tokens=demand.prompt_tokens,
+        qps=demand.qps,
+        bandwidth=demand.bandwidth,
+        conditions=conditions,
+        slo=demand.slo,
         accounting=accounting,
         new_years=years[0],
         old_years=years[1],
         ranges=envelope(lines),
-        published=envelope({name: line for name, line in lines.items() if name != "spec-local"}),
-        against={name: _against(lines[BASELINE], line) for name, line in lines.items() if name != BASELINE}
-        if BASELINE in lines
-        else {},
-        rejected={short(one): one.rejected for one in found if one.rejected},
+        published=envelope({name: line for name, line in lines.items() if not name.startswith("spec-local")}),
+        against=_all_against(table, demand, lines) if BASELINE in lines else {},
+        considered=found,
     )
 
 
-def _line(one: Candidate) -> tuple[float, float] | None:
+def _all_against(table: ProfileTable, demand: Demand, lines: Mapping[str, tuple[float, float]]) -> dict[str, Against]:
+    savings: dict[str, list[SavingRange | Undefined]] = {name: [] for name in lines if name != BASELINE}
+    for intensity in INTENSITIES:
+        at = {short(one): one for one in candidates(table, replace(demand, intensity=intensity))}
+        for name, told in savings.items():
+            told.append(saving_range(at[name].terms, at[BASELINE].terms))
+    return {name: Against(even=_even(lines[BASELINE], lines[name]), savings=tuple(savings[name])) for name in savings}
+
+
+def line_of(one: Candidate) -> tuple[float, float] | None:
+    """Energy of a request in kWh and its embodied carbon in g: carbon as a line over the intensity."""
     if isinstance(one.energy_j, Unavailable) or isinstance(one.cost, Unavailable):
         return None
     return kwh(one.energy_j), one.cost.embodied_g
 
 
 def short(one: Candidate) -> str:
-    """Configuration, and the old device where one is held."""
-    return f"{one.configuration} with {one.old}" if one.old else one.configuration
+    """Configuration, the old device where one is held, and what else makes it."""
+    held = f"{one.configuration} with {one.old}" if one.old else one.configuration
+    return ", ".join([held, *(f"{name} {value}" for name, value in one.settings)])
 
 
-def _against(base: tuple[float, float], other: tuple[float, float]) -> Against:
+def _even(base: tuple[float, float], other: tuple[float, float]) -> BreakEven:
     """Both as (kWh, g embodied) of a request."""
-    saved_j, added_g = (base[0] - other[0]) * JOULES_PER_KWH, other[1] - base[1]
-    savings = []
-    for intensity in INTENSITIES:
-        found = saving(base[0] * intensity + base[1], other[0] * intensity + other[1])
-        assert not isinstance(found, Undefined)
-        savings.append(found)
-    return Against(break_even(saved_j, added_g), tuple(savings))
-
-
-def as_text(cells: Sequence[Cell], *, title: str, notes: Sequence[str] = ()) -> str:
-    """A Markdown table: who wins where, and each configuration against standalone, with the saving's sign."""
-    grids = " / ".join(f"{intensity:g}" for intensity in INTENSITIES)
-    lines = [f"# {title}", "", *(f"- {note}" for note in notes)]
-    lines += [
-        "- wins: the configuration of least carbon, by grid intensity in g/kWh; lifetimes are in years",
-        f"- against standalone: on which side of which intensity it pays, and its saving at {grids} g/kWh",
-        "",
-        "| QPS | Gbit/s | accounting | new, old | wins | wins, spec-local left out | against standalone |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for cell in cells:
-        won = ["; ".join(map(str, ranges)) or "none is feasible" for ranges in (cell.ranges, cell.published)]
-        against = "; ".join(f"{name} {found}" for name, found in cell.against.items()) or "not comparable"
-        lines.append(
-            f"| {cell.qps:g} | {cell.bandwidth * 8 / 1e9:g} | {cell.accounting.value} | "
-            f"{cell.new_years:g}, {cell.old_years:g} | {won[0]} | {won[1]} | {against} |"
-        )
-    reasons = {
-        f"- {name} at QPS {cell.qps:g}, {cell.bandwidth * 8 / 1e9:g} Gbit/s: {reason}"
-        for cell in cells
-        for name, reason in cell.rejected.items()
-    }
-    if reasons:
-        lines += ["", "Not feasible:", "", *sorted(reasons)]
-    return "\n".join(lines) + "\n"
+    return break_even((base[0] - other[0]) * JOULES_PER_KWH, other[1] - base[1])

@@ -41,7 +41,9 @@ def _strip(ranges: Sequence[Range], x: float, y: float, height: float, colours: 
 
 def _panel(cells: Sequence[Cell], x: float, y: float, colours: Mapping[str, str]) -> list[str]:
     one = cells[0]
-    drawn = [_text(x, y - 6, f"QPS {one.qps:g}, {one.bandwidth * 8 / 1e9:g} Gbit/s, {one.accounting.value}")]
+    drawn = [
+        _text(x, y - 6, f"{one.size}, QPS {one.qps:g}, {one.bandwidth * 8 / 1e9:g} Gbit/s, {one.accounting.value}")
+    ]
     for number, cell in enumerate(cells):
         top = y + number * ROW
         drawn.append(_text(x - 4, top + ROW - 4, f"{cell.new_years:g}, {cell.old_years:g} y", size=9, anchor="end"))
@@ -55,11 +57,11 @@ def _panel(cells: Sequence[Cell], x: float, y: float, colours: Mapping[str, str]
 
 def as_svg(cells: Sequence[Cell], *, title: str) -> str:
     """The chart; colours name configurations, grey that none is feasible. Lifetimes are new, old."""
-    panels: dict[tuple[float, float, float, str], list[Cell]] = {}
+    panels: dict[tuple[object, ...], list[Cell]] = {}
     for cell in cells:
-        key = (cell.prompt_tokens, cell.qps, cell.bandwidth, cell.accounting.value)
+        key = (cell.size, cell.conditions, cell.qps, cell.bandwidth, cell.accounting.value)
         panels.setdefault(key, []).append(cell)
-    columns = max(1, len({(key[2], key[3]) for key in panels}))
+    columns = max(1, len({(key[3], key[4]) for key in panels}))
     deepest = max((len(rows) for rows in panels.values()), default=0)
     height = deepest * ROW + GAP
     names = sorted({part.configuration for cell in cells for part in (*cell.ranges, *cell.published)} - set(COLOURS))

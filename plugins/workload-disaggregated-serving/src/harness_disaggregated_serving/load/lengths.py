@@ -32,6 +32,11 @@ class Lengths(ABC):
         The generators are two so that what is drawn does not depend on how many pairs are asked for at a time.
         """
 
+    @property
+    @abstractmethod
+    def longest_prompt(self) -> int:
+        """Tokens that no prompt exceeds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fixed(Lengths):
@@ -43,6 +48,11 @@ class Fixed(Lengths):
     def __post_init__(self) -> None:
         if self.prompt_tokens < 1 or self.output_tokens < 1:
             raise UsageError(f"a length is {min(self.prompt_tokens, self.output_tokens)}", accepted="at least 1 token")
+
+    @property
+    def longest_prompt(self) -> int:
+        """The one length."""
+        return self.prompt_tokens
 
     def draw(
         self,
@@ -80,6 +90,11 @@ class Application(Lengths):
     prompt: LogNormal
     output: LogNormal
 
+    @property
+    def longest_prompt(self) -> int:
+        """Where prompts are clipped."""
+        return self.prompt.most
+
     def draw(
         self, count: int, prompts: np.random.Generator, outputs: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -113,6 +128,11 @@ class Table(Lengths):
         table = np.asarray(self.pairs, np.int64)
         chosen = table[(prompts.random(count) * len(table)).astype(np.int64)]
         return chosen[:, 0], chosen[:, 1]
+
+    @property
+    def longest_prompt(self) -> int:
+        """The longest observed one."""
+        return max(prompt for prompt, _ in self.pairs)
 
     @classmethod
     def read(cls, path: Path) -> Table:

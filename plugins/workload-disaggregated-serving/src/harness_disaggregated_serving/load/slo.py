@@ -69,3 +69,14 @@ def check_slo(given: str | SloOptions) -> None:
 def targets(given: str | SloOptions) -> Slo:
     """The targets that a suite's `slo` names; raises UsageError for an unknown name."""
     return named(given) if isinstance(given, str) else Slo(given.ttft, given.tpot)
+
+
+def parsed(text: str) -> Slo:
+    """Targets as a command line gives them, a name or `ttft=2s,tpot=100ms`; raises UsageError for another text."""
+    if "=" not in text:
+        return named(text)
+    try:
+        found = SloOptions.model_validate(dict(part.strip().split("=", 1) for part in text.split(",")))
+    except ValueError:
+        raise UsageError(f"latency targets {text!r}", accepted="ttft=2s,tpot=100ms or a name") from None
+    return Slo(found.ttft, found.tpot)

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from harness.errors import MeasurementError
 from harness.quantity import Unavailable
+from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.runtime.memory import KvBudget
 from harness_disaggregated_serving.runtime.pair import ENGINES, News, Pair
-from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
+from harness_disaggregated_serving.runtime.requests import Outcome, PromptedRequest, Settings, Status
 from harness_disaggregated_serving.transport.faults import LinkError
 
 _LOSS_TOLD_S: Final = 0.2
@@ -71,7 +72,7 @@ class Drive:
         self._over = ""
         self.losses: list[tuple[str, str]] = []
 
-    def run(self, requests: Sequence[Request]) -> list[Outcome]:
+    def run(self, requests: Sequence[PromptedRequest]) -> list[Outcome]:
         """Serves all requests; returns their outcomes in order of arrival, each with a status."""
         outcomes = [Outcome(request) for request in sorted(requests, key=lambda request: request.arrival_s)]
         self._outcomes = {outcome.request.name: outcome for outcome in outcomes}
@@ -114,7 +115,7 @@ class Drive:
                 role,
             )
 
-    def _needs(self, request: Request) -> dict[str, int]:
+    def _needs(self, request: PromptedRequest) -> dict[str, int]:
         """Tokens that a request's caches hold at most, per role."""
         prompt, whole = len(request.prompt), len(request.prompt) + request.output_tokens
         match self._settings.configuration:
@@ -137,7 +138,7 @@ class Drive:
         else:
             self._queue.append(outcome)
 
-    def _impossible(self, request: Request) -> Unavailable | None:
+    def _impossible(self, request: PromptedRequest) -> Unavailable | None:
         needs = self._needs(request)
         for role, tokens in needs.items():
             context = min(
@@ -172,7 +173,7 @@ class Drive:
             except LinkError:
                 return  # the loss is told by the link, and everything under way is begun again
 
-    def _receivers(self, request: Request) -> Sequence[str]:
+    def _receivers(self, request: PromptedRequest) -> Sequence[str]:
         configuration = self._settings.configuration
         if configuration is Configuration.DSD and request.output_tokens > 1:
             return ("new", "old")
@@ -280,7 +281,7 @@ class Drive:
 
 def serve(
     pair: Pair,
-    requests: Sequence[Request],
+    requests: Sequence[PromptedRequest],
     settings: Settings,
     limits: Limits | None = None,
     clock: Callable[[], float] | None = None,

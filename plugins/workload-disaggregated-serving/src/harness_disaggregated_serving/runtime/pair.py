@@ -12,8 +12,9 @@ from typing import Any, Final, NamedTuple, Self
 
 from harness.backend import Device
 from harness.errors import MeasurementError
+from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.runtime.launching import Launcher, LocalLauncher, RoleProcess
-from harness_disaggregated_serving.runtime.requests import Configuration, Request, Settings
+from harness_disaggregated_serving.runtime.requests import PromptedRequest, Settings
 from harness_disaggregated_serving.transport.faults import LinkError
 from harness_disaggregated_serving.transport.link import Carrier, Inbox, Link, LinkOptions, Message
 from harness_disaggregated_serving.transport.opening import listen
@@ -237,7 +238,7 @@ class Pair:
             if news.kind == "configured":
                 waiting.discard(news.role)
 
-    def submit(self, role: str, request: Request) -> None:
+    def submit(self, role: str, request: PromptedRequest) -> None:
         """Sends a role a request; raises LinkError."""
         ids = array("i", request.prompt)
         fields = {"name": request.name, "output_tokens": request.output_tokens, "seed": request.seed}

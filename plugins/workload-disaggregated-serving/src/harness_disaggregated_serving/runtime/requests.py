@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.traffic import Wire
 
 if TYPE_CHECKING:
@@ -17,24 +18,6 @@ def _law(temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0) -> Sampli
     from harness_speculative_decoding.methods.sampling import Sampling  # it brings torch: not before there is work
 
     return Sampling(temperature, top_k, top_p)
-
-
-class Configuration(StrEnum):
-    """How a pair shares the work."""
-
-    STANDALONE = "standalone"
-    """The whole model on `new`; the baseline."""
-    SPEC_LOCAL = "spec-local"
-    """Target and draft on `new`."""
-    DPD = "dpd"
-    """Prefill on `new`, decoding on `old`; the prompt's cache crosses the link once."""
-    DSD = "dsd"
-    """The target verifies on `new`, the draft proposes on `old`."""
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        """The roles that it holds a device for."""
-        return ("new", "old") if self in {Configuration.DPD, Configuration.DSD} else ("new",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +72,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PromptedRequest:
     """One request of the open loop.
 
     Attributes:
@@ -143,7 +126,7 @@ class Outcome:
         accepted: kept ones.
     """
 
-    request: Request
+    request: PromptedRequest
     status: Status | None = None
     reason: str = ""
     attempts: int = 0

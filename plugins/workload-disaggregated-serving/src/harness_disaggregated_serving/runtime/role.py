@@ -19,13 +19,14 @@ import torch
 
 from harness.backend import Device
 from harness.sample import clock_id
+from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.runtime.decoding import Decoder, Prefiller, Standalone
 from harness_disaggregated_serving.runtime.desk import Desk, Duty
 from harness_disaggregated_serving.runtime.engine import Engine
 from harness_disaggregated_serving.runtime.gpus import gpu
 from harness_disaggregated_serving.runtime.models import build_draft, build_target
 from harness_disaggregated_serving.runtime.options import FolderModel, SeededModel
-from harness_disaggregated_serving.runtime.requests import Configuration, Settings
+from harness_disaggregated_serving.runtime.requests import Settings
 from harness_disaggregated_serving.runtime.speculating import Drafter, SpecLocal, Verifier
 from harness_disaggregated_serving.transport.faults import LinkError
 from harness_disaggregated_serving.transport.link import Carrier, Inbox, LinkOptions, Message

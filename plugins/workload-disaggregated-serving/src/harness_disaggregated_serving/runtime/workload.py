@@ -13,6 +13,7 @@ from harness.errors import UsageError
 from harness.meter import Node
 from harness.quantity import Unavailable
 from harness.workload import TrialContext, Window, Workload
+from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.load import arrivals
 from harness_disaggregated_serving.load.lengths import application
 from harness_disaggregated_serving.load.slo import Slo, named
@@ -21,7 +22,7 @@ from harness_disaggregated_serving.runtime.driving import Drive, Limits
 from harness_disaggregated_serving.runtime.gpus import gpu, missing
 from harness_disaggregated_serving.runtime.options import PairRunOptions
 from harness_disaggregated_serving.runtime.pair import Pair, PairOptions
-from harness_disaggregated_serving.runtime.requests import Configuration, Outcome, Request, Settings, Status
+from harness_disaggregated_serving.runtime.requests import Outcome, PromptedRequest, Settings, Status
 from harness_disaggregated_serving.traffic import BYTES_PER_S_PER_GBIT_S, Wire
 from harness_disaggregated_serving.transport.link import Carrier
 
@@ -72,7 +73,7 @@ def cluster_of(options: PairRunOptions) -> Cluster | None:
     return Cluster(wanted, Configuration(options.configuration).roles)
 
 
-def stream_of(options: PairRunOptions, vocabulary: int, seed: int) -> list[Request]:
+def stream_of(options: PairRunOptions, vocabulary: int, seed: int) -> list[PromptedRequest]:
     """The requests of a window, the same for every configuration with the same seed; prompts are random ids."""
     process: dict[str, arrivals.Arrivals] = {
         "poisson": arrivals.Poisson(options.qps),
@@ -91,7 +92,7 @@ def stream_of(options: PairRunOptions, vocabulary: int, seed: int) -> list[Reque
             max(1, math.ceil(count * options.length_scale)) for count in (one.prompt_tokens, one.output_tokens)
         )
         ids = [words.randrange(vocabulary) for _ in range(prompt)]
-        found.append(Request(f"r{number}", one.arrival_s, ids, output, words.getrandbits(48)))
+        found.append(PromptedRequest(f"r{number}", one.arrival_s, ids, output, words.getrandbits(48)))
     return found
 
 

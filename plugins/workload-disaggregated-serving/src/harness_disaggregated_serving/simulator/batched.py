@@ -115,7 +115,7 @@ class IterationServer:
         if not batch:
             return False
         duration_s = self._prefill.seconds(tokens, squares)
-        self._busy.add("prefill", duration_s)
+        self._busy.add("prefill", duration_s, len(batch))
         started_s = self._now
         self._now += duration_s
         for flight in batch:
@@ -149,7 +149,7 @@ class IterationServer:
                 flight.first_s = first_s
             self._fresh.clear()
         duration_s = self._decode.seconds(steps, batch, self._context)
-        self._busy.add("decode", duration_s)
+        self._busy.add("decode", duration_s, batch)
         self._now += duration_s
         self._steps += steps
         self._context += steps * batch
@@ -186,7 +186,7 @@ def _prefill_and_send(setup: Setup, incoming: Iterator[Flight], tally: Tally) ->
         batch = _take(waiting, setup, None if capacity is None else capacity - held)
         tokens = sum(flight.prompt for flight in batch)
         duration_s = prefill.seconds(tokens, sum(flight.prompt * flight.prompt for flight in batch))
-        tally.busy["new"].add("prefill", duration_s)
+        tally.busy["new"].add("prefill", duration_s, len(batch))
         started_s, now = now, now + duration_s
         held += tokens
         for flight in batch:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from harness_disaggregated_serving.carbon.power import ANY
 from harness_disaggregated_serving.load.arrivals import Request
 from harness_disaggregated_serving.simulator.setup import FirstToken, Setup
 from harness_disaggregated_serving.simulator.tally import Flight, Tally, Union
@@ -47,8 +48,8 @@ def serve(setup: Setup, incoming: Iterable[Request], tally: Tally) -> None:
         else:
             on_new.add(flight.started_s, flight.end_s)
         tally.finish(flight)
-    tally.busy["new"].add("serving", on_new.length_s)
-    tally.busy["old"].add("serving", on_old.length_s)
+    tally.busy["new"].add(ANY, on_new.length_s)
+    tally.busy["old"].add(ANY, on_old.length_s)
 
 
 def send(setup: Setup, flight: Flight, now_s: float, link_free_s: float, tally: Tally) -> float:

@@ -11,6 +11,7 @@ from harness.errors import UsageError
 from harness.options import Duration, Options
 from harness.suite_paths import SuitePath
 from harness_disaggregated_serving.carbon import embodied
+from harness_disaggregated_serving.carbon.power import BATCHED, IDLE, PHASES, Watts, declared, known, packaged
 from harness_disaggregated_serving.load.lengths import APPLICATIONS
 from harness_disaggregated_serving.load.slo import SLOS, SloOptions
 from harness_disaggregated_serving.simulator.profiles import profile
@@ -19,19 +20,39 @@ from harness_disaggregated_serving.traffic import MODELS
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+class WattsOptions(Options):
+    """Power that is not known well.
+
+    Attributes:
+        low: least it may be, in W.
+        value: what is reckoned with, in W.
+        high: most it may be, in W.
+    """
+
+    low: NonNegativeFloat
+    value: NonNegativeFloat
+    high: NonNegativeFloat
+
+
 class DeviceOptions(Options):
     """A device of the pair: a packaged profile, and what of it is declared anew.
 
     Attributes:
         kind: name of a packaged profile: `A100-40GB`, `A100-80GB`, `H100`, `V100-16GB`, `T4` or `L4`.
-        active_w: power while anything is in service, in W; the profile's if not given.
-        idle_w: power while held and waiting, in W; the profile's if not given.
+        active_w: power while anything is in service, in W, the same in every phase and without a range; by phase, from
+            the packaged shares of the profile's board limit, if not given.
+        idle_w: power while held and waiting, in W, without a range; the profile's, from half to one and a half of it,
+            if not given.
+        watts: power by phase, in W, a number or `{low: 150, value: 200, high: 300}`: `prefill`, `decode`, `verify`,
+            `draft`, one of these at a batch of 1, 8 or 64 (`decode@8`; between them in proportion), `idle`, and
+            `serving` for `batching: none`. It goes before `active_w` and `idle_w`.
         embodied: id of a row of the packaged embodied figures, such as `act-birds:T4`; the profile's if not given.
     """
 
     kind: str
     active_w: PositiveFloat | None = None
     idle_w: NonNegativeFloat | None = None
+    watts: dict[str, NonNegativeFloat | WattsOptions] = Field(default_factory=dict)
     embodied: str | None = None
 
     @model_validator(mode="after")
@@ -40,9 +61,30 @@ class DeviceOptions(Options):
             profile(self.kind)
             if self.embodied is not None:
                 embodied.find(self.embodied)
+            power = self.power()
         except UsageError as error:
             raise ValueError(str(error)) from None
+        low = {phase: one.value for phase, one in power.items() if one.value < power[IDLE].value}
+        if low:
+            raise ValueError(f"{self.kind} draws less than its {power[IDLE].value:g} W of idle power in phases {low}")
+        unknown = sorted(name for name in self.watts if not known(name))
+        if unknown:
+            raise ValueError(f"no phase {', '.join(unknown)}; accepted: {', '.join((*PHASES, *BATCHED, IDLE))}")
         return self
+
+    def power(self) -> dict[str, Watts]:
+        """Power by phase and of `idle`: the packaged one with what is declared here."""
+        found = profile(self.kind)
+        power = packaged(self.kind, found.active_w, found.idle_w)
+        if self.active_w is not None:
+            power |= dict.fromkeys(PHASES, Watts.exactly(self.active_w))
+        if self.idle_w is not None:
+            power[IDLE] = Watts.exactly(self.idle_w)
+        given = {
+            name: Watts.exactly(watts) if isinstance(watts, float) else Watts(watts.low, watts.value, watts.high)
+            for name, watts in self.watts.items()
+        }
+        return declared(power, given)
 
 
 class LinkOptions(Options):
@@ -88,7 +130,11 @@ class SimulatedOptions(Options):
         qps: requests per second; with a `trace`, only the rate that the profile row is filed under.
         sizes: application whose prompt and output lengths are drawn: `chat`, `code` or `summarisation`, synthetic.
             Not used with a `trace`.
-        requests: how many requests a window has. Not used with a `trace`.
+        requests: how many requests a window has at least; it is doubled until the load is judged. Not used with a
+            `trace`, whose requests are what they are.
+        most_requests: how many requests a window has at most. An overload that is not certain by then, or a load that
+            cannot be judged, shows no saving.
+        precision: half width of the 95 % interval of the attainment at which a window is long enough, 0 to 1.
         slo: latency targets that a request has to meet, both of them: `longbench` (TTFT 15 s, TPOT 0.15 s),
             `sharegpt-13b`, `sharegpt-66b`, `sharegpt-175b`, `humaneval-66b`, `longbench-66b`, or `{ttft: 2s, tpot:
             100ms}`.
@@ -112,7 +158,9 @@ class SimulatedOptions(Options):
     trace: SuitePath | None = None
     qps: PositiveFloat = 1.0
     sizes: str = "chat"
-    requests: Annotated[int, Field(ge=1, le=100_000)] = 500
+    requests: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    most_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 16_000
+    precision: Annotated[float, Field(gt=0, le=1)] = 0.02
     slo: str | SloOptions = "longbench"
     max_batch: PositiveInt = 256
     seed: Annotated[int, Field(ge=0)] = 0

@@ -1,4 +1,4 @@
-"""Speculative rounds, `spec-local` and `dsd`: a heap of events, since every round ends where its draws say.
+"""Speculative rounds, `spec-local` and `dsd`, one event at a time: for every rule, and what `quick_rounds` is held to.
 
 Both devices prefill the prompt, since the draft has a cache of its own; then draft, message, verdict, in turn. The
 first token comes from the target's prefill, or from the first round under the rule `decode`. The prompt's ids and the
@@ -9,13 +9,14 @@ prefilled at the same time in `dsd`, one after the other in `spec-local`.
 from __future__ import annotations
 
 import heapq
-import random
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from math import isnan
 
 from harness_disaggregated_serving.load.arrivals import Request
+from harness_disaggregated_serving.simulator.draws import course
 from harness_disaggregated_serving.simulator.setup import Batching, FirstToken, Setup, SimulatedDevice, Speculation
 from harness_disaggregated_serving.simulator.tally import Busy, Flight, Tally
 from harness_disaggregated_serving.traffic import VERDICT_BYTES, Wire
@@ -24,13 +25,14 @@ from harness_disaggregated_serving.traffic import VERDICT_BYTES, Wire
 class _Speculating:
     """A request between its rounds."""
 
-    __slots__ = ("draws", "flight", "left", "prefills")
+    __slots__ = ("flight", "kept", "left", "prefills")
 
-    def __init__(self, flight: Flight, left: int, prefills: int, draws: random.Random) -> None:
+    def __init__(self, flight: Flight, left: int, prefills: int, kept: Sequence[int]) -> None:
         self.flight = flight
         self.left = left
         self.prefills = prefills
-        self.draws = draws
+        self.kept = kept
+        """Proposals kept in each of its rounds."""
 
     @property
     def context(self) -> int:
@@ -39,7 +41,9 @@ class _Speculating:
 
 
 Done = Callable[[Sequence[_Speculating]], None]
-Duration = Callable[[Sequence[_Speculating]], float]
+Parts = Mapping[str, float]
+"""Seconds of a job by phase."""
+Duration = Callable[[Sequence[_Speculating]], Parts]
 
 
 class Clock:
@@ -122,14 +126,16 @@ class Device:
         return batch
 
     def _job(self, phase: str, batch: list[_Speculating]) -> None:
-        duration_s = self._durations[phase](batch)
+        parts = self._durations[phase](batch)
+        duration_s = sum(parts.values())
         now = self._clock.now_s
         if phase == "prefill":
             for one in batch:
                 if isnan(one.flight.started_s):
                     one.flight.started_s = now
         if self._together:
-            self._busy.add(phase, duration_s)
+            for part, seconds in parts.items():
+                self._busy.add(part, seconds, len(batch))
         else:
             self._busy.begin(now)
 
@@ -161,11 +167,11 @@ class Rounds:
         self._drafter: Device | None = None
         target, speculation = setup.new.target_costs(), self._speculation
 
-        def verify_s(batch: Sequence[_Speculating]) -> float:
-            return target.verify_s(len(batch), speculation.gamma, sum(one.context for one in batch))
+        def verify_s(batch: Sequence[_Speculating]) -> Parts:
+            return {"verify": target.verify_s(len(batch), speculation.gamma, sum(one.context for one in batch))}
 
-        def target_prefill_s(batch: Sequence[_Speculating]) -> float:
-            return target.prefill.seconds(*_prompt_sums(batch))
+        def target_prefill_s(batch: Sequence[_Speculating]) -> Parts:
+            return {"prefill": target.prefill.seconds(*_prompt_sums(batch))}
 
         if setup.configuration.needs_old and setup.old is not None:
             draft_s, draft_prefill_s = _draft_times(setup.old, speculation)
@@ -179,8 +185,8 @@ class Rounds:
                 setup,
                 tally.busy["new"],
                 "round",
-                lambda batch: target_prefill_s(batch) + draft_prefill_s(batch),
-                lambda batch: draft_s(batch) + verify_s(batch),
+                lambda batch: {"prefill": target_prefill_s(batch)["prefill"] + draft_prefill_s(batch)["prefill"]},
+                lambda batch: {**draft_s(batch), **verify_s(batch)},
             )
         self._target.tell(self._target_prefilled, self._judged)
 
@@ -218,11 +224,16 @@ class Rounds:
             self._held += size
             left = flight.output - 1 if self._by_prefill else flight.output
             drafts = self._drafter is not None and left > 0
-            draws = random.Random((self._speculation.seed << 40) + flight.number)  # noqa: S311 - a simulation
-            one = _Speculating(flight, left, 2 if drafts else 1, draws)
+            one = _Speculating(flight, left, 2 if drafts else 1, self._kept(flight, left))
             self._target.prefill(one)
             if drafts and self._drafter is not None:
                 self._drafter.prefill(one)
+
+    def _kept(self, flight: Flight, left: int) -> Sequence[int]:
+        if not left:
+            return ()
+        found = course(self._speculation.seed, self._speculation.acceptance, flight.number, left)
+        return [after - before - 1 for before, after in pairwise([0, *found.tokens.tolist()])]
 
     # Events
 
@@ -264,11 +275,7 @@ class Rounds:
     def _judged(self, batch: Sequence[_Speculating]) -> None:
         for one in batch:
             flight = one.flight
-            kept = 0
-            for rate in self._speculation.acceptance:
-                if one.draws.random() >= rate:
-                    break
-                kept += 1
+            kept = one.kept[flight.rounds]
             flight.rounds += 1
             flight.proposed += self._speculation.gamma
             flight.accepted += kept
@@ -317,7 +324,7 @@ def _prompt_sums(batch: Sequence[_Speculating]) -> tuple[int, int]:
 def _draft_times(device: SimulatedDevice, speculation: Speculation) -> tuple[Duration, Duration]:
     costs = device.draft_costs()
 
-    def draft_s(batch: Sequence[_Speculating]) -> float:
-        return costs.decode.seconds(speculation.gamma, len(batch), sum(one.context for one in batch))
+    def draft_s(batch: Sequence[_Speculating]) -> Parts:
+        return {"draft": costs.decode.seconds(speculation.gamma, len(batch), sum(one.context for one in batch))}
 
-    return draft_s, lambda batch: costs.prefill.seconds(*_prompt_sums(batch))
+    return draft_s, lambda batch: {"prefill": costs.prefill.seconds(*_prompt_sums(batch))}

@@ -9,31 +9,9 @@ from enum import StrEnum
 from typing import Final
 
 from harness.errors import UsageError
+from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.simulator.costs import PhaseCosts
 from harness_disaggregated_serving.traffic import TOKEN_ID_BYTES, Wire
-
-
-class Configuration(StrEnum):
-    """Which device does what."""
-
-    STANDALONE = "standalone"
-    """The whole model on the new device: the baseline."""
-    SPEC_LOCAL = "spec-local"
-    """Target and draft on the new device: separates what speculation gains from what reuse gains."""
-    DPD = "dpd"
-    """Prefill on the new device, decode on the old one, the prompt's cache over the link."""
-    DSD = "dsd"
-    """Target verifies on the new device, draft proposes on the old one, proposals over the link."""
-
-    @property
-    def needs_old(self) -> bool:
-        """Whether it holds the old device and the link."""
-        return self in {Configuration.DPD, Configuration.DSD}
-
-    @property
-    def speculates(self) -> bool:
-        """Whether a draft proposes."""
-        return self in {Configuration.SPEC_LOCAL, Configuration.DSD}
 
 
 class FirstToken(StrEnum):
@@ -66,7 +44,8 @@ class SimulatedDevice:
         draft: service times of the draft; likewise.
         active_w: power while at least one item is in service.
         idle_w: power while held otherwise.
-        phase_w: other active powers by phase (`prefill`, `decode`, `draft`, `verify`), under iteration batching only.
+        phase_w: other active powers by phase (`prefill`, `decode`, `draft`, `verify`, or one at a load as `decode@8`),
+            under iteration batching only.
         kv_tokens: tokens of cache that fit; None for no limit.
     """
 
@@ -85,6 +64,10 @@ class SimulatedDevice:
                 f"device {self.name!r} draws {watts} W (idle, active, by phase)",
                 accepted="finite watts, none below the idle ones",
             )
+
+    def power_w(self, phase: str) -> float:
+        """Power in a phase: as declared for it at its load, for it at any, or for whatever is in service."""
+        return self.phase_w.get(phase, self.phase_w.get(phase.partition("@")[0], self.active_w))
 
     def target_costs(self) -> PhaseCosts:
         """Service times of the target; raises UsageError where there are none."""

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.quantity import Undefined
+from harness_disaggregated_serving.carbon.power import split
+from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.load.arrivals import Request
 from harness_disaggregated_serving.load.slo import Slo
-from harness_disaggregated_serving.simulator import batched, independent
+from harness_disaggregated_serving.simulator import batched, independent, quick_rounds
 from harness_disaggregated_serving.simulator.rounds import Rounds
-from harness_disaggregated_serving.simulator.setup import LABEL, Batching, Configuration, Setup, SimulatedDevice
+from harness_disaggregated_serving.simulator.setup import LABEL, Batching, Setup, SimulatedDevice
 from harness_disaggregated_serving.simulator.tally import Busy, DeviceOutcome, Flight, Sketch, Tally
 
 
@@ -68,16 +70,27 @@ class Outcome:
         return self.bytes_sent / self.window_s if self.window_s > 0 else 0.0
 
 
-def simulate(setup: Setup, incoming: Iterable[Request], *, slo: Slo | None = None, keep_rows: bool = False) -> Outcome:
+def simulate(
+    setup: Setup,
+    incoming: Iterable[Request],
+    *,
+    slo: Slo | None = None,
+    keep_rows: bool = False,
+    quick: bool = True,
+) -> Outcome:
     """Simulates a stream of requests in order of arrival; memory does not grow with their number unless rows are kept.
 
-    What waits is kept, so it does grow where a device is overloaded.
+    What waits is kept, so it does grow where a device is overloaded. Speculation has two paths with the same results:
+    `quick`, where the set-up allows it, and one event at a time, which tests hold it against.
 
     Raises ValueError where arrivals go backwards in time.
     """
     tally = Tally(slo=slo, keep_rows=keep_rows)
     if setup.configuration.speculates:
-        Rounds(setup, tally).run(incoming)
+        if quick and quick_rounds.can(setup):
+            quick_rounds.serve(setup, incoming, tally)
+        else:
+            Rounds(setup, tally).run(incoming)
     elif setup.batching is not Batching.NONE:
         batched.serve(setup, incoming, tally)
     else:
@@ -117,14 +130,15 @@ def _attainment(tally: Tally) -> float | Undefined:
 
 def _device(role: str, device: SimulatedDevice, busy: Busy, window_s: float) -> DeviceOutcome:
     """Energy = idle watts over the window + what each phase draws above them while it lasts."""
-    busy_s = min(math.fsum(busy.phases.values()), window_s)  # sums of intervals round
-    energy = math.fsum(seconds * device.phase_w.get(phase, device.active_w) for phase, seconds in busy.phases.items())
+    phases = split(busy.loads)
+    busy_s = min(math.fsum(phases.values()), window_s)  # sums of intervals round
+    energy = math.fsum(seconds * device.power_w(phase) for phase, seconds in phases.items())
     return DeviceOutcome(
         role=role,
         name=device.name,
         busy_s=busy_s,
         reserved_s=window_s,
-        busy_by_phase=dict(busy.phases),
+        busy_by_phase=phases,
         energy_busy_j=energy,
         energy_idle_j=device.idle_w * (window_s - busy_s),
     )

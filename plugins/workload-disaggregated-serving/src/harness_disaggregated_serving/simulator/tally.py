@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.quantity import Unavailable
+from harness_disaggregated_serving.carbon.power import ANY
 from harness_disaggregated_serving.load.arrivals import Request
 from harness_disaggregated_serving.load.slo import Slo
 
@@ -93,18 +94,20 @@ class Sketch:
 
 
 class Busy:
-    """How long a device served: by phase where it does one thing at a time, or as a union of intervals."""
+    """How long a device served: by phase and batch where it does one thing at a time, or as a union of intervals."""
 
-    __slots__ = ("_serving", "_since", "phases")
+    __slots__ = ("_serving", "_since", "loads")
 
     def __init__(self) -> None:
-        self.phases: dict[str, float] = {}
+        self.loads: dict[tuple[str, int], float] = {}
+        """Seconds by phase and number of requests that it served."""
         self._serving = 0
         self._since = 0.0
 
-    def add(self, phase: str, duration_s: float) -> None:
+    def add(self, phase: str, duration_s: float, batch: int = 1) -> None:
         """One job of a device that does one thing at a time."""
-        self.phases[phase] = self.phases.get(phase, 0.0) + duration_s
+        key = (phase, batch)
+        self.loads[key] = self.loads.get(key, 0.0) + duration_s
 
     def begin(self, now_s: float) -> None:
         """An item comes into service; calls come in order of time."""
@@ -116,7 +119,7 @@ class Busy:
         """An item leaves."""
         self._serving -= 1
         if self._serving == 0:
-            self.add("serving", now_s - self._since)
+            self.add(ANY, now_s - self._since)
 
 
 class Union:

@@ -19,11 +19,14 @@ from harness_disaggregated_serving.transport.stream import (
     authenticate_listener,
     check_secret,
     dial,
+    shown,
 )
 
 _REFUSALS_KEPT: Final = 16
 _HANDSHAKES: Final = 8
-"""Peers that may be in their handshake at the same time."""
+"""Peers that may be in their handshake at the same time: one more displaces the one that has been in it longest."""
+_HANDSHAKE_S: Final = 5.0
+"""Longest silence in a handshake: a peer that knows the secret answers at once."""
 _POLL_S: Final = 0.05
 
 
@@ -64,14 +67,27 @@ def _open(
     options: LinkOptions,
     name: str,
 ) -> Link:
-    stream = Stream(connected, options.timeout_s)
+    stream = Stream(connected, min(options.timeout_s, _HANDSHAKE_S))
     try:
         authenticate(stream, secret)
+        stream.set_timeout(options.timeout_s)
         rings = _agree_on_rings(stream, options.carrier)
     except BaseException:
         stream.close()
         raise
     return Link(stream, rings, inbox, options, name)
+
+
+def _server(host: str, port: int) -> socket.socket:
+    """A listening socket of the host's own family, IPv4 or IPv6; raises OSError."""
+    family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return socket.create_server((host, port), family=family)
+
+
+def _hang_up(connected: socket.socket) -> None:
+    """Ends a connection; the thread that waits in it wakes up."""
+    with contextlib.suppress(OSError):  # it may have ended by itself
+        connected.shutdown(socket.SHUT_RDWR)
 
 
 def connect(
@@ -87,7 +103,8 @@ def connect(
 class Listener:
     """Waits for peers on one address.
 
-    Peers are authenticated each in a thread of its own, so that one that says nothing keeps nobody waiting.
+    Peers are authenticated each in a thread of its own, so that one that says nothing keeps nobody waiting; where many
+    say nothing, the one that has done so longest gives its place to the next that comes.
 
     Attributes:
         address: host and port that peers connect to.
@@ -100,10 +117,12 @@ class Listener:
         self._inbox = inbox
         self._options = options
         self._name = name
-        self._socket = socket.create_server((host, port))
+        self._socket = _server(host, port)
         self._socket.settimeout(_POLL_S)
         self._opened: queue.SimpleQueue[Link] = queue.SimpleQueue()
-        self._handshakes = threading.Semaphore(_HANDSHAKES)
+        self._greeted: dict[int, socket.socket] = {}
+        """Connections in their handshake, oldest first."""
+        self._greeting = threading.Lock()
         self._closed = threading.Event()
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         self.refused: list[str] = []
@@ -116,7 +135,7 @@ class Listener:
             return self._opened.get(timeout=timeout_s)
         except queue.Empty:
             refused = f"; refused: {self.refused[-1]}" if self.refused else ""
-            where = f"{self.address[0]}:{self.address[1]}"
+            where = shown(*self.address)
             raise LinkStalled(f"{self._name} did not connect to {where} in {timeout_s:g} s{refused}") from None
 
     def _greet_all(self) -> None:
@@ -127,10 +146,11 @@ class Listener:
                 continue
             except OSError:
                 return
-            if self._handshakes.acquire(blocking=False):
-                threading.Thread(target=self._greet, args=(connected,), name="greet", daemon=True).start()
-            else:
-                connected.close()
+            with self._greeting:
+                if len(self._greeted) >= _HANDSHAKES:
+                    _hang_up(self._greeted.pop(next(iter(self._greeted))))
+                self._greeted[id(connected)] = connected
+            threading.Thread(target=self._greet, args=(connected,), name="greet", daemon=True).start()
 
     def _greet(self, connected: socket.socket) -> None:
         try:
@@ -139,7 +159,8 @@ class Listener:
         except (LinkError, OSError) as error:
             self.refused = [*self.refused[1 - _REFUSALS_KEPT :], str(error)]
         finally:
-            self._handshakes.release()
+            with self._greeting:
+                self._greeted.pop(id(connected), None)
 
     def close(self) -> None:
         """Stops listening and drops peers that nobody accepted; accepted links go on."""

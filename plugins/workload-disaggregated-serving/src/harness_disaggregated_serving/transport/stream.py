@@ -188,4 +188,9 @@ def dial(host: str, port: int, timeout_s: float) -> socket.socket:
     try:
         return socket.create_connection((host, port), timeout=timeout_s)
     except OSError as error:
-        raise LinkError(f"cannot connect to {host}:{port}: {error.strerror or error}") from None
+        raise LinkError(f"cannot connect to {shown(host, port)}: {error.strerror or error}") from None
+
+
+def shown(host: str, port: int) -> str:
+    """An address for people; one of IPv6 stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -77,10 +77,10 @@ def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     Returns:
         Token ids, shape (batch,).
     """
-    cumulative = probabilities.to(uniform.dtype).cumsum(-1)
-    whole = cumulative[:, -1]
-    level = torch.minimum(uniform * whole, torch.nextafter(whole, torch.zeros_like(whole)))
-    found = torch.searchsorted(cumulative, level[:, None], right=True)[:, 0]
+    cumulative = probabilities.cumsum(-1, dtype=uniform.dtype)
+    whole = cumulative[:, -1:]
+    level = torch.minimum(uniform[:, None] * whole, torch.nextafter(whole, whole.new_zeros(())))
+    found = torch.searchsorted(cumulative, level, right=True)[:, 0]
     return found.clamp_(max=probabilities.shape[-1] - 1)  # only where they are no numbers, which callers find out
 
 

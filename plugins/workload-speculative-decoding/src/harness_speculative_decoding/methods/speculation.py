@@ -28,6 +28,7 @@ from harness_speculative_decoding.methods.laws import (
 )
 from harness_speculative_decoding.methods.rule import Rule, Speculated, Trio
 from harness_speculative_decoding.methods.sampling import NO_LAW, SpeculationError, Uniforms, draw
+from harness_speculative_decoding.networks.cached import on_device
 
 
 @dataclass(slots=True)
@@ -83,6 +84,11 @@ class _Verdict:
     log_z: list[float]
     logprob: list[float]
     law_logprob: list[float]
+
+
+def capacity_for(prompt: int, new_tokens: int, draft_tokens: int) -> int:
+    """Tokens that a cache must hold for a prompt: its output, and proposals behind the last token."""
+    return prompt + new_tokens + draft_tokens + 1
 
 
 @torch.inference_mode()
@@ -154,7 +160,7 @@ class _Rounds:
             row.result.prefill_calls = len(models.all) if len(request.prompt) > 1 else 0
             self.rows.append(row)
             self.results.append(row.result)
-        capacity = max(len(row.ids) for row in self.rows) + max_new_tokens + rule.draft_tokens + 1
+        capacity = capacity_for(max(len(row.ids) for row in self.rows), max_new_tokens, rule.draft_tokens)
         for model in models.all:
             model.prefill([row.ids[:-1] for row in self.rows], capacity)
 
@@ -169,9 +175,9 @@ class _Rounds:
         width = max(budgets)
         self.ahead = self.may_be_ahead and any(map(self._is_ahead, self.rows))
         uniform = self._uniforms(budgets, width)
+        last = on_device([[row.ids[-1]] for row in self.rows], self.device)  # before the device is given work
         draft = self._draft(uniform[:, :width])
         drafted = draft.tokens.shape[1]
-        last = torch.tensor([[row.ids[-1]] for row in self.rows], device=self.device)
         read = torch.cat([last, draft.tokens], dim=1)
         target = promoted(self.models.target.extend(read, drafted + 1))
         sft = None if self.models.sft is None else promoted(self.models.sft.extend(read, drafted + 1))
@@ -201,7 +207,7 @@ class _Rounds:
             row.replacing = row.replacements.take(1)[0]
             tests = [1.0 - number for number in row.tests.take(budget)]
             table.append([*row.proposals.take(budget), *unused, *tests, *unused, row.replacing])
-        return torch.tensor(table, dtype=torch.float64).to(self.wide).to(self.device)
+        return on_device(table, self.device, self.wide)
 
     def _draft(self, uniform: Tensor) -> _Draft:
         """Draws the proposals, token by token."""
@@ -209,7 +215,7 @@ class _Rounds:
         # After a full round with a bonus the draft of the plain method has not read its own last proposal either.
         lacking = max(len(row.ids) - length for row, length in zip(self.rows, model.lengths, strict=True))
         model.drop([length + lacking - len(row.ids) for row, length in zip(self.rows, model.lengths, strict=True)])
-        read = torch.tensor([row.ids[-lacking:] for row in self.rows], device=self.device)
+        read = on_device([row.ids[-lacking:] for row in self.rows], self.device)
         tokens: list[Tensor] = []
         proposals: list[Tensor] = []
         aligned: list[Tensor] = []
@@ -341,8 +347,7 @@ class _Rounds:
         """One more pass of the aligned draft, and a token from the law behind the last proposal."""
         aligned = promoted(self.models.draft.extend(last, 1)[:, 0])
         log_p, log_z = self._law(*map(self._rows_of, (target_logits, aligned, sft_logits)))
-        uniform = torch.tensor([row.replacing for row in self.rows], dtype=torch.float64)
-        token = draw(log_p.exp(), uniform.to(self.wide).to(self.device))[:, None]
+        token = draw(log_p.exp(), on_device([row.replacing for row in self.rows], self.device, self.wide))[:, None]
         logprob = target_logits.gather(-1, token)[:, 0] - target_logits.logsumexp(-1)
         parts = [token, log_z[:, None], logprob[:, None], log_p.gather(-1, token)]
         table = torch.cat([part.to(self.wide) for part in parts], dim=1).tolist()

@@ -13,6 +13,7 @@ from transformers.cache_utils import DynamicLayer
 
 from harness_speculative_decoding.networks.cached import CausalModel, DynamicCacheModel, StaticCacheModel, UncachedModel
 from harness_speculative_decoding.networks.captured import FixedShapeModel
+from harness_speculative_decoding.networks.layouts import Layouts
 
 CacheKind = Literal["auto", "static", "dynamic", "none"]
 CompileWish = Literal["auto", "on", "off"]
@@ -33,6 +34,7 @@ def cached_model(
     *,
     fused: bool = True,
     compiled: CompileWish = "auto",
+    layouts: Layouts | None = None,
 ) -> CausalModel:
     """Wraps a model in eval mode; `auto` takes the static cache where the model agrees with it.
 
@@ -43,6 +45,7 @@ def cached_model(
         fused: passes over a static cache skip transformers' modules where the logits stay the same. The model's weights
             are then laid out anew, with the same values.
         compiled: whether passes over a static cache have fixed shapes and are captured as CUDA graphs; `auto` on CUDA.
+        layouts: of the weights in fused passes, as `layouts.layouts_for` finds them; the usual ones without it.
 
     Raises:
         ValueError: the model's state cannot be rolled back, or the static cache was asked for and does not fit.
@@ -54,7 +57,7 @@ def cached_model(
         wish = compiled == "on" or (compiled == "auto" and model.device.type == "cuda")
         for made in (FixedShapeModel, StaticCacheModel) if wish else (StaticCacheModel,):
             for lean in (True, False) if fused else (False,):
-                wrapped = _admitted(model, made, vocabulary, fused=lean)
+                wrapped = _admitted(model, made, vocabulary, fused=lean, layouts=layouts)
                 if wrapped is not None:
                     return wrapped
         if kind == "static":
@@ -80,7 +83,12 @@ def fits_static_cache(model: PreTrainedModel, *, fused: bool = False) -> bool:
 
 
 def _admitted(
-    model: PreTrainedModel, made: type[StaticCacheModel], vocabulary: int | None, *, fused: bool
+    model: PreTrainedModel,
+    made: type[StaticCacheModel],
+    vocabulary: int | None,
+    *,
+    fused: bool,
+    layouts: Layouts | None = None,
 ) -> StaticCacheModel | None:
     """A wrapper that was tried and gave the model's own logits; None where it does not."""
     if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
@@ -91,7 +99,7 @@ def _admitted(
             return None
         length = SHORTEST_PROBE  # fused passes are written for layers that attend to everything, which is checked
     try:
-        wrapped = made(model, vocabulary, fused=fused)
+        wrapped = made(model, vocabulary, fused=fused, layouts=layouts)
         agrees = _agrees(wrapped, model, length)
     except (TypeError, ValueError, RuntimeError, IndexError, AssertionError):
         return None
@@ -137,7 +145,8 @@ def _agrees(wrapped: StaticCacheModel, model: PreTrainedModel, length: int) -> b
         found = wrapped.extend(torch.tensor([rows[row][-2:] for row in batch], device=model.device), 2)
         for row, logits in zip(batch, found, strict=True):
             own = alone[row][:, : logits.shape[-1]]
-            tolerance = 5e-2 if own.dtype in {torch.bfloat16, torch.float16} else 1e-4
+            rough = wrapped.layouts is not None and wrapped.layouts.rough
+            tolerance = 5e-2 if rough or own.dtype in {torch.bfloat16, torch.float16} else 1e-4
             if not torch.allclose(logits, own, rtol=tolerance, atol=tolerance * float(own.abs().max())):
                 return False
     return True

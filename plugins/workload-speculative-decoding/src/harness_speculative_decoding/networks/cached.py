@@ -18,10 +18,14 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from harness_speculative_decoding.networks.fused import FusedPass, fused_pass
+from harness_speculative_decoding.networks.fused import Angles, FusedPass, fused_pass
+from harness_speculative_decoding.networks.layouts import Layouts
 
 TOKENS_AT_ONCE = 1024
 """Prompts are read in passes of so many tokens: no mask has more rows, however long the prompt."""
+
+FEW_TOKENS = 32
+"""Masks of passes with at most so many tokens a row are kept."""
 
 
 class CausalModel(Protocol):
@@ -46,6 +50,13 @@ class CausalModel(Protocol):
 
     def select(self, rows: Sequence[int]) -> None:
         """Keeps only these rows, in this order."""
+
+
+def on_device(values: Sequence[Any], device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Numbers as a tensor; a CUDA device goes on with its work while they are copied."""
+    if device.type != "cuda":
+        return torch.tensor(values, dtype=dtype, device=device)
+    return torch.tensor(values, dtype=dtype, pin_memory=True).to(device, non_blocking=True)
 
 
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
@@ -111,12 +122,13 @@ class _StaticRows(CacheLayerMixin):  # type: ignore[no-untyped-call]
         assert self.keys is not None and self.values is not None  # noqa: PT018 - for mypy
         layout = self.layout
         if layout.first is not None:
-            self.keys[:, :, layout.first : layout.width] = key_states
-            self.values[:, :, layout.first : layout.width] = value_states
+            count = layout.width - layout.first
+            self.keys.narrow(2, layout.first, count).copy_(key_states)
+            self.values.narrow(2, layout.first, count).copy_(value_states)
         else:
             self.keys[layout.rows, :, layout.slots] = key_states.transpose(1, 2)
             self.values[layout.rows, :, layout.slots] = value_states.transpose(1, 2)
-        return self.keys[:, :, : layout.width], self.values[:, :, : layout.width]
+        return self.keys.narrow(2, 0, layout.width), self.values.narrow(2, 0, layout.width)
 
     def selected(self, rows: Tensor) -> _StaticRows:
         """A copy of some rows; this one stays as it is."""
@@ -142,9 +154,18 @@ class StaticCacheModel(_Wrapped):
     written over, so dropping costs nothing. The memory is kept for the next batch of as many rows.
     """
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int | None = None, *, fused: bool = False) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vocabulary: int | None = None,
+        *,
+        fused: bool = False,
+        layouts: Layouts | None = None,
+    ) -> None:
         super().__init__(model, vocabulary)
-        self._fused: FusedPass | None = fused_pass(model) if fused else None
+        self._fused: FusedPass | None = fused_pass(model, layouts) if fused else None
+        self._angles: Angles | None = None
+        self._bands: dict[int, Tensor] = {}
         self._layers = len(DynamicCache(config=model.config).layers)
         context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
         self._last_position = context - 1 if isinstance(context, int) and context > 0 else None
@@ -155,6 +176,11 @@ class StaticCacheModel(_Wrapped):
     def is_fused(self) -> bool:
         """Whether passes skip transformers' modules."""
         return self._fused is not None
+
+    @property
+    def layouts(self) -> Layouts | None:
+        """How the weights of fused passes lie in memory; None where passes are transformers'."""
+        return None if self._fused is None else self._fused.layouts
 
     def prefill(self, prompts: Sequence[Sequence[int]], capacity: int) -> None:
         """Reads the prompts, filled up on the right, in passes of at most `TOKENS_AT_ONCE`."""
@@ -177,8 +203,9 @@ class StaticCacheModel(_Wrapped):
         self._cache = Cache(layers=list(self._static))
         self._kept = rows, tuple(self._static)
         self._slots = torch.arange(capacity, device=self.device)
-        if self._fused is not None:
-            self._fused.prepare(capacity)
+        self._bands = {}
+        # This table lives as long as this memory, whatever longer one others ask for: captured passes read both.
+        self._angles = None if self._fused is None else self._fused.angles(capacity)
         return True
 
     def let_go(self) -> None:
@@ -191,6 +218,19 @@ class StaticCacheModel(_Wrapped):
         mask.masked_fill_(self._slots[:width] > positions[..., None], torch.finfo(self.model.dtype).min)
         return mask[:, None]
 
+    def _band(self, first: int, count: int) -> Tensor:
+        """The same for rows that all begin at slot `first`: a view of a mask that is made once, (1, 1, n, width)."""
+        if count > FEW_TOKENS:
+            return self._mask(self._slots[None, first : first + count], first + count)
+        band = self._bands.get(count)
+        if band is None:
+            slots = torch.arange(-self._layout.capacity, self._layout.capacity, device=self.device)
+            band = torch.zeros(count, len(slots), dtype=self.model.dtype, device=self.device)
+            band.masked_fill_(slots > self._slots[:count, None], torch.finfo(self.model.dtype).min)
+            self._bands[count] = band
+        begin = self._layout.capacity - first
+        return band[None, None, :, begin : begin + first + count]
+
     def extend(self, tokens: Tensor, keep: int) -> Tensor:
         """Writes the tokens behind each row's end."""
         count, layout = tokens.shape[1], self._layout
@@ -200,10 +240,10 @@ class StaticCacheModel(_Wrapped):
             layout.first = self.lengths[0]
             positions = self._slots[None, layout.first : layout.width]
             # A single token sees everything: no mask is the fast path of the attention kernels.
-            mask = None if count == 1 else self._mask(positions, layout.width)
+            mask = None if count == 1 else self._band(layout.first, count)
         else:
             layout.first = None
-            ends = torch.tensor(self.lengths, device=self.device)
+            ends = on_device(self.lengths, self.device)
             positions = ends[:, None] + self._slots[:count]
             layout.rows, layout.slots = torch.arange(len(tokens), device=self.device)[:, None], positions
             mask = self._mask(positions, layout.width)
@@ -213,7 +253,12 @@ class StaticCacheModel(_Wrapped):
     def _pass(self, tokens: Tensor, keep: int, positions: Tensor, mask: Tensor | None) -> Tensor:
         """Logits of the tokens; positions and mask have one row where all rows share them."""
         if self._fused is not None:
-            return self._fused(tokens, positions, mask, self._static, keep)[..., : self._vocabulary]
+            assert self._angles is not None
+            first, width = self._layout.first, self._layout.width
+            place = positions if first is None else slice(first, width)
+            cosine, sine = self._angles
+            logits = self._fused(tokens, (cosine[place], sine[place]), mask, self._static, keep)
+            return logits[..., : self._vocabulary]
         if self._last_position is not None:  # tokens that fill up a row that is nearly done; nobody reads them
             positions = positions.clamp(max=self._last_position)
         return self._logits(

@@ -1,4 +1,4 @@
-"""Post-training quantization of a model's linear layers to 8 bits, through torchao."""
+"""Post-training quantization of a model's linear layers to 8 bits, through torchao or in fused passes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import importlib
 import importlib.metadata
 from typing import Any, Final, Literal
 
+import torch
+from torch import nn
 from transformers import PreTrainedModel
 
-Quantization = Literal["none", "int8-weight-only", "int8-dynamic"]
+from harness_speculative_decoding.networks.products import rounded
+
+Quantization = Literal["none", "int8-fused", "int8-weight-only", "int8-dynamic"]
 EXTRA: Final = "joule-harness-workload-speculative-decoding[quantization]"
 
 
@@ -26,13 +30,17 @@ def quantize(model: PreTrainedModel, how: Quantization) -> dict[str, object]:
 
     `int8-weight-only` keeps weights as int8 with a scale per output channel and computes in the model's dtype;
     `int8-dynamic` also rounds activations to int8, with a scale per token. Embeddings stay as they are, and so does an
-    output layer that shares its weights with them.
+    output layer that shares its weights with them. `int8-fused` needs no torchao: the weights become what 8-bit
+    integers with a scale per output channel can say, in the model's dtype, and fused passes multiply by the integers,
+    in bfloat16.
 
     Raises:
         ImportError: torchao cannot be imported; says what to install.
     """
     if how == "none":
         return {"quantization": how}
+    if how == "int8-fused":
+        return {"quantization": how, "quantized_layers": _rounded_in_place(model)}
     torchao = _torchao()
     config = (
         torchao.Int8WeightOnlyConfig() if how == "int8-weight-only" else torchao.Int8DynamicActivationInt8WeightConfig()
@@ -49,3 +57,14 @@ def quantize(model: PreTrainedModel, how: Quantization) -> dict[str, object]:
         "quantized_layers": len(names),
         "torchao": importlib.metadata.version("torchao"),
     }
+
+
+@torch.no_grad()
+def _rounded_in_place(model: PreTrainedModel) -> int:
+    """Rounds the linear layers but the output layer, and says how many there are."""
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+    for linear in linears:
+        integers, scales = rounded(linear.weight)
+        linear.weight.copy_(integers * scales)
+    return len(linears)

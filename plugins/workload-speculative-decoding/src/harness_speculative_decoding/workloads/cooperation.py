@@ -15,7 +15,7 @@ from harness_speculative_decoding.methods.decoding import Generation, Request
 from harness_speculative_decoding.methods.ensemble import sample_ensemble
 from harness_speculative_decoding.methods.rule import Rule, Speculated, Trio
 from harness_speculative_decoding.methods.selection import Selected, select_best, select_first
-from harness_speculative_decoding.methods.speculation import speculate
+from harness_speculative_decoding.methods.speculation import capacity_for, speculate
 from harness_speculative_decoding.networks.trace import Traced
 from harness_speculative_decoding.options import (
     AssistedOptions,
@@ -33,6 +33,7 @@ from harness_speculative_decoding.together import (
     logit_count,
     pass_facts,
     shared_vocabulary,
+    warm_up,
     wrap,
 )
 from harness_speculative_decoding.workloads.decoding import Alone, Decoding, Vanilla
@@ -64,6 +65,7 @@ class _Cooperation(Decoding):
     def __init__(self, options: EnsembleOptions | PlainSpeculationOptions) -> None:
         super().__init__(options)
         self._cooperation = options
+        self._draft_tokens: int = getattr(options, "draft_tokens", 0)  # an ensemble reads token by token
         self._all: dict[str, Loaded] = {}
         self._traced: dict[str, Traced] = {}
         self._ancestry: list[str] = []
@@ -72,12 +74,24 @@ class _Cooperation(Decoding):
         """Options that name the drafts in use."""
         return ("draft_aligned", "draft_sft")
 
+    def _tokens_a_pass(self) -> tuple[int, ...]:
+        """Tokens that the target, the draft and the SFT draft read in most passes."""
+        return (self._draft_tokens + 1, 1, self._draft_tokens + 1)
+
     def _load(self, context: TrialContext, device: torch.device) -> Loaded:
         options = self._cooperation
         for name in ("target", *self._drafts()):
             quantization = options.quantization if name == "target" else "none"
             self._all[name] = self._load_model(getattr(options, name), context, device, quantization)
-        wrapped = wrap(self._all, options.cache, options.batch, fused=options.fused, compiled=options.compile)
+        wrapped = wrap(
+            self._all,
+            options.cache,
+            options.batch,
+            fused=options.fused,
+            compiled=options.compile,
+            tokens=self._tokens_a_pass(),
+            cache=context.cache,
+        )
         if options.role_energy:
             self._traced = {ROLES[name]: Traced(model) for name, model in wrapped.items()}
             wrapped = dict(zip(wrapped, self._traced.values(), strict=True))
@@ -92,6 +106,12 @@ class _Cooperation(Decoding):
         """Loads all models and checks that prompts fit each of them."""
         super().prepare(context)
         check_contexts(self._all, [prompt.ids for prompt in self._prompts], self._options.max_new_tokens)
+        lengths = [len(prompt.ids) for prompt in self._prompts]
+        capacity = capacity_for(max(lengths), self._options.max_new_tokens, self._draft_tokens)
+        for model, tokens in zip(self.models.all, self._tokens_a_pass(), strict=False):
+            # Fewer tokens than usual are read at the end of a request; a draft reads two after a full round.
+            passes = [(count, count) for count in range(2, tokens + 1)] if tokens > 1 else [(1, 1), (2, 1)]
+            warm_up(model, self._options.batch, lengths, capacity, passes)
 
     def run(self, window: Window) -> None:
         """The whole window."""
@@ -275,6 +295,9 @@ class BestOfN(Alone):
         self._reward = reward_named(self._selection.reward, device)
         return super()._load(context, device)
 
+    def _rows(self) -> int:
+        return self._options.batch * self._selection.n
+
     def _rewards(self, requests: Sequence[Request], answers: Sequence[Generation]) -> list[float]:
         assert self._loaded is not None and self._reward is not None, "prepare() comes first"  # noqa: PT018
         decode = self._loaded.tokenizer.decode
@@ -315,6 +338,9 @@ class Rejection(BestOfN):
     def __init__(self, options: RejectionOptions) -> None:
         super().__init__(options)
         self._threshold = options.threshold
+
+    def _rows(self) -> int:
+        return self._options.batch
 
     def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
         return select_first(

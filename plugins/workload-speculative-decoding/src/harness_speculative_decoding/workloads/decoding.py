@@ -21,7 +21,7 @@ from harness_speculative_decoding.networks.cached import CausalModel
 from harness_speculative_decoding.networks.quantization import Quantization
 from harness_speculative_decoding.options import FETCHED, DecodingOptions, VanillaOptions
 from harness_speculative_decoding.rewards import FUNCTIONS
-from harness_speculative_decoding.together import pass_facts, wrap_alone
+from harness_speculative_decoding.together import pass_facts, warm_up, wrap_alone
 
 
 def torch_device(backend: Backend) -> torch.device:
@@ -206,14 +206,21 @@ class Alone(Decoding):
         self._model: CausalModel | PreTrainedModel | None = None
 
     def prepare(self, context: TrialContext) -> None:
-        """Also chooses the cache."""
+        """Also chooses the cache, and captures passes ahead of the first window."""
         super().prepare(context)
         assert self._loaded is not None
-        self._model = self._wrapped(self._loaded)
+        self._model = self._wrapped(self._loaded, context)
+        lengths = [len(prompt.ids) for prompt in self._prompts]
+        warm_up(self._model, self._rows(), lengths, max(lengths) + self._options.max_new_tokens, [(1, 1)])
 
-    def _wrapped(self, loaded: Loaded) -> CausalModel | PreTrainedModel:
+    def _rows(self) -> int:
+        """Answers that are decoded together."""
+        return self._options.batch
+
+    def _wrapped(self, loaded: Loaded, context: TrialContext) -> CausalModel | PreTrainedModel:
         """The model as it decodes: with the cache that fits it."""
-        return wrap_alone(loaded, fused=self._options.fused, compiled=self._options.compile)
+        options = self._options
+        return wrap_alone(loaded, fused=options.fused, compiled=options.compile, rows=self._rows(), cache=context.cache)
 
     def _generate(self, requests: Sequence[Request], window: Window) -> list[Generation]:
         assert self._model is not None, "prepare() comes first"
@@ -260,8 +267,8 @@ class Vanilla(Alone):
             placement=Placement(self._how, devices),
         )
 
-    def _wrapped(self, loaded: Loaded) -> CausalModel | PreTrainedModel:
-        return loaded.model if self._spread else super()._wrapped(loaded)
+    def _wrapped(self, loaded: Loaded, context: TrialContext) -> CausalModel | PreTrainedModel:
+        return loaded.model if self._spread else super()._wrapped(loaded, context)
 
     def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
         return self._generate(requests, window)
