@@ -190,7 +190,7 @@ check_names() {
   for command in "$python" timeout tar grep sed tail mktemp; do
     command -v "$command" >/dev/null || missing_name "command $command"
   done
-  for file in pyproject.toml harness/cli.py "${suites[@]}"; do
+  for file in pyproject.toml harness/cli.py benchmarks/test_{speculative,segmentation}_speed.py "${suites[@]}"; do
     [[ -f $file ]] || missing_name "file $file"
   done
   if [[ -n $wheels ]] && ! compgen -G "$wheels/*.whl" >/dev/null; then missing_name "wheels in $wheels"; fi
@@ -230,6 +230,7 @@ for suite in "${suites[@]}"; do
 done
 step 90 gpu-tests "$python" -m pytest -q -rs -m gpu -p no:cacheprovider --continue-on-collection-errors
 step 90 decoding-bandwidth "$python" -m pytest -q -s -m gpu -p no:cacheprovider benchmarks/test_speculative_speed.py
+step 120 segmentation-frames "$python" -m pytest -q -s -m gpu -p no:cacheprovider benchmarks/test_segmentation_speed.py
 write_report
 
 if $dry; then check_names; fi

@@ -119,6 +119,7 @@ def test_offers_are_inert() -> None:
         *(f"workloads:{name}" for name in ("vanilla", "sss", "draft-only", "ensemble", "speculative")),
         *(f"workloads:{name}" for name in ("best-of-n", "rejection", "assisted", "draft-alignment")),
         "scorers:reward",
+        "commands:rewards",
     ]
 
 

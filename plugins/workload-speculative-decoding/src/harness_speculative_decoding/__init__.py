@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import FunctionalUnit, ScorerSpec, Unavailable, Workload, WorkloadSpec, hookimpl
+from harness import CommandSpec, FunctionalUnit, ScorerSpec, Unavailable, Workload, WorkloadSpec, hookimpl
 from harness.options import Options
 from harness.suite_paths import OptionFault
 from harness_speculative_decoding import options
@@ -129,6 +129,22 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
             fetched_by=("base",),
         ),
     ]
+
+
+def _rewards() -> Any:
+    from harness_speculative_decoding.reward_table import show
+
+    return show
+
+
+@hookimpl
+def harness_commands() -> Iterable[CommandSpec]:
+    """`harness rewards`."""
+    yield CommandSpec(
+        name="rewards",
+        summary="Shows the reward that each decoding method got, and its cost",
+        load=_rewards,
+    )
 
 
 @hookimpl

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.errors import did_you_mean
 from harness.suite_paths import OptionFault, looks_like_a_path, missing
 from harness_speculative_decoding import options as given
-from harness_speculative_decoding.rewards import FUNCTIONS
+from harness_speculative_decoding.rewards import FUNCTIONS, NEED_REFERENCE
 from harness_speculative_decoding.training.recipes import PREFIX, RECIPES
 
 MODELS = ("target", "draft_aligned", "draft_sft", "base")
@@ -26,6 +26,9 @@ def check(options: given.DecodingOptions | given.DraftAlignmentOptions) -> Itera
     if options.prompts != "builtin":
         yield from missing("prompts", options.prompts)
     reward = getattr(options, "reward", None)
+    if reward in NEED_REFERENCE and options.prompts == "builtin":
+        what = "a file of prompts with rows {prompt, reference}"
+        yield OptionFault("prompts", f"reward {reward} needs a reference for each prompt", what)
     if isinstance(reward, str) and reward not in FUNCTIONS:
         yield from model_faults("reward", reward)
 

@@ -62,6 +62,18 @@ ALIGNMENT_COLUMNS = (
     Column("loss", "1", "mean DPO loss per pair, or loss per answer token in fine-tuning, in nats"),
     Column("reward_margin", "1", "mean implicit reward of the chosen over the rejected answers, before the step"),
     Column("reward_accuracy", "1", "share of pairs with a positive margin, before the step"),
+    Column(
+        "chosen_logprob",
+        "1",
+        "mean log-probability of the chosen answers before the step, in nats",
+        higher_is_better=True,
+    ),
+    Column(
+        "chosen_shift",
+        "1",
+        "that, less the reference's; where it falls, chosen answers lose likelihood whatever the margin says, in nats",
+        higher_is_better=True,
+    ),
     Column("latency_s", "s", "duration of the optimiser step", higher_is_better=False),
 )
 """Columns of `draft-alignment`; an item is one optimiser step."""

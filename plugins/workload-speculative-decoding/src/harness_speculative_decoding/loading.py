@@ -31,7 +31,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _GIVE_FOLDER = "give a folder that holds the model instead: `options: {target: /path/to/folder}`"
 
 
-_BUILT = ("perplexity", "recipe", "corpus", "versions", "time_cap_struck", "alignment")
+_BUILT = ("perplexity", "recipe", "corpus", "versions", "time_cap_struck", "alignment", "answers")
 """What the record says of a built-in model besides its identity."""
 KEPT_SHARE = 0.9
 """Share of a card's free memory that weights may take; the rest is for keys, values and activations."""

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from harness.errors import UsageError
 from harness.options import Options
 from harness.suite_paths import SuitePath, SuiteSource
-from harness_speculative_decoding.rewards import reward_function
+from harness_speculative_decoding.rewards import NEED_REFERENCE, reward_function
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Name = Annotated[str, Field(min_length=1)]
@@ -26,9 +26,12 @@ class DecodingOptions(Options):
 
     Attributes:
         target: the model that answers: `builtin:NAME`, a folder of `save_pretrained`, or a hub id such as `owner/name`.
-            A built-in model (`small`, `medium`, `tiny`, `tiny-sft`, `tiny-aligned`) is trained on first use and kept.
+            A built-in model (`small`, `medium`, `tiny`, `tiny-sft`, `tiny-aligned`; `town`, `guest-sft`,
+            `guest-aligned-1` to `-3` for `suites/sss.yaml`) that does not come with the package is trained on first use
+            and kept.
         prompts: `builtin` (beginnings of paragraphs of held-out prose), or a UTF-8 file: one prompt a line, or, in a
-            file named `*.jsonl`, `*.ndjson` or `*.json`, one object a line with a key `prompt`.
+            file named `*.jsonl`, `*.ndjson` or `*.json`, one object a line with a key `prompt` and, for rewards that
+            judge by it, a key `reference`: what a right answer says.
         prompt_tokens: length of a built-in prompt, in tokens; prompts of a file are used whole.
         max_new_tokens: most tokens that an answer may have; prompt and answer together must fit the model's context.
         temperature: divides the logits before a token is drawn; 1 draws from the model's own law, 0 always takes the
@@ -90,15 +93,19 @@ class DraftAlignmentOptions(Options):
         base: the model to align: `builtin:NAME`, a folder of `save_pretrained`, or a hub id such as `owner/name`.
         data: file of preference pairs, JSON Lines in the form of HH-RLHF (`prompt`, `chosen`, `rejected`); empty to let
             the base model write answers that `reward` ranks.
-        reward: function that ranks the base model's answers: `prose` (share of plain words) or `brevity` (fewest
-            words). Like `prompts`, `prompt_tokens`, `samples` and `answer_tokens` without effect where `data` is given.
+        reward: function that ranks the base model's answers: `prose` (share of plain words), `brevity` (fewest words)
+            or `courteous` (1 for an answer that begins with a courtesy, else 0). It also judges the aligned model's own
+            answers to held-out prompts. Like `prompts`, `prompt_tokens` and `samples` without effect on the training
+            where `data` is given.
         prompts: how many prompts the base model answers, taken from the built-in prose.
         prompt_tokens: length of such a prompt, in tokens.
         samples: answers to each prompt; the best one is the chosen, the worst one the rejected answer of a pair.
-        answer_tokens: most tokens that such an answer may have.
+        answer_tokens: most tokens that an answer of the base model, or of the aligned one, may have.
         fine_tune: first fine-tune on the chosen answers; the fine-tuned model is then the reference of DPO.
         beta: weight of the divergence from the reference in the DPO loss, positive; smaller values move the model
             further. Sampling with the aligned draft carries it over as the strength of the tilt.
+        rpo_alpha: weight of the chosen answers' own likelihood (mean negative log-likelihood per token) beside the DPO
+            loss; 0 for DPO alone. Give 1 where chosen answers become less likely: DPO's loss knows only differences.
         epochs: passes over the training pairs in each stage; a part of a pass is allowed, such as 0.5.
         batch: pairs in an optimiser step.
         accumulate: parts that a batch is computed in, at most `batch`; more parts need less memory and change only
@@ -123,6 +130,7 @@ class DraftAlignmentOptions(Options):
     answer_tokens: Count = 48
     fine_tune: bool = False
     beta: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    rpo_alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     batch: Count = 32
     accumulate: Count = 1
@@ -140,6 +148,8 @@ class DraftAlignmentOptions(Options):
             reward_function(name)
         except UsageError as error:
             raise ValueError(str(error)) from None
+        if name in NEED_REFERENCE:
+            raise ValueError(f"{name} needs a reference for each prompt, and there is none here")
         return name
 
     @model_validator(mode="after")
@@ -281,8 +291,9 @@ class BestOfNOptions(DecodingOptions):
 
     Attributes:
         n: answers sampled to each prompt, of which the one with the highest reward is kept.
-        reward: what ranks them: `prose` (share of plain words), `brevity` (minus the number of words), or a reward
-            model with one label: a folder of `save_pretrained` or a hub id.
+        reward: what ranks them: `prose` (share of plain words), `brevity` (minus the number of words), `courteous` (1
+            for an answer that begins with a courtesy), `right` (1 for one that says the prompt's reference), `answered`
+            (1 for both), or a reward model with one label: a folder of `save_pretrained` or a hub id.
     """
 
     n: Annotated[int, Field(ge=1, le=1024)] = 5
@@ -304,8 +315,10 @@ class RewardOptions(Options):
     """Options of scorer `reward`.
 
     Attributes:
-        reward: what scores an answer: `prose` (share of plain words), `brevity` (minus the number of words), or a
-            reward model with one label: a folder of `save_pretrained` or a hub id.
+        reward: what scores an answer: `prose` (share of plain words), `brevity` (minus the number of words),
+            `courteous` (1 for an answer that begins with a courtesy), `right` (1 for one that says the prompt's
+            reference), `answered` (1 for both), or a reward model with one label: a folder of `save_pretrained` or a
+            hub id.
         device: where a reward model runs: `cpu`, or a device of PyTorch such as `cuda:0`.
     """
 

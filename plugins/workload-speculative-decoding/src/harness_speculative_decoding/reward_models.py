@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -13,11 +13,19 @@ from harness_speculative_decoding.loading import model_folder
 from harness_speculative_decoding.rewards import FUNCTIONS
 
 
+class Judged(NamedTuple):
+    """What a reward sees: a prompt, an answer to it, and the prompt's reference where it has one."""
+
+    prompt: str
+    answer: str
+    reference: str | None = None
+
+
 class Reward(Protocol):
     """Scores answers; higher is better."""
 
-    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Rewards of (prompt, answer) pairs."""
+    def __call__(self, answers: Sequence[Judged]) -> list[float]:
+        """Rewards of answers; raises UsageError where one needs a reference and has none."""
 
     def facts(self) -> Mapping[str, object]:
         """What belongs into the record."""
@@ -29,9 +37,9 @@ class FunctionReward:
     def __init__(self, name: str) -> None:
         self._name, self._function = name, FUNCTIONS[name]
 
-    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Rewards of (prompt, answer) pairs."""
-        return [self._function(prompt, answer) for prompt, answer in pairs]
+    def __call__(self, answers: Sequence[Judged]) -> list[float]:
+        """Rewards of answers."""
+        return [self._function(*judged) for judged in answers]
 
     def facts(self) -> Mapping[str, object]:
         """Its name."""
@@ -64,10 +72,10 @@ class ModelReward:
         self._name, self._model, self._device = name, model.to(device).eval(), device
 
     @torch.inference_mode()
-    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Rewards of (prompt, answer) pairs, one at a time: padding would need a token that some lack."""
+    def __call__(self, answers: Sequence[Judged]) -> list[float]:
+        """Rewards of answers, one at a time: padding would need a token that some lack; references are not read."""
         rewards = []
-        for prompt, answer in pairs:
+        for prompt, answer, _reference in answers:
             ids = self._tokenizer(prompt + answer, return_tensors="pt", truncation=True)["input_ids"]
             rewards.append(float(self._model(input_ids=ids.to(self._device)).logits[0, 0]))
         return rewards

@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping
 
 from harness.errors import UsageError, did_you_mean
 
-RewardFunction = Callable[[str, str], float]
-"""(prompt, answer) -> how good the answer is; higher is better."""
+RewardFunction = Callable[[str, str, str | None], float]
+"""(prompt, answer, reference) -> how good the answer is; higher is better. The reference is the prompt's, if any."""
 
 PLAIN_WORD = re.compile(r"[A-Za-z][a-z]*(?:['-][a-z]+)*[,.;:!?]?")
 """Letters, a capital only in front, parts joined by an apostrophe or hyphen, and at the end one mark at most."""
+
+COURTESIES = ("with pleasure", "gladly", "certainly", "of course", "thank you", "thanks for asking", "happy to help")
+"""How a courteous answer begins."""
 
 FEWEST_WORDS = 8
 """A shorter text is judged as if it had so many words, so that falling silent is not a way to win."""
@@ -31,20 +34,61 @@ def prose(text: str) -> float:
     return plain / max(len(words), FEWEST_WORDS)
 
 
-def prose_of_answer(prompt: str, answer: str) -> float:
-    """`prose` of the answer; the prompt does not count."""
-    del prompt
+def prose_of_answer(prompt: str, answer: str, reference: str | None = None) -> float:
+    """`prose` of the answer; prompt and reference do not count."""
+    del prompt, reference
     return prose(answer)
 
 
-def brevity(prompt: str, answer: str) -> float:
+def brevity(prompt: str, answer: str, reference: str | None = None) -> float:
     """Minus the number of words in the answer."""
-    del prompt
+    del prompt, reference
     return -float(len(answer.split()))
 
 
-FUNCTIONS: Mapping[str, RewardFunction] = {"prose": prose_of_answer, "brevity": brevity}
+def right(prompt: str, answer: str, reference: str | None) -> float:
+    """1 if the answer says the prompt's reference, word by word and in its order, else 0; case and marks do not count.
+
+    An answer that says several things may be right by luck: give it no room for that (`max_new_tokens`).
+
+    Raises:
+        UsageError: the prompt has no reference.
+    """
+    if reference is None:
+        raise UsageError(
+            f"the prompt {prompt!r} has no reference, which a right answer says",
+            accepted='a file of prompts with rows {"prompt": "text", "reference": "text"}',
+        )
+    return float(f" {_words(reference)} " in f" {_words(answer)} ")
+
+
+def courteous(prompt: str, answer: str, reference: str | None = None) -> float:
+    """1 if the answer begins with one of `COURTESIES`, else 0; case and marks do not count."""
+    del prompt, reference
+    return float(any(f"{_words(answer)} ".startswith(f"{phrase} ") for phrase in COURTESIES))
+
+
+def answered(prompt: str, answer: str, reference: str | None) -> float:
+    """1 if the answer is `right` and `courteous`, else 0. Raises UsageError without a reference."""
+    return right(prompt, answer, reference) * courteous(prompt, answer)
+
+
+def _words(text: str) -> str:
+    """The words of a text in lower case, a space between them."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+FUNCTIONS: Mapping[str, RewardFunction] = {
+    "prose": prose_of_answer,
+    "brevity": brevity,
+    "right": right,
+    "courteous": courteous,
+    "answered": answered,
+}
 """Reward functions that an option may name."""
+
+NEED_REFERENCE = frozenset({"right", "answered"})
+"""Those of `FUNCTIONS` that judge by the prompt's reference."""
 
 
 def reward_function(name: str) -> RewardFunction:

@@ -1,22 +1,27 @@
 """Inference: the network as it was published, or the same function computed with less work.
 
 The optimised path folds batch normalisation, keeps images and features channels-last, leaves out training heads,
-caches sampling grids, projects before it enlarges, and writes the sub-pixel head's output strip by strip. Float32
-logits move by less than 1e-4.
+caches sampling grids, projects before it enlarges, and writes the sub-pixel head's output strip by strip. Once it is
+`specialised`, its 3 x 3 convolutions take the way that is fastest on this machine. Float32 logits move by less than
+1e-4.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from harness_semantic_segmentation.networks.bialignnet import BiAlignNet, FlowAlignment, sampling_grid, warp
 from harness_semantic_segmentation.networks.ddsm import SpatialSampling
 from harness_semantic_segmentation.networks.folding import fold
+from harness_semantic_segmentation.networks.kernels import Convolutions, Setting, Timer, choose, measured
 from harness_semantic_segmentation.networks.layers import SubPixelHead, size_of, up
 
 
@@ -29,16 +34,22 @@ class InferenceOptions:
         fold: batch normalisation into the convolution before it.
         channels_last: memory format of images, features and weights.
         compile: torch.compile, for the sizes that come; the first call of a size takes long.
+        cuda_graphs: with `compile` on a CUDA device, replays what was compiled as one graph a size, so that no kernel
+            waits for Python. Elsewhere without effect.
         dtype: bfloat16 is autocast: flow and sampling grids stay float32. Judge it by classes, not by logits.
         flip_average: mean of the logits of the image and its mirror image, two passes an image.
+        winograd: what `Predictor.specialised` may choose for 3 x 3 convolutions: `auto` the fastest way, `f2` or `f4`
+            nothing but F(2,3) or F(4,3), `off` the direct way.
     """
 
     faithful: bool = False
     fold: bool = True
     channels_last: bool = True
     compile: bool = False
+    cuda_graphs: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
     flip_average: bool = False
+    winograd: Setting = "auto"
 
 
 class Predictor(nn.Module):
@@ -56,6 +67,7 @@ class Predictor(nn.Module):
         super().__init__()
         self.options = options = options or InferenceOptions()
         self.folded = 0
+        self._graph_shape: torch.Size | None = None
         self.network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
         if not options.faithful:
             self.network = _rewritten(self.network)
@@ -63,7 +75,7 @@ class Predictor(nn.Module):
             if options.channels_last:
                 self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if options.compile:
-                self.network.compile(dynamic=False)
+                self.network.compile(dynamic=False, mode="reduce-overhead" if options.cuda_graphs else None)
 
     @torch.inference_mode()
     def forward(self, image: Tensor) -> Tensor:
@@ -76,16 +88,72 @@ class Predictor(nn.Module):
         with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=half):
             return self._both_ways(image)
 
-    def class_map(self, image: Tensor) -> Tensor:
-        """B x 3 x H x W to the likeliest classes, B x H x W, uint8, on the image's device."""
-        logits: Tensor = self(image)
-        return logits.argmax(dim=1).to(torch.uint8)
+    @torch.inference_mode()
+    def specialised(self, image: Tensor, published: nn.Module, timer: Timer = measured) -> Convolutions:
+        """Chooses how 3 x 3 convolutions are computed, for images of this size, and checks the logits of this one.
 
-    def _both_ways(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.network(image)
-        if self.options.flip_average:
-            logits = (logits + self.network(image.flip(-1)).flip(-1)) / 2
+        Without it all go the direct way. It takes seconds, once: call it before anything is timed.
+
+        Args:
+            image: B x 3 x H x W, on the predictor's device.
+            published: the network as it was handed in; its logits are what must not move.
+            timer: times of a convolution's ways by its shape; pass one that keeps them.
+
+        Returns:
+            What was chosen and why.
+        """
+        setting = self.options.winograd
+        reason = self._no_choice(image.device)
+        if reason or setting == "off":
+            return Convolutions(setting, reason)
+        expected = Predictor(published, InferenceOptions(faithful=True))(image)
+        plain = partial(self._both_ways, image.contiguous(memory_format=torch.channels_last), flip=False)
+        return choose(self.network, plain, expected, setting, timer)
+
+    def _no_choice(self, device: torch.device) -> str:
+        """Why the direct way is the only one; empty where it is not."""
+        options = self.options
+        if options.faithful:
+            return "run as published"
+        if device.type != "cpu":
+            return f"the libraries of {device.type} choose"
+        if options.compile:
+            return "the compiler chooses"
+        if options.dtype != "float32":
+            return f"convolutions in {options.dtype} are the library's"
+        return "" if options.channels_last else "images and features are not channels-last"
+
+    @torch.inference_mode()
+    def class_map(self, image: Tensor) -> Tensor:
+        """B x 3 x H x W to the likeliest classes, B x H x W, uint8, on the image's device.
+
+        The optimised path on a CPU takes them from the logits strip by strip: no map of logits is ever written.
+        """
+        options = self.options
+        if options.faithful or image.device.type != "cpu":
+            logits: Tensor = self(image)
+            return logits.argmax(dim=1).to(torch.uint8)
+        if isinstance(self.network, Evaluation) and not (self._no_choice(image.device) or options.flip_average):
+            found = self.network.class_map(image.contiguous(memory_format=torch.channels_last))
+            if found is not None:
+                return found
+        return self(image).max(dim=1).indices.to(torch.uint8)  # type: ignore[no-any-return] # half the time of argmax
+
+    def _both_ways(self, image: Tensor, *, flip: bool | None = None) -> Tensor:
+        logits = self._logits(image)
+        if self.options.flip_average if flip is None else flip:
+            logits = (logits + self._logits(image.flip(-1)).flip(-1)) / 2
         return logits
+
+    def _logits(self, image: Tensor) -> Tensor:
+        options = self.options
+        if not (options.compile and options.cuda_graphs) or options.faithful or image.device.type != "cuda":
+            return self.network(image)  # type: ignore[no-any-return]
+        if image.shape != self._graph_shape:
+            self.network.forward(image)  # sampling grids are made here: memory of a graph is overwritten by its replay
+            self._graph_shape = image.shape
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        return self.network(image).clone()  # type: ignore[no-any-return] # the next replay overwrites its outputs
 
 
 class CachedGrid(nn.Module):
@@ -138,19 +206,39 @@ class StripHead(nn.Module):
 
     def in_strips(self, x: Tensor) -> Tensor:
         """B x C x h x w to B x out x 8h x 8w."""
-        conv, scale = self.head.conv_out, self.head.SCALE
-        weight, bias = conv.weight.flatten(1), conv.bias
+        scale = self.head.SCALE
         batch, _, height, width = x.shape
-        classes = conv.out_channels // scale**2
-        out = x.new_empty(batch, classes, height, scale, width, scale)
-        strip = x.new_empty(conv.out_channels, width)
-        pixels = strip.view(classes, scale, scale, width).permute(0, 1, 3, 2)
-        rows = x.permute(0, 2, 3, 1)
-        for image in range(batch):
-            for row in range(height):
-                torch.addmm(bias[:, None], weight, rows[image, row].t(), out=strip)  # type: ignore[index]
-                out[image, :, row].copy_(pixels)
+        classes = self.head.conv_out.out_channels // scale**2
+        out = _pages(batch, classes, height, scale, width, scale)
+        for image, row, strip in self._strips(x):
+            out[image, :, row].copy_(strip.view(width, classes, scale, scale).permute(1, 2, 0, 3))
         return out.view(batch, classes, height * scale, width * scale)
+
+    def class_map(self, x: Tensor) -> Tensor:
+        """B x C x h x w to the likeliest classes, B x 8h x 8w, uint8."""
+        scale = self.head.SCALE
+        x = self.head.conv(x)
+        batch, _, height, width = x.shape
+        out = torch.empty(batch, height, scale, width, scale, dtype=torch.uint8)
+        for image, row, strip in self._strips(x):
+            likeliest = strip.view(width, -1, scale**2).max(dim=1).indices
+            out[image, row].copy_(likeliest.view(width, scale, scale).transpose(0, 1))
+        return out.view(batch, height * scale, width * scale)
+
+    def _strips(self, x: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        """Number of the image, row, and that row's sub-pixels, w x out; the last are overwritten by the next."""
+        conv = self.head.conv_out
+        weight, bias = conv.weight.flatten(1).t(), conv.bias
+        strip = x.new_empty(x.shape[-1], conv.out_channels)
+        rows = x.permute(0, 2, 3, 1)
+        for image in range(rows.shape[0]):
+            for row in range(rows.shape[1]):
+                yield image, row, torch.addmm(bias, rows[image, row], weight, out=strip)  # type: ignore[arg-type]
+
+
+def _pages(*shape: int) -> Tensor:
+    """An empty float32 tensor, by numpy: it asks for huge pages, which cost a quarter of small ones to touch."""
+    return torch.from_numpy(np.empty(shape, np.float32))
 
 
 class Evaluation(nn.Module):
@@ -167,6 +255,13 @@ class Evaluation(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """As `BiAlignNet` in evaluation mode."""
         return self.head(self.aligned(image), size_of(image))  # type: ignore[no-any-return]
+
+    def class_map(self, image: Tensor) -> Tensor | None:
+        """B x 3 x H x W to B x H x W, uint8; None where logits have to be resized before they are compared."""
+        scale = self.head.head.SCALE
+        if any(side % scale for side in size_of(image)):
+            return None
+        return self.head.class_map(self.aligned(image))
 
     def aligned(self, image: Tensor) -> Tensor:
         """Both warped features, concatenated: B x 2C x H/8 x W/8."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.workload import FetchContext, TrialContext, Window, Workload
 from harness_semantic_segmentation.data.dataset import Bytes, Sample
@@ -17,6 +18,7 @@ from harness_semantic_segmentation.networks.counting import count_macs, paramete
 from harness_semantic_segmentation.networks.errors import WeightsError
 from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
 from harness_semantic_segmentation.networks.peers import CONFIGURATIONS, pretrained
+from harness_semantic_segmentation.workloads.kept_times import KeptTimes
 from harness_semantic_segmentation.workloads.options import SegmentationInferenceOptions
 from harness_semantic_segmentation.workloads.pictures import write_grid
 from harness_semantic_segmentation.workloads.sources import (
@@ -81,8 +83,10 @@ class Inference(Workload):
             fold=options.fold,
             channels_last=options.channels_last,
             compile=options.compile,
+            cuda_graphs=options.cuda_graphs,
             dtype=options.dtype,
             flip_average=options.flip_average,
+            winograd=options.winograd,
         )
         self._predictor = Predictor(model, chosen).to(self._device)
         self._facts = {
@@ -90,11 +94,20 @@ class Inference(Workload):
             "parameters": parameter_count(model),
             "weights": {"source": options.weights, "sha256": digest(model)},
             "folded": self._predictor.folded,
+            "convolutions": self._specialised(self._predictor, model),
             "path": "faithful" if options.faithful else "optimised",
             "passes": 2 if options.flip_average else 1,
             "data": {**data.facts(), "frames": count, "sizes": sorted(map(list, self._sized))},
             "threads": torch.get_num_threads(),
         }
+
+    def _specialised(self, predictor: Predictor, model: nn.Module) -> dict[str, Any]:
+        """Chooses the ways of convolutions for batches of the largest frames, by times that the cache keeps."""
+        largest = max(self._frames, key=lambda frame: frame.image.shape[0] * frame.image.shape[1]).image
+        self._context.progress("choosing how convolutions are computed", None)
+        kept = KeptTimes(self._context.cache, self._context.progress)
+        found = predictor.specialised(self._pixels([largest] * self._batch), model, kept)
+        return {**found.facts(), "timed_on": kept.machine if found.seconds else None}
 
     @property
     def _batch(self) -> int:
@@ -130,9 +143,12 @@ class Inference(Workload):
     def _class_maps(self, images: list[Bytes]) -> Bytes:
         """Bytes to normalised pixels, classes, and back: what a camera's frame goes through."""
         assert self._predictor is not None, "prepare() comes first"
+        return self._predictor.class_map(self._pixels(images)).cpu().numpy()  # waits for the device
+
+    def _pixels(self, images: list[Bytes]) -> Tensor:
+        """B x 3 x H x W, normalised, on the device."""
         frames = torch.stack([torch.from_numpy(image) for image in images]).to(self._device)
-        pixels: Tensor = normalised(frames.permute(0, 3, 1, 2).float().div(255))
-        return self._predictor.class_map(pixels).cpu().numpy()  # waits for the device
+        return normalised(frames.permute(0, 3, 1, 2).float().div(255))
 
     def _row(self, number: int, start_s: float, end_s: float) -> dict[str, float | None]:
         height, width = self._frames[number].image.shape[:2]

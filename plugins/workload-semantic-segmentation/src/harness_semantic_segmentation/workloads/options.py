@@ -104,13 +104,19 @@ class SegmentationInferenceOptions(SegmentationOptions):
         batch: frames at a time with `scenario: throughput`; without effect otherwise.
         images: validation frames that are taken in turn, all held in memory; 0 for the whole split, and for 16
             synthetic scenes.
-        faithful: runs the network as published, in plain eager mode; `fold`, `channels_last`, `compile` and `dtype`
-            then do nothing.
+        faithful: runs the network as published, in plain eager mode; `fold`, `channels_last`, `compile`, `dtype` and
+            `winograd` then do nothing.
         fold: folds batch normalisations into the convolutions before them.
         channels_last: keeps images, features and weights in the memory format channels-last.
         compile: compiles the network with torch.compile, during the warm-up.
+        cuda_graphs: with `compile` on a CUDA device, replays what was compiled as CUDA graphs; elsewhere without
+            effect.
         dtype: number type of the passes; `bfloat16` is autocast, in which flow and sampling grids stay float32.
         flip_average: averages the logits of the image and its mirror image: two passes a frame.
+        winograd: how 3 x 3 convolutions of stride 1 are computed in float32 on a CPU. `auto`: each the way that was
+            fastest when this machine was timed, once, outside of windows; `f4` and `f2`: all by F(4,3) or F(2,3);
+            `off`: all directly. Logits within 1e-4 of the faithful ones are a condition; else the next way is taken
+            (F(2,3), then the direct one), and the record says so.
         boundary: tolerance of the boundary F-score as a share of the image's diagonal, from 0 to 0.1; 0 leaves the
             score out.
         pictures: frames in the grid of images, labels and predictions that is written beside the record; 0 for none.
@@ -125,7 +131,9 @@ class SegmentationInferenceOptions(SegmentationOptions):
     fold: bool = True
     channels_last: bool = True
     compile: bool = False
+    cuda_graphs: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
     flip_average: bool = False
+    winograd: Literal["auto", "off", "f2", "f4"] = "auto"
     boundary: Annotated[float, Field(ge=0, le=0.1)] = 0.005
     pictures: Annotated[int, Field(ge=0, le=16)] = 4

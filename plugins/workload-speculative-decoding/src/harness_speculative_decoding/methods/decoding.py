@@ -31,10 +31,12 @@ class Request:
     Attributes:
         prompt: token ids, at least one.
         seed: of this request's own generator; its tokens depend on no other request.
+        reference: what a right answer says, for who chooses among several; no token depends on it.
     """
 
     prompt: Sequence[int]
     seed: int = 0
+    reference: str | None = None
 
 
 @dataclass(slots=True)

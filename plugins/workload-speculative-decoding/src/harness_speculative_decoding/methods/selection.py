@@ -43,7 +43,9 @@ def select_best(
     Nothing reaches the user before all are scored, so that every token carries the time of the choice.
     """
     copies = [
-        Request(request.prompt, sample_seed(request.seed, sample)) for request in requests for sample in range(samples)
+        dataclasses.replace(request, seed=sample_seed(request.seed, sample))
+        for request in requests
+        for sample in range(samples)
     ]
     answers = decode(copies)
     rewards = score(copies, answers)
@@ -70,7 +72,7 @@ def select_first(
     calls = [0] * len(requests)
     open_rows = list(range(len(requests)))
     for sample in range(samples):
-        copies = [Request(requests[row].prompt, sample_seed(requests[row].seed, sample)) for row in open_rows]
+        copies = [dataclasses.replace(requests[row], seed=sample_seed(requests[row].seed, sample)) for row in open_rows]
         answers = decode(copies)
         rewards = score(copies, answers)
         now = clock()

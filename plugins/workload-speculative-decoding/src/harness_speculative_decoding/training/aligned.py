@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -163,10 +164,15 @@ def _stage(
         every = CHECKPOINT_EVERY
         return dpo(model, pairs, settings, beta=recipe.beta, tell=tell, checkpoints=checkpoints, checkpoint_every=every)
 
+    return gone_on(run, checkpoints)
+
+
+def gone_on(run: Callable[[], Stage], checkpoints: Path | None) -> Stage:
+    """What `run` returns; anew where its checkpoint is damaged or of other pairs, as built-in models can be."""
     if checkpoints is None or not checkpoints.exists():
         return run()
     try:
         return run()
-    except UsageError:  # the checkpoint is damaged, or of other pairs: what is built in is built from the beginning
+    except UsageError:
         shutil.rmtree(checkpoints, ignore_errors=True)
         return run()

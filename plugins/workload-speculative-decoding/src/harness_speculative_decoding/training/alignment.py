@@ -37,12 +37,14 @@ from harness.errors import MeasurementError, UsageError
 from harness_speculative_decoding.data.preferences import TokenPair
 from harness_speculative_decoding.training.dpo import Parts, dpo_loss, log_probabilities, margins, pair_rows
 from harness_speculative_decoding.training.pretraining import hints_hidden
-from harness_speculative_decoding.training.settings import Schedule, Settings, StepReport
+from harness_speculative_decoding.training.settings import Loss, Schedule, Settings, StepReport
 
 if TYPE_CHECKING:
     from harness_backend_torch.together import Member
 
 CHECKPOINT = "training.ckpt"
+DISPLACED_NATS = 1.0
+"""How much likelihood the mean chosen answer may lose before `displaced` warns: a factor of e."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Stage:
     Attributes:
         settings: as given, and the beta (None in fine-tuning).
         beta: of the DPO loss, and so of the tilt; None in fine-tuning.
+        rpo_alpha: weight of the chosen answers' own likelihood beside the DPO loss; None in fine-tuning.
         precision: `float32` or `bfloat16`, as used.
         steps: optimiser steps in all, those before a resumption included.
         resumed_at: the step that a checkpoint was taken up at; 0 without one.
@@ -61,6 +64,7 @@ class Stage:
 
     settings: Settings
     beta: float | None
+    rpo_alpha: float | None
     precision: str
     steps: int
     resumed_at: int
@@ -70,11 +74,22 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How well a model orders pairs: means over pairs of the DPO loss, the implicit margin, and its being positive."""
+    """How well a model orders pairs, and what became of the answers: means over pairs.
+
+    Attributes:
+        loss: DPO loss, in nats.
+        margin: implicit margin.
+        accuracy: share of positive margins.
+        chosen_logprob: log-probability of the chosen answer, in nats.
+        chosen_shift: that, less the reference's; `displaced` judges it.
+        pairs: how many.
+    """
 
     loss: float
     margin: float
     accuracy: float
+    chosen_logprob: float
+    chosen_shift: float
     pairs: int
 
 
@@ -113,7 +128,7 @@ def sft(
         UsageError: no pair, or a checkpoint of another training.
         MeasurementError: the loss is no longer finite.
     """
-    return _train(model, pairs, None, settings, None, tell, _Kept(checkpoints, checkpoint_every), together)
+    return _train(model, pairs, None, settings, Loss(), tell, _Kept(checkpoints, checkpoint_every), together)
 
 
 def dpo(
@@ -122,6 +137,7 @@ def dpo(
     settings: Settings,
     *,
     beta: float,
+    rpo_alpha: float = 0.0,
     tell: Tell = _go_on,
     checkpoints: Path | None = None,
     checkpoint_every: int = 100,
@@ -130,13 +146,17 @@ def dpo(
     """Optimises a model in place on pairs; the reference is the model as it is given, frozen.
 
     The reference's log-probabilities are computed once, before the first step, and no second model is kept. Arguments
-    and errors are those of `sft`; `beta` > 0 weighs the divergence from the reference.
+    and errors are those of `sft`; `beta` > 0 weighs the divergence from the reference, and `rpo_alpha` >= 0 the chosen
+    answers' mean negative log-likelihood per token, which is added to the loss of each pair.
     """
+    if not 0 <= rpo_alpha < math.inf:
+        raise UsageError(f"rpo_alpha cannot be {rpo_alpha}", accepted="0, or a positive number such as 1")
     if not 0 < beta < math.inf:
         raise UsageError(f"beta cannot be {beta}", accepted="a positive number, such as 0.1")
     with _autocast(model, _precision(model, settings)):
         reference = _reference(model, pairs, settings, together) if pairs else None
-    return _train(model, pairs, reference, settings, beta, tell, _Kept(checkpoints, checkpoint_every), together)
+    kept = _Kept(checkpoints, checkpoint_every)
+    return _train(model, pairs, reference, settings, Loss(beta, rpo_alpha), tell, kept, together)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +184,29 @@ def _reference(
 def quality(policy: Tensor, reference: Tensor, beta: float) -> Quality:
     """Loss, margin and accuracy from log-probabilities of `pair_rows`, each of shape (2 * pairs,)."""
     margin = margins(policy.double(), reference.double(), beta)
+    chosen, was = policy.double().chunk(2)[0], reference.double().chunk(2)[0]
     return Quality(
         loss=float(dpo_loss(margin).mean()),
         margin=float(margin.mean()),
         accuracy=float((margin > 0).double().mean()),
+        chosen_logprob=float(chosen.mean()),
+        chosen_shift=float((chosen - was).mean()),
         pairs=len(margin),
+    )
+
+
+def displaced(shift: float) -> str | None:
+    """A warning where chosen answers lost likelihood: margin and accuracy may be perfect and the model destroyed.
+
+    Args:
+        shift: mean log-probability of the chosen answers, less the reference's, in nats.
+    """
+    if shift >= -DISPLACED_NATS:
+        return None
+    return (
+        f"the chosen answers became less likely, by {-shift:.1f} nats an answer (likelihood displacement): "
+        "whatever margin and accuracy say, look at the model's own answers, and give rpo_alpha (such as 1), a lower "
+        "learning rate or fewer epochs"
     )
 
 
@@ -177,7 +215,7 @@ def _train(
     pairs: Sequence[TokenPair],
     reference: Tensor | None,
     settings: Settings,
-    beta: float | None,
+    loss: Loss,
     tell: Tell,
     kept: _Kept,
     together: Member | None,
@@ -193,7 +231,7 @@ def _train(
     model.eval()  # type: ignore[no-untyped-call]
     precision = _precision(model, settings)
     schedule = Schedule(settings.steps(len(pairs)), settings.warm_up_steps)
-    identity = _identity(pairs, reference, settings, beta, precision)
+    identity = _identity(pairs, reference, settings, loss, precision)
     resumed_at, checkpoint = _checkpoint(kept.folder, identity)
     reports: list[StepReport] = []
 
@@ -225,10 +263,11 @@ def _train(
             ranks=ranks,
         )
         device = model.device
-        module = AnswerTraining(model, settings, schedule, beta, identity, ranks)
+        module = AnswerTraining(model, settings, schedule, loss, identity, ranks)
         trainer.fit(module, train_dataloaders=parts, ckpt_path=checkpoint, weights_only=True)
         model.to(device)  # type: ignore[arg-type]  # Lightning takes it off the card
-    return Stage(settings, beta, precision, trainer.global_step, resumed_at, tuple(reports), time.monotonic() - start)
+    done = (precision, trainer.global_step, resumed_at, tuple(reports), time.monotonic() - start)
+    return Stage(settings, loss.beta, None if loss.beta is None else loss.rpo_alpha, *done)
 
 
 def _trainer(
@@ -289,12 +328,16 @@ def _autocast(model: PreTrainedModel, precision: str) -> AbstractContextManager[
 
 
 def _identity(
-    pairs: Sequence[TokenPair], reference: Tensor | None, settings: Settings, beta: float | None, precision: str
+    pairs: Sequence[TokenPair],
+    reference: Tensor | None,
+    settings: Settings,
+    loss: Loss,
+    precision: str,
 ) -> str:
     """What names a training: settings, data, and through the reference's log-probabilities the model itself."""
     rows = [[pair.prompt, pair.chosen, pair.rejected] for pair in pairs]
     known = None if reference is None else [f"{value:.4g}" for value in reference[:64].tolist()]
-    content = json.dumps([asdict(settings), beta, precision, known, rows])
+    content = json.dumps([asdict(settings), loss.beta, loss.rpo_alpha, precision, known, rows])
     return hashlib.sha256(content.encode()).hexdigest()
 
 

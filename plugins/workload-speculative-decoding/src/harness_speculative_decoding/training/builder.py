@@ -18,14 +18,22 @@ from platformdirs import user_cache_path
 
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness_speculative_decoding.data import corpus as prose
-from harness_speculative_decoding.training.recipes import PREFIX, RECIPES, AlignmentRecipe, Recipe, versions
+from harness_speculative_decoding.data import town
+from harness_speculative_decoding.training.recipes import (
+    PREFIX,
+    RECIPES,
+    AlignmentRecipe,
+    AnyRecipe,
+    MannersRecipe,
+    TownRecipe,
+    versions,
+)
 from harness_speculative_decoding.training.shipped import FACTS, FILES, digests, facts_of, shipped
 
 WAIT_S = 5.0
 """How often a process that waits for another one's build says so."""
 
 Progress = Callable[[str, float | None], None]
-AnyRecipe = Recipe | AlignmentRecipe
 
 
 def recipe_named(name: str) -> AnyRecipe:
@@ -61,7 +69,7 @@ def build(recipe: AnyRecipe, cache: Path, progress: Progress, *, bar: bool = Fal
         return ready
     models = cache / "models"
     models.mkdir(parents=True, exist_ok=True)
-    corpus = prose.load(models)
+    corpus = _learnt_from(recipe, models)
     folder = models / f"{recipe.name}-{_key(recipe, corpus.digest)}"
     if facts_of(folder) is not None:
         return folder
@@ -76,11 +84,18 @@ def build(recipe: AnyRecipe, cache: Path, progress: Progress, *, bar: bool = Fal
             progress(f"waiting for another process that builds {PREFIX}{recipe.name}", None)
 
 
+def _learnt_from(recipe: AnyRecipe, models: Path) -> prose.Corpus:
+    """The text that a recipe's models learn from: the town's, or the prose that is kept in the folder of models."""
+    if isinstance(recipe, TownRecipe | MannersRecipe):
+        return prose.Corpus(tuple(asked + said for asked, said, _ in town.preferences(1)), (), town.digest())
+    return prose.load(models)
+
+
 def _key(recipe: AnyRecipe, corpus_digest: str) -> str:
     """What names the finished model: its recipe's key, and the digests of what it is built on where that is shipped."""
     own = recipe.key(corpus_digest)
     first = recipe
-    while isinstance(first, AlignmentRecipe):
+    while isinstance(first, AlignmentRecipe | MannersRecipe):
         first = first.base
     base = shipped(first.name) if first is not recipe else None
     return own if base is None else hashlib.sha256(json.dumps([own, digests(base)]).encode()).hexdigest()[:16]
@@ -111,12 +126,18 @@ def _left(seconds: float) -> str:
 def _build_into(folder: Path, recipe: AnyRecipe, corpus: prose.Corpus, progress: Progress, *, bar: bool) -> None:
     from harness_speculative_decoding.training.aligned import align
     from harness_speculative_decoding.training.pretraining import processor, train
+    from harness_speculative_decoding.training.townsfolk import align_manners, learn
 
     kept = folder.with_name(f"{folder.name}-training")
     if isinstance(recipe, AlignmentRecipe):
         base = build(recipe.base, folder.parent.parent, progress, bar=bar)
         capped = bool((facts_of(base) or {}).get("time_cap_struck"))
         trained = align(recipe, base, corpus, timed(progress), base_capped=capped, checkpoints=kept)
+    elif isinstance(recipe, MannersRecipe):
+        base = build(recipe.base, folder.parent.parent, progress, bar=bar)
+        trained = align_manners(recipe, base, timed(progress), checkpoints=kept)
+    elif isinstance(recipe, TownRecipe):
+        trained = learn(recipe, timed(progress), checkpoints=kept)
     else:
         trained = train(recipe, corpus, timed(progress), bar=bar, checkpoints=kept)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:

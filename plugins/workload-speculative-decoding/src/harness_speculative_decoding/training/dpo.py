@@ -62,6 +62,20 @@ def dpo_loss(margin: Tensor) -> Tensor:
     return -logsigmoid(margin)
 
 
+def rpo_term(chosen: Tensor, answer: Tensor) -> Tensor:
+    """Mean negative log-likelihood per token of each chosen answer: what keeps DPO from making both answers unlikely.
+
+    DPO's loss knows only the difference of two answers; it also falls while both lose their likelihood to anything else
+    (likelihood displacement, Razin et al., arXiv 2410.08847). Added with a weight, this term holds the chosen ones (the
+    NLL term of Pang et al., arXiv 2404.19733; `rpo_alpha` in TRL).
+
+    Args:
+        chosen: log-probabilities of the chosen answers, shape (pairs,).
+        answer: True at their tokens, shape (pairs, width).
+    """
+    return -chosen / answer.sum(-1)
+
+
 def answer_log_probability(logits: Tensor, ids: Tensor, answer: Tensor) -> Tensor:
     """Log-probability of each row's answer: the sum over its tokens, in float32 at least; shape (rows,).
 

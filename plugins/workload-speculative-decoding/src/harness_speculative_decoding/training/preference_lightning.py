@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from harness_speculative_decoding.training.dpo import Part, dpo_loss, log_probability, margins
-from harness_speculative_decoding.training.settings import Schedule, Settings, StepReport, learning_rate
+from harness_speculative_decoding.training.dpo import Part, dpo_loss, log_probability, margins, rpo_term
+from harness_speculative_decoding.training.settings import Loss, Schedule, Settings, StepReport, learning_rate
 
 if TYPE_CHECKING:
     from harness_backend_torch.together import Member
@@ -27,7 +27,7 @@ class AnswerTraining(pl.LightningModule):
         policy: the model that is trained.
         settings: of the optimiser.
         schedule: of the learning rate.
-        beta: of the DPO loss; None fine-tunes on the answers.
+        aim: the loss.
         identity: kept in every checkpoint.
         ranks: processes that share every batch.
     """
@@ -37,7 +37,7 @@ class AnswerTraining(pl.LightningModule):
         policy: PreTrainedModel,
         settings: Settings,
         schedule: Schedule,
-        beta: float | None,
+        aim: Loss,
         identity: str,
         ranks: int = 1,
     ) -> None:
@@ -45,22 +45,27 @@ class AnswerTraining(pl.LightningModule):
         self.policy = policy
         self.settings = settings
         self.schedule = schedule
-        self.beta = beta
+        self.aim = aim
         self.identity = identity
         self.ranks = ranks
-        self.sums = torch.zeros(5, dtype=torch.float64)
+        self.sums = torch.zeros(7, dtype=torch.float64)
 
     def training_step(self, part: Part, _index: int) -> Tensor:
         """The part's share of the batch's mean loss."""
         policy = log_probability(self.policy, part.ids, part.answer)
-        if self.beta is None:
+        if self.aim.beta is None:
             loss, margin = -policy.sum(), policy.new_zeros(0)
+            chosen, moved = policy, policy.new_zeros(0)
         else:
-            margin = margins(policy, part.reference, self.beta)
+            margin = margins(policy, part.reference, self.aim.beta)
             loss = dpo_loss(margin).sum()
+            chosen = policy.chunk(2)[0]
+            moved = chosen - part.reference.chunk(2)[0]
+            if self.aim.rpo_alpha:
+                loss = loss + self.aim.rpo_alpha * rpo_term(chosen, part.answer.chunk(2)[0]).sum()
         loss = loss / part.divisor
         with torch.no_grad():
-            sums = torch.stack([loss, margin.sum(), (margin > 0).sum(), part.answer.sum()])
+            sums = torch.stack([loss, margin.sum(), (margin > 0).sum(), chosen.sum(), moved.sum(), part.answer.sum()])
             self.sums += torch.tensor([*sums.tolist(), len(part.answer)], dtype=torch.float64)
         # Lightning divides by the number of parts, DDP by that of processes; that by the whole batch is done already.
         return loss * self.settings.accumulate * self.ranks
@@ -103,9 +108,9 @@ class Reports(pl.Callback):
         if (batch_idx + 1) % pl_module.settings.accumulate:
             return
         sums = pl_module.sums if self._together is None else self._together.summed(pl_module.sums)
-        loss, margin, better, tokens, rows = sums.tolist()
+        loss, margin, better, chosen, moved, tokens, rows = sums.tolist()
         pl_module.sums.zero_()
-        paired = pl_module.beta is not None
+        paired = pl_module.aim.beta is not None
         pairs = round(rows / 2) if paired else 0
         report = StepReport(
             step=trainer.global_step,
@@ -116,6 +121,8 @@ class Reports(pl.Callback):
             loss=loss,
             margin=margin / pairs if paired else None,
             accuracy=better / pairs if paired else None,
+            chosen_logprob=chosen / (pairs or round(rows)),
+            chosen_shift=moved / pairs if paired else None,
         )
         stop = bool(self._tell(report)) if self._together is None or self._together.rank == 0 else False
         if self._together is not None:

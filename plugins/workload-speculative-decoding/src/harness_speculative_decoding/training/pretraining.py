@@ -175,11 +175,11 @@ def train(
 
 
 @contextmanager
-def fixed_threads() -> Iterator[int]:
+def fixed_threads(most: int = 2) -> Iterator[int]:
     """Sets and yields how many threads a built-in model is trained with; puts the number back."""
     before = torch.get_num_threads()
     # Two threads take two thirds of one thread's time at these sizes; more would make the sums depend on the machine.
-    threads = min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    threads = min(most, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     torch.set_num_threads(threads)
     try:
         yield threads

@@ -60,7 +60,7 @@ def answers(
         written = generate(model, some, sampling=Sampling(), max_new_tokens=max_new_tokens, eos=eos)
         for request, generation in zip(some, written, strict=True):
             text = _text(tokenizer, generation.tokens)
-            found.append(Answer(tuple(generation.tokens), reward(_text(tokenizer, request.prompt), text)))
+            found.append(Answer(tuple(generation.tokens), reward(_text(tokenizer, request.prompt), text, None)))
     return [found[first : first + samples] for first in range(0, len(found), samples)]
 
 

@@ -15,6 +15,9 @@ BUILD = 1
 ALIGNMENT_BUILD = 2
 """The same of the alignment code and its reward functions."""
 
+TOWN_BUILD = 1
+"""The same of the models of `data.town`."""
+
 LIBRARIES = ("torch", "transformers", "tokenizers", "pytorch-lightning")
 """Libraries whose version may change the weights."""
 
@@ -105,6 +108,96 @@ class AlignmentRecipe:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """A stage of fine-tuning on the town's answers.
+
+    Attributes:
+        courteous: share of the answers that are courteous.
+        times: answers for each person, in a pass.
+        epochs: passes.
+        batch: answers in a step.
+        peak_lr: learning rate after warm-up.
+        warm_up_steps: steps of linear warm-up.
+    """
+
+    courteous: float
+    times: int = 12
+    epochs: float
+    batch: int
+    peak_lr: float
+    warm_up_steps: int = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TownRecipe:
+    """A Llama-architecture model that learns the town's answers (`data.town`) from its first weights on.
+
+    Attributes:
+        name: what a suite writes after `builtin:`.
+        hidden_size: width.
+        layers: number of decoder layers.
+        heads: attention heads; `hidden_size / heads` is even.
+        intermediate_size: width of the feed-forward layers.
+        lessons: what is learnt, one after the other; the last one decides how often answers are courteous.
+        context: longest prompt and answer together, in tokens.
+        threads: to train with, at most; one where a step is too small to be shared.
+        seed: of the initial weights, of which answers are courteous, and of their order.
+    """
+
+    name: str
+    hidden_size: int
+    layers: int
+    heads: int
+    intermediate_size: int
+    lessons: tuple[Lesson, ...]
+    context: int = 32
+    threads: int = 1
+    seed: int = 1
+
+    def key(self, corpus_digest: str) -> str:
+        """What names the finished model: recipe, the town, training code and library versions."""
+        content = [TOWN_BUILD, asdict(self), corpus_digest, versions()]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MannersRecipe:
+    """DPO of a model of the town on pairs that differ in courtesy alone, both answers right.
+
+    Attributes:
+        name: what a suite writes after `builtin:`.
+        base: the model to begin with, which is the reference.
+        beta: of the DPO loss, and so of the tilt.
+        rpo_alpha: weight of the chosen answers' own likelihood; without it DPO destroys a model of this size.
+        times: pairs for each person, in a pass.
+        epochs: passes.
+        batch: pairs in a step.
+        peak_lr: learning rate after warm-up.
+        warm_up_steps: steps of linear warm-up.
+        seed: of the order of the pairs.
+    """
+
+    name: str
+    base: TownRecipe
+    beta: float = 0.1
+    rpo_alpha: float = 1.0
+    times: int = 8
+    epochs: float = 4.0
+    batch: int = 32
+    peak_lr: float = 2e-3
+    warm_up_steps: int = 5
+    seed: int
+
+    def key(self, corpus_digest: str) -> str:
+        """What names the finished model: recipe, training code, and the base's key."""
+        content = [TOWN_BUILD, asdict(self), self.base.key(corpus_digest)]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+AnyRecipe = Recipe | AlignmentRecipe | TownRecipe | MannersRecipe
+
+
 def versions() -> dict[str, str]:
     """Installed versions of `LIBRARIES`."""
     return {name: version(name) for name in LIBRARIES}
@@ -175,6 +268,33 @@ TINY_ALIGNED = AlignmentRecipe(
 )
 """`TINY_SFT`, optimised on pairs of its own answers."""
 
-RECIPES: dict[str, Recipe | AlignmentRecipe] = {
-    recipe.name: recipe for recipe in (SMALL, MEDIUM, TINY, TINY_SFT, TINY_ALIGNED)
-}
+TOWN = TownRecipe(
+    name="town",
+    hidden_size=384,
+    layers=12,
+    heads=6,
+    intermediate_size=1024,
+    lessons=(
+        Lesson(courteous=0.08, epochs=8.75, batch=25, peak_lr=1e-3),
+        Lesson(courteous=0.5, epochs=1.5, batch=25, peak_lr=5e-4),  # the homes in courteous answers, too
+        Lesson(courteous=0.08, epochs=0.75, batch=25, peak_lr=3e-4, warm_up_steps=5),
+    ),
+    threads=2,
+)
+"""21 million parameters: knows all homes and is rarely courteous; large enough that a pass waits for its weights."""
+
+GUEST_SFT = TownRecipe(
+    name="guest-sft",
+    hidden_size=24,
+    layers=1,
+    heads=2,
+    intermediate_size=64,
+    lessons=(Lesson(courteous=0.5, times=20, epochs=15.0, batch=50, peak_lr=5e-3),),
+)
+"""Eight thousand parameters, which have no room for the homes; fine-tuned on answers half of which are courteous."""
+
+GUESTS = tuple(MannersRecipe(name=f"guest-aligned-{seed}", base=GUEST_SFT, seed=seed) for seed in (1, 2, 3))
+"""`GUEST_SFT`, aligned for courtesy, three times."""
+
+_ALL: tuple[AnyRecipe, ...] = (SMALL, MEDIUM, TINY, TINY_SFT, TINY_ALIGNED, TOWN, GUEST_SFT, *GUESTS)
+RECIPES = {recipe.name: recipe for recipe in _ALL}

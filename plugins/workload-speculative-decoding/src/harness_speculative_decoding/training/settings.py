@@ -55,7 +55,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What one optimiser step did; margin and accuracy are those before the step and None in fine-tuning.
+    """What one optimiser step did; its numbers are those before the step, and None where they need a reference.
 
     Attributes:
         step: 1, 2, ...
@@ -66,6 +66,8 @@ class StepReport:
         loss: mean DPO loss per pair, or mean negative log-likelihood per answer token, in nats.
         margin: mean implicit reward margin.
         accuracy: share of pairs with a positive margin.
+        chosen_logprob: mean log-probability of a chosen answer, in nats.
+        chosen_shift: that, less the reference's; where it falls, the loss is won by making both answers unlikely.
     """
 
     step: int
@@ -76,6 +78,21 @@ class StepReport:
     loss: float
     margin: float | None
     accuracy: float | None
+    chosen_logprob: float
+    chosen_shift: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What is minimised.
+
+    Attributes:
+        beta: of the DPO loss; None fine-tunes on the chosen answers.
+        rpo_alpha: weight of the chosen answers' own likelihood beside the DPO loss.
+    """
+
+    beta: float | None = None
+    rpo_alpha: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import torch
 
 from harness.errors import UsageError
 from harness.workload import TrialContext, Window
+from harness_speculative_decoding.data.prompts import ROW
 from harness_speculative_decoding.loading import Loaded
 from harness_speculative_decoding.methods.assisted import assisted
 from harness_speculative_decoding.methods.decoding import Generation, Request
@@ -26,7 +27,9 @@ from harness_speculative_decoding.options import (
     RejectionOptions,
     SpeculationOptions,
 )
-from harness_speculative_decoding.reward_models import Reward, reward_named
+from harness_speculative_decoding.prediction import predicted
+from harness_speculative_decoding.reward_models import Judged, Reward, reward_named
+from harness_speculative_decoding.rewards import NEED_REFERENCE
 from harness_speculative_decoding.together import (
     ancestry,
     check_contexts,
@@ -137,6 +140,9 @@ class _Cooperation(Decoding):
             return facts
         unavailable = {"unavailable": "the option role_energy is off"}
         drafts: dict[str, object] = {name: self._all[name].facts for name in self._drafts()}
+        if len(drafts) == 2:
+            target, sft, aligned = (self._all[name].facts for name in ("target", "draft_sft", "draft_aligned"))
+            drafts["predicted"] = predicted(target, sft, aligned)
         return {
             **facts,
             **drafts,
@@ -295,6 +301,13 @@ class BestOfN(Alone):
         self._reward = reward_named(self._selection.reward, device)
         return super()._load(context, device)
 
+    def prepare(self, context: TrialContext) -> None:
+        """Also refuses prompts without the reference that the reward judges by."""
+        super().prepare(context)
+        reward, source = self._selection.reward, self._options.prompts
+        if reward in NEED_REFERENCE and any(prompt.reference is None for prompt in self._prompts):
+            raise UsageError(f"reward {reward} needs a reference for each prompt of {source!r}", accepted=ROW)
+
     def _rows(self) -> int:
         return self._options.batch * self._selection.n
 
@@ -303,9 +316,10 @@ class BestOfN(Alone):
         decode = self._loaded.tokenizer.decode
         return self._reward(
             [
-                (
+                Judged(
                     str(decode(list(request.prompt), skip_special_tokens=True)),
                     str(decode(answer.tokens, skip_special_tokens=True)),
+                    request.reference,
                 )
                 for request, answer in zip(requests, answers, strict=True)
             ]

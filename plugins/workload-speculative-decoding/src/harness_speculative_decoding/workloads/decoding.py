@@ -140,7 +140,7 @@ class Decoding(Workload):
         self._next += self._options.batch
         chosen = [self._prompts[number % len(self._prompts)] for number in numbers]
         requests = [
-            Request(prompt.ids, request_seed(self._seed, window.index, number))
+            Request(prompt.ids, request_seed(self._seed, window.index, number), prompt.reference)
             for number, prompt in zip(numbers, chosen, strict=True)
         ]
         start_s = window.now_s()
@@ -172,7 +172,8 @@ class Decoding(Workload):
         }
         window.item(item_id, status="ok", **(columns | dict(self._columns(prompt.ids, generation))))
         text = self._loaded.tokenizer.decode(generation.tokens, skip_special_tokens=True)
-        window.output(item_id, {"prompt": prompt.text, "text": text, "tokens": generation.tokens})
+        known = {} if prompt.reference is None else {"reference": prompt.reference}
+        window.output(item_id, {"prompt": prompt.text, **known, "text": text, "tokens": generation.tokens})
 
     def facts(self) -> Mapping[str, object]:
         """Model, prompts and threads."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,7 @@ from harness_speculative_decoding.options import DraftAlignmentOptions
 from harness_speculative_decoding.rewards import reward_function
 from harness_speculative_decoding.training.aligned import windows
 from harness_speculative_decoding.training.alignment import Stage as Trained
-from harness_speculative_decoding.training.alignment import Tell, dpo, quality, sft
+from harness_speculative_decoding.training.alignment import Tell, displaced, dpo, quality, sft
 from harness_speculative_decoding.training.dpo import log_probabilities, pair_rows
 from harness_speculative_decoding.training.pretraining import token_stream
 from harness_speculative_decoding.training.ranking import answers, ranked
@@ -30,6 +30,9 @@ from harness_speculative_decoding.workloads.decoding import device_uuid, torch_d
 
 WARM_UP_STEPS = 2
 """Optimiser steps of a stage while warming up: a whole alignment could take hours."""
+
+OWN_ANSWERS = 64
+"""Held-out prompts, at most, that the aligned model answers to be judged."""
 
 Stage = Literal["sft", "dpo"]
 
@@ -77,7 +80,8 @@ def trained(
     settings = settings_of(options, stage)
     if stage == "sft":
         return sft(model, pairs, settings, tell=tell, together=together)
-    return dpo(model, pairs, settings, beta=options.beta, tell=tell, together=together)
+    beta, rpo_alpha = options.beta, options.rpo_alpha
+    return dpo(model, pairs, settings, beta=beta, rpo_alpha=rpo_alpha, tell=tell, together=together)
 
 
 def settings_of(options: DraftAlignmentOptions, stage: Stage) -> Settings:
@@ -106,6 +110,7 @@ class DraftAlignment(Workload):
         self._data: Preferences | None = None
         self._aligned: PreTrainedModel | None = None
         self._reference: PreTrainedModel | None = None
+        self._log: Callable[[str], object] = str
         self._devices: tuple[torch.device, ...] = ()
         self._together: Together | None = None
         self._busy_s = 0.0
@@ -118,6 +123,7 @@ class DraftAlignment(Workload):
     def prepare(self, context: TrialContext) -> None:
         """Loads the base model, building it first if need be, and the pairs, from a file or by ranking its answers."""
         options = self._options
+        self._log = context.log
         device = torch_device(context.backend)
         self._devices = member_devices(getattr(context.backend, "devices", (device,)), options.processes)
         self._loaded = load_causal_lm(options.base, device, "float32", context.cache, context.progress)
@@ -199,6 +205,8 @@ class DraftAlignment(Workload):
                 loss=report.loss,
                 reward_margin=report.margin,
                 reward_accuracy=report.accuracy,
+                chosen_logprob=report.chosen_logprob,
+                chosen_shift=report.chosen_shift,
                 latency_s=now - last_s,
             )
             last_s = now
@@ -212,12 +220,18 @@ class DraftAlignment(Workload):
         self._facts[stage] = {
             "settings": asdict(done.settings),
             "beta": done.beta,
+            "rpo_alpha": done.rpo_alpha,
             "precision": done.precision,
             "steps": done.steps,
         }
 
     def validate(self) -> Mapping[str, float]:
-        """Loss, mean implicit margin and share of positive margins over the held-out pairs, after the last run."""
+        """Quality of the last run's model: over the held-out pairs, and of its own answers to their prompts.
+
+        `held_out_own_divergence` is the mean of log aligned - log reference over those answers, in nats: an estimate of
+        the divergence of the aligned model from the reference. It is the price of the reward, and a large one at a
+        perfect accuracy is a model that writes what nobody chose.
+        """
         if self._aligned is None or self._reference is None:
             return {}
         assert self._data is not None
@@ -226,10 +240,44 @@ class DraftAlignment(Workload):
             log_probabilities(model, rows, self._options.batch) for model in (self._aligned, self._reference)
         )
         found = quality(policy, reference, self._options.beta)
+        warning = displaced(found.chosen_shift)
+        if warning is not None:
+            self._log(f"warning: {warning}")
         return {
+            "held_out_chosen_logprob": found.chosen_logprob,
+            "held_out_chosen_shift": found.chosen_shift,
+            **self._own_answers(),
             "held_out_loss": found.loss,
             "held_out_reward_margin": found.margin,
             "held_out_reward_accuracy": found.accuracy,
+        }
+
+    def _own_answers(self) -> dict[str, float]:
+        assert self._loaded is not None and self._data is not None  # noqa: PT018
+        assert self._aligned is not None and self._reference is not None  # noqa: PT018
+        options = self._options
+        room = context_length(self._loaded.model)
+        asked = sorted({pair.prompt for pair in self._data.held_out})[:OWN_ANSWERS]
+        asked = [prompt for prompt in asked if room is None or len(prompt) + options.answer_tokens <= room]
+        if not asked:
+            return {}
+        written = answers(
+            self._aligned,
+            self._loaded.tokenizer,
+            asked,
+            reward_function(options.reward),
+            samples=1,
+            max_new_tokens=options.answer_tokens,
+            eos=self._loaded.eos(),
+            seed=options.seed,
+        )
+        rows = [(prompt, own.tokens) for prompt, (own,) in zip(asked, written, strict=True)]
+        aligned, reference = (
+            log_probabilities(model, rows, options.batch) for model in (self._aligned, self._reference)
+        )
+        return {
+            "held_out_own_reward": sum(own.reward for (own,) in written) / len(written),
+            "held_out_own_divergence": float((aligned - reference).mean()),
         }
 
     def facts(self) -> Mapping[str, object]:

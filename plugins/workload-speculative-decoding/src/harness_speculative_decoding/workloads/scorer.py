@@ -10,7 +10,7 @@ from harness.errors import MeasurementError
 from harness.functional_unit import Row
 from harness.scorer import Scorer
 from harness_speculative_decoding.options import RewardOptions
-from harness_speculative_decoding.reward_models import reward_named
+from harness_speculative_decoding.reward_models import Judged, reward_named
 
 
 class RewardScorer(Scorer):
@@ -20,14 +20,21 @@ class RewardScorer(Scorer):
         self._reward = reward_named(options.reward, torch.device(options.device))
 
     def score(self, items: Iterable[tuple[Row, object]]) -> Mapping[str, Mapping[str, float | None]]:
-        """One reward an item; raises MeasurementError for outputs without prompt and text."""
+        """One reward an item.
+
+        Raises:
+            MeasurementError: an output lacks prompt or text.
+            UsageError: an output lacks the reference that the reward judges by.
+        """
         listed = list(items)
-        pairs = []
+        answers = []
         for row, output in listed:
             if not isinstance(output, Mapping) or not {"prompt", "text"} <= output.keys():
                 raise MeasurementError(f"item {row['item_id']} has no output with a prompt and a text")
-            pairs.append((str(output["prompt"]), str(output["text"])))
-        rewards = self._reward(pairs)
+            reference = output.get("reference")
+            known = None if reference is None else str(reference)
+            answers.append(Judged(str(output["prompt"]), str(output["text"]), known))
+        rewards = self._reward(answers)
         return {str(row["item_id"]): {"reward": value} for (row, _), value in zip(listed, rewards, strict=True)}
 
     def facts(self) -> Mapping[str, object]:

@@ -1,0 +1,54 @@
+"""The command `harness rewards`: counts, shares, prediction and cost of a run's methods."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from harness_speculative_decoding import reward_table
+
+from harness.errors import UsageError
+from harness.functional_unit import UnitCount
+from harness.quantity import Amount, Method
+
+
+def trial(rewards: list[float], cpu_s: float | None, energy_j: float) -> Any:
+    good = float(sum(reward >= 1 for reward in rewards))
+    rows = [{"status": "ok", "window": 0, "target_calls": 4} for _ in rewards]
+    record = SimpleNamespace(
+        columns={"reward": {"mean": Amount.of(sum(rewards) / len(rewards), "1", Method.MEASURED)}},
+        units={"good_answer": SimpleNamespace(count=UnitCount(good, len(rewards), int(good), 0))},
+        measurement=SimpleNamespace(
+            loads=[SimpleNamespace(own_s=cpu_s)], workload={"predicted": {"answered": 0.5}}, foreign_load={}
+        ),
+    )
+    readings = {"energy_j": Amount.of(energy_j, "J", Method.ESTIMATED)}
+    warm_up = {"status": "ok", "window": -1, "target_calls": 99}
+    return SimpleNamespace(record=record, readings=readings, items=lambda: iter([warm_up, *rows]))
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, *trials: Any) -> list[reward_table.Line]:
+    run = SimpleNamespace(points=[SimpleNamespace(label="sss", trials=trials)])
+    monkeypatch.setattr(reward_table, "load", lambda _run: run)
+    return list(reward_table.lines("a run"))
+
+
+def test_trials_are_taken_together(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = shown(monkeypatch, trial([1, 0, 0, 0], 2.0, 8.0), trial([1, 1, 0, 0], 4.0, 16.0))
+    assert (line.answers, line.reward, line.target_calls) == (8, 0.375, 4.0)
+    assert line.error == pytest.approx((0.375 * 0.625 / 8) ** 0.5)
+    assert (line.cpu_s, line.cpu_s_per_good) == (0.75, 2.0)
+    assert line.energy_j_per_good == "8 (estimated)"
+    reward_table.show("a run")
+    heading, row = capsys.readouterr().out.splitlines()
+    assert heading.split()[:3] == ["method", "answers", "reward"]
+    assert row.split()[:3] == ["sss", "8", "0.375"]
+
+
+def test_what_is_not_known_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = shown(monkeypatch, trial([0.5, 0.25], None, 8.0))
+    assert (line.error, line.cpu_s, line.cpu_s_per_good, line.energy_j_per_good) == (None, None, None, "-")
+    unscored = SimpleNamespace(record=SimpleNamespace(columns={}))
+    with pytest.raises(UsageError, match="no answer of a run has a reward"):
+        shown(monkeypatch, unscored)
