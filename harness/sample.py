@@ -87,6 +87,8 @@ class Cumulative:
     dropped: int = 0
 
 
+TOO_LITTLE: Final = "less than its counter shows"
+"""In the reason of an energy below a counter's step: it is not missing by chance, but for being small."""
 _NO_WATTS: Final[Mapping[str, float | None]] = {}
 
 

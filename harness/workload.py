@@ -226,7 +226,7 @@ class WorkloadSpec:
         columns: columns it fills besides the common ones.
         functional_units: default units, used where a case names none.
         units_by: options -> default units that depend on them, in place of those of `functional_units` by name: a
-            latency target is the suite's.
+            latency target is the suite's; None for a unit that these options do not have.
         options: model of the options.
         backends: names of the backends it runs on; empty for any.
         probe: options -> why it cannot run here, or None; runs in a process of its own.
@@ -251,7 +251,7 @@ class WorkloadSpec:
     factory: Callable[[Any], Workload]
     columns: tuple[Column, ...] = ()
     functional_units: Mapping[str, FunctionalUnit] = field(default_factory=dict)
-    units_by: Callable[[Any], Mapping[str, FunctionalUnit]] | None = None
+    units_by: Callable[[Any], Mapping[str, FunctionalUnit | None]] | None = None
     options: type[Options] = NoOptions
     backends: tuple[str, ...] = ()
     probe: Callable[[Any], Unavailable | None] | None = None

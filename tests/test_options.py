@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AliasChoices, BaseModel, Field
 
-from harness.discovery.option_table import OptionTable, option_tables
+from harness.discovery.option_table import OptionTable, option_tables, type_of
 from harness.options import Duration, Options, Share, Size, meanings
 from harness.units import parse_duration, parse_share, parse_size, write_duration, write_share, write_size
 
@@ -127,6 +127,10 @@ def test_the_text_of_a_class_is_shown_without_its_section() -> None:
 def test_rows_show_type_unit_and_a_default_as_written(key: str, kind: str, unit: str, default: str) -> None:
     (row,) = (row for row in table(Derived).rows if row.key == key)
     assert (row.type, row.unit, row.default, row.required) == (kind, unit, default, False)
+
+
+def test_several_types_are_told_in_words() -> None:
+    assert type_of({"type": ["string", "object", "null"]}) == "text or mapping"
 
 
 def test_a_unit_is_read_from_the_text() -> None:

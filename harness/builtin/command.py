@@ -242,6 +242,11 @@ def _last_words(stream: IO[bytes] | None) -> str:
     return stream.read().decode("utf-8", errors="replace").strip()
 
 
+def _units_by(options: CommandOptions) -> Mapping[str, FunctionalUnit | None]:
+    """Units of work are there where the options say how a run tells them."""
+    return {"unit": None} if options.units is None else {}
+
+
 WORKLOAD: Final = WorkloadSpec(
     name="command",
     summary="any command: each run is an item, with its CPU time, memory and exit code",
@@ -258,7 +263,8 @@ WORKLOAD: Final = WorkloadSpec(
         Column("exit_code", "1", "exit code; 128 and the number of the signal that ended it"),
         Column("units", "1", "units of work that the run did", higher_is_better=True),
     ),
-    functional_units={"run": FunctionalUnit("items")},
+    functional_units={"run": FunctionalUnit("items"), "unit": FunctionalUnit("units")},
+    units_by=_units_by,
     options=CommandOptions,
     check=check,
 )

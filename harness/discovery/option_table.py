@@ -123,13 +123,15 @@ def _kind_of(schema: Mapping[str, Any]) -> str:
     for word in ("anyOf", "oneOf", "allOf"):
         if word in schema:
             return " or ".join(dict.fromkeys(_alternatives(schema[word])))
-    kind = str(schema.get("type", "any"))
+    kind = schema.get("type", "any")
+    if isinstance(kind, list):
+        return " or ".join(_alternatives([{**schema, "type": each} for each in kind]))
     if kind == "array":
         return f"list of {type_of(schema.get('items', {}))}"
     values = schema.get("additionalProperties") or next(iter(schema.get("patternProperties", {}).values()), None)
     if kind == "object" and isinstance(values, Mapping):
         return f"mapping to {type_of(values)}"
-    return _KINDS.get(kind, kind)
+    return _KINDS.get(str(kind), str(kind))
 
 
 _KINDS: Final = {"object": "mapping", "boolean": "true or false", "string": "text", "integer": "whole number"}

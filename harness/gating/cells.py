@@ -66,6 +66,15 @@ class Rules:
                 if rule.per is None or rule.per in point.functional_units:
                     yield rule, point
 
+    def unjudged(self, points: Sequence[Point]) -> list[str]:
+        """Points that no rule of their suite is for, and which units they have: a pass says nothing of them."""
+        judged = {(point.suite, point.label) for _, point in self._applying(points)}
+        return [
+            f"{point.suite}: {point.label}: no rule judges it; its units: {', '.join(point.functional_units) or 'none'}"
+            for point in points
+            if (point.suite, point.label) not in judged
+        ]
+
     def cells(self, series: Sequence[Series], read: Mapping[str, Records]) -> list[Cell]:
         """The cells of series whose records were read.
 

@@ -27,6 +27,7 @@ from harness.gating.verdict import (
     needs_more,
     order_matters,
 )
+from harness.measuring.window import ITERATIONS, TIME_SECONDS
 from harness.records.metric import Metric
 from harness.statistics.paired import ALPHA, effect, fewest_pairs, look_sizes
 
@@ -35,7 +36,10 @@ _MOST_PAIRS: Final = 1000
 """An advice to measure more pairs than this is none."""
 _SAID: Final = (
     ("the warm-up did not converge", "raise warm_up.max_seconds and warm_up.max_iterations, or warm_up.tolerance"),
-    ("too short to gate", "raise windows.min_seconds, or windows.min_iterations"),
+    (
+        "too short to gate",
+        f"raise windows.min_seconds and min_iterations: a time takes {TIME_SECONDS:g} s and {ITERATIONS} iterations",
+    ),
     ("low coverage", "raise windows.min_seconds, or name another meter: this one does not read often enough"),
     ("above the limit of", "set power_cap: expected if the device works at its limit by design"),
     ("not comparable", "name the meters in the suite, so that both sides are measured by the same method"),

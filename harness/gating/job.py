@@ -152,6 +152,7 @@ def match(made: Mapping[str, Side], loaded: Sequence[Suite], control: Path) -> M
     if not points:
         raise MeasurementError("base and head have no point in common", hint="; ".join(notes))
     rules = Rules({each.suite: each.gate for each in loaded}, _directions(base, head))
+    notes += rules.unjudged([point for _, point in points])
     control_points = [point for point in base.points if point.suite == "control"]
     return Matched(points, control_points, rules, notes, {BASE: base, HEAD: head})
 

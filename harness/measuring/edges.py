@@ -13,7 +13,7 @@ from typing import Final
 from harness.counter import CounterTrack
 from harness.measuring.plausibility import ABOVE_LIMIT, IMPLAUSIBLE, Followed, above_limit, held
 from harness.quantity import Amount, Method, Unavailable, Value
-from harness.sample import Cumulative, Scope
+from harness.sample import TOO_LITTLE, Cumulative, Scope
 from harness.units import nanoseconds, seconds
 
 LOW_COVERAGE: Final = 0.95
@@ -121,11 +121,9 @@ def span_energy(scope: Scope, opened: EdgeReading, closed: EdgeReading) -> tuple
     if raw < 0 and not _seen_to_restart(opened, closed):
         return Unavailable(f"the meter went back by {-raw:.6g} J"), None, ("went backwards",)
     if scope.tick_s and raw == 0:
-        return (
-            Unavailable(f"the counter did not move in {duration_s:.3g} s; its period is {scope.tick_s:.3g} s"),
-            None,
-            ("no tick",),
-        )
+        still = f"the counter did not move in {duration_s:.3g} s; its period is {scope.tick_s:.3g} s"
+        small = duration_s <= 2 * scope.tick_s or scope.method is Method.ESTIMATED  # else it is stuck
+        return Unavailable(f"{TOO_LITTLE}: {still}" if small else still), None, ("no tick",)
     flags = _beyond_limit(scope, opened, closed, max(0.0, raw), last.over_j - first.over_j, duration_s)
     first, last = _without_the_impossible(scope, opened, closed, first, last)
     raw = last.joules - first.joules

@@ -24,6 +24,10 @@ Place = Callable[[Keys], Keys]
 """Location as pydantic tells it -> path in the document."""
 
 
+_SCALARS: Final = {"string_type", "int_type", "float_type", "bool_type", "bool_parsing", "decimal_type"}
+"""Types of pydantic's errors that say that a value is no text, no number or no truth."""
+
+
 def real_path(data: Any, loc: Iterable[str | int]) -> Keys:
     """The part of a pydantic location that exists in the data: names of union members do not."""
     path: list[str | int] = []
@@ -47,11 +51,25 @@ def faults(
         place: pydantic location -> path in the document.
         leave_out: top-level keys whose faults do not count.
     """
+    listed: list[dict[str, Any]] = [dict(found) for found in error.errors(include_url=False)]
     return [
-        _fault(dict(found), model, document, place)
-        for found in error.errors(include_url=False)
-        if not leave_out or (found["loc"] and found["loc"][0] not in leave_out)
+        _fault(found, model, document, place)
+        for found in listed
+        if (not leave_out or (found["loc"] and found["loc"][0] not in leave_out)) and not _not_meant(found, listed)
     ][:LIMIT_FAULTS]
+
+
+def _not_meant(found: dict[str, Any], listed: list[dict[str, Any]]) -> bool:
+    """Whether an error is that of a text or a number among alternatives, where a mapping or list is what was meant.
+
+    A mapping is never a text: where another alternative takes mappings, its errors are the ones to tell.
+    """
+    if found["type"] not in _SCALARS or not isinstance(found["input"], dict | list) or not found["loc"]:
+        return False
+    value = found["loc"][:-1]
+    return any(
+        other is not found and other["loc"][: len(value)] == value and other["type"] not in _SCALARS for other in listed
+    )
 
 
 def _fault(found: dict[str, Any], model: type[BaseModel], document: Document, place: Place) -> UsageError:

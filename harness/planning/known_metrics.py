@@ -146,7 +146,10 @@ def by_options(spec: WorkloadSpec, point: Point) -> Point:
     if spec.units_by is None:
         return point
     found = spec.units_by(spec.options.model_validate(dict(point.options)))
-    units = {
-        name: written_unit(found[name]) if name in found else unit for name, unit in point.functional_units.items()
-    }
+    units = dict(point.functional_units)
+    for name, unit in found.items():
+        if unit is None:
+            units.pop(name, None)
+        elif name in units:
+            units[name] = written_unit(unit)
     return replace(point, functional_units=units)

@@ -111,6 +111,7 @@ class _Planner:
     def _resolved(self, suite: Suite) -> SitePlace | None:
         """The suite's place; None where it names none, or an unset variable."""
         if suite.place is None or (isinstance(suite.place, str) and unset(suite.place)):
+            self._lost = suite.document.at((PLACE,)) is not None and (PLACE,) not in suite.document.unset  # told
             return None
         try:
             return resolved(suite.place, self.registry)

@@ -16,6 +16,7 @@ from harness.records.metric import RATE
 from harness.records.paths import FAILURE, RECORD, RUN
 from harness.records.record import Record
 from harness.records.trials import PointTrials, by_point
+from harness.sample import TOO_LITTLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +87,18 @@ def _middle(amounts: Sequence[Amount]) -> Amount:
 
 
 def summarise(values: Sequence[Value]) -> Summary:
-    """Median, bound, spread, label and composition of one metric over trials; amounts of one unit."""
+    """Median, bound, spread, label and composition of one metric over trials; amounts of one unit.
+
+    Where some of the trials used less than a counter shows there is none: the others are those of more energy than its
+    step, and their median alone would be too high.
+    """
     amounts = [value for value in values if isinstance(value, Amount)]
     others = [value for value in values if not isinstance(value, Amount)]
     missing = tuple(dict.fromkeys(value.reason for value in others))
+    unmoved = [value.reason for value in others if TOO_LITTLE in value.reason]
+    if amounts and unmoved:
+        reason = f"{unmoved[0]}, in {len(unmoved)} of {len(values)}: the others alone would overstate it"
+        amounts, others, missing = [], [Unavailable(reason)], (reason,)
     units = {amount.unit for amount in amounts}
     if len(units) > 1:
         reason = f"the trials differ in their unit: {', '.join(sorted(units))}"

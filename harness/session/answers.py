@@ -104,8 +104,20 @@ def _spread(spread: tuple[float, float] | None, value: Value) -> str:
     return f"{si(spread[0], value.unit)} to {si(spread[1], value.unit)}"
 
 
+def per_unit_of(record: Record, unit: str) -> dict[str, Value]:
+    """The rate and what one unit cost; the time is that of the command, without the edges of its window."""
+    result = record.units[unit]
+    found = {RATE: result.rate, **result.costs}
+    own, cost, rate = readings_of(record)["duration_s"], result.costs.get("duration_s"), result.rate
+    if isinstance(own, Amount) and isinstance(cost, Amount) and isinstance(rate, Amount) and own.value > 0:
+        share = own.value / record.totals["duration_s"].value if isinstance(record.totals["duration_s"], Amount) else 1
+        found["duration_s"] = Amount.exact(cost.value * share, cost.unit)
+        found[RATE] = Amount.exact(rate.value / share, rate.unit)
+    return found
+
+
 def _each(records: Sequence[Record], unit: str, name: str) -> str:
-    costs = [record.units[unit].costs.get(name) for record in records if unit in record.units]
+    costs = [per_unit_of(record, unit).get(name) for record in records if unit in record.units]
     known = [cost for cost in costs if cost is not None]
     if not known:
         return ""
@@ -211,11 +223,8 @@ def to_json(answer: Answer) -> dict[str, Any]:
                     {
                         "readings": {name: as_json(value) for name, value in readings_of(record).items()},
                         "per_unit": {
-                            name: {
-                                RATE: as_json(unit.rate),
-                                **{cost: as_json(value) for cost, value in unit.costs.items()},
-                            }
-                            for name, unit in record.units.items()
+                            name: {cost: as_json(value) for cost, value in per_unit_of(record, name).items()}
+                            for name in record.units
                         },
                     }
                     for record in answer.records.get(point.id, ())

@@ -25,6 +25,10 @@ FRAMES: Final = ("pandas", "polars")
 """Libraries that a frame may be of, the first one installed if none is named."""
 
 
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedTrial:
     """A finished trial.
@@ -56,6 +60,9 @@ class LoadedTrial:
     def units(self) -> Mapping[str, UnitResult]:
         """Functional unit -> how much was achieved, and what one cost."""
         return self.record.units
+
+    def __repr__(self) -> str:
+        return f"<harness trial {self.number}{'' if self.valid else ', not valid'}: {len(self.readings)} readings>"
 
     def items(self) -> Iterator[dict[str, Any]]:
         """The work items, in the order in which they were written."""
@@ -93,6 +100,9 @@ class LoadedPoint:
     def units(self) -> Mapping[str, Mapping[str, Summary]]:
         """Functional unit -> reading -> likewise, per unit; `rate` is units per second."""
         return self.report.units
+
+    def __repr__(self) -> str:
+        return f"<harness point {self.label!r}: {_number(len(self.trials), 'trial')}>"
 
     def summary(self, reading: str, per: str | None = None) -> Summary:
         """One reading; raises UsageError where there is none of that name."""
@@ -191,6 +201,11 @@ class LoadedRun:
         module = importlib.import_module(name)
         columns = {column: [row[column] for row in rows] for column in rows[0]} if rows else {}
         return module.DataFrame(columns)
+
+    def __repr__(self) -> str:
+        return (
+            f"<harness run {self.name!r}: {_number(len(self.points), 'point')}, {_number(len(self.trials), 'trial')}>"
+        )
 
     def _repr_html_(self) -> str:
         tables = []

@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 
 from harness.errors import UsageError
 from harness.session.block import Block
+from harness.session.meters import listed
 from harness.session.naming import Unit, place
 from harness.session.session import Session
 
@@ -61,10 +62,10 @@ def measure(
     unit: Unit = None,
     *,
     label: str = "",
-    meters: Iterable[str | Mapping[str, Any]] = (),
+    meters: Iterable[str | Mapping[str, Any]] | str | Mapping[str, Any] = (),
     grid: str | None = None,
     site: str | None = None,
-    place: str | None = None,
+    place: str | Mapping[str, Any] | None = None,
     backend: str | Mapping[str, Any] = "host",
     idle: float | str = 0.0,
     store: str | Path | None = None,
@@ -78,10 +79,12 @@ def measure(
     Args:
         unit: what the block does: `"images=1000"`, or `"images"` with `m.count(n)` inside.
         label: what the block is called; the place of the code if empty.
-        meters: each as in a suite: `"auto"`, `"tdp: {watts: 65}"`, or a mapping; `auto` if none is named.
+        meters: each as in a suite: `"auto"`, `"tdp: {watts: 65}"`, or a mapping; one may stand by
+            itself; `auto` if none is named.
         grid: of meter `fuel`, for carbon.
         site: of meter `scarf`, for water.
-        place: of every impact meter that takes one, for carbon and water: `"us-east-1"`.
+        place: of every impact meter that takes one, for carbon and water: `"us-east-1"`, or own
+            values as under `place:` of a suite.
         backend: whose devices are read, and synchronised at the edges: a name, or a mapping of `name` and options.
         idle: how long idle power is read first, for energy above it: seconds, or `"5s"`.
         store: folder that the block is kept in as a run; it is not kept if None.
@@ -97,7 +100,7 @@ def measure(
         (['first'], 'J')
     """
     settings = {
-        "meters": tuple(meters),
+        "meters": tuple(listed(meters)),
         "grid": grid,
         "site": site,
         "place": place,

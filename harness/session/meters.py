@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -26,12 +26,17 @@ _PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 AUTO: Named = (("auto", {}),)
 
 
+def listed(meters: Iterable[str | Mapping[str, Any]] | str | Mapping[str, Any]) -> list[str | Mapping[str, Any]]:
+    """Meters as a list, also where one is given by itself."""
+    return [meters] if isinstance(meters, str | Mapping) else list(meters)
+
+
 def with_place(
     meters: Sequence[str | Mapping[str, Any]],
     *,
     grid: str | None = None,
     site: str | None = None,
-    place: str | None = None,
+    place: str | Mapping[str, Any] | None = None,
     where: str = "meters",
 ) -> Named:
     """The meters, `auto` where none is named, with `fuel` for a grid, `scarf` for a site, and both for a place.
@@ -40,7 +45,7 @@ def with_place(
         meters: each as in a suite: a name, `tdp: {watts: 65}` as text, or one name with a mapping of its options.
         grid: of meter `fuel`.
         site: of meter `scarf`.
-        place: of every impact meter that takes one.
+        place: of every impact meter that takes one: a name, or own values as a mapping or as its text.
         where: they were named, for an error.
 
     Raises:
@@ -49,11 +54,21 @@ def with_place(
     found = [_named(each, where) for each in meters] or [*AUTO]
     found += [("fuel", {"grid": grid})] if grid is not None else []
     found += [("scarf", {"site": site})] if site is not None else []
-    found += [(PLACE, {"name": place})] if place is not None else []
+    found += [(PLACE, {"name": _own_values(place)})] if place is not None else []
     names = [name for name, _ in found]
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise UsageError(f"meter {twice!r} is named twice", where=where, accepted="each once")
     return found
+
+
+def _own_values(place: str | Mapping[str, Any]) -> str | Mapping[str, Any]:
+    """A place as it is, own values written as text as a mapping: `{grid: 518 g/kWh, pue: 1.2}`."""
+    if isinstance(place, Mapping) or not place.lstrip().startswith("{"):
+        return place
+    from harness.planning import located_yaml
+
+    values = located_yaml.parse(place, PLACE, os.environ).data
+    return values if isinstance(values, Mapping) else place
 
 
 def _named(meter: str | Mapping[str, Any], where: str) -> tuple[str, Mapping[str, Any]]:
@@ -94,7 +109,7 @@ def choose(meters: Named, registry: Registry) -> tuple[Choice, ...]:
 
     Impact meters and cross-checks alone imply `auto`, as in a suite. Raises UsageError.
     """
-    asked = next((str(options["name"]) for name, options in meters if name == PLACE), None)
+    asked = next((options["name"] for name, options in meters if name == PLACE), None)
     place = None if asked is None else resolved(asked, registry)
     if place is not None:
         taking = [name for name, offer in registry.meters.items() if takes_place(offer.spec)]

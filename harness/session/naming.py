@@ -16,8 +16,10 @@ def parse_unit(unit: Unit) -> tuple[str, float | None]:
     """Name and amount of a unit; raises UsageError for one that is none. No name where there is no unit."""
     if unit is None:
         return "", None
-    name, equals, amount = unit.partition("=")
     accepted = "a name, or a name and an amount: images=1000"
+    if not isinstance(unit, str):
+        raise UsageError(f"{unit!r:.60} is no unit", accepted=f"text: {accepted}")
+    name, equals, amount = unit.partition("=")
     if not name.strip() or not name.strip().replace("_", "").replace("-", "").isalnum():
         raise UsageError(f"{unit!r} is no unit", accepted=accepted)
     if not equals:

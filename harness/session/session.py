@@ -33,7 +33,7 @@ from harness.sample import now_ns
 from harness.session.block import Block
 from harness.session.kept_run import KeptRun
 from harness.session.load import RecentTimes
-from harness.session.meters import choose, plugins_for, told, with_place
+from harness.session.meters import choose, listed, plugins_for, told, with_place
 from harness.session.naming import Unit
 from harness.units import nanoseconds, parse_duration
 
@@ -57,10 +57,12 @@ class Session:
     """Opened meters, for many blocks of code; each block is a window with the edges and bounds of a trial's.
 
     Args:
-        meters: each as in a suite: `"auto"`, `"tdp: {watts: 65}"`, or a mapping; `auto` if none is named.
+        meters: each as in a suite: `"auto"`, `"tdp: {watts: 65}"`, or a mapping; one may stand by
+            itself; `auto` if none is named.
         grid: of meter `fuel`, for carbon.
         site: of meter `scarf`, for water.
-        place: of every impact meter that takes one, for carbon and water: `"us-east-1"`.
+        place: of every impact meter that takes one, for carbon and water: `"us-east-1"`, or own
+            values as under `place:` of a suite.
         backend: whose devices are read, and synchronised at the edges: a name, or a mapping of `name` and options.
         idle: how long idle power is read first, for energy above it: seconds, or `"5s"`.
         store: folder that the blocks are kept in, as trials of one run; they are not kept if None.
@@ -79,16 +81,16 @@ class Session:
 
     def __init__(
         self,
-        meters: Iterable[str | Mapping[str, Any]] = (),
+        meters: Iterable[str | Mapping[str, Any]] | str | Mapping[str, Any] = (),
         *,
         grid: str | None = None,
         site: str | None = None,
-        place: str | None = None,
+        place: str | Mapping[str, Any] | None = None,
         backend: str | Mapping[str, Any] = "host",
         idle: float | str = 0.0,
         store: str | Path | None = None,
     ) -> None:
-        named = with_place(list(meters), grid=grid, site=site, place=place)
+        named = with_place(listed(meters), grid=grid, site=site, place=place)
         self.registry = plugins_for(named, backend)
         self.choices = choose(named, self.registry)
         self.applied = _applied(self.choices, self.registry)

@@ -21,7 +21,7 @@ from harness.discovery.registry import load_plugins
 from harness.errors import MeasurementError
 from harness.machine.command_process import Command, run
 from harness.planning.planner import expand
-from harness.planning.suite import load
+from harness.planning.suite import load, loads
 from harness.testing import RecordingWindow, check_workload, trial_context
 from harness.workload import TrialContext
 
@@ -332,3 +332,10 @@ cases:
     records = [json.loads(each.read_text()) for each in (tmp_path / "store").glob("*/*/record.json")]
     achieved = {name: unit["count"]["achieved"] for record in records for name, unit in record["units"].items()}
     assert achieved == {"image": 8.0, "call": 2.0, "unit": 6.0}
+
+
+@pytest.mark.parametrize(("told", "units"), [("", ["run"]), (", units: {regex: 'did (.*)'}", ["run", "unit"])])
+def test_a_command_has_the_unit_that_it_tells(told, units):
+    text = f"suite: mine\ncases: [{{workload: command, options: {{run: [echo, did 4]{told}}}}}]\n"
+    (point,) = expand([loads(text)], load_plugins()).points
+    assert list(point.functional_units) == units

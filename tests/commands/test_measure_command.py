@@ -181,6 +181,15 @@ def test_units_read_from_output_that_is_shown(tmp_path):
     assert trial.units["images"].count.achieved == 4.0
 
 
+def test_the_time_of_a_unit_is_the_commands_own(tmp_path):
+    done = measure(tmp_path, "--unit", "images=4", "--json", "out.json", "--", "true")
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads((tmp_path / "out.json").read_text())["commands"][0]["runs"]
+    duration_s = run["readings"]["duration_s"]["value"]
+    assert run["per_unit"]["images"]["duration_s"]["value"] == pytest.approx(duration_s / 4)
+    assert run["per_unit"]["images"]["rate"]["value"] == pytest.approx(4 / duration_s)
+
+
 def test_no_unit_is_done(tmp_path):
     done = measure(tmp_path, "--unit", "images=0", "--", "true")
     assert done.returncode == 0

@@ -249,6 +249,7 @@ def test_short_windows_are_not_gated(repository: Repository) -> None:
     done = repository.gate(repository.suite(seconds=0.1), "--base", "base", "--head", "base", "--pairs", 5)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "too short to gate time" in done.stdout
+    assert "a time takes 1 s and 20 iterations" in done.stdout
 
 
 def test_an_environment_in_which_no_harness_works_is_told(repository: Repository) -> None:

@@ -341,3 +341,12 @@ def test_impacts_of_energies_of_different_kinds_are_not_compared() -> None:
     assert "not comparable" in cell(Method.COUNTER, Method.SIMULATED).missing
     alike = cell(Method.COUNTER, Method.COUNTER)
     assert (alike.missing, alike.method) == ("", Method.ESTIMATED)
+
+
+def test_a_point_that_no_rule_is_for_is_told() -> None:
+    rules = Rules({"s": [GateRule(metric="duration_s", per="unit", worse_by_at_most=0.5)]}, {})
+    judged, other = (
+        Point(id=name, suite="s", label=name, workload="w", backend=Choice("host"), functional_units={name: {}})
+        for name in ("unit", "run")
+    )
+    assert rules.unjudged([judged, other]) == ["s: run: no rule judges it; its units: run"]

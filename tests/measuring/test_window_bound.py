@@ -18,7 +18,7 @@ from harness.measuring.edges import EdgeReading, span_energy
 from harness.measuring.meters import Meters
 from harness.meter import Meter, MeterContext
 from harness.quantity import Amount, Method, Unavailable, Value
-from harness.sample import Cumulative, Scope, Snapshot
+from harness.sample import TOO_LITTLE, Cumulative, Scope, Snapshot
 
 SCOPE = "n0/gpu:SIM-0"
 TICK_S = 0.1
@@ -217,3 +217,17 @@ def test_joules_of_another_method_count_from_their_first_reading() -> None:
     value, _, _ = span_energy(scope, first, last)
     assert isinstance(value, Amount)
     assert value.composition == {Method.COUNTER: 750.0, Method.ESTIMATED: 250.0}
+
+
+@pytest.mark.parametrize(
+    ("method", "seconds", "small"),
+    [(Method.COUNTER, 0.15, True), (Method.COUNTER, 60.0, False), (Method.ESTIMATED, 60.0, True)],
+    ids=["short", "stuck", "a model of work that rested"],
+)
+def test_less_than_a_counter_shows_is_told_from_a_stuck_one(method: Method, seconds: float, small: bool) -> None:
+    scope = Scope(method=method, tick_s=0.1, gain=0.0)
+    closed_ns = round(seconds * 1e9)
+    opened = EdgeReading(0, 0, Cumulative(5.0), (), None)
+    value, _, _ = span_energy(scope, opened, EdgeReading(closed_ns, closed_ns, Cumulative(5.0), (), None))
+    assert isinstance(value, Unavailable)
+    assert (TOO_LITTLE in value.reason) is small

@@ -1,8 +1,11 @@
 """The place of a suite: put together from tables of plugins, refused where unknown, handed to meters that take one."""
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
 
 import pytest
+from pydantic import model_validator
 
 from harness import builtin
 from harness.discovery.registry import Registry
@@ -13,7 +16,7 @@ from harness.options import Options
 from harness.place import GridFactor, Place, PlaceOption, PlaceSpec, PueFactor, resolve
 from harness.planning.places import moved, placed, resolved
 from harness.planning.planner import expand
-from harness.planning.suite import loads
+from harness.planning.suite import loads, readable
 
 SITE = Place(name="dc-1", row="dc-1", country="FRA", pue=PueFactor(value=1.2, source="operator"))
 
@@ -44,6 +47,14 @@ class AirOptions(Options):
     place: PlaceOption = None
 
 
+class WaterOptions(AirOptions):
+    @model_validator(mode="after")
+    def _placed(self) -> Self:
+        if self.place is None:
+            raise ValueError("needs the suite's `place`")
+        return self
+
+
 class Air(ImpactMeter):
     def apply(self, costed: Costed) -> Impact:
         return Impact()
@@ -61,6 +72,15 @@ class Offers:
             yields={"air_g": "g"},
             placed=("air",),
             options=AirOptions,
+        )
+        yield ImpactMeterSpec(
+            name="water",
+            summary="",
+            factory=lambda _: Air(),
+            needs=("energy_j",),
+            yields={"water_l": "L"},
+            placed=("water",),
+            options=WaterOptions,
         )
 
     @staticmethod
@@ -144,8 +164,24 @@ def test_plan_refuses_a_place_that_is_not_known(lines: tuple[str, ...], where: s
     assert where in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [("{wue: 1.8}", "unknown key 'wue'"), ("{grid: 0.518}", "less than any grid has"), ("{pue: 0.5}", "or equal to 1")],
+)
+def test_a_fault_of_own_values_is_told_once(values: str, says: str, registry: Registry, tmp_path: Path) -> None:
+    file = tmp_path / "suite.yaml"
+    file.write_text(suite(f"place: {values}", "meters: [water]"))
+    with pytest.raises(UsageError, match=says) as refused:
+        loads(file.read_text())
+    assert "valid string" not in str(refused.value)
+    assert " errors" not in str(refused.value)
+    found = readable(file)
+    assert found is not None
+    expand([found], registry)  # says nothing of what the lost place would have given
+
+
 def test_moving_takes_away_what_stood_in_the_place_stead() -> None:
-    (spec,) = Offers.harness_meters()
+    spec, _ = Offers.harness_meters()
     there = moved({"air": 3.0, "place": {"name": "old"}}, spec, SITE)
     assert there == {"place": SITE.as_options()}
     assert placed({"air": 3.0}, object(), SITE, Registry()) == {"air": 3.0}

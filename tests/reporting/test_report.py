@@ -23,7 +23,7 @@ from harness.records.paths import FAILURE, RECORD, RUN
 from harness.records.record import Measurement, MeterReport, Reading, Record, SeenCondition, Span, UnitResult, WarmUp
 from harness.records.summary import summarise
 from harness.reporting.markdown import escape
-from harness.sample import Scope
+from harness.sample import TOO_LITTLE, Scope
 
 GPU = "n0/gpu:GPU-1"
 
@@ -162,6 +162,13 @@ def test_a_missing_trial_is_counted_and_never_zero() -> None:
     assert found.value.value == 10.0
     assert (found.n, found.trials, found.missing) == (1, 2, ("driver gone",))
     assert summarise([Undefined("no token")]).value == Undefined("no token")
+
+
+def test_trials_below_a_counters_step_are_not_left_out_of_the_median() -> None:
+    found = summarise([joules(10.0), Unavailable(f"n0/gpu:1: {TOO_LITTLE}: it did not move"), joules(10.0)])
+    assert isinstance(found.value, Unavailable)
+    assert "in 1 of 3: the others alone would overstate it" in found.value.reason
+    assert (found.n, found.values, found.spread) == (0, (), None)
 
 
 def test_amounts_of_different_units_are_not_summarised() -> None:

@@ -291,6 +291,18 @@ def test_measure_and_measured(both: Registry) -> None:
         _ = harness.measured(lambda: 1).last
 
 
+@pytest.mark.parametrize("meters", ["rapl: {root: /nowhere}", {"rapl": {"root": "/nowhere"}}])
+def test_one_meter_may_stand_by_itself(meters: str | dict[str, object]) -> None:
+    with harness.measure(meters=meters) as block:
+        pass
+    assert [each.name for each in block.session.choices] == ["rapl"]
+
+
+def test_a_unit_is_text() -> None:
+    with pytest.raises(UsageError, match="is no unit"):
+        harness.measure(unit=("images", 5))  # type: ignore[arg-type]
+
+
 def test_wrong_settings_open_nothing() -> None:
     for settings in ({"meters": ["lamp"]}, {"backend": "quantum"}, {"idle": "soon"}):
         with pytest.raises(UsageError), harness.measure(**settings):
@@ -310,6 +322,9 @@ def test_load(tmp_path: Path) -> None:
     (duration,) = [row for row in rows if row["reading"] == "duration_s" and row["per"] is None]
     assert duration["value"] == pytest.approx(block.duration)
     assert "work" in run._repr_html_()
+    assert repr(run) == f"<harness run {run.name!r}: 1 point, 1 trial>"
+    assert repr(run.points) == "(<harness point 'work': 1 trial>,)"
+    assert repr(run.trials[0]).startswith("<harness trial 0: ")
     assert run.point("work").summary("duration_s").n == 1
     with pytest.raises(UsageError, match="there is no reading 'joules'"):
         run.point("work").summary("joules")

@@ -29,3 +29,11 @@ def test_own_options_go_before_it(registry: Registry) -> None:
 def test_an_unknown_place_is_refused(registry: Registry) -> None:
     with pytest.raises(UsageError, match=r"no place 'us-esat-1'.*did you mean"):
         choose(with_place(["tdp"], place="us-esat-1"), registry)
+
+
+def test_own_values_are_a_place(registry: Registry) -> None:
+    for place in ({"grid": "518 g/kWh", "pue": 1.2}, "{grid: 518 g/kWh, pue: 1.2}"):
+        chosen = {each.name: each.options for each in choose(with_place(["tdp"], place=place), registry)}
+        assert chosen["fuel"]["place"]["grid"]["value"] == chosen["scarf"]["place"]["grid"]["value"] == 518.0
+    with pytest.raises(UsageError, match="less than any grid has"):
+        choose(with_place(["tdp"], place="{grid: 0.518}"), registry)

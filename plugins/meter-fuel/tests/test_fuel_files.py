@@ -43,6 +43,31 @@ def values(path: Path, zone: str = "", **more: object) -> list[float]:
     return [each.g_per_kwh for each in found(path, zone, **more).intervals]
 
 
+@pytest.mark.parametrize(
+    ("intensities", "asks"),
+    [((0.10342, 0.0), "are these kg/kWh"), ((0.4, 0.518), "are these kg/kWh"), ((103420.0, 100.0), "in another unit")],
+)
+def test_an_own_series_in_another_unit_is_asked_about(
+    write: Write, intensities: tuple[float, float], asks: str
+) -> None:
+    first, second = intensities
+    path = write(
+        "start_utc,end_utc,g_per_kwh\n"
+        f"2026-01-01T00:00Z,2026-01-01T01:00Z,{first}\n2026-01-01T01:00Z,2026-01-01T02:00Z,{second}\n"
+    )
+    with pytest.raises(UsageError, match=asks):
+        load(path, Choice(""))
+
+
+def test_an_own_series_may_fall_to_nothing(write: Write) -> None:
+    path = write(
+        "start_utc,end_utc,g_per_kwh\n2026-01-01T00:00Z,2026-01-01T01:00Z,0.2\n2026-01-01T01:00Z,2026-01-01T02:00Z,90\n"
+    )
+    _, series, _ = load(path, Choice(""))
+    assert series is not None
+    assert [each.g_per_kwh for each in series.intervals] == [0.2, 90.0]
+
+
 # Electricity Maps
 
 OLD = "Datetime (UTC),Country,Zone Name,Zone Id,Carbon Intensity gCO₂eq/kWh (direct),Carbon Intensity gCO₂eq/kWh (LCA)"

@@ -8,7 +8,7 @@ Sources: ROCm's AMD SMI documentation, "Python API reference", and the module of
 from __future__ import annotations
 
 import contextlib
-import sys
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -39,7 +39,8 @@ class Library:
 
     def __init__(self) -> None:
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # it prints where it finds no library of ROCm
+            printed = io.StringIO()  # it prints where it finds no library of ROCm
+            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
                 import amdsmi  # type: ignore[import-untyped]
         except Exception as error:  # noqa: BLE001 - it raises KeyError, OSError and more where ROCm is not installed
             raise LostError(f"amdsmi cannot be imported: {type(error).__name__}: {error}") from None

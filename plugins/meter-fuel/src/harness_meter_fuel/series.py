@@ -21,6 +21,10 @@ COLUMNS: Final = ("start_utc", "end_utc", "g_per_kwh")
 _EDGE_SHARE: Final = 0.05
 """A trace may miss so much of the window's ends before it is not used; at 1 Hz that is one sample in 20 s."""
 _HOUR: Final = timedelta(hours=1)
+HIGHEST_G_PER_KWH: Final = 5000.0
+"""Above this an intensity is in another unit: the dirtiest plants emit less than half of it."""
+LOWEST_G_PER_KWH: Final = 1.0
+"""A file that never reaches this is in another unit: no grid emits so little all the time."""
 Past: TypeAlias = Literal["same-hour", "refuse"]
 
 
@@ -280,7 +284,28 @@ def of_table(table: CsvTable) -> tuple[Interval, ...]:
         intervals.append(Interval(start_s, end_s, value))
     if not intervals:
         raise UsageError("holds no interval", where=table.name)
+    _in_grams(intervals, table.name)
     return tuple(intervals)
+
+
+def _in_grams(intervals: Sequence[Interval], where: str) -> None:
+    """Refuses values that no grid has in g/kWh, with the question which unit they are in; raises UsageError.
+
+    A single value may be as low as 0; a whole file of less than 1 g/kWh is in another unit.
+    """
+    greatest = max(each.g_per_kwh for each in intervals)
+    if greatest > HIGHEST_G_PER_KWH:
+        raise UsageError(
+            f"holds an intensity of {greatest:g} g/kWh",
+            where=where,
+            accepted=f"0 to {HIGHEST_G_PER_KWH:g} g/kWh: is it in another unit?",
+        )
+    if 0 < greatest < LOWEST_G_PER_KWH:
+        raise UsageError(
+            f"holds no intensity above {greatest:g} g/kWh, less than any grid has",
+            where=where,
+            accepted="g/kWh: are these kg/kWh?",
+        )
 
 
 def read(path: Path) -> Series:

@@ -13,12 +13,10 @@ from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from harness.errors import UsageError
-from harness_meter_fuel.series import Interval
+from harness_meter_fuel.series import HIGHEST_G_PER_KWH, Interval
 
 HOUR_S: Final = 3600.0
 _DAY_S: Final = 86400.0
-_HIGHEST_G_PER_KWH: Final = 5000.0
-"""Above this an intensity is in another unit: the dirtiest plants emit less than half of it."""
 _EUROPEAN: Final = re.compile(r"(\d{1,2})[./](\d{1,2})[./](\d{4})(?:[ T](\d{1,2}):(\d{2})(?::(\d{2}))?)?")
 _AMERICAN: Final = re.compile(
     r"(\d{1,2})/(\d{1,2})/(\d{4})(?: (\d{1,2}):(\d{2})(?::(\d{2}))?(?: ?([AP])\.?M\.?)?)?", re.IGNORECASE
@@ -146,11 +144,11 @@ def _checked(point: Point, where: str) -> None:
     value = point.g_per_kwh
     if value is None:
         return
-    if not 0 <= value <= _HIGHEST_G_PER_KWH:
+    if not 0 <= value <= HIGHEST_G_PER_KWH:
         raise UsageError(
             f"the intensity at {_shown(point)} is {value:g} g/kWh",
             where=where,
-            accepted=f"0 to {_HIGHEST_G_PER_KWH:g} g/kWh: is it in another unit?",
+            accepted=f"0 to {HIGHEST_G_PER_KWH:g} g/kWh: is it in another unit?",
         )
     if point.end_s is not None and point.end_s <= point.start_s:
         raise UsageError(f"the interval at {_shown(point)} ends at or before its start", where=where)
