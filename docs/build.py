@@ -324,7 +324,7 @@ PAGES = {
 }
 
 
-def compact(value: Any, indent: int = 0, width: int = 1000) -> str:
+def compact(value: Any, indent: int = 0, width: int = 4000) -> str:
     """JSON in which whatever fits stands on one line, without spaces."""
     flat = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     if not isinstance(value, dict | list) or len(flat) + indent <= width:

@@ -59,29 +59,41 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     }
     for each in definitions.values():
         each.pop("title", None)  # the name of a class, which tells nobody anything
-    found: dict[str, Any] = _once(whole)
-    _share_values(found)
-    return found
+    return _share_values(_once(whole))
 
 
-def _share_values(schema: dict[str, Any]) -> None:
-    """Kinds of values that many options take, such as a positive number, stand once as `value.NUMBER`."""
-    parts: list[dict[str, Any]] = []
+def _share_values(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same schema, in which kinds of values that many options take, as a positive number, stand once, `value.N`."""
+    counts: Counter[str] = Counter()
+    names: dict[str, str] = {}
+    shared: dict[str, Any] = {}
 
-    def look(part: Any) -> None:
+    def body(part: Mapping[str, Any]) -> str:
+        return json.dumps({key: each for key, each in part.items() if key not in _NOTES}) if "anyOf" in part else ""
+
+    def count(part: Any) -> None:
         for each in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
-            look(each)
-        if isinstance(part, dict) and isinstance(part.get("anyOf"), list) and _VARIABLE in part["anyOf"]:
-            parts.append(part)
+            count(each)
+        if isinstance(part, dict) and isinstance(part.get("anyOf"), list) and "$ref" not in part:
+            counts[body(part)] += 1
 
-    look(schema)
-    counts = Counter(json.dumps(part["anyOf"]) for part in parts if "$ref" not in part)
-    names = {text: f"value.{number}" for number, (text, count) in enumerate(counts.most_common()) if count > 1}
-    for part in parts:
-        if (name := names.get(json.dumps(part["anyOf"]))) and "$ref" not in part:
-            del part["anyOf"]
-            part["$ref"] = f"#/$defs/{name}"
-    schema["$defs"] |= {name: {"anyOf": json.loads(text)} for text, name in names.items()}
+    def moved(part: Any) -> Any:
+        if isinstance(part, list):
+            return [moved(each) for each in part]
+        if not isinstance(part, dict):
+            return part
+        text = body(part)
+        if counts[text] < 2 or len(text) <= _SHORT:
+            return {key: moved(each) for key, each in part.items()}
+        if text not in names:
+            names[text] = f"value.{len(names)}"
+            shared[names[text]] = {key: moved(each) for key, each in json.loads(text).items()}
+        return {**{key: part[key] for key in _NOTES if key in part}, **_reference(names[text])}
+
+    count(schema)
+    found: dict[str, Any] = moved(schema)
+    found["$defs"] |= shared
+    return found
 
 
 def _once(schema: dict[str, Any]) -> Any:
@@ -100,8 +112,10 @@ def _once(schema: dict[str, Any]) -> Any:
             return part
         return {key: alike.get(each, each) if key == "$ref" else moved(each) for key, each in part.items()}
 
+    if not alike:
+        return schema
     rest = {name: each for name, each in schema["$defs"].items() if f"#/$defs/{name}" not in alike}
-    return moved({**schema, "$defs": rest})
+    return _once(moved({**schema, "$defs": rest}))  # what refers to them may be alike now
 
 
 _WORDS: Final = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
@@ -114,7 +128,7 @@ def _reference(*path: str) -> dict[str, Any]:
     return {"$ref": "/".join(("#/$defs", *path))}
 
 
-_SHORT: Final = 60
+_SHORT: Final = 42
 """Characters of a schema that is not worth a reference."""
 _VARIABLE: Final = _reference("Variable")
 
@@ -181,9 +195,9 @@ def _case_schema(workload: str, definitions: dict[str, Any]) -> dict[str, Any]:
     one = _reference(f"workload.{workload}")
     many = {name: _values(workload, name, each, definitions) for name, each in options["properties"].items()}
     own = BACKEND in many
-    many = many if own else {BACKEND: {"type": "array", "items": _reference(BACKEND)}, **many}
-    matrix = {"type": "object", "properties": many, "additionalProperties": False}
-    listed = {"type": "array", "items": one if own else {"anyOf": [one, _reference("OnBackend")]}}
+    many = many if own else {BACKEND: {"items": _reference(BACKEND)}, **many}
+    matrix = {"properties": many, "additionalProperties": False}  # that these hold lists is said of every case
+    listed = {"items": one if own else {"anyOf": [one, _reference("OnBackend")]}}
     return {
         "if": {"properties": {"workload": {"const": workload}}, "required": ["workload"]},
         "then": {"properties": {"options": one, "matrix": matrix, "include": listed, "exclude": listed}},

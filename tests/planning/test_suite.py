@@ -67,7 +67,7 @@ def test_what_is_not_written_has_the_documented_defaults() -> None:
     assert (suite.trials, suite.seed, suite.idle_seconds) == (3, 0, 0)
     assert (suite.windows.count, suite.windows.min_seconds, suite.windows.max_seconds) == (2, 30, None)
     assert (suite.warm_up.max_seconds, suite.warm_up.min_iterations, suite.warm_up.tolerance) == (30, 5, 0.05)
-    assert (suite.limits.trial_s, suite.limits.silence_s) == (3600, 600)
+    assert (suite.limits.trial_s, suite.limits.silence_s) == (None, 600)  # without a value, what fits the windows
     assert [each.name for each in suite.meters] == ["auto"]
 
 
