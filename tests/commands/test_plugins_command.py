@@ -17,7 +17,7 @@ from harness import Column, FunctionalUnit, ImpactMeterSpec, Options, Share, Una
 from harness.cli import app
 from harness.commands.plugin_page import page
 from harness.discovery.registry import Registry
-from harness.errors import ExitCode, PluginError, UsageError
+from harness.errors import ExitCode, UsageError
 
 
 class KilnOptions(Options):
@@ -115,7 +115,7 @@ def test_an_unknown_name_says_what_is_near(registry: Registry) -> None:
 
 def test_a_name_in_conflict_is_refused(registry: Registry) -> None:
     assert registry.register(Kiln(), "other", distribution="brickworks")
-    with pytest.raises(PluginError, match="brickworks"):
+    with pytest.raises(UsageError, match="brickworks:kiln, pottery:kiln"):
         page(registry, "kiln", probe=False, as_json=False)
 
 

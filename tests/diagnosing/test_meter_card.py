@@ -206,6 +206,7 @@ def test_the_smallest_increment_is_the_quantum() -> None:
     assert found.smallest_increment_j == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_a_counter_without_ticks_has_no_period() -> None:
     found = card(tick_s=0.001)
     assert found.update_period_s is None

@@ -14,7 +14,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.planning.point import Choice, Plan, Point, Skipped
-from harness.planning.trial_rules import CoolDown
+from harness.planning.trial_rules import CoolDown, Limits
 from harness.running.resume import differences, resumed
 from harness.running.run_folder import create
 from harness.testing import until
@@ -55,7 +55,10 @@ def test_a_run_has_one_driver(bench: Any) -> None:
 
 
 def point(name: str, **changes: Any) -> Point:
-    made = Point(id=f"{name:x<12}", suite="s", label=f"spin · {name}", workload="spin", backend=Choice("host"))
+    made = Point(
+        id=f"{name:x<12}", suite="s", label=f"spin · {name}", workload="spin", backend=Choice("host"),
+        limits=Limits(trial_s=3600.0),
+    )  # fmt: skip
     return replace(made, **changes)
 
 
