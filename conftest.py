@@ -17,9 +17,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Gives the tests device locks that no real run waits for, and each of their workers its temporary files."""
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
-    # In the background of a shell interrupts are ignored, and every process that a test starts would ignore them too.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # In the background of a shell, or under nohup, signals are ignored, and what a test starts would ignore them too.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     worker = os.environ.pop("PYTEST_XDIST_WORKER", "")
     # The names are short: sockets of tests lie below it, and their paths may have 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix=f"{worker or 'main'}-"))

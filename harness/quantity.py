@@ -176,7 +176,11 @@ class Amount:
         for own, part in self.composition.items():
             name = own if own.weakness >= method.weakness else method
             parts[name] = parts.get(name, 0.0) + part * factor
-        return Amount(math.fsum(parts.values()), unit, parts, low_end, high_end)
+        value = math.fsum(parts.values())
+        # The ends are rounded by themselves: by a last digit they may pass the value.
+        low_end = low_end if low_end is None else min(low_end, value)
+        high_end = high_end if high_end is None else max(high_end, value)
+        return Amount(value, unit, parts, low_end, high_end)
 
     def over(self, divisor: Amount, unit: str) -> Amount:
         """This amount over one above 0, with the bounds of both and the weaker method."""

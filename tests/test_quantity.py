@@ -121,3 +121,10 @@ def test_what_is_divided_by_a_total_of_exact_amounts_has_a_value_within_its_boun
     assert clock.low <= clock.value <= clock.high
     power = Amount.of(1.0, "J", Method.ESTIMATED, low=0.5, high=2.0).over(clock, "W")
     assert power.value == pytest.approx(1 / math.fsum(seconds))
+
+
+def test_an_end_that_rounding_takes_past_the_value_is_the_value() -> None:
+    """Below 1e-308 digits are lost, and the sum of two parts is not what the whole becomes."""
+    parts = {Method.COUNTER: 2.225073858507e-311, Method.WALL: 2.225073858507e-311}
+    scaled = Amount(4.450147717014e-311, "J", parts, 0.0, 4.450147717014e-311).times(0.015625, "g")
+    assert scaled.high == scaled.value
