@@ -1,4 +1,4 @@
-"""What a report says first: what was found, one table, and notes; up to ten points fit a screen."""
+"""What a report says first: what was found, each point in a table, and notes; up to ten points fit a screen."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FACTORS: Final = 3
 REASONS: Final = 2
 """So many reasons of one kind are told; the details tell all of them."""
 OTHER_UNITS: Final = 2
-"""So many further functional units have a sentence of their own."""
+"""So many further functional units have a sentence of their own, even where every point stands in another table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ class Overview:
     Attributes:
         title: which run, how large, on what.
         findings: a sentence about the first functional unit, then about the next ones.
-        sections: the table with its notes, then what the experiment took as a whole.
+        sections: a table of the first functional unit with its notes, others of points that lack it, then what the
+            experiment took as a whole.
     """
 
     title: str
@@ -50,12 +51,23 @@ def overview(report: RunReport, *, details: bool = False) -> Overview:
         report: of the run.
         details: whether the details follow, so that no note need point to them.
     """
-    found = [finding(report, name) for name in report.unit_names[: 1 + OTHER_UNITS]]
-    sections = [_table(report, report.unit_names[0], found[0].notes)] if found else []
+    tables = _covering(report)
+    told = [name for place, name in enumerate(report.unit_names) if place <= OTHER_UNITS or name in tables]
+    found = {name: finding(report, name) for name in told}
+    sections = [_table(report, name, found[name].notes) for name in tables]
     notes = [*_troubles(report), *total(report)]
     if not details:
         notes.append(f"More: harness report {report.folder} --details, or --format html")
-    return Overview(_title(report), [each.text for each in found], [*sections, Section("", paragraphs=notes)])
+    return Overview(_title(report), [each.text for each in found.values()], [*sections, Section("", paragraphs=notes)])
+
+
+def _covering(report: RunReport) -> list[str]:
+    """The first functional units whose tables show every point: cases may count different things."""
+    names: list[str] = []
+    for point in report.points:
+        if point.units and not point.units.keys() & set(names):
+            names.append(next(iter(point.units)))
+    return names
 
 
 def _title(report: RunReport) -> str:

@@ -200,6 +200,22 @@ def test_a_terminal_that_knows_ascii_alone_is_served(tmp_path: Path) -> None:
     assert "+- 5 %" in text
 
 
+def test_every_point_stands_in_a_table_whatever_its_functional_unit(tmp_path: Path) -> None:
+    """The second and the fifth count other things than the first; the second's unit is the first's further one."""
+    units = {"a": ["token"], "b": ["token", "image"], "c": ["image"], "d": ["page"], "e": ["line"], "f": ["word"]}
+    report = run_of(tmp_path / "r", dict.fromkeys(units, LOW))
+    points = []
+    for point, names in zip(report.points, units.values(), strict=True):
+        cost, definition = point.units["token"], point.definitions["token"]
+        points.append(replace(point, units=dict.fromkeys(names, cost), definitions=dict.fromkeys(names, definition)))
+    text = printed(replace(report, points=tuple(points)))
+    tables = text.split("\nPer ")[1:]
+    assert [table.split()[0] for table in tables] == ["token", "image", "page", "line", "word"]
+    rows = [[line.split()[0] for line in table.splitlines() if line[:2].strip() in units] for table in tables]
+    assert rows == [["a", "b"], ["b", "c"], ["d"], ["e"], ["f"]]
+    assert "f: 1.01 J (counter) per word" in text
+
+
 def test_the_experiment_as_a_whole_is_told_with_what_it_leaves_out(tmp_path: Path) -> None:
     text = printed(run_of(tmp_path / "r", {"a": LOW, "b": HIGH}))
     assert "The experiment: 90.9 J in the windows of 6 trials (240 s); not metered: warm-up of 6 s" in text
