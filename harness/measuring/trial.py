@@ -39,7 +39,7 @@ from harness.options import Options
 from harness.planning.named_offers import hardware_meters
 from harness.planning.point import Point
 from harness.records.files import side_car_sizes
-from harness.records.journal import Finished, Journal, sizes
+from harness.records.journal import Finished, Journal
 from harness.records.paths import ENERGY, ITEMS, OUTPUTS
 from harness.records.record import IDLE, LOADED_IDLE, SETTINGS, Measurement, MeterReport, Rest, SeenCondition, WarmUp
 from harness.sample import Scope
@@ -364,7 +364,7 @@ class Trial:
                     uses=uses,
                     loads=tuple(load for load in self.load.loads if load.window == index),
                     quality=quality,
-                    sizes=sizes([ledger.items, ledger.outputs]),
+                    sizes=side_car_sizes([ledger.items, ledger.outputs]) if self.journal.wanted else {},
                 )
             )
             if finished:

@@ -7,14 +7,17 @@ under way had cost is not counted: its work is done again. Where work has to be 
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
+from pydantic import ValidationError
 from pydantic_core import to_json
 
+from harness.errors import MeasurementError
 from harness.records.files import adapter, read_lines, write_atomically
 from harness.records.paths import ENERGY, ITEMS, OUTPUTS, WINDOWS
 from harness.records.record import Reading, Span, WindowLoad, WindowUse
@@ -55,10 +58,15 @@ class Journal:
         folder: of the trial.
         wanted: whether it is kept; a trial that cannot go on keeps none.
         resumed: whether the trial takes over what it holds; else it begins anew.
+
+    Attributes:
+        wanted: as given.
+        finished: the windows that were finished, in order.
+        attempt: number of this attempt at the trial, from 1.
     """
 
     def __init__(self, folder: Path, *, wanted: bool, resumed: bool) -> None:
-        self._folder, self._wanted = folder, wanted
+        self._folder, self.wanted = folder, wanted
         self.finished: list[Finished] = read_journal(folder) if wanted and resumed else []
         self.attempt = 1
         if wanted and resumed:
@@ -84,7 +92,7 @@ class Journal:
     def keep(self, finished: Finished) -> None:
         """Adds a window; it is on the disk when this returns."""
         self.finished.append(finished)
-        if self._wanted:
+        if self.wanted:
             with (self._folder / WINDOWS).open("ab") as stream:
                 stream.write(_line(finished))
                 stream.flush()
@@ -107,20 +115,18 @@ def _line(finished: Finished) -> bytes:
 
 
 def read_journal(folder: Path) -> list[Finished]:
-    """The finished windows of a trial's folder, without gaps; a torn last line is left out."""
+    """The finished windows of a trial's folder, without gaps, up to one that cannot be read or whose rows are gone."""
     found: list[Finished] = []
-    for row in read_lines(folder / WINDOWS):
-        each = adapter(Finished).validate_python(row)
-        if each.window != len(found):
-            break
-        found.append(each)
+    with contextlib.suppress(MeasurementError, ValidationError):  # that window is measured again
+        for row in read_lines(folder / WINDOWS):
+            each = adapter(Finished).validate_python(row)
+            if each.window != len(found) or not _whole(folder, each):
+                break
+            found.append(each)
     return found
 
 
-def sizes(streams: Sequence[IO[str]]) -> dict[str, int]:
-    """Side-car -> its bytes, once all that was written to it is with the system."""
-    found = {}
-    for stream in streams:
-        stream.flush()
-        found[Path(stream.name).name] = os.fstat(stream.fileno()).st_size
-    return found
+def _whole(folder: Path, finished: Finished) -> bool:
+    """Whether the side-cars still hold what was written to them when a window was finished."""
+    paths = {folder / name: size for name, size in finished.sizes.items()}
+    return all((path.stat().st_size if path.exists() else 0) >= size for path, size in paths.items())

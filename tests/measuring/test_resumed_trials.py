@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,37 @@ def test_windows_that_were_finished_keep_their_cost_and_rows(attempts: Any, torn
     assert [load.window for load in found.loads] == [0, 1, 2, 3]
     assert any(flag.startswith("resumed: 3 of 4 windows are of earlier attempts") for flag in found.flags)
     assert found.side_cars[ITEMS] == (trial / ITEMS).stat().st_size
+
+
+def test_a_window_whose_rows_a_power_cut_took_is_measured_again(attempts: Any) -> None:
+    """The file would else be filled up with zeros, to where the window had ended."""
+    trial, _ = attempts(3)
+    assert len(read_journal(trial)) == 3
+    rows = (trial / ITEMS).read_bytes().splitlines(keepends=True)
+    (trial / ITEMS).write_bytes(b"".join(rows[:2]))
+    assert [each.window for each in read_journal(trial)] == [0, 1]
+
+
+@pytest.mark.parametrize("line", [b'{"window": 1, "of": "another version"}\n', b"no JSON\n"])
+def test_one_bad_line_of_the_journal_costs_the_windows_from_there_on(attempts: Any, line: bytes) -> None:
+    trial, _ = attempts(3)
+    lines = (trial / WINDOWS).read_bytes().splitlines(keepends=True)
+    (trial / WINDOWS).write_bytes(b"".join([lines[0], line, *lines[2:]]))
+    assert [each.window for each in read_journal(trial)] == [0]
+
+
+def test_rows_are_on_the_disk_before_the_window_that_wrote_them(attempts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    really = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    attempts(None)
+    kept = [name for name in synced if name in {ITEMS, WINDOWS}]
+    assert kept[: 2 * 4] == [ITEMS, WINDOWS] * 4
 
 
 def test_the_trace_of_energy_goes_on_where_it_broke_off(attempts: Any) -> None:
