@@ -12,10 +12,10 @@ from typing import Final
 
 from rich.console import Console
 
-from harness.errors import UsageError, did_you_mean
+from harness.errors import UsageError, did_you_mean, printable
 from harness.gating.result import Result
-from harness.records.files import write_output
-from harness.records.paths import GATE
+from harness.records.files import trial_folders, write_output
+from harness.records.paths import GATE, RUN
 from harness.records.summary import load
 from harness.reporting import comparison
 from harness.reporting import gate_verdict as verdict
@@ -48,7 +48,7 @@ def write(folders: Sequence[Path], form: str, output: Path | None, *, show: bool
     """Prints or writes the report of runs, or of a gate; returns the file that was written.
 
     Args:
-        folders: of the runs; one folder of a gate.
+        folders: of the runs; one folder of a gate. What is neither is left out with a note, beside a run.
         form: one of `FORMATS`.
         output: file to write; a page without one goes into the first folder, all else to the terminal.
         show: whether the page is opened in a browser.
@@ -66,6 +66,7 @@ def write(folders: Sequence[Path], form: str, output: Path | None, *, show: bool
         raise UsageError("--open needs --format html: it shows the page in a browser", accepted="--format html --open")
     if output is not None and not output.absolute().parent.is_dir():
         raise UsageError("there is no such folder", where=str(output.parent), accepted="a folder that exists")
+    folders = _runs_among(folders)
     found = _found(folders)
     if form == "html":
         output = output or folders[0] / PAGE
@@ -79,6 +80,27 @@ def write(folders: Sequence[Path], form: str, output: Path | None, *, show: bool
     if show:
         webbrowser.open(output.absolute().as_uri())
     return output
+
+
+def _runs_among(folders: Sequence[Path]) -> Sequence[Path]:
+    """Of several folders those of runs, with a note for what else `STORE/*` names; all of them where none is a run."""
+    others = {folder: what for folder in folders if (what := _no_run(folder))}
+    if len(others) == len(folders):
+        return folders
+    for folder, what in others.items():
+        sys.stderr.write(f"note: left out: {printable(str(folder))}: {what}\n")
+    return [folder for folder in folders if folder not in others]
+
+
+def _no_run(folder: Path) -> str:
+    """What a path is that is there and is not the folder of a run; empty for a run, and for one that is missing."""
+    if (folder / GATE).is_file():
+        return "a gate, which is reported alone"
+    if folder.exists() and not folder.is_dir():
+        return "a file"
+    if folder.is_dir() and not (folder / RUN).exists() and not any(trial_folders(folder)):
+        return "no run"
+    return ""
 
 
 def _found(folders: Sequence[Path]) -> _Found:

@@ -319,6 +319,23 @@ def test_gate_page_shows_cells_and_both_sides(
     assert "Verdict: regressed" in shown.stdout
 
 
+def test_what_else_lies_in_a_store_is_left_out_with_a_note(make_run: MakeRun, tmp_path: Path, harness: Harness) -> None:
+    run = make_run(points=1, trials=1)
+    index, gate = tmp_path / "index", tmp_path / "gate"
+    index.mkdir()
+    gate.mkdir()
+    (gate / "gate.json").write_text(json.dumps(GATE), encoding="utf-8")
+    done = harness("report", gate, index, run)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == harness("report", run).stdout
+    for told in (f"{index}: no run", f"{gate}: a gate, which is reported alone"):
+        assert f"note: left out: {told}\n" in done.stderr
+    assert harness("report", index).returncode == 3
+    assert harness("report", gate, index).returncode == 2
+    missing = harness("report", run, tmp_path / "nope")
+    assert (missing.returncode, "nope" in missing.stderr) == (3, True)
+
+
 def test_broken_gate_file_is_named(tmp_path: Path, harness: Harness) -> None:
     (tmp_path / "gate.json").write_text("{}", encoding="utf-8")
     done = harness("report", tmp_path, "--format", "html")
