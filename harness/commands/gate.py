@@ -191,11 +191,10 @@ def _pairs(
 ) -> tuple[Result, Path]:
     from harness.commands.progress import Progress
     from harness.gating import job as gates
-    from harness.gating.gate import looks_for
     from harness.gating.sides import INSTALL
 
     loaded = gates.load(suites)
-    looks_for(pairs)  # too few for any comparison: told before revisions are installed
+    gates.enough(loaded, pairs)
     with (
         Progress() as progress,
         gates.sides(

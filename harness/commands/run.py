@@ -117,11 +117,25 @@ def plan(
         echo(json.dumps(content, indent=1, default=str))
     else:
         _show(planned)
+        for line in _gate_lines(loaded_suites, planned):
+            echo(line)
     skips = [skipped.to_json() for skipped in planned.skipped]
     failed = [f"{each['label']}: {each['reason']}" for each in skips if each.get("failed")]
     if failed:
         raise MeasurementError("; ".join(failed))
     Demands(none_skipped=no_skips, points=require).check(skips, len(planned.points))
+
+
+def _gate_lines(suites: Sequence[Suite], planned: Plan) -> Iterator[str]:
+    """What a gate by the rules of these suites takes; nothing where they have none."""
+    if not any(suite.gate for suite in suites):
+        return
+    from harness.gating.cells import Rules
+    from harness.gating.gate import least_pairs
+    from harness.reporting.wording import counted
+
+    cells = Rules({suite.suite: suite.gate for suite in suites}).most_cells(planned.points)
+    yield f"gate: {counted(cells, 'comparison')} and limits; harness gate takes at least {least_pairs(cells)} pairs"
 
 
 def _warnings(planned: Plan) -> Iterator[str]:

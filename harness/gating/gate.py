@@ -186,6 +186,19 @@ def control_cell(pairs: Pairs) -> Cell | None:
     return None
 
 
+def least_pairs(cells: int) -> int:
+    """So many pairs can fail a gate of so many cells; see `looks_for`.
+
+    Example:
+        >>> least_pairs(1), least_pairs(2)
+        (5, 6)
+    """
+    least = fewest_pairs(ALPHA / max(1, cells))
+    while 2.0**-least > look_sizes(least)[-1][1] / max(1, cells):  # where early analyses spend a share, less is left
+        least += 1
+    return least
+
+
 def looks_for(pairs: int, cells: int = 1) -> list[tuple[int, float]]:
     """The interim analyses of a gate of so many pairs: after how many, at which error rate.
 
@@ -193,9 +206,7 @@ def looks_for(pairs: int, cells: int = 1) -> list[tuple[int, float]]:
         UsageError: so few could only end inconclusive: Holm's first step asks for p <= alpha / cells, and no p-value
             lies below 2^-pairs.
     """
-    least = fewest_pairs(ALPHA / max(1, cells))
-    while 2.0**-least > look_sizes(least)[-1][1] / max(1, cells):  # where early analyses spend a share, less is left
-        least += 1
+    least = least_pairs(cells)
     if pairs < least:
         of = f"one of {cells} comparisons" if cells > 1 else "one comparison"
         raise UsageError(

@@ -11,17 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from harness.errors import MeasurementError, UsageError
+from harness.discovery.registry import load_plugins
+from harness.errors import HarnessError, MeasurementError, UsageError
 from harness.gating.calibration import Report, report
 from harness.gating.calibration_store import find, revision, runner_of
 from harness.gating.cells import Rules
-from harness.gating.gate import Gate, looks_for
+from harness.gating.gate import Gate, least_pairs, looks_for
 from harness.gating.pairs import Pairs
 from harness.gating.result import Result
 from harness.gating.sides import BASE, HEAD, Planned, Side, Tell, installed, revisions, same_points
 from harness.gating.verdict import CellKey
-from harness.planning import suite
+from harness.planning import matrix, suite
 from harness.planning.point import Point
+from harness.planning.probe import plan_probed
 from harness.planning.secrecy import command_line
 from harness.planning.suite import Suite
 from harness.records.metric import Metric
@@ -43,6 +45,10 @@ cases:
     functional_units: {item: {sum: items}}
 """
 """Measured in every round under both names, on base's environment; if it moves, the runner did."""
+
+
+_MOST_KEYS: Final = 3
+"""A rule has no more cells on a point: a comparison, a floor and a ceiling."""
 
 
 @contextmanager
@@ -101,6 +107,22 @@ def load(files: Sequence[Path]) -> list[Suite]:
         if sum(other.suite == each.suite for other in loaded) > 1:
             raise UsageError(f"two suites are named {each.suite!r}", where=each.file, accepted="a name for each")
     return loaded
+
+
+def enough(loaded: Sequence[Suite], pairs: int) -> None:
+    """Raises UsageError where so few pairs cannot fail a gate of these suites, before any side is installed.
+
+    Only few pairs take a plan, and it is that of this environment: where it lacks a plugin, the sides' own plan tells.
+    """
+    combinations = ((len(each.gate), matrix.size(case.matrix, case.include)) for each in loaded for case in each.cases)
+    if pairs >= least_pairs(sum(_MOST_KEYS * rules * points for rules, points in combinations)):
+        return
+    looks_for(pairs)
+    try:
+        points = plan_probed(loaded, load_plugins()).points
+    except HarnessError:
+        return
+    looks_for(pairs, Rules({each.suite: each.gate for each in loaded}).most_cells(points))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from harness.errors import UsageError
 from harness.gating.job import CONTROL, load
 from harness.gating.verdict import Verdict
 from harness.planning import suite
+from tests.conftest import Harness
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/gate.md").read_text(encoding="utf-8")
@@ -259,3 +260,37 @@ def test_two_suites_of_one_name_are_a_usage_error(tmp_path: Path) -> None:
         (tmp_path / name).write_text("suite: x\ncases: [{workload: spin}]\ngate: [{metric: m, at_most: 1}]\n")
     with pytest.raises(UsageError, match="two suites are named 'x'"):
         load([tmp_path / "a", tmp_path / "b"])
+
+
+TWO_POINTS = """\
+suite: two
+backend: host
+cases:
+  - workload: {workload}
+    matrix: {{iterations: [20000, 30000]}}
+gate:
+  - {{metric: duration_s, per: operation, worse_by_at_most: 5%}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("pairs", "workload", "said"),
+    [(4, "spin", "at least 5"), (5, "spin", "at least 6"), (6, "spin", ""), (4, "unheard-of", "at least 5")],
+)
+def test_too_few_pairs_are_told_before_anything_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harness_in_process: Harness, pairs: int, workload: str, said: str
+) -> None:
+    """Two comparisons take six; where this environment lacks the plugin, the sides may have it."""
+    (tmp_path / "two.yaml").write_text(TWO_POINTS.format(workload=workload), encoding="utf-8")
+    for command in (["init", "--quiet"], ["commit", "--quiet", "--allow-empty", "--message", "first"]):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *command], cwd=tmp_path, check=True)
+    options = ("--base", "HEAD", "--pairs", str(pairs), "--install", "touch ../../installed; exit 1")
+    monkeypatch.chdir(tmp_path)
+    done = harness_in_process("gate", "two.yaml", *options)
+    if said:
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+        assert "installing" not in done.stderr
+    else:
+        assert "installing" in done.stderr
+        shown = harness_in_process("plan", "two.yaml")
+        assert "gate: 2 comparisons and limits; harness gate takes at least 6 pairs" in shown.stdout
