@@ -71,7 +71,7 @@ def block(report: RunReport) -> Block | None:
         curves = [(record, curve(record)) for record in point.records]
         curves = [(record, found) for record, found in curves if found]
         for name in dict.fromkeys(name for _, found in curves for after in found for name in after.quality):
-            long = [found for _, found in curves if len(found) >= LEAST]
+            long = [(record.measurement.trial, found) for record, found in curves if len(found) >= LEAST]
             drawn += _charts(f"#{number} {point.label}", name, long) if long else ()
             rows += [_row(f"#{number}", record, found, name) for record, found in curves]
     if not rows:
@@ -86,16 +86,16 @@ def block(report: RunReport) -> Block | None:
     )
 
 
-def _charts(label: str, name: str, curves: list[list[After]]) -> Iterator[Chart]:
+def _charts(label: str, name: str, curves: list[tuple[int, list[After]]]) -> Iterator[Chart]:
     for key, word, unit in SPENT:
         series = [
             (f"trial {trial}", [(after.spent[key], after.quality[name]) for after in found])
-            for trial, found in enumerate(curves)
+            for trial, found in curves
             if all(key in after.spent and name in after.quality for after in found)
         ]
         if series:
             title = f"{name} over {word}: {label}"
-            says = f"{counted(len(series), 'trial')}, {name} at most {_best(curves, name):.3g}"
+            says = f"{counted(len(series), 'trial')}, {name} at most {_best([found for _, found in curves], name):.3g}"
             yield Chart(charts.learning(series, ((word, unit), name), title, says), f"{title}. {says}.")
 
 

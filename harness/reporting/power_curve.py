@@ -97,7 +97,7 @@ def _spotted(point: PointReport, unit: str) -> Spotted | None:
         return None
     if not isinstance(energy.value, Amount) or not isinstance(time.value, Amount):
         return None
-    paired = len(energy.values) == len(time.values)
+    paired = energy.n == energy.trials and time.n == time.trials  # else values of different trials would meet
     products = tuple(e * t for e, t in zip(energy.values, time.values, strict=True)) if paired else ()
     return Spotted(_setting(point), point, energy, time, products)
 

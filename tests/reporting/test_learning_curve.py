@@ -8,7 +8,7 @@ import pytest
 
 from harness.quantity import Amount, Method, Unavailable
 from harness.records.record import MeterReport, Reading, Record, Span
-from harness.reporting.learning_curve import _row, curve
+from harness.reporting.learning_curve import _charts, _row, curve
 from harness.sample import Scope
 
 
@@ -78,3 +78,10 @@ def test_work_that_says_nothing_between_windows_has_no_curve() -> None:
     record = made([0.1, 0.2], [1.0, 1.0])
     record.measurement.validation.pop()  # type: ignore[attr-defined]
     assert curve(record) == []
+
+
+def test_a_chart_calls_a_trial_by_the_number_that_the_table_gives_it() -> None:
+    """Where the first trial failed, the second is still trial 1."""
+    drawn = list(_charts("#1", "miou", [(1, curve(made([0.1, 0.4], [10.0, 20.0])))]))
+    assert drawn
+    assert all("trial 1:" in str(each) and "trial 0" not in str(each) for each in drawn)
