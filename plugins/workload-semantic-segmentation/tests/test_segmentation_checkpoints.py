@@ -32,17 +32,6 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-def lived(model: nn.Module) -> nn.Module:
-    """With statistics and scales that folding has to get right."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.3, 0.3)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
-            nn.init.uniform_(module.weight, 0.7, 1.3)
-            nn.init.uniform_(module.bias, -0.3, 0.3)
-    return model
-
-
 @pytest.mark.parametrize(("switches", "tensors"), [({}, 372), (V1, 240)])
 def test_authors_keys(switches: dict[str, Any], tensors: int) -> None:
     with torch.device("meta"):
@@ -90,7 +79,7 @@ def checkpoint(path: Path, model: BiAlignNet, *, zipped: bool = True, **changes:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_authors_checkpoint_loads(tmp_path: Path, zipped: bool) -> None:
+def test_authors_checkpoint_loads(tmp_path: Path, zipped: bool, lived: Any) -> None:
     source, model = lived(BiAlignNet(5, 0.25)), BiAlignNet(5, 0.25)
     loaded = load_checkpoint(model, checkpoint(tmp_path / "authors.pth", source, zipped=zipped))  # type: ignore[arg-type]
     assert loaded.skipped == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness_semantic_segmentation.networks.errors import NetworkError, WeightsError
@@ -11,15 +12,12 @@ from harness_semantic_segmentation.networks.errors import NetworkError, WeightsE
 @pytest.fixture(scope="session", autouse=True)
 def imports() -> None:
     """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
-    global BiAlignNet, CATALOGUE, CONFIGURATIONS, DFNet, FPN, InferenceOptions, Outputs, Peer, Predictor, Sampling
-    global Switches, authors_state_dict, build_model, count_macs, fold, load_backbone, load_checkpoint, nn
-    global parameter_count, peer, pretrained, torch, variant
+    global BiAlignNet, CATALOGUE, CONFIGURATIONS, FPN, InferenceOptions, Outputs, Peer, Predictor, Sampling
+    global Switches, build_model, count_macs, fold, nn, parameter_count, peer, pretrained, torch, variant
     import torch
     from harness_semantic_segmentation.networks.bialignnet import BiAlignNet, Switches
     from harness_semantic_segmentation.networks.catalogue import CATALOGUE, build_model, variant
-    from harness_semantic_segmentation.networks.checkpoints import authors_state_dict, load_backbone, load_checkpoint
     from harness_semantic_segmentation.networks.counting import count_macs, parameter_count
-    from harness_semantic_segmentation.networks.dfnet import DFNet
     from harness_semantic_segmentation.networks.folding import fold
     from harness_semantic_segmentation.networks.fpn import FPN, Sampling
     from harness_semantic_segmentation.networks.layers import Outputs
@@ -36,17 +34,6 @@ def seeded() -> None:
     torch.manual_seed(4)
 
 
-def lived(model: nn.Module) -> nn.Module:
-    """With statistics and scales that folding has to get right."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.3, 0.3)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
-            nn.init.uniform_(module.weight, 0.7, 1.3)
-            nn.init.uniform_(module.bias, -0.3, 0.3)
-    return model
-
-
 NETWORKS = {
     "v1": lambda: BiAlignNet(5, 0.25, Switches(**V1)),
     "v2": lambda: BiAlignNet(5, 0.25),
@@ -59,7 +46,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(("height", "width"), [(64, 128), (51, 77)])
-def test_optimised_equals_faithful(name: str, height: int, width: int) -> None:
+def test_optimised_equals_faithful(name: str, height: int, width: int, lived: Any) -> None:
     model = lived(NETWORKS[name]())
     faithful, optimised = Predictor(model, InferenceOptions(faithful=True)), Predictor(model)
     for size in ((height, width), (height + 8, width), (height, width)):  # the cached grid follows the size
@@ -99,7 +86,7 @@ def test_cached_grids_are_no_state() -> None:
     assert not [key for key in predictor.state_dict() if "grid" in key]
 
 
-def test_flip_average_is_the_mean_of_logits() -> None:
+def test_flip_average_is_the_mean_of_logits(lived: Any) -> None:
     model, image = lived(NETWORKS["v1"]()), torch.randn(1, 3, 64, 96)
     plain = Predictor(model, InferenceOptions(faithful=True))
     averaged = Predictor(model, InferenceOptions(faithful=True, flip_average=True))
@@ -115,7 +102,7 @@ def test_class_map() -> None:
 
 
 @pytest.mark.parametrize("name", ["v1", "ddsm"])
-def test_bfloat16_agrees_on_classes(name: str) -> None:
+def test_bfloat16_agrees_on_classes(name: str, lived: Any) -> None:
     model, image = lived(NETWORKS[name]()), torch.randn(1, 3, 64, 128)
     exact = Predictor(model, InferenceOptions(faithful=True)).class_map(image)
     half = Predictor(model, InferenceOptions(dtype="bfloat16")).class_map(image)
