@@ -49,9 +49,9 @@ def prepared(tmp_path: Path) -> Iterator[Any]:
     backend.close()
 
 
-def measured(workload: Any) -> Any:
-    """The workload after one window of one step."""
-    workload.window = RecordingWindow(1)
+def measured(workload: Any, steps: int = 1) -> Any:
+    """The workload after one window of so many steps."""
+    workload.window = RecordingWindow(steps)
     workload.run(workload.window)
     workload.after_window(workload.window)
     return workload
@@ -170,9 +170,20 @@ def test_all_of_a_split_is_judged_and_counted(prepared: Any, tmp_path: Path) -> 
     workload = measured(prepared("inference", **given, images=2))
     facts = workload.facts()
     assert (facts["judged"], facts["data"]["frames"]) == (5, 2)
+    assert facts["data"]["labels"]["looked_at"] == 5
     assert list(facts["iou_by_class"])[:2] == ["road", "sidewalk"]
     assert {row["item_id"] for row in workload.window.rows} == {"frame-0-aachen_000000_000019"}
     assert measured(prepared("inference", **given, images=1, judged=2)).facts()["judged"] == 2
+
+
+def test_a_frame_without_labels_costs_no_other_its_quality(prepared: Any, tmp_path: Path) -> None:
+    weights = measured(prepared("training", steps=2, batch=2, checkpoints=str(tmp_path / "a"))).facts()["checkpoint"]
+    workload = prepared("inference", weights=weights, images=2)
+    workload._frames[0] = replace(workload._frames[0], labels=None)
+    first, second = measured(workload, 2).window.rows
+    assert first.get("image_miou") is None
+    assert second["image_miou"] is not None
+    assert workload.validate()["miou"] == second["miou"]
 
 
 @OFFICIAL

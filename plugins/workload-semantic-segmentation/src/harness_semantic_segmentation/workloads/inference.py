@@ -72,8 +72,7 @@ class Inference(Workload):
         self._device = torch_device(context.backend)
         self._data = data = validation_data(options, options.images, options.split)
         self._judged = evenly(options.images if options.data == "scenes" else options.judged, len(data))
-        if self._judged_at_all:
-            surveyed(options, {options.split: data}, context)
+        surveys = surveyed(options, {options.split: data}, context) if self._judged_at_all else {}
         self._numbers = evenly(options.images, len(data))
         self._frames = []
         for turn, number in enumerate(self._numbers):
@@ -105,7 +104,12 @@ class Inference(Workload):
             "convolutions": self._specialised(self._predictor, model),
             "path": "faithful" if options.faithful else "optimised",
             "passes": 2 if options.flip_average else 1,
-            "data": {**data.facts(), "frames": len(self._frames), "sizes": sorted(map(list, self._sized))},
+            "data": {
+                **surveys.get(options.split, {}),
+                **data.facts(),
+                "frames": len(self._frames),
+                "sizes": sorted(map(list, self._sized)),
+            },
             "classes": list(data.classes),
             "ranked_as": f"inference with {'random' if options.weights == 'random' else 'trained'} weights",
             "threads": torch.get_num_threads(),
@@ -186,17 +190,18 @@ class Inference(Workload):
         self._draw()
 
     def _scored(self) -> tuple[dict[int, dict[str, float | None]], dict[str, float]]:
-        """Quality columns by frame, and those of the window; none with random weights or without labels."""
+        """Quality columns by frame with labels, and those of the window; none with random weights."""
         if not self._judged_at_all:
             return {}, {}
         if self._whole is None:
             self._whole = self._judge()
-        if self._options.weights == "random" or any(self._frames[number].labels is None for number in self._maps):
+        if self._options.weights == "random":
             return {}, {}
         miou, found = self._whole.mean(), {}
         for number, classes in self._maps.items():
             labels = self._frames[number].labels
-            assert labels is not None
+            if labels is None:
+                continue
             self._context.progress(f"scoring frame {number + 1}", None)
             columns: dict[str, float | None] = {"image_miou": image_iou(classes, labels, self._classes), "miou": miou}
             if self._options.boundary:
