@@ -27,7 +27,9 @@ SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", "
 """Of files that are taken for images, in either case."""
 LARGEST: Final = 178_956_970
 """Pixels of the largest image that is read: beyond it a small file fills the memory."""
-LOSSY: Final = frozenset({"JPEG", "MPO"})
+LOSSY: Final = frozenset({"JPEG", "MPO", "JPEG2000", "AVIF"})
+"""Formats of files that may have changed what was saved."""
+LOSSY_IN_TIFF: Final = frozenset({"jpeg", "tiff_jpeg", "webp"})
 DEEP: Final = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
 Numbers = NDArray[np.int32]
 
@@ -60,7 +62,7 @@ def read_mask(path: Path) -> Numbers | Bytes:
     """
     accepted = "a lossless image of one channel (8, 16 or 32 bits, or a palette), or of three"
     with _opened(path, accepted) as image:
-        if image.format in LOSSY:
+        if _lossy(image, path):
             raise UsageError(f"a {image.format} file changes label values", where=str(path), accepted=accepted)
         if image.getexif().get(0x0112, 1) != 1:
             raise UsageError(
@@ -81,7 +83,7 @@ def read_mask(path: Path) -> Numbers | Bytes:
 def read_palette(path: Path) -> Bytes:
     """A label map as colours, H x W x 3: numbers of a palette are looked up, one channel is grey."""
     with _opened(path, "a lossless image") as image:
-        if image.format in LOSSY:
+        if _lossy(image, path):
             raise UsageError(f"a {image.format} file changes label colours", where=str(path), accepted="PNG or TIFF")
         return np.array(image.convert("RGB"))
 
@@ -93,6 +95,15 @@ def read_index(path: Path) -> Bytes:
         shown = "three channels" if found.ndim == 3 else f"the label {int(found.max())}"
         raise UsageError(f"the label map has {shown}", where=str(path), accepted="one channel with labels up to 255")
     return found.astype(np.uint8)
+
+
+def _lossy(image: Image, path: Path) -> bool:
+    """Whether a file may hold other values than were saved; WebP and TIFF do both."""
+    if image.format == "TIFF":
+        return image.info.get("compression") in LOSSY_IN_TIFF
+    if image.format == "WEBP":
+        return b"VP8L" not in path.read_bytes()
+    return image.format in LOSSY
 
 
 @contextmanager
