@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import zlib
 from importlib.metadata import EntryPoint
@@ -130,6 +131,20 @@ def test_numbers_are_read_whatever_holds_them(tmp_path: Path) -> None:
         read_mask(saved(tmp_path / "x.jpg", labels))
 
 
+def test_a_map_that_its_format_may_have_changed_is_refused(tmp_path: Path) -> None:
+    """WebP and TIFF hold both kinds of files."""
+    pixels = np.tile(np.array([RED, GREEN], dtype=np.uint8), (8, 4, 1))
+    rule = LabelRule(("a", "b"), colours={RED: 0, GREEN: 1})
+    for whole in (saved(tmp_path / "a.webp", pixels, lossless=True), saved(tmp_path / "a.tif", pixels)):
+        assert rule.read(whole)[0].tolist() == [0, 1] * 4, whole
+    lossy = (saved(tmp_path / "b.webp", pixels), saved(tmp_path / "b.tif", pixels, compression="jpeg"))
+    for torn in lossy:
+        with pytest.raises(UsageError, match=rf"{torn.name}: a \w+ file changes label colours"):
+            rule.read(torn)
+        with pytest.raises(UsageError, match=rf"{torn.name}: a \w+ file changes label values"):
+            read_mask(torn)
+
+
 def test_the_ways_of_numbers() -> None:
     stored = np.array([[0, 1, 2, 255]], dtype=np.int32)
     names = ("a", "b", "c")
@@ -211,13 +226,19 @@ def test_what_lacks_its_partner_is_counted_and_named(tmp_path: Path) -> None:
     [
         ({"images": "photo/*.png"}, r"no image matches 'photo/\*.png'; the folder holds masks, photos"),
         ({"images": "../*.png"}, "leaves the folder"),
-        ({"masks": "masks/{nam}.png"}, r"accepted: \{stem\}"),
+        ({"masks": "masks/{nam}{stem}.png"}, r"accepted: \{stem\}"),
+        ({"masks": "masks/{stem.suffix}{name}.png"}, r"accepted: \{stem\}"),
         ({"validation": "photos/image1.png"}, "1 images are both trained on and judged"),
     ],
 )
 def test_patterns_that_cannot_be_are_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         described(own(tmp_path, 5), **changes)
+    given: Any = {"images": "photos/*.png", "masks": "masks/{stem}.png", "classes": ["a", "b"]}
+    assert not list(checks.check(TrainingOptions(data=OwnData(**given), root=str(tmp_path))))
+    (fault,) = checks.check(TrainingOptions(data=OwnData(**{**given, **changes}), root=str(tmp_path)))
+    assert fault.option == "data"
+    assert re.search(says, f"{fault.message}; accepted: {fault.accepted}")
 
 
 @pytest.mark.parametrize(

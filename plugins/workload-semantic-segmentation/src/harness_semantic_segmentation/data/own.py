@@ -50,7 +50,7 @@ def partners(base: Path, images: Sequence[Path], template: str) -> list[Pair]:
         inside = image.relative_to(base)
         try:
             named = template.format(stem=image.stem, parent=inside.parent.as_posix(), name=image.name)
-        except (KeyError, IndexError, ValueError):
+        except (KeyError, IndexError, ValueError, AttributeError):
             raise UsageError(
                 f"the template {template!r} of label maps", accepted="{stem}, {parent} and {name} as placeholders"
             ) from None
@@ -72,6 +72,32 @@ def _either_case(file: Path) -> Path | None:
     """The file, also where its suffix is written in another case."""
     spellings = (file, file.with_suffix(file.suffix.lower()), file.with_suffix(file.suffix.upper()))
     return next((each for each in spellings if each.is_file()), None)
+
+
+def named_files(
+    root: str | Path, split: str, *, images: str, masks: str, validation: str
+) -> tuple[Path, list[Pair], list[Pair]]:
+    """The folder, and the files of a split and of the other one; arguments and errors are those of `own_files`."""
+    base = existing(Path(root).expanduser(), "the folder that `images` and `masks` are relative to")
+    learned = matching(base, images)
+    if validation:
+        judged = matching(base, validation)
+        both = sorted(set(learned) & set(judged))
+        if both:
+            raise UsageError(
+                f"{len(both)} images are both trained on and judged: {listed([str(each) for each in both])}",
+                where=str(base),
+                accepted="patterns that share no image",
+            )
+    else:
+        if len(learned) < LEAST:
+            raise UsageError(f"{len(learned)} image", where=str(base), accepted=f"at least {LEAST}, one to be judged")
+        judged = learned[:: min(HELD_OUT, len(learned))]
+        held_out = set(judged)
+        learned = [each for each in learned if each not in held_out]
+    pairs = partners(base, learned if split == "train" else judged, masks)
+    other = partners(base, judged if split == "train" else learned, masks)
+    return base, pairs, other
 
 
 def own_files(
@@ -100,24 +126,7 @@ def own_files(
     Raises:
         UsageError: too few images, an image in both splits, one without its label map, maps that no image names.
     """
-    base = existing(Path(root).expanduser(), "the folder that `images` and `masks` are relative to")
-    learned = matching(base, images)
-    if validation:
-        judged = matching(base, validation)
-        both = sorted(set(learned) & set(judged))
-        if both:
-            raise UsageError(
-                f"{len(both)} images are both trained on and judged: {listed([str(each) for each in both])}",
-                where=str(base),
-                accepted="patterns that share no image",
-            )
-    else:
-        if len(learned) < LEAST:
-            raise UsageError(f"{len(learned)} image", where=str(base), accepted=f"at least {LEAST}, one to be judged")
-        judged = learned[:: min(HELD_OUT, len(learned))]
-        learned = [each for each in learned if each not in set(judged)]
-    pairs = partners(base, learned if split == "train" else judged, masks)
-    other = partners(base, judged if split == "train" else learned, masks)
+    base, pairs, other = named_files(root, split, images=images, masks=masks, validation=validation)
     notes = _alone({pair.labels for pair in (*pairs, *other)}, split)
     return ImageFiles(f"own: {base.name}", split, classes, pairs, read, colours=colours, notes=notes)
 

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
-from harness.errors import did_you_mean
+from harness.errors import UsageError, did_you_mean
 from harness.suite_paths import OptionFault, looks_like_a_path, missing
 from harness_semantic_segmentation.workloads.options import (
     SegmentationInferenceOptions,
     SegmentationOptions,
     TrainingOptions,
 )
+from harness_semantic_segmentation.workloads.own_data import OwnData
 
 NETWORKS: Final = (
     "bialignnet-dfnet2",
@@ -82,7 +83,8 @@ def check(options: SegmentationOptions) -> Iterator[OptionFault]:
         hint = did_you_mean(options.data, names)
         yield OptionFault("data", f"there is no data set {options.data!r}", ", ".join(names), hint)
     if options.data != "scenes":
-        yield from missing("root", options.root, folder=True)
+        faults = list(missing("root", options.root, folder=True))
+        yield from faults or (_own(options.data, options.root) if isinstance(options.data, OwnData) else ())
     if isinstance(options, TrainingOptions):
         for name in ("resume", "weights", "backbone_weights"):
             yield from missing(name, getattr(options, name))
@@ -90,6 +92,17 @@ def check(options: SegmentationOptions) -> Iterator[OptionFault]:
             yield OptionFault("backbone_weights", f"backbone weights for {options.model}", "a model bialignnet-...")
     if isinstance(options, SegmentationInferenceOptions):
         yield from _inference(options)
+
+
+def _own(data: OwnData, root: str) -> Iterator[OptionFault]:
+    """What is wrong with the files that a description of a user's own data names; none of them is opened."""
+    from harness_semantic_segmentation.data.own import named_files
+
+    try:
+        named_files(root, "val", images=data.images, masks=data.masks, validation=data.validation)
+    except UsageError as error:
+        where = f"{error.where}: " if error.where else ""
+        yield OptionFault("data", f"{where}{error.message}", error.accepted, error.hint)
 
 
 def _choices(options: SegmentationOptions) -> Iterator[OptionFault]:
