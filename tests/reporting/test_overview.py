@@ -20,7 +20,7 @@ from harness.records.summary import RunReport, load
 from harness.reporting.finding import Finding, finding
 from harness.reporting.terminal import print_report
 from harness.statistics.intervals import mean_interval, ratio_interval
-from tests.conftest import trial
+from tests.conftest import StoredRun, trial
 
 
 def run_of(
@@ -198,6 +198,18 @@ def test_a_terminal_that_knows_ascii_alone_is_served(tmp_path: Path) -> None:
     assert text.isascii()
     assert "spin - draft_tokens=0" in text
     assert "+- 5 %" in text
+
+
+def test_what_all_points_lack_for_one_reason_is_a_note_and_no_column(
+    stored_run: StoredRun,
+) -> None:
+    lines = printed(load(stored_run("none", {"a": [None], "b": [None]}))).splitlines()
+    assert "J/token: unavailable, the counter is gone" in lines
+    (head,) = (line for line in lines if line.startswith("point "))
+    assert "J/token" not in head
+    some = printed(load(stored_run("some", {"a": [None], "b": [1.0]}))).splitlines()
+    (head,) = (line for line in some if line.startswith("point "))
+    assert "J/token" in head
 
 
 def test_every_point_stands_in_a_table_whatever_its_functional_unit(tmp_path: Path) -> None:
