@@ -141,7 +141,7 @@ def test_rows_are_on_the_disk_before_the_window_that_wrote_them(attempts: Any, m
     really = os.fsync
 
     def fsync(descriptor: int) -> None:
-        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
         really(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
