@@ -1,6 +1,7 @@
 """Files of other publishers: rows of our own in each layout, and what each kind makes of gaps, units and zones."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -567,3 +568,24 @@ def test_what_is_no_table_is_not_shown(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError) as caught:
         load(path, Choice())
     assert not [said for said in ("root:", "/root", "bin:", "hunter2") if said in str(caught.value)]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("Region,CO2e (metric ton/kWh)\nus-east-1,379\n", "3.79e+08"),
+        ("Area,Year,Variable,Unit,Value\nUK,2020,CO2 intensity,gCO2/kWh,-5\n", "-5"),
+        ("Entity,Code,Year,Carbon intensity of electricity - gCO2/kWh\nUK,GBR,2020,210000\n", "210000"),
+    ],
+)
+def test_a_number_of_a_year_that_no_grid_has_is_refused(tmp_path: Path, text: str, value: str) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=rf"is {re.escape(value)} g/kWh; accepted: 0 to 5000 g/kWh: is it in another"):
+        load(path, Choice())
+
+
+def test_a_coefficient_of_no_named_place_has_no_empty_note(tmp_path: Path) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text("Region,CO2e (metric ton/kWh)\nus-east-1,0.000379069\n")
+    assert load(path, Choice())[0].notes == ("year not stated in the file",)
