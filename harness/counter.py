@@ -286,6 +286,11 @@ class CounterTrack(_Running):
             made._doubt = replace(self._doubt)
         return made
 
+    @property
+    def doubts(self) -> bool:
+        """Whether the last good reading may yet turn out to be a wrong one: the next tells what the energy was."""
+        return self._doubt is not None
+
     def still_s(self, t_ns: int) -> float:
         """Seconds for which the counter has shown one and the same value; 0 before the first good read.
 

@@ -53,12 +53,12 @@ class Source:
 
     def shown(self, now_s: float) -> Shown:
         if not self.scrape_s:
-            return Shown(1000.0 + self.load.energy_j(0.0, now_s))
+            return Shown(5000.0 + self.load.energy_j(0.0, now_s))
         turn = (now_s - self.phase_s) // self.scrape_s
         moment_s = self.phase_s + turn * self.scrape_s
         if now_s < moment_s + self.takes_s * random.Random(turn).random():
             moment_s -= self.scrape_s
-        return Shown(1000.0 + self.load.energy_j(0.0, moment_s), moment_s + self.wrong_clock_s)
+        return Shown(5000.0 + self.load.energy_j(0.0, moment_s), moment_s + self.wrong_clock_s)
 
 
 class Simulated(PolledMeter):
@@ -166,6 +166,46 @@ def test_a_counter_that_starts_again_is_flagged_and_never_negative() -> None:
     assert found.amount.low is not None
     assert found.amount.high is not None
     assert found.amount.low <= 3000.0 <= found.amount.high
+
+
+@pytest.mark.parametrize("max_w", [None, 200.0])
+@pytest.mark.parametrize("wrong", ["below 0", "no number", "fell", "rose", "began again"])
+def test_a_wrong_reading_beside_an_edge_does_not_take_the_truth_out_of_the_bound(
+    wrong: str, max_w: float | None
+) -> None:
+    """100 W counted every second, at 10 s wrongly: every window around it holds what was drawn."""
+    if wrong == "rose" and max_w is None:
+        pytest.skip("without a limit nothing tells a great reading from a true one")
+    scope = Scope(method=Method.COUNTER, gain=0.0, max_power_w=max_w)
+    clock = FakeClock(0)
+    shown = {at: 1000.0 + 100.0 * at for at in range(31)}
+    if wrong == "began again":
+        shown |= {at: 100.0 * (at - 9.5) for at in range(10, 31)}
+    else:
+        shown[10] = {"below 0": -1.0, "no number": float("nan"), "fell": 3.0, "rose": 1e9}[wrong]
+
+    class Wrong(PolledMeter):
+        def find(self, context: MeterContext) -> Mapping[str, Polled]:
+            return {NAME: Polled(scope=scope, counts=True, update_s=1.0)}
+
+        def ask(self) -> Mapping[str, Shown]:
+            return {NAME: Shown(shown[round(clock.s)])}
+
+    meter = Wrong(1.0, clock=clock, threaded=False)
+    meter.open(MeterContext())
+    for _ in range(30):
+        clock.advance(1.0)
+        meter.poll()
+    for opened_ms, closed_ms in itertools.product(range(2000, 13000, 250), range(8000, 27000, 250)):
+        if closed_ms < opened_ms + 4000:
+            continue
+        found = meter.between(nanoseconds(opened_ms / 1000), nanoseconds(closed_ms / 1000))[NAME].amount
+        if isinstance(found, Amount):
+            assert found.low is not None
+            assert found.high is not None
+            truth_j = (closed_ms - opened_ms) / 10
+            assert found.low - 1e-6 <= truth_j <= found.high + 1e-6, (opened_ms, closed_ms)
+    assert isinstance(meter.between(nanoseconds(2.0), nanoseconds(26.0))[NAME].amount, Amount)
 
 
 def test_a_counter_that_stands_still_is_not_0_j() -> None:
