@@ -28,7 +28,7 @@ class Daemon:
         self.clock = clock
         self.token = ""
         self.groups = ["gpu-read", "cpu-read"]
-        self.broken = False
+        self.broken = self.no_rapl = False
         daemon = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -64,6 +64,8 @@ class Daemon:
             return 401, "wrong token"
         if self.broken:
             return 500, "NVML lost the GPU"
+        if self.no_rapl and path.startswith("/cpu"):
+            return 500, "RAPL is not readable"
         if path == "/auth/whoami":
             return 200, {"sub": "bench", "scopes": ["gpu-read", "cpu-read"], "exp": None}
         if path == "/gpu/get_power_limit":
@@ -136,6 +138,21 @@ def test_a_daemon_that_goes_away_is_its_reason(daemon: Daemon, clock: FakeClock,
     lost = meter.between(nanoseconds(2.0), nanoseconds(20.0))["n0/gpu:zeusd-0"].amount
     assert isinstance(lost, Unavailable)
     assert "NVML lost the GPU" in lost.reason
+
+
+def test_processors_that_are_not_read_cost_no_gpu(daemon: Daemon, clock: FakeClock, made: Any) -> None:
+    meter = made(host=daemon.host)
+    assert isinstance(meter.open(MeterContext()), Mapping)
+    daemon.no_rapl = True
+    for _ in range(100):
+        clock.advance(0.2)
+        meter.poll()
+    found = meter.between(nanoseconds(5.0), nanoseconds(15.0))
+    gpu, package = found["n0/gpu:zeusd-0"].amount, found["n0/cpu-package:0"].amount
+    assert isinstance(gpu, Amount)
+    assert gpu.value == pytest.approx(1000, rel=1e-3)
+    assert isinstance(package, Unavailable)
+    assert "RAPL is not readable" in package.reason
 
 
 def test_tokens(daemon: Daemon, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
