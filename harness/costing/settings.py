@@ -20,7 +20,7 @@ from harness.impact import ImpactMeterSpec
 from harness.place import Place
 from harness.planning.faults import refusals
 from harness.planning.located_yaml import parse
-from harness.planning.places import PLACE, moved, resolved, takes_place
+from harness.planning.places import PLACE, moved, resolved, taking
 from harness.planning.point import canonical
 from harness.suite_paths import SUITE_FOLDER
 
@@ -293,7 +293,7 @@ class Combinations:
 
     def _move(self, chosen: dict[str, Any], place: Place) -> None:
         """Puts every meter that takes a place there; all that are installed, where the record has none of them."""
-        specs = {name: offer.spec for name, offer in self._registry.meters.items() if takes_place(offer.spec)}
+        specs = taking(self._registry)
         if not specs:
             raise UsageError(
                 "no impact meter that is installed takes a place", accepted="a plugin such as fuel or scarf"

@@ -52,6 +52,11 @@ def takes_place(spec: object) -> bool:
     return isinstance(spec, ImpactMeterSpec) and bool(spec.placed)
 
 
+def taking(registry: Registry) -> dict[str, ImpactMeterSpec]:
+    """The impact meters that take a place, by name."""
+    return {name: offer.spec for name, offer in registry.meters.items() if takes_place(offer.spec)}
+
+
 def placed(options: Mapping[str, Any], spec: object, place: Place | None, registry: Registry) -> dict[str, Any]:
     """Options with the place: the meter's own by name, else the suite's; as they are for a meter that takes none.
 
