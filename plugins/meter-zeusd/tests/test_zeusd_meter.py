@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from harness_meter_zeusd import ZeusdOptions, harness_meters
@@ -17,7 +13,7 @@ from pydantic import ValidationError
 
 from harness import MeterContext, Method, Scope, Unavailable
 from harness.quantity import Amount
-from harness.testing import FakeClock, check_meter, check_offers
+from harness.testing import FakeClock, Request, WebServer, check_meter, check_offers
 from harness.units import nanoseconds
 
 
@@ -29,30 +25,11 @@ class Daemon:
         self.token = ""
         self.groups = ["gpu-read", "cpu-read"]
         self.broken = self.no_rapl = False
-        daemon = self
+        self.server = WebServer(self.asked)
+        self.host = self.server.host
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                parts = urlsplit(self.path)
-                query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-                given = self.headers.get("Authorization", "").removeprefix("Bearer ")
-                status, body = daemon.answer(parts.path, query, given)
-                data = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.host = f"127.0.0.1:{self.server.server_address[1]}"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        self.thread.start()
+    def asked(self, asked: Request) -> tuple[int, Any]:
+        return self.answer(asked.path, asked.query, asked.authorization.removeprefix("Bearer "))
 
     def answer(self, path: str, query: Mapping[str, str], given: str) -> tuple[int, Any]:
         if path == "/discover":
@@ -79,11 +56,6 @@ class Daemon:
             return 200, {"0": {"cpu_energy_uj": int(40e6 * now_s), "dram_energy_uj": int(5e6 * now_s)}}
         return 404, "no such path"
 
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
 
 @pytest.fixture
 def clock() -> FakeClock:
@@ -95,7 +67,7 @@ def daemon(clock: FakeClock) -> Iterator[Daemon]:
     pytest.importorskip("zeus.utils.zeusd")
     made = Daemon(clock)
     yield made
-    made.close()
+    made.server.close()
 
 
 @pytest.fixture
