@@ -235,6 +235,22 @@ def test_watts_are_integrated_by_their_sensor() -> None:
     assert found.low == pytest.approx(3600.0 * 0.98 - 15.0, rel=0.01)
 
 
+def test_watts_that_are_shown_late_are_bounded_by_how_late_they_may_be() -> None:
+    """50 W, 350 W from 20 s on, shown 3 s later: a window that closes between holds both."""
+    scope = Scope(method=Method.WALL, gain=0.0, sensor=PowerSensor(update_s=1.0, window_s=0.0, gain=0.0, offset_w=0.0))
+    rng, clock = random.Random(4), FakeClock()
+    what = Polled(scope=scope, counts=False, update_s=1.0, late_s=3.0)
+    meter = Simulated(clock, rng, Source(constant(0.0), rng, 0.0, 0.0), what, 0.5)
+    meter.source.shown = lambda now_s: Shown(50.0 if now_s < 23.0 else 350.0)  # type: ignore[method-assign]
+    meter.open(MeterContext())
+    meter.run(40.0)
+    found = meter.between(nanoseconds(10.0), nanoseconds(22.0))[NAME].amount
+    assert isinstance(found, Amount)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low <= 10 * 50.0 + 2 * 350.0 <= found.high
+
+
 def test_milliwatts_taken_for_watts_are_refused_where_the_limit_is_known() -> None:
     opened = gauge(FakeClock(), 120_000.0, 500.0).open(MeterContext())
     assert isinstance(opened, Mapping)
