@@ -17,7 +17,7 @@ from harness.costing.impacts import Applied, in_order
 from harness.discovery.registry import OF, Registry
 from harness.errors import PluginError, UsageError, did_you_mean
 from harness.impact import ImpactMeterSpec
-from harness.place import Place
+from harness.place import FACTORS, Place
 from harness.planning.faults import refusals
 from harness.planning.located_yaml import parse
 from harness.planning.places import PLACE, moved, resolved, taking
@@ -250,10 +250,13 @@ class Combinations:
         having = [key for key in options if key.partition(".")[2] == setting.path[0]]
         if len(having) == 1:
             return replace(setting, meter=options[having[0]])
+        name, known = setting.path[0], [PLACE, *(key.partition(".")[2] for key in options), *FACTORS]
+        if not having and name in FACTORS:
+            raise UsageError(f"{name!r} is part of a place", accepted=f"place={{base: NAME, {name}: VALUE}}")
         raise UsageError(
-            f"{setting.path[0]!r} does not set an option",
+            f"{name!r} does not set an option",
             accepted=f"{' or '.join(having)}" if having else _ACCEPTED,
-            hint="" if having else did_you_mean(setting.path[0], [PLACE, *(key.partition(".")[2] for key in options)]),
+            hint="" if having else did_you_mean(name, known),
         )
 
     def _spec(self, name: str) -> ImpactMeterSpec:
