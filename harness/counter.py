@@ -123,8 +123,7 @@ class PowerIntegrator(_Running):
                 self._waiting_since = t_ns
             return self.state
         if implausible and self._last is not None:
-            power = self._last[1]
-            self._failed = True
+            power, self._failed = self._last[1], True
         self._greatest_w = max(self._greatest_w, power)
         if began is not None:
             before_w = self._last[1] if self._last else power
@@ -282,9 +281,13 @@ class CounterTrack(_Running):
         """A track that goes on from here and leaves this one as it is."""
         made = object.__new__(type(self))
         made.__dict__.update(self.__dict__)
-        if self._doubt is not None:
-            made._doubt = replace(self._doubt)
+        made._doubt = None if self._doubt is None else replace(self._doubt)
         return made
+
+    @property
+    def doubts(self) -> bool:
+        """Whether the last good reading may yet turn out to be a wrong one: the next tells what the energy was."""
+        return self._doubt is not None
 
     def still_s(self, t_ns: int) -> float:
         """Seconds for which the counter has shown one and the same value; 0 before the first good read.
@@ -384,8 +387,7 @@ class CounterTrack(_Running):
             least_j: what was drawn at least, by a counter that began again in it.
         """
         missing_ns = length_ns - self._power_ns
-        known_j = self._power_j + self._idle_w * seconds(missing_ns)
-        value_j = max(known_j, least_j)
+        value_j = max(self._power_j + self._idle_w * seconds(missing_ns), least_j)
         self._joules += value_j
         self._integrated_j += self._power_j
         self._gap_ns += missing_ns

@@ -154,8 +154,9 @@ def _gpu(folder: Path, name: str, read: Reader) -> Iterator[Register]:
     for index, file, label in list(_labelled(folder, read, "power*_average", "power*_input"))[:1]:
         limit_w = _limit_w(folder, index, read)
         offset_w = 0.05 * (limit_w or 300.0)
+        window_s = 1.0 if file.name.endswith("_average") else 0.1  # AMD does not state what it averages over
         sensor = PowerSensor(
-            update_s=0.1, window_s=0.1, gain=0.10, offset_w=offset_w, lag_error_s=0.5, limit_w=limit_w,
+            update_s=0.1, window_s=window_s, gain=0.10, offset_w=offset_w, lag_error_s=0.5, limit_w=limit_w,
             note=f"{name}: {_UNTESTED}; taken as the worst that is published of GPUs",
         )  # fmt: skip
         yield Register(

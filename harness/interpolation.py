@@ -21,6 +21,8 @@ from harness.units import nanoseconds, seconds
 
 LATELY_S: Final = 60.0
 """Where no limit is known, a source may draw up to twice the most that was seen so long before an edge."""
+IMPLAUSIBLE: Final = "implausible readings"
+"""Flag: some readings cannot be true, and are not counted."""
 UNIT: Final = "far below its limit: is the unit right?"
 """Flag: less than `LEAST` of the power limit, as milliwatts taken for watts show."""
 LEAST: Final = 1 / 500
@@ -110,7 +112,7 @@ def counted_between(what: Polled, samples: Sequence[Sample], opened_ns: int, clo
         0, closed_ns - samples[-1].latest_ns - late_ns
     )
     coverage = max(0.0, 1 - (ended.gap_s - begun.gap_s + seconds(unread_ns)) / length_s)
-    flags = ["implausible readings"] if ended.dropped > begun.dropped else []
+    flags = [IMPLAUSIBLE] if ended.dropped > begun.dropped else []
     flags += ["counter reset"] if ended.resets > begun.resets else []
     if coverage < NO_COVERAGE:
         return Estimate(
@@ -122,7 +124,10 @@ def counted_between(what: Polled, samples: Sequence[Sample], opened_ns: int, clo
     opening, closing = (_at(what, samples, edge_ns, most_w) for edge_ns in (opened_ns, closed_ns))
     value = max(0.0, closing[1] - opening[1])
     low = max(0.0, closing[0] - opening[2] - (ended.over_j - begun.over_j) - what.step_j)
-    high = closing[2] - opening[0] + (ended.under_j - begun.under_j) + what.step_j
+    under_j = ended.under_j - begun.under_j
+    if scope.max_power_w is None:  # the counter's own sum knows no limit for what it did not see
+        under_j = max(under_j, most_w * (ended.gap_s - begun.gap_s))
+    high = closing[2] - opening[0] + under_j + what.step_j
     flags += unit_flags(scope, value, length_s)
     if scope.gain is None:
         flags.append("bound not known")
@@ -160,8 +165,7 @@ def _at(what: Polled, samples: Sequence[Sample], edge_ns: int, most_w: float) ->
     low = samples[before].state.joules if before >= 0 else -float("inf")
     high = samples[after].state.joules if after < len(samples) else float("inf")
     sharp_ns = nanoseconds(what.update_s / 2) if what.scope.max_power_w is None else edge_ns
-    around = samples[max(before + 1, 0) : after] or samples[:0]
-    ends = [samples[0], *around, samples[-1]]
+    ends = [samples[0], *samples[before + 1 : after], samples[-1]]
     for index, (earliest_ns, latest_ns, state) in enumerate(ends):
         outside = (index == 0 and edge_ns < latest_ns) or (index == len(ends) - 1 and edge_ns > earliest_ns)
         if outside or (0 < index < len(ends) - 1 and latest_ns - earliest_ns <= sharp_ns):

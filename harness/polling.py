@@ -7,6 +7,7 @@ What a window drew is computed once readings from after it are there: `harness.i
 from __future__ import annotations
 
 import bisect
+import math
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from statistics import median
 from typing import Final, Literal
 
 from harness.counter import CounterTrack, PowerIntegrator
-from harness.interpolation import Polled, Sample, Shown, counted_between, unit_flags
+from harness.interpolation import IMPLAUSIBLE, Polled, Sample, Shown, counted_between, unit_flags
 from harness.meter import Meter, MeterContext
 from harness.power_limit import SHORT_TIME_FACTOR, PowerLimit
 from harness.quantity import Amount, Unavailable
@@ -67,7 +68,11 @@ class Line:
             self._power = PowerIntegrator(expected_s, max_w=scope.max_power_w, gain=gain, offset_w=scope.offset_w)
 
     def take(self, sent_ns: int, received_ns: int, shown: Shown | Unavailable) -> None:
-        """Takes what an answer shows; a poll that failed is a gap, never a value."""
+        """Takes what an answer shows; a poll that failed is a gap, never a value.
+
+        A counter's reading that cannot be true, or that is doubted until the next, is no sample: the energy up to then
+        is not known, and an edge beside it lies between the samples around it.
+        """
         if isinstance(shown, Unavailable):
             self.fault = shown.reason
             if not self.what.counts:
@@ -85,7 +90,11 @@ class Line:
         elif shown.stamp is None or shown.stamp != self._stamp:
             assert self._track is not None
             earliest_ns = since_ns - late_ns - (nanoseconds(self.what.update_s) if first and shown.stamp else 0)
-            self.samples.append(Sample(earliest_ns, received_ns, self._track.update(received_ns, shown.value)))
+            state = self._track.update(received_ns, shown.value)
+            if self._track.doubts:
+                self.fault = f"it shows {shown.value:g} J, which its limit and its last readings do not allow"
+            else:
+                self.samples.append(Sample(earliest_ns, received_ns, state))
             if len(self.samples) > KEPT:
                 del self.samples[: KEPT // 2]
         self._stamp = shown.stamp
@@ -123,7 +132,10 @@ class Line:
         else:
             found = self._integrated(opened_ns, closed_ns, period_s)
         if isinstance(found.amount, Unavailable) and self.fault:
-            return replace(found, amount=Unavailable(f"{found.amount.reason}: {self.fault}"))
+            flags = found.flags
+            if self._track is not None and self._track.doubts and IMPLAUSIBLE not in flags:
+                flags = (*flags, IMPLAUSIBLE)
+            return replace(found, amount=Unavailable(f"{found.amount.reason}: {self.fault}"), flags=flags)
         return found
 
     def _integrated(self, opened_ns: int, closed_ns: int, period_s: float | None) -> Estimate:
@@ -147,7 +159,7 @@ class Line:
         value = known[0].value
         low = min(amount.low for amount in known if amount.low is not None)
         high = max(amount.high for amount in known if amount.high is not None)
-        flags = ["implausible readings" if flag == IMPOSSIBLE else flag for each in found for flag in each.flags]
+        flags = [IMPLAUSIBLE if flag == IMPOSSIBLE else flag for each in found for flag in each.flags]
         flags += unit_flags(scope, value, length_s)
         if scope.gain is None:
             flags.append("bound not known")
@@ -264,7 +276,7 @@ class PolledMeter(Meter):
         """Asks the source once and keeps what it shows."""
         sent = self._clock()
         try:
-            answer = dict(self.ask())
+            answer = {name: self._checked(name, shown) for name, shown in self.ask().items()}
         except Exception as error:  # noqa: BLE001 - whatever a network does, the registers are lost for now, no more
             answer = dict.fromkeys(self._lines, Unavailable(str(error) or type(error).__name__))
         received = self._clock()
@@ -277,6 +289,13 @@ class PolledMeter(Meter):
                 if isinstance(shown, Unavailable):
                     self._failed, self._last_fault = self._failed + 1, shown.reason
         return answer
+
+    def _checked(self, name: str, shown: Shown | Unavailable) -> Shown | Unavailable:
+        """What is no number, or a counter below zero, is a register that was not read."""
+        counts = name in self._lines and self._lines[name].what.counts
+        if isinstance(shown, Unavailable) or (math.isfinite(shown.value) and not (counts and shown.value < 0)):
+            return shown
+        return Unavailable(f"it shows {shown.value:g}")
 
     def read(self) -> Snapshot:
         """What the thread read last: asks nobody, and so costs next to nothing."""

@@ -61,7 +61,10 @@ class Access(Options):
             pair = f"{self.username}:{self.password()}"
             return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode("ascii")}
         if self.token_env is not None or self.token_file is not None:
-            return {"Authorization": f"Bearer {_secret(self.token_env, self.token_file)}"}
+            token = _secret(self.token_env, self.token_file)
+            if not token.isascii():
+                raise MeasurementError("a bearer token has ASCII characters only (RFC 6750)")
+            return {"Authorization": f"Bearer {token}"}
         return {}
 
     def password(self) -> str:
@@ -70,16 +73,24 @@ class Access(Options):
 
 
 def _secret(variable: str | None, file: Path | None) -> str:
+    """What a variable or a file holds, without the line end that many tools leave there; no error quotes it."""
     if variable is not None:
-        value = os.environ.get(variable, "")
+        value, source = os.environ.get(variable, "").rstrip("\r\n"), f"environment variable {variable}"
         if not value:
-            raise MeasurementError(f"environment variable {variable} is not set", hint=f"export {variable}=...")
-        return value
-    assert file is not None
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise MeasurementError(f"{file} is not readable: {error.strerror}") from error
+            raise MeasurementError(f"{source} is not set", hint=f"export {variable}=...")
+    else:
+        assert file is not None
+        try:
+            value, source = file.read_text(encoding="utf-8").strip(), str(file)
+        except OSError as error:
+            raise MeasurementError(f"{file} is not readable: {error.strerror}") from error
+        except UnicodeDecodeError:
+            raise MeasurementError(f"{file} is not text") from None
+        if not value:
+            raise MeasurementError(f"{source} is empty")
+    if not value.isprintable():
+        raise MeasurementError(f"{source} holds more than one line, or a control character")
+    return value
 
 
 def checked_url(url: str) -> str:

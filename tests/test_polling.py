@@ -53,12 +53,12 @@ class Source:
 
     def shown(self, now_s: float) -> Shown:
         if not self.scrape_s:
-            return Shown(1000.0 + self.load.energy_j(0.0, now_s))
+            return Shown(5000.0 + self.load.energy_j(0.0, now_s))
         turn = (now_s - self.phase_s) // self.scrape_s
         moment_s = self.phase_s + turn * self.scrape_s
         if now_s < moment_s + self.takes_s * random.Random(turn).random():
             moment_s -= self.scrape_s
-        return Shown(1000.0 + self.load.energy_j(0.0, moment_s), moment_s + self.wrong_clock_s)
+        return Shown(5000.0 + self.load.energy_j(0.0, moment_s), moment_s + self.wrong_clock_s)
 
 
 class Simulated(PolledMeter):
@@ -168,6 +168,46 @@ def test_a_counter_that_starts_again_is_flagged_and_never_negative() -> None:
     assert found.amount.low <= 3000.0 <= found.amount.high
 
 
+@pytest.mark.parametrize("max_w", [None, 200.0])
+@pytest.mark.parametrize("wrong", ["below 0", "no number", "fell", "rose", "began again"])
+def test_a_wrong_reading_beside_an_edge_does_not_take_the_truth_out_of_the_bound(
+    wrong: str, max_w: float | None
+) -> None:
+    """100 W counted every second, at 10 s wrongly: every window around it holds what was drawn."""
+    if wrong == "rose" and max_w is None:
+        pytest.skip("without a limit nothing tells a great reading from a true one")
+    scope = Scope(method=Method.COUNTER, gain=0.0, max_power_w=max_w)
+    clock = FakeClock(0)
+    shown = {at: 1000.0 + 100.0 * at for at in range(31)}
+    if wrong == "began again":
+        shown |= {at: 100.0 * (at - 9.5) for at in range(10, 31)}
+    else:
+        shown[10] = {"below 0": -1.0, "no number": float("nan"), "fell": 3.0, "rose": 1e9}[wrong]
+
+    class Wrong(PolledMeter):
+        def find(self, context: MeterContext) -> Mapping[str, Polled]:
+            return {NAME: Polled(scope=scope, counts=True, update_s=1.0)}
+
+        def ask(self) -> Mapping[str, Shown]:
+            return {NAME: Shown(shown[round(clock.s)])}
+
+    meter = Wrong(1.0, clock=clock, threaded=False)
+    meter.open(MeterContext())
+    for _ in range(30):
+        clock.advance(1.0)
+        meter.poll()
+    for opened_ms, closed_ms in itertools.product(range(2000, 13000, 250), range(8000, 27000, 250)):
+        if closed_ms < opened_ms + 4000:
+            continue
+        found = meter.between(nanoseconds(opened_ms / 1000), nanoseconds(closed_ms / 1000))[NAME].amount
+        if isinstance(found, Amount):
+            assert found.low is not None
+            assert found.high is not None
+            truth_j = (closed_ms - opened_ms) / 10
+            assert found.low - 1e-6 <= truth_j <= found.high + 1e-6, (opened_ms, closed_ms)
+    assert isinstance(meter.between(nanoseconds(2.0), nanoseconds(26.0))[NAME].amount, Amount)
+
+
 def test_a_counter_that_stands_still_is_not_0_j() -> None:
     samples = [Sample(at * 10**9, at * 10**9, Cumulative(5.0)) for at in range(20)]
     what = Polled(scope=Scope(method=Method.COUNTER, gain=0.01), counts=True, update_s=1.0)
@@ -193,6 +233,22 @@ def test_watts_are_integrated_by_their_sensor() -> None:
     assert isinstance(found, Amount)
     assert found.composition == {Method.WALL: pytest.approx(3600.0)}
     assert found.low == pytest.approx(3600.0 * 0.98 - 15.0, rel=0.01)
+
+
+def test_watts_that_are_shown_late_are_bounded_by_how_late_they_may_be() -> None:
+    """50 W, 350 W from 20 s on, shown 3 s later: a window that closes between holds both."""
+    scope = Scope(method=Method.WALL, gain=0.0, sensor=PowerSensor(update_s=1.0, window_s=0.0, gain=0.0, offset_w=0.0))
+    rng, clock = random.Random(4), FakeClock()
+    what = Polled(scope=scope, counts=False, update_s=1.0, late_s=3.0)
+    meter = Simulated(clock, rng, Source(constant(0.0), rng, 0.0, 0.0), what, 0.5)
+    meter.source.shown = lambda now_s: Shown(50.0 if now_s < 23.0 else 350.0)  # type: ignore[method-assign]
+    meter.open(MeterContext())
+    meter.run(40.0)
+    found = meter.between(nanoseconds(10.0), nanoseconds(22.0))[NAME].amount
+    assert isinstance(found, Amount)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low <= 10 * 50.0 + 2 * 350.0 <= found.high
 
 
 def test_milliwatts_taken_for_watts_are_refused_where_the_limit_is_known() -> None:

@@ -100,6 +100,25 @@ def test_a_redirection_is_an_error_and_takes_no_secret_along(site: Site, monkeyp
     server.close()
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_line_end_after_a_token_is_no_part_of_it(site: Site, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    monkeypatch.setenv("SITE_TOKEN", f"s3cret{end}")
+    server = Server(f"http://127.0.0.1:{site.port}", Access(token_env="SITE_TOKEN"))
+    server.get("/ok")
+    server.close()
+    assert site.seen == ["Bearer s3cret"]
+
+
+@pytest.mark.parametrize("value", ["s3cret\nHost: elsewhere", "s3cret\x00", "s3cret€"])
+def test_a_token_that_no_header_can_hold_is_named_and_not_shown(site: Site, tmp_path: Path, value: str) -> None:
+    file = tmp_path / "token"
+    file.write_text(value, encoding="utf-8")
+    with pytest.raises(MeasurementError) as refused:
+        Server(f"http://127.0.0.1:{site.port}", Access(token_file=file)).get("/ok")
+    assert "s3cret" not in str(refused.value)
+    assert not site.seen
+
+
 def test_who_is_not_let_in_is_told_how(asked: Server) -> None:
     with pytest.raises(MeasurementError, match=r"401.*token_env"):
         asked.get("/secret")

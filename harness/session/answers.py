@@ -10,7 +10,7 @@ from typing import Any, Final
 from harness.planning.point import Point
 from harness.quantity import Amount, Unavailable, Undefined, Value
 from harness.records.metric import RATE
-from harness.records.record import Record
+from harness.records.record import MeterReport, Record
 from harness.records.summary import summarise
 from harness.session.commands import UNIT, Answer
 from harness.session.table import WORDS, Row, as_json, rows
@@ -146,8 +146,7 @@ def _notes(record: Record) -> Iterator[str]:
         value = readings.get(name)
         if value is not None and not isinstance(value, Amount):
             yield f"{WORDS[name]}: {value.reason}"
-    for report in measurement.meters:
-        yield from (f"meter {report.name}: {reason}" for reason in report.missing.values())
+    yield from _silent(measurement.meters)
     longest_s = max((span.duration_s for span in measurement.windows), default=0.0)
     for scope, described in measurement.scopes.items():
         if described.tick_s and longest_s < described.tick_s:
@@ -158,6 +157,18 @@ def _notes(record: Record) -> Iterator[str]:
         cost = unit.costs.get("duration_s")
         if isinstance(cost, Undefined):
             yield cost.reason
+
+
+def _silent(meters: Sequence[MeterReport]) -> Iterator[str]:
+    """What is not read, and why; meters that `auto` tried and that read nothing here share one note."""
+    tried = [report for report in meters if not report.asked and not report.scopes]
+    together = tried if len(tried) > 1 else []
+    for report in meters:
+        if report not in together:
+            yield from (f"meter {report.name}: {reason}" for reason in report.missing.values())
+    if together:
+        said = (f"{report.name} ({', '.join(dict.fromkeys(report.missing.values()))})" for report in together)
+        yield f"meters that read nothing here: {'; '.join(said)}"
 
 
 def comparison(answer: Answer) -> Iterator[str]:

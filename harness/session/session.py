@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryFile
 from time import sleep
 from typing import Any, Final, Self
 
@@ -96,7 +97,7 @@ class Session:
         self.applied = _applied(self.choices, self.registry)
         self._lock = threading.RLock()
         self._open: dict[int, int] = {}
-        self._keeping = None if store is None else _Keeping(Path(store))
+        self._keeping = None if store is None else _Keeping(_writable(Path(store)))
         self.backend_choice = _backend(backend, self.registry)
         self.backend: Backend = build_backend(self.backend_choice, self.registry)
         self.devices: tuple[Device, ...] = tuple(self.backend.open())
@@ -272,6 +273,18 @@ class Session:
     def run(self) -> Path | None:
         """The folder of the run that the blocks are kept in; None before the first, or where they are not kept."""
         return self._keeping.run.folder if self._keeping is not None and self._keeping.run is not None else None
+
+
+def _writable(store: Path) -> Path:
+    """A folder of runs, made if need be: that it cannot be is known before anything is measured."""
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=store):
+            return store
+    except OSError as error:
+        raise UsageError(
+            f"{store} cannot be written: {error.strerror or error}", where="store", accepted="a folder of runs"
+        ) from error
 
 
 def _backend(backend: str | Mapping[str, Any], registry: Registry) -> Choice:

@@ -23,6 +23,8 @@ from harness.testing.nvml import FakeNvml as FakeNvml
 from harness.testing.offers import HEAVY_MODULES as HEAVY_MODULES
 from harness.testing.offers import check_offers as check_offers
 from harness.testing.waiting import until as until
+from harness.testing.web import Request as Request
+from harness.testing.web import WebServer as WebServer
 from harness.testing.workloads import RecordingWindow as RecordingWindow
 from harness.testing.workloads import check_determinism as check_determinism
 from harness.testing.workloads import check_scorer as check_scorer

@@ -105,6 +105,9 @@ def test_an_amd_card_without_a_counter_is_integrated(tree: Tree, file: str) -> N
     scopes = scopes_of(meter, CARD)
     (name,) = scopes
     assert scopes[name].sampled
+    sensor = scopes[name].sensor
+    assert sensor is not None
+    assert sensor.window_s == (1.0 if file.endswith("average") else 0.1)
     assert meter.sample_hz == 10.0
     for _ in range(10):
         clock.advance(0.1)

@@ -52,6 +52,8 @@ def test_a_window_lies_in_its_bound_and_waits_for_no_tick_of_a_minute() -> None:
     assert not first.ticks
     assert not last.ticks
     meters.settle(last)
+    settle_s = meters.channels[0].meter.settle_s
+    assert seconds(now_ns() - last.ns) >= settle_s > 0, "readings from after the window are waited for"
     (reading,) = meters.energies(first, last)
     assert meters.close() == []
     assert isinstance(reading.value, Amount)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
 from harness import Amount, Condition, Device, Meter, MeterContext, MeterSpec, Method, Scope, Snapshot, hookimpl, now_ns
 from harness.discovery.registry import Registry, load_plugins
-from harness.records.record import Record
+from harness.records.record import MeterReport, Record
 from harness.session import answers
 from harness.session.commands import Answer, Asked, measure_commands
 
@@ -91,6 +92,24 @@ def test_a_command_without_a_card_is_charged_none(tmp_path: Path) -> None:
     _, record = measured(tmp_path, list)
     assert not record.measurement.readings
     assert "meter cards: no process of the command was seen on 2 devices" in answers.notes([record])
+
+
+def test_meters_that_were_only_tried_share_a_note_and_one_that_was_asked_for_has_its_own(tmp_path: Path) -> None:
+    _, record = measured(tmp_path, children)
+    scope = record.measurement.scopes["n0/gpu:GPU-b"]
+    meters = (
+        MeterReport(name="lamp", asked=False, missing={"*": "no bulb"}),
+        MeterReport(name="oven", asked=True, missing={"*": "no gas"}),
+        MeterReport(name="fire", asked=False, missing={"*": "no wood"}),
+        MeterReport(name="cards", asked=False, scopes={"n0/gpu:GPU-b": scope}, missing={"n0/gpu:GPU-a": "lost"}),
+    )
+    tried = replace(record, measurement=replace(record.measurement, meters=meters))
+    told = [note for note in answers.notes([tried]) if note.startswith("meter")]
+    assert told == [
+        "meter oven: no gas",
+        "meter cards: lost",
+        "meters that read nothing here: lamp (no bulb); fire (no wood)",
+    ]
 
 
 def test_a_process_that_cannot_be_seen_is_told(tmp_path: Path) -> None:

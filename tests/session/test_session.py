@@ -345,3 +345,12 @@ def test_a_frame_needs_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(UsageError, match="pip install pandas"):
         harness.load(block.folder.parent).frame()
+
+
+@pytest.mark.parametrize("below", ["file", "file/runs"])
+def test_a_store_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("", encoding="ascii")
+    ran = False
+    with pytest.raises(UsageError, match="cannot be written"), harness.measure(store=tmp_path / below):
+        ran = True
+    assert not ran

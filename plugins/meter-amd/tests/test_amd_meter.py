@@ -205,6 +205,8 @@ def test_hwmon_where_amdsmi_does_not_work(clock: FakeClock, install: Install, tm
     scope = scope_of(meter)
     assert (scope.method, scope.max_power_w) == (Method.INTEGRATED, 300.0)
     assert "hwmon" in scope.note
+    assert scope.sensor is not None
+    assert scope.sensor.window_s == 1.0, "an average, as amdsmi's average_socket_power is"
     for _ in range(11):
         meter.read()
         clock.advance(0.1)
@@ -217,6 +219,14 @@ def test_why_nothing_is_read(clock: FakeClock, install: Install, tmp_path: Path)
     assert "no AMD device" in why_not(meter_of(clock), Device(kind="gpu", uuid="GPU-1", name="NVIDIA"))
     install(FakeAmdCard(OTHER))
     assert "does not list" in why_not(meter_of(clock))
+
+
+def test_a_machine_that_was_not_looked_at_is_not_said_to_have_no_device(clock: FakeClock, install: Install) -> None:
+    install(driver=False)
+    found = meter_of(clock).open(MeterContext(every_device=True))
+    assert isinstance(found, Unavailable)
+    assert "DRIVER_NOT_LOADED" in found.reason
+    assert "no AMD device" not in found.reason
 
 
 def test_without_the_module(clock: FakeClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

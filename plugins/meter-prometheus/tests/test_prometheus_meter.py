@@ -242,6 +242,45 @@ def test_two_series_of_one_name_are_refused(pages: Any) -> None:
     assert "two series" in found.reason
 
 
+def test_two_metrics_of_one_name_are_refused(pages: Any) -> None:
+    memory = 'node_rapl_dram_joules_total{index="0",path="/sys/class/powercap/intel-rapl:0"} 7.5\n'
+    pages.pages["/metrics"] = RAPL + memory
+    meter = meter_of(
+        exporter=f"{pages.url}/metrics", preset="node-exporter-rapl", match={"index": "0"}, scope="socket:{index}"
+    )
+    found = meter.open(MeterContext())
+    assert isinstance(found, Unavailable), "a package and its memory were added up"
+    assert "two series" in found.reason
+
+
+def test_of_a_device_that_is_listed_again_the_newest_series_is_read(pages: Any) -> None:
+    def answer(query: Mapping[str, str]) -> dict[str, Any]:
+        if "scrape_duration" in query["query"]:
+            return {"status": "success", "data": {"resultType": "vector", "result": []}}
+        ended, goes_on = [[1.0, "0"], [2.0, "1000"]], [[3.0, "2000"], [4.0, str(seen["mj"])]]
+        result = [
+            {"metric": {"UUID": "GPU-aa", "pod": pod}, "values": values}
+            for pod, values in (("a-ended", ended), ("b-new", goes_on))
+        ]
+        return {"status": "success", "data": {"resultType": "matrix", "result": result}}
+
+    seen = {"mj": 3000}
+    pages.pages["/api/v1/query"] = answer
+    meter = meter_of(server=pages.url, preset="dcgm", interval="1s")
+    opened(meter)
+    seen["mj"] = 4500
+    pages.pages["/api/v1/query"] = lambda query: _later(answer(query))
+    meter.poll()
+    assert joules(meter, "n0/gpu:GPU-aa") == pytest.approx(1.5)
+
+
+def _later(answer: dict[str, Any]) -> dict[str, Any]:
+    """The last sample a second later."""
+    for series in answer["data"]["result"][1:]:
+        series["values"][-1][0] += 1.0
+    return answer
+
+
 def test_no_series_no_server_and_no_number_are_reasons(pages: Any) -> None:
     pages.pages["/metrics"] = RAPL.replace("12.5", "NaN")
     asked = {"exporter": f"{pages.url}/metrics", "query": "node_rapl_package_joules_total", "unit": "J"}

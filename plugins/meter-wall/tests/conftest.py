@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from harness.testing import Request, WebServer
 
 
 class Device:
@@ -18,32 +18,12 @@ class Device:
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
-        device = self
+        self.server = WebServer(self.answer)
+        self.url = self.server.url
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                known = self.path in device.answers
-                data = json.dumps(device.answers.get(self.path, {"error": "no such path"})).encode()
-                self.send_response(200 if known else 404)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+    def answer(self, asked: Request) -> tuple[int, Any]:
+        known = asked.target in self.answers
+        return 200 if known else 404, self.answers.get(asked.target, {"error": "no such path"})
 
 
 class Agent:
@@ -89,7 +69,7 @@ class Agent:
 def device() -> Iterator[Device]:
     made = Device()
     yield made
-    made.close()
+    made.server.close()
 
 
 @pytest.fixture

@@ -275,6 +275,36 @@ def test_any_object_and_a_community_from_the_environment(agent: Any, monkeypatch
     assert "no number" in refused(meter_of(**given))
 
 
+def test_the_steps_of_a_rack_s_counter_are_in_its_bound(agent: Any) -> None:
+    clock = FakeClock()
+    oid = "1.3.6.1.4.1.318.1.1.26.9.4.3.1.11.3"  # rPDU2OutletMeteredStatusEnergy, in tenths of a kWh
+    agent.numbers = {oid: 7}
+    meter = meter_of(clock=clock, kind="snmp", host=agent.host, pdu="apc", outlet="3", source="energy")
+    opened(meter)
+    for index in range(120):
+        clock.advance(1.0)
+        agent.numbers = {oid: 7 + (index > 60)}  # 500 W for these two minutes, as one whole tenth
+        meter.poll()
+    found = meter.between(nanoseconds(10.0), nanoseconds(110.0))["n0/host"].amount
+    assert isinstance(found, Amount)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low <= 500.0 * 100.0 <= found.high
+
+
+def test_an_object_in_kilowatts_is_known_to_half_of_one(agent: Any) -> None:
+    agent.numbers = {"1.3.6.1.4.1.9.9": 2}
+    scope = opened(meter_of(kind="snmp", host=agent.host, oid="1.3.6.1.4.1.9.9", unit="kW"))
+    assert scope.offset_w == 500.0
+
+
+def test_a_community_that_is_not_set_is_not_replaced_by_none(agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RACK_COMMUNITY", raising=False)
+    given = {"kind": "snmp", "host": agent.host, "pdu": "apc", "outlet": "3", "community_env": "RACK_COMMUNITY"}
+    assert "RACK_COMMUNITY is not set" in refused(meter_of(**given))
+    assert not agent.communities
+
+
 def test_a_rack_that_is_silent() -> None:
     pytest.importorskip("pysnmp")
     given = {"kind": "snmp", "host": "127.0.0.1:9", "pdu": "apc", "outlet": "1", "timeout": "200ms"}

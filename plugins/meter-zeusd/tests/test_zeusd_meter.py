@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from harness_meter_zeusd import ZeusdOptions, harness_meters
@@ -17,7 +13,7 @@ from pydantic import ValidationError
 
 from harness import MeterContext, Method, Scope, Unavailable
 from harness.quantity import Amount
-from harness.testing import FakeClock, check_meter, check_offers
+from harness.testing import FakeClock, Request, WebServer, check_meter, check_offers
 from harness.units import nanoseconds
 
 
@@ -28,31 +24,12 @@ class Daemon:
         self.clock = clock
         self.token = ""
         self.groups = ["gpu-read", "cpu-read"]
-        self.broken = False
-        daemon = self
+        self.broken = self.no_rapl = False
+        self.server = WebServer(self.asked)
+        self.host = self.server.host
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                parts = urlsplit(self.path)
-                query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-                given = self.headers.get("Authorization", "").removeprefix("Bearer ")
-                status, body = daemon.answer(parts.path, query, given)
-                data = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.host = f"127.0.0.1:{self.server.server_address[1]}"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        self.thread.start()
+    def asked(self, asked: Request) -> tuple[int, Any]:
+        return self.answer(asked.path, asked.query, asked.authorization.removeprefix("Bearer "))
 
     def answer(self, path: str, query: Mapping[str, str], given: str) -> tuple[int, Any]:
         if path == "/discover":
@@ -64,6 +41,8 @@ class Daemon:
             return 401, "wrong token"
         if self.broken:
             return 500, "NVML lost the GPU"
+        if self.no_rapl and path.startswith("/cpu"):
+            return 500, "RAPL is not readable"
         if path == "/auth/whoami":
             return 200, {"sub": "bench", "scopes": ["gpu-read", "cpu-read"], "exp": None}
         if path == "/gpu/get_power_limit":
@@ -77,11 +56,6 @@ class Daemon:
             return 200, {"0": {"cpu_energy_uj": int(40e6 * now_s), "dram_energy_uj": int(5e6 * now_s)}}
         return 404, "no such path"
 
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
 
 @pytest.fixture
 def clock() -> FakeClock:
@@ -93,7 +67,7 @@ def daemon(clock: FakeClock) -> Iterator[Daemon]:
     pytest.importorskip("zeus.utils.zeusd")
     made = Daemon(clock)
     yield made
-    made.close()
+    made.server.close()
 
 
 @pytest.fixture
@@ -136,6 +110,21 @@ def test_a_daemon_that_goes_away_is_its_reason(daemon: Daemon, clock: FakeClock,
     lost = meter.between(nanoseconds(2.0), nanoseconds(20.0))["n0/gpu:zeusd-0"].amount
     assert isinstance(lost, Unavailable)
     assert "NVML lost the GPU" in lost.reason
+
+
+def test_processors_that_are_not_read_cost_no_gpu(daemon: Daemon, clock: FakeClock, made: Any) -> None:
+    meter = made(host=daemon.host)
+    assert isinstance(meter.open(MeterContext()), Mapping)
+    daemon.no_rapl = True
+    for _ in range(100):
+        clock.advance(0.2)
+        meter.poll()
+    found = meter.between(nanoseconds(5.0), nanoseconds(15.0))
+    gpu, package = found["n0/gpu:zeusd-0"].amount, found["n0/cpu-package:0"].amount
+    assert isinstance(gpu, Amount)
+    assert gpu.value == pytest.approx(1000, rel=1e-3)
+    assert isinstance(package, Unavailable)
+    assert "RAPL is not readable" in package.reason
 
 
 def test_tokens(daemon: Daemon, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:

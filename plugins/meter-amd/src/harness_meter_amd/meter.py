@@ -101,7 +101,7 @@ class AmdMeter(Meter):
         except LostError as error:
             return Unavailable(str(error))
         if not devices:
-            return Unavailable(f"this machine has no AMD device{f': {why}' if why else ''}")
+            return Unavailable(f"AMD devices are not looked for: {why}" if why else "this machine has no AMD device")
         self._facts = {"source": self._options.source, "amdsmi": self._library.version if self._library else why}
         found: dict[str, Scope | Unavailable] = {}
         for uuid, parts in devices.items():
@@ -157,7 +157,7 @@ class AmdMeter(Meter):
     def _by_hwmon(self, uuid: str, why: str) -> _Card:
         address = uuid.removeprefix(ADDRESS)
         try:
-            registers = [each for each in find_registers(self._options.hwmon) if each.address == address]
+            registers = [each for each in find_registers(self._options.hwmon) if each.address == address.lower()]
         except OSError as error:
             raise LostError(f"{why}; no hwmon tree either: {error}") from None
         if not registers:
@@ -212,7 +212,7 @@ class AmdMeter(Meter):
         gain = GAIN if options.gain is None else options.gain
         offset_w = OFFSET * (card.limit_w or TYPICAL_LIMIT_W) if options.gain is None else 0.0
         counts = card.joules is not None
-        averaged = card.facts.get("power_field") == "average_socket_power"
+        averaged = "average" in str(card.facts.get("power_field", "")).rpartition("/")[2]
         sensor = PowerSensor(
             update_s=options.tick if counts else 0.1, window_s=options.tick if counts else 1.0 if averaged else 0.1,
             gain=gain, offset_w=offset_w, lag_error_s=0.0 if counts else 0.5, limit_w=card.limit_w,

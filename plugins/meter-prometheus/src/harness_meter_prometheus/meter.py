@@ -60,7 +60,7 @@ class PrometheusMeter(PolledMeter):
             if known is None:
                 self._names[name] = (row, labels)
                 found[name] = self._polled(source, row, each.labels, local)
-            elif known[1] != labels and not row.listed_again:
+            elif known[0] is not row or (known[1] != labels and not row.listed_again):
                 return Unavailable(f"two series are called {name}; tell them apart by match, or by labels in scope")
         if not found:
             wanted = ", ".join(row.metric for row in self._rows)
@@ -120,12 +120,12 @@ class PrometheusMeter(PolledMeter):
             for each in self._series(self._source, row):
                 parts.setdefault(f"{node}/{_name(row, each.labels)}", []).append(each)
         for name, (row, _) in self._names.items():
-            of_it = parts.get(name, [])[: 1 if row.listed_again else None]
+            of_it = parts.get(name, [])
+            if row.listed_again:  # one that ended is shown for a while beside the one that goes on
+                of_it = sorted(of_it, key=lambda each: each.stamp or 0.0)[-1:]
             value = math.fsum(each.value for each in of_it) * UNITS[row.unit][1]
             if not of_it:
                 found[name] = Unavailable(f"{row.metric}: the series is gone")
-            elif not math.isfinite(value):
-                found[name] = Unavailable(f"{row.metric} shows {of_it[0].value}")
             else:
                 stamps = tuple(each.stamp for each in of_it)
                 found[name] = Shown(value, None if None in stamps else stamps)

@@ -30,7 +30,7 @@ class Sheet:
         update_s: how often its power is renewed.
         averaging_s: what its power averages over.
         energy_s: how often its counter is renewed.
-        step_j: what its counter counts in.
+        step_j: what its counter counts in, where the device itself does not tell.
         note: whose numbers these are.
     """
 
@@ -82,6 +82,10 @@ class Asked(Protocol):
 
     unit: str
 
+    @property
+    def digit(self) -> float:
+        """Least step of the number, in `unit`; 0 where it is as the data sheet of the kind says."""
+
     def ask(self) -> float:
         """The number in `unit`; raises MeasurementError."""
 
@@ -106,6 +110,8 @@ def found_at(answer: Any, field: str) -> float:
 
 class _Http:
     """What is asked over HTTP."""
+
+    digit = 0.0
 
     def __init__(self, options: WallOptions, unit: str) -> None:
         assert options.url is not None
@@ -163,7 +169,7 @@ class Shelly(_Http):
         return self._first(ways)
 
     def _of_the_first(self, channel: int) -> tuple[str, str]:
-        """Generation 1 counts watt-minutes in `meters` and watt-hours in `emeters`."""
+        """Generation 1 counts watt-minutes in `meters` and watt-hours in `emeters`, whose digits are assumed."""
         way = self._first(
             [
                 (f"/meter/{channel}", "total" if self._energy else "power"),
@@ -171,8 +177,8 @@ class Shelly(_Http):
                 ("/status", f"meters[{channel}].{'total' if self._energy else 'power'}"),
             ]
         )
-        if self._energy and not way[0].startswith("/emeter"):
-            self.unit = "Wmin"
+        if self._energy:
+            self.unit, self.digit = ("Wh", 0.1) if way[0].startswith("/emeter") else ("Wmin", 1.0)
         return way
 
     def _first(self, ways: Sequence[tuple[str, str]]) -> tuple[str, str]:
@@ -252,6 +258,7 @@ class Ipmi:
     """A service processor by `ipmitool dcmi power reading`."""
 
     unit = "W"
+    digit = 1.0
 
     def __init__(self, options: WallOptions) -> None:
         self._command = ["ipmitool"]

@@ -46,7 +46,9 @@ class WallMeter(PolledMeter):
         self._name = f"{options.node or context.node}/{options.scope}"
         counts = self._device.unit in COUNTS
         gain = sheet.accuracy if options.accuracy is None else options.accuracy
-        offset_w = sheet.offset_w if options.offset_w is None else options.offset_w
+        digit = self._device.digit * TO_SI[self._device.unit]
+        half_w = sheet.offset_w if counts else max(sheet.offset_w, digit / 2)
+        offset_w = half_w if options.offset_w is None else options.offset_w
         stated_s = self._device.averaging_s if isinstance(self._device, Ipmi) else None
         averaging_s = options.averaging if options.averaging is not None else stated_s or sheet.averaging_s
         note = sheet.note if options.accuracy is None else "accuracy as the suite says"
@@ -64,7 +66,7 @@ class WallMeter(PolledMeter):
             sensor=None if counts else sensor,
             note=f"{options.kind}: {note}",
         )
-        step_j = sheet.step_j if counts else 0.0
+        step_j = (digit or sheet.step_j) if counts else 0.0
         # A reading is renewed within `update`; a counter's value may be as old as that in every answer.
         late_s = self._update_s if counts else 0.0
         return {

@@ -54,6 +54,11 @@ class Outlet:
         self.unit: str
         self._digits: str | None = None
         self._scale = 1.0
+        self._community = os.environ.get(options.community_env, "") if options.community_env else "public"
+        if not self._community:
+            raise MeasurementError(
+                f"environment variable {options.community_env} is not set", hint=f"export {options.community_env}=..."
+            )
         if options.oid is not None:
             self.unit, self._oid = str(options.unit), options.oid
             return
@@ -68,6 +73,11 @@ class Outlet:
         self.unit, self._oid, self._scale = place.unit, place.oid.format(**parts), place.scale
         if options.pdu == "raritan":
             self._digits = RARITAN_DIGITS.format(**parts, sensor=self._oid.rpartition(".")[2])
+
+    @property
+    def digit(self) -> float:
+        """SNMP shows whole numbers: so much is one of them, in `unit`."""
+        return self._scale
 
     def ask(self) -> float:
         """The number; raises MeasurementError."""
@@ -85,7 +95,6 @@ class Outlet:
     async def _asked(self, snmp: Any, oid: str) -> float:
         options = self._options
         host, _, port = (options.host or "").partition(":")
-        community = os.environ.get(options.community_env, "") if options.community_env else "public"
         dispatcher = snmp.SnmpDispatcher()
         try:
             target = await snmp.UdpTransportTarget.create(
@@ -93,7 +102,7 @@ class Outlet:
             )
             wanted = snmp.ObjectType(snmp.ObjectIdentity(oid))
             error, status, index, found = await snmp.get_cmd(
-                dispatcher, snmp.CommunityData(community, mpModel=1), target, wanted
+                dispatcher, snmp.CommunityData(self._community, mpModel=1), target, wanted
             )
         except OSError as failed:
             raise MeasurementError(f"{host}: {failed}") from failed

@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from harness import MeterContext, Method, Scope, Unavailable, now_ns
@@ -101,20 +101,30 @@ class ZeusdMeter(PolledMeter):
         return {name: Polled(scope=scope, counts=True, update_s=self.poll_s, late_s=self._options.tick)}
 
     def ask(self) -> Mapping[str, Shown | Unavailable]:
-        """Every counter, from one question for GPUs and one for processors."""
+        """Every counter, from one question for GPUs and one for processors, of which one may fail."""
         gpus = [index for kind, index in self._places.values() if kind == "gpu"]
         cpus = sorted({index for kind, index in self._places.values() if kind != "gpu"})
-        found: dict[Place, float | None] = {}
-        if gpus:
-            found |= {("gpu", index): value * MILLI for index, value in self._client.get_gpu_energy(gpus).items()}
-        for index, energy in self._client.get_cpu_energy(cpus).items() if cpus else ():
-            for kind, value in (("cpu", energy.cpu_energy_uj), ("dram", energy.dram_energy_uj)):
-                found[kind, index] = None if value is None else value * MICRO
+        found: dict[str, Mapping[Place, float | None] | Unavailable] = {
+            "gpu": _answer(self._gpus, gpus),
+            "cpu": _answer(self._cpus, cpus),
+        }
         shown: dict[str, Shown | Unavailable] = {}
         for name, place in self._places.items():
-            value = found.get(place)
-            shown[name] = Unavailable("the daemon left it out") if value is None else Shown(value)
+            answer = found["gpu" if place[0] == "gpu" else "cpu"]
+            value = answer if isinstance(answer, Unavailable) else answer.get(place)
+            lost = Unavailable("the daemon left it out") if value is None else value
+            shown[name] = lost if isinstance(lost, Unavailable) else Shown(lost)
         return shown
+
+    def _gpus(self, indices: Sequence[int]) -> Mapping[Place, float | None]:
+        return {("gpu", index): value * MILLI for index, value in self._client.get_gpu_energy(indices).items()}
+
+    def _cpus(self, indices: Sequence[int]) -> Mapping[Place, float | None]:
+        found: dict[Place, float | None] = {}
+        for index, energy in self._client.get_cpu_energy(indices).items():
+            for kind, value in (("cpu", energy.cpu_energy_uj), ("dram", energy.dram_energy_uj)):
+                found[kind, index] = None if value is None else value * MICRO
+        return found
 
     def hang_up(self) -> None:
         """Drops the client."""
@@ -126,3 +136,13 @@ class ZeusdMeter(PolledMeter):
     def facts(self) -> Mapping[str, object]:
         """Address, devices, and how polling went."""
         return {**self._told, **super().facts()}
+
+
+def _answer(
+    ask: Callable[[Sequence[int]], Mapping[Place, float | None]], indices: Sequence[int]
+) -> Mapping[Place, float | None] | Unavailable:
+    """What a question is answered; that it fails costs the other one nothing."""
+    try:
+        return ask(indices) if indices else {}
+    except Exception as error:  # noqa: BLE001 - what Zeus and its HTTP library raise
+        return Unavailable(str(error) or type(error).__name__)
