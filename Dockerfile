@@ -1,11 +1,11 @@
 # The harness in a container: docs/containers.md says how it is run, and how energy counters are read from inside.
 #   docker build -t joule-harness .
-#   docker build -t joule-harness:cuda --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 --build-arg TORCH_INDEX= .
+#   docker build -t joule-harness:cuda --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 .
 ARG BASE=python:3.12-slim
 FROM ${BASE}
 
-# PyTorch's index of CPU builds; empty for the CUDA build.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Address of an index of PyTorch's CPU builds; without it the image holds what pip finds, as a rule the CUDA build.
+ARG TORCH_INDEX=
 # Distributions that are installed, as folders of this repository.
 ARG PLUGINS="backend-torch meter-fuel meter-nvml meter-scarf workload-speculative-decoding"
 
@@ -22,7 +22,7 @@ RUN set -e; chosen=.; for plugin in ${PLUGINS}; do chosen="${chosen} ./plugins/$
     python -m pip install --no-cache-dir --no-compile ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} \
         -c constraints.txt ${chosen}
 
-# Runs and their records are kept in /work, which is mounted from outside.
-WORKDIR /work
+# Runs and their records are kept in /runs, which is mounted from outside.
+WORKDIR /runs
 ENTRYPOINT ["joule-harness"]
 CMD ["doctor"]

@@ -133,9 +133,10 @@ class CsvTable:
             )
 
     def found(self) -> str:
-        """The columns found, as messages name them; the first 20 of many."""
-        more = f" and {len(self.columns) - 20} more" if len(self.columns) > 20 else ""
-        return (", ".join(self.columns[:20]) or "none") + more
+        """The columns found, as messages name them; the first 20 of many, and none of what may be no table."""
+        if len(self.columns) < 2 or any(mark in name for name in self.columns for mark in ":="):
+            return "(not shown: the first line does not look like headings)"  # it may be a password
+        return ", ".join(self.columns[:20]) + (f" and {more} more" if (more := len(self.columns) - 20) > 0 else "")
 
     def number(self, text: str, column: str, where: str) -> float | None:
         """A text of a column as a finite number, by the rules of this module; None for a missing value."""
@@ -251,8 +252,7 @@ def inspected(path: Path, name: str = "") -> tuple[str, str]:
     shown = name or str(path)
     if path.is_dir():
         raise UsageError("is a folder", where=shown, accepted="a file")
-    digest, utf8, head = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")(), b""
-    valid = True
+    digest, utf8, head, valid = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")(), b"", True
     try:
         with path.open("rb") as stream:
             while chunk := stream.read(_CHUNK):

@@ -116,6 +116,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         "did you mean 'energy_j'?"
         >>> did_you_mean("colour", ["energy_j", "duration_s"])
         ''
+        >>> did_you_mean("wue", ["pue", "wue_onsite"])
+        "did you mean 'wue_onsite'?"
     """
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    names = list(known)
+    longer = [each for each in names if each.startswith(f"{name}_")]
+    tried = (
+        difflib.get_close_matches(name, of, n=1, cutoff=at) for of, at in ((names, 0.8), (longer, 0), (names, 0.6))
+    )
+    close = next(filter(None, tried), [])
     return f"did you mean {close[0]!r}?" if close else ""

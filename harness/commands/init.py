@@ -104,10 +104,11 @@ def composed(name: str, place: str | None, registry: Registry) -> str:
         UsageError: the place is not known, or nothing that is installed takes one.
     """
     from harness.diagnosing.survey import devices_of, survey
+    from harness.planning.places import taking
     from harness.planning.planner import expand
     from harness.planning.suite import loads
 
-    if place is not None and not _taking(registry):
+    if place is not None and not taking(registry):
         raise UsageError(
             "no installed meter takes a place", where="--place", hint="pip install 'joule-harness[carbon]' adds one"
         )
@@ -155,6 +156,7 @@ def _lines(name: str, place: str | None, rows: Sequence[Row], registry: Registry
 def _meters(place: str | None, rows: Sequence[Row], registry: Registry) -> Iterator[str]:
     from harness.diagnosing.survey import READS
     from harness.machine.meter_card import HARDWARE
+    from harness.planning.places import taking
 
     reading = [row for row in rows if row.kind == "meter" and row.status == READS]
     hardware = [row for row in reading if row.method in {method.value for method in HARDWARE}]
@@ -162,18 +164,11 @@ def _meters(place: str | None, rows: Sequence[Row], registry: Registry) -> Itera
     yield f"  - auto # the hardware meters that read here: {named}"
     if not any(part in row.scope for row in hardware for part in _CPU):
         yield "  - tdp: {watts_per_thread: 4} # an estimate: no energy counter of the processor reads here"
-    for name in _taking(registry):
-        if place is not None:
-            yield f"  - {name}"
-    if place is None and _taking(registry):
-        yield f"  # - {_taking(registry)[0]} # carbon; say where this machine stands, `place: UK` above"
-
-
-def _taking(registry: Registry) -> list[str]:
-    """The impact meters that cost a run at a place."""
-    from harness.planning.places import takes_place
-
-    return [name for name, offer in registry.meters.items() if takes_place(offer.spec)]
+    costing = list(taking(registry))
+    if place is not None:
+        yield from (f"  - {name}" for name in costing)
+    elif costing:
+        yield f"  # - {costing[0]} # carbon; say where this machine stands, `place: UK` above"
 
 
 def _decodes(rows: Sequence[Row], registry: Registry) -> bool:

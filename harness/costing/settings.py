@@ -17,10 +17,10 @@ from harness.costing.impacts import Applied, in_order
 from harness.discovery.registry import OF, Registry
 from harness.errors import PluginError, UsageError, did_you_mean
 from harness.impact import ImpactMeterSpec
-from harness.place import Place
+from harness.place import FACTORS, Place
 from harness.planning.faults import refusals
 from harness.planning.located_yaml import parse
-from harness.planning.places import PLACE, moved, resolved, takes_place
+from harness.planning.places import PLACE, moved, resolved, taking
 from harness.planning.point import canonical
 from harness.suite_paths import SUITE_FOLDER
 
@@ -250,10 +250,13 @@ class Combinations:
         having = [key for key in options if key.partition(".")[2] == setting.path[0]]
         if len(having) == 1:
             return replace(setting, meter=options[having[0]])
+        name, known = setting.path[0], [PLACE, *(key.partition(".")[2] for key in options), *FACTORS]
+        if not having and name in FACTORS:
+            raise UsageError(f"{name!r} is part of a place", accepted=f"place={{base: NAME, {name}: VALUE}}")
         raise UsageError(
-            f"{setting.path[0]!r} does not set an option",
+            f"{name!r} does not set an option",
             accepted=f"{' or '.join(having)}" if having else _ACCEPTED,
-            hint="" if having else did_you_mean(setting.path[0], [PLACE, *(key.partition(".")[2] for key in options)]),
+            hint="" if having else did_you_mean(name, known),
         )
 
     def _spec(self, name: str) -> ImpactMeterSpec:
@@ -293,7 +296,7 @@ class Combinations:
 
     def _move(self, chosen: dict[str, Any], place: Place) -> None:
         """Puts every meter that takes a place there; all that are installed, where the record has none of them."""
-        specs = {name: offer.spec for name, offer in self._registry.meters.items() if takes_place(offer.spec)}
+        specs = taking(self._registry)
         if not specs:
             raise UsageError(
                 "no impact meter that is installed takes a place", accepted="a plugin such as fuel or scarf"

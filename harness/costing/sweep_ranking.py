@@ -130,10 +130,10 @@ class Ranking:
             lacking = sum(any(map(math.isnan, values)) for values in medians.values())
             lacking += len(self._labels) - len(medians)
             if lacking:
-                found.append(
-                    f"{name}: {lacking} of {len(self._labels)} points lack a value under some or all combinations; "
-                    "ranked where they have one"
+                which = (
+                    f"{lacking} of {len(self._labels)} points lack" if len(self._labels) > 1 else "its only point lacks"
                 )
+                found.append(f"{name}: {which} a value under some or all combinations; ranked where there is one")
             if len(medians) > 1:
                 found += [f"{name}: {text}" for text in self._order(points, medians)]
         return found or ["nothing to rank: no record has an impact under any combination"]

@@ -8,9 +8,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.discovery.registry import Registry, load_plugins
-from harness.errors import UsageError
+from harness.errors import UsageError, did_you_mean
 from harness.impact import ImpactMeterSpec
 from harness.place import Place, resolve
+from harness.planning.faults import accepted_keys
 
 PLACE = "place"
 """Key of a suite, name of an option, and what `--set` and `--sweep` move all meters with."""
@@ -26,6 +27,10 @@ def resolved(asked: object, registry: Registry) -> Place:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            known = accepted_keys(Place, first["loc"][:-1])
+            hint = did_you_mean(str(first["loc"][-1]), known)
+            raise UsageError(f"place: unknown key {where!r}", accepted=", ".join(known), hint=hint) from None
         said = str(first["msg"]).removeprefix("Value error, ")
         raise UsageError(f"place: {where}: {said}" if where else f"place: {said}") from None
 
@@ -50,6 +55,11 @@ def find_place(asked: object) -> Place:
 def takes_place(spec: object) -> bool:
     """Whether a spec is that of an impact meter with the option `place`."""
     return isinstance(spec, ImpactMeterSpec) and bool(spec.placed)
+
+
+def taking(registry: Registry) -> dict[str, ImpactMeterSpec]:
+    """The impact meters that take a place, by name."""
+    return {name: offer.spec for name, offer in registry.meters.items() if takes_place(offer.spec)}
 
 
 def placed(options: Mapping[str, Any], spec: object, place: Place | None, registry: Registry) -> dict[str, Any]:

@@ -143,7 +143,7 @@ class _Planner:
         )
         units = self._units(suite, at, case, spec, scorers) if offer and not missing else {}
         windows = windows_of(suite, number, case)
-        if len(self.errors) > before:
+        if len(self.errors) > before and offer is None:  # else its options are looked at too: all mistakes at once
             return None
         requires = {key: value for key, value in case.requires if value is not None}
         missing = f"environment variable {missing} is not set" if missing else ""
@@ -264,7 +264,7 @@ class _Planner:
 
     def _machine(self, backend: Choice, requires: Mapping[str, Any]) -> tuple[tuple[Mapping[str, Any], ...], str]:
         """The devices of a backend, and why they do not do."""
-        if self.probes is None:
+        if self.probes is None or self.errors:
             return (), ""
         key = canonical([backend.name, backend.options])
         if key not in self._probed:
@@ -377,7 +377,7 @@ class _Planner:
     def _located(self, suite: Suite, meters: tuple[Choice, ...]) -> tuple[Choice, ...]:
         """Meters with absolute paths; as they are where a file is missing or a variable is not set."""
         try:
-            return meters if suite.document.unset or self._lost else located(meters, suite.file, self.registry)
+            return meters if suite.document.unset or self.errors else located(meters, suite.file, self.registry)
         except UsageError as error:
             self.errors.append(suite.document.error(("meters",), error.message, accepted=error.accepted))
         return meters

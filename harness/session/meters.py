@@ -15,7 +15,7 @@ from harness.discovery.remembered import load_chosen
 from harness.errors import UsageError
 from harness.impact import ImpactMeterSpec
 from harness.planning.named_offers import automatic
-from harness.planning.places import PLACE, placed, resolved, takes_place
+from harness.planning.places import PLACE, placed, resolved, taking
 from harness.planning.point import Choice
 
 Named = Sequence[tuple[str, Mapping[str, Any]]]
@@ -112,10 +112,9 @@ def choose(meters: Named, registry: Registry) -> tuple[Choice, ...]:
     asked = next((options["name"] for name, options in meters if name == PLACE), None)
     place = None if asked is None else resolved(asked, registry)
     if place is not None:
-        taking = [name for name, offer in registry.meters.items() if takes_place(offer.spec)]
         meters = [each for each in meters if each[0] != PLACE]
         known = {bare(name) for name, _ in meters}
-        meters += [(name, {}) for name in taking if bare(name) not in known]
+        meters += [(name, {}) for name in taking(registry) if bare(name) not in known]
     named = {bare(name) for name, _ in meters}
     found: dict[str, Choice] = {}
     needy = []

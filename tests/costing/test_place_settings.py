@@ -126,6 +126,8 @@ def test_paired_options_change_together(registry: Registry, text: str) -> None:
         ("place,month=[aws-ohio,1],[aws-ohio,1]", "listed twice"),
         ("place,month=", "values do not match"),
         ("mnoth=1", "did you mean"),
+        ("wue=1", "did you mean .wue_onsite.[?]"),
+        ("wue_onsite=1", "part of a place; accepted: place={base: NAME, wue_onsite: VALUE}"),
         ("embodied=1", r"fuel\.embodied or scarf\.embodied"),
         ("=1", "METER.OPTION"),
     ],

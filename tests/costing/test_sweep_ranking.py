@@ -96,6 +96,8 @@ def test_what_can_be_ranked_is_ranked_where_a_value_is_missing() -> None:
     )
     assert any("1 of 2 points lack a value" in line for line in lines)
     assert any("the same in 2 of 3: p0 < p1" in line for line in lines)
+    (_, alone) = told([exact(3), NONE, exact(1)])
+    assert alone.startswith("x: its only point lacks a value under some")
     apart = told([exact(3), NONE], [NONE, exact(5)])
     assert any("no combination in common" in line for line in apart)
     alone = told([exact(3), exact(4)], [NONE, NONE])

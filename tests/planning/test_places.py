@@ -125,7 +125,8 @@ def test_own_values_go_before_the_base() -> None:
         ({"grid": 518_000}, "more than there can be"),
         ({"latitude": 48.1}, "both or neither"),
         ({}, "empty"),
-        ({"colour": 1}, "colour"),
+        ({"colour": 1}, "place: unknown key 'colour'; accepted: base, country"),
+        ({"base": "dc-1", "wue": 1}, "did you mean 'wue_onsite'"),
         ({"base": "nowhere"}, "no place 'nowhere'"),
     ],
 )

@@ -159,3 +159,15 @@ def test_a_meters_missing_file_is_found_while_planning_and_told_once(tmp_path: P
     with pytest.raises(UsageError) as caught:
         priced(tmp_path, "gone.csv")
     assert str(caught.value).count(f"price.rows: there is no file {tmp_path / 'gone.csv'}") == 1
+
+
+def test_a_wrong_meter_hides_no_wrong_option(tmp_path: Path) -> None:
+    """What all cases share and what each has of its own is told together, and no device is looked for meanwhile."""
+    suite = tmp_path / "suite.yaml"
+    suite.write_text("suite: s\nbackend: here\nmeters: [nothing]\ncases:\n  - {workload: read, options: {levle: 2}}\n")
+    registry = Registry()
+    assert registry.register(Reader(), "reader")
+    with pytest.raises(UsageError) as caught:
+        expand([load(suite)], registry, lambda _: pytest.fail("a suite with mistakes is probed for"))
+    assert "there is no meter 'nothing'" in str(caught.value)
+    assert "unknown key 'levle'" in str(caught.value)

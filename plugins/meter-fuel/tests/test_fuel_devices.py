@@ -112,6 +112,19 @@ def test_no_name_stands_for_two_devices() -> None:
             assert found is facts, f"{name!r} of {facts.name} is found as {found.name if found else None}"
 
 
+def test_the_4500_of_ada_has_the_larger_die_of_two() -> None:
+    (facts,) = (each for each in devices.known() if each.name == "RTX 4500 Ada Generation")
+    assert [die.area_cm2 for die in facts.dies] == [3.79]
+
+
+def test_confidence_says_which_figures_were_looked_up() -> None:
+    marks = {facts.name: facts.confidence for facts in devices.known()}
+    assert "not looked up" in marks["AMD EPYC 7203"]
+    assert "not looked up" in marks["H20"]
+    assert "read in a copy" in marks["GeForce RTX 4090"]
+    assert "not looked up" not in marks["GeForce RTX 4090"]
+
+
 def test_every_device_has_dies_and_a_source() -> None:
     for facts in devices.known():
         assert facts.dies, facts.name

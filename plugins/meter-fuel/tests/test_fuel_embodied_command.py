@@ -82,6 +82,10 @@ def test_a_device_by_name_with_its_sources() -> None:
     assert known["tables"]["ecologits-0.11.3"]["kg"] == 273
 
 
+def test_a_figure_shows_how_well_it_is_known() -> None:
+    assert "entered from memory, not looked up" in call("EPYC 7203")
+
+
 def test_a_processor_keeps_its_own_name() -> None:
     (known,) = json.loads(call("AMD EPYC 7763 64-Core Processor", "--json"))
     assert known["kind"] == "cpu"

@@ -1,6 +1,7 @@
 """Files of other publishers: rows of our own in each layout, and what each kind makes of gaps, units and zones."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -133,7 +134,7 @@ def test_several_zones_need_one_and_a_wrong_one_is_named(write: Write) -> None:
     path = write(f"{OLD}\n{rows}")
     assert values(path, "FR") == [4]
     assert values(path, "spain") == [2]
-    with pytest.raises(UsageError, match=r"holds 2 of: zone; accepted: `zone`: one of ES, FR"):
+    with pytest.raises(UsageError, match=r"holds 2 zones \(by zone\); accepted: `zone`: one of ES, FR"):
         found(path)
     with pytest.raises(UsageError, match=r"has no zone 'Frances'.*did you mean 'france'"):
         found(path, "Frances")
@@ -313,7 +314,9 @@ def test_eia_930_ends_of_hours_thousands_and_adjusted_numbers(write: Write) -> N
     ]
     assert any("1 negative numbers" in note for note in read.notes)
     assert values(path, "PJM") == [820]
-    with pytest.raises(UsageError, match="balancing authority; accepted: `zone`: one of CISO, PJM"):
+    with pytest.raises(
+        UsageError, match=r"holds 2 zones \(by balancing authority\); accepted: `zone`: one of CISO, PJM"
+    ):
         found(path)
 
 
@@ -556,3 +559,33 @@ def test_a_file_is_read_once_and_again_when_it_changes(write: Write) -> None:
 def test_options_that_need_a_file(options: dict[str, object], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         GridOptions.model_validate(options)
+
+
+@pytest.mark.parametrize("text", ["root:x:0:0:,,,:/root\nbin:x:1:1::/bin\n", "TOKEN=hunter2\n", "a,key=hunter2\n1,2\n"])
+def test_what_is_no_table_is_not_shown(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load(path, Choice())
+    assert not [said for said in ("root:", "/root", "bin:", "hunter2") if said in str(caught.value)]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("Region,CO2e (metric ton/kWh)\nus-east-1,379\n", "3.79e+08"),
+        ("Area,Year,Variable,Unit,Value\nUK,2020,CO2 intensity,gCO2/kWh,-5\n", "-5"),
+        ("Entity,Code,Year,Carbon intensity of electricity - gCO2/kWh\nUK,GBR,2020,210000\n", "210000"),
+    ],
+)
+def test_a_number_of_a_year_that_no_grid_has_is_refused(tmp_path: Path, text: str, value: str) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=rf"is {re.escape(value)} g/kWh; accepted: 0 to 5000 g/kWh: is it in another"):
+        load(path, Choice())
+
+
+def test_a_coefficient_of_no_named_place_has_no_empty_note(tmp_path: Path) -> None:
+    path = tmp_path / "file.csv"
+    path.write_text("Region,CO2e (metric ton/kWh)\nus-east-1,0.000379069\n")
+    assert load(path, Choice())[0].notes == ("year not stated in the file",)

@@ -161,3 +161,17 @@ def test_a_place_without_a_grid_has_no_carbon_and_says_why() -> None:
 def test_neither_grid_nor_place_is_refused() -> None:
     with pytest.raises(ValidationError, match="needs `grid`"):
         FuelOptions.model_validate({})
+
+
+@pytest.mark.parametrize(
+    ("options", "flagged"),
+    [
+        ({"grid": 479}, True),
+        ({"profile": "fuel-paper"}, True),
+        ({}, False),
+        ({"grid": "USA"}, False),
+    ],
+)
+def test_a_grid_that_names_no_country_before_a_place_is_flagged(options: dict[str, object], flagged: bool) -> None:
+    said = "grid intensity is not that of the place dc: whether carbon and water rest on the same place is not known"
+    assert (said in apply(place=PLACE, **options).flags) is flagged

@@ -110,7 +110,7 @@ class FuelMeter(ImpactMeter):
                 if not isinstance(part.value, Amount)
             ]
             summed = Unavailable("; ".join(missing))
-        flags = (*operational.flags, *hardware.flags)
+        flags = (*operational.flags, *self._place_flags(), *hardware.flags)
         tables = self._hardware(costed).qualifying
         timed = isinstance(costed.duration, Amount)
         held = reserved(costed)
@@ -127,6 +127,15 @@ class FuelMeter(ImpactMeter):
             alternatives={"carbon_embodied_g": under} if under else {},
             basis=self._basis(costed),
         )
+
+    def _place_flags(self) -> list[str]:
+        """Says that a grid intensity which names no country goes before that of the place, of which the water is."""
+        options = self.options
+        own = options.fixed is not None or (options.grid is not None and options.grid.country is None)
+        if options.place is None or not own:
+            return []
+        unknown = "whether carbon and water rest on the same place is not known"
+        return [f"grid intensity is not that of the place {options.place.label}: {unknown}"]
 
     def _basis(self, costed: Costed) -> dict[str, str]:
         """What other impact meters of a record should rest on too."""

@@ -80,6 +80,7 @@ def details(found: Found) -> list[str]:
         row = _row(table, found.kind, found.name)
         if row is not None:
             lines.append(f"  {table:<20}  {_figure(row)}: {row.source}")
+            lines += [f"  {'':<20}  {row.confidence}"] if row.confidence else []
         elif table == ESTIMATE:
             lines.append(f"  {table:<20}  {missing(table, found.kind, found.name)}")
     return lines

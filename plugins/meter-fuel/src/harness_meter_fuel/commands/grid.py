@@ -13,9 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from harness import find_place
 from harness.errors import MeasurementError, UsageError
 from harness.impact import EnergyTrace
-from harness.place import GridFactor, Place
 from harness.quantity import Unavailable
-from harness_meter_fuel.grid import Grid, GridOption, GridOptions, resolve
+from harness_meter_fuel.grid import Grid, GridOption, GridOptions, of_place, resolve
 
 
 def grid(
@@ -70,24 +69,15 @@ def known(place: str | None, file: Path | None, emissions: str | None, start: st
     if not named:
         raise MeasurementError(found.reason)
     at = find_place(place)
-    if at.grid is None:
+    found = of_place(at)
+    if isinstance(found, Unavailable):
         raise MeasurementError(f"no grid intensity is known for {at.label}")
-    return of_place(at, at.grid)
-
-
-def of_place(at: Place, grid: GridFactor) -> dict[str, Any]:
-    """The same of a place's grid."""
+    row = [] if at.row in ("", at.name) else [f"found as {at.row}"]
     return {
-        "g_per_kwh": grid.value,
-        "low": grid.low,
-        "high": grid.high,
-        "source": grid.source,
-        "date": grid.date,
-        "licence": grid.licence,
+        **described(found, time.time()),
         "pue": None if at.pue is None else at.pue.value,
         "wue_l_per_kwh": None if at.wue_onsite is None else at.wue_onsite.value,
-        "id": grid.id,
-        "flags": [*([] if at.row in ("", at.name) else [f"found as {at.row}"]), *at.flags],
+        "flags": [*row, *found.flags],
     }
 
 

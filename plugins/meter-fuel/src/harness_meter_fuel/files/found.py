@@ -127,7 +127,7 @@ def chosen_zone(wanted: str, known: Mapping[str, str], where: str, what: str) ->
     if not wanted:
         if len(zones) == 1:
             return zones[0]
-        raise UsageError(f"holds {len(zones)} of: {what}", where=where, accepted=f"`zone`: one of {shown}")
+        raise UsageError(f"holds {len(zones)} zones (by {what})", where=where, accepted=f"`zone`: one of {shown}")
     names = {plain(name): zone for name, zone in known.items()}
     if plain(wanted) in names:
         return names[plain(wanted)]

@@ -88,7 +88,11 @@ class Hours:
         counted = math.fsum(value for mix in self.mixes.values() for value in mix.values())
         whole = counted + math.fsum(self.left_out.values())
         shares = [f"{name} ({value / whole:.1%})" for name, value in self.left_out.items() if value]
-        said = ["generation inside the zone x factors of IPCC AR5 and SRREN, storage and exchanges left out", *notes]
+        said = [
+            "generation inside the zone x factors of IPCC AR5 and SRREN as others restate them",
+            "storage and exchanges left out",
+            *notes,
+        ]
         if shares:
             said.append(f"no factor for {', '.join(shares)} of generation: left out")
         gone = [f"{name} ({count})" for name, count in self.missing.items() if name in self.read]

@@ -35,6 +35,13 @@ def _own(table: CsvTable, choice: Choice) -> tuple[series.Interval, ...]:
 @lru_cache(maxsize=64)
 def _load(path: Path, choice: Choice, _changed_ns: int, _size: int) -> tuple[Found, Series | None, str]:
     found, digest = _read(path, choice)
+    value = found.g_per_kwh
+    if value is not None and not 0 <= value <= series.HIGHEST_G_PER_KWH:
+        raise UsageError(
+            f"the intensity of {found.label} is {value:g} g/kWh",
+            where=str(path),
+            accepted=f"0 to {series.HIGHEST_G_PER_KWH:g} g/kWh: is it in another unit?",
+        )
     return found, Series(found.intervals, digest) if found.intervals else None, digest
 
 

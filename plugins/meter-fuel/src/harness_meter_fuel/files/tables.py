@@ -221,7 +221,11 @@ def _load_ccf(table: CsvTable, choice: Choice) -> Found:
     zone = chosen_zone(choice.zone, {name: name for name in rows}, table.name, "region")
     grams, note = rows[zone]
     return Found(
-        kind=_CCF, zone=zone, g_per_kwh=grams, notes=(note, "year not stated in the file"), licence="Apache-2.0"
+        kind=_CCF,
+        zone=zone,
+        g_per_kwh=grams,
+        notes=(*filter(None, (note,)), "year not stated in the file"),
+        licence="Apache-2.0",
     )
 
 
