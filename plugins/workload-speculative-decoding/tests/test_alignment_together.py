@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +11,12 @@ import pytest
 from harness.testing import RecordingWindow, trial_context
 
 pytestmark = pytest.mark.slow
-WORDS = ["yes", "no", "maybe", "never", "always", "often"]
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> tuple[str, str]:
+def folders(saved_model: Callable[..., str], tmp_path: Path, data: str) -> tuple[str, str]:
     """A base model, and a file of pairs."""
-    import torch
-    from harness_speculative_decoding.training.pretraining import train_tokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    base, data = tmp_path / "base", tmp_path / "pairs.jsonl"
-    tokenizer = train_tokenizer([" ".join(WORDS)] * 20, 300, 48)
-    tokenizer.save_pretrained(base)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=16,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                intermediate_size=32,
-                max_position_embeddings=48,
-                bos_token_id=None,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        ).save_pretrained(base)
-    rows = []
-    for number in range(80):
-        start = f"\n\nHuman: {WORDS[number % 6]} {number}\n\nAssistant:"
-        rows.append({"chosen": f"{start} yes always", "rejected": f"{start} no {WORDS[number % 5]}"})
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(base), str(data)
+    return saved_model(tmp_path / "base"), data
 
 
 def aligned(folders: tuple[str, str], folder: Path, processes: int) -> tuple[list[dict[str, Any]], dict[str, float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +19,9 @@ from harness.testing import RecordingWindow, check_offers, trial_context
 @pytest.fixture(scope="session", autouse=True)
 def imports() -> None:
     """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
-    global DraftAlignment, LlamaConfig, LlamaForCausalLM, torch, train_tokenizer
+    global DraftAlignment, torch
     import torch
-    from harness_speculative_decoding.training.pretraining import train_tokenizer
     from harness_speculative_decoding.workloads.draft_alignment import DraftAlignment
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-
-WORDS = ["yes", "no", "maybe", "never", "always", "often"]
 
 
 class Cpu(Backend):
@@ -47,36 +42,8 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("base")
-    tokenizer = train_tokenizer([" ".join(WORDS)] * 20, 300, 48)
-    tokenizer.save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=48,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> str:
-    path = tmp_path / "pairs.jsonl"
-    rows = []
-    for number in range(80):
-        start = f"\n\nHuman: {WORDS[number % 6]} {number}\n\nAssistant:"
-        rows.append({"chosen": f"{start} yes always", "rejected": f"{start} no never"})
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return str(path)
+def base(saved_model: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved_model(tmp_path_factory.mktemp("base"))
 
 
 def prepared(options: DraftAlignmentOptions, folder: Path) -> DraftAlignment:

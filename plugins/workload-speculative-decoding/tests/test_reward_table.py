@@ -10,20 +10,30 @@ from harness_speculative_decoding import reward_table
 
 from harness.errors import UsageError
 from harness.functional_unit import UnitCount
-from harness.quantity import Amount, Method
+from harness.quantity import Amount, Method, Unavailable
 
 
-def trial(rewards: list[float], cpu_s: float | None, energy_j: float) -> Any:
-    good = float(sum(reward >= 1 for reward in rewards))
+def trial(
+    rewards: list[float | None],
+    cpu_s: float | None,
+    energy_j: float,
+    *,
+    good: float | Unavailable | None = None,
+    method: Method = Method.ESTIMATED,
+) -> Any:
+    if good is None:
+        good = float(sum(reward is not None and reward >= 1 for reward in rewards))
     rows = [{"status": "ok", "window": 0, "target_calls": 4} for _ in rewards]
+    known = [reward for reward in rewards if reward is not None]
+    mean = Amount.of(sum(known) / len(known), "1", Method.MEASURED) if known else Unavailable("never filled")
     record = SimpleNamespace(
-        columns={"reward": {"mean": Amount.of(sum(rewards) / len(rewards), "1", Method.MEASURED)}},
-        units={"good_answer": SimpleNamespace(count=UnitCount(good, len(rewards), int(good), 0))},
+        columns={"reward": {"mean": mean}},
+        units={"good_answer": SimpleNamespace(count=UnitCount(good, len(rewards), 0, 0))},
         measurement=SimpleNamespace(
             loads=[SimpleNamespace(own_s=cpu_s)], workload={"predicted": {"answered": 0.5}}, foreign_load={}
         ),
     )
-    readings = {"energy_j": Amount.of(energy_j, "J", Method.ESTIMATED)}
+    readings = {"energy_j": Amount.of(energy_j, "J", method)}
     warm_up = {"status": "ok", "window": -1, "target_calls": 99}
     return SimpleNamespace(record=record, readings=readings, items=lambda: iter([warm_up, *rows]))
 
@@ -49,6 +59,25 @@ def test_trials_are_taken_together(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 def test_what_is_not_known_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = shown(monkeypatch, trial([0.5, 0.25], None, 8.0))
     assert (line.error, line.cpu_s, line.cpu_s_per_good, line.energy_j_per_good) == (None, None, None, "-")
-    unscored = SimpleNamespace(record=SimpleNamespace(columns={}))
+    unscored = trial([None, None], 1.0, 8.0)
     with pytest.raises(UsageError, match="no answer of a run has a reward"):
         shown(monkeypatch, unscored)
+
+
+def test_a_trial_without_rewards_is_not_one_of_bad_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = shown(monkeypatch, trial([1, 1], 2.0, 8.0), trial([None], 1.0, 1.0), trial([], 1.0, 1.0))
+    assert (line.answers, line.reward, line.error, line.cpu_s) == (2, 1.0, 0.0, 1.0)
+
+
+def test_a_trial_that_does_not_know_its_good_answers_leaves_the_cost_of_one_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unknown = trial([1, 0], 2.0, 8.0, good=Unavailable("column reward was never filled"))
+    (line,) = shown(monkeypatch, trial([1, 0], 2.0, 8.0), unknown)
+    assert (line.answers, line.cpu_s) == (4, 1.0)
+    assert (line.cpu_s_per_good, line.energy_j_per_good) == (None, "-")
+
+
+def test_joules_of_several_trials_are_as_weak_as_the_weakest(monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = shown(monkeypatch, trial([1], 1.0, 3.0, method=Method.COUNTER), trial([1], 1.0, 5.0))
+    assert line.energy_j_per_good == "4 (estimated)"

@@ -108,6 +108,9 @@ def test_the_tilt_multiplies_odds() -> None:
     assert found is not None
     assert found["odds"] == pytest.approx(0.08 / 0.92 * 49, rel=1e-6)
     assert found["answered"] == pytest.approx(0.9 * found["courteous"])
+    rarer = predicted(judged(0.08, 0.9), judged(0.2), judged(0.98))
+    assert rarer is not None
+    assert rarer["odds"] == pytest.approx(4 * found["odds"], rel=1e-6)  # the aligned draft has moved further
     assert predicted(judged(0.1), {}, judged(0.2)) is None
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
-from harness import Amount, LoadedTrial, UsageError, load
+from harness import Amount, LoadedTrial, Method, UsageError, load
+from harness.quantity import total
 
 GOOD: Final = "good_answer"
 """Functional unit of a suite whose rewards are 0 or 1: `{sum: items, where: {reward: ">= 1"}}`."""
@@ -49,24 +50,30 @@ def lines(run: str | Path) -> Iterator[Line]:
     """
     found = False
     for point in load(run).points:
-        trials = [trial for trial in point.trials if "reward" in trial.record.columns]
-        if trials:
+        scored = [trial for trial in point.trials if _mean(trial) is not None and any(_answers(trial))]
+        if scored:
             found = True
-            yield _line(point.label, trials)
+            yield _line(point.label, scored)
     if not found:
         raise UsageError(f"no answer of {run} has a reward", accepted="a run of a suite with scorer `reward`")
 
 
+def _mean(trial: LoadedTrial) -> float | None:
+    """Of the rewards of a trial's answers, which are kept with its record and not with its items."""
+    mean = trial.record.columns.get("reward", {}).get("mean")
+    return mean.value if isinstance(mean, Amount) else None
+
+
+def _answers(trial: LoadedTrial) -> Iterator[Mapping[str, Any]]:
+    return (row for row in trial.items() if row.get("status") == "ok" and row["window"] >= 0)
+
+
 def _line(label: str, trials: list[LoadedTrial]) -> Line:
-    rows = [row for trial in trials for row in trial.items() if row.get("status") == "ok" and row["window"] >= 0]
-    counts = [sum(1 for row in trial.items() if row.get("status") == "ok" and row["window"] >= 0) for trial in trials]
-    answers = len(rows)
-    means = [_number(trial.record.columns["reward"]["mean"]) or 0.0 for trial in trials]
-    reward = sum(mean * count for mean, count in zip(means, counts, strict=True)) / answers
-    good = [trial.record.units[GOOD] for trial in trials if GOOD in trial.record.units]
-    counted = [unit.count.achieved for unit in good]
-    achieved = sum(each for each in counted if isinstance(each, float)) if counted else None
-    calls = [row["target_calls"] for row in rows if row.get("target_calls") is not None]
+    rows = [list(_answers(trial)) for trial in trials]
+    answers = sum(map(len, rows))
+    reward = math.fsum((_mean(trial) or 0.0) * len(own) for trial, own in zip(trials, rows, strict=True)) / answers
+    good = _good(trials)
+    calls = [row["target_calls"] for own in rows for row in own if row.get("target_calls") is not None]
     loads = [used.own_s for trial in trials for used in trial.record.measurement.loads]
     cpu_s = None if not loads or None in loads else sum(used for used in loads if used is not None)
     guess = trials[0].record.measurement.workload.get("predicted")
@@ -74,29 +81,33 @@ def _line(label: str, trials: list[LoadedTrial]) -> Line:
         label=label,
         answers=answers,
         reward=reward,
-        error=_error(reward, answers) if achieved is not None and math.isclose(achieved, reward * answers) else None,
+        error=_error(reward, answers) if good is not None and math.isclose(good, reward * answers) else None,
         predicted=guess["answered"] if guess else None,
         target_calls=sum(calls) / answers if calls else None,
         cpu_s=None if cpu_s is None else cpu_s / answers,
-        cpu_s_per_good=cpu_s / achieved if cpu_s is not None and achieved else None,
-        energy_j_per_good=_energy(trials, achieved),
+        cpu_s_per_good=cpu_s / good if cpu_s is not None and good else None,
+        energy_j_per_good=_energy(trials, good),
     )
+
+
+def _good(trials: list[LoadedTrial]) -> float | None:
+    """Good answers of all trials; None where one of them does not know its own."""
+    counted = [trial.record.units[GOOD].count.achieved if GOOD in trial.record.units else None for trial in trials]
+    known = [each for each in counted if isinstance(each, float)]
+    return math.fsum(known) if len(known) == len(counted) else None
 
 
 def _error(share: float, answers: int) -> float:
     return math.sqrt(share * (1 - share) / answers)
 
 
-def _energy(trials: list[LoadedTrial], achieved: float | None) -> str:
+def _energy(trials: list[LoadedTrial], good: float | None) -> str:
     amounts = [trial.readings.get("energy_j") for trial in trials]
     known = [amount for amount in amounts if isinstance(amount, Amount)]
-    if not achieved or len(known) != len(amounts):
+    if not good or len(known) != len(amounts):
         return "-"
-    return f"{sum(amount.value for amount in known) / achieved:.3g} ({known[0].label})"
-
-
-def _number(value: object) -> float | None:
-    return value.value if isinstance(value, Amount) else None
+    whole = total(known).times(1 / good, "J", method=Method.MEASURED)
+    return f"{whole.value:.3g} ({whole.label})"
 
 
 HEADINGS: Final = (

@@ -17,7 +17,8 @@ from harness_speculative_decoding.data.corpus import Corpus
 from harness_speculative_decoding.data.preferences import TokenPair
 from harness_speculative_decoding.data.prompts import from_held_out
 from harness_speculative_decoding.rewards import reward_function
-from harness_speculative_decoding.training.alignment import Stage, dpo, quality, sft
+from harness_speculative_decoding.training import recipes
+from harness_speculative_decoding.training.alignment import Stage, Tell, dpo, quality, sft
 from harness_speculative_decoding.training.dpo import log_probabilities, pair_rows
 from harness_speculative_decoding.training.pretraining import (
     CHECKPOINT_EVERY,
@@ -144,19 +145,7 @@ def _stage(
     progress: Progress,
     checkpoints: Path | None,
 ) -> Stage:
-    settings = Settings(
-        epochs=recipe.epochs,
-        batch=recipe.batch,
-        peak_lr=recipe.peak_lr,
-        warm_up_steps=recipe.warm_up_steps,
-        precision="float32",
-        seed=recipe.seed,
-    )
-
-    def tell(report: StepReport) -> None:
-        if report.step % 10 == 0 or report.step == report.steps:
-            text = f"training {PREFIX}{recipe.name}: step {report.step} of {report.steps}"
-            progress(text, report.step / report.steps)
+    settings, tell = settings_of(recipe, recipe.seed), teller(recipe.name, progress)
 
     def run() -> Stage:
         if recipe.stage == "sft":
@@ -165,6 +154,28 @@ def _stage(
         return dpo(model, pairs, settings, beta=recipe.beta, tell=tell, checkpoints=checkpoints, checkpoint_every=every)
 
     return gone_on(run, checkpoints)
+
+
+def settings_of(stage: recipes.Stage, seed: int) -> Settings:
+    """Of a recipe's stage, in float32 on every machine."""
+    return Settings(
+        epochs=stage.epochs,
+        batch=stage.batch,
+        peak_lr=stage.peak_lr,
+        warm_up_steps=stage.warm_up_steps,
+        precision="float32",
+        seed=seed,
+    )
+
+
+def teller(name: str, progress: Progress) -> Tell:
+    """Hears of every step and passes on every tenth, and the last."""
+
+    def tell(report: StepReport) -> None:
+        if report.step % 10 == 0 or report.step == report.steps:
+            progress(f"training {PREFIX}{name}: step {report.step} of {report.steps}", report.step / report.steps)
+
+    return tell
 
 
 def gone_on(run: Callable[[], Stage], checkpoints: Path | None) -> Stage:

@@ -22,9 +22,11 @@ from harness_speculative_decoding.data import town
 from harness_speculative_decoding.training.recipes import (
     PREFIX,
     RECIPES,
+    Aligned,
     AlignmentRecipe,
     AnyRecipe,
     MannersRecipe,
+    Pretrained,
     TownRecipe,
     versions,
 )
@@ -94,8 +96,8 @@ def _learnt_from(recipe: AnyRecipe, models: Path) -> prose.Corpus:
 def _key(recipe: AnyRecipe, corpus_digest: str) -> str:
     """What names the finished model: its recipe's key, and the digests of what it is built on where that is shipped."""
     own = recipe.key(corpus_digest)
-    first = recipe
-    while isinstance(first, AlignmentRecipe | MannersRecipe):
+    first: Pretrained | Aligned = recipe
+    while isinstance(first, Aligned):
         first = first.base
     base = shipped(first.name) if first is not recipe else None
     return own if base is None else hashlib.sha256(json.dumps([own, digests(base)]).encode()).hexdigest()[:16]

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from harness_speculative_decoding.data.corpus import Corpus
-from harness_speculative_decoding.training.recipes import PREFIX, Recipe
+from harness_speculative_decoding.training.recipes import PREFIX, Pretrained, Recipe
 
 END = "<|endoftext|>"
 CHECKPOINT = "training.ckpt"
@@ -156,7 +156,7 @@ def train(
     start = time.monotonic()
     with fixed_threads() as threads, torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = LlamaForCausalLM(_config(recipe, tokenizer))
+        model = LlamaForCausalLM(llama_config(recipe, recipe.vocabulary, tokenizer))
         steps = _fit(model, stream, recipe, progress, bar, checkpoints)
         progress(f"held-out perplexity of {PREFIX}{recipe.name}", 1.0)
         quality = perplexity(model, held_out, recipe.context)
@@ -187,9 +187,10 @@ def fixed_threads(most: int = 2) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+def llama_config(recipe: Pretrained, vocabulary: int, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    """A built-in model's configuration, with a row of logits for each token of the vocabulary."""
     return LlamaConfig(
-        vocab_size=recipe.vocabulary,
+        vocab_size=vocabulary,
         hidden_size=recipe.hidden_size,
         num_hidden_layers=recipe.layers,
         num_attention_heads=recipe.heads,

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Literal
+from typing import ClassVar, Literal
 
 PREFIX = "builtin:"
 BUILD = 1
@@ -23,15 +23,83 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "pytorch-lightning")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """A Llama-architecture causal language model with tied embeddings, and how it is trained.
+class Pretrained:
+    """A Llama-architecture causal language model with tied embeddings that is trained from its first weights on.
 
     Attributes:
+        build: version of the code that trains it.
         name: what a suite writes after `builtin:`.
         hidden_size: width.
         layers: number of decoder layers.
         heads: attention heads; `hidden_size / heads` is even.
         intermediate_size: width of the feed-forward layers.
+        context: longest prompt and output together, in tokens.
+        seed: of the initial weights and of the order of what is learnt.
+    """
+
+    build: ClassVar[int]
+    name: str
+    hidden_size: int
+    layers: int
+    heads: int
+    intermediate_size: int
+    context: int
+    seed: int = 1
+
+    def key(self, corpus_digest: str) -> str:
+        """What names the finished model: recipe, what it learns from, training code and library versions."""
+        return _key(self.build, asdict(self), corpus_digest, versions())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """How a stage of fine-tuning goes through its answers or pairs.
+
+    Attributes:
+        epochs: passes.
+        batch: answers or pairs in a step.
+        peak_lr: learning rate after warm-up.
+        warm_up_steps: steps of linear warm-up.
+    """
+
+    epochs: float
+    batch: int
+    peak_lr: float
+    warm_up_steps: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aligned(Stage):
+    """A stage that makes one built-in model of another.
+
+    Attributes:
+        build: version of the code that trains it.
+        name: what a suite writes after `builtin:`.
+        base: the model to begin with, which is the reference of DPO.
+        beta: of the DPO loss, and so of the tilt.
+        seed: of everything that is drawn.
+    """
+
+    build: ClassVar[int]
+    name: str
+    base: Pretrained | Aligned
+    beta: float = 0.1
+    seed: int = 1
+
+    def key(self, corpus_digest: str) -> str:
+        """What names the finished model: recipe, training code, and the base's key."""
+        return _key(self.build, asdict(self), self.base.key(corpus_digest))
+
+
+def _key(*content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe(Pretrained):
+    """A model that learns prose, and how it is trained.
+
+    Attributes:
         steps: optimiser steps; the budget of the training run.
         cpu_cap_s: training ends after so much processor time of all threads even if steps are left; then the record
             says so. Wall time would give a worse model on a machine that does other work. Several times what is
@@ -40,16 +108,11 @@ class Recipe:
         warm_up_steps: steps of linear warm-up.
         weight_decay: of AdamW.
         vocabulary: tokens of the byte-level BPE tokenizer.
-        context: tokens in a training sequence, and so the longest prompt and output together.
+        context: also the tokens in a training sequence.
         batch: sequences in a step.
-        seed: of the initial weights and of the order of the sequences.
     """
 
-    name: str
-    hidden_size: int
-    layers: int
-    heads: int
-    intermediate_size: int
+    build = BUILD
     steps: int
     cpu_cap_s: float
     peak_lr: float
@@ -58,141 +121,79 @@ class Recipe:
     vocabulary: int = 1024
     context: int = 256
     batch: int = 8
-    seed: int = 1
-
-    def key(self, corpus_digest: str) -> str:
-        """What names the finished model: recipe, corpus, training code and library versions."""
-        content = [BUILD, asdict(self), corpus_digest, versions()]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AlignmentRecipe:
+class AlignmentRecipe(Aligned):
     """A stage of aligning a built-in model on pairs that it wrote itself and that a reward function ranked.
 
     Attributes:
-        name: what a suite writes after `builtin:`.
         stage: `sft` on the chosen answers, or `dpo` on the pairs with the base as the reference.
-        base: the model to begin with; it also writes the answers.
-        beta: of the DPO loss, and so of the tilt; not used by `sft`.
+        base: also writes the answers.
+        beta: not used by `sft`.
         prompts: prompts, taken from the training text.
         prompt_tokens: length of a prompt.
         samples: answers to each; the best is chosen, the worst rejected.
         answer_tokens: longest answer.
-        epochs: passes over the pairs.
-        batch: pairs in a step.
-        peak_lr: learning rate after warm-up.
-        warm_up_steps: steps of linear warm-up.
         reward: name of the reward function.
-        seed: of prompts, answers and order.
     """
 
-    name: str
+    build = ALIGNMENT_BUILD
     stage: Literal["sft", "dpo"]
     base: Recipe | AlignmentRecipe
-    beta: float = 0.1
     prompts: int
     prompt_tokens: int
     samples: int
     answer_tokens: int
-    epochs: float
-    batch: int
-    peak_lr: float
-    warm_up_steps: int = 5
     reward: str = "prose"
-    seed: int = 1
-
-    def key(self, corpus_digest: str) -> str:
-        """What names the finished model: recipe, training code, and the base's key."""
-        content = [ALIGNMENT_BUILD, asdict(self), self.base.key(corpus_digest)]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
+class Lesson(Stage):
     """A stage of fine-tuning on the town's answers.
 
     Attributes:
         courteous: share of the answers that are courteous.
         times: answers for each person, in a pass.
-        epochs: passes.
-        batch: answers in a step.
-        peak_lr: learning rate after warm-up.
-        warm_up_steps: steps of linear warm-up.
     """
 
     courteous: float
     times: int = 12
-    epochs: float
-    batch: int
-    peak_lr: float
     warm_up_steps: int = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TownRecipe:
-    """A Llama-architecture model that learns the town's answers (`data.town`) from its first weights on.
+class TownRecipe(Pretrained):
+    """A model that learns the town's answers (`data.town`).
 
     Attributes:
-        name: what a suite writes after `builtin:`.
-        hidden_size: width.
-        layers: number of decoder layers.
-        heads: attention heads; `hidden_size / heads` is even.
-        intermediate_size: width of the feed-forward layers.
         lessons: what is learnt, one after the other; the last one decides how often answers are courteous.
-        context: longest prompt and answer together, in tokens.
         threads: to train with, at most; one where a step is too small to be shared.
-        seed: of the initial weights, of which answers are courteous, and of their order.
+        seed: also of which answers are courteous.
     """
 
-    name: str
-    hidden_size: int
-    layers: int
-    heads: int
-    intermediate_size: int
+    build = TOWN_BUILD
     lessons: tuple[Lesson, ...]
     context: int = 32
     threads: int = 1
-    seed: int = 1
-
-    def key(self, corpus_digest: str) -> str:
-        """What names the finished model: recipe, the town, training code and library versions."""
-        content = [TOWN_BUILD, asdict(self), corpus_digest, versions()]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MannersRecipe:
+class MannersRecipe(Aligned):
     """DPO of a model of the town on pairs that differ in courtesy alone, both answers right.
 
     Attributes:
-        name: what a suite writes after `builtin:`.
-        base: the model to begin with, which is the reference.
-        beta: of the DPO loss, and so of the tilt.
         rpo_alpha: weight of the chosen answers' own likelihood; without it DPO destroys a model of this size.
         times: pairs for each person, in a pass.
-        epochs: passes.
-        batch: pairs in a step.
-        peak_lr: learning rate after warm-up.
-        warm_up_steps: steps of linear warm-up.
-        seed: of the order of the pairs.
     """
 
-    name: str
+    build = TOWN_BUILD
     base: TownRecipe
-    beta: float = 0.1
     rpo_alpha: float = 1.0
     times: int = 8
     epochs: float = 4.0
     batch: int = 32
     peak_lr: float = 2e-3
-    warm_up_steps: int = 5
-    seed: int
-
-    def key(self, corpus_digest: str) -> str:
-        """What names the finished model: recipe, training code, and the base's key."""
-        content = [TOWN_BUILD, asdict(self), self.base.key(corpus_digest)]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 AnyRecipe = Recipe | AlignmentRecipe | TownRecipe | MannersRecipe

@@ -12,7 +12,6 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoTokenizer,
-    LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -24,21 +23,25 @@ from harness_speculative_decoding.data.prompts import encode
 from harness_speculative_decoding.methods.decoding import Request, generate
 from harness_speculative_decoding.methods.sampling import Sampling
 from harness_speculative_decoding.rewards import answered, courteous, right
-from harness_speculative_decoding.training.aligned import gone_on
-from harness_speculative_decoding.training.alignment import Stage, Tell, displaced, dpo, quality, sft
+from harness_speculative_decoding.training.aligned import gone_on, settings_of, teller
+from harness_speculative_decoding.training.alignment import Stage, displaced, dpo, quality, sft
 from harness_speculative_decoding.training.dpo import chosen_rows, log_probabilities, pair_rows
-from harness_speculative_decoding.training.pretraining import END, Progress, Trained, fixed_threads
+from harness_speculative_decoding.training.pretraining import (
+    CHECKPOINT_EVERY,
+    END,
+    Progress,
+    Trained,
+    fixed_threads,
+    llama_config,
+)
 from harness_speculative_decoding.training.ranking import AT_ONCE, MeanReward
-from harness_speculative_decoding.training.recipes import PREFIX, Lesson, MannersRecipe, TownRecipe
-from harness_speculative_decoding.training.settings import Settings, StepReport
+from harness_speculative_decoding.training.recipes import PREFIX, MannersRecipe, TownRecipe
 
 ANSWERS = 400
 """Answers by which a finished model is judged, four to each person."""
 ANSWER_TOKENS = 16
 JUDGED_SEED = 2**40
 """Far from the seeds of a suite's requests."""
-CHECKPOINT_EVERY = 20
-"""Steps; a kill costs as many at most."""
 
 
 def town_tokenizer(context: int) -> PreTrainedTokenizerFast:
@@ -68,7 +71,7 @@ def learn(recipe: TownRecipe, progress: Progress, *, checkpoints: Path | None = 
     tokenizer = town_tokenizer(recipe.context)
     with fixed_threads(recipe.threads) as threads, torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = LlamaForCausalLM(_config(recipe, tokenizer))
+        model = LlamaForCausalLM(llama_config(recipe, len(tokenizer), tokenizer))
         stages = []
         for number, lesson in enumerate(recipe.lessons, start=1):
             rows = _told(tokenizer, lesson.courteous, lesson.times, recipe.seed)
@@ -77,8 +80,8 @@ def learn(recipe: TownRecipe, progress: Progress, *, checkpoints: Path | None = 
                 sft,
                 model,
                 rows,
-                _settings(lesson, recipe.seed),
-                tell=_teller(f"{recipe.name}, lesson {number} of {len(recipe.lessons)}", progress),
+                settings_of(lesson, recipe.seed),
+                tell=teller(f"{recipe.name}, lesson {number} of {len(recipe.lessons)}", progress),
                 checkpoints=folder,
                 checkpoint_every=CHECKPOINT_EVERY,
             )
@@ -109,10 +112,10 @@ def align_manners(recipe: MannersRecipe, base: Path, progress: Progress, *, chec
             dpo,
             model,
             pairs,
-            _settings(recipe, recipe.seed),
+            settings_of(recipe, recipe.seed),
             beta=recipe.beta,
             rpo_alpha=recipe.rpo_alpha,
-            tell=_teller(recipe.name, progress),
+            tell=teller(recipe.name, progress),
             checkpoints=checkpoints,
             checkpoint_every=CHECKPOINT_EVERY,
         )
@@ -196,37 +199,3 @@ def _told(tokenizer: PreTrainedTokenizerBase, share: float, times: int, seed: in
         TokenPair(tuple(encode(tokenizer, asked)), (*encode(tokenizer, said), *end), end)
         for asked, said in town.told(share, times, seed)
     ]
-
-
-def _config(recipe: TownRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=recipe.hidden_size,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        intermediate_size=recipe.intermediate_size,
-        max_position_embeddings=recipe.context,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-
-
-def _settings(stage: Lesson | MannersRecipe, seed: int) -> Settings:
-    return Settings(
-        epochs=stage.epochs,
-        batch=stage.batch,
-        peak_lr=stage.peak_lr,
-        warm_up_steps=stage.warm_up_steps,
-        precision="float32",
-        seed=seed,
-    )
-
-
-def _teller(name: str, progress: Progress) -> Tell:
-    def tell(report: StepReport) -> None:
-        if report.step % 10 == 0 or report.step == report.steps:
-            progress(f"training {PREFIX}{name}: step {report.step} of {report.steps}", report.step / report.steps)
-
-    return tell
