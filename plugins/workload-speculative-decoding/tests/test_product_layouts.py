@@ -194,6 +194,18 @@ def test_a_broken_file_is_timed_anew(tmp_path: Path) -> None:
         assert choose(tmp_path, Clock(input=2.0, output=1.0, linear=2.0)).of(Shape(8, 4)) == "output"
 
 
+@pytest.mark.parametrize("odd", [1, None, {"layout": "sideways"}, {"seconds": {}}])
+def test_an_odd_entry_costs_no_other(tmp_path: Path, odd: Any) -> None:
+    choose(tmp_path, Clock(input=3.0, output=2.0, linear=2.5))
+    (file,) = tmp_path.glob("product-layouts/*.json")
+    kept = json.loads(file.read_text())
+    kept["products"]["8x4, 5 rows, 1 MiB"] = odd
+    file.write_text(json.dumps(kept))
+    again = Clock(input=1.0, output=2.0, linear=3.0)
+    assert dict(choose(tmp_path, again).chosen) == {"8x4": "input", "8x40 head": "output"}
+    assert again.asked == 1
+
+
 def test_threads_and_number_types_are_timed_apart(tmp_path: Path) -> None:
     choose(tmp_path, Clock(input=1.0, output=2.0, linear=2.0))
     before = torch.get_num_threads()

@@ -45,6 +45,8 @@ def shown(monkeypatch: pytest.MonkeyPatch, *trials: Any) -> list[reward_table.Li
 
 
 def test_trials_are_taken_together(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = shown(monkeypatch, trial([0, 0, 0, 0], 2.0, 8.0))
+    assert (line.reward, line.error) == (0.0, None), "none of four is not none for certain"
     (line,) = shown(monkeypatch, trial([1, 0, 0, 0], 2.0, 8.0), trial([1, 1, 0, 0], 4.0, 16.0))
     assert (line.answers, line.reward, line.target_calls) == (8, 0.375, 4.0)
     assert line.error == pytest.approx((0.375 * 0.625 / 8) ** 0.5)

@@ -97,8 +97,9 @@ def _good(trials: list[LoadedTrial]) -> float | None:
     return math.fsum(known) if len(known) == len(counted) else None
 
 
-def _error(share: float, answers: int) -> float:
-    return math.sqrt(share * (1 - share) / answers)
+def _error(share: float, answers: int) -> float | None:
+    """Standard error of a share; None where all answers are alike, which tells nothing of how sure the share is."""
+    return math.sqrt(share * (1 - share) / answers) if 0 < share < 1 else None
 
 
 def _energy(trials: list[LoadedTrial], good: float | None) -> str:

@@ -202,12 +202,12 @@ def _processor(file: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """What the file holds of products; nothing where it is not what was written here."""
+    """What the file holds of products, without entries that are not what was written here."""
     try:
-        products = json.loads(file.read_text(encoding="utf-8"))["products"]
-        return {key: value for key, value in products.items() if value["layout"] in LAYOUTS}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        products = dict(json.loads(file.read_text(encoding="utf-8"))["products"])
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
+    return {key: value for key, value in products.items() if isinstance(value, dict) and value.get("layout") in LAYOUTS}
 
 
 def _fastest(shape: Shape, times: Mapping[Layout, float]) -> Layout:
