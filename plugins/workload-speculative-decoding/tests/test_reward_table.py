@@ -68,7 +68,7 @@ def test_what_is_not_known_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_trial_without_rewards_is_not_one_of_bad_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = shown(monkeypatch, trial([1, 1], 2.0, 8.0), trial([None], 1.0, 1.0), trial([], 1.0, 1.0))
-    assert (line.answers, line.reward, line.error, line.cpu_s) == (2, 1.0, 0.0, 1.0)
+    assert (line.answers, line.reward, line.error, line.cpu_s) == (2, 1.0, None, 1.0)
 
 
 def test_a_trial_that_does_not_know_its_good_answers_leaves_the_cost_of_one_unknown(
