@@ -1,0 +1,144 @@
+"""Loads tasks and builds their requests as `lm_eval.simple_evaluate` does, with data files found beside task files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lm_eval.tasks import TaskManager  # type: ignore[import-untyped]
+
+from harness.errors import HarnessError, MeasurementError, UsageError
+from harness_lm_eval import task_files
+from harness_lm_eval.checks import leaf_tasks
+from harness_lm_eval.documents import Document
+from harness_lm_eval.options import LmEvalOptions
+
+KINDS = {"multiple_choice": "loglikelihood"}
+"""Output types of tasks whose requests have another name."""
+
+
+def load(options: LmEvalOptions, folder: Path) -> dict[str, Any]:
+    """The tasks by name, groups and tags resolved, set as the options say.
+
+    Args:
+        options: of the workload.
+        folder: where files are written that name a task's data by absolute paths.
+
+    Raises:
+        UsageError: there is no such task, two are one, or one needs what is not supported.
+        MeasurementError: its data cannot be had.
+    """
+    files = dict(leaf_tasks(options))
+    manager = TaskManager(include_path=options.include_path or None, include_defaults=len(files) < len(options.tasks))
+    found: dict[str, Any] = {}
+    for name in options.tasks:
+        spec = str(_with_data(name, files[name], folder)) if name in files else name
+        try:
+            loaded = manager.load([spec])["tasks"]
+        except KeyError as error:
+            raise UsageError(f"lm-eval does not load task {name!r}: {error}", where="tasks") from None
+        except Exception as error:
+            raise _not_loaded(name, error) from error
+        if twice := sorted(found.keys() & loaded.keys()):
+            raise UsageError(f"{name} names again what came before: {', '.join(twice)}", where="tasks")
+        found |= loaded
+    for name, task in found.items():
+        if getattr(task, "UNSAFE_CODE", False) or getattr(task, "MULTIMODAL", False):
+            why = (
+                "runs code that the model writes" if getattr(task, "UNSAFE_CODE", False) else "shows pictures or sound"
+            )
+            raise UsageError(f"task {name} {why}", where="tasks", accepted="a task of text that does not")
+        _configure(task, options)
+    return found
+
+
+def _not_loaded(name: str, error: Exception) -> HarnessError:
+    """What a person is told, whatever datasets, yaml or the task's own code raised."""
+    said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    hint = "its data come from the hub: a first run needs a network, later ones do not"
+    return MeasurementError(f"task {name} cannot be loaded: {said}", where="tasks", hint=hint)
+
+
+def _with_data(name: str, path: Path, folder: Path) -> Path:
+    """The task's file, or one that includes it and names its data files by absolute paths."""
+    config = task_files.read_config(path)
+    settings, _ = task_files.data_files(config, path.parent)
+    if settings == (config.get("dataset_kwargs") or {}):
+        return path
+    made = folder / "lm-eval-tasks" / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.yaml"
+    made.parent.mkdir(parents=True, exist_ok=True)
+    content = {"include": str(path.resolve()), "task": name, "dataset_kwargs": settings}
+    made.write_text(json.dumps(content), encoding="utf-8")  # JSON is YAML
+    return made
+
+
+def _configure(task: Any, options: LmEvalOptions) -> None:
+    """What `simple_evaluate` sets before it builds requests."""
+    if task.get_config("output_type") == "generate_until" and options.gen_kwargs:
+        task.set_config(key="generation_kwargs", value=dict(options.gen_kwargs), update=True)
+    own = task.get_config("num_fewshot")
+    if options.num_fewshot is not None and own != 0:
+        task.set_config(key="num_fewshot", value=options.num_fewshot)
+    elif own is None:
+        task.set_config(key="num_fewshot", value=0)
+    task.set_fewshot_seed(seed=options.seed)
+
+
+def build(tasks: Mapping[str, Any], options: LmEvalOptions, lm: Any) -> list[Document]:
+    """The documents of all tasks with their requests, in lm-eval's order; nothing is cached.
+
+    Raises:
+        MeasurementError: a task's documents or templates do not fit together.
+    """
+    random.seed(0)  # as simple_evaluate: a task's own code may draw from it
+    found = []
+    for name, task in tasks.items():
+        try:
+            task.build_all_requests(
+                limit=options.limit,
+                rank=0,
+                world_size=1,
+                cache_requests=False,
+                rewrite_requests_cache=False,
+                system_instruction=options.system_instruction or None,
+                apply_chat_template=options.chat,
+                fewshot_as_multiturn=True,
+                chat_template=lm.apply_chat_template if options.chat else None,
+                tokenizer_name=lm.tokenizer_name if options.chat else "",
+            )
+        except Exception as error:
+            told = f"requests of task {name} cannot be built: {type(error).__name__}: {error}"
+            hint = "apply_chat_template needs a tokenizer with a chat template" if options.chat else ""
+            raise MeasurementError(told, where="tasks", hint=hint) from error
+        by_number: dict[int, list[Any]] = {}
+        for instance in task.instances:
+            by_number.setdefault(int(instance.doc_id), []).append(instance)
+        for number, instances in by_number.items():
+            instances.sort(key=lambda each: each.idx)
+            found.append(Document(name, number, str(instances[0].request_type), tuple(instances)))
+    return found
+
+
+def digest(documents: list[Document]) -> str:
+    """sha256 of the documents' own content, whatever prompts are made of it."""
+    content = [[each.task, each.number, each.instances[0].doc] for each in documents]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def facts_of(task: Any, documents: list[Document]) -> dict[str, object]:
+    """Of one task, for the record."""
+    requests = [[str(part) for part in instance.args] for each in documents for instance in each.instances]
+    return {
+        "version": str(task.VERSION),
+        "output_type": str(task.OUTPUT_TYPE),
+        "num_fewshot": task.get_config("num_fewshot"),
+        "data_set": str(task.get_config("dataset_path") or ""),
+        "subset": task.get_config("dataset_name"),
+        "documents": len(documents),
+        "requests": len(requests),
+        "requests_sha256": hashlib.sha256(json.dumps(requests).encode()).hexdigest(),
+    }
