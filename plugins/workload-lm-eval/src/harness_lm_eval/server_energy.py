@@ -42,9 +42,7 @@ def charged(options: EndpointOptions, read: Mapping[tuple[str, str], Scope]) -> 
     if server.pid is not None or (server.gpus and is_here(options)):
         found |= {scope for scope in here if not _is_a_process(scope) or scope.partition("/")[2] == f"process:{ROLE}"}
     if not found:
-        return Unavailable(
-            f"no meter reads the server (process {server.pid}): list one, such as cpu_time, rapl or nvml"
-        )
+        return Unavailable(f"no meter reads the server (process {server.pid}): list one, such as cpu_time or nvml")
     return found
 
 

@@ -15,6 +15,9 @@ from typing import Any, Final
 
 _KEY: Final = re.compile(r"^[\"']?(task|group|tag)[\"']?[ \t]*:[ \t]*(.*)$")
 _IGNORED: Final = frozenset({"__pycache__", ".ipynb_checkpoints"})
+_SUFFIXES: Final = frozenset({".yaml", ""})
+"""Of task files, and of the templates that they include: `_default_template_yaml`, `naijarc`."""
+_LARGEST_TEMPLATE: Final = 100_000
 _MOST_INCLUDES: Final = 16
 DEFAULT_METRICS: Final = {
     "loglikelihood": ("perplexity", "acc"),
@@ -71,10 +74,15 @@ def own_index() -> TaskIndex:
 def read_index(folder: Path) -> TaskIndex:
     """Names of tasks, groups and tags in the YAML files below a folder, from the lines that give them."""
     found = TaskIndex()
-    for path in sorted(folder.rglob("*yaml")):
-        if _IGNORED.isdisjoint(path.parts) and path.is_file():
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in _SUFFIXES and _IGNORED.isdisjoint(path.parts) and _is_text(path):
             _add(found, path, path.read_text(encoding="utf-8", errors="replace").splitlines())
     return found
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file is as small as a task file or a template, and no program's data."""
+    return path.is_file() and (path.suffix != "" or path.stat().st_size <= _LARGEST_TEMPLATE)
 
 
 def _add(index: TaskIndex, path: Path, lines: list[str]) -> None:
@@ -119,13 +127,16 @@ def read_config(path: Path, depth: int = 0) -> dict[str, Any]:
     class Loader(yaml.SafeLoader):
         """Takes `!function module.name` for a name."""
 
-    Loader.add_constructor("!function", lambda loader, node: FunctionName(loader.construct_scalar(node)))  # type: ignore[no-untyped-call,type-var,arg-type]
+    def named(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> FunctionName:
+        return FunctionName(loader.construct_scalar(node))
+
+    Loader.add_constructor("!function", named)
     try:
         found = Loader(path.read_text(encoding="utf-8")).get_single_data()
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {str(error).partition(chr(10))[0]}") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path} is not a mapping")
+        raise ValueError(f"{path} is not a mapping")  # noqa: TRY004 - of the file, not of an argument
     if depth > _MOST_INCLUDES:
         raise ValueError(f"{path} includes itself, or more than {_MOST_INCLUDES} files within each other")
     included = found.pop("include", [])

@@ -7,18 +7,22 @@ import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lm_eval.tasks import TaskManager  # type: ignore[import-untyped]
 
 from harness.errors import HarnessError, MeasurementError, UsageError
 from harness_lm_eval import task_files
-from harness_lm_eval.checks import leaf_tasks
+from harness_lm_eval.checks import indexes, leaf_tasks
 from harness_lm_eval.documents import Document
 from harness_lm_eval.options import LmEvalOptions
 
-KINDS = {"multiple_choice": "loglikelihood"}
-"""Output types of tasks whose requests have another name."""
+_FAR: Final = frozenset(
+    {"ConnectionError", "DatasetNotFoundError", "OfflineModeIsEnabled", "HfHubHTTPError", "RequestError"}
+)
+"""Classes of errors that say that the hub was not reached, or has no such data set."""
+_NOT_SUPPORTED: Final = {"UNSAFE_CODE": "runs code that the model writes", "MULTIMODAL": "shows pictures or sound"}
+"""Attribute of lm-eval's tasks -> what it says of one."""
 
 
 def load(options: LmEvalOptions, folder: Path) -> dict[str, Any]:
@@ -33,10 +37,13 @@ def load(options: LmEvalOptions, folder: Path) -> dict[str, Any]:
         MeasurementError: its data cannot be had.
     """
     files = dict(leaf_tasks(options))
-    manager = TaskManager(include_path=options.include_path or None, include_defaults=len(files) < len(options.tasks))
+    own = indexes(options)[0].tasks if options.include_path else {}
+    made = folder / "lm-eval-tasks"
+    included = [*([options.include_path] if options.include_path else []), *([str(made)] if _write(own, made) else [])]
+    manager = TaskManager(include_path=included or None, include_defaults=len(files) < len(options.tasks))
     found: dict[str, Any] = {}
     for name in options.tasks:
-        spec = str(_with_data(name, files[name], folder)) if name in files else name
+        spec = str(files[name]) if name in files and name not in own else name
         try:
             loaded = manager.load([spec])["tasks"]
         except KeyError as error:
@@ -47,11 +54,9 @@ def load(options: LmEvalOptions, folder: Path) -> dict[str, Any]:
             raise UsageError(f"{name} names again what came before: {', '.join(twice)}", where="tasks")
         found |= loaded
     for name, task in found.items():
-        if getattr(task, "UNSAFE_CODE", False) or getattr(task, "MULTIMODAL", False):
-            why = (
-                "runs code that the model writes" if getattr(task, "UNSAFE_CODE", False) else "shows pictures or sound"
-            )
-            raise UsageError(f"task {name} {why}", where="tasks", accepted="a task of text that does not")
+        for mark, why in _NOT_SUPPORTED.items():
+            if getattr(task, mark, False):
+                raise UsageError(f"task {name} {why}", where="tasks", accepted="a task of text that does not")
         _configure(task, options)
     return found
 
@@ -59,21 +64,28 @@ def load(options: LmEvalOptions, folder: Path) -> dict[str, Any]:
 def _not_loaded(name: str, error: Exception) -> HarnessError:
     """What a person is told, whatever datasets, yaml or the task's own code raised."""
     said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-    hint = "its data come from the hub: a first run needs a network, later ones do not"
+    far = _FAR & {each.__name__ for each in type(error).__mro__}
+    hint = "its data come from the hub: a first run needs a network, later ones do not" if far else ""
     return MeasurementError(f"task {name} cannot be loaded: {said}", where="tasks", hint=hint)
 
 
-def _with_data(name: str, path: Path, folder: Path) -> Path:
-    """The task's file, or one that includes it and names its data files by absolute paths."""
-    config = task_files.read_config(path)
-    settings, _ = task_files.data_files(config, path.parent)
-    if settings == (config.get("dataset_kwargs") or {}):
-        return path
-    made = folder / "lm-eval-tasks" / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.yaml"
-    made.parent.mkdir(parents=True, exist_ok=True)
-    content = {"include": str(path.resolve()), "task": name, "dataset_kwargs": settings}
-    made.write_text(json.dumps(content), encoding="utf-8")  # JSON is YAML
-    return made
+def _write(tasks: Mapping[str, Path], folder: Path) -> bool:
+    """Writes files that include own tasks and name their data by absolute paths; says whether there are any."""
+    written = False
+    for name, path in tasks.items():
+        try:
+            config = task_files.read_config(path)
+        except (OSError, ValueError):
+            continue  # where it is asked for, lm-eval says what is wrong with it
+        settings, _ = task_files.data_files(config, path.parent)
+        if settings == (config.get("dataset_kwargs") or {}):
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {"include": str(path.resolve()), "task": name, "dataset_kwargs": settings}
+        made = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.yaml"
+        made.write_text(json.dumps(content), encoding="utf-8")  # JSON is YAML
+        written = True
+    return written
 
 
 def _configure(task: Any, options: LmEvalOptions) -> None:

@@ -200,7 +200,7 @@ class LmEval(Workload):
                 window.output(item_id, {"task": name, "document": each.document.number, "fault": each.fault})
                 continue
             found = next(rest)
-            window.item(item_id, **columns, **scoring.columns_of(found, self._metrics[name]))
+            window.item(item_id, status="ok", **(columns | scoring.columns_of(found, self._metrics[name])))
             told = {",".join(key): scoring.plain(value) for key, value in found.items()}
             resps = [scoring.plain(instance.resps) for instance in each.instances]
             output = {"task": name, "document": each.document.number, "metrics": told, "answers": resps}
