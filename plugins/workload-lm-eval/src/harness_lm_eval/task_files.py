@@ -91,7 +91,8 @@ def _add(index: TaskIndex, path: Path, lines: list[str]) -> None:
         if (match := _KEY.match(line)) is not None:
             said[match[1]] = _values(match[2]) or (list(_listed(lines[number + 1 :])) if match[1] == "tag" else [])
     whole = path.suffix == ".yaml"  # others are templates: what they hold belongs to the files that include them
-    if whole and (group := said.get("group")):
+    of_python = any(line.startswith("class:") for line in lines)  # a task, whatever group it names
+    if whole and (group := said.get("group")) and not of_python:
         index.groups.setdefault(group[0], path)
     elif whole and (task := said.get("task")):
         index.tasks.setdefault(task[0], path)

@@ -63,6 +63,7 @@ class LmEval(Workload):
         self._passes = 0
         self._digest = ""
         self._faults: dict[str, int] = {}
+        self._right = 0.0
         self._shared: Sequence[str] = ()
 
     # What is read
@@ -200,7 +201,9 @@ class LmEval(Workload):
                 window.output(item_id, {"task": name, "document": each.document.number, "fault": each.fault})
                 continue
             found = next(rest)
-            window.item(item_id, status="ok", **(columns | scoring.columns_of(found, self._metrics[name])))
+            columns |= scoring.columns_of(found, self._metrics[name])
+            self._right += columns.get("correct") or 0.0
+            window.item(item_id, status="ok", **columns)
             told = {",".join(key): scoring.plain(value) for key, value in found.items()}
             resps = [scoring.plain(instance.resps) for instance in each.instances]
             output = {"task": name, "document": each.document.number, "metrics": told, "answers": resps}
@@ -210,6 +213,8 @@ class LmEval(Workload):
 
     def why_zero(self) -> Mapping[str, str]:
         """By which metric no answer was right."""
+        if self._right:
+            return {}
         named = dict.fromkeys(",".join(key) for key in self._metrics.values() if key is not None)
         return {"correct": f"no answer was right by {' and '.join(named)}"} if named else {}
 
