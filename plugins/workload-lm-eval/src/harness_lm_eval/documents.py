@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,7 +62,7 @@ class Answerer(Protocol):
     def prepare(self, documents: Sequence[Document]) -> list[Document]:
         """Does what can be done ahead of a window, such as tokenising; returns the order to be asked in."""
 
-    def answers(self, documents: Sequence[Document], clock: Callable[[], float]) -> Iterator[list[Answered]]:
+    def answers(self, documents: Sequence[Document], clock: Callable[[], float]) -> Generator[list[Answered], None, None]:
         """Asks every document once, and yields them as they are answered."""
 
     def facts(self) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Final
@@ -100,7 +100,7 @@ class Endpoint:
                 tokenizer_backend="huggingface" if self._given.tokenizer else None,
                 tokenized_requests=False,
                 max_length=self._given.max_length,
-                seed=options.seed,
+                **({} if options.seed is None else {"seed": options.seed}),
                 header={"Authorization": f"Bearer {key}"} if key else {"Accept": "application/json"},
                 verify_certificate=self._given.ca or True,
                 timeout=max(1, round(self._given.request_timeout)),
@@ -133,7 +133,7 @@ class Endpoint:
             self._calls[id(document)] = [_calls(self.lm, each) for each in document.instances]
         return list(documents)
 
-    def answers(self, documents: Sequence[Document], clock: Callable[[], float]) -> Iterator[list[Answered]]:
+    def answers(self, documents: Sequence[Document], clock: Callable[[], float]) -> Generator[list[Answered], None, None]:
         """Keeps `concurrency` documents under way, and yields each when it is answered."""
         waiting = iter(documents)
         under_way: set[Future[Answered]] = set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,7 @@ class LocalModel:
             )
         return most - answer
 
-    def answers(self, documents: Sequence[Document], clock: Callable[[], float]) -> Iterator[list[Answered]]:
+    def answers(self, documents: Sequence[Document], clock: Callable[[], float]) -> Generator[list[Answered], None, None]:
         """Asks `batch` documents at a time."""
         for kind in dict.fromkeys(each.kind for each in documents):
             of_kind = [each for each in documents if each.kind == kind]
@@ -160,7 +160,7 @@ class LocalModel:
         self.lm.generated.clear()
         try:
             answers = getattr(self.lm, kind)(requests, disable_tqdm=True)
-        except (AssertionError, NotImplementedError, RuntimeError, ValueError) as error:
+        except (AssertionError, RuntimeError, ValueError) as error:
             told = f"the model did not answer: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
             raise MeasurementError(told) from error
         for request, answer in zip(requests, answers, strict=True):

@@ -94,7 +94,8 @@ class LmEvalOptions(Options):
             computes in `dtype`, `int8-dynamic` also rounds activations to 8 bits.
         apply_chat_template: put questions into the model's chat template; always so with `api: chat`.
         system_instruction: text before every question; empty for none.
-        seed: of the choice of examples, as lm-eval's `--seed`; a server is sent it too.
+        seed: of the choice of examples and of what else tasks draw, as lm-eval's `--seed`; its own seeds if not given.
+            A server is sent it too. Sampled answers of a local model have the trial's own seed.
         gen_kwargs: settings of generation over those of the task: `{max_gen_toks: 64, temperature: 0.7, do_sample:
             true}`.
         trust_remote_code: run the Python code that comes with a model; the record says that it was allowed.
@@ -112,7 +113,7 @@ class LmEvalOptions(Options):
     quantization: Literal["none", "int8-weight-only", "int8-dynamic"] = "none"
     apply_chat_template: bool = False
     system_instruction: str = ""
-    seed: Annotated[int, Field(ge=0)] = 1234
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     gen_kwargs: dict[str, Any] = Field(default_factory=dict)
     trust_remote_code: bool = False
 

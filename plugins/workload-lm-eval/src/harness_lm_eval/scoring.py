@@ -48,6 +48,8 @@ def _of_document(task: Any, answered: Answered) -> Scores:
 
 def number(value: object) -> float | None:
     """A metric of one document as a number; None where it is a part of an aggregate, such as a pair, or not finite."""
+    if isinstance(value, str):
+        return None  # an answer that looks like a number is a text all the same
     try:
         found = float(value)  # type: ignore[arg-type] # NumPy's numbers among them
     except (TypeError, ValueError):
@@ -94,7 +96,7 @@ def columns_of(scores: Scores, chosen: tuple[str, str] | None) -> dict[str, floa
         if key[0] in METRICS and key[0] not in found and (value := number(scores[key])) is not None:
             found[key[0]] = value
     if chosen is not None:
-        found["correct"] = number(scores[chosen])
+        found["correct"] = number(scores.get(chosen))
     likelihood = next((value for key, value in scores.items() if key[0] == "perplexity"), None)
     if (value := number(likelihood)) is not None:
         found["logprob"] = value

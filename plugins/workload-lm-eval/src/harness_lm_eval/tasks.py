@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from lm_eval.tasks import TaskManager  # type: ignore[import-untyped]
 
 from harness.errors import HarnessError, MeasurementError, UsageError
@@ -17,12 +19,31 @@ from harness_lm_eval.checks import indexes, leaf_tasks
 from harness_lm_eval.documents import Document
 from harness_lm_eval.options import LmEvalOptions
 
+EXAMPLES_SEED: Final = 1234
+"""lm-eval's own seed of few-shot examples and of NumPy (`DEFAULT_OTHER_SEED`); that of `random` is 0."""
 _FAR: Final = frozenset(
     {"ConnectionError", "DatasetNotFoundError", "OfflineModeIsEnabled", "HfHubHTTPError", "RequestError"}
 )
 """Classes of errors that say that the hub was not reached, or has no such data set."""
 _NOT_SUPPORTED: Final = {"UNSAFE_CODE": "runs code that the model writes", "MULTIMODAL": "shows pictures or sound"}
 """Attribute of lm-eval's tasks -> what it says of one."""
+
+
+@contextlib.contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Seeds what tasks may draw from while they are loaded, as `simple_evaluate` does; afterwards all is as before.
+
+    Args:
+        seed: of all generators; None for lm-eval's own seeds.
+    """
+    before, numpy_before = random.getstate(), np.random.get_state()  # noqa: NPY002 - which tasks draw from
+    random.seed(0 if seed is None else seed)
+    np.random.seed(EXAMPLES_SEED if seed is None else seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(numpy_before)  # noqa: NPY002
 
 
 def load(options: LmEvalOptions, folder: Path) -> dict[str, Any]:
@@ -97,7 +118,7 @@ def _configure(task: Any, options: LmEvalOptions) -> None:
         task.set_config(key="num_fewshot", value=options.num_fewshot)
     elif own is None:
         task.set_config(key="num_fewshot", value=0)
-    task.set_fewshot_seed(seed=options.seed)
+    task.set_fewshot_seed(seed=EXAMPLES_SEED if options.seed is None else options.seed)
 
 
 def build(tasks: Mapping[str, Any], options: LmEvalOptions, lm: Any) -> list[Document]:
@@ -106,7 +127,6 @@ def build(tasks: Mapping[str, Any], options: LmEvalOptions, lm: Any) -> list[Doc
     Raises:
         MeasurementError: a task's documents or templates do not fit together.
     """
-    random.seed(0)  # as simple_evaluate: a task's own code may draw from it
     found = []
     for name, task in tasks.items():
         try:

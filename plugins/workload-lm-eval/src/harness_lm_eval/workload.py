@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.backend import Backend, Device
@@ -105,10 +108,10 @@ class LmEval(Workload):
         if len(leaves) == len(self._options.tasks) and not any(hub_data_set(read_config(path)) for _, path in leaves):
             return
         context.progress(f"fetching the data of {', '.join(self._options.tasks)}", None)
-        with quiet():
+        with quiet(), tempfile.TemporaryDirectory() as folder:
             from harness_lm_eval import tasks
 
-            tasks.load(self._options, context.cache)
+            tasks.load(self._options, Path(folder))
 
     def prepare(self, context: TrialContext) -> None:
         """Loads model and tasks, builds every request and tokenises it.
@@ -123,8 +126,9 @@ class LmEval(Workload):
 
             self._answerer = self._opened(context)
             context.progress(f"loading {', '.join(self._options.tasks)}", None)
-            self._tasks = tasks.load(self._options, context.folder)
-            documents = tasks.build(self._tasks, self._options, self._answerer.lm)
+            with tasks.seeded(self._options.seed):
+                self._tasks = tasks.load(self._options, context.folder)
+                documents = tasks.build(self._tasks, self._options, self._answerer.lm)
             self._documents = self._answerer.prepare(documents)
             self._known = {
                 name: tasks.facts_of(task, [each for each in documents if each.task == name])
@@ -155,12 +159,13 @@ class LmEval(Workload):
         self._answered = []
         busy_s, passes, more = 0.0, 0, window.wants_more()
         while more:
-            for batch in self._answerer.answers(self._documents, window.now_s):
-                busy_s += batch[-1].end_s - batch[0].start_s
-                self._answered += [(passes, each) for each in batch]
-                more = window.wants_more()
-                if window.index < 0 and not more:
-                    break
+            with contextlib.closing(self._answerer.answers(self._documents, window.now_s)) as batches:
+                for batch in batches:
+                    busy_s += batch[-1].end_s - batch[0].start_s
+                    self._answered += [(passes, each) for each in batch]
+                    more = window.wants_more()
+                    if window.index < 0 and not more:
+                        break
             passes += 1
         self._passes = passes
         if self._device:
