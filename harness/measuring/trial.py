@@ -32,7 +32,7 @@ from harness.measuring.interruptions import Interruptions, not_excluded
 from harness.measuring.messenger import Messenger
 from harness.measuring.meters import Edge, Meters
 from harness.measuring.node_meters import open_on
-from harness.measuring.opening import build_backend, charged_scopes, open_meters, set_as_asked
+from harness.measuring.opening import build_backend, charged_devices, charged_scopes, open_meters, set_as_asked
 from harness.measuring.window import Ledger, OpenWindow, Pulse, measure, rest
 from harness.meter import MeterContext
 from harness.options import Options
@@ -158,6 +158,7 @@ class Trial:
                 faults, others, lost = self._prepare(workload, context, meters)
                 devices, silent = tuple(dict.fromkeys([*devices, *others])), [*silent, *lost]
                 charged, not_charged = charged_scopes(workload, self.workload, meters.scopes())
+                of_work = charged_devices(workload, self.workload, others)
                 rested = self._cool_down(meters)
                 self._idle(LOADED_IDLE, meters, backend, ledger)
                 warm_up = self._warm_up(workload, meters, backend)
@@ -194,6 +195,7 @@ class Trial:
             loads=tuple(self.load.loads),
             charged=charged,
             not_charged=not_charged,
+            charged_devices=of_work,
         )
 
     def notable(self, warm_up: WarmUp) -> tuple[str, ...]:

@@ -45,6 +45,10 @@ class ServeBench(Workload):
         """The server's process, where it is one of this machine."""
         return {} if self._pid is None else {server.ROLE: self._pid}
 
+    def elsewhere(self) -> bool:
+        """Whether the server is another machine's, which this one's processor and memory are no part of."""
+        return server.elsewhere(self._options.server, self._pid)
+
     def charged(self, read: Mapping[tuple[str, str], Scope]) -> Collection[str] | Unavailable:
         """The server's scopes, never the tool's."""
         found = server.charged(self._options.server, self._options.url, self._pid, read)

@@ -33,9 +33,11 @@ class ServerOptions(Options):
         stop_timeout: how long it may take to end when it is asked to, before it is killed; seconds, or `10s`.
         version: command that prints the server's version; the server itself is asked if not given.
         gpus: GPUs that the server uses: product name by UUID, as `nvidia-smi -L` prints them; meters of devices
-            read these, and `command` sees no others.
+            read these, and `command` sees no others. Of a server on another machine they are what it is made of, so
+            that their making is charged.
         meters: names of the meters that read a server on another machine, such as `prometheus`: what they read is
-            charged.
+            charged, and nothing that this machine is made of. Processor and memory of the server's host are charged
+            where the impact meter declares them (`fuel: {host: ...}`).
         metrics: path of the server's own metrics in Prometheus' text format; `auto` reads `/metrics` where it is there,
             an empty text reads none.
     """

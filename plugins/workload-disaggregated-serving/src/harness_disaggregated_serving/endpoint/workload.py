@@ -71,6 +71,10 @@ class ServeEndpoint(Workload):
         """The server's process, where it is one of this machine."""
         return {} if self._pid is None else {server.ROLE: self._pid}
 
+    def elsewhere(self) -> bool:
+        """Whether the server is another machine's, which this one's processor and memory are no part of."""
+        return server.elsewhere(self._options.server, self._pid)
+
     def charged(self, read: Mapping[tuple[str, str], Scope]) -> Collection[str] | Unavailable:
         """The server's scopes, never the load generator's own."""
         found = server.charged(self._options.server, self._url, self._pid, read)
