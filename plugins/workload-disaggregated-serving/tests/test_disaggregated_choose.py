@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,50 @@ def test_impossible_questions_are_refused(arguments: list[str], file: Path) -> N
     extra = [] if "--devices" in arguments else ["--profiles", str(file)]
     done = CliRunner().invoke(app, ["choose", *arguments, *extra])
     assert isinstance(done.exception, UsageError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--grid", "nan"], ["--grid", "found nan", "g/kWh, 0 or more"]),
+        (["--grid", "-1"], ["--grid", "found -1"]),
+        (["--grid", "inf"], ["--grid", "found inf"]),
+        (["--qps", "inf"], ["--qps", "found inf", "requests/s above 0"]),
+        (["--bandwidth", "nan"], ["--bandwidth", "Gbit/s above 0"]),
+        (["--attainment", "90"], ["--attainment", "0.9 or 90%", "90%"]),
+        (["--attainment", "nan"], ["--attainment", "0.9 or 90%"]),
+        (["--attainment", "most"], ["--attainment", "0.9 or 90%"]),
+        (["--attainment", "0"], ["--attainment", "above 0"]),
+        (["--lifetimes", "5,inf"], ["lifetimes '5,inf'", "finite"]),
+        (["--lifetimes", "nan,7"], ["lifetimes 'nan,7'", "finite"]),
+        (["--slo", "ttft=inf,tpot=1s"], ["ttft=2s,tpot=100ms"]),
+        (["--qps", "10"], ["standalone on NEW at 1, 2; dsd on NEW and OLD at 1, 2"]),
+        (["--sizes", "chatt"], ["'chatt'", "accepted: chat", "did you mean 'chat'?"]),
+    ],
+)
+def test_what_no_profile_answers_is_refused_with_what_is_there(
+    file: Path, arguments: list[str], told: list[str]
+) -> None:
+    given = {"--qps": "1", "--grid": "261", "--profiles": str(file), arguments[0]: arguments[1]}
+    done = CliRunner().invoke(app, ["choose", *(each for pair in given.items() for each in pair)])
+    assert isinstance(done.exception, UsageError)
+    assert not [part for part in told if part not in str(done.exception)], str(done.exception)
+
+
+def test_attainment_may_be_a_percentage(file: Path) -> None:
+    asked = ["choose", "--qps", "1", "--grid", "261", "--profiles", str(file), "--attainment"]
+    shown = [CliRunner().invoke(app, [*asked, share]).output for share in ("0.97", "97%", "0.9")]
+    assert shown[0] == shown[1] != shown[2]
+    assert "0.97 must" in shown[0]
+
+
+def test_a_demand_that_is_none_is_refused_by_its_number(file: Path) -> None:
+    for change, told in (
+        ({"intensity": math.nan}, "grid intensity is nan"),
+        ({"attainment": 90.0}, "attainment is 90"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            choose(read_profiles(file), replace(DEMAND, **change))
 
 
 @pytest.mark.parametrize(

@@ -159,10 +159,19 @@ def candidates(table: ProfileTable, demand: Demand) -> tuple[Candidate, ...]:
 
 
 def _checked(demand: Demand) -> None:
-    if not (demand.qps > 0 and demand.bandwidth >= 0 and 0 <= demand.attainment <= 1 and demand.prompt_tokens >= 1):
-        raise UsageError(
-            f"the demand is {demand}", accepted="a rate above 0, a bandwidth of 0 or more, a share, at least 1 token"
-        )
+    """Raises UsageError for a demand that no table could answer, by its first number that is none of its kind."""
+    rules = (
+        ("rate", demand.qps, 0 < demand.qps < math.inf, "requests/s above 0"),
+        ("bandwidth", demand.bandwidth, 0 <= demand.bandwidth < math.inf, "B/s, 0 or more"),
+        ("grid intensity", demand.intensity, 0 <= demand.intensity < math.inf, "g/kWh, 0 or more"),
+        ("attainment", demand.attainment, 0 <= demand.attainment <= 1, "a share of the requests, 0 to 1: 0.9 or 90%"),
+        ("prompt", demand.prompt_tokens, demand.prompt_tokens >= 1, "tokens, at least 1"),
+        *((f"life of the {role} device", life_s, 0 < life_s < math.inf, "a finite time above 0")
+          for role, life_s in demand.lifetimes_s.items()),
+    )  # fmt: skip
+    for what, value, holds, accepted in rules:
+        if not holds:
+            raise UsageError(f"the {what} is {value:g}", accepted=accepted)
 
 
 def _at(rows: list[ProfileRow], demand: Demand) -> Candidate:

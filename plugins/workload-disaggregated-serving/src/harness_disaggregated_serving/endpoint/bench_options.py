@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from harness.options import Duration, Options
 from harness_disaggregated_serving.endpoint.options import ServerOptions
-from harness_disaggregated_serving.load.slo import SloOptions, check_slo
+from harness_disaggregated_serving.load.slo import SloOption
 
 
 class BenchOptions(Options):
@@ -28,12 +28,11 @@ class BenchOptions(Options):
     results: Annotated[str, Field(min_length=1)] = "*.json"
     url: str = ""
     server: ServerOptions = ServerOptions()
-    slo: str | SloOptions = "longbench"
+    slo: SloOption = "longbench"
     timeout: Annotated[Duration, Field(gt=0)] = 3600.0
 
     @model_validator(mode="after")
     def _consistent(self) -> BenchOptions:
-        check_slo(self.slo)
         if self.server.command:
             raise ValueError("the tool needs a server that runs; accepted: pid, name, container, gpus or meters")
         if not self.run or "{results}" not in (self.run if isinstance(self.run, str) else " ".join(self.run)):

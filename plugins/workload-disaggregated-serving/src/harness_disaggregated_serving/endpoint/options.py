@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, PositiveFloat, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from harness.options import Duration, Options, Share
 from harness.suite_paths import OptionFault, SuitePath, SuiteSource, looks_like_a_path, missing
 from harness_disaggregated_serving.load.lengths import APPLICATIONS
 from harness_disaggregated_serving.load.prompts import PromptOptions
-from harness_disaggregated_serving.load.slo import SloOptions, check_slo
+from harness_disaggregated_serving.load.slo import Attainment, Positive, SloOption
 
 PORT = "{port}"
 _SENT_BY_THE_CLIENT = ("model", "prompt", "messages", "max_tokens", "stream", "stream_options", "temperature")
@@ -78,7 +78,7 @@ class MaxQps(Options):
         requests: requests of each of them; `requests` of the workload if not given.
     """
 
-    slo_attainment: Annotated[Share, Field(gt=0, le=1)] = 0.9
+    slo_attainment: Attainment = 0.9
     resolution: Annotated[Share, Field(gt=0, lt=1)] = 0.05
     probes: Annotated[int, Field(ge=2, le=50)] = 12
     requests: Annotated[int, Field(ge=1, le=100_000)] | None = None
@@ -167,15 +167,15 @@ class EndpointOptions(Options):
     warm_up_cut: Annotated[Duration, Field(ge=0)] = 0.0
     duration: Annotated[Duration, Field(gt=0)] | None = None
     trace: SuitePath | None = None
-    trace_speed: PositiveFloat = 1.0
-    qps: PositiveFloat = 1.0
+    trace_speed: Positive = 1.0
+    qps: Positive = 1.0
     sizes: str = "chat"
     prompts: PromptOptions = PromptOptions()
     tokenizer: SuiteSource | None = None
     length_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
     requests: Annotated[int, Field(ge=1, le=100_000)] | None = None
     search: SearchOptions | None = None
-    slo: str | SloOptions = "longbench"
+    slo: SloOption = "longbench"
     seed: Annotated[int, Field(ge=0)] = 0
 
     @field_validator("url")
@@ -194,7 +194,6 @@ class EndpointOptions(Options):
     def _consistent(self) -> EndpointOptions:
         if self.sizes not in APPLICATIONS:
             raise ValueError(f"no sizes {self.sizes!r}; accepted: {', '.join(APPLICATIONS)}")
-        check_slo(self.slo)
         taken = sorted(set(self.extra) & set(_SENT_BY_THE_CLIENT))
         if taken:
             raise ValueError(f"`extra` names {', '.join(taken)}, which the client sends itself")
