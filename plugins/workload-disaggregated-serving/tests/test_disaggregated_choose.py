@@ -94,12 +94,18 @@ def test_what_is_not_feasible_saves_nothing(file: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (("configuration", "configurations"), "no column configuration"),
+        (("configuration", "configurations"), "column configuration is missing"),
         (("0.95", "high"), "attainment is 'high'"),
         (("2000000", "-1"), "a finite number, 0 or more"),
         (("dsd", "both"), "standalone, spec-local, dpd, dsd"),
         ((",16,", ",,"), "nothing in column bandwidth_gbit_s"),
         (("a test", ""), "nothing in column source"),
+        (("0.95", "95"), ":3: attainment is '95'; accepted: a finite number, 0 or more, up to 1"),
+        (("dsd", "dsdd"), "did you mean 'dsd'"),
+        ((",900,3600,30", ",9000,3600,30"), ":3: new_busy_s is 9000; accepted: no more than its new_reserved_s 3600"),
+        ((",512,1,1000,0.95", ",512,1,10.5,0.95"), ":3: requests is '10.5'; accepted: a whole number, 1 or more"),
+        ((",512,1,1000,0.95", ",512,2,1000,0.95"), "two rows for grid point"),
+        (("0.95,2000000", "0.95"), ":3: row has 17 fields"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_line(file: Path, change: tuple[str, str], reason: str) -> None:
@@ -107,6 +113,14 @@ def test_a_wrong_file_is_refused_with_its_line(file: Path, change: tuple[str, st
     with pytest.raises(UsageError, match=r"profiles\.csv") as refused:
         read_profiles(file)
     assert reason in str(refused.value)
+
+
+def test_profiles_as_a_spreadsheet_saves_them(file: Path, tmp_path: Path) -> None:
+    table = read_profiles(file)
+    local = tmp_path / "local" / "profiles.csv"
+    local.parent.mkdir()
+    local.write_bytes("\ufeff".encode() + file.read_bytes().replace(b",", b";").replace(b".", b","))
+    assert read_profiles(local).rows == table.rows
 
 
 def test_the_command_answers_from_a_file(file: Path) -> None:

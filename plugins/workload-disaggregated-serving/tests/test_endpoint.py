@@ -177,6 +177,40 @@ def test_every_request_ends_and_is_counted(replay: Any, tmp_path: Path, served: 
     assert [row["meets_slo"] for row in without] == [None]
 
 
+def test_rates_of_tokens_that_nobody_counted_are_not_available(replay: Any, tmp_path: Path, served: Any) -> None:
+    replay.answers(VLLM)
+    replay.answers(NO_USAGE)
+    slow = {"ttft": 60, "tpot": 60}
+    window, facts = served(replay.url, tmp_path, api="chat", slo=slow)
+    assert [row["status"] for row in window.rows] == ["ok"] * 6
+    assert facts["requests_per_s"] > 0
+    assert facts["output_tokens_per_s"] is facts["goodput_per_s"] is None
+    reason = "the server sent no token count (usage) of 5 of 6 requests"
+    assert facts["rates_not_available"] == {"goodput_per_s": reason, "output_tokens_per_s": reason}
+
+
+def test_rates_of_tokens_that_the_server_counted_are_there(replay: Any, tmp_path: Path, served: Any) -> None:
+    replay.answers(VLLM)
+    window, facts = served(replay.url, tmp_path, api="chat", slo={"ttft": 60, "tpot": 60})
+    tokens = sum(row["output_tokens"] for row in window.rows)  # type: ignore[misc]
+    assert facts["output_tokens_per_s"] / facts["requests_per_s"] == pytest.approx(tokens / 6)
+    assert facts["goodput_per_s"] == facts["requests_per_s"]
+    assert facts["rates_not_available"] == {}
+
+
+def test_a_late_first_token_misses_its_target_whatever_was_counted(replay: Any, tmp_path: Path, served: Any) -> None:
+    replay.answers([0.1, *NO_USAGE])
+    window, facts = served(replay.url, tmp_path, api="chat", slo={"ttft": "1ms", "tpot": 60})
+    assert {row["meets_slo"] for row in window.rows} == {0.0}
+    assert facts["goodput_per_s"] == 0.0
+
+
+def test_no_rate_is_searched_where_no_token_is_counted(replay: Any, tmp_path: Path, served: Any) -> None:
+    replay.answers(NO_USAGE)
+    with pytest.raises(MeasurementError, match=r"no token count \(usage\) of \d+ of \d+ requests"):
+        served(replay.url, tmp_path, api="chat", search={"max_qps": {"requests": 4}}, qps=20)
+
+
 def test_the_key_is_sent_and_never_kept(
     replay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: Any
 ) -> None:

@@ -204,7 +204,15 @@ class ServeEndpoint(Workload):
             load = Load(self._options, self._seed + (PROBES + again) * WINDOW_STRIDE)
             asked = await self._driver(time.monotonic).run(load.planned(qps, requests), load)
             answers = [each.answer for each in asked]
-            met = sum(self._writer.meets(answer) is True for answer in answers)
+            judged = [self._writer.meets(answer) for answer in answers]
+            if None in judged:
+                raise MeasurementError(
+                    f"the server sent no token count (usage) of {judged.count(None)} of {len(judged)} requests: "
+                    "whether they met the targets is not known",
+                    where="search.max_qps",
+                    accepted="a server that answers stream_options: {include_usage: true}",
+                )
+            met = judged.count(True)
             sent = [answer.due_s for answer in answers]
             attainment, unsteady = met / len(asked), why_unsteady(answers, min(sent), max(sent))
             if "shorter than" not in unsteady or attainment < search.slo_attainment:
