@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import PurePath
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -35,6 +37,16 @@ class BenchOptions(Options):
     def _consistent(self) -> BenchOptions:
         if self.server.command:
             raise ValueError("the tool needs a server that runs; accepted: pid, name, container, gpus or meters")
+        try:
+            words = shlex.split(self.run) if isinstance(self.run, str) else self.run
+        except ValueError as error:
+            raise ValueError(f"run is no command: {error}; accepted: words as a shell splits them, or a list") from None
+        if not words or not words[0].strip():
+            raise ValueError("run names no program; accepted: a command with {results} in it")
+        if PurePath(self.results).is_absolute() or ".." in PurePath(self.results).parts:
+            raise ValueError(
+                f"results is {self.results!r}; accepted: a pattern within the run's folder, such as *.json"
+            )
         if not self.run or "{results}" not in (self.run if isinstance(self.run, str) else " ".join(self.run)):
             raise ValueError("run does not say where results go; accepted: a command with {results} in it")
         return self
