@@ -236,6 +236,11 @@ def test_no_server_is_an_error_with_its_address(tmp_path: Path, served: Any) -> 
         {"extra": {"stream": False}},
         {"sizes": "novels"},
         {"api_key_env": "sk-123"},
+        {"url": "http://x:99999/v1"},
+        {"url": "http://[::1/v1"},
+        {"server": {"command": "serve '{port}"}},
+        {"server": {"command": " "}},
+        {"server": {"command": "serve {port}", "version": "serve 'x"}},
     ],
 )
 def test_bad_options_are_refused(given: dict[str, object], endpoint_options: Any) -> None:
@@ -247,6 +252,15 @@ def test_certificates_are_verified(replay: Any, tmp_path: Path, served: Any) -> 
     """A server without TLS, and so without a certificate, is no server to a client that was told https."""
     with pytest.raises(MeasurementError, match="SSL"):
         served(replay.url.replace("http:", "https:"), tmp_path)
+
+
+def test_a_file_without_certificates_is_an_error(replay: Any, tmp_path: Path, served: Any) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate", encoding="utf-8")
+    with pytest.raises(MeasurementError, match="PEM"):
+        served(replay.url.replace("http:", "https:"), tmp_path, ca=str(tmp_path / "ca.pem"))
+    options = EndpointOptions(url="https://x/v1", model="m", ca=str(tmp_path / "none.pem"))
+    assert SPEC.check is not None
+    assert ["none.pem" in str(fault) for fault in SPEC.check(options, tmp_path)] == [True]
 
 
 def test_the_servers_process_and_gpus_are_named_to_meters(tmp_path: Path, replay: Any, endpoint_options: Any) -> None:

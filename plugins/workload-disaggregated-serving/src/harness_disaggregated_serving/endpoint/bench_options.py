@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import PurePath
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from harness.options import Duration, Options
-from harness_disaggregated_serving.endpoint.options import ServerOptions
+from harness_disaggregated_serving.endpoint.options import ServerOptions, check_words
 from harness_disaggregated_serving.load.slo import SloOption
 
 
@@ -37,12 +36,7 @@ class BenchOptions(Options):
     def _consistent(self) -> BenchOptions:
         if self.server.command:
             raise ValueError("the tool needs a server that runs; accepted: pid, name, container, gpus or meters")
-        try:
-            words = shlex.split(self.run) if isinstance(self.run, str) else self.run
-        except ValueError as error:
-            raise ValueError(f"run is no command: {error}; accepted: words as a shell splits them, or a list") from None
-        if not words or not words[0].strip():
-            raise ValueError("run names no program; accepted: a command with {results} in it")
+        check_words(self.run)
         if PurePath(self.results).is_absolute() or ".." in PurePath(self.results).parts:
             raise ValueError(
                 f"results is {self.results!r}; accepted: a pattern within the run's folder, such as *.json"

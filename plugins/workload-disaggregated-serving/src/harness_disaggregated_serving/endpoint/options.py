@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -16,6 +17,16 @@ from harness_disaggregated_serving.load.slo import Attainment, Positive, SloOpti
 
 PORT = "{port}"
 _SENT_BY_THE_CLIENT = ("model", "prompt", "messages", "max_tokens", "stream", "stream_options", "temperature")
+
+
+def check_words(given: str | list[str]) -> None:
+    """Raises ValueError for a command that a shell could not split, or that names no program."""
+    try:
+        words = shlex.split(given) if isinstance(given, str) else given
+    except ValueError as error:
+        raise ValueError(f"it is no command: {error}; accepted: words as a shell splits them, or a list") from None
+    if not words or not words[0].strip():
+        raise ValueError("it names no program; accepted: words as a shell splits them, or a list")
 
 
 class ServerOptions(Options):
@@ -54,6 +65,13 @@ class ServerOptions(Options):
     gpus: dict[str, str] = Field(default_factory=dict)
     meters: list[str] = Field(default_factory=list)
     metrics: Annotated[str, Field(pattern=r"^(auto|/.*|)$")] = "auto"
+
+    @field_validator("command", "version")
+    @classmethod
+    def _words(cls, given: str | list[str] | None) -> str | list[str] | None:
+        if given is not None:
+            check_words(given)
+        return given
 
     @model_validator(mode="after")
     def _one_of(self) -> ServerOptions:
@@ -152,7 +170,7 @@ class EndpointOptions(Options):
     stream: bool = True
     usage_per_chunk: bool = False
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "OPENAI_API_KEY"
-    ca: str | None = None
+    ca: SuitePath | None = None
     server: ServerOptions = ServerOptions()
     connect_timeout: Annotated[Duration, Field(gt=0)] = 5.0
     silence_timeout: Annotated[Duration, Field(gt=0)] = 30.0
@@ -183,7 +201,11 @@ class EndpointOptions(Options):
     def _address(cls, url: str) -> str:
         if not url:
             return url
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError as error:
+            raise ValueError(f"{error}; accepted: http://HOST:PORT/v1 or https://HOST/v1") from None
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
             raise ValueError("accepted: http://HOST:PORT/v1 or https://HOST/v1, without a query")
         if parts.username is not None or parts.password is not None:
@@ -211,6 +233,8 @@ class EndpointOptions(Options):
 
 def check(options: EndpointOptions) -> Iterator[OptionFault]:
     """Files that are not there."""
+    if options.ca is not None:
+        yield from missing("ca", options.ca)
     if options.trace is not None:
         yield from missing("trace", options.trace)
     if options.prompts.path:

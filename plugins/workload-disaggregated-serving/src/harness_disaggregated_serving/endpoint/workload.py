@@ -127,7 +127,14 @@ class ServeEndpoint(Workload):
 
     async def _open(self) -> None:
         options = self._options
-        context = ssl.create_default_context(cafile=options.ca) if self._url.startswith("https:") else True
+        context: ssl.SSLContext | bool = True
+        if self._url.startswith("https:"):
+            try:
+                context = ssl.create_default_context(cafile=options.ca)
+            except (OSError, ssl.SSLError) as error:
+                raise MeasurementError(
+                    f"{options.ca} cannot be read: {error}", where="ca", accepted="certificates in PEM form"
+                ) from None
         self._session = new_session(
             {"Authorization": f"Bearer {self._key}"} if self._key else {},
             context,
