@@ -18,7 +18,9 @@ from harness_disaggregated_serving.choosing.recorded import charged, figure_of, 
 from harness_disaggregated_serving.choosing.scheduler import Candidate, Demand
 from harness_disaggregated_serving.commands.choose import load_profiles
 from harness_disaggregated_serving.commands.sweep import app
+from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.load.slo import Slo
+from harness_disaggregated_serving.simulator import grid
 from harness_disaggregated_serving.simulator.grid import profiled
 from typer.testing import CliRunner
 
@@ -143,6 +145,37 @@ def test_the_simulator_answers_and_says_that_it_is_simulated(tmp_path: Path) -> 
     big = profiled(["A100-40GB", "T4"], [0.25], {**common, "model": "llama-2-13b"}, seeds=1)
     (dpd,) = [row for row in big.rows if row.configuration == "dpd"]
     assert "GiB of weights" in dpd.failure
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--slo", "ttft=1us,tpot=1s"], "can hold TTFT 1e-06 s for chat on A100-40GB and T4"),
+        (["--slo", "ttft=1s,tpot=10us"], "can hold TPOT 1e-05 s for chat on A100-40GB and T4"),
+        (["--qps", "1e9"], "can hold 1e+09 requests/s for chat on A100-40GB and T4"),
+    ],
+)
+def test_what_no_configuration_can_hold_is_refused_before_it_is_simulated(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "profiled", lambda *_: pytest.fail("it was simulated"))
+    given = {"--qps": "1", "--grid": "261", "--devices": "A100-40GB,T4", arguments[0]: arguments[1]}
+    done = CliRunner().invoke(app, ["choose", *(each for pair in given.items() for each in pair)])
+    assert isinstance(done.exception, UsageError)
+    assert told in str(done.exception)
+
+
+def test_no_simulated_request_is_faster_than_the_limits() -> None:
+    common: dict[str, Any] = {"sizes": "chat", "requests": 300, "most_requests": 300}
+    least = grid.limits_of(["A100-40GB", "T4"], common)
+    table = profiled(["A100-40GB", "T4"], [0.1], common, seeds=1)
+    latencies = [pair for row in table.rows for pair in row.latencies]
+    assert len({row.configuration for row in table.rows if row.latencies}) == 4
+    ttft_s, tpot_s = (min(value for value in values if value is not None) for values in zip(*latencies, strict=True))
+    assert least.ttft_s <= ttft_s < 3 * least.ttft_s
+    assert least.tpot_s <= tpot_s < 3 * least.tpot_s
+    (row,) = profiled(["A100-40GB"], [2 * least.qps], common, seeds=1, configurations=[Configuration.STANDALONE]).rows
+    assert row.overloaded or row.attained(Slo(15, 0.15)) < 0.9
 
 
 def test_profiles_of_a_run_are_charged_as_its_records_were(tmp_path: Path) -> None:

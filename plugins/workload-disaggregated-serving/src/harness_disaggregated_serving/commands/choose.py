@@ -208,7 +208,7 @@ def choose_command(
     if profiles is not None:
         table = load_profiles(profiles)
     else:
-        from harness_disaggregated_serving.simulator.grid import profiled
+        from harness_disaggregated_serving.simulator.grid import hold, profiled
 
         application(sizes)
         common: dict[str, Any] = {
@@ -217,6 +217,7 @@ def choose_command(
             "slo": {"ttft": targets.ttft_s, "tpot": targets.tpot_s},
             "most_requests": 4000,
         }
+        hold(_devices(devices), common, qps, targets)
         table = profiled(_devices(devices), [qps * factor for factor in NEIGHBOURS], common, seeds)
     covered(table, sizes, qps)
     demand = Demand(
