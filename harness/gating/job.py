@@ -46,7 +46,7 @@ cases:
 """
 """Measured in every round under both names, on base's environment; if it moves, the runner did.
 
-An iteration is longer than a slice of the scheduler: one of a few milliseconds varies on a busy machine whatever it does.
+An iteration is longer than a slice of the scheduler; one of a few milliseconds varies on any busy machine.
 """
 
 

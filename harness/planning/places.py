@@ -44,7 +44,7 @@ def find_place(asked: object) -> Place:
     Raises:
         UsageError: no plugin knows the name, or it is ambiguous.
 
-    Example:
+    Examples:
         ```python
         print(harness.find_place("UK").grid)
         ```
