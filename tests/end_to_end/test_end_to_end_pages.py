@@ -1,4 +1,4 @@
-"""Tutorials and how-to pages are run as they stand: files are written, `bash` blocks run in order, in an empty folder."""
+"""Tutorials and how-to pages are run as they stand, each in an empty folder: files are written, `bash` blocks run."""
 
 from __future__ import annotations
 
