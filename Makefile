@@ -81,10 +81,16 @@ $(VENV)/.stamp-peers: $(STAMP)
 	$(PIP) -c constraints.txt codecarbon zeus
 	@touch $@
 
-docs: $(STAMP) ## write docs/ and the README's terminal session anew, then check what README and CONTRIBUTING say
+docs: $(VENV)/.stamp-docs ## write docs/ and the README's terminal session anew, check what they say, and build the site in build/site
 	$(BIN)/python docs/build.py
 	$(BIN)/python docs/build.py --session
-	$(BIN)/pytest tests/rules/test_documents.py $(ARGS)
+	$(BIN)/pytest tests/rules/test_documents.py tests/rules/test_pages.py $(ARGS)
+	$(BIN)/mkdocs build --strict --quiet
+
+# What builds the site; nothing else needs it.
+$(VENV)/.stamp-docs: $(STAMP) constraints.txt
+	$(PIP) -c constraints.txt -e '.[docs]'
+	@touch $@
 
 gpu-check: $(STAMP) ## say what can be measured here, then run what needs a CUDA device (ARGS=--dry-run lists the steps)
 	$(BIN)/harness doctor
