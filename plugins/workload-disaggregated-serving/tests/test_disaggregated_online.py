@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import harness_disaggregated_serving
 import pytest
 from harness_disaggregated_serving.carbon.accounting import SECONDS_PER_YEAR
 from harness_disaggregated_serving.choosing.interval import SavingRange
@@ -125,7 +127,7 @@ def test_start_up_of_measured_profiles_is_charged_at_their_measured_idle_power(t
     assert ran(found) == ["standalone", "dsd"]
     assert found.intervals[1].start_up_g == pytest.approx(62.5 * 60 / 3.6e6 * FLIP * 4)
     terms = found.terms["online"][0]
-    assert terms["measured idle watts of OLD"] == (pytest.approx(12.5 * 60 / 3.6e6 * FLIP * 4),) * 3
+    assert terms["measured idle watts of OLD"] == pytest.approx((12.5 * 60 / 3.6e6 * FLIP * 4,) * 3)
 
 
 def test_start_up_without_idle_power_is_charged_at_the_mean_power_and_says_so(tmp_path: Path) -> None:
@@ -134,8 +136,8 @@ def test_start_up_without_idle_power_is_charged_at_the_mean_power_and_says_so(tm
     assert found.intervals[1].start_up_g == pytest.approx(mean_w * 60 / 3.6e6 * FLIP * 4)
     low, value, high = found.terms["online"][0]["start-up watts of NEW"]
     assert (low, value) == (0.0, high)
-    (new, _) = [device for device in found.devices if device.role == "new"], None
-    assert new[0].energy_idle_j == pytest.approx(2_400_000 / 3600 * 60)
+    (new,) = [device for device in found.devices if device.role == "new"]
+    assert new.energy_idle_j == pytest.approx(2_400_000 / 3600 * 60)
 
 
 def test_a_day_as_a_spreadsheet_saves_it(tmp_path: Path) -> None:
@@ -186,6 +188,35 @@ def test_a_wrong_day_is_refused(tmp_path: Path, lines: list[str], reason: str) -
     path.write_text("\n".join(["at_s,qps,intensity_g_per_kwh", *lines]), encoding="utf-8")
     with pytest.raises(UsageError, match=reason):
         read_day(path)
+
+
+@pytest.mark.parametrize(
+    ("day_rates", "given", "told"),
+    [
+        ("0.5 1", {}, []),
+        ("0.5 9", {"rates": [0.5, 1]}, ["day: the day has 9 requests/s"]),
+        ("0.5 abc", {}, ["day.csv:3: qps is 'abc'"]),
+        ("1 4", {"profiles": "p.csv"}, []),
+        ("1 9", {"profiles": "p.csv"}, ["day: the day has 9 requests/s"]),
+        ("1 4", {"profiles": "p.csv", "sizes": "poems"}, ["sizes: ", "no profile of 'poems'"]),
+        ("1 4", {"profiles": "day.csv"}, ["profiles: ", "column configuration"]),
+        ("1 4", {"profiles": "none.csv"}, ["profiles: there is no file"]),
+    ],
+    ids=["good", "beyond", "odd", "profiles", "beyond-profiles", "sizes", "columns", "missing"],
+)
+def test_files_that_do_not_fit_are_refused_while_planning(
+    tmp_path: Path, table: ProfileTable, day_rates: str, given: dict[str, Any], told: list[str]
+) -> None:
+    lines = [f"{place * 600},{qps},100" for place, qps in enumerate(day_rates.split())]
+    (tmp_path / "day.csv").write_text("\n".join(["at_s,qps,intensity_g_per_kwh", *lines]), encoding="utf-8")
+    (tmp_path / "p.csv").write_bytes((tmp_path / "profiles.csv").read_bytes())
+    spec = next(one for one in harness_disaggregated_serving.harness_workloads() if one.name == "greenllm-online")
+    given = {**given, "profiles": str(tmp_path / given["profiles"])} if "profiles" in given else given
+    assert spec.check is not None
+    faults = spec.check(OnlineOptions.model_validate({"day": str(tmp_path / "day.csv"), **given}), tmp_path)
+    shown = "; ".join(f"{fault.option}: {fault.message}" for fault in faults if not isinstance(fault, str))
+    assert bool(shown) is bool(told)
+    assert not [part for part in told if part not in shown], shown
 
 
 @pytest.mark.parametrize("change", [{"new": "B7"}, {"old": ["B7"]}, {"sizes": "talk"}, {"slo": "soon"}, {"old": []}])
