@@ -344,7 +344,10 @@ def read_rows(paths: Iterable[Path]) -> ProfileTable:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot be read: {error}", where=str(path)) from None
-        key, row = row_from_json(content)
+        try:
+            key, row = row_from_json(content)
+        except UsageError as error:
+            raise UsageError(str(error), where=str(path)) from None
         table = (table or ProfileTable(key, ())).with_rows(key, [row])
     if table is None:
         raise UsageError("no profile row was found", accepted="a run of a workload that writes them")
