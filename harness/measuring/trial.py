@@ -168,8 +168,6 @@ class Trial:
             finally:
                 faults += meters.close()
             written = side_car_sizes(streams)
-        described = json_mapping(backend.fingerprint(), self.backend, "fingerprint")
-        described |= {SETTINGS: self.settled.facts} if self.settled.facts else {}
         return Measurement(
             run=self.job["run"],
             trial_id=self.job["trial_id"],
@@ -177,7 +175,7 @@ class Trial:
             point=self.job["point"],
             started_utc=self.started_utc,
             environment={**fingerprint.environment(), "start": self.start},
-            backend={"name": self.point.backend.name, **described},
+            backend=self._described(backend),
             devices=devices,
             plugins=self.registry.versions(),
             workload=json_mapping(workload.facts(), self.workload, "facts"),
@@ -197,6 +195,11 @@ class Trial:
             not_charged=not_charged,
             charged_devices=of_work,
         )
+
+    def _described(self, backend: Backend) -> dict[str, object]:
+        """The backend, with the settings that were made."""
+        told = json_mapping(backend.fingerprint(), self.backend, "fingerprint")
+        return {"name": self.point.backend.name, **told, **({SETTINGS: facts} if (facts := self.settled.facts) else {})}
 
     def notable(self, warm_up: WarmUp) -> tuple[str, ...]:
         """What a reader of this trial must know, besides faults."""

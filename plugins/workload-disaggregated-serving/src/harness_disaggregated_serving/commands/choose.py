@@ -21,7 +21,7 @@ from harness_disaggregated_serving.choosing.recorded import charged, factors_of,
 from harness_disaggregated_serving.choosing.scheduler import Candidate, Demand
 from harness_disaggregated_serving.choosing.winners import short
 from harness_disaggregated_serving.load.lengths import APPLICATIONS, application
-from harness_disaggregated_serving.load.slo import SLOS, parsed
+from harness_disaggregated_serving.load.slo import SLOS, Slo, parsed
 from harness_disaggregated_serving.simulator.profiles import profile
 from harness_disaggregated_serving.traffic import BYTES_PER_S_PER_GBIT_S
 
@@ -170,6 +170,23 @@ def covered(table: ProfileTable, sizes: str, qps: float) -> None:
         )
 
 
+def _simulated(
+    devices: list[str], sizes: str, qps: float, bandwidth_gbit_s: float, slo: Slo, seeds: int
+) -> ProfileTable:
+    """Profiles at the rate that is asked for and around it; raises UsageError for what no configuration can hold."""
+    from harness_disaggregated_serving.simulator.grid import hold, profiled
+
+    application(sizes)
+    common: dict[str, Any] = {
+        "sizes": sizes,
+        "link": {"bandwidth_gbit_s": bandwidth_gbit_s},
+        "slo": {"ttft": slo.ttft_s, "tpot": slo.tpot_s},
+        "most_requests": 4000,
+    }
+    hold(devices, common, qps, slo)
+    return profiled(devices, [qps * factor for factor in NEIGHBOURS], common, seeds)
+
+
 def choose_command(
     *,
     qps: Annotated[float, typer.Option(help="Requests per second.", show_default=False)],
@@ -208,17 +225,7 @@ def choose_command(
     if profiles is not None:
         table = load_profiles(profiles)
     else:
-        from harness_disaggregated_serving.simulator.grid import hold, profiled
-
-        application(sizes)
-        common: dict[str, Any] = {
-            "sizes": sizes,
-            "link": {"bandwidth_gbit_s": bandwidth},
-            "slo": {"ttft": targets.ttft_s, "tpot": targets.tpot_s},
-            "most_requests": 4000,
-        }
-        hold(_devices(devices), common, qps, targets)
-        table = profiled(_devices(devices), [qps * factor for factor in NEIGHBOURS], common, seeds)
+        table = _simulated(_devices(devices), sizes, qps, bandwidth, targets, seeds)
     covered(table, sizes, qps)
     demand = Demand(
         prompt_tokens=1,
