@@ -52,6 +52,10 @@ class Answered:
     fault: str = ""
 
 
+Answers = Generator[list[Answered], None, None]
+"""Documents as they are answered, a batch at a time."""
+
+
 class Answerer(Protocol):
     """What answers: a local model or a server."""
 
@@ -62,7 +66,7 @@ class Answerer(Protocol):
     def prepare(self, documents: Sequence[Document]) -> list[Document]:
         """Does what can be done ahead of a window, such as tokenising; returns the order to be asked in."""
 
-    def answers(self, documents: Sequence[Document], clock: Callable[[], float]) -> Generator[list[Answered], None, None]:
+    def answers(self, documents: Sequence[Document], clock: Callable[[], float]) -> Answers:
         """Asks every document once, and yields them as they are answered."""
 
     def facts(self) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,7 +18,7 @@ from lm_eval.models.openai_completions import (  # type: ignore[import-untyped]
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # type: ignore[import-untyped]
 
 from harness.errors import MeasurementError
-from harness_lm_eval.documents import Answered, Document, repeated
+from harness_lm_eval.documents import Answered, Answers, Document, repeated
 from harness_lm_eval.options import LmEvalOptions
 from harness_lm_eval.server_energy import LOOPBACK
 
@@ -133,7 +133,7 @@ class Endpoint:
             self._calls[id(document)] = [_calls(self.lm, each) for each in document.instances]
         return list(documents)
 
-    def answers(self, documents: Sequence[Document], clock: Callable[[], float]) -> Generator[list[Answered], None, None]:
+    def answers(self, documents: Sequence[Document], clock: Callable[[], float]) -> Answers:
         """Keeps `concurrency` documents under way, and yields each when it is answered."""
         waiting = iter(documents)
         under_way: set[Future[Answered]] = set()

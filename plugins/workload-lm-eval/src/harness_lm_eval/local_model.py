@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from lm_eval.models.huggingface import HFLM  # type: ignore[import-untyped]
 from lm_eval.models.utils import normalize_gen_kwargs  # type: ignore[import-untyped]
 
 from harness.errors import MeasurementError, UsageError
-from harness_lm_eval.documents import Answered, Document, repeated
+from harness_lm_eval.documents import Answered, Answers, Document, repeated
 from harness_lm_eval.options import LmEvalOptions
 
 
@@ -146,7 +146,7 @@ class LocalModel:
             )
         return most - answer
 
-    def answers(self, documents: Sequence[Document], clock: Callable[[], float]) -> Generator[list[Answered], None, None]:
+    def answers(self, documents: Sequence[Document], clock: Callable[[], float]) -> Answers:
         """Asks `batch` documents at a time."""
         for kind in dict.fromkeys(each.kind for each in documents):
             of_kind = [each for each in documents if each.kind == kind]
