@@ -154,6 +154,19 @@ def test_own_tasks_go_before_those_of_lm_eval(tmp_path: Path) -> None:
     assert dict(leaf_tasks(options)) == {"arc_easy": tmp_path / "mine.yaml"}
 
 
+def test_a_group_of_own_tasks_alone_does_not_wait_for_those_of_lm_eval(task_folder: Path, tmp_path: Path) -> None:
+    from harness_lm_eval.tasks import is_own
+
+    index = task_files.read_index(task_folder)
+    assert is_own("own_group", index)
+    assert is_own("own_tag", index)
+    (tmp_path / "mixed.yaml").write_text("group: mixed\ntask: [own_choice, arc_easy]\n")
+    mixed = task_files.read_index(tmp_path)
+    mixed.tasks |= index.tasks
+    assert not is_own("mixed", mixed)
+    assert not is_own("arc_easy", mixed)
+
+
 def test_planning_imports_neither_lm_eval_nor_torch(task_folder: Path) -> None:
     code = (
         "import sys\n"

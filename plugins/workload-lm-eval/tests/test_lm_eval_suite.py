@@ -42,7 +42,7 @@ def test_joules_grams_and_litres_per_correct_answer(task_folder: Path, tmp_path:
     records = {}
     for file in (tmp_path / "store").rglob("record.json"):
         record = load_record(file.parent)
-        (task,) = record.measurement.point.options["tasks"]
+        (task,) = record.measurement.point["options"]["tasks"]
         records[task] = record
     right = records["own_choice"].units["correct_answer"]
     rows = len(records["own_choice"].measurement.workload["results"])

@@ -25,6 +25,8 @@ _FAR: Final = frozenset(
     {"ConnectionError", "DatasetNotFoundError", "OfflineModeIsEnabled", "HfHubHTTPError", "RequestError"}
 )
 """Classes of errors that say that the hub was not reached, or has no such data set."""
+_MOST_GROUPS: Final = 16
+"""Groups within each other."""
 _NOT_SUPPORTED: Final = {"UNSAFE_CODE": "runs code that the model writes", "MULTIMODAL": "shows pictures or sound"}
 """Attribute of lm-eval's tasks -> what it says of one."""
 
@@ -58,13 +60,15 @@ def load(options: LmEvalOptions, folder: Path) -> dict[str, Any]:
         MeasurementError: its data cannot be had.
     """
     files = dict(leaf_tasks(options))
-    own = indexes(options)[0].tasks if options.include_path else {}
+    own = indexes(options)[0] if options.include_path else task_files.TaskIndex()
     made = folder / "lm-eval-tasks"
-    included = [*([options.include_path] if options.include_path else []), *([str(made)] if _write(own, made) else [])]
-    manager = TaskManager(include_path=included or None, include_defaults=len(files) < len(options.tasks))
+    included = [*([options.include_path] if options.include_path else [])]
+    included += [str(made)] if _write(own.tasks, made) else []
+    alone = all(name in files or is_own(name, own) for name in options.tasks)
+    manager = TaskManager(include_path=included or None, include_defaults=not alone)
     found: dict[str, Any] = {}
     for name in options.tasks:
-        spec = str(files[name]) if name in files and name not in own else name
+        spec = str(files[name]) if name in files and name not in own.tasks else name
         try:
             loaded = manager.load([spec])["tasks"]
         except KeyError as error:
@@ -80,6 +84,18 @@ def load(options: LmEvalOptions, folder: Path) -> dict[str, Any]:
                 raise UsageError(f"task {name} {why}", where="tasks", accepted="a task of text that does not")
         _configure(task, options)
     return found
+
+
+def is_own(name: str, own: task_files.TaskIndex, depth: int = 0) -> bool:
+    """Whether a name and all that is in it are own tasks, so that lm-eval's, which take seconds to read, are not needed."""
+    if name not in own.groups or depth > _MOST_GROUPS:
+        return name in own.tasks or name in own.tags
+    try:
+        members = task_files.read_config(own.groups[name]).get("task") or []
+    except (OSError, ValueError):
+        return False
+    names = [each if isinstance(each, str) else None for each in (members if isinstance(members, list) else [members])]
+    return all(each is not None and is_own(each, own, depth + 1) for each in names)
 
 
 def _not_loaded(name: str, error: Exception) -> HarnessError:
