@@ -87,7 +87,7 @@ def load(options: LmEvalOptions, folder: Path) -> dict[str, Any]:
 
 
 def is_own(name: str, own: task_files.TaskIndex, depth: int = 0) -> bool:
-    """Whether a name and all that is in it are own tasks, so that lm-eval's, which take seconds to read, are not needed."""
+    """Whether a name and all that is in it are own tasks: reading lm-eval's takes seconds, and is then not needed."""
     if name not in own.groups or depth > _MOST_GROUPS:
         return name in own.tasks or name in own.tags
     try:
