@@ -32,20 +32,19 @@ class EndpointOptions(Options):
     """A server of the OpenAI API that answers in place of a local model.
 
     Attributes:
-        url: base address of the API, its version included: `http://127.0.0.1:8000/v1`. Never with a user or password.
+        url: base address of the API, its version included: `http://127.0.0.1:8000/v1`.
         model: name of the model, as the server has it.
-        api: `completions` sends a prompt, `chat` messages. Tasks that need log-likelihoods need `completions`, with
-            `echo` and `logprobs`, as vLLM and llama.cpp have them.
-        tokenizer: the model's tokenizer, a folder or the name of a cached one: log-likelihoods need it to know where
-            the context ends. Without effect on generated answers.
+        api: `completions` sends a prompt, `chat` messages. Log-likelihoods need `completions`, with `echo` and
+            `logprobs`.
+        tokenizer: the model's tokenizer, a folder or the name of a cached one, which log-likelihoods need.
         max_length: longest context of the model, in tokens; what is longer is cut from the left.
         api_key_env: environment variable that holds the key; none is sent where it is not set or empty. The key is
             never recorded.
-        ca: file with the server's certificate authority, beside which none is trusted; the system's if not given.
+        ca: file with the server's certificate authority; the system's if not given.
         concurrency: documents that are asked at a time.
         request_timeout: longest time of one attempt; seconds, or `300s`.
         retries: attempts after the first one, for refusals (408, 429, 5xx) and lost connections.
-        server: what serves, so that its energy is charged; without it the energy is not available.
+        server: what serves; without it the energy is not available.
     """
 
     url: str
@@ -76,28 +75,23 @@ class LmEvalOptions(Options):
 
     Attributes:
         tasks: names of tasks, groups or tags of lm-evaluation-harness, or of those in `include_path`.
-        include_path: folder with task files of your own, as `lm_eval --include_path` takes it. A data file that a task
-            names relative to its own folder is found there.
-        model: the model that answers: `builtin:NAME` of the decoding plugin (`builtin:small`), a folder of
-            `save_pretrained`, or a hub id such as `owner/name`. In place of `endpoint`.
+        include_path: folder with task files of your own, as `lm_eval --include_path` takes it; their data may lie
+            beside them.
+        model: the model that answers: `builtin:small` or `builtin:tiny`, a folder of `save_pretrained`, or a hub id.
         endpoint: a server that answers. In place of `model`.
-        metric: the metric that the column `correct` holds, as lm-eval's results name it: `acc_norm`, or with one of the
-            task's filters `exact_match,strict-match`. Without a value `acc`, else `exact_match`, where the task has it;
-            of a task that has neither `correct` is missing.
-        limit: documents of each task, the first ones; all of them if not given. Every window asks all of them, once or
-            several times.
-        num_fewshot: solved examples before each question, in place of the task's own number; a task that says 0 keeps
-            it, as in lm-eval.
-        batch: documents whose requests are computed together, and requests of one pass: lm-eval's `batch_size`.
+        metric: what the column `correct` holds: `acc_norm`, or with one of the task's filters
+            `exact_match,strict-match`. Without a value `acc`, else `exact_match`, else nothing.
+        limit: documents of each task, the first ones; all if not given. Every window asks all of them.
+        num_fewshot: solved examples before each question, where the task does not say 0; its own number if not given.
+        batch: documents asked together, and requests of one pass: lm-eval's `batch_size`.
         dtype: number type of weights and passes.
-        quantization: of the linear layers, through torchao: `int8-weight-only` keeps weights as 8-bit integers and
-            computes in `dtype`, `int8-dynamic` also rounds activations to 8 bits.
-        apply_chat_template: put questions into the model's chat template; always so with `api: chat`.
+        quantization: of the linear layers, through torchao: `int8-weight-only` computes in `dtype`, `int8-dynamic`
+            also rounds activations to 8 bits.
+        apply_chat_template: put questions into the model's chat template; `api: chat` always does.
         system_instruction: text before every question; empty for none.
-        seed: of the choice of examples and of what else tasks draw, as lm-eval's `--seed`; its own seeds if not given.
-            A server is sent it too. Sampled answers of a local model have the trial's own seed.
-        gen_kwargs: settings of generation over those of the task: `{max_gen_toks: 64, temperature: 0.7, do_sample:
-            true}`.
+        seed: of examples and of what else tasks draw, as lm-eval's `--seed`; its own seeds if not given. A server is
+            sent it too; a local model samples with the trial's own.
+        gen_kwargs: settings of generation over those of the task: `{max_gen_toks: 64}`.
         trust_remote_code: run the Python code that comes with a model; the record says that it was allowed.
     """
 
