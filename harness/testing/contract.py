@@ -88,7 +88,7 @@ def _module(plugin: PluginInfo) -> str:
 
 def _check(kind: str, spec: Any, registry: Registry, folder: Path, held: Checks) -> None:
     """The checks of one kind; what needs options or a device that is not there is not tried, with the reason."""
-    sentence = f"it conforms to the contract of a {kind}"
+    sentence = f"it conforms to the contract of {'an' if kind[0] in 'aeiou' else 'a'} {kind}"
     try:
         options = spec.options()
     except ValidationError as error:
