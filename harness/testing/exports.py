@@ -21,8 +21,8 @@ _SCOPES: Final = {scope: Scope(method=Method.COUNTER, gain=0.05) for scope in (_
 
 def made_up_run(folder: Path) -> LoadedRun:
     """A run of two trials with 120 J counted in one scope; what another scope took could not be read in the second."""
-    read = {_READ: Amount.of(120.0, "J", Method.COUNTER, low=114.0, high=126.0)}
-    missing: dict[str, Value] = {**read, _MISSING: Unavailable("not read")}
+    read: dict[str, Value] = {_READ: Amount.of(120.0, "J", Method.COUNTER, low=114.0, high=126.0)}
+    missing = {**read, _MISSING: Unavailable("not read")}
     stretches = [
         Imported(label="contract", started_utc_s=1.7e9 + 60 * at, duration_s=4.0, energy=energy, scopes=_SCOPES)
         for at, energy in enumerate((read, missing))

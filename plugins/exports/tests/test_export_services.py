@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import struct
@@ -47,7 +48,9 @@ def nobody() -> str:
 @contextmanager
 def started(command: list[str], url: str, timeout_s: float = 60.0, **settings_of: Any) -> Iterator[str]:
     """A server, from when its page answers."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **settings_of)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, **settings_of
+    )
 
     def answers() -> bool:
         assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
@@ -61,8 +64,8 @@ def started(command: list[str], url: str, timeout_s: float = 60.0, **settings_of
         until(answers, limit_s=timeout_s)
         yield url
     finally:
-        process.terminate()
-        process.wait(30)
+        os.killpg(process.pid, signal.SIGKILL)  # and its workers, some of which outlast a polite end
+        process.wait(60)
 
 
 def page(url: str) -> str:
@@ -134,12 +137,13 @@ def test_a_gateway_that_does_not_take_it_is_said(kept: Kept, receiver: Any, stat
 
 
 @pytest.fixture
-def gateway() -> Iterator[str]:
+def gateway(tmp_path: Path) -> Iterator[str]:
     binary = shutil.which("prometheus-pushgateway") or shutil.which("pushgateway")
     if binary is None:
         pytest.skip("no Pushgateway is installed (Debian: apt-get install prometheus-pushgateway)")
     port = free_port()
-    with started([binary, f"--web.listen-address=127.0.0.1:{port}"], f"http://127.0.0.1:{port}/metrics"):
+    command = [binary, f"--web.listen-address=127.0.0.1:{port}", f"--persistence.file={tmp_path / 'gateway'}"]
+    with started(command, f"http://127.0.0.1:{port}/metrics"):  # Debian's keeps groups in a file of the system
         yield f"http://127.0.0.1:{port}"
 
 
@@ -242,9 +246,7 @@ def test_the_sdk_prints_the_same_metrics(kept: Kept) -> None:
     }  # fmt: skip
 
 
-def test_a_receiver_that_does_not_take_it_is_said(
-    kept: Kept, receiver: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_receiver_that_does_not_take_it_is_said(kept: Kept, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
     receiver.status = 400
     with pytest.raises(MeasurementError, match=r"the receiver did not take the \d+ points of run .*400"):

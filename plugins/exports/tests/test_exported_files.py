@@ -53,7 +53,7 @@ def test_emissions_csv_has_the_columns_of_codecarbon_and_is_continued_by_it(kept
     data = pytest.importorskip("codecarbon.output_methods.emissions_data").EmissionsData
     output = pytest.importorskip("codecarbon.output_methods.file").FileOutput
     logging.getLogger("codecarbon").setLevel("ERROR")
-    assert emissions_csv.COLUMNS == tuple(field.name for field in fields(data))
+    assert tuple(field.name for field in fields(data)) == emissions_csv.COLUMNS
     file = tmp_path / "emissions.csv"
     before = rows(emissions_csv.export(kept("a"), "", NONE).content, file)
     own = data(**{field.name: 0 for field in fields(data)} | {"run_id": "codecarbon's own", "project_name": "b"})
@@ -178,7 +178,7 @@ def test_devices_are_the_components_of_a_boamps_report(kept: Kept) -> None:
 def test_a_boamps_report_is_of_one_point_with_all_its_energy(kept: Kept) -> None:
     with pytest.raises(UsageError, match=r"has 2 points.*--only"):
         boamps.export(kept("a", "b"), "", ASKED)
-    with pytest.raises(MeasurementError, match="work, trial 0: no energy: .*the sensor is gone"):
+    with pytest.raises(MeasurementError, match=r"work, trial 0: no energy: .*the sensor is gone"):
         boamps.export(kept(ram="the sensor is gone"), "", ASKED)
 
 
@@ -195,9 +195,7 @@ def test_the_library_of_mlperf_finds_the_energy_of_each_window(kept: Kept, tmp_p
     assert errors == []
     assert [line.key for line in lines[:3]] == ["power_measurement_start", "power_reading", "power_measurement_stop"]
     windows = [lines[at : at + 3] for at in range(0, len(lines), 3)]
-    found = [
-        summarizer._compute_power_node(window, window[-1].timestamp - window[0].timestamp) for window in windows
-    ]
+    found = [summarizer._compute_power_node(window, window[-1].timestamp - window[0].timestamp) for window in windows]
     assert found == pytest.approx(joules(run))
     said = windows[0][1].value["metadata"]
     assert (said["point"], said["trial"], said["method"]) == ("a", 0, "integrated")

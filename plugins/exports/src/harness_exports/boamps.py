@@ -69,7 +69,8 @@ def _time(moment: datetime) -> str:
 
 def _header(run: LoadedRun, trials: Sequence[Trial], options: BoAmpsOptions) -> dict[str, Any]:
     """The same of the same run: a report that is made twice has one identity."""
-    named = f"{SPECIFICATION}#{run.name}/{trials[0].point.id}/{','.join(each.trial.record.measurement.trial_id for each in trials)}"
+    names = ",".join(each.trial.record.measurement.trial_id for each in trials)
+    named = f"{SPECIFICATION}#{run.name}/{trials[0].point.id}/{names}"
     header: dict[str, Any] = {
         "formatVersion": VERSION,
         "formatVersionSpecificationUri": SPECIFICATION,
@@ -129,7 +130,9 @@ def _measures(trials: Sequence[Trial], energy: Amount) -> list[dict[str, Any]]:
                 found.setdefault(_meter(trial, scope), {}).setdefault(component(scope), []).append(amount)
     joules = math.fsum(each.value for parts in found.values() for amounts in parts.values() for each in amounts)
     if not math.isclose(joules, energy.value, rel_tol=1e-6):
-        raise MeasurementError(f"the scopes add up to {joules:.6g} J, not to {energy.value:.6g} J", where=trials[0].name)
+        raise MeasurementError(
+            f"the scopes add up to {joules:.6g} J, not to {energy.value:.6g} J", where=trials[0].name
+        )
     duration_s = sum(each.value for trial in trials if (each := trial.amount("duration_s")) is not None)
     measures = []
     for meter, parts in found.items():

@@ -43,8 +43,17 @@ def cells(run: LoadedRun, point: LoadedPoint) -> Cells:
 
 def key(figure: Figure) -> str:
     """The name of a figure, in letters, digits, `_`, `.` and `-` with one slash."""
-    metric = re.sub(r"[^A-Za-z0-9_-]+", ".", figure.metric).strip(".")
-    return f"{re.sub(r'[^A-Za-z0-9_-]+', '_', _WHERE.get(figure.per, figure.per))}/{metric}"
+    return f"{dotted(_WHERE.get(figure.per, figure.per))}/{dotted(figure.metric)}"
+
+
+def dotted(name: str) -> str:
+    """A name of the harness in letters, digits, `_`, `-` and `.`.
+
+    Example:
+        >>> dotted("energy_j:n0/gpu:GPU-1")
+        'energy_j.n0.gpu.GPU-1'
+    """
+    return re.sub(r"[^A-Za-z0-9_-]+", ".", name).strip(".")
 
 
 def _add(made: Cells, figure: Figure) -> None:

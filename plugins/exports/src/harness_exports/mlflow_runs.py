@@ -14,8 +14,12 @@ from harness_exports.needed import library, without_secret
 from harness_exports.options import MlflowOptions
 
 _IDENTITY: Final = ("harness.run", "harness.point_id")
-_QUIET: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""What a server that is away is given, unless the user set it: the default waits for minutes."""
+_SETTINGS: Final = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""Of the library, unless the user chose others: by default it waits minutes for a server that is away."""
 _METRICS, _TEXTS = 1000, 100
 """Most of each that MLflow takes in one request."""
 _LONGEST: Final = {"params": 6000, "tags": 5000}
@@ -33,7 +37,7 @@ def export(run: LoadedRun, target: str, options: MlflowOptions) -> Exported:
         MeasurementError: the server did not answer, or refused; says what was not sent.
     """
     uri = without_secret(target, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN")
-    for name, value in _QUIET.items():
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     mlflow = library("mlflow", "mlflow")
     errors = (library("mlflow.exceptions", "mlflow").MlflowException, OSError)
@@ -122,7 +126,9 @@ def _send(mlflow: Any, client: Any, experiment: str, run: LoadedRun, point: Load
     for trial in point.trials:
         if trial.valid or not point.report.valid:
             metrics += [
-                entities.Metric(f"trial/{name.replace(':', '.').replace('/', '.')}", value.value, ended_ms, trial.number)
+                entities.Metric(
+                    f"trial/{name.replace(':', '.').replace('/', '.')}", value.value, ended_ms, trial.number
+                )
                 for name, value in trial.readings.items()
                 if isinstance(value, Amount)
             ]

@@ -11,7 +11,7 @@ from harness import Amount, Exported, LoadedRun, MeasurementError, Method, NoOpt
 from harness.units import seconds
 from harness_exports.trials import ENERGY, Trial, counting
 
-TOKEN: Final = ":::MLLOG "
+LINE: Final = ":::MLLOG "
 _HEAD: Final = (
     "# Power of measured windows in the log format of MLPerf Training. This is not an MLPerf result: no rules of a "
     "round were\n# followed, and MLCommons verified nothing. Each window is a measurement of its own.\n"
@@ -81,4 +81,4 @@ def _energies(trial: Trial) -> Iterator[tuple[Any, Amount]]:
 
 def _line(time_ms: float, key: str, value: float | None, metadata: dict[str, Any]) -> str:
     content = {"namespace": "", "time_ms": time_ms, "event_type": "POINT_IN_TIME", "key": key, "value": value}
-    return TOKEN + json.dumps({**content, "metadata": metadata}, allow_nan=False)
+    return LINE + json.dumps({**content, "metadata": metadata}, allow_nan=False)
