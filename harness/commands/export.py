@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from harness.records.summary import RunReport
 
 _ACCEPTED: Final = "NAME=VALUE"
+_OF_PLUGIN: Final = ("boamps", "codecarbon", "mlflow", "mlperf-power", "otlp", "pushgateway", "wandb")
+"""What joule-harness-exports adds, for the message where it is not installed."""
 
 
 def export(
@@ -43,7 +45,9 @@ def export(
     from harness.session.loaded import LoadedRun
     from harness.storing.places import run_folder
 
-    offer = loaded_registry().get("export", form)
+    registry = loaded_registry()
+    registry.expected |= {("export", name): "pip install joule-harness-exports" for name in _OF_PLUGIN}
+    offer = registry.get("export", form)
     options = _options(offer, settings or ())
     file = None if offer.spec.address else Path(target)
     if file is not None and not file.absolute().parent.is_dir():
@@ -70,7 +74,11 @@ def _options(offer: Offer, settings: Sequence[str]) -> Any:
         name, equals, right = text.partition("=")
         if not equals or not name.strip():
             raise UsageError(f"{text!r} does not set an option", where="--set", accepted=_ACCEPTED)
-        (given[name.strip()],) = parse(f"[{right}\n]", f"--set {text}", {}).data or [None]
+        values = parse(f"[{right}\n]", f"--set {text}", {}).data
+        if not isinstance(values, list) or len(values) != 1:
+            accepted = f"{name.strip()}=VALUE; quotes around a text with a comma, [A, B] for a list"
+            raise UsageError(f"{right!r} is not one value", where="--set", accepted=accepted)
+        given[name.strip()] = values[0]
     try:
         return offer.spec.options.model_validate(given)
     except ValidationError as error:

@@ -162,6 +162,10 @@ def test_command_writes_the_file_or_says_what_it_takes(make_run: MakeRun, tmp_pa
     assert "there is no option openmetrics.level" in done.stderr
     done = harness("export", run, tmp_path / "x", "--to", "openmetrics", "--set", "level")
     assert (done.returncode, done.stderr) == (2, "error: --set: 'level' does not set an option; accepted: NAME=VALUE\n")
+    for given in ("level=1, 2", "level="):
+        done = harness("export", run, tmp_path / "x", "--to", "openmetrics", "--set", given)
+        assert done.returncode == 2
+        assert "is not one value; accepted: level=VALUE" in done.stderr
 
 
 def test_a_part_of_a_run_is_exported(make_run: MakeRun, tmp_path: Path, harness: Harness) -> None:

@@ -25,7 +25,7 @@ def harness_exports() -> Iterable[ExportSpec]:
     )
     yield ExportSpec(
         name="codecarbon",
-        summary="emissions.csv with codecarbon's columns, one row a trial; operational carbon, as codecarbon counts",
+        summary="rows of codecarbon's emissions.csv, one a trial: operational carbon, as codecarbon counts",
         load=_function("emissions_csv"),
     )
     yield ExportSpec(

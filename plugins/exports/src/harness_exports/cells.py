@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -35,9 +35,8 @@ class Cells:
 def cells(run: LoadedRun, point: LoadedPoint) -> Cells:
     """Every figure of a point."""
     made = Cells()
-    for figure in figures(run.report):
-        if figure.point_id == point.id:
-            _add(made, figure)
+    for figure in figures(replace(run.report, points=(point.report,))):
+        _add(made, figure)
     return made
 
 
@@ -58,6 +57,8 @@ def dotted(name: str) -> str:
 
 def _add(made: Cells, figure: Figure) -> None:
     name = key(figure)
+    while name in made.numbers or name in made.missing:  # two names that differ in a sign that is not kept
+        name += "_"
     if figure.value is None:
         made.missing[name] = figure.reason or "no value"
         return

@@ -116,7 +116,7 @@ def _check(found: Any, run: LoadedRun, point: LoadedPoint, uri: str) -> None:
 def _send(mlflow: Any, client: Any, experiment: str, run: LoadedRun, point: LoadedPoint, found: Any) -> None:
     """Sends a point; its run is FINISHED only when all of it is there."""
     begun_ms, ended_ms = span_ms(point)
-    tags = facts(run, point)
+    tags = {name: text[: _LONGEST["tags"]] for name, text in facts(run, point).items()}
     if found is None:
         name = f"{run.name}: {point.label}"
         found = client.create_run(experiment, start_time=begun_ms, run_name=name[:250], tags=tags)
