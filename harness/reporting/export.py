@@ -12,7 +12,7 @@ from typing import Any, Final
 import yaml
 
 from harness.errors import MeasurementError
-from harness.quantity import Amount, total, weakest
+from harness.quantity import Amount, Method, total, weakest
 from harness.records.metric import ABOVE_IDLE, IDLE_POWER, LOADED_IDLE_POWER
 from harness.records.record import Record
 from harness.records.summary import PointReport, RunReport, Summary
@@ -193,13 +193,16 @@ def model_card(report: RunReport) -> str:
     says so and why.
 
     Raises:
-        MeasurementError: the operational carbon of a trial is missing; that of the others would read like the whole.
+        MeasurementError: the operational carbon of a trial is missing, and that of the others would read like the
+            whole; or it was simulated, which a page that shows the number alone does not say.
     """
     if report.failures:
         raise MeasurementError("trials failed, and their carbon is not known", where=report.failures[0].where)
     grams, what = _carbon(report.records)
     energies = (finished.totals.get("energy_j") for finished in report.records)
     label = weakest(*(amount.label for amount in grams))
+    if label is Method.SIMULATED:
+        raise MeasurementError("simulated carbon: nobody emitted it", where=str(report.folder))
     of_energy = " and ".join(sorted({each.label.value for each in energies if isinstance(each, Amount)}))
     grid = dict.fromkeys(factor.id for r in report.records for factor in r.factors if factor.name == "grid_intensity")
     devices = dict.fromkeys(device.name for r in report.records for device in r.measurement.devices)

@@ -140,6 +140,13 @@ def test_model_card_does_not_pass_a_part_for_the_whole(make_run: MakeRun) -> Non
         model_card(load(again))
 
 
+def test_simulated_carbon_is_on_no_model_card(make_run: MakeRun) -> None:
+    run = make_run(points=1, trials=2)
+    with_carbon(run, {"value": 1.0, "unit": "g", "composition": {"simulated": 1.0}, "kind": "amount"})
+    with pytest.raises(MeasurementError, match="simulated carbon: nobody emitted it"):
+        model_card(load(run))
+
+
 @pytest.fixture
 def harness(harness_in_process: Harness) -> Harness:
     return partial(harness_in_process, environment={"COLUMNS": "200"})

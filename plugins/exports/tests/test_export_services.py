@@ -15,15 +15,16 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness_exports import mlflow_runs, needed, otlp, pushgateway, wandb_runs
-from harness_exports.cells import cells, digest, settings
+from harness_exports.cells import cells, digest, left_out, settings
 from harness_exports.options import MlflowOptions, PushgatewayOptions, WandbOptions
 
-from harness import LoadedRun, MeasurementError, Method, NoOptions, UsageError, figures, open_metrics
+from harness import Figure, LoadedRun, MeasurementError, Method, NoOptions, UsageError, figures, open_metrics
 from harness.testing import until
 
 Kept = Callable[..., LoadedRun]
@@ -95,6 +96,20 @@ def test_what_is_missing_has_no_number(kept: Kept) -> None:
     made = cells(run, run.points[0])
     assert GONE in made.missing["total/energy_j"]
     assert not any(name.startswith("total/energy_j.n0.dram") or name == "total/energy_j" for name in made.numbers)
+
+
+def test_points_with_the_same_to_say_say_it_together(kept: Kept) -> None:
+    said = left_out(kept("a", "b", "c", "d", "e", trials=1, ram=GONE))
+    assert any(line.startswith("a, b, c and 2 more: total/energy_j: ") and GONE in line for line in said)
+
+
+def test_names_that_differ_in_a_sign_alone_stay_two() -> None:
+    from harness_exports.cells import Cells, _add
+
+    made, blank = Cells(), {each.name: None for each in fields(Figure)}
+    for metric in ("energy_j:n0/x", "energy_j n0:x"):
+        _add(made, Figure(**{**blank, "metric": metric, "per": "token", "value": 1.0}))
+    assert list(made.numbers) == ["token/energy_j.n0.x", "token/energy_j.n0.x_"]
 
 
 # Pushgateway

@@ -15,7 +15,8 @@ from harness_exports import boamps, emissions_csv, mlperf_power
 from harness_exports.options import BoAmpsOptions
 from harness_exports.trials import component
 
-from harness import Amount, Device, LoadedRun, MeasurementError, Method, NoOptions, UsageError
+import harness
+from harness import Amount, Device, LoadedRun, MeasurementError, Method, NoOptions, Unavailable, UsageError
 from harness.units import JOULES_PER_KWH
 
 Kept = Callable[..., LoadedRun]
@@ -99,7 +100,7 @@ def test_emissions_csv_comes_back_through_codecarbon_import(kept: Kept, tmp_path
     run = kept("a", "b")
     rows(emissions_csv.export(run, "", NONE).content, tmp_path / "emissions.csv")
     stretches, version = read(tmp_path / "emissions.csv")
-    assert version == "none: joule-harness 0.1.0"
+    assert version == f"none: joule-harness {harness.__version__}"
     assert [each.label for each in stretches] == ["a", "a", "b", "b"]
     for each, wanted, trial in zip(stretches, joules(run), run.trials, strict=True):
         parts = [value.value for value in each.energy.values() if isinstance(value, Amount)]
@@ -173,6 +174,29 @@ def test_devices_are_the_components_of_a_boamps_report(kept: Kept) -> None:
     assert report["software"] == {"language": "python", "version": "3.12.1"}
     (row, _) = csv.DictReader(str(emissions_csv.export(run, "", NONE).content).splitlines())
     assert (row["gpu_count"], row["gpu_model"], row["cpu_model"]) == ("2", "2 x H200", "Example CPU")
+
+
+def test_idle_energy_is_the_calibration_of_a_boamps_report(kept: Kept) -> None:
+    from harness.records.record import Reading, Span
+
+    run = kept()
+    (first, _) = run.trials
+    measurement = first.record.measurement
+    idle = Span(name="idle", window=-1, start_ns=0, end_ns=2 * 10**9, start_utc_s=1.6e9)
+    read = {"n0/gpu:GPU-1": 18.0, "n0/cpu-package:0": 9.0}
+    readings = tuple(
+        Reading(span="idle", window=-1, meter="rig", scope=scope, primary=True,
+                value=Amount.of(value, "J", Method.COUNTER))
+        for scope, value in read.items()
+    )  # fmt: skip
+    both = changed(run, spans=(idle, *measurement.spans), readings=(*readings, *measurement.readings))
+    (measure,) = json.loads(str(boamps.export(both, "", ASKED).content))["measures"]
+    assert measure["powerCalibrationMeasurement"] * JOULES_PER_KWH == pytest.approx(2 * 27.0)
+    assert measure["durationCalibrationMeasurement"] == 2 * 2.0
+    gone = replace(readings[0], value=Unavailable("no tick"))
+    part = changed(run, spans=(idle, *measurement.spans), readings=(gone, readings[1], *measurement.readings))
+    (measure,) = json.loads(str(boamps.export(part, "", ASKED).content))["measures"]
+    assert "powerCalibrationMeasurement" not in measure
 
 
 def test_a_boamps_report_is_of_one_point_with_all_its_energy(kept: Kept) -> None:

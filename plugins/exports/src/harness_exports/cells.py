@@ -14,6 +14,8 @@ from harness import Figure, LoadedPoint, LoadedRun, figures
 
 _WHERE: Final = {"window time": "total"}
 """How the figures of a report name what they are of -> the first part of a name here."""
+_SHOWN: Final = 3
+"""So many points are named where more have the same to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +113,21 @@ def digest(run: LoadedRun, point: LoadedPoint) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
-def left_out(run: LoadedRun, point: LoadedPoint) -> list[str]:
-    """What a point has no number for, and why, with its trials that are not valid."""
-    found = [f"{point.label}: {name}: {reason}" for name, reason in cells(run, point).missing.items()]
-    not_valid = [trial.number for trial in point.trials if not trial.valid]
-    if not_valid and point.report.valid:
-        found.append(f"{point.label}: trials {', '.join(map(str, not_valid))} are not valid")
-    return found
+def left_out(run: LoadedRun) -> tuple[str, ...]:
+    """What points have no number for, and why, with their trials that are not valid; points that are alike together."""
+    found: dict[str, list[str]] = {}
+    for point in run.points:
+        for name, reason in cells(run, point).missing.items():
+            found.setdefault(f"{name}: {reason}", []).append(point.label)
+        not_valid = [trial.number for trial in point.trials if not trial.valid]
+        if not_valid and point.report.valid:
+            found.setdefault(f"not valid: trial {', '.join(map(str, not_valid))}", []).append(point.label)
+    return tuple(f"{_few(labels)}: {what}" for what, labels in found.items())
+
+
+def _few(labels: list[str]) -> str:
+    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    return ", ".join(labels[:_SHOWN]) + more
 
 
 def span_ms(point: LoadedPoint) -> tuple[int, int]:

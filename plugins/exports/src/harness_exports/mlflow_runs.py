@@ -59,7 +59,7 @@ def export(run: LoadedRun, target: str, options: MlflowOptions) -> Exported:
     sent = f"{len(run.points) - there} runs to {uri}, experiment {options.experiment}"
     return Exported(
         sent=sent + (f"; {there} were there already" if there else ""),
-        left_out=tuple(line for point in run.points for line in left_out(run, point)),
+        left_out=left_out(run),
     )
 
 

@@ -49,7 +49,7 @@ def export(run: LoadedRun, target: str, _options: NoOptions) -> Exported:
         raise MeasurementError(f"the receiver did not take the {number} points of run {run.name}: {why}", where=address)
     return Exported(
         sent=f"{number} points of {len(list(_metrics(data)))} metrics to {address}",
-        left_out=tuple(line for point in run.points for line in left_out(run, point)),
+        left_out=left_out(run),
     )
 
 

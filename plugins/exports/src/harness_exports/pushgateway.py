@@ -37,7 +37,7 @@ def export(run: LoadedRun, target: str, options: PushgatewayOptions) -> Exported
             f"the gateway did not take the {len(families)} metrics of run {run.name}: {detail}", where=address
         ) from error
     sent = f"{len(families)} metrics to {address}, job {options.job}, run {run.name}"
-    return Exported(sent=sent, left_out=tuple(line for point in run.points for line in left_out(run, point)))
+    return Exported(sent=sent, left_out=left_out(run))
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,7 +45,7 @@ def export(run: LoadedRun, target: str, options: WandbOptions) -> Exported:
     wandb.teardown()  # waits for the library's own process, whose last writes a finished run does not wait for
     return Exported(
         sent=f"{len(done)} runs to {target}: {', '.join(done)}",
-        left_out=tuple(line for point in run.points for line in left_out(run, point)),
+        left_out=left_out(run),
     )
 
 
