@@ -518,6 +518,5 @@ def test_a_secret_in_an_address_is_refused_and_not_repeated(kept: Kept, export: 
 
 @pytest.mark.parametrize("address", ["localhost:9091", "ftp://host", "http://", "http://[::1"])
 def test_an_address_that_is_no_url_is_refused(kept: Kept, address: str) -> None:
-    pytest.importorskip("prometheus_client")
     with pytest.raises(UsageError, match="is not a URL"):
         pushgateway.export(kept(), address, PushgatewayOptions())

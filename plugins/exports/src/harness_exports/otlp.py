@@ -27,10 +27,10 @@ def export(run: LoadedRun, target: str, _options: NoOptions) -> Exported:
     Raises:
         MeasurementError: the receiver did not take it.
     """
-    exporter_module = library("opentelemetry.exporter.otlp.proto.http.metric_exporter", "otel")
     address = web_address(target, "OTEL_EXPORTER_OTLP_HEADERS")
     if urlsplit(address).path in {"", "/"}:
         address = address.rstrip("/") + PATH
+    exporter_module = library("opentelemetry.exporter.otlp.proto.http.metric_exporter", "otel")
     data = metrics_data(run)
     said = _Said()
     logger = logging.getLogger("opentelemetry.exporter.otlp.proto.http.metric_exporter")

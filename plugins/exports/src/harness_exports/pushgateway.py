@@ -20,9 +20,9 @@ def export(run: LoadedRun, target: str, options: PushgatewayOptions) -> Exported
     Raises:
         MeasurementError: the gateway did not take it; it holds what it held.
     """
+    address = web_address(target, "a proxy in front of the gateway; this export sends no credentials")
     client = library("prometheus_client", "pushgateway")
     parser = library("prometheus_client.openmetrics.parser", "pushgateway")
-    address = web_address(target, "a proxy in front of the gateway; this export sends no credentials")
     families = list(parser.text_string_to_metric_families(open_metrics(run.report)))
     registry = client.CollectorRegistry(auto_describe=False)
     registry.register(_Families(families))
