@@ -36,7 +36,7 @@ def export(run: LoadedRun, target: str, options: MlflowOptions) -> Exported:
         UsageError: the server holds a point of this run with other numbers.
         MeasurementError: the server did not answer, or refused; says what was not sent.
     """
-    uri = without_secret(target, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN")
+    uri = without_secret(target, "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN")
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     mlflow = library("mlflow", "mlflow")

@@ -27,12 +27,12 @@ def library(name: str, extra: str) -> Any:
         ) from None
 
 
-def without_secret(address: str, variables: str) -> str:
+def without_secret(address: str, hint: str) -> str:
     """An address as it is.
 
     Args:
         address: that the user wrote.
-        variables: of the environment, where the library takes a secret from.
+        hint: where the library takes a secret from.
 
     Raises:
         UsageError: it holds a password or a token, which a shell's history would keep; does not repeat it.
@@ -43,13 +43,13 @@ def without_secret(address: str, variables: str) -> str:
     except ValueError:
         raise UsageError(f"{address!r} is not a URL", accepted="such as http://127.0.0.1:9091") from None
     if secret:
-        raise UsageError("the address holds a secret", accepted="an address without one", hint=f"set {variables}")
+        raise UsageError("the address holds a secret", accepted="an address without one", hint=hint)
     return address
 
 
-def web_address(address: str, variables: str) -> str:
+def web_address(address: str, hint: str) -> str:
     """A URL of a web server without a secret; raises UsageError for anything else."""
-    parts = urlsplit(without_secret(address, variables))
+    parts = urlsplit(without_secret(address, hint))
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise UsageError(f"{address!r} is not a URL of a web server", accepted="http://HOST:PORT or https://HOST")
     return address

@@ -27,7 +27,7 @@ def export(run: LoadedRun, target: str, _options: NoOptions) -> Exported:
     Raises:
         MeasurementError: the receiver did not take it.
     """
-    address = web_address(target, "OTEL_EXPORTER_OTLP_HEADERS")
+    address = web_address(target, "set OTEL_EXPORTER_OTLP_HEADERS")
     if urlsplit(address).path in {"", "/"}:
         address = address.rstrip("/") + PATH
     exporter_module = library("opentelemetry.exporter.otlp.proto.http.metric_exporter", "otel")

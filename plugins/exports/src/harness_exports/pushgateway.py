@@ -20,7 +20,7 @@ def export(run: LoadedRun, target: str, options: PushgatewayOptions) -> Exported
     Raises:
         MeasurementError: the gateway did not take it; it holds what it held.
     """
-    address = web_address(target, "a proxy in front of the gateway; this export sends no credentials")
+    address = web_address(target, "this export sends no credentials: put a proxy before the gateway")
     client = library("prometheus_client", "pushgateway")
     parser = library("prometheus_client.openmetrics.parser", "pushgateway")
     families = list(parser.text_string_to_metric_families(open_metrics(run.report)))
