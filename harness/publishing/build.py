@@ -12,7 +12,7 @@ from harness.comparing.run_series import OfPoint
 from harness.errors import HarnessError
 from harness.publishing import badges, folder, frame, histories, inputs, leaderboards, overview, run_pages
 from harness.publishing.parts import Part
-from harness.publishing.results import Published, Result, device_of, of_history, results
+from harness.publishing.results import Published, Result, cards_of, device_of, of_history, results
 from harness.publishing.tables import Tables
 from harness.records.metric import Metric
 from harness.records.summary import RunReport, load
@@ -41,6 +41,10 @@ class Made:
     bytes: int
 
 
+_Series = tuple[tuple[str, ...], tuple[str, ...]]
+"""Suites and identities of devices of runs that follow each other."""
+
+
 @dataclass(slots=True)
 class _Gathered:
     """What the pages about all runs are made of."""
@@ -48,8 +52,8 @@ class _Gathered:
     runs: list[Published] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
     points: list[list[OfPoint]] = field(default_factory=list)
-    newest: dict[tuple[str, ...], tuple[RunReport, Published]] = field(default_factory=dict)
-    changes: dict[tuple[str, ...], Part] = field(default_factory=dict)
+    newest: dict[_Series, tuple[RunReport, Published]] = field(default_factory=dict)
+    changes: dict[_Series, Part] = field(default_factory=dict)
 
 
 def build(out: Path, places: Sequence[str], *, title: str = "", force: bool = False, tell: Tell = print) -> Made:
@@ -115,7 +119,9 @@ def _add(home: Path, run: Path, taken: set[str], gathered: _Gathered, tables: Ta
         return
     for failure in report.failures:
         tell(f"{run.name}: {failure.where}: {failure.reason}")
-    earlier = gathered.newest.get(of_run.suites)
+    cards = {card for finished in report.records for card in cards_of(finished.measurement)}
+    series = of_run.suites, tuple(sorted(cards))
+    earlier = gathered.newest.get(series)
     before, previous = earlier if earlier is not None else (None, None)
     for note in run_pages.write(home, of_run.page, report, before, previous.page if previous else ""):
         tell(note)
@@ -126,12 +132,13 @@ def _add(home: Path, run: Path, taken: set[str], gathered: _Gathered, tables: Ta
     if of_run.recosted:
         return
     gathered.points.append(points)
-    number = [*gathered.newest, of_run.suites].index(of_run.suites) + 1
+    number = [*gathered.newest, series].index(series) + 1
     if before is not None:
-        part = overview.changes_part(number, ", ".join(of_run.suites), before, report, of_run.page)
+        what = f"{', '.join(of_run.suites)} on {', '.join(of_run.devices)}"
+        part = overview.changes_part(number, what, before, report, of_run.page)
         if part is not None:
-            gathered.changes[of_run.suites] = part
-    gathered.newest[of_run.suites] = report, of_run
+            gathered.changes[series] = part
+    gathered.newest[series] = report, of_run
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -184,9 +191,9 @@ def _write_shared(home: Path, title: str, gathered: _Gathered) -> None:
             home,
             leaderboards.page_of(unit, metric),
             leaderboards.title_of(unit, metric),
-            [*([Part(anchor="more", title="More", links=[("History over the runs", past)])] if past else []),
-             *(part for part, _ in made)],
+            [part for part, _ in made],
             intro=leaderboards.RULES,
+            links=[("Its history", past)] if past else [],
             searched=True,
         )  # fmt: skip
     for metric_, each in series.items():
@@ -198,6 +205,7 @@ def _write_shared(home: Path, title: str, gathered: _Gathered) -> None:
             histories.page_of(unit, name),
             f"{leaderboards.title_of(unit, name)}, over the runs",
             [part for part, _ in found],
+            links=[("Its leaderboard", leaderboards.page_of(unit, name))],
             intro=[
                 "A series goes on while point, card, driver, method, factors and start of its process stay the same."
             ],
@@ -218,14 +226,16 @@ def _write_lists(home: Path, title: str, gathered: _Gathered, boards: Any, serie
             "Each shows the newest valid value of a point. In the lines of Markdown, SITE is the address of this site."
         ],
     )
-    changes = [gathered.changes[suites] for suites in sorted(gathered.changes)]
-    quiet = Part(anchor="none", title="None", notes=["No suite has two runs that share a point."])
+    changes = [gathered.changes[each] for each in sorted(gathered.changes)]
+    quiet = Part(anchor="none", title="None", notes=["No suite has two runs on one device that share a point."])
     frame.write_pages(
         home,
         "changes.html",
         "What changed last",
         changes or [quiet],
-        intro=["The newest run of each suite against the one before it. Each run's page has the same for its time."],
+        intro=[
+            "The newest run of each suite and device against the one before it. Each run's page has the same for its time."
+        ],
     )
     frame.write_pages(home, "runs.html", "Runs", [overview.runs_part(gathered.runs)])
     readable = [run for run in gathered.runs if run.page]

@@ -97,7 +97,14 @@ def numbered(page: str, number: int) -> str:
 
 
 def write_pages(
-    folder: Path, page: str, title: str, parts: Iterable[Part], *, intro: Sequence[str] = (), searched: bool = False
+    folder: Path,
+    page: str,
+    title: str,
+    parts: Iterable[Part],
+    *,
+    intro: Sequence[str] = (),
+    links: Sequence[tuple[str, str]] = (),
+    searched: bool = False,
 ) -> int:
     """Writes a page, and further ones where its parts do not fit; returns how many there are.
 
@@ -107,6 +114,7 @@ def write_pages(
         title: its heading.
         parts: what it shows.
         intro: sentences below the heading, on the first page.
+        links: (text, page) of what belongs to it, besides those that every page leads to.
         searched: whether its tables may be filtered.
     """
     template = environment().get_template("part.html")
@@ -128,7 +136,7 @@ def write_pages(
             page=page,
             title=title if len(packed) == 1 else f"{title}, page {number} of {len(packed)}",
             intro=intro if number == 1 else (),
-            crumbs=CRUMBS,
+            crumbs=[*CRUMBS, *links],
             toc=[(part.anchor, part.title) for part, _ in chunk][:40],
             body="".join(text for _, text in chunk),
             pages=[numbered(page, each) for each in range(1, len(packed) + 1)],

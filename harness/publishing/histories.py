@@ -10,8 +10,9 @@ from harness.comparing.run_series import Entry, OfPoint, SeriesKey
 from harness.executor import FORK
 from harness.publishing.frame import slug
 from harness.publishing.leaderboards import title_of
-from harness.publishing.parts import Cell, Grid, GridRow, Part, Picture
+from harness.publishing.parts import Cell, Grid, GridRow, Part, Picture, moment
 from harness.records.metric import Metric
+from harness.reporting.charts import shortened
 from harness.reporting.svg import Drawing, Scale
 from harness.reporting.wording import counted
 from harness.statistics.change_points import MIN_SIZE
@@ -72,6 +73,7 @@ def _part(series: MetricSeries, unit: str, metric: str, number: int, pages: Mapp
     told = [*key.cards, *(f"driver {driver}" for driver in key.drivers), *key.methods, *key.factors]
     told += ["forked processes"] if key.start == FORK else []
     drawn = _drawn(series, title_of(unit, metric), symbol) if len(entries) > 1 else None
+    where = f" on {shortened(', '.join(key.cards))}" if key.cards else ""
     notes = [
         f"Changed with run {entries[change.index].run}: from {si(change.before, symbol)} to {si(change.after, symbol)}"
         + (f" ({change.after / change.before - 1:+.1%})" if change.before > 0 else "")
@@ -86,7 +88,7 @@ def _part(series: MetricSeries, unit: str, metric: str, number: int, pages: Mapp
     rows = [
         GridRow(
             (
-                Cell(entry.started_utc[:19]),
+                Cell(moment(entry.started_utc)),
                 Cell(entry.run, href=pages.get(entry.run, "")),
                 Cell(si(entry.value, symbol), sort=entry.value, flags=["change point"] if at in changed else ()),
                 Cell(str(entry.trials), sort=entry.trials),
@@ -96,7 +98,7 @@ def _part(series: MetricSeries, unit: str, metric: str, number: int, pages: Mapp
     ]
     return Part(
         anchor=f"series-{number}",
-        title=f"{key.point} ({counted(len(entries), 'run')})",
+        title=f"{key.point}{where} ({counted(len(entries), 'run')})",
         paragraphs=[f"Of {', '.join(told)}.", *notes],
         links=[("This drawing as SVG", chart)] if drawn else [],
         picture=None

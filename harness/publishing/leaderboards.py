@@ -39,9 +39,9 @@ def page_of(unit: str, metric: str) -> str:
 
 
 def title_of(unit: str, metric: str) -> str:
-    """Its heading: `Energy per token`, `Rate of token`."""
+    """Its heading: `Energy per token`, `Rate in token/s`."""
     word = WORDS[metric].capitalize()
-    return f"{word} of {unit}" if metric == RATE else f"{word} per {unit}"
+    return f"{word} in {unit}/s" if metric == RATE else f"{word} per {unit}"
 
 
 def parts(found: Sequence[Result], unit: str, metric: str) -> Iterator[tuple[Part, str]]:
@@ -65,6 +65,8 @@ def _part(ranking: Ranking, unit: str, metric: str, number: int, *, several: boo
         paragraphs.append("Fewer than two results can be ranked here.")
     elif ranked[0].worst != 1:
         paragraphs.append("Which one is the best cannot be told: intervals overlap.")
+    if len({row.result.cards for row in ranked}) > 1 and any(None in row.result.costs[metric].bound for row in ranked):
+        paragraphs.append("Bounds are not known: results of different devices cannot be told apart.")
     drawn = _chart(ranking.rows[:DRAWN], unit, metric)
     cut = len(ranking.rows) > DRAWN
     return Part(

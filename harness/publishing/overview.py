@@ -7,7 +7,7 @@ from typing import Final
 
 from harness.comparing.history import MetricSeries
 from harness.publishing import histories, leaderboards
-from harness.publishing.parts import Badge, Cell, Grid, GridRow, Part
+from harness.publishing.parts import Badge, Cell, Grid, GridRow, Part, moment
 from harness.publishing.results import METRICS, Published, Result
 from harness.publishing.tables import CSV, PARQUET
 from harness.records.metric import Metric
@@ -29,7 +29,7 @@ def run_rows(runs: Sequence[Published]) -> list[GridRow]:
         GridRow(
             (
                 Cell(run.name, href=run.page, flags=["costed again"] if run.recosted else ()),
-                Cell(run.started_utc[:19] or "-"),
+                Cell(moment(run.started_utc) or "-"),
                 Cell(", ".join(run.suites) or "-"),
                 Cell(listed(run.labels, 3) or "-", sort=float(len(run.labels))),
                 Cell(str(run.trials), sort=run.trials, small=[f"{run.lost} failed or missing"] if run.lost else ()),
@@ -99,7 +99,7 @@ def overview_parts(
         anchor="data",
         title="All figures",
         paragraphs=[
-            "Costs and rates per functional unit of all runs as CSV, every figure as Parquet. Each run's page has its own."
+            "Costs and rates per functional unit as CSV, every figure as Parquet; each run's page has its own."
         ],
         links=[("units.csv", CSV), ("figures.parquet", PARQUET)],
     )

@@ -93,6 +93,16 @@ class Part:
     notes: Sequence[str] = ()
 
 
+def moment(text: str) -> str:
+    """An ISO 8601 time for people, to the minute.
+
+    Example:
+        >>> moment("2026-01-02T03:04:05+00:00")
+        '2026-01-02 03:04'
+    """
+    return text[:16].replace("T", " ")
+
+
 def divided(part: Part, rows: int = ROWS) -> Iterator[Part]:
     """A part as it is, or as several where its table or its badges are too long for one."""
     grid = part.grid

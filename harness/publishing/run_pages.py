@@ -32,7 +32,7 @@ def write(folder: Path, page: str, report: RunReport, before: RunReport | None, 
         folder: of the site.
         page: the run's page, from there.
         report: of the run.
-        before: of the run of the same suites before it.
+        before: of the run before it, of the same suites on the same devices.
         earlier: the page of that one; empty where there is none.
     """
     home = (folder / page).parent
@@ -61,7 +61,7 @@ def _rendered(page: str, report: RunReport, changes: Sequence[Block], earlier: s
     links += [(relative(page, earlier), "the run before")] if earlier else []
     downloads = [(file, file) for file in (FIGURES_CSV, FIGURES_JSON)]
     if count == 1:
-        return [html(Runs([report], ["A"]), changes, f"Run {name}", Frame(links, downloads))]
+        return [html(Runs([report], ["A"]), (), f"Run {name}", Frame(links, downloads, changes))]
     size = math.ceil(len(report.points) / count)
     starts = range(0, len(report.points), size)
     files = [numbered(page, number) for number in range(1, len(starts) + 1)]
@@ -80,8 +80,8 @@ def _rendered(page: str, report: RunReport, changes: Sequence[Block], earlier: s
         shown = replace(report, points=points)
         if number > 1:
             shown = replace(shown, skipped=(), failures=())
-        blocks = [first, *(changes if number == 1 else ())]
-        texts.append(html(Runs([shown], ["A"]), blocks, f"Run {name}, {span}", Frame([*links, *others], downloads)))
+        around = Frame([*links, *others], downloads, changes if number == 1 else ())
+        texts.append(html(Runs([shown], ["A"]), [first], f"Run {name}, {span}", around))
     return texts
 
 

@@ -56,10 +56,12 @@ class Frame:
     Attributes:
         links: (address, text) of other pages of the site.
         downloads: (file name, address) of the files beside the page; it carries no figures itself then.
+        changes: what changed against another run of the site, behind the results.
     """
 
     links: Sequence[tuple[str, str]]
     downloads: Sequence[tuple[str, str]]
+    changes: Sequence[Block] = ()
 
 
 def html(runs: Runs, first: Sequence[Block] = (), title: str = "", frame: Frame | None = None) -> str:
@@ -129,6 +131,7 @@ def _blocks(runs: Runs, frame: Frame | None) -> Iterator[Block]:
     yield from pictures.units(runs)
     if (changes := comparison.section(runs.reports, runs.names)) is not None:
         yield _plain("differences", [changes])
+    yield from frame.changes if frame is not None else ()
     yield from _present(pictures.planes(runs))
     yield from _present(power_picture.block(report))
     yield from _present(learning_curve.block(report))
