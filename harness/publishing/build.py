@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from harness.publishing.parts import Part
 from harness.publishing.results import Published, Result, cards_of, device_of, of_history, results
 from harness.publishing.tables import Tables
 from harness.records.metric import Metric
+from harness.records.paths import RUN
 from harness.records.summary import RunReport, load
 from harness.reporting.wording import counted
 from harness.storing.views import database
@@ -99,7 +101,7 @@ def _write(home: Path, runs: Sequence[Path], title: str, gathered: _Gathered, te
     (home / ".nojekyll").touch()  # GitHub would otherwise leave out what begins with an underscore
     with Tables(home) as tables:
         taken: set[str] = set()
-        for run in sorted(runs, key=lambda path: (path.name, str(path))):
+        for run in sorted(runs, key=lambda path: (_started(path), path.name, str(path))):
             _add(home, run, taken, gathered, tables, tell)
     gathered.runs.sort(key=lambda run: (run.started_utc, run.name), reverse=True)
     _write_shared(home, title, gathered)
@@ -139,6 +141,14 @@ def _add(home: Path, run: Path, taken: set[str], gathered: _Gathered, tables: Ta
         if part is not None:
             gathered.changes[series] = part
     gathered.newest[series] = report, of_run
+
+
+def _started(run: Path) -> str:
+    """When a run began, by its description; empty where that does not say."""
+    try:
+        return str(json.loads((run / RUN).read_text(encoding="utf-8"))["started_utc"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -233,9 +243,7 @@ def _write_lists(home: Path, title: str, gathered: _Gathered, boards: Any, serie
         "changes.html",
         "What changed last",
         changes or [quiet],
-        intro=[
-            "The newest run of each suite and device against the one before it. Each run's page has the same for its time."
-        ],
+        intro=["The newest run of each suite and device against the one before it; each run's page has the same."],
     )
     frame.write_pages(home, "runs.html", "Runs", [overview.runs_part(gathered.runs)])
     readable = [run for run in gathered.runs if run.page]
