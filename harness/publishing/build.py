@@ -74,14 +74,14 @@ def build(out: Path, places: Sequence[str], *, title: str = "", force: bool = Fa
     """
     frame.environment()
     database([]).close()
-    runs, notes = inputs.run_folders(places)
-    place = folder.checked(out, runs, force=force)
-    for note in notes:
+    found = inputs.found_in(places)
+    place = folder.checked(out, [*found.runs, *found.stores], force=force)
+    for note in found.notes:
         tell(f"left out: {note}")
     gathered = _Gathered()
 
     def make(home: Path) -> dict[str, Any]:
-        _write(home, runs, title or "Measured results", gathered, tell)
+        _write(home, found.runs, title or "Measured results", gathered, tell)
         return {"version": __version__}
 
     folder.put(place, make)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError, UsageError
@@ -17,16 +18,32 @@ def is_run(folder: Path) -> bool:
     return folder.is_dir() and ((folder / RUN).is_file() or any(trial_folders(folder)))
 
 
-def run_folders(places: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The run folders that these places name or hold, each once, in their order; and what was left out and why.
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a site is made of.
+
+    Attributes:
+        runs: the run folders, each once.
+        stores: the folders of the stores that were named.
+        notes: what was left out, and why.
+    """
+
+    runs: Sequence[Path]
+    stores: Sequence[Path]
+    notes: Sequence[str]
+
+
+def found_in(places: Sequence[str]) -> Inputs:
+    """The runs that these places name or hold.
 
     Raises:
         UsageError: a place is neither a run nor a store, or no place holds a run.
     """
     found: dict[Path, Path] = {}
     notes: list[str] = []
+    stores: list[Path] = []
     for place in places:
-        for folder in _of(place, notes):
+        for folder in _of(place, stores, notes):
             found.setdefault(folder.resolve(), folder)
     if not found:
         raise UsageError(
@@ -35,10 +52,10 @@ def run_folders(places: Sequence[str]) -> tuple[list[Path], list[str]]:
             accepted="run folders, or a store that holds some",
             hint="; ".join(notes[:3]),
         )
-    return list(found.values()), notes
+    return Inputs(list(found.values()), stores, notes)
 
 
-def _of(place: str, notes: list[str]) -> Iterator[Path]:
+def _of(place: str, stores: list[Path], notes: list[str]) -> Iterator[Path]:
     if not is_url(place):
         folder = Path(place)
         if not folder.exists():
@@ -59,6 +76,7 @@ def _of(place: str, notes: list[str]) -> Iterator[Path]:
             yield run
             return
     store = open_store(place)
+    stores.append(store.folder)
     for name in store.runs():
         try:
             folder = store.find(name)
