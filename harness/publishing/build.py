@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from harness import __version__
 from harness.comparing.run_series import OfPoint
@@ -55,7 +56,7 @@ class _Gathered:
     results: list[Result] = field(default_factory=list)
     points: list[list[OfPoint]] = field(default_factory=list)
     newest: dict[_Series, tuple[RunReport, Published]] = field(default_factory=dict)
-    changes: dict[_Series, Part] = field(default_factory=dict)
+    before: dict[_Series, RunReport] = field(default_factory=dict)
 
 
 def build(out: Path, places: Sequence[str], *, title: str = "", force: bool = False, tell: Tell = print) -> Made:
@@ -107,40 +108,51 @@ def _write(home: Path, runs: Sequence[Path], title: str, gathered: _Gathered, te
     _write_shared(home, title, gathered)
 
 
+_ODD: Final = (HarnessError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What reading or showing records raises that are damaged, or that another program wrote."""
+
+
 def _add(home: Path, run: Path, taken: set[str], gathered: _Gathered, tables: Tables, tell: Tell) -> None:
     """One run: its page, its figures and its results; what cannot be read is named and costs no other run."""
-    name = _free(frame.slug(run.name, run=True), taken)
+    page = f"runs/{_free(frame.slug(run.name, run=True), taken)}/index.html"
     try:
         report = _without_paths(load(run))
-        of_run = _published(report, f"runs/{name}/index.html")
+        of_run = _published(report, page)
         found, points = results(report, of_run), of_history(report)
-    except (HarnessError, OSError) as error:
-        why = _shortened(str(error), run)
-        tell(f"not read: {run}: {why}")
-        gathered.runs.append(Published(name=run.name, page="", started_utc="", status=f"not read: {why}"))
+    except (*_ODD, OSError) as error:
+        _leave_out(run, error, gathered, tell)
         return
-    for failure in report.failures:
-        tell(f"{run.name}: {failure.where}: {failure.reason}")
     cards = {card for finished in report.records for card in cards_of(finished.measurement)}
     series = of_run.suites, tuple(sorted(cards))
     earlier = gathered.newest.get(series)
     before, previous = earlier if earlier is not None else (None, None)
-    for note in run_pages.write(home, of_run.page, report, before, previous.page if previous else ""):
-        tell(note)
     devices = {point.id: device_of(point.records[0].measurement) for point in report.points}
-    tables.add(report, of_run.started_utc, devices)
+    try:
+        notes = run_pages.write(home, page, report, before, previous.page if previous else "")
+        rows = tables.rows(report, of_run.started_utc, devices)
+    except _ODD as error:
+        shutil.rmtree((home / page).parent, ignore_errors=True)
+        _leave_out(run, error, gathered, tell)
+        return
+    tables.add(rows)
+    for note in [*(f"{run.name}: {each.where}: {each.reason}" for each in report.failures), *notes]:
+        tell(note)
     gathered.runs.append(of_run)
     gathered.results += found
     if of_run.recosted:
         return
     gathered.points.append(points)
-    number = [*gathered.newest, series].index(series) + 1
     if before is not None:
-        what = f"{', '.join(of_run.suites)} on {', '.join(of_run.devices)}"
-        part = overview.changes_part(number, what, before, report, of_run.page)
-        if part is not None:
-            gathered.changes[series] = part
+        gathered.before[series] = before
     gathered.newest[series] = report, of_run
+
+
+def _leave_out(run: Path, error: Exception, gathered: _Gathered, tell: Tell) -> None:
+    """Names a run that cannot be read, here and in the site."""
+    said = str(error) if isinstance(error, HarnessError | OSError) else f"{type(error).__name__}: {error}"
+    why = _shortened(said, run)
+    tell(f"not read: {run}: {why}")
+    gathered.runs.append(Published(name=run.name, page="", started_utc="", status=f"not read: {why}"))
 
 
 def _started(run: Path) -> str:
@@ -236,7 +248,7 @@ def _write_lists(home: Path, title: str, gathered: _Gathered, boards: Any, serie
             "Each shows the newest valid value of a point. In the lines of Markdown, SITE is the address of this site."
         ],
     )
-    changes = [gathered.changes[each] for each in sorted(gathered.changes)]
+    changes = list(_changes(gathered))
     quiet = Part(anchor="none", title="None", notes=["No suite has two runs on one device that share a point."])
     frame.write_pages(
         home,
@@ -251,6 +263,16 @@ def _write_lists(home: Path, title: str, gathered: _Gathered, boards: Any, serie
     trials = sum(run.trials for run in readable)
     size = f"{counted(len(readable), 'run')}, {counted(trials, 'trial')}, {counted(len(devices), 'device')}"
     frame.write_pages(home, "index.html", title, overview.overview_parts(gathered.runs, boards, series), intro=[size])
+
+
+def _changes(gathered: _Gathered) -> Iterator[Part]:
+    """The newest run of each suite and device against the one before it."""
+    for number, (series, before) in enumerate(sorted(gathered.before.items(), key=lambda each: each[0]), start=1):
+        report, run = gathered.newest[series]
+        what = f"{', '.join(run.suites)} on {', '.join(run.devices)}"
+        part = overview.changes_part(number, what, before, report, run.page)
+        if part is not None:
+            yield part
 
 
 def _write_drawn(home: Path, made: Sequence[tuple[Part, str]]) -> None:

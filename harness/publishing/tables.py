@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from harness.records.metric import base_name
 from harness.records.summary import RunReport
@@ -44,21 +45,37 @@ class Tables:
     def __enter__(self) -> Self:
         return self
 
-    def add(self, report: RunReport, started_utc: str, devices: dict[str, str]) -> None:
-        """Adds the figures of a run; `devices` are those of its points by id."""
+    def rows(
+        self, report: RunReport, started_utc: str, devices: Mapping[str, str]
+    ) -> list[tuple[dict[str, Any], bool]]:
+        """The figures of a run, each with whether it is a cost or the rate of a functional unit.
+
+        Args:
+            report: of the run.
+            started_utc: when it began.
+            devices: of its points, by id.
+        """
         suites = {point.id: point.suite for point in report.points}
         units = set(report.unit_names)
-        for figure in figures(report):
-            shares = figure.composition
-            row = {
-                "suite": suites[figure.point_id],
-                "started_utc": started_utc,
-                "device": devices[figure.point_id],
-                **{name: getattr(figure, name) for name in COLUMNS},
-            }
-            self._rows.write(json.dumps({**row, "composition": json.dumps(shares)}) + "\n")
-            if figure.per in units and base_name(figure.metric) == figure.metric:
-                text = "; ".join(f"{method}={share:.6g}" for method, share in shares.items())
+        return [
+            (
+                {
+                    "suite": suites[figure.point_id],
+                    "started_utc": started_utc,
+                    "device": devices[figure.point_id],
+                    **{name: getattr(figure, name) for name in COLUMNS},
+                },
+                figure.per in units and base_name(figure.metric) == figure.metric,
+            )
+            for figure in figures(report)
+        ]
+
+    def add(self, rows: Sequence[tuple[dict[str, Any], bool]]) -> None:
+        """Writes the figures of a run."""
+        for row, of_unit in rows:
+            self._rows.write(json.dumps({**row, "composition": json.dumps(row["composition"])}) + "\n")
+            if of_unit:
+                text = "; ".join(f"{method}={share:.6g}" for method, share in row["composition"].items())
                 self._writer.writerow(csv_cells({**row, "composition": text}.values()))
 
     def __exit__(

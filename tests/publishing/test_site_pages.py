@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import re
 import shutil
@@ -22,7 +23,7 @@ from harness.publishing.build import Made, build
 from harness.publishing.folder import files_below
 from harness.publishing.parts import ROWS, Cell, Grid, GridRow, Part
 from harness.records.files import trial_folders, write_json
-from harness.records.paths import RECORD, RUN
+from harness.records.paths import ENERGY, ITEMS, MEASUREMENT, RECORD, RUN
 from harness.records.summary import load
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&]]>--></style></svg>\x1b[31m"
@@ -223,6 +224,46 @@ def test_a_torn_record_is_named_and_costs_no_other(make_run: MakeRun, tmp_path: 
         assert str(tmp_path) not in page, name
     assert not (tmp_path / "site/runs/lost").exists()
     assert good.name in text
+
+
+def odd_point(trial: Path) -> None:
+    for name in (MEASUREMENT, RECORD):
+        content = json.loads((trial / name).read_text(encoding="utf-8"))
+        if name == MEASUREMENT:
+            del content["point"]["id"]
+            write_json(trial / name, content)
+            digest = hashlib.sha256((trial / name).read_bytes()).hexdigest()
+        else:
+            write_json(trial / name, content | {"measurement": {"file": MEASUREMENT, "sha256": digest}})
+
+
+def odd_items(trial: Path) -> None:
+    (trial / ITEMS).write_text("{\n{}\n", encoding="utf-8")
+
+
+def odd_energy(trial: Path) -> None:
+    (trial / ENERGY).write_text('{"t": 1, "m": "nvml", "j": [1]}\n', encoding="utf-8")
+
+
+def odd_description(trial: Path) -> None:
+    (trial.parent / RUN).write_text('{"points": [{"id": 1}], "provenance": 3, "suite_files": 7}', encoding="utf-8")
+
+
+@pytest.mark.parametrize("damage", [odd_point, odd_items, odd_energy, odd_description], ids=lambda each: each.__name__)
+def test_what_another_program_wrote_costs_its_own_run_alone(
+    make_run: MakeRun, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    good, odd = make_run("store/good"), make_run("store/odd")
+    damage(next(trial_folders(odd)))
+    told: list[str] = []
+    found = build(tmp_path / "site", [str(tmp_path / "store")], tell=told.append)
+    assert (found.runs, found.unread) == (1, 1)
+    assert len([text for text in told if text.startswith(f"not read: {odd}: ")]) == 1
+    assert (tmp_path / "site/runs" / good.name / "index.html").exists()
+    assert not (tmp_path / "site/runs/odd").exists()
+    assert "odd: not read: " in "".join(Parsed((tmp_path / "site/index.html").read_text(encoding="utf-8")).texts)
+    with (tmp_path / "site/data/units.csv").open(encoding="utf-8", newline="") as stream:
+        assert {row["run"] for row in csv.DictReader(stream)} == {"store/good"}
 
 
 def test_the_tables_hold_the_figures_of_the_runs(make_run: MakeRun, tmp_path: Path) -> None:
