@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from harness import __version__
+from harness.comparing.history import MetricSeries
 from harness.comparing.run_series import OfPoint
 from harness.errors import HarnessError
 from harness.publishing import badges, folder, frame, histories, inputs, leaderboards, overview, run_pages
@@ -203,11 +204,11 @@ def _shortened(text: str, run: Path) -> str:
 
 def _write_shared(home: Path, title: str, gathered: _Gathered) -> None:
     series = histories.gathered(gathered.points)
-    boards = overview.boards_of(gathered.results)
-    pages = {run.name: run.page for run in gathered.runs}
-    for unit, metric, _ in boards:
+    boards: dict[tuple[str, str], int] = {}
+    for unit, metric in overview.boards_of(gathered.results):
         made = list(leaderboards.parts(gathered.results, unit, metric))
-        past = histories.page_of(unit, metric) if Metric(metric, unit) in series else ""
+        boards[unit, metric] = sum(len(part.grid.rows) for part, _ in made if part.grid is not None)
+        followed = Metric(metric, unit) in series
         _write_drawn(home, made)
         frame.write_pages(
             home,
@@ -215,27 +216,34 @@ def _write_shared(home: Path, title: str, gathered: _Gathered) -> None:
             leaderboards.title_of(unit, metric),
             [part for part, _ in made],
             intro=leaderboards.RULES,
-            links=[("Its history", past)] if past else [],
+            links=[("Its history", histories.page_of(unit, metric))] if followed else [],
             searched=True,
-        )  # fmt: skip
-    for metric_, each in series.items():
-        unit, name = str(metric_.per), metric_.name
-        found = list(histories.parts(each, unit, name, pages))
+        )
+    pages = {run.name: run.page for run in gathered.runs}
+    for of, each in series.items():
+        key = str(of.per), of.name
+        found = list(histories.parts(each, *key, pages))
         _write_drawn(home, found)
         frame.write_pages(
             home,
-            histories.page_of(unit, name),
-            f"{leaderboards.title_of(unit, name)}, over the runs",
+            histories.page_of(*key),
+            f"{leaderboards.title_of(*key)}, over the runs",
             [part for part, _ in found],
-            links=[("Its leaderboard", leaderboards.page_of(unit, name))],
+            links=[("Its leaderboard", leaderboards.page_of(*key))] if key in boards else [],
             intro=[
                 "A series goes on while point, card, driver, method, factors and start of its process stay the same."
             ],
         )
-    _write_lists(home, title, gathered, boards, series)
+    _write_lists(home, title, gathered, [(*key, count) for key, count in boards.items()], series)
 
 
-def _write_lists(home: Path, title: str, gathered: _Gathered, boards: Any, series: Any) -> None:
+def _write_lists(
+    home: Path,
+    title: str,
+    gathered: _Gathered,
+    boards: Sequence[tuple[str, str, int]],
+    series: Mapping[Metric, Sequence[MetricSeries]],
+) -> None:
     shown = list(badges.badges(gathered.results))
     for _, name, _, svg in shown:
         (home / name).write_text(svg, encoding="utf-8")

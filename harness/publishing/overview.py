@@ -57,7 +57,7 @@ def overview_parts(
 
     Args:
         runs: newest first.
-        boards: functional unit, metric and number of results of each leaderboard.
+        boards: functional unit and metric of each leaderboard, and how many results it shows.
         series: of the histories.
     """
     rows = []
@@ -124,8 +124,8 @@ def _change_rows(series: Mapping[Metric, Sequence[MetricSeries]], pages: Mapping
     return [row for _, row in sorted(found, key=lambda each: each[0], reverse=True)]
 
 
-def boards_of(found: Sequence[Result]) -> list[tuple[str, str, int]]:
-    """Functional unit, metric and number of results of each leaderboard; the unit of most results first."""
+def boards_of(found: Sequence[Result]) -> list[tuple[str, str]]:
+    """Functional unit and metric of each leaderboard; the unit of most results first."""
     counts: dict[str, dict[str, int]] = {}
     for result in found:
         for metric in METRICS:
@@ -133,7 +133,7 @@ def boards_of(found: Sequence[Result]) -> list[tuple[str, str, int]]:
                 of_unit = counts.setdefault(result.unit, {})
                 of_unit[metric] = of_unit.get(metric, 0) + 1
     units = sorted(counts, key=lambda unit: (-max(counts[unit].values()), unit))
-    return [(unit, metric, counts[unit][metric]) for unit in units for metric in METRICS if metric in counts[unit]]
+    return [(unit, metric) for unit in units for metric in METRICS if metric in counts[unit]]
 
 
 def changes_part(number: int, suites: str, before: RunReport, now: RunReport, page: str) -> Part | None:

@@ -23,7 +23,7 @@ from harness.publishing.build import Made, build
 from harness.publishing.folder import files_below
 from harness.publishing.parts import ROWS, Cell, Grid, GridRow, Part
 from harness.records.files import trial_folders, write_json
-from harness.records.paths import ENERGY, ITEMS, MEASUREMENT, RECORD, RUN
+from harness.records.paths import ENERGY, GATE, ITEMS, MEASUREMENT, RECORD, RUN
 from harness.records.summary import load
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&]]>--></style></svg>\x1b[31m"
@@ -451,3 +451,35 @@ def test_wrong_arguments_are_refused_by_name(harness_in_process: Harness, make_r
         assert (done.returncode, done.stdout) == (2, ""), done.stderr
         assert said in done.stderr
     assert not (tmp_path / "site").exists()
+
+
+def test_runs_behind_a_url_become_the_same_site(
+    make_run: MakeRun, harness_in_process: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for number in range(2):
+        make_run(f"store/run{number}", points=1)
+    place = f"file://{tmp_path / 'store'}"
+    done = harness_in_process("site", tmp_path / "far", place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made(tmp_path / "near", tmp_path / "store")
+    assert files_below(tmp_path / "far") == files_below(tmp_path / "near")
+    pairs = [
+        ((tmp_path / side / name).read_bytes() for side in ("far", "near")) for name in files_below(tmp_path / "far")
+    ]
+    assert all(far == near for far, near in pairs)
+    one = harness_in_process("site", tmp_path / "one", f"{place}/run1")
+    assert "(1 run, " in one.stdout, one.stderr
+
+
+def test_gates_are_left_out_and_said_so_where_they_are_named(
+    make_run: MakeRun, harness_in_process: Harness, tmp_path: Path
+) -> None:
+    make_run("store/run", points=1)
+    (tmp_path / "store/gate").mkdir()
+    (tmp_path / "store/gate" / GATE).write_text("{}", encoding="utf-8")
+    (tmp_path / "store/notes").mkdir()
+    done = harness_in_process("site", tmp_path / "site", tmp_path / "store")
+    assert (done.returncode, done.stderr) == (0, "note: left out: notes: no run\n")
+    done = harness_in_process("site", tmp_path / "other", tmp_path / "store/gate")
+    assert (done.returncode, "this is a gate" in done.stderr) == (2, True)
