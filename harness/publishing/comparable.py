@@ -156,9 +156,13 @@ class _Contender:
         is not known tells nothing apart. On one device the bound is that of the same instrument and cancels.
         """
         apart = self.value < other.value and self.ends[1] < other.ends[0]
-        if not apart or self.row.result.cards == other.row.result.cards:
+        if not apart or self._same_instrument(other.row.result):
             return apart
         return self.bound is not None and other.bound is not None and self.bound[1] < other.bound[0]
+
+    def _same_instrument(self, other: Result) -> bool:
+        own = self.row.result
+        return own.cards == other.cards and (own.identified or own.run.page == other.run.page)
 
 
 def _ranked(found: Sequence[tuple[Result, int]], metric: str) -> list[Ranked]:

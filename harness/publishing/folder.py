@@ -9,7 +9,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from harness.errors import MeasurementError, UsageError
@@ -83,9 +83,10 @@ def put(place: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         make: writes the site into a folder, and returns what the marker says of it beside its files.
 
     Raises:
+        UsageError: something else there has a name that the site needs.
         MeasurementError: it cannot be written; what stood there still stands.
     """
-    partial = place.with_name(f".{place.name}.partial-{_process()}")
+    partial = place.with_name(f".{place.name}.harness-site-{_process()}")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir()
@@ -94,6 +95,7 @@ def put(place: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         write_json(partial / MARKER, {"made_by": MAKER, "format": FORMAT, **said, "files": [*files, MARKER]})
         if place.is_dir():
             partial.chmod(place.stat().st_mode & 0o777)
+            _refuse_clashes(partial, place)
         _swap(partial, place)
     except OSError as error:
         raise MeasurementError(
@@ -120,7 +122,7 @@ def _swap(partial: Path, place: Path) -> None:
 
 
 def _old(place: Path) -> Path:
-    return place.with_name(f".{place.name}.old")
+    return place.with_name(f".{place.name}.harness-site-old")
 
 
 def recover(place: Path) -> None:
@@ -133,7 +135,7 @@ def recover(place: Path) -> None:
             _keep_foreign(old, place)
     name = re.escape(place.name)
     for left in place.parent.glob("*" if place.name.startswith(".") else ".*"):
-        found = re.fullmatch(rf"\.{name}\.partial-(.+)-(\d+)", left.name)
+        found = re.fullmatch(rf"\.{name}\.harness-site-(.+)-(\d+)", left.name)
         if found and found[1] == _host() and not _alive(int(found[2])):
             shutil.rmtree(left, ignore_errors=True)
 
@@ -142,19 +144,37 @@ def _keep_foreign(old: Path, place: Path) -> None:
     """Moves what no site wrote from the old folder into the new one, and removes the old one."""
     if not old.is_dir():
         return
-    ours = set(own_files(old) or ())
-    for name in files_below(old):
-        target = place / name
-        if name in ours or os.path.lexists(target) or _below_a_file(place, name):
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (old / name).rename(target)
+    ours = {PurePosixPath(name) for name in own_files(old) or ()}
+    _move(old, place, ours, {parent for name in ours for parent in name.parents}, PurePosixPath())
     shutil.rmtree(old)
 
 
-def _below_a_file(place: Path, name: str) -> bool:
-    """Whether a file of the new site stands where a folder of the old one did."""
-    return any((place / parent).is_file() for parent in Path(name).parents)
+def _move(old: Path, new: Path, ours: set[PurePosixPath], shared: set[PurePosixPath], at: PurePosixPath) -> None:
+    """Moves what is not ours out of one folder; folders of other origin go whole, empty ones too."""
+    for child in sorted(old.iterdir()):
+        name, target = at / child.name, new / child.name
+        if name in ours:
+            continue
+        if child.is_dir() and not child.is_symlink() and (name in shared or target.is_dir()):
+            _move(child, target, ours, shared, name)
+        elif not os.path.lexists(target):
+            new.mkdir(parents=True, exist_ok=True)
+            child.rename(target)
+
+
+def _refuse_clashes(partial: Path, place: Path) -> None:
+    """Raises UsageError where a folder of other origin has the name of a file of the site, or the reverse."""
+    ours = {PurePosixPath(name) for name in own_files(place) or ()}
+    for name in map(PurePosixPath, files_below(partial)):
+        parents = [parent for parent in name.parents if (place / parent).is_file() and parent not in ours]
+        if (place / name).is_dir() and not (place / name).is_symlink():
+            parents.append(name)
+        if parents:
+            raise UsageError(
+                f"the site needs the name {str(parents[0])!r}, which something else has",
+                where=str(place),
+                accepted="a folder without it",
+            )
 
 
 def _process() -> str:

@@ -20,7 +20,8 @@ from harness.units import si
 
 WIDTH: Final = 620.0
 HEIGHT: Final = 190.0
-LEFT: Final = 70.0
+LETTER: Final = 6.6
+"""Width of a letter of a tick at most."""
 MARKED: Final = 250
 """Longer series are drawn as a line alone, without a mark and a text for each run."""
 
@@ -123,12 +124,14 @@ def _drawn(series: MetricSeries, title: str, unit: str) -> str:
     said = f"{counted(len(entries), 'run')} from {entries[0].started_utc[:10]} to {entries[-1].started_utc[:10]}, "
     said += f"{si(min(values), unit)} to {si(max(values), unit)}, {counted(len(series.changes), 'change point')}"
     drawing = Drawing(WIDTH, HEIGHT, f"{title}: {series.key.point}", said)
-    x = Scale(0.0, max(len(values) - 1.0, 1.0), LEFT, WIDTH - 14)
     y = Scale.over(values, HEIGHT - 26, 12)
-    for tick in y.ticks(5):
-        drawing.line((LEFT, y(tick), WIDTH - 14, y(tick)), "grid")
-        drawing.text(LEFT - 5, y(tick) + 4, si(tick, unit), "tick", "end")
-    drawing.text(LEFT, HEIGHT - 8, entries[0].started_utc[:10], "tick")
+    ticks = {tick: si(tick, unit) for tick in y.ticks(5)}
+    left = max(map(len, ticks.values()), default=0) * LETTER + 12
+    x = Scale(0.0, max(len(values) - 1.0, 1.0), left, WIDTH - 14)
+    for tick, text in ticks.items():
+        drawing.line((left, y(tick), WIDTH - 14, y(tick)), "grid")
+        drawing.text(left - 5, y(tick) + 4, text, "tick", "end")
+    drawing.text(left, HEIGHT - 8, entries[0].started_utc[:10], "tick")
     drawing.text(WIDTH - 14, HEIGHT - 8, entries[-1].started_utc[:10], "tick", "end")
     edges = [0, *(change.index for change in series.changes), len(values)]
     levels = [series.changes[0].before, *(change.after for change in series.changes)] if series.changes else []

@@ -27,8 +27,8 @@ RULES: Final = (
     ),
     (
         "A rank is the range that the intervals leave open: results whose 95 % intervals of the mean overlap share it, "
-        "and on different devices the bounds of the instruments must lie apart too. Of each point and device the "
-        "newest run counts; earlier ones are in its history."
+        "and on different devices, or processors in different runs, the bounds of the instruments must lie apart too. "
+        "Of each point and device the newest run counts; earlier ones are in its history."
     ),
 )
 

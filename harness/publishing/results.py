@@ -29,6 +29,7 @@ WORDS: Final = {
     RATE: "rate",
 }
 """The metrics in words: `energy`, `operational carbon`."""
+_MACHINE: Final = ("cpu", "cores_logical", "cores_allowed", "memory_bytes", "system", "virtualised")
 SAMPLE: Final = 256
 """So many work items of a result are kept to tell whether two results did the same ones."""
 
@@ -98,7 +99,9 @@ class Result:
         workload: name.
         work: digest of the workload's options: what was done, on whatever device.
         device: what it ran on, for people.
-        cards: identities of the devices; machines without any are told apart by their processor.
+        cards: identities of the devices; machines without any are told apart by what they have.
+        identified: whether equal `cards` are the same devices: a processor has no identity, and of two machines with
+            the same one nothing says that they are one.
         valid: whether the measurement is.
         short: whether its windows are too short for an energy to be gated.
         unit: the functional unit.
@@ -118,6 +121,7 @@ class Result:
     work: str
     device: str
     cards: tuple[str, ...]
+    identified: bool
     valid: bool
     short: bool
     unit: str
@@ -149,9 +153,10 @@ def device_of(measurement: Measurement) -> str:
 
 
 def cards_of(measurement: Measurement) -> tuple[str, ...]:
-    """Identities of what a trial ran on."""
+    """Identities of what a trial ran on; of a machine without accelerators what is known of it."""
     own = sorted(device.uuid for device in measurement.devices if device.kind != "cpu")
-    return tuple(own) or (f"{measurement.environment.get('host', '')} {measurement.environment.get('cpu', '')}",)
+    machine = [str(measurement.environment.get(key, "")) for key in _MACHINE]
+    return tuple(own) or (" ".join(filter(None, machine)),)
 
 
 def results(report: RunReport, run: Published) -> list[Result]:
@@ -178,6 +183,7 @@ def _of_point(report: RunReport, point: PointReport, run: Published) -> list[Res
             work=work,
             device=device_of(measurement),
             cards=cards_of(measurement),
+            identified=any(device.kind != "cpu" for device in measurement.devices),
             valid=point.valid,
             short=point.short,
             unit=name,

@@ -47,6 +47,8 @@ def test_files_of_other_origin_stay_and_stale_pages_go(made: tuple[Path, Path]) 
     (place / "CNAME").write_text("results.example\n", encoding="utf-8")
     (place / ".git").mkdir()
     (place / ".git" / "HEAD").write_text("ref", encoding="utf-8")
+    (place / ".git" / "refs" / "heads").mkdir(parents=True)
+    (place / "runs" / "drafts").mkdir()
     (place / "runs" / "notes.txt").write_text("mine", encoding="utf-8")
     marker = (place / folder.MARKER).read_text(encoding="utf-8")
     (place / "old.html").touch()
@@ -54,6 +56,8 @@ def test_files_of_other_origin_stay_and_stale_pages_go(made: tuple[Path, Path]) 
     again(run, place)
     kept = {"CNAME": b"results.example\n", ".git/HEAD": b"ref", "runs/notes.txt": b"mine"}
     assert contents(place) == {**before, **kept}
+    assert (place / ".git/refs/heads").is_dir(), "git needs its empty folders"
+    assert (place / "runs/drafts").is_dir()
     assert sorted(path.name for path in place.parent.iterdir()) == [run.name, "site"]
 
 
@@ -71,6 +75,18 @@ def test_a_folder_of_something_else_is_left_alone(made: tuple[Path, Path], tmp_p
     again(run, other, force=True)
     assert (other / "chapter.tex").read_text(encoding="utf-8") == "mine"
     assert (other / "index.html").exists()
+
+
+def test_a_name_that_something_else_has_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
+    run, _ = made
+    for name, kind in (("runs", Path.touch), ("index.html", Path.mkdir)):
+        other = tmp_path / f"with-{name}"
+        other.mkdir()
+        kind(other / name)
+        with pytest.raises(UsageError, match=f"needs the name '{name}'"):
+            again(run, other, force=True)
+        assert [path.name for path in other.iterdir()] == [name]
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("where", ["store/site", ".", "store"], ids=["inside", "around", "itself"])
@@ -121,31 +137,31 @@ def test_a_build_that_was_killed_between_the_renames_is_brought_to_its_end(made:
     run, place = made
     before = contents(place)
     (place / "CNAME").write_text("results.example\n", encoding="utf-8")
-    place.rename(place.with_name(".site.old"))
+    place.rename(place.with_name(".site.harness-site-old"))
     folder.recover(place)
     assert contents(place) == {**before, "CNAME": b"results.example\n"}
-    place.rename(place.with_name(".site.old"))
-    (place.with_name(".site.old") / "CNAME").rename(place.parent / "kept")
+    place.rename(place.with_name(".site.harness-site-old"))
+    (place.with_name(".site.harness-site-old") / "CNAME").rename(place.parent / "kept")
     again(run, place)
     assert contents(place) == before
-    place.rename(place.with_name(".site.old"))
-    (place.parent / "kept").rename(place.with_name(".site.old") / "CNAME")
+    place.rename(place.with_name(".site.harness-site-old"))
+    (place.parent / "kept").rename(place.with_name(".site.harness-site-old") / "CNAME")
     place.mkdir()
     for name, content in before.items():  # the new site stands, and what was kept has not been moved yet
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_bytes(content)
     again(run, place)
     assert contents(place) == {**before, "CNAME": b"results.example\n"}
-    assert not place.with_name(".site.old").exists()
+    assert not place.with_name(".site.harness-site-old").exists()
 
 
 def test_what_killed_builds_left_is_removed_and_what_others_build_stays(made: tuple[Path, Path]) -> None:
     run, place = made
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    dead = place.with_name(f".site.partial-{folder._host()}-{ended.pid}")
-    living = place.with_name(f".site.partial-{folder._host()}-{os.getppid()}")
-    foreign = place.with_name(f".site.partial-elsewhere-{ended.pid}")
+    dead = place.with_name(f".site.harness-site-{folder._host()}-{ended.pid}")
+    living = place.with_name(f".site.harness-site-{folder._host()}-{os.getppid()}")
+    foreign = place.with_name(f".site.harness-site-elsewhere-{ended.pid}")
     for left in (dead, living, foreign):
         left.mkdir()
     again(run, place)

@@ -51,6 +51,15 @@ def test_across_devices_the_bounds_must_lie_apart_too(measured: Callable[..., li
     assert ranks(far) == [[("a", 1, 1), ("b", 2, 2)]]
 
 
+def test_processors_of_two_runs_may_be_two_processors(measured: Callable[..., list[Result]]) -> None:
+    found = measured("r1", {"a": [100, 100.1, 100.2], "b": [106, 106.1, 106.2]})
+    anonymous = [replace(each, identified=False) for each in found]
+    assert ranks(anonymous) == [[("a", 1, 1), ("b", 2, 2)]], "in one run it is one instrument"
+    elsewhere = replace(anonymous[1], run=replace(found[1].run, name="r2", page="runs/r2/index.html"))
+    assert ranks([anonymous[0], elsewhere]) == [[("a", 1, 2), ("b", 1, 2)]]
+    assert ranks([found[0], replace(elsewhere, identified=True)]) == [[("a", 1, 1), ("b", 2, 2)]]
+
+
 def test_a_bound_that_is_not_known_tells_devices_not_apart(measured: Callable[..., list[Result]]) -> None:
     found = [*measured("r1", {"a": [100, 100.1, 100.2]}), *measured("r2", {"b": [500, 501, 502]}, card="GPU-2")]
     costs = {name: replace(each, value=replace(each.value, low=None)) for name, each in found[1].costs.items()}  # type: ignore[type-var]
