@@ -109,16 +109,20 @@ def put(place: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
 def _swap(partial: Path, place: Path) -> None:
     """Two renames; a process that is killed between or behind them leaves what `recover` brings to its end."""
     old = _old(place)
-    if place.exists():
-        place.rename(old)
     try:
+        if place.exists():
+            place.rename(old)
         partial.rename(place)
-    except OSError:
-        if old.exists():
+    except BaseException:
+        if old.exists() and not place.exists():
             old.rename(place)
         raise
-    sync_folder(place.parent)
-    _keep_foreign(old, place)
+    try:
+        sync_folder(place.parent)
+        _keep_foreign(old, place)
+    except KeyboardInterrupt:
+        _keep_foreign(old, place)  # what is not ours is not left half moved
+        raise
 
 
 def _old(place: Path) -> Path:

@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from harness.publishing.badges import standalone
 from harness.publishing.frame import CRUMBS, PAGE_BYTES, numbered, relative
 from harness.records.summary import RunReport
+from harness.reporting import pictures
 from harness.reporting.blocks import Block
 from harness.reporting.comparison import Runs, section
 from harness.reporting.figures import to_csv, to_json
@@ -22,6 +24,7 @@ from harness.reporting.tables import Section
 
 FIGURES_CSV: Final = "figures.csv"
 FIGURES_JSON: Final = "figures.json"
+FIGURE: Final = "figure.svg"
 _IMAGE: Final = re.compile(r'src="data:image/png;base64,([A-Za-z0-9+/=]+)"')
 
 
@@ -39,10 +42,14 @@ def write(folder: Path, page: str, report: RunReport, before: RunReport | None, 
     home.mkdir(parents=True)
     (home / FIGURES_CSV).write_text(to_csv([report]), encoding="utf-8")
     (home / FIGURES_JSON).write_text(to_json([replace(report, folder=Path(report.folder.name))]), encoding="utf-8")
+    files = [FIGURES_CSV, FIGURES_JSON]
+    if (drawn := pictures.figure(Runs([report], ["A"]))) is not None:
+        (home / FIGURE).write_text(standalone(drawn.svg), encoding="utf-8")
+        files.append(FIGURE)
     changes = _changes(report, before)
     count = 1
     while True:
-        texts = [_with_files(text, home) for text in _rendered(page, report, changes, earlier, count)]
+        texts = [_with_files(text, home) for text in _rendered(page, report, changes, earlier, files, count)]
         largest = max(len(text.encode()) for text in texts)
         if largest <= PAGE_BYTES or len(texts) == len(report.points):
             break
@@ -54,12 +61,14 @@ def write(folder: Path, page: str, report: RunReport, before: RunReport | None, 
     return []
 
 
-def _rendered(page: str, report: RunReport, changes: Sequence[Block], earlier: str, count: int) -> list[str]:
+def _rendered(
+    page: str, report: RunReport, changes: Sequence[Block], earlier: str, beside: Sequence[str], count: int
+) -> list[str]:
     """The pages of a run whose points are shared among so many."""
     name = str(report.run.get("run", report.folder.name))
     links = [(relative(page, target), text) for text, target in CRUMBS]
     links += [(relative(page, earlier), "the run before")] if earlier else []
-    downloads = [(file, file) for file in (FIGURES_CSV, FIGURES_JSON)]
+    downloads = [(file, file) for file in beside]
     if count == 1:
         return [html(Runs([report], ["A"]), (), f"Run {name}", Frame(links, downloads, changes))]
     size = math.ceil(len(report.points) / count)

@@ -155,6 +155,30 @@ def test_a_build_that_was_killed_between_the_renames_is_brought_to_its_end(made:
     assert not place.with_name(".site.harness-site-old").exists()
 
 
+@pytest.mark.parametrize("after", [0, 1], ids=["of the old site", "of the new one"])
+def test_ctrl_c_between_the_renames_keeps_a_whole_site(
+    made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    run, place = made
+    (place / "CNAME").write_text("results.example\n", encoding="utf-8")
+    before = contents(place)
+    rename, calls = Path.rename, []
+
+    def interrupted(path: Path, target: Path) -> Path:
+        calls.append(path)
+        if len(calls) == after + 2:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        again(run, place, title="another")
+    monkeypatch.undo()
+    assert (contents(place) == before) is (after == 0)
+    assert (place / "CNAME").exists()
+    assert sorted(path.name for path in place.parent.iterdir()) == [run.name, "site"]
+
+
 def test_what_killed_builds_left_is_removed_and_what_others_build_stays(made: tuple[Path, Path]) -> None:
     run, place = made
     ended = subprocess.Popen([sys.executable, "-c", ""])

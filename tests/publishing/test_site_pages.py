@@ -106,6 +106,7 @@ def test_no_text_of_a_record_leaves_its_place(site: Path) -> None:
     assert "<script>alert(1)</script>" in "".join(Parsed((site / "index.html").read_text(encoding="utf-8")).texts)
     for path in site.rglob("*.svg"):
         root = ET.fromstring(path.read_text(encoding="utf-8"))
+        assert root.tag == "{http://www.w3.org/2000/svg}svg", "an image viewer goes by the name space"
         assert not [each for each in root.iter() if each.tag.rpartition("}")[2] in {"script", "img", "image", "a"}]
     assert all(re.fullmatch(r"[A-Za-z0-9._/-]+", name) for name in files_below(site))
 
@@ -271,6 +272,11 @@ def test_the_tables_hold_the_figures_of_the_runs(make_run: MakeRun, tmp_path: Pa
 
     runs = [make_run(f"run{number}", label="=1+1", trials=3) for number in range(2)]
     made(tmp_path / "site", *runs)
+    for run in runs:
+        page = (tmp_path / "site/runs" / run.name / "index.html").read_text(encoding="utf-8")
+        for name in ("figures.csv", "figures.json", "figure.svg"):
+            assert f'<a download="{name}" href="{name}">' in page
+            assert (tmp_path / "site/runs" / run.name / name).stat().st_size > 500
     data = tmp_path / "site/data"
     with duckdb.connect() as database:
         rows = database.execute(
