@@ -109,6 +109,8 @@ def _write(home: Path, runs: Sequence[Path], title: str, gathered: _Gathered, te
     _write_shared(home, title, gathered)
 
 
+TOLD: Final = 5
+"""So many trials without a record are named for each run; its page names all of them."""
 _ODD: Final = (HarnessError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
 """What reading or showing records raises that are damaged, or that another program wrote."""
 
@@ -136,7 +138,9 @@ def _add(home: Path, run: Path, taken: set[str], gathered: _Gathered, tables: Ta
         _leave_out(run, error, gathered, tell)
         return
     tables.add(rows)
-    for note in [*(f"{run.name}: {each.where}: {each.reason}" for each in report.failures), *notes]:
+    lost = [f"{run.name}: {each.where}: {each.reason}" for each in report.failures]
+    more = [f"{run.name}: and {len(lost) - TOLD} more trials"] if len(lost) > TOLD else []
+    for note in [*lost[:TOLD], *more, *notes]:
         tell(note)
     gathered.runs.append(of_run)
     gathered.results += found

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from harness.errors import UsageError
 from harness.publishing.parts import Part, divided
-from harness.reporting.wording import clean, counted
+from harness.reporting.wording import clean
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -147,8 +147,3 @@ def write_pages(
         )  # fmt: skip
         path.write_text(text, encoding="utf-8")
     return len(packed)
-
-
-def pages_text(count: int) -> str:
-    """`3 pages`; empty for one."""
-    return counted(count, "page") if count > 1 else ""

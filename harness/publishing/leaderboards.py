@@ -49,10 +49,10 @@ def parts(found: Sequence[Result], unit: str, metric: str) -> Iterator[tuple[Par
     made = rankings([result for result in found if result.unit == unit], metric)
     for number, ranking in enumerate(made, start=1):
         name = f"charts/{slug(f'{unit} {metric}')}-{number}.svg"
-        yield _part(ranking, unit, metric, number, several=len(made) > 1, chart=name), name
+        yield _part(ranking, unit, metric, number, name), name
 
 
-def _part(ranking: Ranking, unit: str, metric: str, number: int, *, several: bool, chart: str) -> Part:
+def _part(ranking: Ranking, unit: str, metric: str, number: int, chart: str) -> Part:
     terms = ranking.terms
     said = [f"{terms.suite}: {terms.workload}", terms.method, terms.meters]
     said += [f"factors {', '.join(terms.factors)}"] if terms.factors else []
@@ -64,14 +64,14 @@ def _part(ranking: Ranking, unit: str, metric: str, number: int, *, several: boo
     if len(ranked) < 2:
         paragraphs.append("Fewer than two results can be ranked here.")
     elif ranked[0].worst != 1:
-        paragraphs.append("Which one is the best cannot be told: intervals overlap.")
+        paragraphs.append("Which one is the best cannot be told: intervals or bounds overlap.")
     if len({row.result.cards for row in ranked}) > 1 and any(None in row.result.costs[metric].bound for row in ranked):
         paragraphs.append("Bounds are not known: results of different devices cannot be told apart.")
     drawn = _chart(ranking.rows[:DRAWN], unit, metric)
     cut = len(ranking.rows) > DRAWN
     return Part(
         anchor=f"ranking-{number}",
-        title=", ".join(filter(None, said)) if several or terms.method else title_of(unit, metric),
+        title=", ".join(filter(None, said)),
         paragraphs=paragraphs,
         links=[("This drawing as SVG", chart)] if drawn else [],
         picture=None

@@ -56,7 +56,6 @@ class Picture:
 
     svg: str
     caption: str
-    legend: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -213,11 +213,6 @@ def of_history(report: RunReport) -> list[OfPoint]:
     units = {name for point in report.points for name in point.units}
     wanted = frozenset(Metric(metric, name) for metric in METRICS for name in units)
     return [of_point(point.trials, wanted) for point in report.points if point.valid]
-
-
-def qualities(found: Sequence[Result]) -> list[str]:
-    """The columns of quality that any of these results has a number of."""
-    return sorted({name for each in found for name, value in each.quality.items() if isinstance(value.value, Amount)})
 
 
 def quality_text(result: Result) -> str:

@@ -36,7 +36,7 @@ suite: spin-sizes
 backend: simulated
 meters: [simulated]
 trials: 3
-windows: {count: 1, min_seconds: 0.25}
+windows: {count: 1, min_seconds: 0.15}
 warm_up: {max_iterations: 0, min_iterations: 0}
 cases:
   - {workload: spin, name: small, options: {iterations: 2000}}
@@ -410,9 +410,9 @@ def test_two_runs_of_one_name_have_pages_of_their_own(make_run: MakeRun, tmp_pat
 
 @pytest.fixture
 def spun(harness_in_process: Harness, tmp_path: Path) -> Path:
-    """A store of three runs of the loop on the simulated accelerator."""
+    """A store of two runs of the loop on the simulated accelerator."""
     (tmp_path / "suite.yaml").write_text(SPIN, encoding="utf-8")
-    for _ in range(3):
+    for _ in range(2):
         done = harness_in_process("run", tmp_path / "suite.yaml", "--store", tmp_path / "reports")
         assert done.returncode == 0, done.stdout + done.stderr
     return tmp_path / "reports"
@@ -422,12 +422,12 @@ def test_measured_runs_become_a_site(spun: Path, harness_in_process: Harness, tm
     before = {path: path.stat().st_mtime_ns for path in spun.rglob("*")}
     done = harness_in_process("site", tmp_path / "site", spun, "--title", "Spinning")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"site: {tmp_path / 'site/index.html'} (3 runs, ")
+    assert done.stdout.startswith(f"site: {tmp_path / 'site/index.html'} (2 runs, ")
     assert {path: path.stat().st_mtime_ns for path in spun.rglob("*")} == before, "the records are only read"
     text = "".join(Parsed((tmp_path / "site/index.html").read_text(encoding="utf-8")).texts)
     for wanted in (
         "Spinning",
-        "3 runs, 18 trials, 1 device",
+        "2 runs, 12 trials, 1 device",
         "Energy per operation",
         "Rate in operation/s",
         "spin-sizes",
