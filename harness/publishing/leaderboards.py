@@ -112,7 +112,11 @@ def _row(row: Ranked, metric: str) -> GridRow:
     result = row.result
     flags = [text for text, holds in (("short", result.short), ("NOT VALID", not result.valid)) if holds]
     older = f"and {counted(row.older, 'earlier run')}" if row.older else ""
-    known = {name: each.value.value for name, each in result.quality.items() if isinstance(each.value, Amount)}
+    known = {
+        f"{name}, at {'most' if name in result.lower else 'least'}": each.value.value
+        for name, each in result.quality.items()
+        if isinstance(each.value, Amount)
+    }
     return GridRow(
         (
             Cell(rank_text(row), sort=row.best, small=[row.reason] if row.reason else ()),

@@ -33,7 +33,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class GridRow:
-    """A row of a table; the first cell is its heading. `facets` are what a filter may look for: `device` -> name."""
+    """A row of a table.
+
+    Attributes:
+        cells: one a column.
+        facets: what a filter may look for: `device` -> name.
+        qualities: what a bar may be set for: `reward, at least` -> number.
+    """
 
     cells: Sequence[Cell]
     facets: Mapping[str, str] = field(default_factory=dict)

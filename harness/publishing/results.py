@@ -112,6 +112,7 @@ class Result:
         costs: metric -> summary.
         factors: metric -> ids of the factors that it rests on.
         quality: column that a scorer filled, or `pass share` in percent -> its summary.
+        lower: those of them of which less is better.
     """
 
     run: Published
@@ -132,6 +133,7 @@ class Result:
     costs: Mapping[str, Summary]
     factors: Mapping[str, tuple[str, ...]]
     quality: Mapping[str, Summary]
+    lower: frozenset[str] = frozenset()
 
     @cached_property
     def point(self) -> str:
@@ -195,6 +197,7 @@ def _of_point(report: RunReport, point: PointReport, run: Published) -> list[Res
             factors={
                 metric: factor_ids(first) if rests_on_factors(Metric(metric, name), first) else () for metric in costs
             },
+            lower=frozenset(key for key in quality if not all(r.qualities.get(key, True) for r in point.records)),
             quality=quality | {f"{key} of {name}, %": each for key, each in _shares(point, name).items()},
         )
         for name, costs in point.units.items()

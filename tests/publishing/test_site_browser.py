@@ -61,7 +61,7 @@ def site(stored_run: StoredRun, make_run: MakeRun, tmp_path: Path) -> Path:
     (next(trial_folders(run)) / "grid.png").write_bytes(PNG)
     for trial in trial_folders(run):  # the reward of a point is one more than its number
         content = json.loads((trial / RECORD).read_text(encoding="utf-8"))
-        write_json(trial / RECORD, content | {"qualities": {"reward": True}})
+        write_json(trial / RECORD, content | {"qualities": {"reward": True, "latency_s": False}})
     build(tmp_path / "site", [str(tmp_path / "store")], tell=lambda _: None)
     return tmp_path / "site"
 
@@ -163,9 +163,12 @@ def test_filters_hide_rows_and_say_how_many_are_left(site: Path, open_page: Open
     choose(page, "device", "a card")
     assert page.value("document.querySelector('output').value") == "2 of 5 rows"
     choose(page, "device", "")
-    choose(page, "quality", "reward")
+    choose(page, "quality", "reward, at least")
     assert page.value("document.querySelector('output').value") == "3 of 5 rows"
     choose(page, "bar", "2")
+    assert page.value("document.querySelector('output').value") == "2 of 5 rows"
+    choose(page, "quality", "latency_s, at most")
+    choose(page, "bar", "0.05")
     assert page.value("document.querySelector('output').value") == "2 of 5 rows"
     choose(page, "quality", "")
     assert page.value(SHOWN) == everything

@@ -42,7 +42,8 @@ if (form) {
     let shown = 0;
     for (const row of rows) {
       const value = quality(row)[column];
-      const enough = !column || (value !== undefined && (bar.value === "" || value >= Number(bar.value)));
+      const sign = column.endsWith("at most") ? -1 : 1;
+      const enough = !column || (value !== undefined && (bar.value === "" || sign * value >= sign * Number(bar.value)));
       const fits = (!device.value || row.dataset.device === device.value) && (!method.value || row.dataset.method === method.value);
       row.hidden = !(fits && enough);
       shown += row.hidden ? 0 : 1;
