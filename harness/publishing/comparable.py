@@ -1,8 +1,9 @@
 """Which results of many runs may stand in one ranking, and what their intervals say about their order.
 
 The rules are those of a report of one run (`harness.reporting.same_work`), and stricter where results come from several
-runs: one suite and workload, options that do not contradict each other, one definition of the unit, one method, the
-same kinds of meters, the same factors, the same work items. What differs in any of it stands in a table of its own.
+runs: one suite and workload, options and factors that do not contradict each other, one definition of the unit, one
+method, the same kinds of meters, one embodied table, the same work items. What differs in any of it stands in another
+table.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Terms:
     method: str
     kind: str
     meters: str
-    factors: tuple[str, ...]
+    embodied: tuple[str, ...]
     options: int = 0
     items: int = 0
 
@@ -69,7 +70,7 @@ def rankings(found: Iterable[Result], metric: str) -> list[Ranking]:
             by_terms.setdefault(_terms(result, metric), []).append(result)
     made = []
     for terms, shared in sorted(by_terms.items()):
-        for options, alike in enumerate(_by_options(shared)):
+        for options, alike in enumerate(_by_options(shared, metric)):
             for items, group in enumerate(_by_items(_newest(alike))):
                 made.append(Ranking(replace(terms, options=options, items=items), _ranked(group, metric)))
     return sorted(made, key=lambda each: (-len(each.rows), each.terms))
@@ -84,7 +85,7 @@ def _terms(result: Result, metric: str) -> Terms:
         method="" if summary.label is None else summary.label.value,
         kind=result.kind,
         meters="" if metric in TIMED else result.meters,
-        factors=result.factors.get(metric, ()),
+        embodied=result.embodied if metric == "carbon_g" else (),
     )
 
 
@@ -92,17 +93,18 @@ def _age(result: Result) -> tuple[str, str]:
     return result.run.started_utc, result.run.name
 
 
-def _by_options(found: Sequence[Result]) -> list[list[Result]]:
-    """Runs whose points of one label have the same options; the newest runs come first.
+def _by_options(found: Sequence[Result], metric: str) -> list[list[Result]]:
+    """Runs whose points of one label have the same options and factors; the newest runs come first.
 
-    A suite may change under its name: then `small` of last month is not the work that `small` is today.
+    Points of one run may differ in both: that is what their suite compares. But a suite may change under its name, and
+    a grid from year to year: then `small` of last month is not the work, or not the factor, that `small` is today.
     """
     runs: dict[str, list[Result]] = {}
     for result in sorted(found, key=_age, reverse=True):
         runs.setdefault(result.run.page, []).append(result)
-    classes: list[tuple[dict[str, str], list[Result]]] = []
+    classes: list[tuple[dict[str, tuple[str, ...]], list[Result]]] = []
     for of_run in runs.values():
-        works = {result.label: result.work for result in of_run}
+        works = {result.label: (result.work, *result.factors.get(metric, ())) for result in of_run}
         for known, alike in classes:
             if all(known.get(label, work) == work for label, work in works.items()):
                 known.update(works)

@@ -22,7 +22,7 @@ DRAWN: Final = 30
 RULES: Final = (
     (
         "Ranked with each other are results of one suite, workload and definition of the unit, by one method with the "
-        "same kinds of meters and factors, of the same work items, whose options do not contradict each other. What "
+        "same kinds of meters, of the same work items, whose options and factors do not contradict each other. What "
         "differs in any of it stands in a table of its own."
     ),
     (
@@ -55,9 +55,9 @@ def parts(found: Sequence[Result], unit: str, metric: str) -> Iterator[tuple[Par
 def _part(ranking: Ranking, unit: str, metric: str, number: int, chart: str) -> Part:
     terms = ranking.terms
     said = [f"{terms.suite}: {terms.workload}", terms.method, terms.meters]
-    said += [f"factors {', '.join(terms.factors)}"] if terms.factors else []
+    said += [f"embodied by {', '.join(terms.embodied)}"] if terms.embodied else []
     said += [f"ranked as {terms.kind}"] if terms.kind else []
-    said += ["other options under the same labels"] if terms.options else []
+    said += ["other options or factors under the same labels"] if terms.options else []
     said += ["other work items"] if terms.items else []
     paragraphs = [f"{unit}: {terms.definition}."] if terms.definition != unit else []
     ranked = [row for row in ranking.rows if row.best is not None]

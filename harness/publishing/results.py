@@ -16,7 +16,7 @@ from harness.records.metric import RATE, Metric
 from harness.records.record import Measurement
 from harness.records.summary import PointReport, RunReport, Summary
 from harness.records.trials import factor_ids, rests_on_factors
-from harness.reporting import same_work
+from harness.reporting import ranking, same_work
 from harness.reporting.figures import share_summaries
 from harness.reporting.finding import METRICS as RANKED
 from harness.units import number
@@ -111,6 +111,7 @@ class Result:
         items: that were worked on.
         costs: metric -> summary.
         factors: metric -> ids of the factors that it rests on.
+        embodied: ids of the embodied tables: published ones differ too much to be ranked with each other.
         quality: column that a scorer filled, or `pass share` in percent -> its summary.
         lower: those of them of which less is better.
     """
@@ -132,6 +133,7 @@ class Result:
     items: Items
     costs: Mapping[str, Summary]
     factors: Mapping[str, tuple[str, ...]]
+    embodied: tuple[str, ...]
     quality: Mapping[str, Summary]
     lower: frozenset[str] = frozenset()
 
@@ -197,6 +199,7 @@ def _of_point(report: RunReport, point: PointReport, run: Published) -> list[Res
             factors={
                 metric: factor_ids(first) if rests_on_factors(Metric(metric, name), first) else () for metric in costs
             },
+            embodied=tuple(sorted(ranking.embodied_tables(point))),
             lower=frozenset(key for key in quality if not all(r.qualities.get(key, True) for r in point.records)),
             quality=quality | {f"{key} of {name}, %": each for key, each in _shares(point, name).items()},
         )

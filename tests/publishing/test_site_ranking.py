@@ -86,6 +86,7 @@ def test_more_is_better_of_a_rate(measured: Callable[..., list[Result]]) -> None
         {"factors": {"energy_j": ("grid-2026",)}},
         {"work": "other options under one label"},
         {"items": Items.of(["x"])},
+        {"embodied": ("another table",)},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -95,8 +96,12 @@ def test_what_is_another_quantity_stands_in_another_table(
     (first,) = measured("r1", {"a": [100, 101, 102]})
     first = replace(first, items=Items.of(["1", "2"]))
     second = replace(first, run=replace(first.run, name="r2", page="runs/r2/index.html"), cards=("GPU-2",))
-    assert len(rankings([first, second], "energy_j")) == 1
-    assert len(rankings([first, replace(second, **change)], "energy_j")) == 2
+    metric = "carbon_g" if "embodied" in change else "energy_j"
+    first, second = (
+        replace(each, costs={**each.costs, "carbon_g": each.costs["energy_j"]}) for each in (first, second)
+    )
+    assert len(rankings([first, second], metric)) == 1
+    assert len(rankings([first, replace(second, **change)], metric)) == 2
 
 
 def test_other_methods_are_not_ranked_with_each_other(measured: Callable[..., list[Result]]) -> None:
@@ -117,6 +122,15 @@ def test_points_of_other_options_are_ranked_where_no_label_means_two_things(
     changed = measured("r3", {"a": [300, 301, 302]}, options={"size": 3})
     made = rankings([*found, *changed], "energy_j")
     assert [[row.result.run.name for row in each.rows] for each in made] == [["r2", "r3"], ["r1"]]
+
+
+def test_points_of_one_run_may_differ_in_their_factors(measured: Callable[..., list[Result]]) -> None:
+    found = measured("r1", {"here": [100, 101, 102], "there": [200, 201, 202]})
+    found = [replace(each, factors={"energy_j": (each.label,)}) for each in found]
+    assert ranks(found) == [[("here", 1, 1), ("there", 2, 2)]]
+    (later,) = measured("r2", {"here": [300, 301, 302]})
+    made = rankings([*found, replace(later, factors={"energy_j": ("another year's grid",)})], "energy_j")
+    assert [len(each.rows) for each in made] == [2, 1]
 
 
 def test_fewer_items_of_one_list_are_the_same_work(measured: Callable[..., list[Result]]) -> None:
