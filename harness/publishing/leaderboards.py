@@ -55,7 +55,7 @@ def parts(found: Sequence[Result], unit: str, metric: str) -> Iterator[tuple[Par
 def _part(ranking: Ranking, unit: str, metric: str, number: int, chart: str) -> Part:
     terms = ranking.terms
     said = [f"{terms.suite}: {terms.workload}", terms.method, terms.meters]
-    said += [f"embodied by {', '.join(terms.embodied)}"] if terms.embodied else []
+    said += [f"embodied carbon by {', '.join(terms.embodied)}"] if terms.embodied else []
     said += [f"ranked as {terms.kind}"] if terms.kind else []
     said += ["other options or factors under the same labels"] if terms.options else []
     said += ["other work items"] if terms.items else []
@@ -140,7 +140,8 @@ def _chart(rows: Sequence[Ranked], unit: str, metric: str) -> str | None:
     dots = []
     for row in rows:
         summary = row.result.costs[metric]
-        dot = Dot.of(f"{rank_text(row)}: {row.result.label}, {row.result.device}", summary)
+        rank = f"{rank_text(row)}: " if row.best is not None else ""
+        dot = Dot.of(f"{rank}{row.result.label}, {row.result.device}", summary)
         if dot is not None:
             dots.append(dot)
     if not dots:
