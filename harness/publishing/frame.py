@@ -39,7 +39,7 @@ def slug(text: str, *, run: bool = False) -> str:
 
     Example:
         >>> slug("token energy_j")
-        'token-energy_j-37a2b5b3'
+        'token-energy_j-ada75abe'
         >>> slug("20260102T030405-ci-8c1f22ab90de", run=True)
         '20260102T030405-ci-8c1f22ab90de'
         >>> slug("../../etc")[:4]
