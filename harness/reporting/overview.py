@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.quantity import Amount
+from harness.quantity import Amount, weakest
 from harness.records.metric import RATE
 from harness.records.summary import PointReport, RunReport, Summary
 from harness.reporting import circumstances, heat
@@ -57,7 +58,7 @@ def overview(report: RunReport, *, details: bool = False) -> Overview:
     sections = [_table(report, name, found[name].notes) for name in tables]
     notes = [*_troubles(report), *total(report)]
     if not details:
-        notes.append(f"More: harness report {report.folder} --details, or --format html")
+        notes.append(f"More: harness report {shlex.quote(str(report.folder))} --details, or --format html")
     return Overview(_title(report), [each.text for each in found.values()], [*sections, Section("", paragraphs=notes)])
 
 
@@ -184,7 +185,7 @@ TOTALS: Final = {"energy_j": "J", "carbon_g": "gCO2e", "water_l": "L"}
 
 
 def total(report: RunReport) -> list[str]:
-    """What all trials took together: the metered windows, the time, and what is not covered."""
+    """What all trials took together, each sum with its weakest method; the time, and what is not covered."""
     records = report.records
     modelled = [finished for finished in records if finished.modelled]
     real = [finished for finished in records if not finished.modelled]
@@ -194,11 +195,12 @@ def total(report: RunReport) -> list[str]:
     for metric, unit in TOTALS.items():
         names = (metric, "carbon_operational_g") if metric == "carbon_g" else (metric,)
         for name in names:
-            values = [value.value for finished in real if isinstance(value := finished.totals.get(name), Amount)]
+            values = [value for finished in real if isinstance(value := finished.totals.get(name), Amount)]
             if values:
-                part = "" if len(values) == len(real) else f" ({len(values)} of {len(real)} trials)"
+                part = "" if len(values) == len(real) else f", {len(values)} of {len(real)} trials"
                 word = " operational" if name == "carbon_operational_g" else ""
-                told.append(f"{si(math.fsum(values), unit)}{word}{part}")
+                whole, method = math.fsum(each.value for each in values), weakest(*(each.label for each in values))
+                told.append(f"{si(whole, unit)}{word} ({method.value}{part})")
                 break
         else:
             told += ["energy not read"] if metric == "energy_j" else []

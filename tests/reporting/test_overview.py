@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -230,4 +231,17 @@ def test_every_point_stands_in_a_table_whatever_its_functional_unit(tmp_path: Pa
 
 def test_the_experiment_as_a_whole_is_told_with_what_it_leaves_out(tmp_path: Path) -> None:
     text = printed(run_of(tmp_path / "r", {"a": LOW, "b": HIGH}))
-    assert "The experiment: 90.9 J in the windows of 6 trials (240 s); not metered: warm-up of 6 s" in text
+    assert "The experiment: 90.9 J (counter) in the windows of 6 trials (240 s); not metered: warm-up of 6 s" in text
+
+
+def test_the_experiment_as_a_whole_names_the_weakest_method_of_each_sum(tmp_path: Path) -> None:
+    report = run_of(tmp_path / "r", {"a": LOW, "b": HIGH}, methods={"b": Method.ESTIMATED})
+    assert "The experiment: 90.9 J (estimated) in the windows" in printed(report)
+
+
+def test_the_command_for_more_can_be_copied_whatever_the_folder_is_called(tmp_path: Path) -> None:
+    folder = tmp_path / "my runs" / "it's"
+    text = printed(run_of(folder, {"a": LOW}))
+    (command,) = (line for line in text.splitlines() if line.startswith("More: "))
+    words = shlex.split(command.removeprefix("More: ").partition(", or ")[0])
+    assert words == ["harness", "report", str(folder), "--details"]
