@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import harness_lm_eval as plugin
 import pytest
 from harness_lm_eval.columns import UNITS
+from harness_lm_eval.documents import Answered, Document
 from harness_lm_eval.options import LmEvalOptions
+from harness_lm_eval.scoring import score
 
 from harness import Amount, Method, Undefined, UsageError
 from harness.backend import Backend
@@ -149,6 +153,64 @@ def test_log_likelihoods_have_no_output_tokens_and_perplexity_has_words(asked: A
     assert all("correct" not in row for row in rolling.values())
     assert all(row["logprob"] < 0 < row["words"] < row["bytes"] for row in rolling.values())
     assert all(row["input_tokens"] > 256 for row in rolling.values()), "several stretches of the model's context"
+
+
+def choices_with(task_folder: Path, folder: Path, *answers: int | None) -> str:
+    """A folder with a task of multiple choice whose documents have these right answers; returns it."""
+    documents = [
+        {"question": f"The file number {at} has a", "choices": ["list", "name"], "answer": answer}
+        for at, answer in enumerate(answers)
+    ]
+    own = folder / "own tasks"
+    own.mkdir()
+    (own / "choice.jsonl").write_text("".join(json.dumps(each) + "\n" for each in documents), encoding="utf-8")
+    task = (task_folder / "own_choice.yaml").read_text(encoding="utf-8")
+    (own / "t.yaml").write_text(task.replace("own_choice", "own_holes"), encoding="utf-8")
+    return str(own)
+
+
+def test_a_document_without_a_right_answer_is_named_before_a_window(
+    asked: Any, task_folder: Path, tmp_path: Path
+) -> None:
+    own = choices_with(task_folder, tmp_path, 0, None, 1)
+    with pytest.raises(MeasurementError, match="document 1 of task own_holes has no right answer: its target is None"):
+        asked(tasks=["own_holes"], include_path=own, model="builtin:tiny", windows=0)
+
+
+def test_a_right_answer_that_is_no_choice_counts_as_wrong_and_is_told(
+    asked: Any, task_folder: Path, tmp_path: Path
+) -> None:
+    """As lm-eval counts it: a label behind the last choice, and the -1 of a test split whose labels are hidden."""
+    own = choices_with(task_folder, tmp_path, 0, 7, 1, -1)
+    workload, (window,) = asked(tasks=["own_holes"], include_path=own, model="builtin:tiny")
+    found = by_document(window, "own_holes")
+    assert found[1]["correct"] == found[3]["correct"] == 0.0
+    told = "own_holes: the right answer of 2 of its documents is none of their choices, and they count as wrong: 1, 3"
+    assert told in workload.flags()
+
+
+def test_an_answer_that_a_task_cannot_score_is_named_by_its_document() -> None:
+    class Broken:
+        """A task whose own code fails on one document."""
+
+        task_name = "own_broken"
+
+        def __init__(self) -> None:
+            self.instances: list[Any] = []
+
+        def apply_filters(self) -> None:
+            """Nothing is filtered."""
+
+        def process_results(self, doc: dict[str, int], results: list[Any]) -> dict[str, float]:
+            return {"acc": 1.0 / doc["divisor"]}
+
+    requests = [
+        SimpleNamespace(doc={"divisor": divisor}, filtered_resps={"none": [(-1.0, False)]}) for divisor in (1, 0)
+    ]
+    documents = [Document("own_broken", 4 + at, "loglikelihood", (each,)) for at, each in enumerate(requests)]
+    answered = [Answered(each, list(each.instances), 0.0, 0.0, None, None) for each in documents]
+    with pytest.raises(MeasurementError, match="own_broken does not score its answers of document 5: ZeroDivision"):
+        score(Broken(), answered)
 
 
 def test_no_correct_answer_is_undefined_and_says_why(asked: Any, task_folder: Path) -> None:

@@ -79,6 +79,18 @@ def test_data_that_are_not_there_are_told(tmp_path: Path) -> None:
     assert faults(tasks=["a"], include_path=str(tmp_path)) == []
 
 
+@pytest.mark.parametrize(
+    "named", ["{test: none.jsonl}", "{test: [none.jsonl]}", "none.jsonl"], ids=["split", "list", "bare"]
+)
+def test_data_that_hold_nothing_are_told(tmp_path: Path, named: str) -> None:
+    (tmp_path / "none.jsonl").touch()
+    (tmp_path / "a.yaml").write_text(
+        f"task: a\ndataset_path: json\ndataset_kwargs: {{data_files: {named}}}\noutput_type: multiple_choice\n"
+    )
+    (fault,) = faults(tasks=["a"], include_path=str(tmp_path))
+    assert fault.message == f"task a names data that hold nothing: {tmp_path / 'none.jsonl'}"
+
+
 def test_a_task_that_runs_code_or_is_no_yaml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("task: a\nunsafe_code: true\ndataset_path: json\n")
     (tmp_path / "b.yaml").write_text("task: b\nmetric_list: [\n")

@@ -77,10 +77,12 @@ def _faults_of_a_task(
 ) -> Iterator[OptionFault]:
     if config.get("unsafe_code"):
         yield OptionFault("tasks", f"task {name} runs code that the model writes", "a task that does not")
-    _, gone = task_files.data_files(config, path.parent)
+    settings, gone = task_files.data_files(config, path.parent)
     if gone:
         where = f"beside {path}, or in the working folder"
         yield OptionFault("tasks", f"task {name} names data that are not there: {', '.join(gone)}", where)
+    if empty := task_files.empty_files(settings):
+        yield OptionFault("tasks", f"task {name} names data that hold nothing: {', '.join(empty)}", "a document a line")
     metrics = task_files.metrics_of(config)
     metric, _, chosen = options.metric.partition(",")
     if metric and metrics is not None and metric not in metrics:

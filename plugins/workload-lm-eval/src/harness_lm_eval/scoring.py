@@ -29,12 +29,17 @@ def score(task: Any, answered: Sequence[Answered]) -> list[Scores]:
     if not answered:
         return []
     task.instances[:] = [instance for each in answered for instance in each.instances]
+    at = ""
+    found = []
     try:
         task.apply_filters()
-        return [_of_document(task, each) for each in answered]
+        for each in answered:
+            at = f" of document {each.document.number}"
+            found.append(_of_document(task, each))
     except Exception as error:
-        told = f"task {task.task_name} does not score its answers: {type(error).__name__}: {error}"
+        told = f"task {task.task_name} does not score its answers{at}: {type(error).__name__}: {error}"
         raise MeasurementError(told, where="tasks") from error
+    return found
 
 
 def _of_document(task: Any, answered: Answered) -> Scores:

@@ -207,3 +207,18 @@ def data_files(config: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any],
     if "data_files" in settings and not hub_data_set(config):
         settings["data_files"] = replaced(settings["data_files"])
     return settings, gone
+
+
+def empty_files(settings: Mapping[str, Any]) -> list[str]:
+    """The data files of a task's `dataset_kwargs` that are there and have no bytes."""
+
+    def names(value: object) -> Iterator[str]:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list | dict):
+            for each in value.values() if isinstance(value, dict) else value:
+                yield from names(each)
+
+    return [
+        name for name in names(settings.get("data_files")) if (path := Path(name)).is_file() and not path.stat().st_size
+    ]

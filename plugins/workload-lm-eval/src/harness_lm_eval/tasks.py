@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -169,6 +169,39 @@ def build(tasks: Mapping[str, Any], options: LmEvalOptions, lm: Any) -> list[Doc
             instances.sort(key=lambda each: each.idx)
             found.append(Document(name, number, str(instances[0].request_type), tuple(instances)))
     return found
+
+
+def without_right_choice(task: Any, documents: Sequence[Document]) -> list[int]:
+    """Numbers of the documents of multiple choice whose right answer is none of their choices.
+
+    lm-eval counts each of them as wrong whatever the model says, and only logs it; it does not even log a label of -1,
+    which stands for a hidden one in many a test split.
+
+    Raises:
+        MeasurementError: a document has no right answer at all, which lm-eval cannot score.
+    """
+    settings = getattr(task, "config", None)
+    if task.OUTPUT_TYPE != "multiple_choice" or settings is None or callable(settings.process_results):
+        return []  # a task that scores by its own code knows what its documents hold
+    found = []
+    for each in documents:
+        doc = each.instances[0].doc
+        right = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+        if right is None or right == []:
+            raise MeasurementError(
+                f"document {each.number} of task {each.task} has no right answer: its target is {right!r}",
+                where="tasks",
+                hint="give it one, or take it out of the data",
+            )
+        choices = task.doc_to_choice(doc)
+        if not any(_is_choice(answer, choices) for answer in (right if isinstance(right, list) else [right])):
+            found.append(each.number)
+    return found
+
+
+def _is_choice(answer: object, choices: Sequence[str]) -> bool:
+    """Whether an answer, an index or a text, is one of the choices."""
+    return 0 <= answer < len(choices) if isinstance(answer, int) else answer in choices
 
 
 def digest(documents: list[Document]) -> str:

@@ -46,6 +46,12 @@ def device_uuid(device: torch.device) -> str:
     return f"MIG-{raw}" if " MIG " in str(properties.name) else f"GPU-{raw}"
 
 
+def _listed(numbers: Sequence[int], most: int = 5) -> str:
+    """The first numbers, and how many more there are."""
+    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
+    return ", ".join(map(str, numbers[:most])) + more
+
+
 class LmEval(Workload):
     """A window asks every document of the tasks, once or several times; a document is a work item.
 
@@ -61,6 +67,7 @@ class LmEval(Workload):
         self._answered: list[tuple[int, Answered]] = []
         self._device = ""
         self._known: dict[str, object] = {}
+        self._unanswerable: dict[str, list[int]] = {}
         self._results: dict[str, dict[str, float | None]] = {}
         self._metrics: dict[str, tuple[str, str] | None] = {}
         self._passes = 0
@@ -129,11 +136,12 @@ class LmEval(Workload):
             with tasks.seeded(self._options.seed):
                 self._tasks = tasks.load(self._options, context.folder)
                 documents = tasks.build(self._tasks, self._options, self._answerer.lm)
-            self._documents = self._answerer.prepare(documents)
-            self._known = {
-                name: tasks.facts_of(task, [each for each in documents if each.task == name])
-                for name, task in self._tasks.items()
+            own = {name: [each for each in documents if each.task == name] for name in self._tasks}
+            self._unanswerable = {
+                name: tasks.without_right_choice(task, own[name]) for name, task in self._tasks.items()
             }
+            self._documents = self._answerer.prepare(documents)
+            self._known = {name: tasks.facts_of(task, own[name]) for name, task in self._tasks.items()}
             self._digest = tasks.digest(documents)
 
     def _opened(self, context: TrialContext) -> Answerer:
@@ -232,6 +240,12 @@ class LmEval(Workload):
                 f"the window asked every document {self._passes} times: a server that keeps prefixes answers the later "
                 "ones with less work"
             )
+        found += [
+            f"{name}: the right answer of {len(numbers)} of its documents is none of their choices, and they count as "
+            f"wrong: {_listed(numbers)}"
+            for name, numbers in self._unanswerable.items()
+            if numbers
+        ]
         found += [f"{count} documents of the last window failed: {fault}" for fault, count in self._faults.items()]
         if any(key is None for key in self._metrics.values()) and len(set(self._metrics.values())) > 1:
             without = [name for name, key in self._metrics.items() if key is None]
