@@ -213,8 +213,8 @@ def model_card(report: RunReport) -> str:
         f"{_idle_text(report)}{_revision(report.run)}",
         "hardware_used": ", ".join(devices) or "unknown",
     }
-    if grid:
-        emissions["geographical_location"] = ", ".join(grid)
+    if places := [name for name in grid if not name.startswith("declared:")]:  # a declared number is no place
+        emissions["geographical_location"] = ", ".join(places)
     block = yaml.safe_dump({"co2_eq_emissions": emissions}, sort_keys=False, allow_unicode=True, width=1000)
     return f"---\n{block}---\n"
 
@@ -255,7 +255,7 @@ def _carbon(records: Sequence[Record]) -> tuple[list[Amount], str]:
             raise MeasurementError(
                 f"no operational carbon: {value.reason if value else 'no meter of the suite gives it'}",
                 where=finished.measurement.trial_id,
-                hint="harness recost --set fuel...",
+                hint="`harness recost RUN --set fuel.grid=FRA` costs a run again with the grid of a place",
             )
         operational.append(value)
     embodied = [finished.totals.get("carbon_embodied_g") for finished in records]

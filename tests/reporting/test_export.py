@@ -107,6 +107,18 @@ def test_model_card_is_read_by_hugging_face(make_run: MakeRun) -> None:
     assert data.to_dict()["co2_eq_emissions"] == card.data.co2_eq_emissions
 
 
+def test_a_declared_grid_factor_is_no_place_of_a_model_card(make_run: MakeRun) -> None:
+    run = make_run(points=1, trials=1)
+    with_carbon(run)
+    (trial,) = trial_folders(run)
+    content = json.loads((trial / RECORD).read_text(encoding="utf-8"))
+    (grid,) = (each for each in content["factors"] if each["name"] == "grid_intensity")
+    grid["id"] = "declared:380.0"
+    (trial / RECORD).write_text(json.dumps(content), encoding="utf-8")
+    found = yaml.safe_load(model_card(load(run)).strip("-\n"))["co2_eq_emissions"]
+    assert "geographical_location" not in found
+
+
 def without(run: Path, reading: str, reason: str | None = None) -> None:
     """Takes a reading out of the first trial's totals, or puts the reason why it is missing in its place."""
     trial = next(iter(trial_folders(run)))

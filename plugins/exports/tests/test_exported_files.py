@@ -95,6 +95,23 @@ def test_what_is_missing_is_an_empty_cell_and_said(kept: Kept, tmp_path: Path) -
     assert "the sensor is gone" in said
 
 
+def test_a_name_that_a_spreadsheet_would_work_out_stays_text(kept: Kept, tmp_path: Path) -> None:
+    found = rows(emissions_csv.export(kept("=cmd|'/C calc'!A0", "-1+1"), "", NONE).content, tmp_path / "emissions.csv")
+    assert {row["project_name"] for row in found} == {"'=cmd|'/C calc'!A0", "'-1+1"}
+    assert all(float(row["energy_consumed"]) > 0 for row in found), "numbers stay numbers"
+
+
+def test_what_read_no_energy_tracked_neither_a_process_nor_a_machine(kept: Kept, tmp_path: Path) -> None:
+    run = changed(kept(trials=1), readings=())
+    points = []
+    for point in run.report.points:
+        bare = [replace(each, totals={"duration_s": each.totals["duration_s"]}) for each in point.records]
+        points.append(replace(point, trials=replace(point.trials, records=tuple(bare))))
+    none = LoadedRun(replace(run.report, points=tuple(points)))
+    (row,) = rows(emissions_csv.export(none, "", NONE).content, tmp_path / "emissions.csv")
+    assert (row["energy_consumed"], row["tracking_mode"]) == ("", "")
+
+
 def test_emissions_csv_comes_back_through_codecarbon_import(kept: Kept, tmp_path: Path) -> None:
     read = pytest.importorskip("harness_meter_fuel.commands.codecarbon").read
     run = kept("a", "b")

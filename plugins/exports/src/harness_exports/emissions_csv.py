@@ -66,11 +66,23 @@ def _row(run: LoadedRun, trial: Trial) -> dict[str, Any]:
         "gpu_count": len(gpus) or None,
         "gpu_model": ", ".join(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)),
         "ram_total_size": (memory := environment.get("memory_bytes")) and memory / _GIB,
-        "tracking_mode": "process" if all(name.endswith("/process") for name in trial.scopes) else "machine",
+        "tracking_mode": _tracking_mode(trial),
         "pue": _factor(trial, "pue"),
     }
     row |= dict(_parts(trial, duration_s))
-    return {name: "" if value is None else value for name, value in row.items()}
+    return {name: "" if value is None else _cell(value) for name, value in row.items()}
+
+
+def _cell(value: Any) -> Any:
+    """A cell; a text that a spreadsheet would work out as a formula begins with an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@")) else value
+
+
+def _tracking_mode(trial: Trial) -> str | None:
+    """`process` or `machine` in codecarbon's words; None where no energy was read."""
+    if not trial.scopes:
+        return None
+    return "process" if all(name.endswith("/process") for name in trial.scopes) else "machine"
 
 
 def _parts(trial: Trial, duration_s: Amount | None) -> Iterator[tuple[str, float]]:
