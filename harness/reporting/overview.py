@@ -98,11 +98,19 @@ def _table(report: RunReport, name: str, remarks: Sequence[str]) -> Section:
         rows.append([*row, meters] if differ else row)
     intervals = any(len(point.records) > 2 for point in points)
     legend = f"Medians of n trials{f' [{NAME}]' if intervals else ''}; "
-    legend += "meters: weakest method, bound of the instrument." if differ else f"energy: {read[0] or 'not read'}."
+    known = read[0] or _method_of_totals(points) or "not read"  # where no unit was achieved, there is no cost of one
+    legend += "meters: weakest method, bound of the instrument." if differ else f"energy: {known}."
     definition = points[0].definitions[name]
     title = f"Per {name}" + (f" ({definition})" if definition != name else "")
     absent = [f"{HEADINGS[metric].format(name)}: {why}" for metric, why in lacking.items()]
     return Section(title, Table(columns, rows), paragraphs=[legend, *absent, *notes.texts(), *remarks])
+
+
+def _method_of_totals(points: Sequence[PointReport]) -> str:
+    """The weakest method of the energy of all trials; empty where none was read."""
+    totals = [each.totals.get("energy_j") for point in points for each in point.records]
+    methods = [total.label for total in totals if isinstance(total, Amount)]
+    return weakest(*methods).value if methods else ""
 
 
 def _missing_alike(points: Sequence[PointReport], name: str, metric: str) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from harness.planning.point import Choice, Point
-from harness.quantity import Method
+from harness.quantity import Method, Undefined
 from harness.records.files import write_measurement, write_record
 from harness.records.paths import ITEMS
 from harness.records.summary import RunReport, load
@@ -245,3 +245,13 @@ def test_the_command_for_more_can_be_copied_whatever_the_folder_is_called(tmp_pa
     (command,) = (line for line in text.splitlines() if line.startswith("More: "))
     words = shlex.split(command.removeprefix("More: ").partition(", or ")[0])
     assert words == ["harness", "report", str(folder), "--details"]
+
+
+def test_energy_that_bought_no_unit_was_read_all_the_same(tmp_path: Path) -> None:
+    report = run_of(tmp_path / "r", {"a": LOW}, methods={"a": Method.ESTIMATED})
+    (point,) = report.points
+    none = replace(point.units["token"]["energy_j"], value=Undefined("no token: nothing passed"), values=())
+    costs = {**point.units["token"], "energy_j": none}
+    text = printed(replace(report, points=(replace(point, units={"token": costs}),)))
+    assert "; energy: estimated." in text
+    assert "not read" not in text
