@@ -100,7 +100,15 @@ def test_what_is_missing_has_no_number(kept: Kept) -> None:
 
 def test_points_with_the_same_to_say_say_it_together(kept: Kept) -> None:
     said = left_out(kept("a", "b", "c", "d", "e", trials=1, ram=GONE))
-    assert any(line.startswith("a, b, c and 2 more: total/energy_j: ") and GONE in line for line in said)
+    (line,) = (line for line in said if "total/energy_j" in line.partition(GONE)[0])
+    assert line.startswith("a, b, c and 2 more: ")
+
+
+def test_names_that_lack_a_number_for_one_reason_are_told_in_one_line(kept: Kept) -> None:
+    said = left_out(kept(trials=1, ram=GONE))
+    reasons = [line.partition(": ")[2].partition(": ")[2] for line in said]
+    assert len(reasons) == len(set(reasons))
+    assert sum(line.count("energy_j.n0.dram.0") for line in said) == 2, "per item and in total, both named"
 
 
 def test_names_that_differ_in_a_sign_alone_stay_two() -> None:
@@ -333,7 +341,7 @@ def test_mlflow_holds_no_number_of_what_is_missing(kept: Kept, store: str) -> No
     (there,) = runs_of(store)
     assert "total/energy_j" not in there.data.metrics
     assert GONE in there.data.tags["missing.total/energy_j"]
-    assert any(line.startswith("work: total/energy_j: ") for line in done.left_out)
+    assert any(line.startswith("work: ") and "total/energy_j" in line for line in done.left_out)
 
 
 def test_mlflow_says_what_was_simulated(kept: Kept, store: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -114,18 +114,23 @@ def digest(run: LoadedRun, point: LoadedPoint) -> str:
 
 
 def left_out(run: LoadedRun) -> tuple[str, ...]:
-    """What points have no number for, and why, with their trials that are not valid; points that are alike together."""
-    found: dict[str, list[str]] = {}
+    """What points have no number for, and why, with their trials that are not valid; what is alike stands together."""
+    missing: dict[tuple[str, str], list[str]] = {}
+    not_valid: dict[str, list[str]] = {}
     for point in run.points:
         for name, reason in cells(run, point).missing.items():
-            found.setdefault(f"{name}: {reason}", []).append(point.label)
-        not_valid = [trial.number for trial in point.trials if not trial.valid]
-        if not_valid and point.report.valid:
-            found.setdefault(f"not valid: trial {', '.join(map(str, not_valid))}", []).append(point.label)
-    return tuple(f"{_few(labels)}: {what}" for what, labels in found.items())
+            missing.setdefault((name, reason), []).append(point.label)
+        numbers = [trial.number for trial in point.trials if not trial.valid]
+        if numbers and point.report.valid:
+            not_valid.setdefault(f"not valid: trial {', '.join(map(str, numbers))}", []).append(point.label)
+    alike: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    for (name, reason), labels in missing.items():
+        alike.setdefault((tuple(labels), reason), []).append(name)
+    said = [f"{_few(labels)}: {', '.join(names)}: {reason}" for (labels, reason), names in alike.items()]
+    return (*said, *(f"{_few(labels)}: {what}" for what, labels in not_valid.items()))
 
 
-def _few(labels: list[str]) -> str:
+def _few(labels: Sequence[str]) -> str:
     more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
     return ", ".join(labels[:_SHOWN]) + more
 

@@ -56,7 +56,8 @@ def export(run: LoadedRun, target: str, options: MlflowOptions) -> Exported:
             else:
                 _send(mlflow, client, experiment, run, point, found)
             done.append(point.label)
-    sent = f"{len(run.points) - there} runs to {uri}, experiment {options.experiment}"
+    new = len(run.points) - there
+    sent = f"{new} run{'' if new == 1 else 's'} to {uri}, experiment {options.experiment}"
     return Exported(
         sent=sent + (f"; {there} were there already" if there else ""),
         left_out=left_out(run),

@@ -44,7 +44,7 @@ def export(run: LoadedRun, target: str, options: WandbOptions) -> Exported:
             ) from error  # fmt: skip
     wandb.teardown()  # waits for the library's own process, whose last writes a finished run does not wait for
     return Exported(
-        sent=f"{len(done)} runs to {target}: {', '.join(done)}",
+        sent=f"{len(done)} run{'' if len(done) == 1 else 's'} to {target}: {', '.join(done)}",
         left_out=left_out(run),
     )
 
