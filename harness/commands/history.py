@@ -39,15 +39,23 @@ def history(
         echo(json.dumps(to_json(found), indent=1))
         return
     console = Console()
+    labels = {each.key.id: each.key.point for each in found.series}
     for series in found.series:
-        print_section(console, section(series, min_size))
+        shared = list(labels.values()).count(series.key.point) > 1
+        print_section(console, section(series, min_size, with_id=shared))
         console.print()
     for note in found.notes:
         console.print(plain(f"note: {note}", "dim"))
 
 
-def section(series: MetricSeries, min_size: int) -> Section:
-    """One series: sparkline, what it is of, and its change points."""
+def section(series: MetricSeries, min_size: int, *, with_id: bool = False) -> Section:
+    """One series: sparkline, what it is of, and its change points.
+
+    Args:
+        series: the one.
+        min_size: runs on either side of a change point.
+        with_id: whether the point's id is said: other options, meters or windows stood under the same label.
+    """
     from harness.comparing.history import sparkline
     from harness.executor import FORK
     from harness.reporting.tables import Item, Section, Table
@@ -58,6 +66,7 @@ def section(series: MetricSeries, min_size: int) -> Section:
     values = [entry.value for entry in entries]
     unit = "" if key.unit == "1" else key.unit
     described = [*key.cards, *(f"driver {driver}" for driver in key.drivers), *key.methods, *key.factors]
+    described += [f"point {key.id}"] if with_id else []
     described += ["forked processes"] if key.start == FORK else []
     rows = [
         [

@@ -137,6 +137,18 @@ def test_the_command_draws_and_tables(stored_run: StoredRun) -> None:
     assert "too short for a change point" in short.output
 
 
+def test_series_of_one_label_are_told_apart_by_their_points(stored_run: StoredRun) -> None:
+    """A label alone does not say that other options, meters or windows stood under it."""
+    store = runs(stored_run, [1.0] * 2)
+    arguments = ["history", "energy_j", "--per", "token", "--store", str(store)]
+    alone = CliRunner().invoke(app, arguments, catch_exceptions=False, env={"COLUMNS": "200"}).output
+    assert ", point " not in alone
+    runs(stored_run, [2.0], first_day=9, prefix="t", options={"x": 2})
+    said = CliRunner().invoke(app, arguments, catch_exceptions=False, env={"COLUMNS": "200"}).output
+    ids = [line.partition(", point ")[2] for line in said.splitlines() if ", point " in line]
+    assert len(ids) == len(set(ids)) == 2
+
+
 def test_a_torn_record_is_named_and_the_rest_is_shown(make_run: Callable[..., Path]) -> None:
     store = make_run("one", points=1, trials=2).parent
     make_run("two", points=1, trials=1)
