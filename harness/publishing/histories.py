@@ -123,7 +123,8 @@ def _drawn(series: MetricSeries, title: str, unit: str) -> str:
     values = [entry.value for entry in entries]
     said = f"{counted(len(entries), 'run')} from {entries[0].started_utc[:10]} to {entries[-1].started_utc[:10]}, "
     said += f"{si(min(values), unit)} to {si(max(values), unit)}, {counted(len(series.changes), 'change point')}"
-    drawing = Drawing(WIDTH, HEIGHT, f"{title}: {series.key.point}", said)
+    methods = ", ".join(series.key.methods)
+    drawing = Drawing(WIDTH, HEIGHT, f"{title}, {methods}: {series.key.point}", said)
     y = Scale.over(values, HEIGHT - 26, 12)
     ticks = {tick: si(tick, unit) for tick in y.ticks(5)}
     left = max(map(len, ticks.values()), default=0) * LETTER + 12
@@ -133,6 +134,7 @@ def _drawn(series: MetricSeries, title: str, unit: str) -> str:
         drawing.text(left - 5, y(tick) + 4, text, "tick", "end")
     drawing.text(left, HEIGHT - 8, entries[0].started_utc[:10], "tick")
     drawing.text(WIDTH - 14, HEIGHT - 8, entries[-1].started_utc[:10], "tick", "end")
+    drawing.text((left + WIDTH) / 2, HEIGHT - 8, methods, "tick", "middle")  # the drawing is also a file of its own
     edges = [0, *(change.index for change in series.changes), len(values)]
     levels = [series.changes[0].before, *(change.after for change in series.changes)] if series.changes else []
     for start, end, level in zip(edges, edges[1:], levels, strict=False):

@@ -67,7 +67,7 @@ def _part(ranking: Ranking, unit: str, metric: str, number: int, chart: str) -> 
         paragraphs.append("Which one is the best cannot be told: intervals or bounds overlap.")
     if len({row.result.cards for row in ranked}) > 1 and any(None in row.result.costs[metric].bound for row in ranked):
         paragraphs.append("Bounds are not known: results of different devices cannot be told apart.")
-    drawn = _chart(ranking.rows[:DRAWN], unit, metric)
+    drawn = _chart(ranking.rows[:DRAWN], unit, metric, terms.method)
     cut = len(ranking.rows) > DRAWN
     return Part(
         anchor=f"ranking-{number}",
@@ -136,7 +136,7 @@ def _day(result: Result) -> str:
     return result.run.started_utc[:10]
 
 
-def _chart(rows: Sequence[Ranked], unit: str, metric: str) -> str | None:
+def _chart(rows: Sequence[Ranked], unit: str, metric: str, method: str) -> str | None:
     dots = []
     for row in rows:
         summary = row.result.costs[metric]
@@ -148,5 +148,5 @@ def _chart(rows: Sequence[Ranked], unit: str, metric: str) -> str | None:
         return None
     amounts = [row.result.costs[metric].value for row in rows]
     first = next(amount for amount in amounts if isinstance(amount, Amount))
-    what = title_of(unit, metric)
+    what = f"{title_of(unit, metric)}, {method}"
     return intervals(dots, "/s" if metric == RATE else base_unit(first, unit), what, zero=True)

@@ -22,6 +22,7 @@ from harness.publishing.badges import COLOURS, DARK, INK, STRONG, badge
 from harness.publishing.build import Made, build
 from harness.publishing.folder import files_below
 from harness.publishing.parts import ROWS, Cell, Grid, GridRow, Part
+from harness.quantity import Method
 from harness.records.files import trial_folders, write_json
 from harness.records.paths import ENERGY, GATE, ITEMS, MEASUREMENT, RECORD, RUN
 from harness.records.summary import load
@@ -321,6 +322,21 @@ def test_a_change_is_marked_in_the_history_and_on_the_overview(stored_run: Store
     assert "Against the run before, r012" in page
     assert "+20" in page
     assert "Against the run before" not in (tmp_path / "site/runs/r001/index.html").read_text(encoding="utf-8")
+
+
+def test_a_drawing_names_its_method_where_it_stands_alone(stored_run: StoredRun, tmp_path: Path) -> None:
+    for day, method in enumerate([Method.ESTIMATED, Method.ESTIMATED, Method.COUNTER, Method.COUNTER], start=1):
+        energies = [100.0 + day, 101.0 + day, 102.0 + day]
+        stored_run(f"r{day}", {"a": energies}, started=f"2026-01-0{day}T00:00:00+00:00", method=method)
+    made(tmp_path / "site", tmp_path / "store")
+    charts = [path.read_text(encoding="utf-8") for path in sorted((tmp_path / "site/charts").glob("*energy_j*.svg"))]
+    titles = [next(ET.fromstring(text).iter("{http://www.w3.org/2000/svg}title")).text or "" for text in charts]
+    assert sorted(titles) == sorted(
+        [f"Energy per token, {method}" for method in ("counter", "estimated")]
+        + [f"Energy per token, {method}: s: a" for method in ("counter", "estimated")]
+    )
+    of_histories = [text for text, title in zip(charts, titles, strict=True) if title.endswith("s: a")]
+    assert sorted(re.findall(">(counter|estimated)<", "".join(of_histories))) == ["counter", "estimated"]
 
 
 def test_a_run_is_compared_with_the_one_before_it_on_its_own_device(stored_run: StoredRun, tmp_path: Path) -> None:
