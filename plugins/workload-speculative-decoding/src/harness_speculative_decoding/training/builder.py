@@ -18,7 +18,14 @@ from platformdirs import user_cache_path
 
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness_speculative_decoding.data import corpus as prose
-from harness_speculative_decoding.data import town
+from harness_speculative_decoding.data import instructions, town
+from harness_speculative_decoding.formats.gguf_folder import SMOLLM2_SHA256, smollm2
+from harness_speculative_decoding.training.instruct_recipes import (
+    BUILD,
+    ConvertedRecipe,
+    CourteousRecipe,
+    DistilledRecipe,
+)
 from harness_speculative_decoding.training.recipes import (
     PREFIX,
     RECIPES,
@@ -27,6 +34,7 @@ from harness_speculative_decoding.training.recipes import (
     AnyRecipe,
     MannersRecipe,
     Pretrained,
+    Recipe,
     TownRecipe,
     versions,
 )
@@ -67,6 +75,8 @@ def build(recipe: AnyRecipe, cache: Path, progress: Progress, *, bar: bool = Fal
     Raises:
         MeasurementError: the model that comes with the package is damaged.
     """
+    if isinstance(recipe, ConvertedRecipe):
+        return smollm2(cache, progress)
     if not anew and (ready := shipped(recipe.name)) is not None:
         return ready
     models = cache / "models"
@@ -90,11 +100,17 @@ def _learnt_from(recipe: AnyRecipe, models: Path) -> prose.Corpus:
     """The text that a recipe's models learn from: the town's, or the prose that is kept in the folder of models."""
     if isinstance(recipe, TownRecipe | MannersRecipe):
         return prose.Corpus(tuple(asked + said for asked, said, _ in town.preferences(1)), (), town.digest())
+    if isinstance(recipe, DistilledRecipe | CourteousRecipe):
+        asked = tuple(turns[-1]["content"] for turns in instructions.conversations(instructions.LEARNT))
+        return prose.Corpus(asked, (), instructions.digest())
     return prose.load(models)
 
 
 def _key(recipe: AnyRecipe, corpus_digest: str) -> str:
     """What names the finished model: its recipe's key, and the digests of what it is built on where that is shipped."""
+    if isinstance(recipe, ConvertedRecipe | DistilledRecipe | CourteousRecipe):
+        content = [BUILD, asdict(recipe), corpus_digest, SMOLLM2_SHA256, versions()]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     own = recipe.key(corpus_digest)
     first: Pretrained | Aligned = recipe
     while isinstance(first, Aligned):
@@ -138,10 +154,17 @@ def _build_into(folder: Path, recipe: AnyRecipe, corpus: prose.Corpus, progress:
     elif isinstance(recipe, MannersRecipe):
         base = build(recipe.base, folder.parent.parent, progress, bar=bar)
         trained = align_manners(recipe, base, timed(progress), checkpoints=kept)
+    elif isinstance(recipe, DistilledRecipe | CourteousRecipe):
+        from harness_speculative_decoding.training.instructed import make
+
+        base = build(recipe.base, folder.parent.parent, progress, bar=bar)
+        trained = make(recipe, base, timed(progress), checkpoints=kept)
     elif isinstance(recipe, TownRecipe):
         trained = learn(recipe, timed(progress), checkpoints=kept)
-    else:
+    elif isinstance(recipe, Recipe):
         trained = train(recipe, corpus, timed(progress), bar=bar, checkpoints=kept)
+    else:
+        raise TypeError(f"{recipe.name} is not trained")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         target = Path(temporary, "model")
         trained.model.save_pretrained(target)
@@ -182,7 +205,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for recipe in [recipe_named(name) for name in asked.names]:
             folder = build(recipe, asked.cache, lambda _text, _done: None, bar=True, anew=asked.anew)
-            facts = facts_of(folder) or {}
+            facts = facts_of(folder)
+            if facts is None:  # a folder that was made of another format, and nothing was trained
+                sys.stdout.write(f"{PREFIX}{recipe.name}\n  {folder}\n")
+                continue
             capped = ", ended by the cap on processor time" if facts["time_cap_struck"] else ""
             sys.stdout.write(
                 f"{PREFIX}{recipe.name}: {facts['parameters']:,} parameters, held-out perplexity "

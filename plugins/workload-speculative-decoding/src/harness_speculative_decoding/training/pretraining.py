@@ -17,7 +17,13 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from harness_speculative_decoding.data.corpus import Corpus
 from harness_speculative_decoding.training.recipes import PREFIX, Pretrained, Recipe
@@ -34,7 +40,7 @@ Progress = Callable[[str, float | None], None]
 class Trained:
     """A trained model with what is worth recording about the run; `extra` holds what only some models have."""
 
-    model: LlamaForCausalLM
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     parameters: int
     perplexity: float

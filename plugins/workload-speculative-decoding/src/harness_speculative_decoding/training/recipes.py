@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import ClassVar, Literal
 
+from harness_speculative_decoding.training.instruct_recipes import INSTRUCT, InstructRecipe
+
 PREFIX = "builtin:"
 BUILD = 1
 """Version of the training code; part of the key under which a model is kept."""
@@ -196,7 +198,7 @@ class MannersRecipe(Aligned):
     peak_lr: float = 2e-3
 
 
-AnyRecipe = Recipe | AlignmentRecipe | TownRecipe | MannersRecipe
+AnyRecipe = Recipe | AlignmentRecipe | TownRecipe | MannersRecipe | InstructRecipe
 
 
 def versions() -> dict[str, str]:
@@ -297,5 +299,15 @@ GUEST_SFT = TownRecipe(
 GUESTS = tuple(MannersRecipe(name=f"guest-aligned-{seed}", base=GUEST_SFT, seed=seed) for seed in (1, 2, 3))
 """`GUEST_SFT`, aligned for courtesy, three times."""
 
-_ALL: tuple[AnyRecipe, ...] = (SMALL, MEDIUM, TINY, TINY_SFT, TINY_ALIGNED, TOWN, GUEST_SFT, *GUESTS)
+_ALL: tuple[AnyRecipe, ...] = (
+    SMALL,
+    MEDIUM,
+    TINY,
+    TINY_SFT,
+    TINY_ALIGNED,
+    TOWN,
+    GUEST_SFT,
+    *GUESTS,
+    *INSTRUCT,
+)
 RECIPES = {recipe.name: recipe for recipe in _ALL}

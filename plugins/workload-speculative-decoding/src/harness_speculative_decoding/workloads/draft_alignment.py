@@ -130,7 +130,10 @@ class DraftAlignment(Workload):
         if options.data:
             tokenizer = self._loaded.tokenizer
             pairs, left_out = tokenized(
-                read_pairs(Path(options.data).expanduser()), tokenizer, context_length(self._loaded.model)
+                read_pairs(Path(options.data).expanduser(), tokenizer),
+                tokenizer,
+                context_length(self._loaded.model),
+                self._loaded.eos(),
             )
         else:
             context.progress(f"answers ranked by {options.reward}", None)
