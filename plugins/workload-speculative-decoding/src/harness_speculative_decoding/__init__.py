@@ -159,13 +159,24 @@ def _rewards() -> Any:
     return show
 
 
+def _break_even() -> Any:
+    from harness_speculative_decoding.break_even import show
+
+    return show
+
+
 @hookimpl
 def harness_commands() -> Iterable[CommandSpec]:
-    """`harness rewards`."""
+    """`harness rewards` and `harness break-even`."""
     yield CommandSpec(
         name="rewards",
         summary="Shows the reward that each decoding method got, and its cost",
         load=_rewards,
+    )
+    yield CommandSpec(
+        name="break-even",
+        summary="Shows whether a draft pays: passes, acceptance, speed-up, and what making it took",
+        load=_break_even,
     )
 
 

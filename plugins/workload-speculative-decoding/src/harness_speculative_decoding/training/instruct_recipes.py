@@ -80,10 +80,10 @@ class CourteousRecipe:
     base: DistilledRecipe
     beta: float = 0.1
     rpo_alpha: float = 1.0
-    pairs: int = 160
-    epochs: float = 2.0
+    pairs: int = 96
+    epochs: float = 1.5
     batch: int = 8
-    peak_lr: float = 5e-4
+    peak_lr: float = 1e-3
     warm_up_steps: int = 5
     seed: int = 1
 
@@ -105,9 +105,9 @@ SMOLLM2_DRAFT = DistilledRecipe(
     samples=1,
     answer_tokens=40,
     temperature=0.5,
-    epochs=8.0,
+    epochs=5.0,
     batch=16,
-    peak_lr=2e-3,
+    peak_lr=3e-3,
 )
 """6.5 million parameters, of the tokenizer of `SMOLLM2`."""
 
