@@ -61,8 +61,8 @@ def target() -> tuple[Any, Any]:
         model = LlamaForCausalLM(config).eval()
         with torch.no_grad():  # so that the last token decides most of the law, which a small draft can learn
             for layer in model.model.layers:
-                layer.self_attn.o_proj.weight.mul_(0.2)
-                layer.mlp.down_proj.weight.mul_(0.2)
+                layer.self_attn.o_proj.weight.mul_(0.02)
+                layer.mlp.down_proj.weight.mul_(0.02)
         return model, tokenizer
 
 

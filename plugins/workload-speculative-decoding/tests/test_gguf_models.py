@@ -12,6 +12,7 @@ import harness_speculative_decoding as plugin
 import pytest
 from harness_speculative_decoding import checks
 from harness_speculative_decoding.formats import gguf_folder
+from harness_speculative_decoding.networks.digest import file_digest
 from harness_speculative_decoding.options import DraftOnlyOptions, VanillaOptions
 
 from harness import MeasurementError, UsageError
@@ -117,7 +118,7 @@ def test_a_gguf_model_has_the_logits_that_it_was_written_with(
     assert type(found.model) is type(model)
     assert found.eos() == {2}
     assert found.facts["gguf"]["architecture"] == architecture
-    assert found.facts["gguf"]["sha256"] == gguf_folder.file_digest(path)
+    assert found.facts["gguf"]["sha256"] == file_digest(path)
 
 
 def test_without_the_order_of_rows_put_back_the_logits_would_be_others(

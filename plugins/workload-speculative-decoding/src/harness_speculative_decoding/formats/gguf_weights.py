@@ -27,7 +27,7 @@ from transformers import (
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from harness.errors import MeasurementError, UsageError
-from harness_speculative_decoding.formats.gguf_folder import INSTALL
+from harness_speculative_decoding.formats.gguf_names import INSTALL
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -235,7 +235,7 @@ def _numbers(tensor: Any, config: Any, architecture: str) -> Tensor:
 
     try:
         numbers = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).astype("float32"))
-    except NotImplementedError:
+    except RuntimeError:  # gguf has no way back from it
         raise UsageError(
             f"tensor {tensor.name} is quantized as {tensor.tensor_type.name}, which gguf cannot read back",
             accepted="F32, F16, BF16, Q4_0 to Q8_0, the K and IQ quantizations that package gguf knows",

@@ -80,6 +80,18 @@ def _ending_at(models: Sequence[PreTrainedModel], eos: Collection[int]) -> Itera
             setting.eos_token_id = own
 
 
+def _settings(sampling: Sampling, max_new_tokens: int, eos: Collection[int]) -> GenerationConfig:
+    """The law of the other methods, as transformers is told it."""
+    greedy = sampling.temperature == 0
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=not greedy,
+        **({} if greedy else {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}),
+        max_new_tokens=max_new_tokens,
+        eos_token_id=sorted(eos) or None,
+        pad_token_id=0,
+    )
+
+
 def assisted(
     target: PreTrainedModel,
     draft: PreTrainedModel,
@@ -105,14 +117,7 @@ def assisted(
     own.num_assistant_tokens = draft_tokens
     own.num_assistant_tokens_schedule = "constant"
     own.assistant_confidence_threshold = 0.0
-    greedy = sampling.temperature == 0
-    settings = GenerationConfig(  # type: ignore[no-untyped-call]
-        do_sample=not greedy,
-        **({} if greedy else {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}),
-        max_new_tokens=max_new_tokens,
-        eos_token_id=sorted(eos) or None,
-        pad_token_id=0,
-    )
+    settings = _settings(sampling, max_new_tokens, eos)
     prompt = torch.tensor([list(request.prompt)], device=target.device)
     stamps = _Stamps(clock)
     with (

@@ -17,7 +17,7 @@ from harness_speculative_decoding.methods.decoding import Request, generate
 from harness_speculative_decoding.methods.sampling import Sampling
 from harness_speculative_decoding.rewards import courteous
 from harness_speculative_decoding.training.aligned import gone_on, teller
-from harness_speculative_decoding.training.alignment import displaced, dpo, quality
+from harness_speculative_decoding.training.alignment import Stage, displaced, dpo, quality
 from harness_speculative_decoding.training.distillation import JUDGED_SEED, distil, ends
 from harness_speculative_decoding.training.dpo import log_probabilities, pair_rows
 from harness_speculative_decoding.training.instruct_recipes import CourteousRecipe, DistilledRecipe
@@ -63,27 +63,7 @@ def _aligned(
         rows = pair_rows(pairs[: 4 * ROWS])
         reference = log_probabilities(model, rows, ROWS)
         before = _judged(recipe, model, tokenizer)
-        settings = Settings(
-            epochs=recipe.epochs,
-            batch=recipe.batch,
-            peak_lr=recipe.peak_lr,
-            warm_up_steps=recipe.warm_up_steps,
-            precision="float32",
-            seed=recipe.seed,
-        )
-        stage = gone_on(
-            lambda: dpo(
-                model,
-                pairs,
-                settings,
-                beta=recipe.beta,
-                rpo_alpha=recipe.rpo_alpha,
-                tell=teller(recipe.name, progress),
-                checkpoints=checkpoints,
-                checkpoint_every=CHECKPOINT_EVERY,
-            ),
-            checkpoints,
-        )
+        stage = _optimised(recipe, model, pairs, progress, checkpoints)
         found = quality(log_probabilities(model, rows, ROWS), reference, recipe.beta)
         warning = displaced(found.chosen_shift)
         if warning is not None:
@@ -116,6 +96,37 @@ def _aligned(
                 "courteous_after": after,
             }
         },
+    )
+
+
+def _optimised(
+    recipe: CourteousRecipe,
+    model: PreTrainedModel,
+    pairs: list[TokenPair],
+    progress: Progress,
+    checkpoints: Path | None,
+) -> Stage:
+    """DPO of the model, in place."""
+    settings = Settings(
+        epochs=recipe.epochs,
+        batch=recipe.batch,
+        peak_lr=recipe.peak_lr,
+        warm_up_steps=recipe.warm_up_steps,
+        precision="float32",
+        seed=recipe.seed,
+    )
+    return gone_on(
+        lambda: dpo(
+            model,
+            pairs,
+            settings,
+            beta=recipe.beta,
+            rpo_alpha=recipe.rpo_alpha,
+            tell=teller(recipe.name, progress),
+            checkpoints=checkpoints,
+            checkpoint_every=CHECKPOINT_EVERY,
+        ),
+        checkpoints,
     )
 
 
