@@ -176,7 +176,11 @@ def test_a_distillation_that_was_killed_ends_with_the_same_weights(
 
     with pytest.raises(KeyboardInterrupt):
         distillation.distil(recipe, model, tokenizer, killed, checkpoints=tmp_path)
-    assert torch.load(tmp_path / "draft.pt", weights_only=True)["step"] == 14
+    kept = torch.load(tmp_path / "draft.pt", weights_only=True)
+    assert kept["step"] == 14
+    for name in ("draft.pt", "answers.pt"):  # what was spent before the kill counts
+        before = torch.load(tmp_path / name, weights_only=True)
+        torch.save({**before, "cpu_s": before["cpu_s"] + 1000.0}, tmp_path / name)
     written = distillation.written
     judged: list[int] = []
     monkeypatch.setattr(
@@ -184,7 +188,9 @@ def test_a_distillation_that_was_killed_ends_with_the_same_weights(
         "written",
         lambda *given: judged.append(given[5]) or written(*given),  # type: ignore[func-returns-value]
     )
-    again = distillation.distil(recipe, model, tokenizer, silent, checkpoints=tmp_path).model.state_dict()
+    trained = distillation.distil(recipe, model, tokenizer, silent, checkpoints=tmp_path)
+    assert 2000 < dict(trained.extra["distillation"])["cpu_s"] < 3000  # type: ignore[call-overload]
+    again = trained.model.state_dict()
     assert judged == [distillation.JUDGED_SEED], "the answers of before are learnt from"
     for name, weight in whole.items():
         assert torch.equal(weight, again[name]), name
@@ -232,6 +238,7 @@ def point(label: str, rows: list[dict[str, Any]], spans: dict[str, float], cpu_s
             SimpleNamespace(name=name, window=0, start_ns=0, end_ns=int(each * 1e9)) for name, each in spans.items()
         ],
         workload=facts,
+        point={"workload": label.split(maxsplit=1)[0]},
     )
     trial = SimpleNamespace(record=SimpleNamespace(measurement=measurement), items=lambda: iter(rows))
     return SimpleNamespace(label=label, trials=[trial])

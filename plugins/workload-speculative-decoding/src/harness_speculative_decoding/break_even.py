@@ -76,13 +76,11 @@ def lines(run: str | Path) -> Iterator[Line]:
     Raises:
         UsageError: the run has no point `vanilla`, or none with a draft.
     """
-    sums: dict[str, _Sums] = {}
-    makers: dict[str, float | None] = {}
-    for point in load(run).points:
-        if any(any(_answers(trial)) for trial in point.trials):
-            sums[point.label] = _summed(point)
-            makers[point.label] = _made(point)
-    vanilla = next((each for label, each in sums.items() if label.split()[0] == "vanilla"), None)
+    points = [point for point in load(run).points if any(any(_answers(trial)) for trial in point.trials)]
+    sums = {point.label: _summed(point) for point in points}
+    makers = {point.label: _made(point) for point in points}
+    workloads = {point.label: point.trials[0].record.measurement.point["workload"] for point in points}
+    vanilla = next((each for label, each in sums.items() if workloads[label] == "vanilla"), None)
     if vanilla is None:
         raise UsageError(f"{run} has no point of workload vanilla", accepted="a run with vanilla and with a draft")
     found = [

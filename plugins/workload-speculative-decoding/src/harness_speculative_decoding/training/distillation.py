@@ -36,8 +36,12 @@ KEPT: Final = 64
 """Most likely tokens whose logits are kept at each position; the rest is left out of the goal."""
 AT_ONCE: Final = 64
 """Answers decoded together."""
-EMBEDDING_STD: Final = 0.05
+EMBEDDING_STD: Final = 0.3
 """Of the projected embedding's numbers, before training."""
+INTO_STD: Final = 0.17
+"""Of the weights behind the embedding, so that a token outweighs its place (0.02) in what the first layer reads."""
+OUT_OF_STD: Final = 0.02
+"""Of the weights in front of the logits, which begin with a standard deviation near 1."""
 JUDGED_SEED: Final = 2**40
 """Far from the seeds of the answers that are learnt."""
 
@@ -144,6 +148,8 @@ def draft_of(target: PreTrainedModel, recipe: DistilledRecipe) -> OPTForCausalLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         draft = OPTForCausalLM(config)
+        torch.nn.init.normal_(draft.model.decoder.project_in.weight, std=INTO_STD)
+        torch.nn.init.normal_(draft.model.decoder.project_out.weight, std=OUT_OF_STD)
     _, directions = torch.linalg.eigh(embedding.T @ embedding)  # rising: the strongest come last
     projected = embedding @ directions[:, -recipe.rank :]
     with torch.no_grad():
@@ -173,11 +179,15 @@ def fit(
     recipe: DistilledRecipe,
     progress: Progress,
     checkpoint: Path | None,
-) -> int:
-    """Trains the draft in place; returns the steps. It goes on from a checkpoint of its own where there is one."""
+) -> tuple[int, float]:
+    """Trains the draft in place; returns the steps and their processor time, in seconds.
+
+    It goes on from a checkpoint of its own where there is one, whose time counts.
+    """
+    start = time.process_time()
     schedule = Schedule(max(1, round(recipe.epochs * len(rows) / recipe.batch)), recipe.warm_up_steps)
     optimiser = torch.optim.AdamW(draft.parameters(), lr=recipe.peak_lr, weight_decay=recipe.weight_decay)
-    begun = _taken_up(checkpoint, draft, optimiser)
+    begun, before_s = _taken_up(checkpoint, draft, optimiser)
     generator = torch.Generator().manual_seed(recipe.seed)
     order: list[int] = []
     for step in range(schedule.steps):
@@ -199,8 +209,10 @@ def fit(
             )
             progress(said, (step + 1) / schedule.steps)
         if checkpoint is not None and (step + 1) % CHECKPOINT_EVERY == 0:
-            _put(checkpoint, {"step": step + 1, "model": draft.state_dict(), "optimiser": optimiser.state_dict()})
-    return schedule.steps
+            spent_s = before_s + time.process_time() - start
+            state = {"model": draft.state_dict(), "optimiser": optimiser.state_dict()}
+            _put(checkpoint, {"step": step + 1, "cpu_s": spent_s, **state})
+    return schedule.steps, before_s + time.process_time() - start
 
 
 @torch.inference_mode()
@@ -238,16 +250,18 @@ def distil(
         progress: receives text and the share that is done.
         checkpoints: a folder of this training alone, for the target's answers, and for the draft every few steps.
     """
-    start, busy = time.monotonic(), time.process_time()
+    start = time.monotonic()
     eos = ends(target)
     with fixed_threads() as threads:
         learnt, judged = (
             [tuple(prompt_ids(tokenizer, messages)) for messages in instructions.conversations(things)]
             for things in (instructions.LEARNT, instructions.HELD_OUT)
         )
-        rows = _kept_answers(checkpoints, lambda: written(target, learnt, recipe, eos, recipe.samples, 0, progress))
+        rows, written_s = _kept_answers(
+            checkpoints, lambda: written(target, learnt, recipe, eos, recipe.samples, 0, progress)
+        )
         draft = draft_of(target, recipe)
-        steps = fit(draft, rows, recipe, progress, None if checkpoints is None else checkpoints / "draft.pt")
+        steps, fitted_s = fit(draft, rows, recipe, progress, None if checkpoints is None else checkpoints / "draft.pt")
         progress(f"acceptance of {PREFIX}{recipe.name}", 1.0)
         held_out = written(target, judged, recipe, eos, 1, JUDGED_SEED, progress)
         shares, perplexity = acceptance(target, draft, held_out, recipe.temperature)
@@ -270,7 +284,7 @@ def distil(
                 "answer_tokens": sum(len(row.answer) for row in rows),
                 "temperature": recipe.temperature,
                 "acceptance": {"mean": mean, "standard_error": error, "answers": len(shares)},
-                "cpu_s": time.process_time() - busy,
+                "cpu_s": written_s + fitted_s,
                 "first": [tokenizer.decode(list(row.answer), skip_special_tokens=True) for row in held_out[:3]],
             }
         },
@@ -284,18 +298,21 @@ def ends(model: PreTrainedModel) -> frozenset[int]:
     return frozenset(() if found is None else [found] if isinstance(found, int) else found)
 
 
-def _kept_answers(folder: Path | None, write: Callable[[], list[Written]]) -> list[Written]:
-    """The target's answers: those of a training that was killed, or new ones, which are kept for it."""
+def _kept_answers(folder: Path | None, write: Callable[[], list[Written]]) -> tuple[list[Written], float]:
+    """The target's answers, those of a training that was killed or new ones, and their processor time, in seconds."""
+    start = time.process_time()
     path = None if folder is None else folder / "answers.pt"
     if path is not None and path.is_file():
         try:
-            return [Written(*each) for each in torch.load(path, weights_only=True)]
+            found = torch.load(path, weights_only=True)
+            return [Written(*each) for each in found["rows"]], float(found["cpu_s"])
         except Exception:  # noqa: BLE001 - whatever a torn file makes of the reader: the target answers anew
             path.unlink()
     rows = write()
+    spent_s = time.process_time() - start
     if path is not None:
-        _put(path, [(row.prompt, row.answer, row.tokens, row.logits) for row in rows])
-    return rows
+        _put(path, {"cpu_s": spent_s, "rows": [(row.prompt, row.answer, row.tokens, row.logits) for row in rows]})
+    return rows, spent_s
 
 
 def _put(path: Path, content: object) -> None:
@@ -305,15 +322,15 @@ def _put(path: Path, content: object) -> None:
     path.with_suffix(".part").replace(path)
 
 
-def _taken_up(path: Path | None, draft: PreTrainedModel, optimiser: torch.optim.Optimizer) -> int:
-    """Steps that a checkpoint has behind it, whose weights the draft then has; 0 without one or with a torn one."""
+def _taken_up(path: Path | None, draft: PreTrainedModel, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
+    """Steps and processor time of a checkpoint, whose weights the draft then has; 0 without one or with a torn one."""
     if path is None or not path.is_file():
-        return 0
+        return 0, 0.0
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
         draft.load_state_dict(found["model"])
         optimiser.load_state_dict(found["optimiser"])
-        return int(found["step"])
+        return int(found["step"]), float(found["cpu_s"])
     except Exception:  # noqa: BLE001 - whatever a torn file makes of the reader: the training begins anew
         path.unlink()
-        return 0
+        return 0, 0.0

@@ -105,9 +105,9 @@ SMOLLM2_DRAFT = DistilledRecipe(
     samples=1,
     answer_tokens=40,
     temperature=0.5,
-    epochs=5.0,
-    batch=16,
-    peak_lr=3e-3,
+    epochs=12.0,
+    batch=8,
+    peak_lr=2e-3,
 )
 """6.5 million parameters, of the tokenizer of `SMOLLM2`."""
 
