@@ -125,6 +125,42 @@ def test_every_form_of_a_chat_pair_is_the_same_pair(row: dict[str, Any], tokeniz
     assert tokenizer.decode(tokens.prompt + tokens.chosen) == pair.prompt + "my friend</s>"
 
 
+def test_records_hold_the_digest_of_the_template(saved_model: Any, tmp_path: Path) -> None:
+    import harness_speculative_decoding as plugin
+    import torch
+    from transformers import AutoTokenizer
+
+    from harness.backend import Backend, Device
+    from harness.testing import trial_context
+
+    class Cpu(Backend):
+        device = torch.device("cpu")
+
+        def open(self) -> list[Device]:
+            return [Device(kind="cpu", uuid="cpu", name="test")]
+
+    folder = saved_model(tmp_path / "model")
+    made = AutoTokenizer.from_pretrained(folder)
+    made.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    made.save_pretrained(folder)
+    answers = [
+        {"messages": [{"role": "user", "content": f"no {n}"}], "chosen": "yes", "rejected": "no"} for n in range(64)
+    ]
+    asked = rows(tmp_path, *({"messages": each["messages"]} for each in answers))
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(json.dumps(each) + "\n" for each in answers), encoding="utf-8")
+    specs = {spec.name: spec for spec in plugin.harness_workloads()}
+    for name, key, given in (
+        ("vanilla", "prompts", {"target": folder, "prompts": str(asked), "max_new_tokens": 4}),
+        ("draft-alignment", "pairs", {"base": folder, "data": str(pairs)}),
+    ):
+        workload = specs[name].factory(specs[name].options.model_validate(given))
+        workload.prepare(trial_context(tmp_path, Cpu()))
+        said: Any = workload.facts()[key]
+        assert said["chat_template_sha256"] == chat.template_digest(made)
+        workload.close()
+
+
 def test_an_answer_ends_where_the_model_ends_it(tokenizer: Any) -> None:
     pair = preferences.Pair("hello", "my</s> friend", "no")
     end = tokenizer("there", add_special_tokens=False)["input_ids"][0]
