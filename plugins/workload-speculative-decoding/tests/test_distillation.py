@@ -219,6 +219,22 @@ def test_courteous_pairs_differ_by_the_courtesy_alone(target: tuple[Any, Any]) -
         assert (pair.chosen[-1] == 0) == (pair.rejected[-1] == 0)
 
 
+def test_the_builder_says_what_a_draft_accepts_and_took() -> None:
+    from harness_speculative_decoding.training.builder import _said_of_distilling
+
+    made = {
+        "acceptance": {"mean": 0.315, "standard_error": 0.014, "answers": 32},
+        "temperature": 0.5,
+        "answers": 322,
+        "answer_tokens": 8518,
+        "cpu_s": 300.4,
+    }
+    line = _said_of_distilling({"distillation": made})
+    assert "acceptance 0.32 ± 0.01 at temperature 0.5" in line
+    assert "322 answers of 8,518 tokens, in 300 s" in line
+    assert _said_of_distilling({}) == ""
+
+
 def row(**more: float) -> dict[str, Any]:
     return {
         "status": "ok",

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
@@ -195,6 +196,18 @@ def _build_into(folder: Path, recipe: AnyRecipe, corpus: prose.Corpus, progress:
     shutil.rmtree(kept, ignore_errors=True)
 
 
+def _said_of_distilling(facts: Mapping[str, Any]) -> str:
+    """A line on a distilled draft's acceptance and on what it took; empty for another model."""
+    found = facts.get("distillation")
+    if not found:
+        return ""
+    share = found["acceptance"]
+    return (
+        f"  acceptance {share['mean']:.2f} ± {share['standard_error']:.2f} at temperature {found['temperature']}, from "
+        f"{found['answers']} answers of {found['answer_tokens']:,} tokens, in {found['cpu_s']:.0f} s of processor time\n"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Builds the named models and prints their perplexities; returns the exit code."""
     parser = argparse.ArgumentParser(prog="harness_speculative_decoding.training.builder", description=main.__doc__)
@@ -213,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(
                 f"{PREFIX}{recipe.name}: {facts['parameters']:,} parameters, held-out perplexity "
                 f"{facts['perplexity']:.1f} per token, {facts['steps']} steps in {facts['duration_s']:.0f} s{capped}\n"
-                f"  {folder}\n"
+                f"  {folder}\n{_said_of_distilling(facts)}"
             )
     except HarnessError as error:
         sys.stderr.write(f"{error}\n")
