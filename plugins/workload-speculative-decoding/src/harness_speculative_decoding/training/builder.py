@@ -204,7 +204,8 @@ def _said_of_distilling(facts: Mapping[str, Any]) -> str:
     share = found["acceptance"]
     return (
         f"  acceptance {share['mean']:.2f} ± {share['standard_error']:.2f} at temperature {found['temperature']}, from "
-        f"{found['answers']} answers of {found['answer_tokens']:,} tokens, in {found['cpu_s']:.0f} s of processor time\n"
+        f"{found['answers']} answers of {found['answer_tokens']:,} tokens, in {found['cpu_s']:.0f} s of processor "
+        "time\n"
     )
 
 
