@@ -108,7 +108,8 @@ def test_choices_that_planning_knows_are_those_of_the_networks() -> None:
     ],
 )
 def test_what_cannot_be_is_known_while_planning(options: dict[str, Any], option: str, says: str) -> None:
-    (fault,) = check(SegmentationInferenceOptions.model_validate(options))
+    faults = check(SegmentationInferenceOptions.model_validate(options))
+    (fault,) = [each for each in faults if each.option != "root"]  # no data set lies in the folder of the tests
     assert fault.option == option
     assert says in fault.message
 
