@@ -24,11 +24,7 @@ def test_what_is_not_there_is_found_without_torch(tmp_path: Path) -> None:
     wrong = SegmentationInferenceOptions(model="bialignnet", data="camvid", root=f"{here}/gone", weights=f"{here}/w.pt")
     assert [fault.option for fault in check(wrong)] == ["model", "root", "weights"]
     assert [fault.option for fault in check(TrainingOptions(resume=here))] == ["resume"]
-    assert not list(
-        check(
-            SegmentationInferenceOptions(model="segformer-b0", weights="nvidia/segformer-b0")
-        )
-    )
+    assert not list(check(SegmentationInferenceOptions(model="segformer-b0", weights="nvidia/segformer-b0")))
     code = "import sys, harness_semantic_segmentation.workloads.checks, harness_semantic_segmentation.data.layouts; "
     code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

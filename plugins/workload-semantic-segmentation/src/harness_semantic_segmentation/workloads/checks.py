@@ -110,7 +110,9 @@ def _files(options: SegmentationOptions) -> Iterator[OptionFault]:
             yield OptionFault("data" if own else "root", f"{where}{error.message}", error.accepted, error.hint)
             return
         except OSError as error:
-            yield OptionFault("root", f"{error.filename or options.root}: {error.strerror}", "a folder that can be read")
+            yield OptionFault(
+                "root", f"{error.filename or options.root}: {error.strerror}", "a folder that can be read"
+            )
             return
 
 

@@ -32,6 +32,12 @@ INFERENCE_COLUMNS = (
     Column("forward_passes", "1", "passes through the network for the frame"),
     Column("macs", "1", "multiply-accumulates of convolutions and matrix products for the frame; 2 x MAC are FLOPs"),
     Column(
+        "peak_memory_bytes",
+        "B",
+        "weights, and tensors alive at once in a pass; what libraries take for themselves is left out",
+        higher_is_better=False,
+    ),
+    Column(
         "latency_s",
         "s",
         "from the frame in host memory to its class map there; single_stream only",
