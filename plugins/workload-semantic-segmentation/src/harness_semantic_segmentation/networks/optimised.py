@@ -40,6 +40,8 @@ class InferenceOptions:
         flip_average: mean of the logits of the image and its mirror image, two passes an image.
         winograd: what `Predictor.specialised` may choose for 3 x 3 convolutions: `auto` the fastest way, `f2` or `f4`
             nothing but F(2,3) or F(4,3), `off` the direct way.
+        winograd_bytes: what transformed weights may take beyond those that they replace, so that only the layers that
+            gain most are transformed; None for as much as it takes.
     """
 
     faithful: bool = False
@@ -50,6 +52,7 @@ class InferenceOptions:
     dtype: Literal["float32", "bfloat16"] = "float32"
     flip_average: bool = False
     winograd: Setting = "auto"
+    winograd_bytes: int | None = None
 
 
 class Predictor(nn.Module):
@@ -108,7 +111,7 @@ class Predictor(nn.Module):
             return Convolutions(setting, reason)
         expected = Predictor(published, InferenceOptions(faithful=True))(image)
         plain = partial(self._both_ways, image.contiguous(memory_format=torch.channels_last), flip=False)
-        return choose(self.network, plain, expected, setting, timer)
+        return choose(self.network, plain, expected, setting, timer, self.options.winograd_bytes)
 
     def _no_choice(self, device: torch.device) -> str:
         """Why the direct way is the only one; empty where it is not."""

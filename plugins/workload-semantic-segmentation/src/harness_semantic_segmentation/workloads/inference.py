@@ -96,6 +96,7 @@ class Inference(Workload):
             dtype=options.dtype,
             flip_average=options.flip_average,
             winograd=options.winograd,
+            winograd_bytes=None if options.winograd_mib is None else options.winograd_mib << 20,
         )
         self._predictor = Predictor(model, chosen).to(self._device)
         self._facts = {

@@ -160,6 +160,9 @@ class SegmentationInferenceOptions(SegmentationOptions):
             fastest when this machine was timed, once, outside of windows; `f4` and `f2`: all by F(4,3) or F(2,3);
             `off`: all directly. Logits within 1e-4 of the faithful ones are a condition; else the next way is taken
             (F(2,3), then the direct one), and the record says so.
+        winograd_mib: MiB that transformed weights may take beyond those that they replace, which are 9 values a pair of
+            channels against 16 of F(2,3) and 36 of F(4,3); the layers that gain most for it come first. Without a
+            value as much as it takes.
         boundary: tolerance of the boundary F-score as a share of the image's diagonal, from 0 to 0.1; 0 leaves the
             score out.
         pictures: frames, spread evenly over those taken in turn, that are shown beside the record with their labels,
@@ -182,5 +185,6 @@ class SegmentationInferenceOptions(SegmentationOptions):
     dtype: Literal["float32", "bfloat16"] = "float32"
     flip_average: bool = False
     winograd: Literal["auto", "off", "f2", "f4"] = "auto"
+    winograd_mib: Annotated[int, Field(ge=0)] | None = None
     boundary: Annotated[float, Field(ge=0, le=0.1)] = 0.005
     pictures: Annotated[int, Field(ge=0, le=16)] = 4
