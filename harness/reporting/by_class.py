@@ -7,12 +7,13 @@ from statistics import median
 from typing import Final
 
 from harness.records.summary import PointReport, RunReport
+from harness.reporting.same_work import apart, titled
 from harness.reporting.tables import Section, Table
 from harness.units import number
 
 ENDING: Final = "_by_class"
 """Of the facts of a workload that are meant: name of a class -> number, None where it does not occur."""
-ACROSS: Final = 8
+ACROSS: Final = 12
 """Points in one table."""
 
 Numbered = tuple[int, PointReport]
@@ -20,13 +21,15 @@ Numbered = tuple[int, PointReport]
 
 def sections(report: RunReport) -> list[Section]:
     """A table for each such fact and list of classes; points are called by their numbers."""
-    groups: dict[tuple[str, tuple[str, ...]], list[Numbered]] = {}
-    for place, point in enumerate(report.points, start=1):
-        for name, classes in _told(point):
-            groups.setdefault((name, classes), []).append((place, point))
+    numbers = {point.id: place for place, point in enumerate(report.points, start=1)}
+    groups: dict[tuple[str, str, tuple[str, ...]], list[Numbered]] = {}
+    for kind, part in apart(report):
+        for point in part.points:
+            for name, classes in _told(point):
+                groups.setdefault((kind, name, classes), []).append((numbers[point.id], point))
     return [
-        _section(name, classes, points[first : first + ACROSS])
-        for (name, classes), points in groups.items()
+        _section(kind, name, classes, points[first : first + ACROSS])
+        for (kind, name, classes), points in groups.items()
         for first in range(0, len(points), ACROSS)
     ]
 
@@ -45,7 +48,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _section(name: str, classes: Sequence[str], points: Sequence[Numbered]) -> Section:
+def _section(kind: str, name: str, classes: Sequence[str], points: Sequence[Numbered]) -> Section:
     columns = {place: [_over_trials(point, name, each) for each in classes] for place, point in points}
     rows = [[each, *(column[row] for column in columns.values())] for row, each in enumerate(classes)]
     told = "; ".join(f"#{place} {point.label}" for place, point in points)

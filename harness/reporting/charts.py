@@ -278,7 +278,6 @@ def learning(
     drawing.text(WIDTH - RIGHT, height - 8, x_name, "axis", "end")
     if target is not None:
         drawing.line((LEFT, y(target), WIDTH - RIGHT, y(target)), "target", f"target: {y_name} {target:g}")
-        drawing.text(LEFT + 4, y(target) - 5, f"target {target:g}", "tick")
     for line in lines:
         path = " L".join(f"{x(spent):.1f} {y(quality):.1f}" for spent, quality in line.spots)
         drawing.add("path", f"power line{line.colour % 8}", d=f"M{path}")
@@ -290,6 +289,8 @@ def learning(
                 drawing.line((x(spent), y(quality), x(spent), height - 46), f"crossing line{line.colour % 8}")
                 ring = f"{tip}: the target is reached"
                 drawing.add("circle", f"ring line{line.colour % 8}", ring, cx=x(spent), cy=y(quality), r=6.0)
+    if target is not None:
+        drawing.text(WIDTH - RIGHT, y(target) + 14, f"target {target:g}", "tick", "end")
     return drawing.markup()
 
 

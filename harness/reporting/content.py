@@ -112,12 +112,12 @@ def _unit_section(report: RunReport, name: str) -> Section:
         [
             _title(point),
             str(len(point.records)),
-            *(cell(point.units[name].get(metric), name, notes) for metric in metrics),
             *(cell(quality.of(point, column), name, notes) for column in qualities),
+            *(cell(point.units[name].get(metric), name, notes) for metric in metrics),
         ]
         for point in points
     ]
-    columns = ["point", "n", *(HEADINGS[metric].format(name) for metric in metrics), *qualities]
+    columns = ["point", "n", *qualities, *(HEADINGS[metric].format(name) for metric in metrics)]
     definition = points[0].definitions[name]
     paragraphs = [*notes.texts(), *_compositions(points, name), *mixed(points, name)]
     if lacking := [metric for metric in MAIN if metric not in metrics]:

@@ -27,8 +27,8 @@ LEAST: Final = 2
 """Windows that make a curve."""
 TOGETHER: Final = 8
 """Points in one drawing: as many as there are colours."""
-SHARES: Final = (0.5, 1.0)
-"""Shares of the energy that every trial spent, at which the points are compared."""
+SHARES: Final = (0.25, 0.5, 1.0)
+"""Shares of the most energy that a trial spent, at which the points are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,7 @@ def block(report: RunReport) -> Block | None:
         for record in point.records:
             if (found := curve(number, point.label, record)).after:
                 kinds.setdefault(found.kind, []).append(found)
+    kinds = {kind: curves for kind, curves in kinds.items() if any(_learns(each) for each in curves)}
     drawn = [each for curves in kinds.values() for part in _parts(curves) for each in _charts(part)]
     rows = [_row(each, name) for curves in kinds.values() for name in _names(curves) for each in curves]
     if not rows:
@@ -146,6 +147,11 @@ def block(report: RunReport) -> Block | None:
             Section("Each trial", Table(head, rows)),
         ],
     )
+
+
+def _learns(found: Curve) -> bool:
+    """Whether it is of work that goes on from window to window: several of them, or a target to reach."""
+    return len(found.after) >= LEAST or bool(found.targets)
 
 
 def _names(curves: Sequence[Curve]) -> list[str]:
@@ -187,7 +193,8 @@ def _charts(curves: Sequence[Curve]) -> Iterator[Chart]:
                 title += f": {legend[0][1]}"
             says = _says(whole, name, target)
             drawing = charts.learning(lines, ((word, unit), name), title, says, target)
-            yield Chart(drawing, f"{title}. {says}.", legend)
+            apart = " Points may sum other parts in their loss." if name.endswith(LOSS) and len(points) > 1 else ""
+            yield Chart(drawing, f"{title}. {says}.{apart}", legend)
 
 
 def _says(curves: Sequence[Curve], name: str, target: float | None) -> str:
@@ -202,32 +209,37 @@ def _says(curves: Sequence[Curve], name: str, target: float | None) -> str:
 def same_energy(curves: Sequence[Curve]) -> Section | None:
     """What the points of one kind reached for the same energy: after the last window that did not spend more.
 
-    The energy is what every trial spent at least, and half of it. None for fewer than two points, and where energy is
-    not known.
+    Work that ended before, as at its target, keeps what it had reached. None for fewer than two points, and where
+    energy is not known.
     """
     if len({each.number for each in curves}) < 2 or any("energy_j" not in each.after[-1].spent for each in curves):
         return None
-    budget = min(each.after[-1].spent["energy_j"] for each in curves)
-    names = _names(curves)
+    budgets = [share * max(each.after[-1].spent["energy_j"] for each in curves) for share in SHARES]
+    names = [name for name in _names(curves) if not name.endswith(LOSS)]  # a loss of other parts is another quantity
     rows = []
     for number, label in {each.number: each.label for each in curves}.items():
         of_point = [each for each in curves if each.number == number]
-        cells = [_at(of_point, name, share * budget) for name in names for share in SHARES]
+        cells = [_at(of_point, name, budget) for name in names for budget in budgets]
         rows.append([f"#{number} {label}", str(len(of_point)), *cells])
-    head = ["point", "n", *(f"{name} for {si(share * budget, 'J')}" for name in names for share in SHARES)]
-    note = f"Medians of n trials [{NAME}], each after its last window that had not spent more; windows are not cut."
-    return Section("For the same energy", Table(head, rows), paragraphs=[note])
+    head = ["point", "n", *(f"{name} for {si(budget, 'J')}" for name in names for budget in budgets)]
+    note = (
+        f"Medians of n trials [{NAME}], each after its last window that had not spent more; (ended): all trials had "
+        "ended by then, and keep what they had reached."
+    )
+    return Section("For the same energy", Table(head, rows), paragraphs=[note]) if names else None
 
 
 def _at(curves: Sequence[Curve], name: str, budget: float) -> str:
-    found = []
+    found, ended = [], True
     for each in curves:
         within = [after for after in each.after if after.spent["energy_j"] <= budget * (1 + 1e-9)]
         if not within or name not in within[-1].quality:
             return "no window ended before"
         found.append(Amount.exact(within[-1].quality[name], "1"))
+        ended = ended and each.after[-1].spent["energy_j"] < budget
     summary = summarise(found)
-    return ranged(summary, "") if len(found) != 2 else f"{ranged(summary, '')} ({interval(summary, '')})"
+    both = f"({interval(summary, '')})" if len(found) == 2 else ""
+    return " ".join(filter(None, (ranged(summary, ""), both, "(ended)" if ended else "")))
 
 
 def _row(found: Curve, name: str) -> list[str]:

@@ -55,7 +55,7 @@ def overview(report: RunReport, *, details: bool = False) -> Overview:
     findings: list[str] = []
     sections: list[Section] = []
     kinds = apart(report)
-    others = OTHER_UNITS if len(kinds) == 1 else 0
+    others = OTHER_UNITS if len(kinds) == 1 else 1
     for kind, part in kinds:
         tables = _covering(part)
         told = [name for place, name in enumerate(part.unit_names) if place <= others or name in tables]
@@ -90,11 +90,10 @@ def _table(report: RunReport, name: str, remarks: Sequence[str], kind: str) -> S
     metrics = [metric for metric in MAIN if any(metric in point.units[name] for point in points)]
     lacking = {metric: why for metric in metrics if (why := _missing_alike(points, name, metric))}
     metrics = [metric for metric in metrics if metric not in lacking]
-    columns = ["point", "n", *(HEADINGS[metric].format(name) for metric in metrics)]
+    qualities = quality.columns(points)
+    columns = ["point", "n", *qualities, *(HEADINGS[metric].format(name) for metric in metrics)]
     marks = _factor_marks(report, notes)
     columns = [f"{each} {marks}" if marks and each.startswith("gCO2e") else each for each in columns]
-    qualities = quality.columns(points)
-    columns += qualities
     read = [_instrument(point.units[name].get("energy_j"), name) for point in points]
     differ = len(set(read)) > 1
     if differ:
@@ -102,8 +101,8 @@ def _table(report: RunReport, name: str, remarks: Sequence[str], kind: str) -> S
     rows = []
     for point, meters in zip(points, read, strict=True):
         row = [" ".join([point.label, *_doubts(point, notes)]), str(len(point.records))]
-        row += [_cell(point.units[name].get(metric), name, metric, notes) for metric in metrics]
         row += [_middle(quality.of(point, column)) for column in qualities]
+        row += [_cell(point.units[name].get(metric), name, metric, notes) for metric in metrics]
         rows.append([*row, meters] if differ else row)
     intervals = any(len(point.records) > 2 for point in points)
     legend = f"Medians of n trials{f' [{NAME}]' if intervals else ''}; "

@@ -73,8 +73,8 @@ def _results(points: Sequence[PointReport], name: str, kind: str, number: Mappin
             _marks(point),
             len(point.records),
             [
-                *(FigureCell.of(point.units[name].get(metric), name) for metric in metrics),
                 *(FigureCell.of(quality.of(point, column), name) for column in qualities),
+                *(FigureCell.of(point.units[name].get(metric), name) for metric in metrics),
             ],
         )
         for point in points
@@ -83,7 +83,7 @@ def _results(points: Sequence[PointReport], name: str, kind: str, number: Mappin
     if lacking := [metric for metric in MAIN if metric not in metrics]:
         notes.append(f"Not among the results of any point: {', '.join(lacking)} (no meter of the suite gives it).")
     headings = [_HEADINGS[metric].format(name) for metric in metrics]
-    return Results(titled(f"Cost per {name}: median over n trials", kind), [*headings, *qualities], rows, notes)
+    return Results(titled(f"Cost per {name}: median over n trials", kind), [*qualities, *headings], rows, notes, kind)
 
 
 def _unit_charts(points: Sequence[PointReport], name: str, kind: str, *, leading: bool) -> Iterator[Chart]:

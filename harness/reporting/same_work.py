@@ -24,7 +24,7 @@ def apart(report: RunReport) -> list[tuple[str, RunReport]]:
     """The points that may be ranked with each other, kind by kind; one report without a name where all may."""
     kinds: dict[str, list[PointReport]] = {}
     for point in report.points:
-        kinds.setdefault(_kind(point), []).append(point)
+        kinds.setdefault(kind_of(point), []).append(point)
     if len(kinds) < 2:
         return [("", report)]
     return [(kind or OTHER, replace(report, points=tuple(points))) for kind, points in kinds.items()]
@@ -58,7 +58,7 @@ def differences(report: RunReport, points: Sequence[PointReport], name: str, met
     checks: tuple[tuple[str, Callable[[PointReport], str]], ...] = (
         (f"count another {name}", lambda point: point.definitions[name]),
         ("were obtained by different methods", lambda point: _method(point, name, metric)),
-        ("are ranked apart by their workload", _kind),
+        ("are ranked apart by their workload", kind_of),
         ("were read by different meters", _meters if metric != "duration_s" else lambda _: ""),
     )
     for what, of in checks:
@@ -78,7 +78,7 @@ def _method(point: PointReport, name: str, metric: str) -> str:
     return summary.label.value if summary is not None and summary.label is not None else ""
 
 
-def _kind(point: PointReport) -> str:
+def kind_of(point: PointReport) -> str:
     """What the workload says that its numbers may be ranked with; empty where it says nothing."""
     return " and ".join(sorted({str(each.measurement.workload.get(RANKED_AS, "")) for each in point.records}))
 

@@ -127,18 +127,20 @@ def test_trainings_to_other_targets_are_not_drawn_together() -> None:
     assert curve(1, "a", low).kind != curve(2, "b", high).kind
 
 
-def test_points_are_compared_at_the_energy_that_all_of_them_spent() -> None:
+def test_points_are_compared_at_the_same_energy() -> None:
     curves = [
-        *(curve(1, "fpn", made([0.1, 0.3 + shift, 0.5], [10.0, 10.0, 10.0])) for shift in (0.0, 0.02, 0.04)),
+        *(curve(1, "fpn", made([0.1, 0.3 + shift, 0.5], [2.0, 8.0, 4.0])) for shift in (0.0, 0.02, 0.04)),
         curve(2, "ddsm", made([0.2, 0.4], [20.0, 20.0])),
     ]
     section = same_energy(curves)
     assert section is not None
     assert section.table is not None
-    assert section.table.columns[:4] == ["point", "n", "miou for 15 J", "miou for 30 J"]
+    assert section.table.columns[:5] == ["point", "n", "miou for 10 J", "miou for 20 J", "miou for 40 J"]
     first, second = section.table.rows
     assert first[:2] == ["#1 fpn", "3"]
-    assert first[2] == "0.1 [0.1 to 0.1]"  # the second window ends at 20 J
+    assert first[2].startswith("0.32 [0.2")
     assert first[3].startswith("0.5 ")
-    assert second[2:4] == ["no window ended before", "0.2"]
+    assert first[3].endswith(" (ended)")
+    assert "ended" not in first[2]
+    assert second[2:5] == ["no window ended before", "0.2", "0.4"]
     assert same_energy(curves[:3]) is None

@@ -108,8 +108,8 @@ def test_a_quality_stands_beside_the_costs(make_run: MakeRun) -> None:
     report = load(make_run())
     section = tables(report)["Per token (output_tokens)"]
     assert section.table is not None
-    assert section.table.columns[-1] == "reward"
-    assert [row[-1].split("\n")[0] for row in section.table.rows] == ["1", "2", "3"]
+    assert section.table.columns[2] == "reward"
+    assert [row[2].split("\n")[0] for row in section.table.rows] == ["1", "2", "3"]
     first = overview(report).sections[0].table
     assert first is not None
     assert [row[first.columns.index("reward")] for row in first.rows] == ["1", "2", "3"]
@@ -154,11 +154,22 @@ def test_classes_stand_side_by_side_with_their_names(make_run: MakeRun) -> None:
 
 
 def test_many_points_are_told_by_class_in_several_tables(make_run: MakeRun) -> None:
-    report = told(make_run(points=11), lambda *_: {"workload": {"iou_by_class": {"sky": 0.5}}})
+    report = told(make_run(points=14), lambda *_: {"workload": {"iou_by_class": {"sky": 0.5}}})
     heads = [section.table.columns for section in by_class.sections(report) if section.table]
     assert [list(head) for head in heads] == [
-        ["class", *(f"#{place}" for place in range(1, 9))],
-        ["class", "#9", "#10", "#11"],
+        ["class", *(f"#{place}" for place in range(1, 13))],
+        ["class", "#13", "#14"],
+    ]
+
+
+def test_points_keep_their_numbers_where_their_kinds_have_tables_of_their_own(make_run: MakeRun) -> None:
+    def say(point: int, _: int) -> Mapping[str, Any]:
+        return {"workload": {"iou_by_class": {"sky": 0.5}, "ranked_as": KINDS[point % 2]}}
+
+    found = by_class.sections(told(make_run(points=3), say))
+    assert [(section.title, list(section.table.columns)) for section in found if section.table] == [
+        ("iou of each class: training", ["class", "#1", "#3"]),
+        ("iou of each class: inference, weights: trained", ["class", "#2"]),
     ]
 
 

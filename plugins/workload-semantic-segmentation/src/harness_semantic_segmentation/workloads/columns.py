@@ -22,9 +22,9 @@ TRAINING_COLUMNS = (
 )
 TRAINING_UNITS = {
     "optimizer_step": FunctionalUnit.of("optimizer_steps"),
+    "target": FunctionalUnit.of("target_reached"),
     "image": FunctionalUnit.of("images"),
     "epoch": FunctionalUnit.of("epochs"),
-    "target": FunctionalUnit.of("target_reached"),
 }
 INFERENCE_COLUMNS = (
     Column("images", "1", "frames; 1 in every row"),
