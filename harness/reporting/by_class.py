@@ -55,7 +55,9 @@ def _section(kind: str, name: str, classes: Sequence[str], points: Sequence[Numb
     what = name.removesuffix(ENDING)
     note = f"{told}. Median over the trials; a class that never occurs has no number."
     return Section(
-        f"{what} of each class", Table(["class", *(f"#{place}" for place in columns)], rows), paragraphs=[note]
+        titled(f"{what} of each class", kind),
+        Table(["class", *(f"#{place}" for place in columns)], rows),
+        paragraphs=[note],
     )
 
 
