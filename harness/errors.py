@@ -30,7 +30,7 @@ class HarnessError(Exception):
         accepted: what would have been accepted instead.
         hint: what to do about it.
 
-    Example:
+    Examples:
         >>> print(UsageError("watts is -3", where="suite.yaml:4:10", accepted="a finite number, at least 0"))
         suite.yaml:4:10: watts is -3; accepted: a finite number, at least 0
     """
@@ -82,7 +82,7 @@ _WITHOUT_FILE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.E
 def of_machine(error: OSError) -> str:
     """What an error of the operating system says of this machine's files, disk or limits; empty where it says nothing.
 
-    Example:
+    Examples:
         >>> of_machine(PermissionError(13, "Permission denied", "/data/run.json"))
         '/data/run.json: Permission denied'
         >>> of_machine(BrokenPipeError(32, "Broken pipe"))
@@ -97,7 +97,7 @@ def of_machine(error: OSError) -> str:
 def printable(text: str, *, keep: str = "\n\t") -> str:
     r"""A text whose control characters are shown as escapes: a stranger's name may not steer a terminal.
 
-    Example:
+    Examples:
         >>> print(printable("a\x1b[2Jb"))
         a\x1b[2Jb
     """
@@ -111,7 +111,7 @@ def printable(text: str, *, keep: str = "\n\t") -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint that names the closest known name, or an empty string.
 
-    Example:
+    Examples:
         >>> did_you_mean("energy", ["energy_j", "duration_s"])
         "did you mean 'energy_j'?"
         >>> did_you_mean("colour", ["energy_j", "duration_s"])

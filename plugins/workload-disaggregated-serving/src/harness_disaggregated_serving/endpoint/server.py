@@ -250,8 +250,8 @@ def gpu_node(pid: int) -> str:
     with contextlib.suppress(psutil.Error):
         root = psutil.Process(pid)
         for process in (root, *root.children(recursive=True)):
-            with contextlib.suppress(OSError):
-                for entry in os.scandir(f"/proc/{process.pid}/fd"):
+            with contextlib.suppress(OSError), os.scandir(f"/proc/{process.pid}/fd") as entries:
+                for entry in entries:
                     with contextlib.suppress(OSError):
                         node = str(Path(entry.path).readlink())
                         if _GPU_NODE.fullmatch(node):
