@@ -17,7 +17,8 @@ from harness_semantic_segmentation.data.dataset import Bytes, Sample
 from harness_semantic_segmentation.data.metrics import MeanIoU, boundary_f, image_iou, tolerance
 from harness_semantic_segmentation.data.transforms import normalised
 from harness_semantic_segmentation.networks.counting import count_macs, parameter_count, peak_bytes, weight_bytes
-from harness_semantic_segmentation.networks.errors import WeightsError
+from harness_semantic_segmentation.networks.errors import NetworkError, WeightsError
+from harness_semantic_segmentation.networks.int8 import unsupported
 from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
 from harness_semantic_segmentation.networks.peers import CONFIGURATIONS, pretrained
 from harness_semantic_segmentation.workloads.kept_times import KeptTimes
@@ -27,15 +28,19 @@ from harness_semantic_segmentation.workloads.sources import (
     device_uuid,
     digest,
     evenly,
+    for_people,
     model_facts,
     surveyed,
     torch_device,
     trained_weights,
+    training_data,
     validation_data,
     weighted,
 )
 
 PICTURES = "pictures.png"
+CALIBRATION = 8
+"""Training images that int8 takes its ranges from."""
 
 
 class Inference(Workload):
@@ -105,6 +110,7 @@ class Inference(Workload):
             "weights": {"source": options.weights, "sha256": digest(model)},
             "folded": self._predictor.folded,
             "convolutions": self._specialised(self._predictor, model),
+            "int8": self._quantised(self._predictor, model),
             "path": "faithful" if options.faithful else "optimised",
             "passes": 2 if options.flip_average else 1,
             "data": {
@@ -126,6 +132,20 @@ class Inference(Workload):
         found = predictor.specialised(self._pixels([largest] * self._batch), model, kept)
         self._buffers = found.buffer_bytes
         return {**found.facts(), "timed_on": kept.machine if found.seconds else None}
+
+    @for_people()
+    def _quantised(self, predictor: Predictor, model: nn.Module) -> dict[str, Any] | None:
+        """Computes convolutions in int8, in ranges of training images: those that are judged are left out of it."""
+        options = self._options
+        if options.dtype != "int8" or options.faithful:
+            return None
+        if reason := unsupported(self._device):
+            raise NetworkError(f"{reason}; accepted: dtype float32 or bfloat16")
+        self._context.progress("ranges of features for int8", None)
+        data = training_data(options, CALIBRATION)
+        found = predictor.quantised([self._pixels([data[at].image]) for at in evenly(CALIBRATION, len(data))], model)
+        self._buffers += found.weight_bytes
+        return found.facts()
 
     @property
     def _judged_at_all(self) -> bool:
