@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,12 +60,21 @@ def overview(report: RunReport, *, details: bool = False) -> Overview:
         tables = _covering(part)
         told = [name for place, name in enumerate(part.unit_names) if place <= others or name in tables]
         found = {name: finding(part, name) for name in told}
-        findings += [f"{kind}: {each.text}" if kind else each.text for each in found.values()]
+        texts = {name: each.text for name, each in found.items()}
+        findings += [f"{kind}: {text}" for text in _alike(texts)] if kind else texts.values()
         sections += [_table(part, name, found[name].notes, kind) for name in tables]
     notes = [*_troubles(report), *total(report)]
     if not details:
         notes.append(f"More: harness report {report.folder} --details, or --format html")
     return Overview(_title(report), findings, [*sections, Section("", paragraphs=notes)])
+
+
+def _alike(texts: Mapping[str, str]) -> list[str]:
+    """The sentences about several functional units; those that say the same of two of them are one."""
+    names: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        names.setdefault(text.replace(f"per {name}", "per {}"), []).append(name)
+    return [text.replace("per {}", f"per {' and per '.join(named)}") for text, named in names.items()]
 
 
 def _covering(report: RunReport) -> list[str]:

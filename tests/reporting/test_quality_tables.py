@@ -71,6 +71,18 @@ def test_each_kind_has_a_finding_of_its_own(kinds: RunReport) -> None:
     assert [section.title for section in seen.sections[:-1]] == [f"Per token (output_tokens): {kind}" for kind in KINDS]
 
 
+def test_what_is_the_same_of_two_units_is_said_once(make_run: MakeRun) -> None:
+    folder = make_run(points=4, trials=2)
+    for trial in trial_folders(folder):
+        finished = load_record(trial)
+        write_record(trial, replace(finished, units={**finished.units, "answer": finished.units["token"]}))
+    report = told(folder, lambda point, _: {"workload": {"ranked_as": KINDS[point // 2]}})
+    assert [text.partition(" cannot be told")[0] for text in overview(report).findings] == [
+        "training: Least energy per token and per answer",
+        "inference, weights: trained: Least energy per token and per answer",
+    ]
+
+
 def test_the_page_draws_each_kind_alone(kinds: RunReport) -> None:
     text = html(Runs([kinds], ["A"]))
     captions = re.findall(r"<figcaption>(energy_j per token[^<]*)</figcaption>", text)
