@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
+
+_WORDS: Final = re.compile(r"[^\W_]+")
+"""Words of a name: `slo_ttft` and `A100-40GB` have two."""
 
 
 class ExitCode(IntEnum):
@@ -109,7 +113,10 @@ def printable(text: str, *, keep: str = "\n\t") -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint that names the closest known name, or an empty string.
+    """A hint that names the closest known name, whatever its case, or an empty string.
+
+    A slip of the hand goes first; then a longer name that begins with the words typed, one that has them inside, and
+    last what is merely alike.
 
     Examples:
         >>> did_you_mean("energy", ["energy_j", "duration_s"])
@@ -118,11 +125,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         ''
         >>> did_you_mean("wue", ["pue", "wue_onsite"])
         "did you mean 'wue_onsite'?"
+        >>> did_you_mean("onsite", ["offsite", "wue_onsite"])
+        "did you mean 'wue_onsite'?"
     """
-    names = list(known)
-    longer = [each for each in names if each.startswith(f"{name}_")]
-    tried = (
-        difflib.get_close_matches(name, of, n=1, cutoff=at) for of, at in ((names, 0.8), (longer, 0), (names, 0.6))
-    )
+    names = {str(each).casefold(): str(each) for each in reversed([*known])}
+    typed = name.casefold()
+    words = "_".join(_WORDS.findall(typed))
+    parts = {each: "_".join(_WORDS.findall(each)) for each in names}
+    begin = [each for each, of in parts.items() if words and of.startswith(f"{words}_")]
+    hold = [each for each, of in parts.items() if words and f"_{words}_" in f"_{of}_"]
+    ranked = ((names, 0.8), (begin, 0.0), (hold, 0.0), (names, 0.6))
+    tried = (difflib.get_close_matches(typed, of, n=1, cutoff=at) for of, at in ranked)
     close = next(filter(None, tried), [])
-    return f"did you mean {close[0]!r}?" if close else ""
+    return f"did you mean {names[close[0]]!r}?" if close else ""
