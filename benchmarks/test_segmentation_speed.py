@@ -117,7 +117,7 @@ def millijoules() -> Callable[[], float] | None:
     return lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
 
 
-def frames(predictor: Predictor, image: Tensor, counter: Callable[[], float] | None) -> tuple[float, float]:
+def frames(predictor: Predictor, image: torch.Tensor, counter: Callable[[], float] | None) -> tuple[float, float]:
     """Frames per second of a window, and joules per frame, NaN without a counter."""
     torch.cuda.synchronize()
     count, start_mj, start = 0, counter() if counter else float("nan"), time.perf_counter()
