@@ -73,8 +73,9 @@ class Curve:
         target = self.targets.get(name)
         if target is None:
             return None
-        met = (place for place, each in enumerate(self.after) if each.quality.get(name, -1.0) >= target)
-        return next(met, None)
+        sign = -1.0 if name.endswith(LOSS) else 1.0
+        told = [(place, each.quality[name]) for place, each in enumerate(self.after) if name in each.quality]
+        return next((place for place, value in told if sign * value >= sign * target), None)
 
 
 def afters(record: Record) -> list[After]:

@@ -84,6 +84,12 @@ def test_of_a_loss_the_least_is_the_best_and_no_target_is_made_up() -> None:
     assert _row(found, "loss") == ["#1 fpn", "0", "loss", "3.333", "", ""]
 
 
+def test_a_target_of_a_loss_is_reached_from_above() -> None:
+    found = curve(1, "fpn", made([0.1, 0.6, 0.5], [1.0, 1.0, 1.0], point={"options": {"target_loss": 5.0}}))
+    assert (found.reached("loss"), found.reached("miou")) == (1, None)
+    assert _row(found, "loss")[-2:] == ["5", "2 J, 4 s, 20 steps"]
+
+
 def test_work_that_says_nothing_between_windows_has_no_curve() -> None:
     record = made([0.1, 0.2], [1.0, 1.0])
     record.measurement.validation.pop()  # type: ignore[attr-defined]
