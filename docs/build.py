@@ -237,6 +237,16 @@ def machines(registry: Registry) -> str:
     return text
 
 
+def exports(registry: Registry) -> str:
+    """Formats and services of `harness export` with options."""
+    text = "# Exports\n\n`harness export RUN TARGET --to NAME`, with `--set NAME=VALUE` for an option.\n\n"
+    for name, offer in registry.exports.items():
+        target = f"the {offer.spec.address}" if offer.spec.address else "a file"
+        text += head(name, offer) + f"The target is {target}.\n\n"
+        text += options(tables_of(offer))
+    return text
+
+
 def metrics(registry: Registry) -> str:
     """Readings by name and unit, and the methods they are labelled with."""
     text = "# Metrics\n\nReadings of the core, and those that impact meters add. "
@@ -335,6 +345,7 @@ PAGES = {
     "workloads.md": workloads,
     "meters.md": meters,
     "backends.md": machines,
+    "exports.md": exports,
     "metrics.md": metrics,
     "exit-codes.md": exit_codes,
     "commands.md": commands,
