@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness import Column, FunctionalUnit
+from harness import Column, FunctionalUnit, Method
 
 COLUMNS = (
     Column("prompt_tokens", "1", "tokens of the prompt"),
@@ -45,6 +45,18 @@ COLUMNS = (
     Column("log_z_sum", "1", "sum of log Z, in nats: the log importance weight that would repair the sequence law"),
     Column("zero_residuals", "1", "rejections that left nothing to replace with", higher_is_better=False),
     Column("selection_reward", "1", "reward of the answer that was chosen", higher_is_better=True),
+    Column(
+        "predicted_odds",
+        "1",
+        "odds of a courteous answer under the tilted target: target odds x aligned odds / SFT odds of the models' own",
+        method=Method.ESTIMATED,
+    ),
+    Column(
+        "predicted_answered",
+        "1",
+        "share of right and courteous answers that the models' own answers predict for the method",
+        method=Method.ESTIMATED,
+    ),
 )
 """A workload fills those that its method has; the others are missing, never 0."""
 
