@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from harness_speculative_decoding.options import BestOfNOptions, SpeculationOpti
 from harness_speculative_decoding.training import builder
 from harness_speculative_decoding.training.builder import unbuilt
 from harness_speculative_decoding.training.recipes import GUEST_SFT, GUESTS, TINY_ALIGNED
+from typer.testing import CliRunner
 
+from harness.cli import app
 from harness.errors import UsageError
 from harness.workload import FetchContext
 
@@ -113,3 +116,16 @@ def test_what_has_yet_to_be_trained_is_known_without_training(tmp_path: Path) ->
     assert [each.name for each in unbuilt(after, tmp_path)] == ["guest-aligned-1"]
     assert list(unbuilt(short, tmp_path)) == []
     assert [each.name for each in unbuilt(TINY_ALIGNED, tmp_path)] == ["tiny-sft", "tiny-aligned"]
+
+
+def test_the_plan_of_the_demonstration_says_what_is_trained_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    suite = str(Path(__file__).parents[3] / "suites" / "sss.yaml")
+    told = CliRunner().invoke(app, ["plan", suite], catch_exceptions=False, env={"COLUMNS": "200"}).output
+    (first,) = [line for line in told.splitlines() if line.startswith("first, and not measured: ")]
+    assert first.count("builtin:town is trained (") == 1, "however many points need it"
+    assert first.endswith(" min on an idle machine")
+    wanted = json.loads(CliRunner().invoke(app, ["plan", suite, "--json"], catch_exceptions=False).stdout)["to_fetch"]
+    assert [each["what"].split()[0] for each in wanted if each["seconds"] > 60] == ["builtin:town"]
