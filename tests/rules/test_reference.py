@@ -117,7 +117,7 @@ def checker(schema: dict[str, Any]) -> Any:
 
 def test_the_schema_states_draft_and_identity_and_stays_small(pages: dict[str, str], schema: dict[str, Any]) -> None:
     assert (schema["$schema"], schema["$id"]) == (DRAFT, IDENTITY)
-    assert len(pages["suite.schema.json"].encode()) < 200_000
+    assert len(pages["suite.schema.json"].encode()) < 230_000  # of which a workload is 4 to 8 kB
 
 
 def test_suites_keep_to_the_schema_that_they_name(checker: Any) -> None:
