@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 
 from harness.errors import UsageError
 from harness.workload import TrialContext, Window
+from harness_speculative_decoding.columns import speculation_columns
 from harness_speculative_decoding.data.prompts import ROW
 from harness_speculative_decoding.loading import Loaded
 from harness_speculative_decoding.methods.assisted import assisted
@@ -370,31 +370,6 @@ class Rejection(BestOfN):
             self._rewards,
             window.now_s,
         )
-
-
-def speculation_columns(result: Speculated) -> dict[str, float | None]:
-    """Counts, Z statistics and log-probabilities of a request that several models decoded."""
-    log_z = result.log_z
-    return {
-        "proposed_tokens": result.proposed,
-        "judged_tokens": result.judged,
-        "accepted_tokens": result.accepted,
-        "rounds": result.rounds,
-        "prefill_calls": result.prefill_calls,
-        "target_calls": result.target_calls,
-        "draft_calls": result.draft_calls,
-        "sft_calls": result.sft_calls,
-        "reward_calls": 0.0,
-        "tokens_per_target_call": len(result.tokens) / result.target_calls,
-        "acceptance": result.accepted / result.judged if result.judged else None,
-        "log_z_mean": statistics.fmean(log_z) if log_z else None,
-        "log_z_std": statistics.pstdev(log_z) if log_z else None,
-        "log_z_min": min(log_z, default=None),
-        "log_z_max": max(log_z, default=None),
-        "log_z_sum": sum(log_z) if log_z else None,
-        "zero_residuals": result.zero_residuals,
-        "law_logprob": result.law_logprob,
-    }
 
 
 def _speculate(
