@@ -227,3 +227,13 @@ def test_the_words_for_the_three_models_of_sss_still_choose_a_draft() -> None:
     options = SPECS["speculative"].options
     assert options.model_validate({"draft": "aligned"}).draft == "aligned"  # type: ignore[attr-defined]
     assert options.model_validate({}).draft == "sft"  # type: ignore[attr-defined]
+
+
+def test_planning_names_no_training_of_a_draft_that_is_not_loaded(tmp_path: Path) -> None:
+    from harness_speculative_decoding.checks import to_fetch
+
+    options = SPECS["speculative"].options
+    named = options.model_validate({"target": "builtin:tiny", "draft": "builtin:guest-sft"})
+    assert [each.what for each in to_fetch(named, tmp_path)] == ["builtin:guest-sft is trained"]  # type: ignore[arg-type]
+    chosen = options.model_validate({"target": "builtin:tiny", "draft": "aligned", "draft_aligned": "builtin:tiny"})
+    assert list(to_fetch(chosen, tmp_path)) == []  # type: ignore[arg-type]

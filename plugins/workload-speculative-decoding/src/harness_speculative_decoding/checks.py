@@ -18,7 +18,9 @@ from harness_speculative_decoding.training.recipes import PREFIX, RECIPES, TRAIN
 
 def to_fetch(options: given.DecodingOptions | given.DraftAlignmentOptions, cache: Path) -> Iterator[ToFetch]:
     """Built-in models that have yet to be trained, those that others are built on first."""
-    for name in MODELS:
+    draft = getattr(options, "draft", None)
+    unused = set() if draft is None else {"draft_sft", "draft_aligned"} - {given.draft_option(draft)}
+    for name in [each for each in MODELS if each not in unused]:
         source = getattr(options, name, None)
         if isinstance(source, str) and source.removeprefix(PREFIX) in RECIPES and source.startswith(PREFIX):
             for recipe in unbuilt(RECIPES[source.removeprefix(PREFIX)], cache):
