@@ -92,15 +92,18 @@ def plan(
     require: Require = 0,
 ) -> None:
     """Shows what a run would do: points, trials, and what is skipped and why."""
+    from harness.costing.questions import check
     from harness.machine.provenance import provenance
     from harness.planning.named_offers import fetch_key, offers_of
     from harness.planning.probe import loaded
+    from harness.planning.questions import asked
     from harness.planning.selection import selected
     from harness.running.executor_choice import choose
 
     registry = loaded_registry()
     loaded_suites = loaded(suites, registry)
     planned = selected(_plan(loaded_suites, registry, choose(loaded_suites, registry)), only or (), trials)
+    check(asked(loaded_suites), planned.points, registry)
     if as_json:
         content = {
             "points": [point.to_json() for point in planned.points],
@@ -266,7 +269,9 @@ def _resumed(
 
 def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry: Registry, manner: Manner) -> Begun:
     """A new run."""
+    from harness.costing.questions import check
     from harness.machine.provenance import provenance
+    from harness.planning.questions import asked
     from harness.planning.secrecy import command_line
     from harness.planning.selection import selected
     from harness.running.executor_choice import choose
@@ -278,6 +283,8 @@ def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry
     planned = selected(_plan(loaded, registry, executors), manner.only, manner.trials)
     # Before hours of measuring.
     manner.demands.check([skipped.to_json() for skipped in planned.skipped], len(planned.points))
+    questions = asked(loaded)
+    check(questions, planned.points, registry)
     files = [suite.file for suite in loaded]
     folder = create(
         kept.folder,
@@ -287,6 +294,7 @@ def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry
         seed,
         executors=executors,
         provenance=provenance(files, registry.sources),
+        questions=questions,
     )
     for line in [*_skipped_lines(planned), *_warnings(planned)]:
         echo(line, err=True)

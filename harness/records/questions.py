@@ -1,0 +1,97 @@
+"""Questions of a run, as its description keeps them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.records.files import adapter
+from harness.records.paths import RUN
+
+KEY = "questions"
+"""Of `run.json`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A question, as a run keeps it.
+
+    Attributes:
+        suite: name of the suite that asks.
+        folder: of the suite's file; files that candidates name are relative to it.
+        ask: the question, for people.
+        metric: reading that ranks.
+        per: functional unit; empty for the whole trial.
+        option: the axis: a matrix option, `bar:COLUMN`, or `METER.OPTION`.
+        values: of the axis; empty where the run's own are taken.
+        written: how a value is given to an impact meter's option.
+        axis: name of the axis, for people.
+        unit: of its values, for people.
+        cases: index of a case -> its name; the cases whose points compete.
+        candidates: name -> options of impact meters.
+        own: whether candidates are options, and not the points of the run.
+        at: matrix option -> the value that a point must have to compete.
+        beside: other readings to be told.
+        figure: `lines` or `heat`.
+        published: what the publication found.
+        differs: where this differs from it.
+    """
+
+    suite: str
+    folder: str
+    ask: str
+    metric: str
+    per: str
+    option: str
+    values: tuple[float, ...]
+    written: str = "{}"
+    axis: str
+    unit: str = ""
+    cases: Mapping[int, str]
+    candidates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    own: bool = False
+    at: Mapping[str, Any] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
+    figure: str = "lines"
+    published: str = ""
+    differs: tuple[str, ...] = ()
+
+    @property
+    def swept(self) -> bool:
+        """Whether the axis is an option of an impact meter, so that records are costed again."""
+        return "." in self.option and not self.option.startswith("bar:")
+
+    def concerns(self, point: Mapping[str, Any]) -> bool:
+        """Whether a point, as its measurement keeps it, competes."""
+        if point.get("suite") != self.suite or int(point.get("case", 0)) not in self.cases:
+            return False
+        matrix = point.get("matrix", {})
+        return all(name in matrix and matrix[name] == value for name, value in self.at.items())
+
+    def to_json(self) -> dict[str, Any]:
+        """For `run.json`."""
+        return asdict(self)
+
+
+def asked_of(run: Mapping[str, Any]) -> list[Asked]:
+    """The questions of a run's description; one that cannot be read is left out."""
+    found = []
+    for each in run.get(KEY, ()):
+        try:
+            found.append(adapter(Asked).validate_python(each))
+        except ValidationError:
+            continue
+    return found
+
+
+def asked_in(folder: Path) -> list[Asked]:
+    """The questions of a run's folder."""
+    try:
+        return asked_of(json.loads((folder / RUN).read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError):
+        return []
