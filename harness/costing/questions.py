@@ -124,7 +124,8 @@ class _Costed:
         found = self.value(place)
         amounts = [each for each in found if isinstance(each, Amount)]
         if len(amounts) < len(found) or not amounts:
-            return Cell(nothing=bool(found) and all(isinstance(each, Undefined) for each in found))
+            others = [each for each in found if not isinstance(each, Amount)]
+            return Cell(nothing=bool(others) and all(isinstance(each, Undefined) for each in others))
         ends = [(each.low, each.high) for each in amounts]
         low, high = (_median([pair[end] for pair in ends]) for end in (0, 1))
         return Cell(
@@ -267,14 +268,16 @@ def _named(candidate: str, label: str, groups: int) -> str:
 
 
 def _groups(asked: Asked, run: Path) -> dict[str, list[tuple[Record, Path]]]:
-    """Label of a point -> its valid records."""
-    found: dict[str, list[tuple[Record, Path]]] = {}
+    """Name of a point among those that compete -> its valid records."""
+    found: dict[tuple[int, str], list[tuple[Record, Path]]] = {}
     for folder in trials(run):
         record = load_record(folder)
         point = record.measurement.point
         if asked.concerns(point) and not record.measurement.invalid and (not asked.per or asked.per in record.units):
-            found.setdefault(str(point.get("label") or point["id"]), []).append((record, folder))
-    return found
+            found.setdefault((int(point.get("case", 0)), str(point["id"])), []).append((record, folder))
+    matrices = {key: records[0][0].measurement.point.get("matrix", {}) for key, records in found.items()}
+    names = asked.names(matrices)
+    return {names[key]: records for key, records in found.items()}
 
 
 def _continuous(candidates: Sequence[_Costed], places: Sequence[float]) -> bool:

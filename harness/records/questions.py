@@ -73,9 +73,33 @@ class Asked:
         matrix = point.get("matrix", {})
         return all(name in matrix and matrix[name] == value for name, value in self.at.items())
 
+    def names(self, matrices: Mapping[tuple[int, str], Mapping[str, Any]]) -> dict[tuple[int, str], str]:
+        """What candidates are called: the values that differ within a case, after its name where there are several.
+
+        Args:
+            matrices: case and a key of the candidate -> its values of matrix options, without the axis.
+        """
+        cases = {case for case, _ in matrices}
+        found = {}
+        for (case, key), values in matrices.items():
+            alike = [other for (number, _), other in matrices.items() if number == case]
+            differing = [name for name in values if len({repr(other.get(name)) for other in alike}) > 1]
+            parts = [_told(name, values[name], alone=len(differing) == 1) for name in differing]
+            own = ", ".join(parts)
+            called = self.cases.get(case, f"case {case + 1}")
+            found[case, key] = own if own and len(cases) == 1 else f"{called}, {own}" if own else called
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """For `run.json`."""
         return asdict(self)
+
+
+def _told(name: str, value: Any, *, alone: bool) -> str:
+    """A matrix value in a candidate's name: a text speaks for itself, and a mapping of one entry by that entry."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        (value,) = value.values()
+    return value if isinstance(value, str) and alone else f"{name} {value}"
 
 
 def asked_of(run: Mapping[str, Any]) -> list[Asked]:

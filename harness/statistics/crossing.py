@@ -33,7 +33,7 @@ class Cell:
         high: upper end of it.
         shared: whether the candidates are one measurement under different factors: its noise is theirs in common, and
             what tells them apart is the range of their factors alone.
-        nothing: whether no functional unit was achieved in any trial, so that no finite cost can be worse.
+        nothing: whether a trial achieved no functional unit at all, so that the mean cost is above every finite one.
     """
 
     values: tuple[float, ...] = ()

@@ -92,10 +92,10 @@ def _by_option(asked: Asked, points: Sequence[PointReport]) -> tuple[Rows, tuple
         place = matrix.pop(asked.option, None)
         if isinstance(place, bool) or not isinstance(place, int | float):
             continue
-        key = (int(planned.get("case", 0)), repr(sorted(matrix.items(), key=lambda item: item[0])))
+        key = (int(planned.get("case", 0)), repr(sorted(matrix.items())))
         grouped.setdefault(key, {})[float(place)] = point
         rests[key] = matrix
-    names = _names(asked, rests)
+    names = asked.names(rests)
     places = sorted({place for row in grouped.values() for place in row} & set(asked.values or _all(grouped)))
     return {names[key]: {at: list(point.records) for at, point in row.items()} for key, row in grouped.items()}, tuple(
         places
@@ -104,24 +104,6 @@ def _by_option(asked: Asked, points: Sequence[PointReport]) -> tuple[Rows, tuple
 
 def _all(grouped: Mapping[tuple[int, str], Mapping[float, PointReport]]) -> set[float]:
     return {place for row in grouped.values() for place in row}
-
-
-def _names(asked: Asked, rests: Mapping[tuple[int, str], Mapping[str, object]]) -> dict[tuple[int, str], str]:
-    """What candidates are called: the values that differ within a case, after its name where there are several."""
-    cases = {key[0] for key in rests}
-    names = {}
-    for key, rest in rests.items():
-        alike = [other for number, other in rests.items() if number[0] == key[0]]
-        differing = [name for name in rest if len({repr(other.get(name)) for other in alike}) > 1]
-        told = ", ".join(_value(name, rest[name], alone=len(differing) == 1) for name in differing)
-        case = asked.cases.get(key[0], f"case {key[0] + 1}")
-        names[key] = told if told and len(cases) == 1 else f"{case}, {told}" if told else case
-    return names
-
-
-def _value(name: str, value: object, *, alone: bool) -> str:
-    text = value if isinstance(value, str) else str(value)
-    return text if alone and isinstance(value, str) else f"{name} {text}"
 
 
 def _by_bar(asked: Asked, points: Sequence[PointReport]) -> tuple[Rows, tuple[float, ...]]:
@@ -135,14 +117,12 @@ def _by_bar(asked: Asked, points: Sequence[PointReport]) -> tuple[Rows, tuple[fl
         for bar in sweep.bars
     }
     places = asked.values or tuple(sorted(bars))
-    return {_short(asked, point): {place: list(point.records) for place in places} for point in points}, places
-
-
-def _short(asked: Asked, point: PointReport) -> str:
-    """A point's label without the name of its case, where there is only one case."""
-    _, mark, rest = point.label.partition(" · ")
-    told = rest.partition("=")[2] if mark and rest.count("=") == 1 else rest
-    return told if mark and len(asked.cases) == 1 else point.label
+    planned = {point.id: point.records[0].measurement.point for point in points}
+    names = asked.names({(int(each.get("case", 0)), key): each.get("matrix", {}) for key, each in planned.items()})
+    return {
+        names[int(planned[point.id].get("case", 0)), point.id]: {place: list(point.records) for place in places}
+        for point in points
+    }, places
 
 
 def _told(asked: Asked, rows: Rows, places: tuple[float, ...]) -> Found:
@@ -219,7 +199,8 @@ def at_count(record: Record, name: str, total: Value) -> Value:
 def _cell(values: Sequence[Value]) -> Cell:
     amounts = [each for each in values if isinstance(each, Amount)]
     if not values or len(amounts) < len(values):
-        return Cell(nothing=bool(values) and all(isinstance(each, Undefined) for each in values))
+        others = [each for each in values if not isinstance(each, Amount)]
+        return Cell(nothing=bool(others) and all(isinstance(each, Undefined) for each in others))
     return Cell(values=tuple(each.value for each in amounts))
 
 

@@ -26,7 +26,8 @@ class DecodingOptions(Options):
 
     Attributes:
         target: the model that answers: `builtin:NAME`, a folder of `save_pretrained`, or a hub id such as `owner/name`.
-            A built-in model (`small`, `medium`, `tiny`, `tiny-sft`, `tiny-aligned`; `town`, `guest-sft`,
+            A built-in model (`small`, `medium`, `tiny`, `tiny-sft`, `tiny-aligned`; `hamlet`,
+            `village`, `borough`, `town`, `guest-sft`,
             `guest-aligned-1` to `-3` for `suites/sss.yaml`) that does not come with the package is trained on first use
             and kept.
         prompts: `builtin` (beginnings of paragraphs of held-out prose), or a UTF-8 file: one prompt a line, or, in a
