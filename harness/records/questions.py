@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,10 @@ class Asked:
         for (case, key), values in matrices.items():
             alike = [other for (number, _), other in matrices.items() if number == case]
             differing = [name for name in values if len({repr(other.get(name)) for other in alike}) > 1]
-            parts = [_told(name, values[name], alone=len(differing) == 1) for name in differing]
+            parts = [
+                _told(name, _shown(values[name], [each.get(name) for each in alike]), alone=len(differing) == 1)
+                for name in differing
+            ]
             own = ", ".join(parts)
             called = self.cases.get(case, f"case {case + 1}")
             found[case, key] = own if own and len(cases) == 1 else f"{called}, {own}" if own else called
@@ -95,10 +98,19 @@ class Asked:
         return asdict(self)
 
 
+def _shown(value: Any, among: Sequence[Any]) -> Any:
+    """Of a mapping the first text in it that tells it from the others, such as the `kind` of a device."""
+    if not isinstance(value, Mapping):
+        return value
+    others = [each for each in among if isinstance(each, Mapping) and each != value]
+    for key, inner in value.items():
+        if isinstance(inner, str) and all(each.get(key) != inner for each in others):
+            return inner
+    return value
+
+
 def _told(name: str, value: Any, *, alone: bool) -> str:
-    """A matrix value in a candidate's name: a text speaks for itself, and a mapping of one entry by that entry."""
-    if isinstance(value, Mapping) and len(value) == 1:
-        (value,) = value.values()
+    """A matrix value in a candidate's name: a text speaks for itself."""
     return value if isinstance(value, str) and alone else f"{name} {value}"
 
 

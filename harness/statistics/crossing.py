@@ -94,7 +94,8 @@ def cheaper(one: Cell, other: Cell, comparisons: int = 1) -> int:
     """-1 where the first is told to cost less, 1 where the other is, 0 where it cannot be told.
 
     Candidates of one measurement are told apart where their ranges are, others where the interval of their ratio
-    (Welch's, of the logarithms, with the degrees of freedom of the smaller sample) leaves out 1.
+    (Student's, of the logarithms) leaves out 1: of pairs where both have as many trials, since the same trial of two
+    points has the same seed and so the same requests; else Welch's, with the degrees of freedom of the smaller sample.
     """
     if one.nothing or other.nothing:
         return 0 if one.nothing == other.nothing or not (one.known and other.known) else 1 if one.nothing else -1
@@ -106,7 +107,10 @@ def cheaper(one: Cell, other: Cell, comparisons: int = 1) -> int:
         return 0
     logs = [[math.log(value) for value in cell.values] for cell in (one, other)]
     apart = statistics.fmean(logs[0]) - statistics.fmean(logs[1])
-    error = math.sqrt(sum(statistics.variance(each) / len(each) for each in logs))
+    if len(logs[0]) == len(logs[1]):
+        error = statistics.stdev(a - b for a, b in zip(*logs, strict=True)) / math.sqrt(len(logs[0]))
+    else:
+        error = math.sqrt(sum(statistics.variance(each) / len(each) for each in logs))
     half = _quantile(min(map(len, logs)), comparisons) * error
     return -1 if apart + half < 0 else 1 if apart - half > 0 else 0
 

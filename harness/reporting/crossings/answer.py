@@ -208,6 +208,12 @@ def _middle(values: Sequence[Value]) -> float | None:
     return _cell(values).middle
 
 
+def short_unit(answer: Answer, candidate: Candidate) -> str:
+    """Unit of the ranking reading without functional unit and adjective: `L` of `L stress-adjusted/token`."""
+    unit = candidate.unit.removesuffix(f"/{answer.asked.per}") if answer.asked.per else candidate.unit
+    return unit.partition(" ")[0]
+
+
 def pairs(answer: Answer) -> Iterator[tuple[str, str, list[Turn]]]:
     """Every pair of candidates with its turns."""
     names = [each.name for each in answer.found.candidates]

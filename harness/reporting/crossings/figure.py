@@ -10,7 +10,7 @@ from harness.costing.answers import Candidate
 from harness.quantity import Method
 from harness.reporting.blocks import Chart
 from harness.reporting.charts import LETTER, shortened
-from harness.reporting.crossings.answer import Answer
+from harness.reporting.crossings.answer import Answer, short_unit
 from harness.reporting.crossings.sentence import sentence, value
 from harness.reporting.svg import Drawing, Scale
 from harness.statistics.crossing import interval
@@ -58,13 +58,9 @@ def _metric(answer: Answer) -> str:
     return answer.asked.metric + (f" per {answer.asked.per}" if answer.asked.per else "")
 
 
-def _unit(answer: Answer, candidate: Candidate) -> str:
-    return candidate.unit.removesuffix(f"/{answer.asked.per}") if answer.asked.per else candidate.unit
-
-
 def _lines(answer: Answer, drawn: Sequence[Candidate]) -> str:
     places = answer.found.places
-    unit = _unit(answer, drawn[0])
+    unit = short_unit(answer, drawn[0])
     drawing = Drawing(WIDTH, HEIGHT, answer.asked.ask, sentence(answer))
     ends = [
         end for each in drawn for cell in each.cells if cell.values for end in (*(interval(cell) or ()), *cell.values)
@@ -134,7 +130,7 @@ def _method(each: Candidate) -> Method | None:
 
 
 def _heat(answer: Answer, drawn: Sequence[Candidate]) -> str:
-    places, unit = answer.found.places, _unit(answer, drawn[0])
+    places, unit = answer.found.places, short_unit(answer, drawn[0])
     names = min(26 * LETTER, max(len(each.name) for each in drawn) * LETTER) + 10
     wide = max(46.0, (WIDTH - names) / len(places))
     tall = 30.0

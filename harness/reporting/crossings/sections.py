@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from harness.costing.answers import Candidate
 from harness.records.summary import RunReport
-from harness.reporting.crossings.answer import Answer, answers, pairs
+from harness.reporting.crossings.answer import Answer, answers, pairs, short_unit
 from harness.reporting.crossings.sentence import at, sentence, value
 from harness.reporting.tables import Section, Table
 from harness.reporting.wording import listed
@@ -90,7 +90,7 @@ def _cell(answer: Answer, candidate: Candidate, cell: Cell) -> str:
     middle = cell.middle
     if middle is None:
         return f"no {answer.asked.per} counted" if cell.nothing else "-"
-    unit = candidate.unit.removesuffix(f"/{answer.asked.per}") if answer.asked.per else candidate.unit
+    unit = short_unit(answer, candidate)
     found = interval(cell)
     text = si(middle, unit)
     return text if found is None or found[0] == found[1] else f"{text}\n{si(found[0], unit)} to {si(found[1], unit)}"

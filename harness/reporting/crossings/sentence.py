@@ -27,8 +27,8 @@ _TOLD: Final = 2
 
 
 def value(number: float, unit: str = "") -> str:
-    """A place of the axis: at most four significant digits, never in powers of ten unless it has to."""
-    text = f"{number:.4g}"
+    """A place of the axis: at most four significant digits, and of a smaller number at most three."""
+    text = f"{number:.4g}" if number >= 1000 else f"{number:.3g}"
     return f"{text} {unit}".rstrip()
 
 
@@ -65,10 +65,22 @@ def _body(answer: Answer, known: Sequence[Lead]) -> str:
     if len({lead.names for lead in known}) == 1:
         (name,) = known[0].names
         return f"{name} {_everywhere(answer)}{_margin(answer, name)}; {_behind(answer, name)}"
-    parts = [_stretch(answer, lead) for lead in known]
-    text = ", ".join(parts)
     turned = _turns(answer, singles)
+    told = known if not turned else [lead for lead in known if not _within_turn(answer, known, lead)]
+    text = ", ".join(_stretch(answer, lead) for lead in told)
     return f"{text}; {turned}" if turned else text
+
+
+def _within_turn(answer: Answer, known: Sequence[Lead], lead: Lead) -> bool:
+    """Whether a stretch without a single leader lies between two that a turn is told of: its interval says as much."""
+    place = known.index(lead)
+    if len(lead.names) == 1 or not 0 < place < len(known) - 1:
+        return False
+    before, after = known[place - 1], known[place + 1]
+    if len(before.names) != 1 or len(after.names) != 1 or before.names == after.names:
+        return False
+    places = answer.found.places
+    return turn_of(answer, before.names[0], after.names[0], (places[before.last], places[after.first])) is not None
 
 
 def _behind(answer: Answer, first: str) -> str:
