@@ -138,6 +138,7 @@ def load_causal_lm(
             "trust_remote_code": trust_remote_code,
             **({} if placement is None else {"device_map": placed(model)}),
             **_quantized(model, quantization),
+            **_came_quantized(model),
             "digest": _digest(folder, name_or_path, revision),
             **built,
         },
@@ -160,6 +161,23 @@ def fetch_causal_lm(name_or_path: str, cache: Path, progress: Callable[[str, flo
             files = list_repo_files(name_or_path)
             safe = any(name.endswith(".safetensors") for name in files)
             snapshot_download(name_or_path, ignore_patterns=[*_OTHER_FORMATS, *(["*.bin"] if safe else [])])
+
+
+def _came_quantized(model: PreTrainedModel) -> Mapping[str, object]:
+    """How a checkpoint was quantized beforehand, and what its linear layers hold now; empty for one that was not.
+
+    A library may unpack 8-bit weights while loading: then the work is that of the dtype they hold now, and its energy
+    says nothing of 8-bit kernels.
+    """
+    given = getattr(model.config, "quantization_config", None)
+    if given is None:
+        return {}
+    with torch.inference_mode():
+        model(torch.zeros((1, 1), dtype=torch.long, device=model.device))  # what is unpacked is unpacked on first use
+    method = given.get("quant_method") if isinstance(given, Mapping) else given.quant_method
+    linears = [module for module in model.modules() if isinstance(getattr(module, "weight", None), torch.Tensor)]
+    held = sorted({str(module.weight.dtype).removeprefix("torch.") for module in linears if module.weight.dim() > 1})  # type: ignore[operator]
+    return {"checkpoint_quantization": str(getattr(method, "value", method)), "weights_held_as": held}
 
 
 def _quantized(model: PreTrainedModel, how: Quantization) -> Mapping[str, object]:
