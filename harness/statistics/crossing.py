@@ -209,11 +209,13 @@ class Lead:
             nothing is known.
         first: position of its first place.
         last: position of its last place.
+        missing: candidates without a value there, of which nothing is claimed.
     """
 
     names: tuple[str, ...]
     first: int
     last: int
+    missing: tuple[str, ...] = ()
 
 
 def leads(cells: Mapping[str, Sequence[Cell]], comparisons: int = 1) -> list[Lead]:
@@ -230,8 +232,9 @@ def leads(cells: Mapping[str, Sequence[Cell]], comparisons: int = 1) -> list[Lea
         )
         if all(cell.nothing for cell in here.values()):
             names = ()
-        if found and found[-1].names == names:
-            found[-1] = Lead(names, found[-1].first, position)
+        missing = tuple(name for name in cells if name not in here)
+        if found and (found[-1].names, found[-1].missing) == (names, missing):
+            found[-1] = Lead(names, found[-1].first, position, missing)
         else:
-            found.append(Lead(names, position, position))
+            found.append(Lead(names, position, position, missing))
     return found

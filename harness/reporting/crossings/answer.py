@@ -136,7 +136,10 @@ def _told(asked: Asked, rows: Rows, places: tuple[float, ...]) -> Found:
     for one, other in itertools.combinations(candidates, 2):
         signs = [crossing.cheaper(a, b, comparisons) for a, b in zip(one.cells, other.cells, strict=True)]
         for before, after in crossing.changes(signs):
-            turns.append((one.name, other.name, _turn(one, other, (before, after), places, signs[before])))
+            turn = _turn(one, other, (before, after), places, signs[before])
+            # A bar is met or not: between two values of a quality there is none.
+            turn = replace(turn, at=None) if asked.option.startswith(BAR) else turn
+            turns.append((one.name, other.name, turn))
     return Found(places=places, candidates=candidates, turns=tuple(turns), comparisons=comparisons)
 
 

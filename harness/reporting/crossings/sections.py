@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from harness.costing.answers import Candidate
 from harness.records.summary import RunReport
@@ -20,12 +21,42 @@ def sentences(report: RunReport) -> list[str]:
     return [f"{each.asked.ask} {sentence(each)}" for each in answers(report)]
 
 
+def as_values(report: RunReport) -> list[dict[str, Any]]:
+    """The answers for JSON: question, sentence, places, each candidate's middle costs with intervals, turns."""
+    return [
+        {
+            "ask": each.asked.ask,
+            "answer": sentence(each),
+            "along": each.asked.option,
+            "places": list(each.found.places),
+            "candidates": [
+                {
+                    "name": candidate.name,
+                    "unit": candidate.unit,
+                    "method": candidate.method,
+                    "invented": list(candidate.invented),
+                    "middles": [cell.middle for cell in candidate.cells],
+                    "intervals": [interval(cell) for cell in candidate.cells],
+                }
+                for candidate in each.found.candidates
+            ],
+            "turns": [
+                {"pair": [one, other], "low": turn.low, "high": turn.high, "at": turn.at, "found_by": turn.method,
+                 "cheaper_before": one if turn.first < 0 else other}
+                for one, other, turn in each.found.turns
+            ],
+        }
+        for each in answers(report)
+    ]  # fmt: skip
+
+
 def sections(report: RunReport) -> list[Section]:
     """For the terminal's details and Markdown: each answer with its tables."""
     found = []
     for each in answers(report):
         first, *rest = list(tables(each))
-        found.append(Section(each.asked.ask, first.table, first.items, [sentence(each), *first.paragraphs]))
+        told = [sentence(each), *notice(each), *first.paragraphs]
+        found.append(Section(each.asked.ask, first.table, first.items, told))
         found += rest
     return found
 
@@ -47,7 +78,7 @@ def notice(answer: Answer) -> Iterator[str]:
 def tables(answer: Answer) -> Iterator[Section]:
     """The ranking, where candidates change places, what stands beside it, and what it rests on."""
     if answer.found.failed:
-        yield Section("", paragraphs=list(notice(answer)))
+        yield Section("")
         return
     yield Section("", _ranking(answer), paragraphs=list(_reading(answer)))
     if turns := _turns(answer):
@@ -114,7 +145,6 @@ def _reading(answer: Answer) -> Iterator[str]:
     reasons = {each.name: "; ".join(each.missing) for each in found.candidates if each.missing}
     for reason in dict.fromkeys(reasons.values()):
         yield f"No value somewhere: {listed([name for name, why in reasons.items() if why == reason])}: {reason}."
-    yield from notice(answer)
 
 
 def _turns(answer: Answer) -> Section | None:
@@ -142,16 +172,18 @@ def _turns(answer: Answer) -> Section | None:
 
 
 def _beside(answer: Answer) -> Iterator[Section]:
+    """Other readings of every candidate, a row each."""
+    rows = []
     for metric in answer.asked.beside:
-        rows = []
         for each in answer.found.candidates:
             told = each.beside.get(metric, ())
-            unit = _unit_of(metric)
-            rows.append([each.name, *("-" if number is None else si(number, unit) for number in told)])
-        if any(cell != "-" for row in rows for cell in row[1:]):
-            places = [value(place, answer.asked.unit) for place in answer.found.places]
-            per = f" per {answer.asked.per}" if answer.asked.per else ""
-            yield Section(f"{metric}{per}, beside it", Table(["candidate", *places], rows))
+            if any(number is not None for number in told):
+                cells = ["-" if number is None else si(number, _unit_of(metric)) for number in told]
+                rows.append([each.name, metric, *cells])
+    if rows:
+        places = [value(place, answer.asked.unit) for place in answer.found.places]
+        per = f" per {answer.asked.per}" if answer.asked.per else ""
+        yield Section(f"Beside it{per}", Table(["candidate", "reading", *places], rows))
 
 
 def _unit_of(metric: str) -> str:

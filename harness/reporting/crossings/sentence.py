@@ -62,10 +62,10 @@ def _body(answer: Answer, known: Sequence[Lead]) -> str:
     if not singles:
         names = list(dict.fromkeys(name for lead in known for name in lead.names))
         return f"cannot be told {_everywhere(answer)}: {_why(answer, names)}"
-    if len({lead.names for lead in known}) == 1:
+    if len({lead.names for lead in known}) == 1 and not any(lead.missing for lead in answer.leads):
         (name,) = known[0].names
         return f"{name} {_everywhere(answer)}{_margin(answer, name)}; {_behind(answer, name)}"
-    turned = _turns(answer, singles)
+    turned = _turns(answer, singles) or _turns(answer, known)
     told = known if not turned else [lead for lead in known if not _within_turn(answer, known, lead)]
     text = ", ".join(_stretch(answer, lead) for lead in told)
     return f"{text}; {turned}" if turned else text
@@ -100,6 +100,8 @@ def _behind(answer: Answer, first: str) -> str:
 
 def _stretch(answer: Answer, lead: Lead) -> str:
     where = _where(answer, lead)
+    if lead.missing:
+        where += f" (without {listed(list(lead.missing), _SHOWN)}, of which no value is known there)"
     if len(lead.names) == 1:
         return f"{lead.names[0]} {where}"
     return f"{listed(list(lead.names), _SHOWN)} not told apart {where}"
@@ -119,22 +121,26 @@ def _where(answer: Answer, lead: Lead) -> str:
 
 
 def _everywhere(answer: Answer) -> str:
-    places, asked = answer.found.places, answer.asked
+    """All places where anything is known."""
+    asked = answer.asked
+    known = [lead for lead in answer.leads if lead.names]
+    places = answer.found.places[known[0].first : known[-1].last + 1]
     if len(places) == 1:
         return f"at {asked.axis} {value(places[0], asked.unit)}"
     return f"at every {asked.axis} from {value(places[0])} to {value(places[-1], asked.unit)}"
 
 
-def _turns(answer: Answer, singles: Sequence[Lead]) -> str:
-    told = []
+def _turns(answer: Answer, known: Sequence[Lead]) -> str:
+    """Where those in front change places, a sentence part a pair, the first few."""
+    told: list[str] = []
     places = answer.found.places
-    for one, other in itertools.pairwise(singles):
-        if one.names == other.names:
-            continue
-        turn = turn_of(answer, one.names[0], other.names[0], (places[one.last], places[other.first]))
-        if turn is not None:
-            told.append(f"from {one.names[0]} to {other.names[0]} {at(answer, turn)}")
-    return f"the order turns {'; '.join(told)}" if told else ""
+    for one, other in itertools.pairwise(known):
+        for first, second in itertools.product(one.names, other.names):
+            turn = turn_of(answer, first, second, (places[one.last], places[other.first]))
+            if turn is not None and turn.first < 0:
+                told.append(f"from {first} to {second} {at(answer, turn)}")
+    told = list(dict.fromkeys(told))
+    return f"the order turns {'; '.join(told[:_TOLD])}" if told else ""
 
 
 def at(answer: Answer, turn: Turn) -> str:
