@@ -92,11 +92,10 @@ def plan(
     require: Require = 0,
 ) -> None:
     """Shows what a run would do: points, trials, and what is skipped and why."""
-    from harness.costing.questions import check
+    from harness.costing.asking import asked, check
     from harness.machine.provenance import provenance
     from harness.planning.named_offers import fetch_key, offers_of
     from harness.planning.probe import loaded
-    from harness.planning.questions import asked
     from harness.planning.selection import selected
     from harness.running.executor_choice import choose
 
@@ -269,9 +268,8 @@ def _resumed(
 
 def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry: Registry, manner: Manner) -> Begun:
     """A new run."""
-    from harness.costing.questions import check
+    from harness.costing.asking import asked, check
     from harness.machine.provenance import provenance
-    from harness.planning.questions import asked
     from harness.planning.secrecy import command_line
     from harness.planning.selection import selected
     from harness.running.executor_choice import choose

@@ -26,7 +26,6 @@ from harness.errors import HarnessError, UsageError
 from harness.functional_unit import per_unit
 from harness.impact import Costed, Factor, Impact, ImpactMeter
 from harness.planning.located_yaml import parse
-from harness.planning.point import Point
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value
 from harness.records.files import load_record
 from harness.records.questions import Asked, asked_in
@@ -302,9 +301,7 @@ def _turns(asked: Asked, one: _Costed, other: _Costed, places: Sequence[float], 
     for before, after in crossing.changes([told(place) for place in grid]):
         low, high, first = grid[before], grid[after], told(grid[before])
         if not continuous:
-            costs = ((one.middle(low), other.middle(low)), (one.middle(high), other.middle(high)))
-            at = crossing.interpolated((low, high), costs)
-            found.append(Turn(low=low, high=high, at=at, first=first))
+            found.append(Turn(low=low, high=high, at=None, first=first))  # there is no place between two months
             continue
         inside = [tie for tie in ties or () if low <= tie <= high]
         at = inside[0] if inside else crossing.root(lambda place: one.middle(place) - other.middle(place), low, high)
@@ -329,39 +326,6 @@ def _ties(asked: Asked, one: _Costed, other: _Costed, places: Sequence[float]) -
         )
     except UsageError:
         return None
-
-
-# All questions
-
-
-def check(asked: Sequence[Asked], points: Sequence[Point], registry: Registry) -> None:
-    """Raises UsageError where a question of planned points cannot be answered: before anything is measured."""
-    for each in asked:
-        mine = [point for point in points if point.suite == each.suite and point.case in each.cases]
-        for point in mine:
-            if each.per and each.per not in point.functional_units:
-                continue
-            if each.swept:
-                _check_options(each, point, registry)
-
-
-def _check_options(asked: Asked, point: Point, registry: Registry) -> None:
-    impacts = [
-        {"name": choice.name, "options": dict(choice.options)}
-        for choice in point.meters
-        if (offer := registry.find("meter", choice.name)) is not None and hasattr(offer.spec, "yields")
-    ]
-    for name, options in (asked.candidates or {"": {}}).items():
-        fixed = [setting(key, value, where=name) for key, value in options.items()]
-        for place in (asked.values[0], asked.values[-1]):
-            axis = setting(asked.option, written(asked, place), where=asked.option)
-            applied = Combinations([*fixed, axis], [], registry, Path(asked.folder)).of(impacts)[0]
-            yields = {reading for each in applied for reading in each.spec.yields} | {"energy_j", "duration_s"}
-            if asked.metric not in yields:
-                raise UsageError(
-                    f"question {asked.ask!r}: no impact meter yields {asked.metric!r}",
-                    accepted=", ".join(sorted(yields)),
-                )
 
 
 def answer(run: Path, registry: Registry | None = None) -> int:

@@ -32,8 +32,6 @@ from harness.place import Place
 from harness.planning import located_yaml as suite_yaml
 from harness.planning.faults import faults, real_path
 from harness.planning.located_yaml import Document, Keys, raise_all, short
-from harness.planning.questions import KEY as QUESTIONS
-from harness.planning.questions import Question
 from harness.planning.secrecy import refuse_secrets
 from harness.planning.trial_rules import (
     CoolDown,
@@ -46,6 +44,8 @@ from harness.planning.trial_rules import (
     no_bool,
 )
 from harness.records.metric import never_gated
+from harness.records.questions import KEY as QUESTIONS
+from harness.records.questions import Question
 
 FREE_KEYS: Final = frozenset({"options", "matrix", "include", "exclude"})
 """Keys of a case whose values belong to the workload."""

@@ -1,4 +1,4 @@
-"""Questions of a run, as its description keeps them."""
+"""Questions of a suite, and as the description of its run keeps them: who costs least along an axis, where it turns."""
 
 from __future__ import annotations
 
@@ -6,15 +6,89 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from harness.options import Options
 from harness.records.files import adapter
 from harness.records.paths import RUN
 
-KEY = "questions"
-"""Of `run.json`."""
+KEY: Final = "questions"
+"""Of a suite, and of `run.json`."""
+BAR: Final = "bar:"
+"""Before a scored column: the axis is the quality that a work item has to have."""
+
+
+class Axis(Options):
+    """What the order of the candidates may depend on.
+
+    Attributes:
+        option: a number of the matrix (`qps`); a quality bar, `bar:` with its column (`bar:reward`); or an option of an
+            impact meter (`fuel.grid`, `scarf.gamma`), by which the finished records are costed again.
+        values: its values, rising; needed for an option of an impact meter, taken from the run if not given.
+        written: how a value is given to the option, such as `{}y` for a lifetime in years; as it is if not given.
+        name: for people; the option if not given.
+        unit: of the values, for people.
+    """
+
+    option: Annotated[str, Field(min_length=1)]
+    values: list[float] = Field([])
+    written: Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")] = "{}"
+    name: str = ""
+    unit: str = ""
+
+    @property
+    def swept(self) -> bool:
+        """Whether it is an option of an impact meter."""
+        return "." in self.option and not self.option.startswith(BAR)
+
+    @model_validator(mode="after")
+    def _rising(self) -> Axis:
+        if any(one >= other for one, other in zip(self.values, self.values[1:], strict=False)):
+            raise ValueError(f"the values are {self.values}; accepted: rising numbers")
+        if self.swept and len(self.values) < 2:
+            raise ValueError(f"{self.option} is an option of an impact meter; accepted: two `values` or more")
+        return self
+
+
+class Question(Options):
+    """A question that the report of a run answers in a sentence, with a figure.
+
+    Attributes:
+        ask: the question, for people.
+        metric: cost or other reading by which candidates are ranked, the less the better: `carbon_g`, `energy_j`,
+            `awi_adjusted_l`.
+        per: functional unit that it is divided by; the whole trial if not given.
+        along: the axis.
+        cases: names of the cases whose points compete; all cases that have the axis and the unit if not given.
+        at: values of matrix options (`qps: 1`) that the points must have to compete.
+        candidates: name -> options of impact meters by which every record is costed again (`scarf.site: iowa`), or a
+            YAML file with such a mapping; the points of the run themselves compete if not given.
+        beside: other readings that are told of every candidate, such as `sci_g`; `carbon_embodied_g by act` takes the
+            embodied carbon of another table.
+        figure: `lines`, or a `heat` map of candidates by places of the axis.
+        published: what the publication found, for people.
+        differs: where this differs from the publication, for people.
+    """
+
+    ask: Annotated[str, Field(min_length=1)]
+    metric: str = "carbon_g"
+    per: str = ""
+    along: Axis
+    cases: list[str] = Field([])
+    at: dict[str, Any] = Field({})
+    candidates: dict[str, dict[str, Any]] | str = Field({})
+    beside: list[str] = Field([])
+    figure: Literal["lines", "heat"] = "lines"
+    published: str = ""
+    differs: list[str] = Field([])
+
+    @model_validator(mode="after")
+    def _costed_again(self) -> Question:
+        if self.candidates and not self.along.swept:
+            raise ValueError("`candidates` are costed again, so that `along` has to be an option of an impact meter")
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +138,7 @@ class Asked:
     @property
     def swept(self) -> bool:
         """Whether the axis is an option of an impact meter, so that records are costed again."""
-        return "." in self.option and not self.option.startswith("bar:")
+        return "." in self.option and not self.option.startswith(BAR)
 
     def concerns(self, point: Mapping[str, Any]) -> bool:
         """Whether a point, as its measurement keeps it, competes."""

@@ -14,14 +14,13 @@ from harness.costing.answers import Candidate, Found, read_found
 from harness.errors import MeasurementError
 from harness.functional_unit import Sweep
 from harness.quantity import Amount, Unavailable, Undefined, Value
-from harness.records.questions import Asked, asked_of
+from harness.records.questions import BAR, Asked, asked_of
 from harness.records.record import Record
 from harness.records.summary import PointReport, RunReport
 from harness.reporting.ranking import at_bar
 from harness.statistics import crossing
 from harness.statistics.crossing import Cell, Lead, Turn
 
-BAR: Final = "bar:"
 BY: Final = " by "
 """Between a reading and the alternative table that it is taken of."""
 

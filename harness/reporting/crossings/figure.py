@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,7 +15,8 @@ from harness.reporting.crossings.answer import Answer, short_unit
 from harness.reporting.crossings.sentence import sentence, value
 from harness.reporting.svg import Drawing, Scale
 from harness.statistics.crossing import interval
-from harness.units import si
+from harness.units import number as told_number
+from harness.units import prefix_of, si
 
 WIDTH: Final = 720.0
 LEFT: Final = 74.0
@@ -136,6 +138,7 @@ def _heat(answer: Answer, drawn: Sequence[Candidate]) -> str:
     tall = 30.0
     drawing = Drawing(names + wide * len(places) + 2, tall * len(drawn) + 44, answer.asked.ask, sentence(answer))
     middles = [cell.middle for each in drawn for cell in each.cells if cell.middle is not None]
+    factor, prefixed = _prefix(statistics.median(middles), unit)
     scale = Scale.over([each for each in middles if each > 0] or [0.0, 1.0], 0.0, 1.0)
     least = [
         min((cell.middle for each in drawn if (cell := each.cells[at]).middle is not None), default=None)
@@ -148,36 +151,25 @@ def _heat(answer: Answer, drawn: Sequence[Candidate]) -> str:
         top = 20 + tall * row
         drawing.text(0, top + 19, shortened(each.name, 26), "name")
         for at, cell in enumerate(each.cells):
-            _square(
-                drawing,
-                each.name,
-                cell.middle,
-                (names + wide * at, top, wide, tall),
-                scale,
-                unit,
-                places[at],
-                least[at],
-            )
-    drawing.text(0, 20 + tall * len(drawn) + 17, _metric(answer), "axis")
+            box = (names + wide * at, top, wide, tall)
+            shade = 0 if not cell.middle else min(_STEPS - 1, max(0, int(scale(cell.middle) * _STEPS)))
+            frame = " least" if cell.middle == least[at] else ""
+            told = "-" if cell.middle is None else told_number(cell.middle / factor)
+            tip = f"{each.name} at {value(places[at])}: {told} {prefixed}"
+            _square(drawing, box, told, f"heat{shade}{frame}" if cell.middle is not None else "", tip)
+    drawing.text(0, 20 + tall * len(drawn) + 17, f"{_metric(answer)}, in {prefixed}", "axis")
     return drawing.markup()
 
 
-def _square(
-    drawing: Drawing,
-    name: str,
-    middle: float | None,
-    box: tuple[float, float, float, float],
-    scale: Scale,
-    unit: str,
-    place: float,
-    least: float | None,
-) -> None:
+def _prefix(number: float, unit: str) -> tuple[float, str]:
+    """What all numbers of a map are divided by, and the unit that they are in then."""
+    factor, prefix = prefix_of(number, unit)
+    return factor, f"{prefix}{unit}"
+
+
+def _square(drawing: Drawing, box: tuple[float, float, float, float], told: str, style: str, tip: str) -> None:
+    """A square of the map; without a style nothing is known there."""
     left, top, wide, tall = box
-    if middle is None:
-        drawing.text(left + wide / 2, top + 19, "-", "tick", "middle")
-        return
-    shade = min(_STEPS - 1, max(0, int(scale(middle) * _STEPS))) if middle > 0 else 0
-    frame = " least" if middle == least else ""
-    tip = f"{name} at {value(place)}: {si(middle, unit)}"
-    drawing.add("rect", f"heat{shade}{frame}", tip, x=left + 1, y=top + 1, width=wide - 2, height=tall - 2)
-    drawing.text(left + wide / 2, top + 19, si(middle, "").replace(" ", ""), f"on{shade}", "middle")
+    if style:
+        drawing.add("rect", style, tip, x=left + 1, y=top + 1, width=wide - 2, height=tall - 2)
+    drawing.text(left + wide / 2, top + 19, told, f"on{style[4]}" if style else "tick", "middle")

@@ -146,7 +146,7 @@ def _turns(answer: Answer, known: Sequence[Lead]) -> str:
 def at(answer: Answer, turn: Turn) -> str:
     """Where a turn lies: an estimate with its interval, or the two places that it lies between."""
     axis, unit = answer.asked.axis, answer.asked.unit
-    between = f"between {value(turn.low)} and {value(turn.high, unit)}"
+    between = f"between {'' if unit else f'{axis} '}{value(turn.low)} and {value(turn.high, unit)}"
     if turn.at is None:
         return f"{between}"
     if not answer.found.continuous:

@@ -103,7 +103,7 @@ def test_the_load_at_which_two_declared_devices_turn_is_named_within_its_interva
     assert turn.low <= known <= turn.high
     assert turn.at == pytest.approx(known, rel=0.2)
     text = sentence(answer)
-    assert f"from T4 to H100 between {turn.low:g} and {turn.high:g}" in text
+    assert f"from T4 to H100 between qps {turn.low:g} and {turn.high:g}" in text
     assert names(answer) == ("T4", "H100")
 
 

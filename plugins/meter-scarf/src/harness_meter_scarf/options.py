@@ -137,7 +137,7 @@ class ScarfOptions(Options):
     missing: Missing = "strict"
     near_exhausted: NearExhausted = "refuse"
     accept_conflict: bool = False
-    basins: SuiteFile | None = None
+    basins: Literal["made-up"] | SuiteFile | None = None
     polygons: SuiteFile | None = None
     stress: StressOptions | None = None
     aware: Annotated[AwareOptions | None, BeforeValidator(_short_aware, json_schema_input_type=bool | AwareOptions)] = (

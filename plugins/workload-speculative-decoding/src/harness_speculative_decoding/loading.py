@@ -138,7 +138,6 @@ def load_causal_lm(
             "trust_remote_code": trust_remote_code,
             **({} if placement is None else {"device_map": placed(model)}),
             **_quantized(model, quantization),
-            **_came_quantized(model),
             "digest": _digest(folder, name_or_path, revision),
             **built,
         },
@@ -181,8 +180,9 @@ def _came_quantized(model: PreTrainedModel) -> Mapping[str, object]:
 
 
 def _quantized(model: PreTrainedModel, how: Quantization) -> Mapping[str, object]:
+    """What was done to the weights here, and beforehand."""
     try:
-        return quantize(model, how)
+        return {**quantize(model, how), **_came_quantized(model)}
     except ImportError as error:
         raise UsageError(str(error)) from error
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from harness.costing.asking import asked
 from harness.errors import UsageError
 from harness.planning import located_yaml
-from harness.planning.questions import asked
 from harness.planning.suite import load, loads
 
 SUITE = """\

@@ -1,98 +1,19 @@
-"""Questions of a suite: who costs least along an axis, and where that turns. The report answers each in a sentence."""
+"""What suites ask, made ready to be kept with their run, and refused before anything is measured where it is wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Any
 
-from pydantic import Field, model_validator
-
+from harness.costing.questions import written
+from harness.costing.settings import Combinations, setting
+from harness.discovery.registry import Registry
 from harness.errors import UsageError, did_you_mean
-from harness.options import Options
 from harness.planning import located_yaml
-from harness.records.questions import Asked
-
-if TYPE_CHECKING:
-    from harness.planning.suite import Suite
-
-KEY: Final = "questions"
-"""Of a suite."""
-BAR: Final = "bar:"
-"""Before a scored column: the axis is the quality that a work item has to have."""
-
-Value = str | int | float
-
-
-class Axis(Options):
-    """What the order of the candidates may depend on.
-
-    Attributes:
-        option: a number of the matrix (`qps`); a quality bar, `bar:` with its column (`bar:reward`); or an option of an
-            impact meter (`fuel.grid`, `scarf.gamma`), by which the finished records are costed again.
-        values: its values, rising; needed for an option of an impact meter, taken from the run if not given.
-        written: how a value is given to the option, such as `{}y` for a lifetime in years; as it is if not given.
-        name: for people; the option if not given.
-        unit: of the values, for people.
-    """
-
-    option: Annotated[str, Field(min_length=1)]
-    values: list[float] = Field([])
-    written: Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")] = "{}"
-    name: str = ""
-    unit: str = ""
-
-    @property
-    def swept(self) -> bool:
-        """Whether it is an option of an impact meter."""
-        return "." in self.option and not self.option.startswith(BAR)
-
-    @model_validator(mode="after")
-    def _rising(self) -> Axis:
-        if any(one >= other for one, other in zip(self.values, self.values[1:], strict=False)):
-            raise ValueError(f"the values are {self.values}; accepted: rising numbers")
-        if self.swept and len(self.values) < 2:
-            raise ValueError(f"{self.option} is an option of an impact meter; accepted: two `values` or more")
-        return self
-
-
-class Question(Options):
-    """A question that the report of a run answers in a sentence, with a figure.
-
-    Attributes:
-        ask: the question, for people.
-        metric: cost or other reading by which candidates are ranked, the less the better: `carbon_g`, `energy_j`,
-            `awi_adjusted_l`.
-        per: functional unit that it is divided by; the whole trial if not given.
-        along: the axis.
-        cases: names of the cases whose points compete; all cases that have the axis and the unit if not given.
-        at: values of matrix options (`qps: 1`) that the points must have to compete.
-        candidates: name -> options of impact meters by which every record is costed again (`scarf.site: iowa`), or a
-            YAML file with such a mapping; the points of the run themselves compete if not given.
-        beside: other readings that are told of every candidate, such as `sci_g`; `carbon_embodied_g by act` takes the
-            embodied carbon of another table.
-        figure: `lines`, or a `heat` map of candidates by places of the axis.
-        published: what the publication found, for people.
-        differs: where this differs from the publication, for people.
-    """
-
-    ask: Annotated[str, Field(min_length=1)]
-    metric: str = "carbon_g"
-    per: str = ""
-    along: Axis
-    cases: list[str] = Field([])
-    at: dict[str, Any] = Field({})
-    candidates: dict[str, dict[str, Any]] | str = Field({})
-    beside: list[str] = Field([])
-    figure: Literal["lines", "heat"] = "lines"
-    published: str = ""
-    differs: list[str] = Field([])
-
-    @model_validator(mode="after")
-    def _costed_again(self) -> Question:
-        if self.candidates and not self.along.swept:
-            raise ValueError("`candidates` are costed again, so that `along` has to be an option of an impact meter")
-        return self
+from harness.planning.point import Point
+from harness.planning.suite import Suite
+from harness.records.questions import BAR, KEY, Asked
 
 
 def asked(suites: Sequence[Suite]) -> list[Asked]:
@@ -176,3 +97,33 @@ def _candidates(suite: Suite, number: int) -> Mapping[str, Mapping[str, Any]]:
             f"{given} does not list candidates", where=where, accepted="name: {METER.OPTION: value}, one or more"
         )
     return dict(data)
+
+
+def check(asked: Sequence[Asked], points: Sequence[Point], registry: Registry) -> None:
+    """Raises UsageError where a question of planned points cannot be answered: before anything is measured."""
+    for each in asked:
+        mine = [point for point in points if point.suite == each.suite and point.case in each.cases]
+        for point in mine:
+            if each.per and each.per not in point.functional_units:
+                continue
+            if each.swept:
+                _check_options(each, point, registry)
+
+
+def _check_options(asked: Asked, point: Point, registry: Registry) -> None:
+    impacts = [
+        {"name": choice.name, "options": dict(choice.options)}
+        for choice in point.meters
+        if (offer := registry.find("meter", choice.name)) is not None and hasattr(offer.spec, "yields")
+    ]
+    for name, options in (asked.candidates or {"": {}}).items():
+        fixed = [setting(key, value, where=name) for key, value in options.items()]
+        for place in (asked.values[0], asked.values[-1]):
+            axis = setting(asked.option, written(asked, place), where=asked.option)
+            applied = Combinations([*fixed, axis], [], registry, Path(asked.folder)).of(impacts)[0]
+            yields = {reading for each in applied for reading in each.spec.yields} | {"energy_j", "duration_s"}
+            if asked.metric not in yields:
+                raise UsageError(
+                    f"question {asked.ask!r}: no impact meter yields {asked.metric!r}",
+                    accepted=", ".join(sorted(yields)),
+                )
