@@ -23,13 +23,14 @@ PLUGIN_FILES := $(sort $(wildcard plugins/*/pyproject.toml))
 EXAMPLE := tests/example_plugin
 EDITABLE := -e '.[dev]' $(patsubst %/pyproject.toml,-e %,$(PLUGIN_FILES)) -e $(EXAMPLE)
 DEMO := .venv-demo
+DIST := .venv-dist
 DEMO_PLUGINS := backend-torch meter-fuel meter-nvml workload-speculative-decoding
 # An index to take PyTorch from beside the usual one: that of its CPU builds saves gigabytes where the usual one has the CUDA build.
 #   make demo TORCH_INDEX=URL
 TORCH_INDEX ?=
 SOURCES := harness joule_harness_cli.py $(wildcard plugins/*/src) $(EXAMPLE)/src
 
-.PHONY: help setup demo test slow soak lint bench docs gpu-check clean
+.PHONY: help setup demo test slow soak lint bench docs dist gpu-check clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
@@ -81,15 +82,30 @@ $(VENV)/.stamp-peers: $(STAMP)
 	$(PIP) -c constraints.txt codecarbon zeus
 	@touch $@
 
-docs: $(STAMP) ## write docs/ and the README's terminal session anew, then check what README and CONTRIBUTING say
+dist: ## build the wheel and the source archive of every distribution in dist/, and check them
+	@test -n "$(PYTHON)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
+	$(PYTHON) -m venv $(DIST)
+	$(DIST)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt build hatchling twine
+	rm -rf dist
+	for project in . $(patsubst %/pyproject.toml,%,$(PLUGIN_FILES)); do \
+	  $(DIST)/bin/python -m build --no-isolation --outdir dist $$project >/dev/null || exit 1; done
+	$(DIST)/bin/python -m twine check --strict dist/*
+
+docs: $(VENV)/.stamp-docs ## write docs/ and the README's terminal session anew, check what they say, and build the site in build/site
 	$(BIN)/python docs/build.py
 	$(BIN)/python docs/build.py --session
-	$(BIN)/pytest tests/rules/test_documents.py $(ARGS)
+	$(BIN)/pytest tests/rules/test_documents.py tests/rules/test_pages.py $(ARGS)
+	$(BIN)/mkdocs build --strict --quiet
+
+# What builds the site; nothing else needs it.
+$(VENV)/.stamp-docs: $(STAMP) constraints.txt
+	$(PIP) -c constraints.txt -e '.[docs]'
+	@touch $@
 
 gpu-check: $(STAMP) ## say what can be measured here, then run what needs a CUDA device (ARGS=--dry-run lists the steps)
 	$(BIN)/harness doctor
 	PYTHON=$(BIN)/python bash benchmarks/gpu_check.sh $(ARGS)
 
 clean: ## remove .venv and everything that the tools cache; reports stay
-	rm -rf $(VENV) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
+	rm -rf $(VENV) $(DEMO) $(DIST) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
 	find harness plugins tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -24,7 +24,7 @@ from typing import Any
 
 import typer
 
-from harness import hookspecs
+from harness import _HOMES, hookspecs
 from harness.cli import app
 from harness.discovery.option_table import OptionRow, OptionTable, option_tables
 from harness.discovery.registry import KINDS, Offer, Registry
@@ -42,6 +42,12 @@ FOLDER = ROOT / "docs"
 SESSION = "<!-- session -->", "<!-- end of session -->"
 TREE = "<!-- tree -->", "<!-- end of tree -->"
 SCHEMA = "suite.schema.json"
+FOLDERS = {
+    "tutorials": "Tutorials",
+    "how-to": "How to",
+    "explanations": "Explanations",
+    "": "Reference",
+}
 _WORTH_A_TABLE = 3
 """Options that several workloads have alike stand in a table of their own from so many on."""
 NOTE = "<!-- Written by docs/build.py from the code; `make docs` writes it anew. -->\n\n"
@@ -231,6 +237,16 @@ def machines(registry: Registry) -> str:
     return text
 
 
+def exports(registry: Registry) -> str:
+    """Formats and services of `harness export` with options."""
+    text = "# Exports\n\n`harness export RUN TARGET --to NAME`, with `--set NAME=VALUE` for an option.\n\n"
+    for name, offer in registry.exports.items():
+        target = f"the {offer.spec.address}" if offer.spec.address else "a file"
+        text += head(name, offer) + f"The target is {target}.\n\n"
+        text += options(tables_of(offer))
+    return text
+
+
 def metrics(registry: Registry) -> str:
     """Readings by name and unit, and the methods they are labelled with."""
     text = "# Metrics\n\nReadings of the core, and those that impact meters add. "
@@ -312,15 +328,28 @@ def _arguments_table(command: Any) -> str:
     return table(["argument", "default", "meaning"], arguments(command))
 
 
+def public_names(_registry: Registry) -> str:
+    """What `import harness` offers, by the file that holds it; the site puts signatures and docstrings in place."""
+    sections = [
+        f"## {first(importlib.import_module(home).__doc__).rstrip('.')}\n\n"
+        + "\n".join(f"::: {home}.{name}" for name in names)
+        for home, names in sorted(_HOMES.items())
+    ]
+    said = "What a script or a plugin imports: `from harness import Meter`. The site shows signatures and docstrings."
+    return f"# Python\n\n{said}\n\n" + "\n\n".join(sections)
+
+
 PAGES = {
     "hooks.md": hooks,
     "suites.md": suites,
     "workloads.md": workloads,
     "meters.md": meters,
     "backends.md": machines,
+    "exports.md": exports,
     "metrics.md": metrics,
     "exit-codes.md": exit_codes,
     "commands.md": commands,
+    "api.md": public_names,
 }
 
 
@@ -376,17 +405,26 @@ def put(text: str, marks: tuple[str, str], content: str) -> str:
     return made
 
 
+def listed(made: Mapping[str, str]) -> str:
+    """Every page by its heading, the folders first."""
+    texts = {path.relative_to(FOLDER).as_posix(): path.read_text(encoding="utf-8") for path in FOLDER.rglob("*.md")}
+    texts = {**texts, **made}
+    lines = [f"{NOTE}# Documentation\n\nBuilt into a site by `make docs`.\n"]
+    for folder, title in FOLDERS.items():
+        lines.append(f"\n## {title}\n\n")
+        lines += [
+            f"- [{text.partition('# ')[2].partition(chr(10))[0]}]({name})\n"
+            for name, text in sorted(texts.items())
+            if name.rpartition("/")[0] == folder and name not in {"README.md", "index.md"}
+        ]
+    return "".join(lines) + f"- [JSON Schema of suites]({SCHEMA})\n"
+
+
 def pages() -> dict[str, str]:
     """File name -> what it should hold."""
     registry = own_plugins()
     made = {name: NOTE + write(registry).rstrip() + "\n" for name, write in PAGES.items()}
-    others = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
-    index = "".join(
-        f"- [{text.partition('# ')[2].partition(chr(10))[0]}]({name})\n"
-        for name, text in sorted({**others, **made}.items())
-        if name != "README.md"
-    )
-    made["README.md"] = f"{NOTE}# Reference\n\n{index}- [JSON Schema of suites]({SCHEMA})\n"
+    made["README.md"] = listed(made)
     made[SCHEMA] = compact(json_schema(registry)) + "\n"
     return made
 

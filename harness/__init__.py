@@ -24,12 +24,14 @@ _HOMES = {
     ),
     "harness.executor": ("Executor", "ExecutorSpec", "Job", "Outcome"),
     "harness.functional_unit": ("FunctionalUnit", "Row"),
-    "harness.hookspecs": ("CommandSpec", "hookimpl"),
+    "harness.hookspecs": ("CommandSpec", "ExportSpec", "Exported", "hookimpl"),
     "harness.impact": ("Costed", "DeviceUse", "EnergyTrace", "Factor", "Impact", "ImpactMeter", "ImpactMeterSpec"),
     "harness.meter": ("Meter", "MeterContext", "MeterSpec", "Node"),
     "harness.options": ("Duration", "Frequency", "NoOptions", "Options", "Power", "Share", "Size"),
     "harness.quantity": ("Amount", "Method", "Unavailable", "Undefined", "Value", "total"),
     "harness.records.files": ("load_items", "load_record", "recorded_trials", "write_json"),
+    "harness.reporting.export": ("open_metrics",),
+    "harness.reporting.figures": ("Figure", "figures"),
     "harness.sample": ("Condition", "Cumulative", "Scope", "Snapshot", "clock_id", "now_ns"),
     "harness.scorer": ("Scorer", "ScorerSpec"),
     "harness.session.block": ("Block",),
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
     from harness.functional_unit import FunctionalUnit as FunctionalUnit
     from harness.functional_unit import Row as Row
     from harness.hookspecs import CommandSpec as CommandSpec
+    from harness.hookspecs import Exported as Exported
+    from harness.hookspecs import ExportSpec as ExportSpec
     from harness.hookspecs import hookimpl as hookimpl
     from harness.impact import Costed as Costed
     from harness.impact import DeviceUse as DeviceUse
@@ -94,6 +98,9 @@ if TYPE_CHECKING:
     from harness.records.files import load_record as load_record
     from harness.records.files import recorded_trials as recorded_trials
     from harness.records.files import write_json as write_json
+    from harness.reporting.export import open_metrics as open_metrics
+    from harness.reporting.figures import Figure as Figure
+    from harness.reporting.figures import figures as figures
     from harness.sample import Condition as Condition
     from harness.sample import Cumulative as Cumulative
     from harness.sample import Scope as Scope

@@ -69,7 +69,7 @@ class PowerIntegrator(_Running):
         gain: relative half-width of the sensor's proportional error, allowed for when a sample is held against `max_w`.
         offset_w: half-width of its constant error, likewise.
 
-    Example:
+    Examples:
         >>> power = PowerIntegrator(expected_interval_s=0.1, max_w=300.0)
         >>> started = power.update(0, 100.0)
         >>> power.update(100_000_000, 120.0).joules  # 0.1 s later
@@ -196,7 +196,7 @@ class CounterTrack(_Running):
         longest_still_s: a counter that shows one value for longer was stuck: the time until it moves is a gap; None
             for one that may rightly stand still.
 
-    Example:
+    Examples:
         A counter that wraps at 100 J, on a device that draws at most 50 W:
 
         >>> track = CounterTrack(range_j=100.0, policy="wrap", max_power_w=50.0)

@@ -208,7 +208,7 @@ def _shows(text: str) -> Decimal:
 def read(path: Path, name: str = "") -> CsvTable:
     r"""A table that holds all its rows, which may be gone through more than once; raises UsageError as `opened` does.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "a.csv"
         >>> _ = file.write_text("zone;g_per_kwh\nES;103,42\n")

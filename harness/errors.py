@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
+
+_WORDS: Final = re.compile(r"[^\W_]+")
+"""Words of a name: `slo_ttft` and `A100-40GB` have two."""
 
 
 class ExitCode(IntEnum):
@@ -30,7 +34,7 @@ class HarnessError(Exception):
         accepted: what would have been accepted instead.
         hint: what to do about it.
 
-    Example:
+    Examples:
         >>> print(UsageError("watts is -3", where="suite.yaml:4:10", accepted="a finite number, at least 0"))
         suite.yaml:4:10: watts is -3; accepted: a finite number, at least 0
     """
@@ -82,7 +86,7 @@ _WITHOUT_FILE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.E
 def of_machine(error: OSError) -> str:
     """What an error of the operating system says of this machine's files, disk or limits; empty where it says nothing.
 
-    Example:
+    Examples:
         >>> of_machine(PermissionError(13, "Permission denied", "/data/run.json"))
         '/data/run.json: Permission denied'
         >>> of_machine(BrokenPipeError(32, "Broken pipe"))
@@ -97,7 +101,7 @@ def of_machine(error: OSError) -> str:
 def printable(text: str, *, keep: str = "\n\t") -> str:
     r"""A text whose control characters are shown as escapes: a stranger's name may not steer a terminal.
 
-    Example:
+    Examples:
         >>> print(printable("a\x1b[2Jb"))
         a\x1b[2Jb
     """
@@ -109,20 +113,28 @@ def printable(text: str, *, keep: str = "\n\t") -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint that names the closest known name, or an empty string.
+    """A hint that names the closest known name, whatever its case, or an empty string.
 
-    Example:
+    A slip of the hand goes first; then a longer name that begins with the words typed, one that has them inside, and
+    last what is merely alike.
+
+    Examples:
         >>> did_you_mean("energy", ["energy_j", "duration_s"])
         "did you mean 'energy_j'?"
         >>> did_you_mean("colour", ["energy_j", "duration_s"])
         ''
         >>> did_you_mean("wue", ["pue", "wue_onsite"])
         "did you mean 'wue_onsite'?"
+        >>> did_you_mean("onsite", ["offsite", "wue_onsite"])
+        "did you mean 'wue_onsite'?"
     """
-    names = list(known)
-    longer = [each for each in names if each.startswith(f"{name}_")]
-    tried = (
-        difflib.get_close_matches(name, of, n=1, cutoff=at) for of, at in ((names, 0.8), (longer, 0), (names, 0.6))
-    )
+    names = {str(each).casefold(): str(each) for each in reversed([*known])}
+    typed = name.casefold()
+    words = "_".join(_WORDS.findall(typed))
+    parts = {each: "_".join(_WORDS.findall(each)) for each in names}
+    begin = [each for each, of in parts.items() if words and of.startswith(f"{words}_")]
+    hold = [each for each, of in parts.items() if words and f"_{words}_" in f"_{of}_"]
+    ranked = ((names, 0.8), (begin, 0.0), (hold, 0.0), (names, 0.6))
+    tried = (difflib.get_close_matches(typed, of, n=1, cutoff=at) for of, at in ranked)
     close = next(filter(None, tried), [])
-    return f"did you mean {close[0]!r}?" if close else ""
+    return f"did you mean {names[close[0]]!r}?" if close else ""

@@ -52,7 +52,7 @@ def worker_command(folder: Path, python: str = sys.executable) -> list[str]:
         folder: of the trial, as seen where the worker runs; holds the job already.
         python: interpreter of the environment that is measured.
 
-    Example:
+    Examples:
         >>> worker_command(Path("/shared/run/trial-1"), "/envs/base/bin/python")
         ['/envs/base/bin/python', '-m', 'harness.worker', '/shared/run/trial-1']
     """

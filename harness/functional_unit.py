@@ -47,7 +47,7 @@ class Where:
     def parse(cls, column: str, text: str) -> Where:
         """A condition from text such as `<= 1.0`; raises UsageError.
 
-        Example:
+        Examples:
             >>> late = Where.parse("ttft_s", "<= 1.0")
             >>> late.holds({"ttft_s": 0.4}), late.holds({"ttft_s": 1.2}), late.holds({})
             (True, False, False)
@@ -181,7 +181,7 @@ def count(unit: FunctionalUnit, rows: Iterable[Row], methods: Mapping[str, Metho
         rows: work items.
         methods: column -> how its values were obtained, `items` for the items themselves; measured where not named.
 
-    Example:
+    Examples:
         >>> good_token = FunctionalUnit.of("output_tokens", {"ttft_s": "<= 1.0"})
         >>> found = count(good_token, [
         ...     {"item_id": "a", "status": "ok", "output_tokens": 30, "ttft_s": 0.4},
@@ -310,7 +310,7 @@ def why_none(name: str, counted: UnitCount) -> str:
 def per_unit(value: Value, name: str, counted: UnitCount) -> Value:
     """A cost divided by the count of a functional unit; Undefined where none was achieved.
 
-    Example:
+    Examples:
         >>> energy = Amount.of(60.0, "J", Method.COUNTER)
         >>> rows = [{"item_id": "a", "status": "ok", "output_tokens": 30, "ttft_s": 0.4}]
         >>> each = per_unit(energy, "token", count(FunctionalUnit.of("output_tokens"), rows))

@@ -19,6 +19,7 @@ from harness.backend import BackendSpec
 from harness.executor import ExecutorSpec
 from harness.impact import ImpactMeterSpec
 from harness.meter import MeterSpec
+from harness.options import NoOptions, Options
 from harness.place import PlaceSpec
 from harness.scorer import ScorerSpec
 from harness.workload import WorkloadSpec
@@ -43,6 +44,47 @@ class CommandSpec:
     name: str
     summary: str
     load: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What an export made of a run.
+
+    Attributes:
+        content: of the file that `harness export` is to write; None where it was sent elsewhere.
+        sent: what now lies where, in one line; empty for a file.
+        left_out: what the target holds no number of, and why: one line each.
+    """
+
+    content: str | None = None
+    sent: str = ""
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSpec:
+    """A format or a service of `harness export`; its module is imported when it is used.
+
+    An export says no more than the records do. A value that is missing stays missing and is told in
+    `Exported.left_out`; one that is there keeps its unit, its method and its bound wherever the target has a place for
+    them, and where it has none, what was simulated is left out. What is exported twice is there once.
+
+    Attributes:
+        name: what `--to` takes.
+        summary: one line for `harness plugins`.
+        load: returns the function that exports. It is called with the run (`harness.LoadedRun`), the target as the
+            user wrote it and the options, and returns an `Exported`. It raises UsageError where a library is missing,
+            and MeasurementError for a server that did not take what was sent.
+        options: model of the options, given as `--set name=value`.
+        address: what the target is, such as `URL of a Pushgateway`; empty where it is a file that `harness export`
+            writes. Secrets come from the environment and never stand in it.
+    """
+
+    name: str
+    summary: str
+    load: Callable[[], Callable[[Any, str, Any], Exported]]
+    options: type[Options] = NoOptions
+    address: str = ""
 
 
 @hookspec
@@ -78,6 +120,11 @@ def harness_places() -> Iterable[PlaceSpec]:  # type: ignore[empty-body]
 @hookspec
 def harness_commands() -> Iterable[CommandSpec]:  # type: ignore[empty-body]
     """Yields a spec for each sub-command of `harness`."""
+
+
+@hookspec
+def harness_exports() -> Iterable[ExportSpec]:  # type: ignore[empty-body]
+    """Yields a spec for each format or service of `harness export`."""
 
 
 @hookspec

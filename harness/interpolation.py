@@ -82,7 +82,7 @@ def counted_between(what: Polled, samples: Sequence[Sample], opened_ns: int, clo
 
     The bound holds one interval between readings at either edge, what resets and gaps leave open, and the class.
 
-    Example:
+    Examples:
         A counter of a steady 100 W, read every second, over a window whose edges lie between two readings:
 
         >>> from harness.quantity import Method

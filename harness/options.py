@@ -89,7 +89,7 @@ class Options(BaseModel):
     Subclass it with annotated fields; an unknown key or a wrong type is reported with the suite's file and line. Say
     what each means in an `Attributes:` section, or in a string below it; give a unit as `in W`.
 
-    Example:
+    Examples:
         >>> class LampOptions(Options):
         ...     watts: float = 5.0
         ...     warm_up: Duration = 2.0

@@ -238,7 +238,7 @@ def resolve(asked: str | Place, tables: Iterable[PlaceSpec]) -> Place:
             accepted=f"one of {len(known)} names such as {', '.join(known[:3])}, or own values"
             if known
             else "own values",
-            hint=did_you_mean(name, known) or did_you_mean(name.lower(), known),
+            hint=did_you_mean(name, known),
         )
     found = found.model_copy(update={"name": found.name or name})
     for table in ordered:

@@ -185,7 +185,7 @@ class PolledMeter(Meter):
     `read` says at once what the thread read last. `between` says what a window drew, edges interpolated, as soon as
     readings from after the window are there: the core waits `settle_s` for them, after the window's end.
 
-    Example:
+    Examples:
         A plug of 60 W that shows its power, asked once a second:
 
         >>> from harness.quantity import Method

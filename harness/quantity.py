@@ -81,7 +81,7 @@ class Amount:
         low: lower end of the instrument's bound; None where no bound is known.
         high: upper end; None where none is known, or where there is none.
 
-    Example:
+    Examples:
         >>> energy = Amount.of(120.0, "J", Method.COUNTER, low=117.0, high=123.0)
         >>> each = energy.times(1 / 60, "J/token", method=Method.MEASURED)
         >>> f"{each.value:g} {each.unit}, {each.low:g} to {each.high:g}, {each.label}"
@@ -208,7 +208,7 @@ Value: TypeAlias = Amount | Unavailable | Undefined
 def total(amounts: Iterable[Amount]) -> Amount:
     """The sum of amounts of one unit: compositions add, bounds add linearly, one unknown bound makes it unknown.
 
-    Example:
+    Examples:
         >>> gpu = Amount.of(75.0, "J", Method.COUNTER, low=74.0, high=76.0)
         >>> cpu = Amount.of(25.0, "J", Method.ESTIMATED)
         >>> both = total([gpu, cpu])

@@ -112,7 +112,7 @@ class Server:
         access: how it knows who asks.
         timeout_s: longest time for connecting, and for each part of an answer.
 
-    Example:
+    Examples:
         >>> Server("http://127.0.0.1:9", timeout_s=0.2).get("/metrics")
         Traceback (most recent call last):
         harness.errors.MeasurementError: http://127.0.0.1:9: Connection refused

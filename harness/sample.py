@@ -148,7 +148,7 @@ class Condition:
 def node_of(scope: str) -> str:
     """The node part of a scope.
 
-    Example:
+    Examples:
         >>> node_of("n0/gpu:GPU-1111")
         'n0'
     """
@@ -188,7 +188,7 @@ def disjoint(names: Iterable[str], scopes: Mapping[str, Scope]) -> list[str]:
     A scope is left out when another one contains it, unless the containing one is obtained by a weaker method: then
     the container is left out, so that an estimate of a host never replaces the counters inside it.
 
-    Example:
+    Examples:
         >>> counted, modelled = Scope(method=Method.COUNTER), Scope(method=Method.ESTIMATED)
         >>> disjoint(["n0/host", "n0/gpu:X"], {"n0/host": counted, "n0/gpu:X": counted})
         ['n0/host']

@@ -83,7 +83,7 @@ def _split(text: str, what: str, accepted: str) -> tuple[float, str]:
 def parse_duration(value: float | str) -> float:
     """Seconds from a number of seconds or from text such as `500ms`, `30s`, `10min`, `1h`.
 
-    Example:
+    Examples:
         >>> parse_duration("500ms"), parse_duration("10min"), parse_duration(3)
         (0.5, 600.0, 3.0)
         >>> parse_duration("soon")
@@ -101,7 +101,7 @@ def parse_duration(value: float | str) -> float:
 def parse_size(value: float | str) -> int:
     """Bytes from a number of bytes or from text such as `40GB` (decimal) or `16GiB` (binary).
 
-    Example:
+    Examples:
         >>> parse_size("40GB"), parse_size("16GiB")
         (40000000000, 17179869184)
     """
@@ -116,7 +116,7 @@ def parse_size(value: float | str) -> int:
 def parse_share(value: float | str) -> float:
     """A fraction from a number (`0.03`) or from a percentage with its sign (`3%`).
 
-    Example:
+    Examples:
         >>> parse_share("3%"), parse_share(0.03)
         (0.03, 0.03)
     """
@@ -130,7 +130,7 @@ def parse_share(value: float | str) -> float:
 def parse_power(value: float | str) -> float:
     """Watts from a number of watts or from text such as `300W`, `0.3kW`.
 
-    Example:
+    Examples:
         >>> parse_power("300W"), parse_power("0.3kW"), parse_power(250)
         (300.0, 300.0, 250.0)
     """
@@ -140,7 +140,7 @@ def parse_power(value: float | str) -> float:
 def parse_frequency(value: float | str) -> float:
     """Hertz from a number of hertz or from text such as `1200MHz`, `1.2GHz`.
 
-    Example:
+    Examples:
         >>> parse_frequency("1200MHz"), parse_frequency("1.2GHz")
         (1200000000.0, 1200000000.0)
     """
@@ -171,7 +171,7 @@ def parse_intensity(value: float | str) -> float:
 
     A number without unit that no grid has is answered with the question which unit is meant.
 
-    Example:
+    Examples:
         >>> parse_intensity("0.518 kgCO2e/kWh"), parse_intensity(518), parse_intensity("0.4 g/kWh")
         (518.0, 518.0, 0.4)
         >>> parse_intensity(0.518)
@@ -188,7 +188,7 @@ def parse_volume_per_kwh(value: float | str, most: float = 50.0) -> float:
         value: as written.
         most: the greatest number that is believed without a unit.
 
-    Example:
+    Examples:
         >>> parse_volume_per_kwh("1.8 L/kWh"), parse_volume_per_kwh("1800 mL/kWh"), parse_volume_per_kwh(1.8)
         (1.8, 1.8, 1.8)
     """
@@ -277,7 +277,7 @@ _PREFIXES: Final = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), 
 def si(value: float, unit: str, digits: int = 3) -> str:
     """A number for people: with an SI prefix where the unit is one of physics, written out where it counts things.
 
-    Example:
+    Examples:
         >>> si(0.00123, "J"), si(0.0000021, "g/token"), si(7200, "s")
         ('1.23 mJ', '2.1 µg/token', '7,200 s')
         >>> si(0.389, "/s"), si(1.49e6, "token/s"), si(0.0312, "")
@@ -302,7 +302,7 @@ def prefix_of(value: float, unit: str) -> tuple[float, str]:
 def number(value: float, digits: int = 3) -> str:
     """A number with so many significant digits, its thousands set apart.
 
-    Example:
+    Examples:
         >>> number(0.16489), number(200_000), number(-1234.5), number(0)
         ('0.165', '200,000', '-1,230', '0')
     """

@@ -173,6 +173,14 @@ class Workload(ABC):
         """
         return None
 
+    def elsewhere(self) -> bool:
+        """Whether another machine than this one does the work, as a remote server does; asked once, after `prepare`.
+
+        What this machine is made of is then none of the work's: of all devices only those of `devices` and `nodes` are
+        charged, so that impact meters know no processor and no memory unless the suite declares them.
+        """
+        return False
+
     @abstractmethod
     def step(self, window: Window) -> None:
         """One iteration. The core repeats it until the window is long enough."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import importlib
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from harness.backend import BackendSpec
 from harness.executor import ExecutorSpec
-from harness.hookspecs import hookimpl
+from harness.hookspecs import ExportSpec, hookimpl
 from harness.impact import ImpactMeterSpec
 from harness.meter import MeterSpec
 from harness.workload import WorkloadSpec
@@ -43,3 +45,30 @@ def harness_executors() -> Iterable[ExecutorSpec]:
     from harness.builtin import local
 
     return [local.EXECUTOR]
+
+
+@hookimpl
+def harness_exports() -> Iterable[ExportSpec]:
+    """Formats that need no library: pytest-benchmark's JSON, OpenMetrics, a model card's metadata."""
+    return [
+        ExportSpec(
+            name="pytest-benchmark",
+            summary="JSON of pytest-benchmark: seconds per functional unit, with energy and impacts as extra_info",
+            load=_format("pytest_benchmark"),
+        ),
+        ExportSpec(
+            name="openmetrics",
+            summary="text of OpenMetrics 1.0: each figure as a gauge, with its bound",
+            load=_format("open_metrics"),
+        ),
+        ExportSpec(
+            name="model-card",
+            summary="metadata of a Hugging Face model card: co2_eq_emissions, in grams",
+            load=_format("model_card"),
+        ),
+    ]
+
+
+def _format(name: str) -> Callable[[], Any]:
+    """Loads a function of the reports by name: they stand above the plugins, which do not import them."""
+    return lambda: getattr(importlib.import_module("harness.reporting.export_formats"), name)

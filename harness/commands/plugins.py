@@ -15,7 +15,7 @@ from harness.errors import ExitCode
 if TYPE_CHECKING:
     from harness.discovery.registry import Registry
 
-KINDS_SHOWN: Final = ("workload", "backend", "meter", "scorer", "executor", "command")
+KINDS_SHOWN: Final = ("workload", "backend", "meter", "scorer", "executor", "command", "export")
 
 
 def plugins(

@@ -131,7 +131,7 @@ class CostedWindows:
     Where the work is modelled, meters and clock saw the model's computation and not the work: what they read stands
     apart, time is the work's own, and nothing is better than `simulated`.
 
-    Only energy that is the work's is charged, as the measurement says it; other scopes stand beside it.
+    Only energy and devices that are the work's are charged, as the measurement says it; other scopes stand beside it.
 
     Args:
         measurement: what the worker saw.
@@ -149,6 +149,8 @@ class CostedWindows:
         self._name = span
         self._scopes = measurement.scopes
         self._charged = measurement.charged
+        making = measurement.charged_devices
+        self._devices = tuple(each for each in measurement.devices if making is None or each.uuid in making)
         found = [each for each in measurement.spans if each.name == span and each.window >= 0]
         spans = [replace(each, modelled=each.modelled or modelled) for each in found]
         counts: Counter[int] = Counter()
@@ -229,7 +231,7 @@ class CostedWindows:
                 start_utc_s=window.span.start_utc_s,
                 energy={name: energy[name] for name in summed},
                 readings=dict(readings),
-                devices=self._measurement.devices,
+                devices=self._devices,
                 uses=window.uses,
                 trace=EnergyTrace() if modelled else self._trace,
                 environment=self._measurement.environment,

@@ -23,7 +23,7 @@ from harness.backend import BackendSpec, DeviceSettings
 from harness.discovery.spec_check import check_spec
 from harness.errors import HarnessError, PluginError, UsageError, did_you_mean
 from harness.executor import ExecutorSpec
-from harness.hookspecs import PROJECT_NAME, CommandSpec
+from harness.hookspecs import PROJECT_NAME, CommandSpec, ExportSpec
 from harness.impact import ImpactMeterSpec
 from harness.meter import MeterSpec
 from harness.place import PlaceSpec
@@ -38,6 +38,7 @@ KINDS: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
     "scorer": ("harness_scorers", (ScorerSpec,)),
     "place": ("harness_places", (PlaceSpec,)),
     "command": ("harness_commands", (CommandSpec,)),
+    "export": ("harness_exports", (ExportSpec,)),
 }
 """Kind of plugin spec -> the hook that yields it, and the types it may yield."""
 
@@ -253,6 +254,11 @@ class Registry:
     def commands(self) -> dict[str, Offer]:
         """Every `CommandSpec` by name."""
         return self.offers("command")
+
+    @property
+    def exports(self) -> dict[str, Offer]:
+        """Every `ExportSpec` by name."""
+        return self.offers("export")
 
     @property
     def conflicts(self) -> list[Conflict]:

@@ -121,10 +121,10 @@ def _place() -> Path:
     """A file of its own for each installation, named for all that decides which plugins are found."""
     told: list[object] = [sys.version, sys.prefix, *sys.path]
     for entry in sys.path:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), os.scandir(entry or ".") as children:
             told += sorted(
                 f"{each.name} {each.stat().st_mtime_ns}"
-                for each in os.scandir(entry or ".")
+                for each in children
                 if each.name.endswith((".dist-info", ".egg-info"))
             )
     return user_cache_path("joule-harness", ensure_exists=False) / "plugins" / f"{digest(told, 32)}.json"

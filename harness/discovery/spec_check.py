@@ -30,6 +30,7 @@ CHECKS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "summary": (lambda value: isinstance(value, str), "text"),
     "factory": (callable, "a function of the options"),
     "load": (callable, "a function"),
+    "address": (lambda value: isinstance(value, str), "text"),
     "options": (lambda value: isinstance(value, type) and issubclass(value, BaseModel), "a subclass of Options"),
     "probe": (lambda value: value is None or callable(value), "a function of the options"),
     "columns": (_columns, "Columns"),

@@ -189,7 +189,7 @@ def control_cell(pairs: Pairs) -> Cell | None:
 def least_pairs(cells: int) -> int:
     """So many pairs can fail a gate of so many cells; see `looks_for`.
 
-    Example:
+    Examples:
         >>> least_pairs(1), least_pairs(2)
         (5, 6)
     """

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
-from harness.backend import Backend, Setting
+from harness.backend import Backend, Device, Setting
 from harness.discovery.guard import expect, made, naming, sorted_scopes, title
 from harness.discovery.registry import Registry
 from harness.errors import PluginError
@@ -153,3 +153,18 @@ def charged_scopes(
     if strange := sorted({*found} - known):
         raise PluginError(f"{title} charges scopes that no meter reads: {', '.join(strange)}")
     return tuple(sorted(found)), ""
+
+
+def charged_devices(workload: Workload, title: str, of_nodes: Sequence[Device]) -> tuple[str, ...] | None:
+    """UUIDs of the devices whose making is the work's, where it is done elsewhere; None for all of them.
+
+    Args:
+        workload: that is prepared.
+        title: its name and plugin, for errors.
+        of_nodes: devices of the nodes that do part of the work.
+    """
+    with naming(title, "elsewhere"):
+        if not expect(workload.elsewhere(), bool, title, "elsewhere"):
+            return None
+    with naming(title, "devices"):
+        return tuple(dict.fromkeys(device.uuid for device in (*workload.devices(), *of_nodes)))

@@ -32,7 +32,7 @@ from harness.measuring.interruptions import Interruptions, not_excluded
 from harness.measuring.messenger import Messenger
 from harness.measuring.meters import Edge, Meters
 from harness.measuring.node_meters import open_on
-from harness.measuring.opening import build_backend, charged_scopes, open_meters, set_as_asked
+from harness.measuring.opening import build_backend, charged_devices, charged_scopes, open_meters, set_as_asked
 from harness.measuring.window import Ledger, OpenWindow, Pulse, measure, rest
 from harness.meter import MeterContext
 from harness.options import Options
@@ -158,6 +158,7 @@ class Trial:
                 faults, others, lost = self._prepare(workload, context, meters)
                 devices, silent = tuple(dict.fromkeys([*devices, *others])), [*silent, *lost]
                 charged, not_charged = charged_scopes(workload, self.workload, meters.scopes())
+                of_work = charged_devices(workload, self.workload, others)
                 rested = self._cool_down(meters)
                 self._idle(LOADED_IDLE, meters, backend, ledger)
                 warm_up = self._warm_up(workload, meters, backend)
@@ -167,8 +168,6 @@ class Trial:
             finally:
                 faults += meters.close()
             written = side_car_sizes(streams)
-        described = json_mapping(backend.fingerprint(), self.backend, "fingerprint")
-        described |= {SETTINGS: self.settled.facts} if self.settled.facts else {}
         return Measurement(
             run=self.job["run"],
             trial_id=self.job["trial_id"],
@@ -176,7 +175,7 @@ class Trial:
             point=self.job["point"],
             started_utc=self.started_utc,
             environment={**fingerprint.environment(), "start": self.start},
-            backend={"name": self.point.backend.name, **described},
+            backend=self._described(backend),
             devices=devices,
             plugins=self.registry.versions(),
             workload=json_mapping(workload.facts(), self.workload, "facts"),
@@ -194,7 +193,13 @@ class Trial:
             loads=tuple(self.load.loads),
             charged=charged,
             not_charged=not_charged,
+            charged_devices=of_work,
         )
+
+    def _described(self, backend: Backend) -> dict[str, object]:
+        """The backend, with the settings that were made."""
+        told = json_mapping(backend.fingerprint(), self.backend, "fingerprint")
+        return {"name": self.point.backend.name, **told, **({SETTINGS: facts} if (facts := self.settled.facts) else {})}
 
     def notable(self, warm_up: WarmUp) -> tuple[str, ...]:
         """What a reader of this trial must know, besides faults."""

@@ -94,7 +94,7 @@ def same(one: object, other: object) -> bool:
 def told(values: Mapping[str, Any]) -> dict[str, Any]:
     """What tells a point of a matrix from the others: a backend's options one by one, each under its own key.
 
-    Example:
+    Examples:
         >>> told({"tokens": 16, "backend": {"name": "torch", "power_limit": "300W"}})
         {'tokens': 16, 'backend': 'torch', 'backend.power_limit': '300W'}
     """

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from harness.discovery.registry import Registry, load_plugins
+from harness.discovery.registry import Registry, bare, load_plugins
 from harness.errors import UsageError, did_you_mean
 from harness.impact import ImpactMeterSpec
 from harness.place import Place, resolve
 from harness.planning.faults import accepted_keys
+from harness.planning.point import Choice
 
 PLACE = "place"
 """Key of a suite, name of an option, and what `--set` and `--sweep` move all meters with."""
@@ -44,7 +45,7 @@ def find_place(asked: object) -> Place:
     Raises:
         UsageError: no plugin knows the name, or it is ambiguous.
 
-    Example:
+    Examples:
         ```python
         print(harness.find_place("UK").grid)
         ```
@@ -77,6 +78,24 @@ def placed(options: Mapping[str, Any], spec: object, place: Place | None, regist
     elif own is None and place is not None:
         found[PLACE] = place.as_options()
     return found
+
+
+def implied(listed: Sequence[Choice], place: Place | None, registry: Registry) -> tuple[Choice, ...]:
+    """The impact meters that a suite's place asks for where meters are listed and none of them takes a place.
+
+    Args:
+        listed: what the suite lists; a suite that measures no energy has nothing to cost.
+        place: the suite's.
+        registry: the plugins; each impact meter of theirs that takes a place is asked for.
+    """
+    specs = taking(registry)
+    if place is None or not listed or any(bare(choice.name) in {bare(name) for name in specs} for choice in listed):
+        return ()
+    given = {PLACE: place.as_options()}
+    return tuple(
+        Choice(name, spec.options.model_validate(given).model_dump(mode="json", by_alias=True))
+        for name, spec in specs.items()
+    )
 
 
 def moved(options: Mapping[str, Any], spec: ImpactMeterSpec, place: Place) -> dict[str, Any]:

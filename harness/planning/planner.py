@@ -28,7 +28,7 @@ from harness.planning.labels import shown, told_apart
 from harness.planning.located_yaml import Keys, path_text, raise_all, short, unset, unset_in
 from harness.planning.named_offers import automatic, known_offers, meant
 from harness.planning.option_checks import checked, located, validated
-from harness.planning.places import PLACE, placed, resolved, takes_place
+from harness.planning.places import PLACE, implied, placed, resolved, takes_place
 from harness.planning.point import Choice, Plan, Point, Skipped, canonical, identity, order_impacts, unmet
 from harness.planning.suite import Case, Named, Suite, as_named, missing_variable, windows_of
 from harness.quantity import Unavailable
@@ -104,9 +104,8 @@ class _Planner:
 
     def _fault(self, suite: Suite, path: Keys, message: str, known: set[str]) -> None:
         name = str(suite.document.at(path) or path[-1])
-        accepted = ", ".join(sorted(known)) or "none"
         hint = did_you_mean(name[:100], known)
-        self.errors.append(suite.document.error(path, message, accepted=accepted, hint=hint))
+        self.errors.append(suite.document.error(path, message, accepted=", ".join(sorted(known)) or "none", hint=hint))
 
     def _resolved(self, suite: Suite) -> SitePlace | None:
         """The suite's place; None where it names none, or an unset variable."""
@@ -219,6 +218,7 @@ class _Planner:
             if each.name == AUTO and each.options:
                 self.errors.append(suite.document.error((*path, number), "'auto' takes no options"))
         listed = self._listed(suite, path, "meter", named)
+        listed += implied(listed, self._place, self.registry)
         impacts = [offer.spec for offer in known_offers(self.registry, "meter", listed)]
         needy = [isinstance(spec, ImpactMeterSpec) or spec.cross_check for spec in impacts]
         if listed and len(needy) == len(listed) and all(needy):

@@ -82,7 +82,7 @@ def replaced(path: Path) -> Path | None:
 
     None for a device, a pipe or a folder: `--output /dev/null` by root must leave the machine its `/dev/null`.
 
-    Example:
+    Examples:
         >>> replaced(Path("/dev/null")) is None
         True
         >>> replaced(Path("new.json"))

@@ -209,7 +209,8 @@ class Measurement:
 
     `side_cars` holds the bytes of each side-car, as they lay on the disk before this was written; `rest` is None where
     the suite asks for no `cool_down`; `charged` are the scopes whose energy is the work's, None for all, and
-    `not_charged` why there are none.
+    `not_charged` why there are none; `charged_devices` are the UUIDs of the devices whose making is the work's, None
+    for all.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -239,6 +240,7 @@ class Measurement:
     loads: tuple[WindowLoad, ...] = ()
     charged: tuple[str, ...] | None = None
     not_charged: str = ""
+    charged_devices: tuple[str, ...] | None = None
 
     @property
     def windows(self) -> tuple[Span, ...]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import yaml
 
 from harness.errors import MeasurementError
-from harness.quantity import Amount, total, weakest
+from harness.quantity import Amount, Method, total, weakest
 from harness.records.metric import ABOVE_IDLE, IDLE_POWER, LOADED_IDLE_POWER
 from harness.records.record import Record
 from harness.records.summary import PointReport, RunReport, Summary
@@ -189,20 +189,26 @@ def _escaped(text: str) -> str:
 def model_card(report: RunReport) -> str:
     """The metadata block of a Hugging Face model card with `co2_eq_emissions`: all windows of the run, in grams.
 
+    Where the embodied carbon of a trial is unknown, the operational carbon of all of them stands alone, and `source`
+    says so and why.
+
     Raises:
-        MeasurementError: the carbon of a trial is missing; a part of it would read like the whole.
+        MeasurementError: the operational carbon of a trial is missing, and that of the others would read like the
+            whole; or it was simulated, which a page that shows the number alone does not say.
     """
-    grams = [_carbon(finished) for finished in report.records]
     if report.failures:
         raise MeasurementError("trials failed, and their carbon is not known", where=report.failures[0].where)
+    grams, what = _carbon(report.records)
     energies = (finished.totals.get("energy_j") for finished in report.records)
     label = weakest(*(amount.label for amount in grams))
+    if label is Method.SIMULATED:
+        raise MeasurementError("simulated carbon: nobody emitted it", where=str(report.folder))
     of_energy = " and ".join(sorted({each.label.value for each in energies if isinstance(each, Amount)}))
     grid = dict.fromkeys(factor.id for r in report.records for factor in r.factors if factor.name == "grid_intensity")
     devices = dict.fromkeys(device.name for r in report.records for device in r.measurement.devices)
     emissions: dict[str, Any] = {
         "emissions": math.fsum(amount.value for amount in grams),
-        "source": f"joule-harness, run {report.run.get('run', report.folder.name)}: operational and embodied carbon of "
+        "source": f"joule-harness, run {report.run.get('run', report.folder.name)}: {what} of "
         f"the measured windows of {len(grams)} trials, warm-up left out; {label}, energy {of_energy or 'unknown'}"
         f"{_idle_text(report)}{_revision(report.run)}",
         "hardware_used": ", ".join(devices) or "unknown",
@@ -236,22 +242,23 @@ def _revision(run: Mapping[str, Any]) -> str:
     return f"; {info['project']} {info['id'][:12]}{changed}" if known else ""
 
 
-def _carbon(finished: Record) -> Amount:
-    where = finished.measurement.trial_id
-    parts = [finished.totals.get(name) for name in ("carbon_operational_g", "carbon_embodied_g")]
-    value = finished.totals.get("carbon_g")
-    if isinstance(value, Amount):
-        return value
-    reason = next((part.reason for part in (value, *parts) if part is not None and not isinstance(part, Amount)), "")
-    raise MeasurementError(
-        f"no total carbon: {reason or 'no meter of the suite gives it'}",
-        where=where,
-        hint="harness recost --set fuel...",
-    )
-
-
-FORMATS: Final[Mapping[str, Callable[[RunReport], str]]] = {
-    "pytest-benchmark": pytest_benchmark,
-    "openmetrics": open_metrics,
-    "model-card": model_card,
-}
+def _carbon(records: Sequence[Record]) -> tuple[list[Amount], str]:
+    """Grams of each trial, and what they are: the total of all trials, or the operational carbon of all."""
+    totals = [finished.totals.get("carbon_g") for finished in records]
+    whole = [value for value in totals if isinstance(value, Amount)]
+    if len(whole) == len(records):
+        return whole, "operational and embodied carbon"
+    operational = []
+    for finished in records:
+        value = finished.totals.get("carbon_operational_g")
+        if not isinstance(value, Amount):
+            raise MeasurementError(
+                f"no operational carbon: {value.reason if value else 'no meter of the suite gives it'}",
+                where=finished.measurement.trial_id,
+                hint="harness recost --set fuel...",
+            )
+        operational.append(value)
+    embodied = [finished.totals.get("carbon_embodied_g") for finished in records]
+    missing = [value for value in (*embodied, *totals) if value is not None and not isinstance(value, Amount)]
+    why = missing[0].reason if missing else "no meter of the suite gives it"
+    return operational, f"operational carbon alone (embodied carbon is unknown: {why})"

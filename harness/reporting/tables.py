@@ -43,7 +43,7 @@ _FORMULA: Final = ("=", "+", "-", "@")
 def csv_cells(row: Iterable[object]) -> list[object]:
     """The cells of a CSV row: a text that a spreadsheet would work out begins with an apostrophe; numbers stay.
 
-    Example:
+    Examples:
         >>> csv_cells(["=1+1", "@a", "-", -3.5, None])
         ["'=1+1", "'@a", '-', -3.5, None]
     """

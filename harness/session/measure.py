@@ -92,7 +92,7 @@ def measure(
     Raises:
         UsageError: when the block opens: a meter, backend or option is unknown.
 
-    Example:
+    Examples:
         >>> with measure("images=4", meters=["cpu_time: {watts_per_core: 5}"]) as m:
         ...     with m.mark("first"):
         ...         _ = sum(range(1000))
@@ -120,7 +120,7 @@ def measured(function: Callable[..., Any] | None = None, /, **settings: Any) -> 
     Raises:
         UsageError: the function is a generator function, whose call does nothing yet.
 
-    Example:
+    Examples:
         >>> @measured(meters=["cpu_time: {watts_per_core: 5}"])
         ... def work(n):
         ...     return sum(range(n))

@@ -72,7 +72,7 @@ class Session:
         UsageError: a meter, backend or option is unknown.
         MeasurementError: the backend has no devices here.
 
-    Example:
+    Examples:
         >>> with Session(meters=["cpu_time: {watts_per_core: 5}"]) as session:
         ...     with session.measure(unit="images=10") as m:
         ...         _ = sum(range(100_000))

@@ -23,7 +23,7 @@ NAME: Final = "95 % interval of the mean (Student)"
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """Where the mean of a point's trials lies; None for fewer than three of them.
 
-    Example:
+    Examples:
         >>> low, high = mean_interval([10.0, 11.0, 12.0])
         >>> round(low, 1), round(high, 1)
         (8.7, 13.8)

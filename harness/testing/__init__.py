@@ -9,6 +9,8 @@ from harness.testing.amdsmi import FakeAmdSmi as FakeAmdSmi
 from harness.testing.checks import Check as Check
 from harness.testing.checks import Checks as Checks
 from harness.testing.checks import NotTriedError as NotTriedError
+from harness.testing.exports import check_export as check_export
+from harness.testing.exports import made_up_run as made_up_run
 from harness.testing.fakes import FakeClock as FakeClock
 from harness.testing.fakes import PowercapTree as PowercapTree
 from harness.testing.in_process import InProcessExecutor as InProcessExecutor

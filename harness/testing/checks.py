@@ -38,7 +38,7 @@ class Checks:
     Args:
         strict: a check that fails raises AssertionError at once, as a test wants it.
 
-    Example:
+    Examples:
         >>> checks = Checks()
         >>> with checks.that("close() may be called twice"):
         ...     raise ValueError("already closed")

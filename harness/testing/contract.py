@@ -20,6 +20,7 @@ from harness.impact import ImpactMeterSpec
 from harness.meter import MeterContext
 from harness.quantity import Unavailable
 from harness.testing.checks import Checks, NotTriedError
+from harness.testing.exports import check_export
 from harness.testing.machines import check_backend, check_executor
 from harness.testing.meters import check_impact_meter, check_meter, made_up
 from harness.testing.offers import check_offers
@@ -87,14 +88,14 @@ def _module(plugin: PluginInfo) -> str:
 
 def _check(kind: str, spec: Any, registry: Registry, folder: Path, held: Checks) -> None:
     """The checks of one kind; what needs options or a device that is not there is not tried, with the reason."""
-    sentence = f"it conforms to the contract of a {kind}"
+    sentence = f"it conforms to the contract of {'an' if kind[0] in 'aeiou' else 'a'} {kind}"
     try:
         options = spec.options()
     except ValidationError as error:
         held.skip(sentence, f"needs options: {_needed(error)}")
         return
     with held.that("its default options make one, and every other call succeeds"):
-        made: Any = None if kind == "workload" else spec.factory(options)
+        made: Any = None if kind in {"workload", "export"} else spec.factory(options)
         if kind == "workload":
             _check_workload(spec, options, registry, folder, held)
         elif isinstance(spec, ImpactMeterSpec):
@@ -106,6 +107,8 @@ def _check(kind: str, spec: Any, registry: Registry, folder: Path, held: Checks)
             check_backend(spec, options, checks=held)
         elif kind == "executor":
             _check_executor(spec, options, made, folder, held)
+        elif kind == "export":
+            check_export(spec, options, folder, checks=held)
         else:
             held.skip(sentence, "needs the outputs of a workload; `harness.testing.check_scorer` takes them")
 

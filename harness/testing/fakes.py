@@ -16,7 +16,7 @@ class FakeClock:
     Args:
         start_ns: its first reading.
 
-    Example:
+    Examples:
         >>> clock = FakeClock()
         >>> clock.sleep(0.5)
         >>> clock.s

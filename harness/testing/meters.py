@@ -108,7 +108,7 @@ def check_meter(
         between: called between two reads, to let time pass or to do work.
         checks: collects the outcomes; without it, the first check that fails raises AssertionError.
 
-    Example:
+    Examples:
         >>> from harness.testing import FakeClock
         >>> clock = FakeClock()
         >>> class Lamp(Meter):
@@ -156,7 +156,7 @@ def made_up(spec: ImpactMeterSpec, energy_j: float = 3600.0) -> Costed:
         spec: whose needs are met: `energy_j` by `energy_j`, any other reading by 1 of unit 1.
         energy_j: what the GPU drew.
 
-    Example:
+    Examples:
         >>> spec = ImpactMeterSpec(name="g", summary="g", factory=lambda options: None, needs=("energy_j",),
         ...                        yields={"carbon_g": "g"})
         >>> made_up(spec).readings["energy_j"].value

@@ -20,7 +20,10 @@ HEAVY_MODULES: Final = (
     "scipy",
     "ray",
     "lightning",
+    "mlflow",
+    "opentelemetry",
     "pytorch_lightning",
+    "wandb",
 )
 """What no plugin may import to yield its specs."""
 
@@ -30,7 +33,7 @@ sys.path[:0] = json.loads(sys.argv[2])
 import harness.hookspecs
 before = set(sys.modules)
 plugin = importlib.import_module(sys.argv[1])
-kinds = ("workloads", "backends", "meters", "executors", "scorers", "commands")
+kinds = ("workloads", "backends", "meters", "executors", "scorers", "commands", "exports")
 names = []
 for kind in kinds:
     hook = getattr(plugin, "harness_" + kind, None)

@@ -38,7 +38,7 @@ class WebServer:
     Args:
         answer: gives status and body of a request: bytes and text as they are, anything else as JSON.
 
-    Example:
+    Examples:
         >>> from harness.remote import Server
         >>> with WebServer(lambda asked: (200, {"watts": 60, "of": asked.path})) as web:
         ...     asking = Server(web.url)

@@ -6,11 +6,12 @@ import dataclasses
 
 import pytest
 
+from harness.backend import Device
 from harness.costing.impacts import Applied, CostedWindows
 from harness.errors import PluginError
 from harness.functional_unit import FunctionalUnit
 from harness.impact import Costed, EnergyTrace, Impact, ImpactMeter, ImpactMeterSpec
-from harness.measuring.opening import charged_scopes
+from harness.measuring.opening import charged_devices, charged_scopes
 from harness.quantity import Amount, Method, Unavailable
 from harness.records.record import Measurement, Reading, Span
 from harness.sample import Scope
@@ -55,6 +56,51 @@ def test_nothing_of_a_machine_that_does_not_do_the_work_is_charged() -> None:
     for charged, expected in (((SERVER,), Amount), ((), Unavailable)):
         totals = CostedWindows(measured(charged, "no meter"), EnergyTrace()).cost(applied).totals
         assert isinstance(totals["carbon_embodied_g"], expected)
+
+
+class Devices(ImpactMeter):
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def apply(self, costed: Costed) -> Impact:
+        self.seen = [device.uuid for device in costed.devices]
+        return Impact()
+
+
+@pytest.mark.parametrize(("making", "seen"), [(None, ["cpu-0", "far"]), (("far",), ["far"]), ((), [])])
+def test_only_devices_of_the_machine_that_does_the_work_are_charged(
+    making: tuple[str, ...] | None, seen: list[str]
+) -> None:
+    devices = Devices()
+    applied = [
+        Applied(ImpactMeterSpec(name="d", summary="", needs=(), factory=lambda _: devices, yields={}), {}, devices)
+    ]
+    listed = (Device(kind="cpu", uuid="cpu-0", name="this"), Device(kind="gpu", uuid="far", name="H100"))
+    found = dataclasses.replace(measured((SERVER,)), devices=listed, charged_devices=making)
+    CostedWindows(found, EnergyTrace()).cost(applied)
+    assert devices.seen == seen
+
+
+class Away(Workload):
+    def __init__(self, away: object) -> None:
+        self._away = away
+
+    def devices(self) -> list[Device]:
+        return [Device(kind="gpu", uuid="far", name="H100")]
+
+    def elsewhere(self) -> bool:
+        return self._away  # type: ignore[return-value]
+
+    def step(self, window: Window) -> None:
+        raise AssertionError
+
+
+def test_work_that_is_done_elsewhere_is_charged_for_the_devices_it_names() -> None:
+    node = Device(kind="gpu", uuid="n1-card", name="H100")
+    assert charged_devices(Away(away=False), "away", [node]) is None
+    assert charged_devices(Away(away=True), "away", [node]) == ("far", "n1-card")
+    with pytest.raises(PluginError, match="elsewhere"):
+        charged_devices(Away(away="yes"), "away", [])
 
 
 class Loads(Workload):

@@ -11,7 +11,7 @@ from harness.costing.settings import Combinations, parse_set
 from harness.discovery.registry import KINDS, Registry
 from harness.errors import PluginError, UsageError
 from harness.executor import ExecutorSpec
-from harness.hookspecs import CommandSpec, hookimpl
+from harness.hookspecs import CommandSpec, ExportSpec, hookimpl
 from harness.impact import ImpactMeterSpec
 from harness.meter import MeterSpec
 from harness.options import Options
@@ -75,6 +75,10 @@ class Offering:
     @hookimpl
     def harness_commands(self) -> Any:
         yield CommandSpec(name="same", summary="", load=lambda: print)
+
+    @hookimpl
+    def harness_exports(self) -> Any:
+        yield ExportSpec(name="same", summary="", load=lambda: made, options=self.options)
 
     @hookimpl
     def harness_places(self) -> Any:

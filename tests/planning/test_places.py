@@ -152,6 +152,16 @@ def test_a_suite_hands_its_place_to_the_meters_that_take_one(registry: Registry)
     assert options["place"] is None
 
 
+def test_a_place_alone_asks_for_the_meters_that_take_one(registry: Registry) -> None:
+    """A place that nothing read would be a silent nothing; where nothing is measured there is nothing to cost."""
+    asked = expand([loads(suite("place: dc-1", "meters: [auto]"))], registry).points[0].meters
+    listed = expand([loads(suite("place: dc-1", "meters: [auto, air, water]"))], registry).points[0].meters
+    assert asked == listed
+    assert {"air", "water"} <= {each.name for each in asked}
+    assert expand([loads(suite("place: dc-1", "meters: []"))], registry).points[0].meters == ()
+    assert "air" not in {each.name for each in expand([loads(suite("meters: [auto]"))], registry).points[0].meters}
+
+
 @pytest.mark.parametrize(
     ("lines", "where"),
     [

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from harness.errors import MeasurementError
+from harness.quantity import Amount
 from harness.records.files import trial_folders
 from harness.records.paths import RECORD
 from harness.records.summary import load
@@ -106,12 +107,43 @@ def test_model_card_is_read_by_hugging_face(make_run: MakeRun) -> None:
     assert data.to_dict()["co2_eq_emissions"] == card.data.co2_eq_emissions
 
 
+def without(run: Path, reading: str, reason: str | None = None) -> None:
+    """Takes a reading out of the first trial's totals, or puts the reason why it is missing in its place."""
+    trial = next(iter(trial_folders(run)))
+    content = json.loads((trial / RECORD).read_text(encoding="utf-8"))
+    del content["totals"][reading]
+    if reason is not None:
+        content["totals"][reading] = {"kind": "unavailable", "reason": reason}
+    (trial / RECORD).write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_model_card_has_operational_carbon_where_the_embodied_is_unknown(make_run: MakeRun) -> None:
+    run = make_run(points=1, trials=2)
+    with_carbon(run)
+    without(run, "carbon_g")
+    without(run, "carbon_embodied_g", "no table has this card")
+    report = load(run)
+    found = yaml.safe_load(model_card(report).strip("-\n"))["co2_eq_emissions"]
+    wanted = [each.totals["carbon_operational_g"] for each in report.records]
+    assert found["emissions"] == pytest.approx(sum(each.value for each in wanted if isinstance(each, Amount)))
+    assert "operational carbon alone (embodied carbon is unknown: no table has this card)" in found["source"]
+
+
 def test_model_card_does_not_pass_a_part_for_the_whole(make_run: MakeRun) -> None:
     run = make_run(points=1, trials=2)
-    with pytest.raises(MeasurementError, match="no total carbon"):
+    without(run, "carbon_operational_g")
+    with pytest.raises(MeasurementError, match="no operational carbon: no meter of the suite gives it"):
         model_card(load(run))
-    with_carbon(run, {"kind": "unavailable", "reason": "embodied: no table"})
-    with pytest.raises(MeasurementError, match="embodied: no table"):
+    again = make_run("again", points=1, trials=2)
+    without(again, "carbon_operational_g", "no grid is named")
+    with pytest.raises(MeasurementError, match="no operational carbon: no grid is named"):
+        model_card(load(again))
+
+
+def test_simulated_carbon_is_on_no_model_card(make_run: MakeRun) -> None:
+    run = make_run(points=1, trials=2)
+    with_carbon(run, {"value": 1.0, "unit": "g", "composition": {"simulated": 1.0}, "kind": "amount"})
+    with pytest.raises(MeasurementError, match="simulated carbon: nobody emitted it"):
         model_card(load(run))
 
 
@@ -128,6 +160,28 @@ def test_command_writes_the_file_or_says_what_it_takes(make_run: MakeRun, tmp_pa
     done = harness("export", run, tmp_path / "x", "--to", "openmetric")
     assert done.returncode == 2
     assert "did you mean 'openmetrics'?" in done.stderr
+    without(run, "carbon_operational_g")
     done = harness("export", run, tmp_path / "x", "--to", "model-card")
     assert done.returncode == 3
     assert not (tmp_path / "x").exists()
+    done = harness("export", run, tmp_path / "x", "--to", "openmetrics", "--set", "level=1")
+    assert done.returncode == 2
+    assert "there is no option openmetrics.level" in done.stderr
+    done = harness("export", run, tmp_path / "x", "--to", "openmetrics", "--set", "level")
+    assert (done.returncode, done.stderr) == (2, "error: --set: 'level' does not set an option; accepted: NAME=VALUE\n")
+    for given in ("level=1, 2", "level="):
+        done = harness("export", run, tmp_path / "x", "--to", "openmetrics", "--set", given)
+        assert done.returncode == 2
+        assert "is not one value; accepted: level=VALUE" in done.stderr
+
+
+def test_a_part_of_a_run_is_exported(make_run: MakeRun, tmp_path: Path, harness: Harness) -> None:
+    run = make_run(points=3, trials=2)
+    done = harness("export", run, tmp_path / "part", "--to", "pytest-benchmark", "--only", "point 1")
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "part").read_text(encoding="utf-8"))
+    assert [each["name"] for each in content["benchmarks"]] == ["point 1 [per token]"]
+    done = harness("export", run, tmp_path / "none", "--to", "pytest-benchmark", "--only", "point 9")
+    assert done.returncode == 2
+    assert "--only 'point 9' fits no point with a record; accepted: point 0; point 1; point 2" in done.stderr
+    assert not (tmp_path / "none").exists()

@@ -73,7 +73,7 @@ def known_commands() -> set[str]:
 
 
 def test_makefile_has_the_targets() -> None:
-    assert {"setup", "demo", "test", "soak", "lint", "bench", "docs", "gpu-check", "clean"} <= TARGETS
+    assert {"setup", "demo", "test", "soak", "lint", "bench", "docs", "dist", "gpu-check", "clean"} <= TARGETS
     phony = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
     assert phony is not None
     assert set(phony.group(1).split()) == TARGETS
@@ -89,7 +89,7 @@ def test_make_lines_name_targets(document: str) -> None:
 
 
 def test_readme_shows_the_plain_lines_of_make() -> None:
-    plain = next(commands(block) for block in blocks(README, "sh") if "pip install" in block)
+    plain = next(commands(block) for block in blocks(README, "sh") if "-m venv" in block)
     wanted = made("demo")
     wanted += [words for words in made("test") if words not in wanted]
     assert plain == wanted

@@ -18,7 +18,10 @@ from harness.running.order import Scheduled
 from harness.running.run_folder import prepare
 
 ROOT = Path(__file__).parents[2]
-FRAMEWORKS_AND_DRIVERS = ("torch", "numpy", "pynvml", "transformers", "lightning", "pytorch_lightning", "codecarbon")
+FRAMEWORKS_AND_DRIVERS = (
+    *("torch", "numpy", "pynvml", "transformers", "lightning", "pytorch_lightning", "codecarbon"),
+    *("mlflow", "opentelemetry", "wandb"),
+)
 NOT_FOR_HELP = (*FRAMEWORKS_AND_DRIVERS, "pydantic", "yaml", "scipy", "pyarrow", "tokenizers")
 
 HELP = """
@@ -38,7 +41,7 @@ print(json.dumps({"code": code or 0, "shown": shown.getvalue(), "modules": sorte
 OFFERS = """
 import importlib, json, sys
 module = importlib.import_module(sys.argv[1])
-offers = ("workloads", "backends", "meters", "executors", "scorers", "commands")
+offers = ("workloads", "backends", "meters", "executors", "scorers", "commands", "exports")
 found = [spec.name for kind in offers if (offer := getattr(module, f"harness_{kind}", None)) for spec in offer()]
 print(json.dumps({"found": found, "modules": sorted(sys.modules)}))
 """

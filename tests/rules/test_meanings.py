@@ -56,7 +56,7 @@ def rows_of(model: Any, where: str) -> Iterator[tuple[str, OptionRow]]:
 
 
 def options_of(registry: Registry, distribution: str) -> Iterator[tuple[str, OptionRow]]:
-    for kind in ("workload", "backend", "meter", "scorer", "executor"):
+    for kind in ("workload", "backend", "meter", "scorer", "executor", "export"):
         for name, offer in registry.offers(kind).items():
             if offer.plugin.distribution == distribution:
                 yield from rows_of(offer.spec.options, f"{kind} {name}:")

@@ -86,9 +86,10 @@ def test_pages_name_every_offer(build: ModuleType, pages: dict[str, str]) -> Non
 
 
 def test_the_index_links_every_page(pages: dict[str, str]) -> None:
-    written = {path.name for path in (ROOT / "docs").glob("*.md")} | pages.keys()
+    docs = ROOT / "docs"
+    written = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")} | pages.keys()
     linked = set(re.findall(r"\]\(([^)]+)\)", pages["README.md"]))
-    assert linked == written - {"README.md"}
+    assert linked == written - {"README.md", "index.md"}
 
 
 def test_commands_are_shown_with_sub_commands_and_defaults(pages: dict[str, str]) -> None:
@@ -116,7 +117,7 @@ def checker(schema: dict[str, Any]) -> Any:
 
 def test_the_schema_states_draft_and_identity_and_stays_small(pages: dict[str, str], schema: dict[str, Any]) -> None:
     assert (schema["$schema"], schema["$id"]) == (DRAFT, IDENTITY)
-    assert len(pages["suite.schema.json"].encode()) < 200_000
+    assert len(pages["suite.schema.json"].encode()) < 230_000  # of which a workload is 4 to 8 kB
 
 
 def test_suites_keep_to_the_schema_that_they_name(checker: Any) -> None:

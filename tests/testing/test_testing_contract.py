@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -19,11 +20,14 @@ from harness import (
     Column,
     Device,
     Executor,
+    Exported,
+    ExportSpec,
     Factor,
     FunctionalUnit,
     Impact,
     ImpactMeter,
     ImpactMeterSpec,
+    MeasurementError,
     Meter,
     MeterSpec,
     Method,
@@ -53,6 +57,7 @@ from harness.testing import (
     check_backend,
     check_determinism,
     check_executor,
+    check_export,
     check_impact_meter,
     check_scorer,
     made_up,
@@ -423,3 +428,44 @@ def test_the_fake_driver_fakes_nothing_that_the_real_one_lacks():
     from harness.testing.nvml import HOPPER
 
     assert real.NVML_DEVICE_ARCH_HOPPER == HOPPER
+
+
+# Exports
+
+
+def exporting(**fields):
+    written = {"load": lambda: lambda run, target, options: Exported(content=run.name)} | fields
+    return ExportSpec(name="mine", summary="mine", **written)
+
+
+def test_an_export_that_keeps_its_contract_passes(tmp_path):
+    checks = Checks()
+    check_export(exporting(), NoOptions(), tmp_path, checks=checks)
+    assert [(each.state, each.detail) for each in checks.found] == [("passed", "")] * 2
+
+
+@pytest.mark.parametrize(
+    ("export", "complaint"),
+    [
+        (lambda run, target, options: "text", "not an Exported"),
+        (lambda run, target, options: Exported(), "has no content"),
+        (lambda run, target, options: Exported(content=str(time.monotonic_ns())), "two exports of one run differ"),
+        (lambda run, target, options: Exported(content=str(run.folder.joinpath("x").touch())), "changed the run"),
+        (lambda run, target, options: 1 / 0, "division by zero"),
+    ],
+    ids=["type", "content", "differs", "writes", "raises"],
+)
+def test_an_export_that_breaks_its_contract_fails(tmp_path, export, complaint):
+    checks = Checks()
+    check_export(exporting(load=lambda: export), NoOptions(), tmp_path, checks=checks)
+    assert complaint in checks.failed[0].detail
+
+
+def test_an_export_that_refuses_or_sends_is_not_tried(tmp_path):
+    def refuse(run, target, options):
+        raise MeasurementError("no carbon")
+
+    for spec, reason in ((exporting(load=lambda: refuse), "no carbon"), (exporting(address="URL"), "it needs the URL")):
+        checks = Checks()
+        check_export(spec, NoOptions(), tmp_path / reason, checks=checks)
+        assert [each.detail for each in checks.found if each.state == "not tried"] == [reason]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from harness_disaggregated_serving.load import traces
 from harness_disaggregated_serving.load.arrivals import AllAtOnce, Arrivals, Constant, Poisson, requests, trace
 from harness_disaggregated_serving.load.lengths import APPLICATIONS, Fixed, Lengths, Table, application
 from hypothesis import given, settings
@@ -77,9 +78,9 @@ def test_trace_is_read_and_checked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("arrival_s,prompt_tokens\n0,1\n", "no column output_tokens"),
+        ("arrival_s,prompt_tokens\n0,1\n", "column output_tokens|no column output_tokens"),
         ("arrival_s,prompt_tokens,output_tokens\n1,1,1\n0,1,1\n", r"trace\.csv:3: arrival 0\.0 s comes before"),
-        ("arrival_s,prompt_tokens,output_tokens\n0,x,1\n", r"trace\.csv:2: found"),
+        ("arrival_s,prompt_tokens,output_tokens\n0,x,1\n", r"trace\.csv:2: prompt_tokens is 'x'"),
         ("arrival_s,prompt_tokens,output_tokens\n0,0,1\n", r"trace\.csv:2"),
         ("arrival_s,prompt_tokens,output_tokens\nnan,1,1\n", r"trace\.csv:2"),
     ],
@@ -89,6 +90,29 @@ def test_bad_traces_name_file_and_line(tmp_path: Path, text: str, message: str) 
     file.write_text(text)
     with pytest.raises(UsageError, match=message):
         trace(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("arrival_s;prompt_tokens;output_tokens;notes\n0,5;10;3;é\n0,75;20;1;\n", "utf-8-sig"),
+        ("arrival_s;prompt_tokens;output_tokens;notes\n0,5;10;3;é\n0,75;20;1;\n", "cp1252"),
+        ("arrival_s\tprompt_tokens\toutput_tokens\n0.5\t10\t3\n0.75\t20\t1\n", "utf-16"),
+        ("# a comment\narrival_s,prompt_tokens,output_tokens\n\n0.5,10,3\n0.75,20,1.0\n", "utf-8"),
+    ],
+    ids=["semicolons", "windows", "tabs", "comments"],
+)
+def test_a_trace_is_read_as_other_programs_write_it(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "trace.csv").write_bytes(text.encode(encoding))
+    assert trace(tmp_path / "trace.csv") == [(0.5, 10, 3), (0.75, 20, 1)]
+    assert [row[:3] for row in traces.read(tmp_path / "trace.csv").rows] == [(0.0, 10, 3), (0.25, 20, 1)]
+    assert Table.read(tmp_path / "trace.csv").pairs == ((10, 3), (20, 1))
+
+
+def test_a_row_that_is_cut_off_is_refused_by_line(tmp_path: Path) -> None:
+    (tmp_path / "trace.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0.5,10,3\n0.75,2")
+    with pytest.raises(UsageError, match=r"trace\.csv:3: row has 2 fields"):
+        trace(tmp_path / "trace.csv")
 
 
 def test_bad_parameters_are_refused() -> None:

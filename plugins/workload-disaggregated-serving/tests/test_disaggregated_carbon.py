@@ -235,6 +235,22 @@ def test_no_unverified_figure_is_a_default() -> None:
         assert isinstance(found, Unavailable) or found.provenance is not Provenance.UNVERIFIED
 
 
+def test_device_profiles_weigh_what_the_impact_meter_charges() -> None:
+    fuel = pytest.importorskip("harness_meter_fuel.embodied")
+    from harness_disaggregated_serving.simulator.profiles import profiles
+
+    weighed = {}
+    for device in profiles().values():
+        charged, found = fuel.find("fuel", "gpu", device.device), embodied.find(device.embodied_id)
+        assert (charged is None) == isinstance(found, Unavailable), device.device
+        if charged is not None:
+            assert isinstance(found, EmbodiedRow)
+            assert found.kg == charged.kg
+            assert charged.confidence in found.source  # how sure it is stands beside it
+            weighed[device.device] = found.kg
+    assert weighed == {"A100-40GB": 26.34, "A100-80GB": 26.34, "H100": 29.92, "V100-16GB": 20.0, "T4": 10.3}
+
+
 def test_user_rows_need_a_source_and_an_id_of_their_own() -> None:
     good = {"device": "X", "kg": 1.0, "low_kg": 1.0, "high_kg": 2.0, "provenance": Provenance.USER}
     row = EmbodiedRow(id="mine", source="my own LCA", **good)

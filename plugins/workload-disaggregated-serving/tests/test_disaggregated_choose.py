@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from harness_disaggregated_serving.choosing.recorded import charged, figure_of, 
 from harness_disaggregated_serving.choosing.scheduler import Candidate, Demand
 from harness_disaggregated_serving.commands.choose import load_profiles
 from harness_disaggregated_serving.commands.sweep import app
+from harness_disaggregated_serving.configuration import Configuration
 from harness_disaggregated_serving.load.slo import Slo
+from harness_disaggregated_serving.simulator import grid
 from harness_disaggregated_serving.simulator.grid import profiled
 from typer.testing import CliRunner
 
@@ -93,12 +96,18 @@ def test_what_is_not_feasible_saves_nothing(file: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (("configuration", "configurations"), "no column configuration"),
+        (("configuration", "configurations"), "column configuration is missing"),
         (("0.95", "high"), "attainment is 'high'"),
         (("2000000", "-1"), "a finite number, 0 or more"),
         (("dsd", "both"), "standalone, spec-local, dpd, dsd"),
         ((",16,", ",,"), "nothing in column bandwidth_gbit_s"),
         (("a test", ""), "nothing in column source"),
+        (("0.95", "95"), ":3: attainment is '95'; accepted: a finite number, 0 or more, up to 1"),
+        (("dsd", "dsdd"), "did you mean 'dsd'"),
+        ((",900,3600,30", ",9000,3600,30"), ":3: new_busy_s is 9000; accepted: no more than its new_reserved_s 3600"),
+        ((",512,1,1000,0.95", ",512,1,10.5,0.95"), ":3: requests is '10.5'; accepted: a whole number, 1 or more"),
+        ((",512,1,1000,0.95", ",512,2,1000,0.95"), "two rows for grid point"),
+        (("0.95,2000000", "0.95"), ":3: row has 17 fields"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_line(file: Path, change: tuple[str, str], reason: str) -> None:
@@ -106,6 +115,14 @@ def test_a_wrong_file_is_refused_with_its_line(file: Path, change: tuple[str, st
     with pytest.raises(UsageError, match=r"profiles\.csv") as refused:
         read_profiles(file)
     assert reason in str(refused.value)
+
+
+def test_profiles_as_a_spreadsheet_saves_them(file: Path, tmp_path: Path) -> None:
+    table = read_profiles(file)
+    local = tmp_path / "local" / "profiles.csv"
+    local.parent.mkdir()
+    local.write_bytes("\ufeff".encode() + file.read_bytes().replace(b",", b";").replace(b".", b","))
+    assert read_profiles(local).rows == table.rows
 
 
 def test_the_command_answers_from_a_file(file: Path) -> None:
@@ -128,6 +145,37 @@ def test_the_simulator_answers_and_says_that_it_is_simulated(tmp_path: Path) -> 
     big = profiled(["A100-40GB", "T4"], [0.25], {**common, "model": "llama-2-13b"}, seeds=1)
     (dpd,) = [row for row in big.rows if row.configuration == "dpd"]
     assert "GiB of weights" in dpd.failure
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--slo", "ttft=1us,tpot=1s"], "can hold TTFT 1e-06 s for chat on A100-40GB and T4"),
+        (["--slo", "ttft=1s,tpot=10us"], "can hold TPOT 1e-05 s for chat on A100-40GB and T4"),
+        (["--qps", "1e9"], "can hold 1e+09 requests/s for chat on A100-40GB and T4"),
+    ],
+)
+def test_what_no_configuration_can_hold_is_refused_before_it_is_simulated(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "profiled", lambda *_: pytest.fail("it was simulated"))
+    given = {"--qps": "1", "--grid": "261", "--devices": "A100-40GB,T4", arguments[0]: arguments[1]}
+    done = CliRunner().invoke(app, ["choose", *(each for pair in given.items() for each in pair)])
+    assert isinstance(done.exception, UsageError)
+    assert told in str(done.exception)
+
+
+def test_no_simulated_request_is_faster_than_the_limits() -> None:
+    common: dict[str, Any] = {"sizes": "chat", "requests": 300, "most_requests": 300}
+    least = grid.limits_of(["A100-40GB", "T4"], common)
+    table = profiled(["A100-40GB", "T4"], [0.1], common, seeds=1)
+    latencies = [pair for row in table.rows for pair in row.latencies]
+    assert len({row.configuration for row in table.rows if row.latencies}) == 4
+    ttft_s, tpot_s = (min(value for value in values if value is not None) for values in zip(*latencies, strict=True))
+    assert least.ttft_s <= ttft_s < 3 * least.ttft_s
+    assert least.tpot_s <= tpot_s < 3 * least.tpot_s
+    (row,) = profiled(["A100-40GB"], [2 * least.qps], common, seeds=1, configurations=[Configuration.STANDALONE]).rows
+    assert row.overloaded or row.attained(Slo(15, 0.15)) < 0.9
 
 
 def test_profiles_of_a_run_are_charged_as_its_records_were(tmp_path: Path) -> None:
@@ -184,6 +232,50 @@ def test_impossible_questions_are_refused(arguments: list[str], file: Path) -> N
     extra = [] if "--devices" in arguments else ["--profiles", str(file)]
     done = CliRunner().invoke(app, ["choose", *arguments, *extra])
     assert isinstance(done.exception, UsageError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--grid", "nan"], ["--grid", "found nan", "g/kWh, 0 or more"]),
+        (["--grid", "-1"], ["--grid", "found -1"]),
+        (["--grid", "inf"], ["--grid", "found inf"]),
+        (["--qps", "inf"], ["--qps", "found inf", "requests/s above 0"]),
+        (["--bandwidth", "nan"], ["--bandwidth", "Gbit/s above 0"]),
+        (["--attainment", "90"], ["--attainment", "0.9 or 90%", "90%"]),
+        (["--attainment", "nan"], ["--attainment", "0.9 or 90%"]),
+        (["--attainment", "most"], ["--attainment", "0.9 or 90%"]),
+        (["--attainment", "0"], ["--attainment", "above 0"]),
+        (["--lifetimes", "5,inf"], ["lifetimes '5,inf'", "finite"]),
+        (["--lifetimes", "nan,7"], ["lifetimes 'nan,7'", "finite"]),
+        (["--slo", "ttft=inf,tpot=1s"], ["ttft=2s,tpot=100ms"]),
+        (["--qps", "10"], ["standalone on NEW at 1, 2; dsd on NEW and OLD at 1, 2"]),
+        (["--sizes", "chatt"], ["'chatt'", "accepted: chat", "did you mean 'chat'?"]),
+    ],
+)
+def test_what_no_profile_answers_is_refused_with_what_is_there(
+    file: Path, arguments: list[str], told: list[str]
+) -> None:
+    given = {"--qps": "1", "--grid": "261", "--profiles": str(file), arguments[0]: arguments[1]}
+    done = CliRunner().invoke(app, ["choose", *(each for pair in given.items() for each in pair)])
+    assert isinstance(done.exception, UsageError)
+    assert not [part for part in told if part not in str(done.exception)], str(done.exception)
+
+
+def test_attainment_may_be_a_percentage(file: Path) -> None:
+    asked = ["choose", "--qps", "1", "--grid", "261", "--profiles", str(file), "--attainment"]
+    shown = [CliRunner().invoke(app, [*asked, share]).output for share in ("0.97", "97%", "0.9")]
+    assert shown[0] == shown[1] != shown[2]
+    assert "0.97 must" in shown[0]
+
+
+def test_a_demand_that_is_none_is_refused_by_its_number(file: Path) -> None:
+    for change, told in (
+        ({"intensity": math.nan}, "grid intensity is nan"),
+        ({"attainment": 90.0}, "attainment is 90"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            choose(read_profiles(file), replace(DEMAND, **change))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import harness_disaggregated_serving
 import pytest
 from harness_disaggregated_serving.carbon.accounting import SECONDS_PER_YEAR
 from harness_disaggregated_serving.choosing.interval import SavingRange
@@ -85,7 +87,8 @@ def test_hysteresis_keeps_what_runs_where_little_is_saved(table: ProfileTable) -
     assert run(table, apart, dwell_s=2700).switches == 2
     eager, patient = run(table, apart), run(table, apart, dwell_s=1e9)
     best = sum(one.best_g for one in eager.intervals if isinstance(one.best_g, float))
-    assert best == pytest.approx(sum(one.carbon_g for one in eager.intervals if isinstance(one.carbon_g, float)))
+    running = sum(one.carbon_g - one.start_up_g for one in eager.intervals if isinstance(one.carbon_g, float))
+    assert best == pytest.approx(running)
     assert best < sum(one.carbon_g for one in patient.intervals if isinstance(one.carbon_g, float))
 
 
@@ -109,6 +112,38 @@ def test_start_up_is_charged_at_the_idle_watts_of_what_takes_over(table: Profile
         held = 2 if one.step.running.startswith("dsd") else 1
         expected = held * 20 * 60 / 3.6e6 * one.moment.intensity if one.step.switched else 0.0
         assert one.start_up_g == pytest.approx(expected)
+
+
+def idle_table(folder: Path, *idle: str) -> ProfileTable:
+    """A pair that wins on a dirty grid: at 1000 W and 667 W new, 83 W old on average; idle power as given."""
+    head = HEAD.replace("\n", ",new_idle_w,old_idle_w\n")
+    rows = [row.format(qps=1, met=0.95).replace("\n", f",{','.join(idle)}\n") for row in (BASE, PAIR)]
+    (folder / "idle.csv").write_text(head + "".join(rows), encoding="utf-8")
+    return read_profiles(folder / "idle.csv")
+
+
+def test_start_up_of_measured_profiles_is_charged_at_their_measured_idle_power(tmp_path: Path) -> None:
+    found = run(idle_table(tmp_path, "50", "12.5"), day((1, FLIP / 2), (1, FLIP * 4)))
+    assert ran(found) == ["standalone", "dsd"]
+    assert found.intervals[1].start_up_g == pytest.approx(62.5 * 60 / 3.6e6 * FLIP * 4)
+    terms = found.terms["online"][0]
+    assert terms["measured idle watts of OLD"] == pytest.approx((12.5 * 60 / 3.6e6 * FLIP * 4,) * 3)
+
+
+def test_start_up_without_idle_power_is_charged_at_the_mean_power_and_says_so(tmp_path: Path) -> None:
+    found = run(idle_table(tmp_path, "", ""), day((1, FLIP / 2), (1, FLIP * 4)))
+    mean_w = (2_400_000 + 300_000) / 3600
+    assert found.intervals[1].start_up_g == pytest.approx(mean_w * 60 / 3.6e6 * FLIP * 4)
+    low, value, high = found.terms["online"][0]["start-up watts of NEW"]
+    assert (low, value) == (0.0, high)
+    (new,) = [device for device in found.devices if device.role == "new"]
+    assert new.energy_idle_j == pytest.approx(2_400_000 / 3600 * 60)
+
+
+def test_a_day_as_a_spreadsheet_saves_it(tmp_path: Path) -> None:
+    path = tmp_path / "day.csv"
+    path.write_bytes("\ufeffat_s;qps;intensity_g_per_kwh\r\n0;1,5;100,25\r\n600;2;200\r\n".encode())
+    assert read_day(path) == [Moment(0, 600, 1.5, 100.25), Moment(600, 600, 2, 200)]
 
 
 def test_a_day_in_which_nothing_can_run_is_told(table: ProfileTable) -> None:
@@ -142,9 +177,9 @@ def test_a_users_day(tmp_path: Path, table: ProfileTable) -> None:
     ("lines", "reason"),
     [
         (["0,1,100", "0,1,100"], "later times"),
-        (["0,1,100", "600,0,100"], "above 0"),
-        (["0,1,100", "600,one,100"], "numbers"),
-        (["0,1,-5", "600,1,100"], "intensity of 0 or more"),
+        (["0,1,100", "600,0,100"], r"day\.csv:3: qps is '0'; accepted: a finite number, above 0"),
+        (["0,1,100", "600,one,100"], "qps is 'one'"),
+        (["0,1,-5", "600,1,100"], "intensity_g_per_kwh is '-5'; accepted: a finite number, 0 or more"),
         (["0,1,100"], "at least 2"),
     ],
 )
@@ -153,6 +188,35 @@ def test_a_wrong_day_is_refused(tmp_path: Path, lines: list[str], reason: str) -
     path.write_text("\n".join(["at_s,qps,intensity_g_per_kwh", *lines]), encoding="utf-8")
     with pytest.raises(UsageError, match=reason):
         read_day(path)
+
+
+@pytest.mark.parametrize(
+    ("day_rates", "given", "told"),
+    [
+        ("0.5 1", {}, []),
+        ("0.5 9", {"rates": [0.5, 1]}, ["day: the day has 9 requests/s"]),
+        ("0.5 abc", {}, ["day.csv:3: qps is 'abc'"]),
+        ("1 4", {"profiles": "p.csv"}, []),
+        ("1 9", {"profiles": "p.csv"}, ["day: the day has 9 requests/s"]),
+        ("1 4", {"profiles": "p.csv", "sizes": "poems"}, ["sizes: ", "no profile of 'poems'"]),
+        ("1 4", {"profiles": "day.csv"}, ["profiles: ", "column configuration"]),
+        ("1 4", {"profiles": "none.csv"}, ["profiles: there is no file"]),
+    ],
+    ids=["good", "beyond", "odd", "profiles", "beyond-profiles", "sizes", "columns", "missing"],
+)
+def test_files_that_do_not_fit_are_refused_while_planning(
+    tmp_path: Path, table: ProfileTable, day_rates: str, given: dict[str, Any], told: list[str]
+) -> None:
+    lines = [f"{place * 600},{qps},100" for place, qps in enumerate(day_rates.split())]
+    (tmp_path / "day.csv").write_text("\n".join(["at_s,qps,intensity_g_per_kwh", *lines]), encoding="utf-8")
+    (tmp_path / "p.csv").write_bytes((tmp_path / "profiles.csv").read_bytes())
+    spec = next(one for one in harness_disaggregated_serving.harness_workloads() if one.name == "greenllm-online")
+    given = {**given, "profiles": str(tmp_path / given["profiles"])} if "profiles" in given else given
+    assert spec.check is not None
+    faults = spec.check(OnlineOptions.model_validate({"day": str(tmp_path / "day.csv"), **given}), tmp_path)
+    shown = "; ".join(f"{fault.option}: {fault.message}" for fault in faults if not isinstance(fault, str))
+    assert bool(shown) is bool(told)
+    assert not [part for part in told if part not in shown], shown
 
 
 @pytest.mark.parametrize("change", [{"new": "B7"}, {"old": ["B7"]}, {"sizes": "talk"}, {"slo": "soon"}, {"old": []}])

@@ -177,6 +177,40 @@ def test_every_request_ends_and_is_counted(replay: Any, tmp_path: Path, served: 
     assert [row["meets_slo"] for row in without] == [None]
 
 
+def test_rates_of_tokens_that_nobody_counted_are_not_available(replay: Any, tmp_path: Path, served: Any) -> None:
+    replay.answers(VLLM)
+    replay.answers(NO_USAGE)
+    slow = {"ttft": 60, "tpot": 60}
+    window, facts = served(replay.url, tmp_path, api="chat", slo=slow)
+    assert [row["status"] for row in window.rows] == ["ok"] * 6
+    assert facts["requests_per_s"] > 0
+    assert facts["output_tokens_per_s"] is facts["goodput_per_s"] is None
+    reason = "the server sent no token count (usage) of 5 of 6 requests"
+    assert facts["rates_not_available"] == {"goodput_per_s": reason, "output_tokens_per_s": reason}
+
+
+def test_rates_of_tokens_that_the_server_counted_are_there(replay: Any, tmp_path: Path, served: Any) -> None:
+    replay.answers(VLLM)
+    window, facts = served(replay.url, tmp_path, api="chat", slo={"ttft": 60, "tpot": 60})
+    tokens = sum(row["output_tokens"] for row in window.rows)  # type: ignore[misc]
+    assert facts["output_tokens_per_s"] / facts["requests_per_s"] == pytest.approx(tokens / 6)
+    assert facts["goodput_per_s"] == facts["requests_per_s"]
+    assert facts["rates_not_available"] == {}
+
+
+def test_a_late_first_token_misses_its_target_whatever_was_counted(replay: Any, tmp_path: Path, served: Any) -> None:
+    replay.answers([0.1, *NO_USAGE])
+    window, facts = served(replay.url, tmp_path, api="chat", slo={"ttft": "1ms", "tpot": 60})
+    assert {row["meets_slo"] for row in window.rows} == {0.0}
+    assert facts["goodput_per_s"] == 0.0
+
+
+def test_no_rate_is_searched_where_no_token_is_counted(replay: Any, tmp_path: Path, served: Any) -> None:
+    replay.answers(NO_USAGE)
+    with pytest.raises(MeasurementError, match=r"no token count \(usage\) of \d+ of \d+ requests"):
+        served(replay.url, tmp_path, api="chat", search={"max_qps": {"requests": 4}}, qps=20)
+
+
 def test_the_key_is_sent_and_never_kept(
     replay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: Any
 ) -> None:
@@ -202,6 +236,11 @@ def test_no_server_is_an_error_with_its_address(tmp_path: Path, served: Any) -> 
         {"extra": {"stream": False}},
         {"sizes": "novels"},
         {"api_key_env": "sk-123"},
+        {"url": "http://x:99999/v1"},
+        {"url": "http://[::1/v1"},
+        {"server": {"command": "serve '{port}"}},
+        {"server": {"command": " "}},
+        {"server": {"command": "serve {port}", "version": "serve 'x"}},
     ],
 )
 def test_bad_options_are_refused(given: dict[str, object], endpoint_options: Any) -> None:
@@ -213,6 +252,15 @@ def test_certificates_are_verified(replay: Any, tmp_path: Path, served: Any) -> 
     """A server without TLS, and so without a certificate, is no server to a client that was told https."""
     with pytest.raises(MeasurementError, match="SSL"):
         served(replay.url.replace("http:", "https:"), tmp_path)
+
+
+def test_a_file_without_certificates_is_an_error(replay: Any, tmp_path: Path, served: Any) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate", encoding="utf-8")
+    with pytest.raises(MeasurementError, match="PEM"):
+        served(replay.url.replace("http:", "https:"), tmp_path, ca=str(tmp_path / "ca.pem"))
+    options = EndpointOptions(url="https://x/v1", model="m", ca=str(tmp_path / "none.pem"))
+    assert SPEC.check is not None
+    assert ["none.pem" in str(fault) for fault in SPEC.check(options, tmp_path)] == [True]
 
 
 def test_the_servers_process_and_gpus_are_named_to_meters(tmp_path: Path, replay: Any, endpoint_options: Any) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from harness_disaggregated_serving.endpoint import engine_metrics
 from harness_disaggregated_serving.endpoint.answer import Answer, Taker, parsed, take_whole
 from harness_disaggregated_serving.endpoint.sse import EventReader, StreamError
+from harness_disaggregated_serving.endpoint.versions import version_of
 
 Piece = str | float
 DONE = "data: [DONE]\n\n"
@@ -150,3 +155,39 @@ def test_a_whole_answer_is_held_to_the_same_rules() -> None:
             take_whole(Answer(), body, 1.0)
     with pytest.raises(StreamError):
         parsed(b"\xff")
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+def test_a_page_that_comes_in_pieces_is_read_to_its_end(size: int) -> None:
+    """A cut would read 1 running request of 12, and no version of a server that is sure of it."""
+    page = b"# " + b"x" * size + b"\nvllm:num_requests_running 12\n"
+    version = json.dumps({"filler": "x" * size, "version": "1.2.3"}).encode()
+
+    ended = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ended.append(asyncio.current_task())
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = page if b"/metrics" in head else version
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body))
+        writer.write(body[:-2])
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(body[-2:])
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def ask() -> tuple[bytes | None, str]:
+        listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+        async with listening, aiohttp.ClientSession() as session:
+            metrics = engine_metrics.EngineMetrics(session, url, "/metrics", time.monotonic)
+            found = await metrics.read(), await version_of(session, url)
+        await asyncio.gather(*filter(None, ended))
+        return found
+
+    found, told = asyncio.run(ask())
+    assert found is not None
+    assert engine_metrics.parsed(found.decode())["server_running"] == 12
+    assert told == "1.2.3"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -210,6 +211,8 @@ HERE, AWAY = "http://127.0.0.1:1/v1", "http://gpu-a:1/v1"
         ({"meters": ["prometheus"]}, AWAY, None, (), {"far/host"}),
         ({"meters": ["zeusd"]}, AWAY, None, (), "none of the server's meters reads anything: zeusd"),
         ({"gpus": GPU, "meters": ["prometheus"]}, AWAY, None, (), {"far/host", CARD}),
+        ({"gpus": GPU, "meters": ["prometheus"]}, AWAY, None, ("nvml",), {"far/host"}),
+        ({"gpus": GPU, "meters": ["prometheus"]}, HERE, None, ("nvml",), {"far/host"}),
     ],
 )
 def test_the_servers_scopes_are_charged_and_the_load_generators_never(
@@ -314,6 +317,47 @@ def test_a_run_charges_the_server_and_uses_the_suites_targets(tmp_path: Path, re
     assert unnamed.units["token"].costs["energy_j"] == Unavailable(UNNAMED)
     assert isinstance(unnamed.totals["energy_j:n0/process"], Amount)
     assert not [each for each in psutil.process_iter(["cmdline"]) if str(MOCK) in (each.info["cmdline"] or [])]
+
+
+AWAY_SUITE = """
+suite: away
+backend: host
+meters:
+  - {cpu_time: {watts_per_core: 10}}
+  - {fuel: {grid: 261, embodied: {cpu: {kg: 20, source: me}, dram: {kg: 1, source: me}}}}
+trials: 1
+windows: {count: 1, min_seconds: 0}
+warm_up: {max_seconds: 0.1, max_iterations: 1}
+idle_seconds: 0
+cases:
+  - workload: serve-endpoint
+    options: {model: m, requests: 2, length_scale: 0.05, qps: 20, url: URL}
+    matrix:
+      server:
+        - {meters: [cpu_time]}
+        - {meters: [cpu_time], gpus: {GPU-7: NVIDIA H100 80GB HBM3}}
+        - {pid: PID}
+"""
+
+
+def test_a_server_elsewhere_is_not_charged_for_making_this_machine(tmp_path: Path, replay: Any) -> None:
+    pytest.importorskip("harness_meter_fuel")
+    replay.answers([VLLM_LIKE])
+    suite = AWAY_SUITE.replace("URL", replay.url).replace("PID", str(os.getpid()))
+    (tmp_path / "suite.yaml").write_text(suite, encoding="utf-8")
+    command = [sys.executable, "-m", "harness", "run", str(tmp_path / "suite.yaml"), "--store", str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    (run_folder,) = (tmp_path / "store").glob("*-away-*")
+    making, known = {}, {}
+    for each in records_of(run_folder):
+        server = each.measurement.point["options"]["server"]
+        name = "named" if server["gpus"] else "here" if server["pid"] else "away"
+        making[name] = {one.name.split(":")[1] for one in each.factors if one.name.startswith("embodied:")}
+        known[name] = isinstance(each.totals["carbon_embodied_g"], Amount)
+        assert isinstance(each.totals["carbon_operational_g"], Amount)
+    assert making == {"here": {"cpu", "dram"}, "away": set(), "named": {"gpu"}}
+    assert known == {"here": True, "away": False, "named": True}
 
 
 VLLM_LIKE = "".join(

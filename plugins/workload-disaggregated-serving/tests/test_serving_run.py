@@ -121,7 +121,7 @@ def test_a_run_by_the_command_line_conserves_requests_and_joules(tmp_path: Path)
         assert (row.requests, row.method) == (12, "simulated")
         assert row.overloaded.startswith("load not judged")  # twelve requests tell nothing of a load
         (new, *_) = row.devices
-        assert (new.name, new.embodied_kg) == ("A100-40GB", (17.473, 17.473, 17.473))
+        assert (new.name, new.embodied_kg) == ("A100-40GB", (26.34, 26.34, 26.34))
         assert new.energy_j == pytest.approx(400 * new.busy_s + 60 * (new.reserved_s - new.busy_s))
     _forget_lifetimes(run)
     assert "does not say over which lifetime" in (write_table(run) or "")

@@ -33,7 +33,7 @@ def table_name(zone: str) -> tuple[str, str] | None:
     Args:
         zone: such as `US-CAL-CISO`, `US-CA`, `CA-ON`, `SE-SE3` or `CN-BJ`; in any case.
 
-    Example:
+    Examples:
         >>> table_name("CA-ON")
         ('ontario', '')
         >>> table_name("US-CAL-CISO")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import Column, CommandSpec, FunctionalUnit, Method, Unavailable, Workload, WorkloadSpec, hookimpl
+from harness.errors import HarnessError
 from harness.suite_paths import OptionFault, looks_like_a_path, missing
 from harness_disaggregated_serving.endpoint.bench_options import BenchOptions
 from harness_disaggregated_serving.endpoint.options import EndpointOptions
@@ -164,10 +165,33 @@ def _online(options: OnlineOptions) -> Workload:
 
 
 def _check_online(options: OnlineOptions, _folder: Path) -> Iterator[OptionFault]:
-    """Files that are not there."""
-    for name in ("day", "profiles"):
-        if (path := getattr(options, name)) is not None:
-            yield from missing(name, path)
+    """Files that are not there, that cannot be read as what they are, or that do not fit each other."""
+    found = {name: path for name in ("day", "profiles") if (path := getattr(options, name)) is not None}
+    faults = [fault for name, path in found.items() for fault in missing(name, path)]
+    yield from faults or _read_online(options)
+
+
+def _read_online(options: OnlineOptions) -> Iterator[OptionFault]:
+    from harness_disaggregated_serving.choosing.profile_files import read_profiles
+    from harness_disaggregated_serving.online.day import read_day
+
+    rates, name = options.rates, "profiles"
+    try:
+        if options.profiles is not None:
+            rows = [row for row in read_profiles(Path(options.profiles)).rows if row.size == options.sizes]
+            rates = tuple(row.qps for row in rows)
+            if not rows:
+                yield OptionFault("sizes", f"{options.profiles} has no profile of {options.sizes!r}")
+                return
+        name = "day"
+        beyond = [] if options.day is None else [moment.qps for moment in read_day(Path(options.day))]
+        beyond = [qps for qps in beyond if not min(rates) <= qps <= max(rates)]
+    except HarnessError as error:
+        yield OptionFault(name, str(error))
+        return
+    if beyond:
+        accepted = f"rates within the profiles: {min(rates):g} to {max(rates):g}"
+        yield OptionFault("day", f"the day has {beyond[0]:g} requests/s", accepted)
 
 
 @hookimpl

@@ -1,6 +1,7 @@
 """Plugin: decoding with one model and with several, alignment, and a scorer. Importing this module imports no torch.
 
-For other programs it has `speculate`, `cached_model`, `Request`, `Rule` and `Trio`, which are imported when asked for.
+For other programs it has `speculate`, `cached_model`, `Request`, `Rule` and `Trio`, and for other plugins that load a
+model `load_causal_lm`, `fetch_causal_lm`, and `model_faults` for planning; all are imported when asked for.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from harness_speculative_decoding import options
 from harness_speculative_decoding.columns import ALIGNMENT_COLUMNS, COLUMNS, REWARD_COLUMNS, UNITS
 
 if TYPE_CHECKING:
+    from harness_speculative_decoding.checks import model_faults as model_faults
+    from harness_speculative_decoding.loading import fetch_causal_lm as fetch_causal_lm
+    from harness_speculative_decoding.loading import load_causal_lm as load_causal_lm
     from harness_speculative_decoding.methods.decoding import Request as Request
     from harness_speculative_decoding.methods.rule import Rule as Rule
     from harness_speculative_decoding.methods.rule import Trio as Trio
@@ -29,12 +33,15 @@ _LIFTED_OUT = {
     "Rule": "methods.rule",
     "Trio": "methods.rule",
     "cached_model": "networks.cache_choice",
+    "fetch_causal_lm": "loading",
+    "load_causal_lm": "loading",
+    "model_faults": "checks",
     "speculate": "methods.speculation",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """What other programs take from here; each imports torch, which listing the plugin must not."""
+    """What other programs take from here; most import torch, which listing the plugin must not."""
     if name in _LIFTED_OUT:
         return getattr(import_module(f"{__name__}.{_LIFTED_OUT[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

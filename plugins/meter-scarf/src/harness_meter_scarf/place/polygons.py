@@ -59,7 +59,7 @@ def basin_at(path: Path, latitude: float, longitude: float) -> str:
 def inside(rings: Sequence[Ring], longitude: float, latitude: float) -> bool:
     """Whether a place lies within rings, by the even-odd rule: a ring inside another is a hole.
 
-    Example:
+    Examples:
         >>> square = [(0.0, 0.0), (4.0, 0.0), (4.0, 4.0), (0.0, 4.0)]
         >>> hole = [(1.0, 1.0), (3.0, 1.0), (3.0, 3.0), (1.0, 3.0)]
         >>> inside([square, hole], 0.5, 0.5), inside([square, hole], 2.0, 2.0)

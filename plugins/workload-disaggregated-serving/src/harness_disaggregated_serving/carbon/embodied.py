@@ -1,7 +1,9 @@
 """Embodied carbon of devices: a table with provenance, rows of the user's own, and an ACT-style estimator.
 
-The estimator's constants come from github.com/TianyaoShi/BIRDS, die sizes from github.com/TianyaoShi/FABRIC, both at
-second hand. It is not the table of the GreenLLM paper, which was not read.
+Device profiles weigh what table `fuel` of impact meter `fuel` says, so that a choice and a record of the same devices
+agree; the low end of those figures is the estimator's. The estimator's constants come from
+github.com/TianyaoShi/BIRDS, die sizes from github.com/TianyaoShi/FABRIC, both at second hand. Neither is the table of
+the GreenLLM paper, which was not read.
 """
 
 from __future__ import annotations

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from harness.errors import UsageError
+from harness import csv_table
+from harness.csv_table import Row
+from harness.errors import UsageError, did_you_mean
 from harness_disaggregated_serving.choosing.profile_table import ProfiledDevice, ProfileKey, ProfileRow, ProfileTable
 from harness_disaggregated_serving.configuration import Configuration
+from harness_disaggregated_serving.load.fields import number, whole
 from harness_disaggregated_serving.traffic import BYTES_PER_S_PER_GBIT_S
 
 NEEDED: Final = (
@@ -19,83 +20,93 @@ NEEDED: Final = (
 """Columns that every line fills."""
 PAIR: Final = ("old", "bandwidth_gbit_s", "old_energy_j", "old_busy_s", "old_reserved_s", "old_embodied_kg")
 """Columns that a line of `dpd` or `dsd` fills too."""
+ENDS: Final = ("low", "high")
+KNOWN: Final = frozenset((
+    *NEEDED, *PAIR, "needed_gbit_s",
+    *(f"{role}_{what}" for role in ("new", "old") for what in ("idle_w", *(f"embodied_{end}_kg" for end in ENDS))),
+))  # fmt: skip
+"""Columns that have a meaning; any other is a setting of its line."""
 
 
 def read_profiles(path: Path) -> ProfileTable:
     """A table from a CSV file with the columns of `NEEDED`, those of `PAIR` for pairs, and any of its own as settings.
 
     Energies, times and requests are of one window; `attainment` is the share that met the user's targets. Ends of the
-    embodied figures (`new_embodied_low_kg`, `new_embodied_high_kg`) and `needed_gbit_s` may be given. Raises UsageError
-    with file and line.
+    embodied figures (`new_embodied_low_kg`, `new_embodied_high_kg`), `needed_gbit_s`, and the power in W of a device
+    that waits (`new_idle_w`, `old_idle_w`) may be given. Raises UsageError with file and line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot be read: {error}", where=str(path)) from None
-    reader = csv.DictReader(text.splitlines())
-    missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
-    if missing:
-        raise UsageError(f"no column {', '.join(missing)}", where=str(path), accepted=", ".join((*NEEDED, *PAIR)))
-    key = ProfileKey(model="of the file", dtype="", engine=str(path.name), driver="", link_kind="", seed=0)
-    rows = [_row(row, f"{path}:{line}") for line, row in enumerate(reader, start=2)]
+    with csv_table.opened(path) as table:
+        table.require(NEEDED)
+        key = ProfileKey(model="of the file", dtype="", engine=str(path.name), driver="", link_kind="", seed=0)
+        rows = tuple(_row(row) for row in table)
     if not rows:
         raise UsageError("the file holds no line", where=str(path), accepted="a line for each cell")
-    return ProfileTable(key, tuple(rows))
+    try:
+        return ProfileTable(key, rows)
+    except UsageError as error:
+        raise UsageError(str(error), where=str(path)) from None
 
 
-def _row(row: Mapping[str, str | None], where: str) -> ProfileRow:
-    name = (row["configuration"] or "").strip()
+def _row(row: Row) -> ProfileRow:
+    name = row["configuration"]
     if name not in set(Configuration):
-        raise UsageError(f"configuration {name!r}", where=where, accepted=", ".join(Configuration))
+        raise UsageError(
+            f"configuration {name!r}",
+            where=row.where,
+            accepted=", ".join(Configuration),
+            hint=did_you_mean(name, Configuration),
+        )
     pair = Configuration(name).needs_old
-    empty = [column for column in (*NEEDED, *(PAIR if pair else ())) if not (row.get(column) or "").strip()]
+    empty = [column for column in (*NEEDED, *(PAIR if pair else ())) if not row.get(column)]
     if empty:
-        raise UsageError(f"nothing in column {', '.join(empty)}", where=where, accepted="a value in each")
-    known = {*NEEDED, *PAIR, "needed_gbit_s", *(f"{role}_embodied_{end}_kg" for role in ("new", "old") for end in ENDS)}
+        raise UsageError(f"nothing in column {', '.join(empty)}", where=row.where, accepted="a value in each")
     return ProfileRow(
         configuration=name,
-        new=str(row["new"]),
-        old=str(row["old"]) if pair else "",
-        size=str(row["sizes"]),
-        prompt_tokens=int(_number(row, "prompt_tokens", where)),
-        qps=_number(row, "qps", where),
-        bandwidth=_number(row, "bandwidth_gbit_s", where) * BYTES_PER_S_PER_GBIT_S if pair else None,
-        needed_bandwidth=_number(row, "needed_gbit_s", where, 0.0) * BYTES_PER_S_PER_GBIT_S,
-        requests=int(_number(row, "requests", where)),
-        attainment=_number(row, "attainment", where),
-        devices=tuple(_device(row, role, where) for role in (("new", "old") if pair else ("new",))),
+        new=row["new"],
+        old=row["old"] if pair else "",
+        size=row["sizes"],
+        prompt_tokens=whole(row, "prompt_tokens"),
+        qps=number(row, "qps", least=0, above=True),
+        bandwidth=number(row, "bandwidth_gbit_s", least=0) * BYTES_PER_S_PER_GBIT_S if pair else None,
+        needed_bandwidth=_or(row, "needed_gbit_s", 0.0) * BYTES_PER_S_PER_GBIT_S,
+        requests=whole(row, "requests"),
+        attainment=number(row, "attainment", least=0, most=1),
+        devices=tuple(_device(row, role) for role in (("new", "old") if pair else ("new",))),
         method="user",
-        settings=tuple((column, value) for column, value in row.items() if column not in known and value),
+        settings=tuple((column, row[column]) for column in row.table.columns if column not in KNOWN and row[column]),
     )
 
 
-ENDS: Final = ("low", "high")
-
-
-def _device(row: Mapping[str, str | None], role: str, where: str) -> ProfiledDevice:
-    kg = _number(row, f"{role}_embodied_kg", where)
-    low, high = (_number(row, f"{role}_embodied_{end}_kg", where, kg) for end in ENDS)
+def _device(row: Row, role: str) -> ProfiledDevice:
+    kg = number(row, f"{role}_embodied_kg", least=0)
+    low, high = (_or(row, f"{role}_embodied_{end}_kg", kg) for end in ENDS)
+    if not low <= kg <= high:
+        raise UsageError(
+            f"{role}_embodied_kg {low:g} <= {kg:g} <= {high:g} does not hold",
+            where=row.where,
+            accepted="low, value and high in this order",
+        )
+    reserved_s = number(row, f"{role}_reserved_s", least=0, above=True)
+    busy_s = number(row, f"{role}_busy_s", least=0)
+    if busy_s > reserved_s:
+        raise UsageError(
+            f"{role}_busy_s is {busy_s:g}",
+            where=row.where,
+            accepted=f"no more than its {role}_reserved_s {reserved_s:g}",
+        )
     return ProfiledDevice(
         role=role,
-        name=str(row[role]),
-        energy_busy_j=_number(row, f"{role}_energy_j", where),
+        name=row[role],
+        energy_busy_j=number(row, f"{role}_energy_j", least=0),
         energy_idle_j=0.0,
-        busy_s=_number(row, f"{role}_busy_s", where),
-        reserved_s=_number(row, f"{role}_reserved_s", where),
+        busy_s=busy_s,
+        reserved_s=reserved_s,
         embodied_id="",
         embodied_kg=(low, kg, high),
-        embodied_source=str(row["source"]),
+        embodied_source=row["source"],
+        idle_w=number(row, f"{role}_idle_w", least=0) if row.get(f"{role}_idle_w") else None,
     )
 
 
-def _number(row: Mapping[str, str | None], name: str, where: str, otherwise: float | None = None) -> float:
-    text = (row.get(name) or "").strip()
-    if not text and otherwise is not None:
-        return otherwise
-    try:
-        found = float(text)
-    except ValueError:
-        raise UsageError(f"{name} is {text!r}", where=where, accepted="a number") from None
-    if not 0 <= found < float("inf"):
-        raise UsageError(f"{name} is {text}", where=where, accepted="a finite number, 0 or more")
-    return found
+def _or(row: Row, column: str, otherwise: float) -> float:
+    return number(row, column, least=0) if row.get(column) else otherwise

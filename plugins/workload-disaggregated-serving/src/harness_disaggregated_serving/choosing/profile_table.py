@@ -56,6 +56,8 @@ class ProfiledDevice:
     """Embodied carbon as a record or a user's file has it: low, value, high. It goes before `embodied_id`."""
     embodied_source: str = ""
     """Where `embodied_kg` comes from."""
+    idle_w: float | None = None
+    """Power in W while held and waiting, where it was measured; None where it was not, or is declared in `watts`."""
 
     def embodied(self) -> EmbodiedRow | Unavailable:
         """Embodied carbon of the device, or why it is not known."""
@@ -76,6 +78,24 @@ class ProfiledDevice:
     def energy_j(self) -> float:
         """Both parts."""
         return self.energy_busy_j + self.energy_idle_j
+
+    def waiting_w(self) -> tuple[str, Ends]:
+        """Power in W of the device while it waits to take over, at its ends, and the name of the number behind it.
+
+        Declared idle power, else what was measured of idle. Where neither is known it draws no more than it did on
+        average while it was held, idle and busy together: that is charged, and 0 is the low end.
+        """
+        declared = next((ends for phase, *ends in self.watts if phase == IDLE), None)
+        if declared is not None:
+            low, value, high = declared
+            return f"{IDLE} watts of {self.name}", (low, value, high)
+        if self.idle_w is not None:
+            return f"measured idle watts of {self.name}", (self.idle_w,) * 3
+        idle_s = self.reserved_s - self.busy_s
+        if self.energy_idle_j > 0 and idle_s > 0:
+            return f"measured idle watts of {self.name}", (self.energy_idle_j / idle_s,) * 3
+        mean_w = self.energy_j / self.reserved_s if self.reserved_s > 0 else 0.0
+        return f"start-up watts of {self.name}", (0.0, mean_w, mean_w)
 
     def energies_j(self) -> dict[str, Ends]:
         """Energy by the declared number that it is made of, at its ends; measured energy has none and no range."""
@@ -324,7 +344,10 @@ def read_rows(paths: Iterable[Path]) -> ProfileTable:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot be read: {error}", where=str(path)) from None
-        key, row = row_from_json(content)
+        try:
+            key, row = row_from_json(content)
+        except UsageError as error:
+            raise UsageError(str(error), where=str(path)) from None
         table = (table or ProfileTable(key, ())).with_rows(key, [row])
     if table is None:
         raise UsageError("no profile row was found", accepted="a run of a workload that writes them")

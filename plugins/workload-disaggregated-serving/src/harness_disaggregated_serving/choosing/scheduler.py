@@ -159,10 +159,17 @@ def candidates(table: ProfileTable, demand: Demand) -> tuple[Candidate, ...]:
 
 
 def _checked(demand: Demand) -> None:
-    if not (demand.qps > 0 and demand.bandwidth >= 0 and 0 <= demand.attainment <= 1 and demand.prompt_tokens >= 1):
-        raise UsageError(
-            f"the demand is {demand}", accepted="a rate above 0, a bandwidth of 0 or more, a share, at least 1 token"
-        )
+    rules = (
+        ("rate", demand.qps, 0 < demand.qps < math.inf, "requests/s above 0"),
+        ("bandwidth", demand.bandwidth, 0 <= demand.bandwidth < math.inf, "B/s, 0 or more"),
+        ("grid intensity", demand.intensity, 0 <= demand.intensity < math.inf, "g/kWh, 0 or more"),
+        ("attainment", demand.attainment, 0 <= demand.attainment <= 1, "a share of the requests, 0 to 1: 0.9 or 90%"),
+        ("prompt", demand.prompt_tokens, demand.prompt_tokens >= 1, "tokens, at least 1"),
+    )
+    lives = [(f"life of the {role} device", s, 0 < s < math.inf, "s above 0") for role, s in demand.lifetimes_s.items()]
+    for what, value, holds, accepted in (*rules, *lives):
+        if not holds:
+            raise UsageError(f"the {what} is {value:g}", accepted=accepted)
 
 
 def _at(rows: list[ProfileRow], demand: Demand) -> Candidate:

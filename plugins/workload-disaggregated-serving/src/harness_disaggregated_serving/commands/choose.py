@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from harness.errors import UsageError
+from harness.errors import ExitCode, UsageError, did_you_mean
 from harness.quantity import Unavailable, Undefined
+from harness.units import parse_share
 from harness_disaggregated_serving.carbon.accounting import SECONDS_PER_YEAR, Accounting
 from harness_disaggregated_serving.choosing.choice import Change, Choice, choose
 from harness_disaggregated_serving.choosing.interval import SavingRange
@@ -19,7 +21,7 @@ from harness_disaggregated_serving.choosing.recorded import charged, factors_of,
 from harness_disaggregated_serving.choosing.scheduler import Candidate, Demand
 from harness_disaggregated_serving.choosing.winners import short
 from harness_disaggregated_serving.load.lengths import APPLICATIONS, application
-from harness_disaggregated_serving.load.slo import SLOS, parsed
+from harness_disaggregated_serving.load.slo import SLOS, Slo, parsed
 from harness_disaggregated_serving.simulator.profiles import profile
 from harness_disaggregated_serving.traffic import BYTES_PER_S_PER_GBIT_S
 
@@ -125,9 +127,64 @@ def _lives(text: str) -> dict[str, float]:
         new, old = (float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"lifetimes {text!r}", accepted="years of the new and of the old device: 5,7") from None
-    if not (new > 0 and old > 0):
-        raise UsageError(f"lifetimes {text!r}", accepted="years above 0")
+    if not (0 < new < math.inf and 0 < old < math.inf):
+        raise UsageError(f"lifetimes {text!r}", accepted="two finite numbers of years above 0: 5,7")
     return {"new": new * SECONDS_PER_YEAR, "old": old * SECONDS_PER_YEAR}
+
+
+def _share(text: str) -> float:
+    """The share of `--attainment`."""
+    try:
+        share = parse_share(text)
+    except UsageError:
+        share = math.nan
+    if not 0 < share <= 1:
+        hint = f"{text} as a percentage is {text}%" if math.isfinite(share) and 1 < share <= 100 else ""
+        accepted = "a share of the requests, above 0 and up to 1: 0.9 or 90%"
+        raise UsageError(f"attainment {text!r}", where="--attainment", accepted=accepted, hint=hint)
+    return share
+
+
+def _finite(option: str, value: float, accepted: str, *, zero: bool = False) -> None:
+    if not (0 < value < math.inf or (zero and value == 0)):
+        raise UsageError(f"found {value:g}", where=option, accepted=f"a finite number of {accepted}")
+
+
+def covered(table: ProfileTable, sizes: str, qps: float) -> None:
+    """Raises UsageError where no row of a table can speak for a demand; it names those that are there."""
+    named = {row.size for row in table.rows}
+    if sizes not in named:
+        accepted = ", ".join(sorted(named))
+        raise UsageError(f"no profile of sizes {sizes!r}", accepted=accepted, hint=did_you_mean(sizes, named))
+    rates: dict[str, list[float]] = {}
+    for row in table.rows:
+        if row.size == sizes:
+            name = f"{row.configuration} on {row.new}" + (f" and {row.old}" if row.old else "")
+            rates.setdefault(name, []).append(row.qps)
+    if not any(min(found) <= qps <= max(found) for found in rates.values()):
+        told = (f"{name} at {', '.join(f'{rate:g}' for rate in sorted(set(found)))}" for name, found in rates.items())
+        raise UsageError(
+            f"no configuration is profiled at {qps:g} requests/s of {sizes}",
+            where="--qps",
+            accepted=f"a rate between those of one configuration: {'; '.join(told)}",
+        )
+
+
+def _simulated(
+    devices: list[str], sizes: str, qps: float, bandwidth_gbit_s: float, slo: Slo, seeds: int
+) -> ProfileTable:
+    """Profiles at the rate that is asked for and around it; raises UsageError for what no configuration can hold."""
+    from harness_disaggregated_serving.simulator.grid import hold, profiled
+
+    application(sizes)
+    common: dict[str, Any] = {
+        "sizes": sizes,
+        "link": {"bandwidth_gbit_s": bandwidth_gbit_s},
+        "slo": {"ttft": slo.ttft_s, "tpot": slo.tpot_s},
+        "most_requests": 4000,
+    }
+    hold(devices, common, qps, slo)
+    return profiled(devices, [qps * factor for factor in NEIGHBOURS], common, seeds)
 
 
 def choose_command(
@@ -139,7 +196,10 @@ def choose_command(
     ] = "chat",
     slo: Annotated[str, typer.Option(help=f"Latency targets: {', '.join(SLOS)}, or ttft=2s,tpot=100ms.")] = "longbench",
     devices: Annotated[
-        str, typer.Option(help="The new device and old ones, by packaged profile: A100-40GB,V100-16GB,T4.")
+        str,
+        typer.Option(
+            help="The new device and old ones, by packaged profile: A100-40GB,V100-16GB,T4. Not used with --profiles."
+        ),
     ] = "A100-40GB,V100-16GB,T4",
     bandwidth: Annotated[float, typer.Option(help="Between the devices, in Gbit/s.")] = 16.0,
     profiles: Annotated[
@@ -150,29 +210,23 @@ def choose_command(
     accounting: Annotated[
         Accounting, typer.Option(help="Which time hardware is charged for: all that it is held for, or busy time.")
     ] = Accounting.RESERVED,
-    attainment: Annotated[float, typer.Option(help="Share of the requests that must meet both targets.")] = 0.9,
-    seeds: Annotated[int, typer.Option(min=1, help="Streams of requests that each cell is simulated for.")] = 3,
+    attainment: Annotated[
+        str, typer.Option(help="Share of the requests that must meet both targets: 0.9 or 90%.")
+    ] = "0.9",
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Streams of requests that each cell is simulated for. Not used with --profiles.")
+    ] = 3,
 ) -> None:
     """Says which configuration to run, how much it saves, with what margin, and when that changes."""
-    targets = parsed(slo)
-    if not (qps > 0 and bandwidth > 0):
-        raise UsageError(f"the rate is {qps} requests/s, the bandwidth {bandwidth} Gbit/s", accepted="both above 0")
+    targets, share, lives = parsed(slo), _share(attainment), _lives(lifetimes)
+    _finite("--qps", qps, "requests/s above 0")
+    _finite("--bandwidth", bandwidth, "Gbit/s above 0")
+    _finite("--grid", grid, "g/kWh, 0 or more", zero=True)
     if profiles is not None:
         table = load_profiles(profiles)
     else:
-        from harness_disaggregated_serving.simulator.grid import profiled
-
-        application(sizes)
-        common: dict[str, Any] = {
-            "sizes": sizes,
-            "link": {"bandwidth_gbit_s": bandwidth},
-            "slo": {"ttft": targets.ttft_s, "tpot": targets.tpot_s},
-            "most_requests": 4000,
-        }
-        table = profiled(_devices(devices), [qps * factor for factor in NEIGHBOURS], common, seeds)
-    named = {row.size for row in table.rows}
-    if sizes not in named:
-        raise UsageError(f"no profile of sizes {sizes!r}", accepted=", ".join(sorted(named)))
+        table = _simulated(_devices(devices), sizes, qps, bandwidth, targets, seeds)
+    covered(table, sizes, qps)
     demand = Demand(
         prompt_tokens=1,
         size=sizes,
@@ -180,8 +234,11 @@ def choose_command(
         slo=targets,
         bandwidth=bandwidth * BYTES_PER_S_PER_GBIT_S,
         intensity=grid,
-        lifetimes_s=_lives(lifetimes),
+        lifetimes_s=lives,
         accounting=accounting,
-        attainment=attainment,
+        attainment=share,
     )
-    typer.echo(as_text(table, choose(table, demand)), nl=False)
+    found = choose(table, demand)
+    typer.echo(as_text(table, found), nl=False)
+    if isinstance(found.chosen, Unavailable):
+        raise typer.Exit(int(ExitCode.MEASUREMENT))

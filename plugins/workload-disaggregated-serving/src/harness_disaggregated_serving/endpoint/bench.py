@@ -20,6 +20,8 @@ from harness_disaggregated_serving.load.slo import targets
 
 SHARE: Final = 0.8
 """Where the tool's own load lasts for less of the window than this, much of the energy is that of its start."""
+SLACK_S: Final = 1.0
+"""A start that lies further outside of the run than this is told by another clock."""
 TAIL_CHARACTERS: Final = 600
 
 
@@ -32,7 +34,7 @@ class ServeBench(Workload):
         self._folder = Path()
         self._pid: int | None = None
         self._runs = 0
-        self._done: tuple[Path, float, float] | None = None
+        self._done: tuple[Path, dict[str, float], float] | None = None
         self._place = Path()
         self._facts: dict[str, object] = {}
         self._flags: dict[str, None] = {}
@@ -44,6 +46,10 @@ class ServeBench(Workload):
     def processes(self) -> Mapping[str, int]:
         """The server's process, where it is one of this machine."""
         return {} if self._pid is None else {server.ROLE: self._pid}
+
+    def elsewhere(self) -> bool:
+        """Whether the server is another machine's, which this one's processor and memory are no part of."""
+        return server.elsewhere(self._options.server, self._pid)
 
     def charged(self, read: Mapping[tuple[str, str], Scope]) -> Collection[str] | Unavailable:
         """The server's scopes, never the tool's."""
@@ -70,7 +76,8 @@ class ServeBench(Workload):
         folder = self._folder / f"results-{self._runs}"
         folder.mkdir()
         words = [word.replace("{results}", str(folder)) for word in self._words]
-        began_s, started = window.now_s(), time.time()
+        began_s = window.now_s()
+        opened = {"unix": time.time() - began_s, "perf_counter": time.perf_counter() - began_s}
         with (folder / "log").open("wb") as log:
             try:
                 done = subprocess.run(
@@ -84,7 +91,7 @@ class ServeBench(Workload):
         if done.returncode:
             said = (folder / "log").read_text("utf-8", "replace")[-TAIL_CHARACTERS:].strip()
             raise MeasurementError(f"ended with exit code {done.returncode}", where=shlex.join(words), hint=said)
-        self._done = folder, started - began_s, window.now_s()
+        self._done = folder, opened, window.now_s()
 
     def run(self, window: Window) -> None:
         """One run of the tool."""
@@ -96,7 +103,7 @@ class ServeBench(Workload):
             self._write(window, *self._done)
             self._done = None
 
-    def _write(self, window: Window, folder: Path, opened_utc_s: float, lasted_s: float) -> None:
+    def _write(self, window: Window, folder: Path, opened: Mapping[str, float], lasted_s: float) -> None:
         """Rows of what it wrote, whose times count from sending: the tools tell no scheduled arrivals."""
         found = sorted(path for path in folder.rglob(self._options.results) if path.name != "log")
         if len(found) != 1:
@@ -104,19 +111,23 @@ class ServeBench(Workload):
                 f"{len(found)} files match {self._options.results!r}", where=str(folder), accepted="one file"
             )
         told = results.read(found[0])
-        for number, each in enumerate(told.requests):
-            begin_s = None if each.begin_s is None else max(0.0, each.begin_s - opened_utc_s)
-            met = self._slo.met(each.ttft_s, each.tpot_s) if each.ok else False
+        begun = [None if each.begin_s is None else each.begin_s - opened[told.clock] for each in told.requests]
+        if not all(begin_s is None or -SLACK_S <= begin_s <= lasted_s + SLACK_S for begin_s in begun):
+            begun = [None] * len(begun)
+            self._flags[f"{told.tool} tells starts by another clock than this machine's: they are left out"] = None
+        for number, (each, begin_s) in enumerate(zip(told.requests, begun, strict=True)):
+            known = each.ttft_s is not None and each.output_tokens is not None
+            met = self._slo.met(each.ttft_s, each.tpot_s) if known or not each.ok else None
             window.item(
                 f"r{number}",
                 status="ok" if each.ok else "failed",
-                start_s=begin_s,
+                start_s=None if begin_s is None else max(0.0, begin_s),
                 prompt_tokens=each.prompt_tokens,
                 output_tokens=each.output_tokens,
                 ttft_s=each.ttft_s,
                 tpot_s=each.tpot_s,
                 latency_s=each.latency_s,
-                meets_slo=float(met),
+                meets_slo=None if met is None else float(met),
             )
         share = None if told.duration_s is None else told.duration_s / lasted_s
         self._facts = {

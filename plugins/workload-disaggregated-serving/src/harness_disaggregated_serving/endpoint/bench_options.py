@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from harness.options import Duration, Options
-from harness_disaggregated_serving.endpoint.options import ServerOptions
-from harness_disaggregated_serving.load.slo import SloOptions, check_slo
+from harness_disaggregated_serving.endpoint.options import ServerOptions, check_words
+from harness_disaggregated_serving.load.slo import SloOption
 
 
 class BenchOptions(Options):
@@ -28,14 +29,18 @@ class BenchOptions(Options):
     results: Annotated[str, Field(min_length=1)] = "*.json"
     url: str = ""
     server: ServerOptions = ServerOptions()
-    slo: str | SloOptions = "longbench"
+    slo: SloOption = "longbench"
     timeout: Annotated[Duration, Field(gt=0)] = 3600.0
 
     @model_validator(mode="after")
     def _consistent(self) -> BenchOptions:
-        check_slo(self.slo)
         if self.server.command:
             raise ValueError("the tool needs a server that runs; accepted: pid, name, container, gpus or meters")
+        check_words(self.run)
+        if PurePath(self.results).is_absolute() or ".." in PurePath(self.results).parts:
+            raise ValueError(
+                f"results is {self.results!r}; accepted: a pattern within the run's folder, such as *.json"
+            )
         if not self.run or "{results}" not in (self.run if isinstance(self.run, str) else " ".join(self.run)):
             raise ValueError("run does not say where results go; accepted: a command with {results} in it")
         return self

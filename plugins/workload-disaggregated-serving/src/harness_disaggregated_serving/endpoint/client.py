@@ -130,21 +130,30 @@ class Asking:
         taker.close()
 
     async def _whole(self, response: aiohttp.ClientResponse) -> None:
-        body = await response.content.read(LONGEST_LINE)
-        while rest := await response.content.read(LONGEST_LINE):
-            body += rest
-            if len(body) > LONGEST_LINE:
-                raise StreamError(f"the answer has more than {LONGEST_LINE} bytes")
+        body = await whole_body(response, LONGEST_LINE)
+        if body is None:
+            raise StreamError(f"the answer has more than {LONGEST_LINE} bytes")
         take_whole(self.answer, parsed(body), self._clock())
 
     async def _refused(self, response: aiohttp.ClientResponse, wait_s: float) -> float | None:
-        body = (await response.content.read(LONGEST_LINE)).decode("utf-8", "replace")
+        body = (await whole_body(response, LONGEST_LINE) or b"").decode("utf-8", "replace")
         self.answer.reason = f"status {response.status}: {' '.join(body.split())[:REASON_LENGTH]}"
         if response.status not in RETRIED:
             self.answer.rejected = 400 <= response.status < 500
             return None
         asked = response.headers.get("retry-after", "")
         return min(float(asked), LONGEST_WAIT_S) if asked.isascii() and asked.isdigit() else wait_s
+
+
+async def whole_body(response: aiohttp.ClientResponse, most: int) -> bytes | None:
+    """A body to its end, in however many pieces it comes; None where it has more than `most` bytes."""
+    pieces, size = [], 0
+    while piece := await response.content.read(most):
+        pieces.append(piece)
+        size += len(piece)
+        if size > most:
+            return None
+    return b"".join(pieces)
 
 
 def encoded(body: object) -> bytes:

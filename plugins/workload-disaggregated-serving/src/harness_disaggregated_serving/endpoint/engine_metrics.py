@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from harness_disaggregated_serving.endpoint.client import whole_body
+
 PERIOD_S: Final = 1.0
 TIMEOUT_S: Final = 5.0
 LARGEST_BYTES: Final = 8 << 20
@@ -80,7 +82,7 @@ class EngineMetrics:
         try:
             timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
             async with self._session.get(self.address, timeout=timeout, allow_redirects=False) as response:
-                return await response.content.read(LARGEST_BYTES) if response.status == 200 else None
+                return await whole_body(response, LARGEST_BYTES) if response.status == 200 else None
         except (aiohttp.ClientError, OSError, TimeoutError):
             return None
 

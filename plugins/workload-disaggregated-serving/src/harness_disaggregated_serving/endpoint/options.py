@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, PositiveFloat, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from harness.options import Duration, Options, Share
 from harness.suite_paths import OptionFault, SuitePath, SuiteSource, looks_like_a_path, missing
 from harness_disaggregated_serving.load.lengths import APPLICATIONS
 from harness_disaggregated_serving.load.prompts import PromptOptions
-from harness_disaggregated_serving.load.slo import SloOptions, check_slo
+from harness_disaggregated_serving.load.slo import Attainment, Positive, SloOption
 
 PORT = "{port}"
 MODEL = "{model}"
 _SENT_BY_THE_CLIENT = ("model", "prompt", "messages", "max_tokens", "stream", "stream_options", "temperature")
+
+
+def check_words(given: str | list[str]) -> None:
+    """Raises ValueError for a command that a shell could not split, or that names no program."""
+    try:
+        words = shlex.split(given) if isinstance(given, str) else given
+    except ValueError as error:
+        raise ValueError(f"it is no command: {error}; accepted: words as a shell splits them, or a list") from None
+    if not words or not words[0].strip():
+        raise ValueError("it names no program; accepted: words as a shell splits them, or a list")
 
 
 class ServerOptions(Options):
@@ -35,9 +46,11 @@ class ServerOptions(Options):
         stop_timeout: how long it may take to end when it is asked to, before it is killed; seconds, or `10s`.
         version: command that prints the server's version; the server itself is asked if not given.
         gpus: GPUs that the server uses: product name by UUID, as `nvidia-smi -L` prints them; meters of devices
-            read these, and `command` sees no others.
+            read these, and `command` sees no others. Of a server on another machine they are what it is made of, so
+            that their making is charged.
         meters: names of the meters that read a server on another machine, such as `prometheus`: what they read is
-            charged.
+            charged, and nothing that this machine is made of. Processor and memory of the server's host are charged
+            where the impact meter declares them (`fuel: {host: ...}`).
         metrics: path of the server's own metrics in Prometheus' text format; `auto` reads `/metrics` where it is there,
             an empty text reads none.
     """
@@ -54,6 +67,13 @@ class ServerOptions(Options):
     gpus: dict[str, str] = Field(default_factory=dict)
     meters: list[str] = Field(default_factory=list)
     metrics: Annotated[str, Field(pattern=r"^(auto|/.*|)$")] = "auto"
+
+    @field_validator("command", "version")
+    @classmethod
+    def _words(cls, given: str | list[str] | None) -> str | list[str] | None:
+        if given is not None:
+            check_words(given)
+        return given
 
     @model_validator(mode="after")
     def _one_of(self) -> ServerOptions:
@@ -78,7 +98,7 @@ class MaxQps(Options):
         requests: requests of each of them; `requests` of the workload if not given.
     """
 
-    slo_attainment: Annotated[Share, Field(gt=0, le=1)] = 0.9
+    slo_attainment: Attainment = 0.9
     resolution: Annotated[Share, Field(gt=0, lt=1)] = 0.05
     probes: Annotated[int, Field(ge=2, le=50)] = 12
     requests: Annotated[int, Field(ge=1, le=100_000)] | None = None
@@ -152,7 +172,7 @@ class EndpointOptions(Options):
     stream: bool = True
     usage_per_chunk: bool = False
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "OPENAI_API_KEY"
-    ca: str | None = None
+    ca: SuitePath | None = None
     server: ServerOptions = ServerOptions()
     connect_timeout: Annotated[Duration, Field(gt=0)] = 5.0
     silence_timeout: Annotated[Duration, Field(gt=0)] = 30.0
@@ -167,15 +187,15 @@ class EndpointOptions(Options):
     warm_up_cut: Annotated[Duration, Field(ge=0)] = 0.0
     duration: Annotated[Duration, Field(gt=0)] | None = None
     trace: SuitePath | None = None
-    trace_speed: PositiveFloat = 1.0
-    qps: PositiveFloat = 1.0
+    trace_speed: Positive = 1.0
+    qps: Positive = 1.0
     sizes: str = "chat"
     prompts: PromptOptions = PromptOptions()
     tokenizer: SuiteSource | None = None
     length_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
     requests: Annotated[int, Field(ge=1, le=100_000)] | None = None
     search: SearchOptions | None = None
-    slo: str | SloOptions = "longbench"
+    slo: SloOption = "longbench"
     seed: Annotated[int, Field(ge=0)] = 0
 
     @field_validator("url")
@@ -183,7 +203,11 @@ class EndpointOptions(Options):
     def _address(cls, url: str) -> str:
         if not url:
             return url
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError as error:
+            raise ValueError(f"{error}; accepted: http://HOST:PORT/v1 or https://HOST/v1") from None
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
             raise ValueError("accepted: http://HOST:PORT/v1 or https://HOST/v1, without a query")
         if parts.username is not None or parts.password is not None:
@@ -194,7 +218,6 @@ class EndpointOptions(Options):
     def _consistent(self) -> EndpointOptions:
         if self.sizes not in APPLICATIONS:
             raise ValueError(f"no sizes {self.sizes!r}; accepted: {', '.join(APPLICATIONS)}")
-        check_slo(self.slo)
         taken = sorted(set(self.extra) & set(_SENT_BY_THE_CLIENT))
         if taken:
             raise ValueError(f"`extra` names {', '.join(taken)}, which the client sends itself")
@@ -212,6 +235,8 @@ class EndpointOptions(Options):
 
 def check(options: EndpointOptions) -> Iterator[OptionFault]:
     """Files that are not there."""
+    if options.ca is not None:
+        yield from missing("ca", options.ca)
     if options.trace is not None:
         yield from missing("trace", options.trace)
     if options.prompts.path:

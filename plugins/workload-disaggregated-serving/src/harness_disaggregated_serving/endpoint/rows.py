@@ -60,12 +60,14 @@ class Writer:
         self.unsteady = ""
 
     def meets(self, answer: Answer) -> bool | None:
-        """Whether a request met the targets; None where its tokens were not counted."""
+        """Whether a request met the targets; None where that hangs on tokens that the server did not count."""
         if not answer.finished:
+            return False
+        ttft_s = None if answer.first_s is None else answer.first_s - answer.due_s
+        if ttft_s is None or ttft_s > self._slo.ttft_s:
             return False
         if answer.output_tokens is None:
             return None
-        ttft_s = None if answer.first_s is None else answer.first_s - answer.due_s
         return self._slo.met(ttft_s, latency.tpot_s(answer, latency.chunk_tokens(answer)))
 
     def write(self, window: Window, stream: Stream, load: Load, qps: float | None) -> None:
@@ -122,8 +124,7 @@ class Writer:
         client, slo = stream.client, self._slo
         estimated = sum(tokens.estimated for tokens in counted)
         elapsed_s = client.elapsed_s
-        met = sum(self.meets(answer) is True for answer in answers)
-        output = sum(answer.output_tokens or 0 for answer in finished)
+        rates, lost = self._rates(answers, elapsed_s)
         self.facts = {
             "slo": {"ttft_s": slo.ttft_s, "tpot_s": slo.tpot_s},
             "ended": {
@@ -136,9 +137,8 @@ class Writer:
             "chunk_tokens_estimated": estimated,
             "reasons": sorted({answer.reason for answer in answers if answer.reason}),
             "load": load.facts,
-            "requests_per_s": len(finished) / elapsed_s if elapsed_s else None,
-            "goodput_per_s": met / elapsed_s if elapsed_s else None,
-            "output_tokens_per_s": output / elapsed_s if elapsed_s else None,
+            **rates,
+            "rates_not_available": lost,
             "inter_token_s": _spread(gaps),
             "steady": {"begin_s": stream.begin_s, "end_s": stream.end_s, "why_not": unsteady or None},
             "client": {
@@ -155,7 +155,23 @@ class Writer:
                 "tokens of a chunk are estimated by its share of the text: the server counts none in its chunks "
                 "(usage_per_chunk asks vLLM and SGLang for it)"
             )
+        self.flags += [f"{rate} is not available: {reason}" for rate, reason in lost.items()]
         self.flags += client_faults(client, [a.sent_s - a.due_s for a in answers if a.sent_s is not None])
+
+    def _rates(self, answers: Sequence[Answer], elapsed_s: float) -> tuple[dict[str, float | None], dict[str, str]]:
+        """Rates over the window; None, and why, where one hangs on tokens that the server did not count."""
+        if not elapsed_s:
+            return dict.fromkeys(("requests_per_s", "goodput_per_s", "output_tokens_per_s")), {}
+        finished = [answer for answer in answers if answer.finished]
+        met = [self.meets(answer) for answer in answers]
+        counts = [answer.output_tokens for answer in finished]
+        rates: dict[str, float | None] = {
+            "requests_per_s": len(finished) / elapsed_s,
+            "goodput_per_s": None if None in met else sum(map(bool, met)) / elapsed_s,
+            "output_tokens_per_s": None if None in counts else sum(count or 0 for count in counts) / elapsed_s,
+        }
+        reason = f"the server sent no token count (usage) of {counts.count(None)} of {len(finished)} requests"
+        return rates, {name: reason for name, rate in rates.items() if rate is None}
 
 
 def client_faults(client: ClientLoad, late_s: Sequence[float]) -> list[str]:

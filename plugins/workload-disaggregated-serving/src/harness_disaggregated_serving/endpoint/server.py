@@ -205,6 +205,11 @@ def container_pid(container: str) -> int:
     raise MeasurementError(f"container {container!r} was not found: {'; '.join(said)}", where="server.container")
 
 
+def elsewhere(options: ServerOptions, pid: int | None) -> bool:
+    """Whether the server is on another machine: meters that read it there are named, and no process of this one is."""
+    return pid is None and bool(options.meters)
+
+
 def charged(
     options: ServerOptions, url: str, pid: int | None, read: Mapping[tuple[str, str], Scope]
 ) -> Collection[str] | Unavailable:
@@ -223,9 +228,10 @@ def charged(
     if pid is not None or options.gpus:
         here = {scope: described for (meter, scope), described in read.items() if meter not in options.meters}
         cards = {scope for scope, described in here.items() if described.device in options.gpus}
-        whole = pid is not None or urlsplit(url).hostname in LOOPBACK
+        whole = pid is not None or (urlsplit(url).hostname in LOOPBACK and not options.meters)  # a tunnel ends here
         found |= {scope for scope in here if _is_the_servers(scope)} if whole else cards
-        lost = [uuid for uuid in options.gpus if uuid not in {each.device for each in here.values()}]
+        known = {each.device for each in here.values()}
+        lost = [uuid for uuid in options.gpus if uuid not in known and not elsewhere(options, pid)]
         if lost:
             return Unavailable(f"no meter reads the server's GPU {', '.join(lost)}")
         if pid is not None and not any(_is_a_gpu(scope) for scope in found) and (node := gpu_node(pid)):
@@ -251,8 +257,8 @@ def gpu_node(pid: int) -> str:
     with contextlib.suppress(psutil.Error):
         root = psutil.Process(pid)
         for process in (root, *root.children(recursive=True)):
-            with contextlib.suppress(OSError):
-                for entry in os.scandir(f"/proc/{process.pid}/fd"):
+            with contextlib.suppress(OSError), os.scandir(f"/proc/{process.pid}/fd") as entries:
+                for entry in entries:
                     with contextlib.suppress(OSError):
                         node = str(Path(entry.path).readlink())
                         if _GPU_NODE.fullmatch(node):

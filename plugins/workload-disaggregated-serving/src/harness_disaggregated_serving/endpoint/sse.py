@@ -22,7 +22,7 @@ class StreamError(Exception):
 class EventReader:
     r"""Takes the bytes of a stream as they come; gives the data of each event that is complete.
 
-    Example:
+    Examples:
         >>> reader = EventReader()
         >>> reader.feed(b"data: a\r\n\r"), reader.feed(b"\n: comment\ndata: b\ndata: c\n\nda")
         ([b'a'], [b'b\nc'])

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from harness_disaggregated_serving.endpoint.client import whole_body
+
 ASKED: Final = (
     ("/version", "version", "vLLM"),
     ("/get_server_info", "version", "SGLang"),
@@ -37,7 +39,7 @@ async def _json(session: aiohttp.ClientSession, address: str) -> Mapping[str, An
         async with session.get(address, timeout=timeout, allow_redirects=False) as response:
             if response.status != 200:
                 return {}
-            found = json.loads(await response.content.read(LARGEST_BYTES))
+            found = json.loads(await whole_body(response, LARGEST_BYTES) or b"")
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

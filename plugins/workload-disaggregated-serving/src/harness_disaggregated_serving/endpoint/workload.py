@@ -71,6 +71,10 @@ class ServeEndpoint(Workload):
         """The server's process, where it is one of this machine."""
         return {} if self._pid is None else {server.ROLE: self._pid}
 
+    def elsewhere(self) -> bool:
+        """Whether the server is another machine's, which this one's processor and memory are no part of."""
+        return server.elsewhere(self._options.server, self._pid)
+
     def charged(self, read: Mapping[tuple[str, str], Scope]) -> Collection[str] | Unavailable:
         """The server's scopes, never the load generator's own."""
         found = server.charged(self._options.server, self._url, self._pid, read)
@@ -125,7 +129,14 @@ class ServeEndpoint(Workload):
 
     async def _open(self) -> None:
         options = self._options
-        context = ssl.create_default_context(cafile=options.ca) if self._url.startswith("https:") else True
+        context: ssl.SSLContext | bool = True
+        if self._url.startswith("https:"):
+            try:
+                context = ssl.create_default_context(cafile=options.ca)
+            except (OSError, ssl.SSLError) as error:
+                raise MeasurementError(
+                    f"{options.ca} cannot be read: {error}", where="ca", accepted="certificates in PEM form"
+                ) from None
         self._session = new_session(
             {"Authorization": f"Bearer {self._key}"} if self._key else {},
             context,
@@ -202,7 +213,15 @@ class ServeEndpoint(Workload):
             load = Load(self._options, self._seed + (PROBES + again) * WINDOW_STRIDE)
             asked = await self._driver(time.monotonic).run(load.planned(qps, requests), load)
             answers = [each.answer for each in asked]
-            met = sum(self._writer.meets(answer) is True for answer in answers)
+            judged = [self._writer.meets(answer) for answer in answers]
+            if None in judged:
+                raise MeasurementError(
+                    f"the server sent no token count (usage) of {judged.count(None)} of {len(judged)} requests: "
+                    "whether they met the targets is not known",
+                    where="search.max_qps",
+                    accepted="a server that answers stream_options: {include_usage: true}",
+                )
+            met = judged.count(True)
             sent = [answer.due_s for answer in answers]
             attainment, unsteady = met / len(asked), why_unsteady(answers, min(sent), max(sent))
             if "shorter than" not in unsteady or attainment < search.slo_attainment:

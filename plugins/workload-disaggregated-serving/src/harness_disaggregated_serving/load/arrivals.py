@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -132,22 +132,7 @@ def trace(path: Path) -> list[Request]:
                 f"a {published.layout} file has no arrival times and lengths", where=str(path), accepted=TIMED
             )
         return [Request(row.arrival_s or 0.0, row.prompt_tokens or 1, row.output_tokens or 1) for row in published.rows]
-    found = [Request(*row) for row in read_rows(path, timed=True)]
-    for line, (before, after) in enumerate(pairwise(found), start=3):
-        if not after.arrival_s >= before.arrival_s:
-            raise UsageError(
-                f"arrival {after.arrival_s} s comes before {before.arrival_s} s",
-                where=f"{path}:{line}",
-                accepted="rows in order of time",
-            )
-    for line, row in enumerate(found, start=2):
-        if not (math.isfinite(row.arrival_s) and row.prompt_tokens >= 1 and row.output_tokens >= 1):
-            raise UsageError(
-                f"a request at {row.arrival_s} s with {row.prompt_tokens} and {row.output_tokens} tokens",
-                where=f"{path}:{line}",
-                accepted="a finite time and at least 1 token each",
-            )
-    return found
+    return [Request(*row) for row in read_rows(path, timed=True)]
 
 
 def _checked_rate(rate_per_s: float) -> None:

@@ -6,14 +6,14 @@ Whoever has a trace gives its table instead.
 
 from __future__ import annotations
 
-import csv
-import io
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from harness import csv_table
 from harness.errors import UsageError, did_you_mean
+from harness_disaggregated_serving.load.fields import number, whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -159,24 +159,22 @@ def application(name: str) -> Lengths:
 
 
 def read_rows(path: Path, *, timed: bool) -> list[tuple[float, int, int]]:
-    """Rows of a CSV file as (arrival in s, prompt tokens, output tokens); arrival 0 where `timed` is False."""
-    wanted = (("arrival_s",) if timed else ()) + ("prompt_tokens", "output_tokens")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot be read: {error}", where=str(path)) from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [name for name in wanted if name not in (reader.fieldnames or ())]
-    if missing:
-        raise UsageError(f"no column {', '.join(missing)}", where=str(path), accepted="columns " + ", ".join(wanted))
-    rows = []
-    for line, row in enumerate(reader, start=2):
-        try:
-            rows.append(
-                (float(row["arrival_s"]) if timed else 0.0, int(row["prompt_tokens"]), int(row["output_tokens"]))
-            )
-        except (TypeError, ValueError):
-            raise UsageError(
-                f"found {[row.get(name) for name in wanted]}", where=f"{path}:{line}", accepted="numbers"
-            ) from None
-    return rows
+    """Rows of a CSV file as (arrival in s, prompt tokens, output tokens); arrival 0 where `timed` is False.
+
+    Raises:
+        UsageError: a missing column, a number that is none, a length below 1, an arrival before that of the row above;
+            with file and line.
+    """
+    found: list[tuple[float, int, int]] = []
+    with csv_table.opened(path) as table:
+        table.require((("arrival_s",) if timed else ()) + ("prompt_tokens", "output_tokens"))
+        for row in table:
+            arrival_s = number(row, "arrival_s") if timed else 0.0
+            if found and arrival_s < found[-1][0]:
+                raise UsageError(
+                    f"arrival {arrival_s} s comes before {found[-1][0]} s",
+                    where=row.where,
+                    accepted="rows in order of time",
+                )
+            found.append((arrival_s, whole(row, "prompt_tokens"), whole(row, "output_tokens")))
+    return found

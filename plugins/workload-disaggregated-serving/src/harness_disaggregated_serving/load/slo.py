@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from harness.errors import UsageError, did_you_mean
-from harness.options import Duration, Options
+from harness.options import Duration, Options, Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,10 @@ class Slo:
     tpot_s: float
 
     def __post_init__(self) -> None:
-        if not (self.ttft_s > 0 and self.tpot_s > 0):
-            raise UsageError(f"latency targets {self.ttft_s} s and {self.tpot_s} s", accepted="two times above 0")
+        if not (0 < self.ttft_s < math.inf and 0 < self.tpot_s < math.inf):
+            raise UsageError(
+                f"latency targets {self.ttft_s} s and {self.tpot_s} s", accepted="two finite times above 0"
+            )
 
     def met(self, ttft_s: float | None, tpot_s: float | None) -> bool:
         """Whether a request was served."""
@@ -56,14 +58,27 @@ class SloOptions(Options):
         tpot: longest time per output token after the first; seconds, or `50ms`.
     """
 
-    ttft: Annotated[Duration, Field(gt=0)]
-    tpot: Annotated[Duration, Field(gt=0)]
+    ttft: Annotated[Duration, Field(gt=0, allow_inf_nan=False)]
+    tpot: Annotated[Duration, Field(gt=0, allow_inf_nan=False)]
 
 
-def check_slo(given: str | SloOptions) -> None:
-    """Raises ValueError for a name that is none of the shipped sets."""
+def _known(given: str | SloOptions) -> str | SloOptions:
+    """What was given; raises ValueError for a name that is none of the shipped sets."""
     if isinstance(given, str) and given not in SLOS:
-        raise ValueError(f"no slo {given!r}; accepted: {', '.join(SLOS)}")
+        hint = did_you_mean(given, SLOS)
+        raise ValueError(
+            f"no slo {given!r}; accepted: {', '.join(SLOS)}, or {{ttft: 2s, tpot: 100ms}}"
+            + (f" ({hint})" if hint else "")
+        )
+    return given
+
+
+SloOption = Annotated[str | SloOptions, AfterValidator(_known)]
+"""What every serving workload takes as `slo`: a name of `SLOS`, or two finite times above 0."""
+Attainment = Annotated[Share, Field(gt=0, le=1)]
+"""Share of the requests that must meet both targets, above 0 and up to 1; written as `0.9` or `90%`."""
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""A finite number above 0: a rate, a bandwidth, a life in years."""
 
 
 def targets(given: str | SloOptions) -> Slo:

@@ -15,8 +15,6 @@ and counted under its reason.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections import Counter
@@ -24,9 +22,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
+from harness import csv_table
+from harness.csv_table import CsvTable, Row
 from harness.errors import UsageError
+from harness_disaggregated_serving.load.fields import number, whole
 
 MOONCAKE_BLOCK: Final = 512
 """Tokens that one of a Mooncake trace's `hash_ids` stands for (README of the trace)."""
@@ -73,7 +74,7 @@ class Trace:
         return bool(self.rows) and self.rows[0].arrival_s is not None
 
 
-_Read = Callable[[Mapping[str, Any]], TraceRow | str]
+_Any = TypeVar("_Any")
 
 
 def lines_of(text: str) -> list[str]:
@@ -91,25 +92,25 @@ def read_text(path: Path) -> str:
 
 def json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(line, object) of a file of JSON Lines; raises UsageError with the line of one that is none."""
-    for number, line in enumerate(lines_of(read_text(path)), start=1):
+    for place, line in enumerate(lines_of(read_text(path)), start=1):
         if line.strip():
             try:
                 found = json.loads(line)
             except (ValueError, RecursionError):
                 found = None
             if not isinstance(found, dict):
-                raise UsageError("this line is no JSON object", where=f"{path}:{number}", accepted="JSON Lines")
-            yield number, found
+                raise UsageError("this line is no JSON object", where=f"{path}:{place}", accepted="JSON Lines")
+            yield place, found
 
 
 def read(path: Path) -> Trace:
     """A trace in one of the layouts above; raises UsageError with file and line."""
-    start = read_text(path)[:4096].lstrip()
-    if start.startswith("["):
-        return _trace("ShareGPT", [(0, each) for each in _documents(path)], share_gpt)
-    if start.startswith("{"):
-        rows = list(json_lines(path))
-        keys = set(rows[0][1]) if rows else set()
+    start = _beginning(path)
+    if start.startswith(b"["):
+        return _trace("ShareGPT", _documents(path), share_gpt)
+    if start.startswith(b"{"):
+        rows = [row for _, row in json_lines(path)]
+        keys = set(rows[0]) if rows else set()
         if {"timestamp", "input_length", "output_length"} <= keys:
             return _trace("Mooncake", rows, _mooncake)
         if "conversations" in keys:
@@ -120,22 +121,33 @@ def read(path: Path) -> Trace:
     return _csv(path)
 
 
+def _beginning(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error}", where=str(path)) from None
+
+
 def _csv(path: Path) -> Trace:
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    names = set(reader.fieldnames or ())
-    layouts: list[tuple[str, set[str], _Read]] = [
+    with csv_table.opened(path) as table:
+        return _of_table(table)
+
+
+def _of_table(table: CsvTable) -> Trace:
+    names = set(table.columns)
+    layouts: list[tuple[str, set[str], Callable[[Row], TraceRow | str]]] = [
         ("own", {"arrival_s", "prompt_tokens", "output_tokens"}, _own),
         ("Azure LLM inference", {"TIMESTAMP", "ContextTokens", "GeneratedTokens"}, _azure),
         ("BurstGPT", {"Timestamp", "Request tokens", "Response tokens"}, _burst_gpt),
     ]
     for name, wanted, row in layouts:
         if wanted <= names:
-            return _trace(name, [(reader.line_num, each) for each in reader], row)
+            return _trace(name, table, row)
     if "arrival_s" in names:
         lacking = [name for name in ("prompt_tokens", "output_tokens") if name not in names]
-        raise UsageError(f"no column {', '.join(lacking)}", where=str(path), accepted=_ACCEPTED)
-    found = ", ".join(sorted(names)) or "none"
-    raise UsageError(f"no trace has the columns {found:.200}", where=str(path), accepted=_ACCEPTED)
+        raise UsageError(f"no column {', '.join(lacking)}", where=table.name, accepted=_ACCEPTED)
+    raise UsageError(f"no trace has the columns {table.found()}", where=table.name, accepted=_ACCEPTED)
 
 
 _ACCEPTED: Final = (
@@ -143,10 +155,10 @@ _ACCEPTED: Final = (
 )
 
 
-def _trace(layout: str, rows: Iterable[tuple[int, Mapping[str, Any]]], read_row: _Read) -> Trace:
+def _trace(layout: str, rows: Iterable[_Any], read_row: Callable[[_Any], TraceRow | str]) -> Trace:
     left: Counter[str] = Counter()
     found = []
-    for _, row in rows:
+    for row in rows:
         made = read_row(row)
         if isinstance(made, str):
             left[made] += 1
@@ -178,17 +190,21 @@ def _whole(value: object) -> int:
     return int(number)
 
 
-def _own(row: Mapping[str, Any]) -> TraceRow | str:
+def _own(row: Row) -> TraceRow | str:
     try:
-        return _checked(float(row["arrival_s"]), _whole(row["prompt_tokens"]), _whole(row["output_tokens"]))
-    except (TypeError, ValueError, OverflowError):
+        return _checked(number(row, "arrival_s"), *_lengths(row, "prompt_tokens", "output_tokens"))
+    except UsageError:
         return UNREADABLE
 
 
-def _azure(row: Mapping[str, Any]) -> TraceRow | str:
+def _lengths(row: Row, prompt: str, output: str) -> tuple[int, int]:
+    return whole(row, prompt, least=0), whole(row, output, least=0)
+
+
+def _azure(row: Row) -> TraceRow | str:
     try:
-        return _checked(moment_s(row["TIMESTAMP"]), _whole(row["ContextTokens"]), _whole(row["GeneratedTokens"]))
-    except (TypeError, ValueError, OverflowError):
+        return _checked(moment_s(row["TIMESTAMP"]), *_lengths(row, "ContextTokens", "GeneratedTokens"))
+    except (ValueError, OverflowError, UsageError):
         return UNREADABLE
 
 
@@ -205,10 +221,10 @@ def moment_s(text: str) -> float:
     return moment.timestamp() + (float(f"0.{decimals}") if decimals else 0.0)
 
 
-def _burst_gpt(row: Mapping[str, Any]) -> TraceRow | str:
+def _burst_gpt(row: Row) -> TraceRow | str:
     try:
-        return _checked(float(row["Timestamp"]), _whole(row["Request tokens"]), _whole(row["Response tokens"]))
-    except (TypeError, ValueError, OverflowError):
+        return _checked(number(row, "Timestamp"), *_lengths(row, "Request tokens", "Response tokens"))
+    except UsageError:
         return UNREADABLE
 
 

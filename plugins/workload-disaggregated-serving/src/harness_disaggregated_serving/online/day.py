@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from harness import csv_table
 from harness.errors import UsageError
+from harness_disaggregated_serving.load.fields import number
 
 STEP_S: Final = 900.0
 """Length of a step of the synthetic day."""
@@ -57,33 +58,17 @@ def synthetic(least: float, most: float) -> list[Moment]:
 
 def read_day(path: Path) -> list[Moment]:
     """Moments of a CSV file with the columns of `COLUMNS`; raises UsageError with file and line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot be read: {error}", where=str(path)) from None
-    reader = csv.DictReader(text.splitlines())
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-    if missing:
-        raise UsageError(f"no column {', '.join(missing)}", where=str(path), accepted=", ".join(COLUMNS))
     rows: list[tuple[float, float, float]] = []
-    for line, row in enumerate(reader, start=2):
-        try:
-            at_s, qps, intensity = (float(row[name]) for name in COLUMNS)
-        except (TypeError, ValueError):
-            raise UsageError(
-                f"found {[row.get(name) for name in COLUMNS]}", where=f"{path}:{line}", accepted="numbers"
-            ) from None
-        if not (math.isfinite(at_s) and qps > 0 and 0 <= intensity < math.inf and math.isfinite(qps)):
-            raise UsageError(
-                f"{qps} requests/s at {intensity} g/kWh",
-                where=f"{path}:{line}",
-                accepted="a rate above 0 and an intensity of 0 or more, both finite",
-            )
-        if rows and at_s <= rows[-1][0]:
-            raise UsageError(f"{at_s} s after {rows[-1][0]} s", where=f"{path}:{line}", accepted="later times")
-        rows.append((at_s, qps, intensity))
+    with csv_table.opened(path) as table:
+        table.require(COLUMNS)
+        for row in table:
+            at_s = number(row, "at_s")
+            if rows and at_s <= rows[-1][0]:
+                raise UsageError(f"{at_s} s after {rows[-1][0]} s", where=row.where, accepted="later times")
+            intensity = number(row, "intensity_g_per_kwh", least=0)
+            rows.append((at_s, number(row, "qps", least=0, above=True), intensity))
     if len(rows) < 2:
-        raise UsageError(f"the file has {len(rows)} lines", where=str(path), accepted="at least 2")
+        raise UsageError(f"the file has {len(rows)} rows", where=str(path), accepted="at least 2")
     return _lasting(rows)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, model_validator
 
 from harness.errors import UsageError
 from harness.options import Duration, Options
 from harness.suite_paths import SuitePath
 from harness_disaggregated_serving.load.lengths import APPLICATIONS
-from harness_disaggregated_serving.load.slo import SLOS, SloOptions
+from harness_disaggregated_serving.load.slo import Attainment, Positive, SloOption
 from harness_disaggregated_serving.simulator.profiles import profile
 
 
@@ -45,7 +45,7 @@ class OnlineOptions(Options):
             `profiles`.
         slo: latency targets that a request has to meet, both of them: a shipped name such as `longbench`, or `{ttft:
             2s, tpot: 100ms}`.
-        attainment: share of the requests that must meet them, 0 to 1.
+        attainment: share of the requests that must meet them, above 0 and up to 1; a number, or `90%`.
         bandwidth_gbit_s: bandwidth between the devices, in Gbit/s.
         accounting: which time hardware is charged for in the choice: `reserved`, all that it is held for, or `busy`.
         new_life: service life of the new device, in years.
@@ -65,14 +65,14 @@ class OnlineOptions(Options):
         "dpd",
         "dsd",
     )
-    rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
+    rates: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
     sizes: str = "chat"
-    slo: str | SloOptions = "longbench"
-    attainment: Annotated[float, Field(ge=0, le=1)] = 0.9
-    bandwidth_gbit_s: PositiveFloat = 16.0
+    slo: SloOption = "longbench"
+    attainment: Attainment = 0.9
+    bandwidth_gbit_s: Positive = 16.0
     accounting: Literal["reserved", "busy"] = "reserved"
-    new_life: PositiveFloat = 5.0
-    old_life: PositiveFloat = 7.0
+    new_life: Positive = 5.0
+    old_life: Positive = 7.0
     hysteresis: HysteresisOptions = HysteresisOptions()
     requests: Annotated[int, Field(ge=100, le=100_000)] = 2000
     seed: Annotated[int, Field(ge=0)] = 0
@@ -86,6 +86,4 @@ class OnlineOptions(Options):
             raise ValueError(str(error)) from None
         if self.profiles is None and self.sizes not in APPLICATIONS:
             raise ValueError(f"no sizes {self.sizes!r}; accepted: {', '.join(APPLICATIONS)}")
-        if isinstance(self.slo, str) and self.slo not in SLOS:
-            raise ValueError(f"no slo {self.slo!r}; accepted: {', '.join(SLOS)}")
         return self

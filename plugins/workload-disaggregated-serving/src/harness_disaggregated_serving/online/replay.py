@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from harness.quantity import Unavailable, Undefined
 from harness.units import kwh
-from harness_disaggregated_serving.carbon.power import IDLE
 from harness_disaggregated_serving.choosing.interval import Ends, SavingRange, Terms, saving_range
 from harness_disaggregated_serving.choosing.pooling import added, scaled
 from harness_disaggregated_serving.choosing.profile_table import ProfiledDevice, ProfileTable
@@ -126,17 +125,13 @@ def _interval(found: Replay, moment: Moment, step: Step, start_up_s: float) -> I
     )
 
 
-def _idle_w(device: ProfiledDevice) -> Ends:
-    return next(((low, value, high) for phase, low, value, high in device.watts if phase == IDLE), (0.0, 0.0, 0.0))
-
-
 def _start_up(running: Candidate, intensity: float, start_up_s: float) -> dict[str, Ends]:
     """Carbon of the devices of a configuration that waits before it serves, by the declared number behind it."""
     scale = kwh(1.0) * intensity * start_up_s
     found: dict[str, Ends] = {}
     for device in running.devices:
-        low, value, high = _idle_w(device)
-        found[f"{IDLE} watts of {device.name}"] = (low * scale, value * scale, high * scale)
+        name, (low, value, high) = device.waiting_w()
+        found[name] = (low * scale, value * scale, high * scale)
     return found
 
 
@@ -145,7 +140,7 @@ def _waiting(running: Candidate, start_up_s: float) -> tuple[ProfiledDevice, ...
         replace(
             device,
             energy_busy_j=0.0,
-            energy_idle_j=_idle_w(device)[1] * start_up_s,
+            energy_idle_j=device.waiting_w()[1][1] * start_up_s,
             busy_s=0.0,
             reserved_s=start_up_s,
             phases=(),

@@ -3,16 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
+from harness.errors import UsageError
 from harness.quantity import Unavailable
 from harness_disaggregated_serving.choosing.pooling import pool
 from harness_disaggregated_serving.choosing.profile_table import ProfileKey, ProfileRow, ProfileTable
 from harness_disaggregated_serving.configuration import Configuration
-from harness_disaggregated_serving.load.slo import targets
+from harness_disaggregated_serving.load.lengths import application
+from harness_disaggregated_serving.load.slo import Slo, targets
 from harness_disaggregated_serving.simulator.cell import settle
 from harness_disaggregated_serving.simulator.options import SimulatedOptions
+from harness_disaggregated_serving.simulator.profiles import profile
 from harness_disaggregated_serving.simulator.workload import profile_row, rule_of, setup_of, stream_of
+from harness_disaggregated_serving.traffic import MODELS
+
+SAMPLE: Final = 4096
+"""Lengths that limits are judged by."""
+SLACK: Final = 1.5
+"""A rate is refused unseen only where it is so many times the one that keeps the device busy: the mean is drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What no configuration of a set of devices does better, since no request is served faster than alone.
+
+    Attributes:
+        ttft_s: prefill of the shortest prompt on the new device, alone.
+        tpot_s: a decode step of one sequence, or a round of verification over all tokens it can yield, on the fastest.
+        qps: requests per second whose prompts keep the new device busy all the time.
+    """
+
+    ttft_s: float
+    tpot_s: float
+    qps: float
+
+
+def limits_of(devices: Sequence[str], common: Mapping[str, Any]) -> Limits:
+    """Limits by service times alone, as the simulator derives them; raises UsageError for an unknown name."""
+    import numpy as np
+
+    options = SimulatedOptions.model_validate(dict(common))
+    drawn, _ = application(options.sizes).draw(SAMPLE, *(np.random.default_rng(0) for _ in range(2)))
+    shortest, mean = int(drawn.min()), float(drawn.mean())
+    costs = [profile(name).costs(MODELS[options.model]) for name in devices]
+    proposals = len(options.positions)
+    steps = [min(one.decode.seconds(1, 1, 1), one.verify_s(1, proposals, 1) / (proposals + 1)) for one in costs]
+    prefill = costs[0].prefill
+    return Limits(prefill.seconds(shortest, shortest**2), min(steps), 1 / (prefill.per_token_s * mean))
+
+
+def hold(devices: Sequence[str], common: Mapping[str, Any], qps: float, slo: Slo) -> None:
+    """Raises UsageError, before anything is simulated, for a demand that no configuration of the devices can meet."""
+    least = limits_of(devices, common)
+    where = f"{common['sizes']} on {' and '.join(devices)}"
+    faults = (
+        (slo.ttft_s < least.ttft_s, f"TTFT {slo.ttft_s:g} s", f"{least.ttft_s:.3g} s or more"),
+        (slo.tpot_s < least.tpot_s, f"TPOT {slo.tpot_s:g} s", f"{least.tpot_s:.3g} s or more"),
+        (qps > SLACK * least.qps, f"{qps:g} requests/s", f"less than {least.qps:.3g} requests/s"),
+    )
+    for beyond, found, accepted in faults:
+        if beyond:
+            raise UsageError(f"no configuration can hold {found} for {where}", accepted=accepted)
 
 
 def profiled(

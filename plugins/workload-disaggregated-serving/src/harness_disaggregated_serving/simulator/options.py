@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from harness.errors import UsageError
 from harness.options import Duration, Options
@@ -14,7 +14,7 @@ from harness.suite_paths import SuitePath
 from harness_disaggregated_serving.carbon import embodied
 from harness_disaggregated_serving.carbon.power import BATCHED, IDLE, PHASES, Watts, declared, known, packaged
 from harness_disaggregated_serving.load.lengths import APPLICATIONS
-from harness_disaggregated_serving.load.slo import SLOS, SloOptions
+from harness_disaggregated_serving.load.slo import Positive, SloOption
 from harness_disaggregated_serving.simulator.profiles import DeviceProfile, profile
 from harness_disaggregated_serving.traffic import MODELS, ModelShape
 
@@ -53,9 +53,9 @@ class DeviceOptions(Options):
     """
 
     kind: str
-    fp16_tflops: PositiveFloat | None = None
-    memory_gb_per_s: PositiveFloat | None = None
-    active_w: PositiveFloat | None = None
+    fp16_tflops: Positive | None = None
+    memory_gb_per_s: Positive | None = None
+    active_w: Positive | None = None
     idle_w: NonNegativeFloat | None = None
     watts: dict[str, NonNegativeFloat | WattsOptions] = Field(default_factory=dict)
     embodied: str | None = None
@@ -109,7 +109,7 @@ class LinkOptions(Options):
         rtt: round-trip time; seconds, or `500us`.
     """
 
-    bandwidth_gbit_s: PositiveFloat = 16.0
+    bandwidth_gbit_s: Positive = 16.0
     rtt: Annotated[Duration, Field(ge=0)] = 0.0005
 
 
@@ -173,12 +173,12 @@ class SimulatedOptions(Options):
     batching: Literal["iteration", "none"] = "iteration"
     arrivals: Literal["poisson", "constant", "all_at_once"] = "poisson"
     trace: SuitePath | None = None
-    qps: PositiveFloat = 1.0
+    qps: Positive = 1.0
     sizes: str = "chat"
     requests: Annotated[int, Field(ge=1, le=100_000)] = 1000
     most_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 16_000
     precision: Annotated[float, Field(gt=0, le=1)] = 0.02
-    slo: str | SloOptions = "longbench"
+    slo: SloOption = "longbench"
     max_batch: PositiveInt = 256
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -188,7 +188,6 @@ class SimulatedOptions(Options):
             "model": (self.model, MODELS),
             "draft": (self.draft, MODELS),
             "sizes": (self.sizes, APPLICATIONS),
-            "slo": (self.slo, SLOS),
         }
         for option, (name, names) in known.items():
             if isinstance(name, str) and name not in names:

@@ -127,7 +127,7 @@ def layouts_for(model: PreTrainedModel, rows: int, cache: Path) -> Layouts:
         rows: of a pass: tokens of all requests that are read together.
         cache: folder shared between runs.
 
-    Example:
+    Examples:
         >>> wrapped = cached_model(model, layouts=layouts_for(model, rows=5, cache=Path("cache")))  # doctest: +SKIP
     """
     if model.device.type != "cpu":

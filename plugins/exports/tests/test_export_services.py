@@ -1,0 +1,522 @@
+"""What is sent arrives as it was measured, once, or is said not to have arrived."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import struct
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness_exports import mlflow_runs, needed, otlp, pushgateway, wandb_runs
+from harness_exports.cells import cells, digest, left_out, settings
+from harness_exports.options import MlflowOptions, PushgatewayOptions, WandbOptions
+
+from harness import Figure, LoadedRun, MeasurementError, Method, NoOptions, UsageError, figures, open_metrics
+from harness.testing import until
+
+Kept = Callable[..., LoadedRun]
+GONE = "the sensor is gone"
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def free_port() -> int:
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        return int(made.getsockname()[1])
+
+
+def nobody() -> str:
+    return f"http://127.0.0.1:{free_port()}"
+
+
+@contextmanager
+def started(command: list[str], url: str, timeout_s: float = 60.0, **settings_of: Any) -> Iterator[str]:
+    """A server, from when its page answers."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, **settings_of
+    )
+
+    def answers() -> bool:
+        assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return True
+        except OSError:
+            return False
+
+    try:
+        until(answers, limit_s=timeout_s)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # and its workers, some of which outlast a polite end
+        process.wait(60)
+
+
+def page(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+# Names
+
+
+def test_every_number_has_a_name_of_its_own_with_unit_and_method(kept: Kept) -> None:
+    run = kept("a", "b")
+    for point in run.points:
+        made = cells(run, point)
+        wanted = [figure for figure in figures(run.report) if figure.point_id == point.id and figure.value is not None]
+        plain = {name for name in made.numbers if f"method.{name}" in made.said}
+        assert len(plain) == len(wanted)
+        assert {f"unit.{name}" for name in plain} <= made.said.keys()
+        assert made.said["method.total/energy_j.n0.gpu.GPU-1"] == "counter"
+        assert made.numbers["total/energy_j.low"] < made.numbers["total/energy_j"] < made.numbers["total/energy_j.high"]
+    assert digest(run, run.points[0]) != digest(run, run.points[1])
+    assert settings(run.points[0])["workload"]
+
+
+def test_what_is_missing_has_no_number(kept: Kept) -> None:
+    run = kept(ram=GONE)
+    made = cells(run, run.points[0])
+    assert GONE in made.missing["total/energy_j"]
+    assert not any(name.startswith("total/energy_j.n0.dram") or name == "total/energy_j" for name in made.numbers)
+
+
+def test_points_with_the_same_to_say_say_it_together(kept: Kept) -> None:
+    said = left_out(kept("a", "b", "c", "d", "e", trials=1, ram=GONE))
+    assert any(line.startswith("a, b, c and 2 more: total/energy_j: ") and GONE in line for line in said)
+
+
+def test_names_that_differ_in_a_sign_alone_stay_two() -> None:
+    from harness_exports.cells import Cells, _add
+
+    made, blank = Cells(), {each.name: None for each in fields(Figure)}
+    for metric in ("energy_j:n0/x", "energy_j n0:x"):
+        _add(made, Figure(**{**blank, "metric": metric, "per": "token", "value": 1.0}))
+    assert list(made.numbers) == ["token/energy_j.n0.x", "token/energy_j.n0.x_"]
+
+
+# Pushgateway
+
+
+def test_a_push_holds_the_metrics_of_the_run_and_replaces_them(kept: Kept, receiver: Any) -> None:
+    pytest.importorskip("prometheus_client")
+    run = kept("a", ram=GONE)
+    done = pushgateway.export(run, receiver.url, PushgatewayOptions(job="nightly"))
+    ((method, path, _, body),) = receiver.asked
+    assert (method, path) == ("PUT", f"/metrics/job/nightly/run/{run.name}")
+    assert families(body.decode()) == openmetrics_samples(run)
+    assert any(GONE in line for line in done.left_out)
+    pushgateway.export(run, receiver.url, PushgatewayOptions(job="nightly"))
+    assert receiver.asked[0][1:2] + receiver.asked[0][3:] == receiver.asked[1][1:2] + receiver.asked[1][3:]
+
+
+def families(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    from prometheus_client.parser import text_string_to_metric_families as parsed
+
+    samples = (sample for family in parsed(text) for sample in family.samples)
+    return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in samples}
+
+
+def openmetrics_samples(run: LoadedRun) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed
+
+    samples = (sample for family in parsed(open_metrics(run.report)) for sample in family.samples)
+    return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in samples}
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_gateway_that_does_not_take_it_is_said(kept: Kept, receiver: Any, status: int) -> None:
+    pytest.importorskip("prometheus_client")
+    receiver.status = status
+    with pytest.raises(MeasurementError, match=r"the gateway did not take the \d+ metrics of run "):
+        pushgateway.export(kept(), receiver.url, PushgatewayOptions())
+    with pytest.raises(MeasurementError, match="Connection refused"):
+        pushgateway.export(kept(), nobody(), PushgatewayOptions())
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[str]:
+    binary = shutil.which("prometheus-pushgateway") or shutil.which("pushgateway")
+    if binary is None:
+        pytest.skip("no Pushgateway is installed (Debian: apt-get install prometheus-pushgateway)")
+    port = free_port()
+    command = [binary, f"--web.listen-address=127.0.0.1:{port}", f"--persistence.file={tmp_path / 'gateway'}"]
+    with started(command, f"http://127.0.0.1:{port}/metrics"):  # Debian's keeps groups in a file of the system
+        yield f"http://127.0.0.1:{port}"
+
+
+def test_a_real_gateway_shows_what_was_pushed(kept: Kept, gateway: str) -> None:
+    pytest.importorskip("prometheus_client")
+    run = kept("a", "b")
+    for _ in range(2):
+        pushgateway.export(run, gateway, PushgatewayOptions())
+    shown = families(page(f"{gateway}/metrics"))
+    ours = {key: value for key, value in shown.items() if key[0].startswith("harness_")}
+    group = {"job": "joule-harness", "instance": "", "run": run.name}
+    wanted = {
+        (name, tuple(sorted({**dict(labels), **group}.items()))): value
+        for (name, labels), value in openmetrics_samples(run).items()
+    }
+    assert ours == wanted
+
+
+@pytest.mark.slow
+def test_a_real_prometheus_scrapes_the_gateway(kept: Kept, gateway: str, tmp_path: Path) -> None:
+    binary = shutil.which("prometheus")
+    if binary is None:
+        pytest.skip("no Prometheus is installed (Debian: apt-get install prometheus)")
+    run = kept("a")
+    pushgateway.export(run, gateway, PushgatewayOptions())
+    port = free_port()
+    job = {"job_name": "gw", "honor_labels": True, "scrape_interval": "1s",
+           "static_configs": [{"targets": [gateway.removeprefix("http://")]}]}  # fmt: skip
+    (tmp_path / "p.yml").write_text(json.dumps({"scrape_configs": [job]}), encoding="utf-8")
+    command = [binary, f"--config.file={tmp_path / 'p.yml'}", f"--storage.tsdb.path={tmp_path / 'db'}",
+               f"--web.listen-address=127.0.0.1:{port}"]  # fmt: skip
+    query = f"http://127.0.0.1:{port}/api/v1/query?query=harness_energy_j%7Bper%3D%22window+time%22%2Cscope%3D%22%22%7D"
+    with started(command, f"http://127.0.0.1:{port}/-/ready"):
+        until(lambda: bool(json.loads(page(query))["data"]["result"]), limit_s=30.0)
+        (found,) = json.loads(page(query))["data"]["result"]
+    assert found["metric"]["method"] == "integrated"
+    assert found["metric"]["job"] == "joule-harness"
+    (wanted,) = (each for each in figures(run.report) if each.metric == "energy_j" and each.per == "window time")
+    assert float(found["value"][1]) == wanted.value
+
+
+# OpenTelemetry
+
+
+def received(body: bytes) -> dict[str, Any]:
+    """Metric -> unit and data points, as the protocol's own message reads them."""
+    module = pytest.importorskip("opentelemetry.proto.collector.metrics.v1.metrics_service_pb2")
+    message = module.ExportMetricsServiceRequest()
+    message.ParseFromString(body)
+    (resource,) = message.resource_metrics
+    assert {each.key: each.value.string_value for each in resource.resource.attributes}["service.name"] == (
+        "joule-harness"
+    )
+    (scope,) = resource.scope_metrics
+    return {metric.name: (metric.unit, list(metric.gauge.data_points)) for metric in scope.metrics}
+
+
+def test_a_receiver_gets_each_figure_with_unit_method_and_time(
+    kept: Kept, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-token=abc")
+    run = kept("a", "b", ram=GONE)
+    done = otlp.export(run, receiver.url, NoOptions())
+    ((method, path, headers, body),) = receiver.asked
+    assert (method, path, headers["x-token"]) == ("POST", "/v1/metrics", "abc")
+    found = received(body)
+    wanted = [figure for figure in figures(run.report) if figure.value is not None]
+    ends = (".bound.low", ".bound.high", ".trials.least", ".trials.greatest")
+    assert sum(len(points) for name, (_, points) in found.items() if not name.endswith(ends)) == len(wanted)
+    unit, points = found["harness.total.energy"]
+    assert unit == "J"
+    for point in points:
+        said = {each.key: each.value.string_value for each in point.attributes}
+        (figure,) = (
+            each for each in wanted
+            if each.metric == f"energy_j:{said['harness.scope']}" and each.point == said["harness.point"]
+            and each.per == "window time"
+        )  # fmt: skip
+        assert point.as_double == figure.value
+        assert said["harness.method"] == figure.label
+        assert 1.7e18 < point.time_unix_nano < 1.701e18, "the time of the measurement"
+    assert found["harness.run.duration"][0] == "s/{run}"
+    assert any(GONE in line for line in done.left_out)
+    otlp.export(run, receiver.url, NoOptions())
+    assert receiver.asked[1][3] == body, "sent twice it is the same"
+
+
+def test_the_sdk_prints_the_same_metrics(kept: Kept) -> None:
+    sdk = pytest.importorskip("opentelemetry.sdk.metrics.export")
+    run = kept()
+    stream = io.StringIO()
+    sdk.ConsoleMetricExporter(out=stream).export(otlp.metrics_data(run))
+    content = json.loads(stream.getvalue())
+    metrics = content["resource_metrics"][0]["scope_metrics"][0]["metrics"]
+    (energy,) = (each for each in metrics if each["name"] == "harness.total.energy.bound.low")
+    assert energy["unit"] == "J"
+    assert {point["attributes"].get("harness.scope", "") for point in energy["data"]["data_points"]} == {
+        "", "n0/gpu:GPU-1", "n0/cpu-package:0",
+    }  # fmt: skip
+
+
+def test_a_receiver_that_does_not_take_it_is_said(kept: Kept, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+    receiver.status = 400
+    with pytest.raises(MeasurementError, match=r"the receiver did not take the \d+ points of run .*400"):
+        otlp.export(kept(), receiver.url, NoOptions())
+    monkeypatch.setattr(otlp, "TIMEOUT_S", 3.0)
+    with pytest.raises(MeasurementError, match="Connection refused"):
+        otlp.export(kept(), nobody(), NoOptions())
+
+
+# MLflow
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of MLflow with its tables, which take seconds to make."""
+    mlflow = pytest.importorskip("mlflow", reason="pip install 'joule-harness-exports[mlflow]'")
+    pytest.importorskip("sqlalchemy", reason="MLflow keeps a local store with SQLAlchemy")
+    pytest.importorskip("alembic", reason="MLflow keeps a local store with Alembic")
+    file = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    mlflow.MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+def runs_of(uri: str) -> list[Any]:
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("joule-harness")
+    return [] if experiment is None else list(client.search_runs([experiment.experiment_id]))
+
+
+def check_mlflow(run: LoadedRun, uri: str) -> None:
+    import mlflow
+
+    found = {each.data.tags["harness.point"]: each for each in runs_of(uri)}
+    assert found.keys() == {point.label for point in run.points}
+    for point in run.points:
+        there = found[point.label]
+        made = cells(run, point)
+        assert {name: there.data.metrics[name] for name in made.numbers} == made.numbers
+        assert there.data.tags.items() >= made.said.items()
+        assert there.data.params == settings(point)
+        assert there.info.status == "FINISHED"
+        assert there.info.end_time // 1000 < 1_800_000_000, "when it was measured, not when it was sent"
+        history = mlflow.MlflowClient(tracking_uri=uri).get_metric_history(there.info.run_id, "trial/energy_j")
+        assert [each.step for each in sorted(history, key=lambda each: each.step)] == [0, 1]
+
+
+def test_mlflow_reads_back_each_point(kept: Kept, store: str) -> None:
+    run = kept("a", "b")
+    done = mlflow_runs.export(run, store, MlflowOptions())
+    assert done.sent == f"2 runs to {store}, experiment joule-harness"
+    check_mlflow(run, store)
+    again = mlflow_runs.export(run, store, MlflowOptions())
+    assert again.sent == f"0 runs to {store}, experiment joule-harness; 2 were there already"
+    assert len(runs_of(store)) == 2
+    check_mlflow(run, store)
+
+
+def test_mlflow_holds_no_number_of_what_is_missing(kept: Kept, store: str) -> None:
+    done = mlflow_runs.export(kept(ram=GONE), store, MlflowOptions())
+    (there,) = runs_of(store)
+    assert "total/energy_j" not in there.data.metrics
+    assert GONE in there.data.tags["missing.total/energy_j"]
+    assert any(line.startswith("work: total/energy_j: ") for line in done.left_out)
+
+
+def test_mlflow_says_what_was_simulated(kept: Kept, store: str) -> None:
+    mlflow_runs.export(kept(gpu=Method.SIMULATED), store, MlflowOptions())
+    (there,) = runs_of(store)
+    assert there.data.tags["method.total/energy_j"] == "simulated"
+
+
+def test_a_sending_that_broke_off_is_completed(kept: Kept, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    run = kept("a", "b")
+    log_batch, calls = mlflow.MlflowClient.log_batch, []
+
+    def breaking(self: Any, run_id: str, **entities: Any) -> None:
+        calls.append(run_id)
+        if len(calls) == 5:
+            raise ConnectionResetError("the cable was pulled")
+        log_batch(self, run_id, **entities)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "log_batch", breaking)
+        with pytest.raises(MeasurementError, match=r"not sent: b: ConnectionResetError: the cable was pulled"):
+            mlflow_runs.export(run, store, MlflowOptions())
+    assert sorted(each.info.status for each in runs_of(store)) == ["FINISHED", "RUNNING"]
+    done = mlflow_runs.export(run, store, MlflowOptions())
+    assert done.sent.startswith("1 runs")
+    check_mlflow(run, store)
+
+
+def test_other_numbers_under_the_same_name_are_refused(kept: Kept, store: str, tmp_path: Path) -> None:
+    run = kept("a")
+    mlflow_runs.export(run, store, MlflowOptions())
+    with sqlite3.connect(tmp_path / "mlflow.db") as base:
+        base.execute("update tags set value = 'another' where key = 'harness.digest'")
+    with pytest.raises(UsageError, match=r"is point 'a' of .* with other numbers.*--set experiment=NAME"):
+        mlflow_runs.export(run, store, MlflowOptions())
+    mlflow_runs.export(run, store, MlflowOptions(experiment="beside"))
+
+
+def test_a_tracking_server_that_is_away_is_said(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(MeasurementError, match=r"not sent: a, b: MlflowException: .*Connection refused"):
+        mlflow_runs.export(kept("a", "b"), nobody(), MlflowOptions())
+
+
+@pytest.mark.slow
+def test_a_real_tracking_server_takes_the_runs(kept: Kept, empty_store: Path, tmp_path: Path) -> None:
+    """`MLFLOW_SERVER_PYTHON` names an interpreter that has all of MLflow; its client alone cannot serve."""
+    python = os.environ.get("MLFLOW_SERVER_PYTHON", sys.executable)
+    if subprocess.run([python, "-c", "import mlflow.server, flask_cors"], capture_output=True, check=False).returncode:
+        pytest.skip("needs an interpreter with all of MLflow: MLFLOW_SERVER_PYTHON")
+    port = free_port()
+    shutil.copy(empty_store, tmp_path / "served.db")
+    command = [python, "-m", "mlflow", "server", "--port", str(port), "--backend-store-uri",
+               f"sqlite:///{tmp_path / 'served.db'}", "--default-artifact-root", str(tmp_path / "a"),
+               "--workers", "1"]  # fmt: skip
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    with started(command, f"http://127.0.0.1:{port}/health", 180.0, env=clean, cwd=tmp_path):
+        url = f"http://127.0.0.1:{port}"
+        run = kept("a", "b")
+        mlflow_runs.export(run, url, MlflowOptions())
+        check_mlflow(run, url)
+        assert "2 were there already" in mlflow_runs.export(run, url, MlflowOptions()).sent
+
+
+# Weights & Biases
+
+
+def records_of(file: Path) -> Iterator[Any]:
+    """The records of an offline run: blocks of LevelDB's log format that hold messages of the library."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, at, whole = file.read_bytes(), 7, b""
+    assert content[:4] == b":W&B"
+    while at + 7 <= len(content):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        _, length, kind = struct.unpack("<IHB", content[at : at + 7])
+        if kind == 0:
+            break
+        whole += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in {1, 4}:  # whole, or the last part
+            record = Record()
+            record.ParseFromString(whole)
+            yield record
+            whole = b""
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The library reads the environment once in a process, unless it is torn down."""
+    wandb = pytest.importorskip("wandb", reason="pip install 'joule-harness-exports[wandb]'")
+    wandb.teardown()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("offline")
+def test_an_offline_run_holds_the_numbers_of_its_point(kept: Kept, tmp_path: Path) -> None:
+    run = kept("a", ram=GONE)
+    done = wandb_runs.export(run, "demo", WandbOptions(folder=str(tmp_path)))
+    (file,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    records = list(records_of(file))
+    (head,) = (each.run for each in records if each.WhichOneof("record_type") == "run")
+    assert (head.project, head.display_name, head.run_group) == ("demo", "a", run.name)
+    assert head.run_id == wandb_runs.identity(run, run.points[0]) == file.stem.removeprefix("run-")
+    config = {each.key or each.nested_key[0]: json.loads(each.value_json) for each in head.config.update}
+    summary: dict[str, Any] = {}
+    for each in records:
+        if each.WhichOneof("record_type") == "summary":
+            summary |= {item.key or item.nested_key[0]: json.loads(item.value_json) for item in each.summary.update}
+    made = cells(run, run.points[0])
+    assert {name: summary[name] for name in made.numbers} == made.numbers
+    assert "total/energy_j" not in summary
+    assert GONE in config["missing.total/energy_j"]
+    assert config["method.total/energy_j.n0.gpu.GPU-1"] == "counter"
+    assert any(GONE in line for line in done.left_out)
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_target_that_is_no_project_is_refused(kept: Kept, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="PROJECT or ENTITY/PROJECT"):
+        wandb_runs.export(kept(), "a/b/c", WandbOptions(folder=str(tmp_path)))
+    with pytest.raises(UsageError, match="no such folder"):
+        wandb_runs.export(kept(), "demo", WandbOptions(folder=str(tmp_path / "none")))
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_service_that_does_not_let_in_is_said(
+    kept: Kept, receiver: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver.status = 401
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_BASE_URL", receiver.url)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with pytest.raises(MeasurementError, match="demo: not sent: work: "):
+        wandb_runs.export(kept(), "demo", WandbOptions(folder=str(tmp_path)))
+
+
+# What is asked for before anything is sent
+
+
+@pytest.mark.parametrize(
+    ("export", "options", "extra", "module"),
+    [
+        (pushgateway.export, PushgatewayOptions(), "pushgateway", "prometheus_client"),
+        (otlp.export, NoOptions(), "otel", "opentelemetry"),
+        (mlflow_runs.export, MlflowOptions(), "mlflow", "mlflow"),
+        (wandb_runs.export, WandbOptions(), "wandb", "wandb"),
+    ],
+    ids=["pushgateway", "otlp", "mlflow", "wandb"],
+)
+def test_without_its_library_an_export_says_how_to_install_it(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, export: Any, options: Any, extra: str, module: str
+) -> None:
+    def absent(name: str) -> Any:
+        assert name.startswith(module)
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr(needed, "import_module", absent)
+    with pytest.raises(UsageError, match=rf"pip install 'joule-harness-exports\[{extra}\]'"):
+        export(kept(), "http://127.0.0.1:9" if extra != "wandb" else "demo", options)
+
+
+@pytest.mark.parametrize(
+    ("export", "options"),
+    [(pushgateway.export, PushgatewayOptions()), (otlp.export, NoOptions()), (mlflow_runs.export, MlflowOptions())],
+    ids=["pushgateway", "otlp", "mlflow"],
+)
+def test_a_secret_in_an_address_is_refused_and_not_repeated(kept: Kept, export: Any, options: Any) -> None:
+    with pytest.raises(UsageError, match="the address holds a secret") as refused:
+        export(kept(), "https://me:hunter2@example.org/", options)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["localhost:9091", "ftp://host", "http://", "http://[::1"])
+def test_an_address_that_is_no_url_is_refused(kept: Kept, address: str) -> None:
+    with pytest.raises(UsageError, match="is not a URL"):
+        pushgateway.export(kept(), address, PushgatewayOptions())
