@@ -101,10 +101,8 @@ def _ranking(answer: Answer) -> Table:
         [str(rank), each.name, *(_cell(answer, each, cell) for cell in each.cells)]
         for rank, each in enumerate(order, start=1)
     ]
-    heads = [
-        f"{answer.asked.axis} {value(place, unit)}" if number == 0 else value(place, unit)
-        for number, place in enumerate(places)
-    ]
+    first = f"{answer.asked.axis} {value(places[0], unit)}"
+    heads = [first, *(value(place) for place in places[1:])]
     return Table(["rank", "candidate", *heads], rows)
 
 
