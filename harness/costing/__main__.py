@@ -10,7 +10,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from harness.costing import questions
 from harness.costing.coster import main
 
 if __name__ == "__main__":
@@ -21,6 +20,8 @@ if __name__ == "__main__":
     asked.add_argument("--questions", action="store_true")
     said = asked.parse_args()
     if said.questions:
-        sys.exit(questions.answer(said.run))
+        from harness.costing.questions import answer  # no other call needs it
+
+        sys.exit(answer(said.run))
     at, _, of = said.part.partition("/")
     sys.exit(main(said.run, again=said.again, part=int(at), parts=int(of)))
