@@ -30,6 +30,7 @@ from harness.commands.run import plan, run
 from harness.commands.schema import schema
 from harness.commands.score import score
 from harness.commands.signals import heed_signals
+from harness.commands.site import site
 from harness.commands.streams import make_lasting, unwritten
 from harness.errors import ExitCode, HarnessError, of_machine
 
@@ -113,7 +114,7 @@ def options(
 
 
 for _command in (
-    measure, init, plan, run, report, query, export, gate, calibrate,
+    measure, init, plan, run, report, site, query, export, gate, calibrate,
     compare, history, score, recost, plugins, new, schema, doctor,
 ):  # fmt: skip
     app.command()(_command)

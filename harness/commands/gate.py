@@ -69,6 +69,11 @@ SummaryFile = Annotated[
     typer.Option(help="Also write Markdown; it is appended to $GITHUB_STEP_SUMMARY anyway.", show_default=False),
 ]
 
+Site = Annotated[
+    str | None,
+    typer.Option(help="Address of a site of earlier results, which the Markdown links.", show_default=False),
+]
+
 
 def gate(
     suites: SuiteFiles,
@@ -90,6 +95,7 @@ def gate(
     json_file: JsonFile = None,
     junit: JUnitFile = None,
     summary: SummaryFile = None,
+    site: Site = None,
 ) -> None:
     """Measures base and head in interleaved pairs and fails when head is worse than the suites' rules allow."""
     from harness.gating import outputs
@@ -98,6 +104,7 @@ def gate(
     from harness.storing.places import open_store
 
     _one_base(base, base_python, baseline, pytest_benchmark=pytest_benchmark)
+    site = outputs.checked_site(site)
     kept = open_store(store)
     seed = _drawn(seed)
     folder: Path | None = None
@@ -119,7 +126,7 @@ def gate(
         )
     for line in outputs.lines(result, folder):
         echo(line)
-    faults = [_written(result, json_file, junit, summary)]
+    faults = [_written(result, json_file, junit, summary, site)]
     if folder is not None:
         faults.append(_sent(kept, folder))
     for fault in filter(None, faults):
@@ -157,12 +164,14 @@ def _one_base(base: str | None, base_python: str | None, baseline: str | None, *
         )
 
 
-def _written(result: Result, json_file: Path | None, junit: Path | None, summary: Path | None) -> str:
+def _written(result: Result, json_file: Path | None, junit: Path | None, summary: Path | None, site: str | None) -> str:
     """Writes the result where it is wanted; returns why not, which comes too late to change the verdict."""
     from harness.gating import outputs
 
     try:
-        outputs.write(result, json_file=json_file, junit_file=junit, summary=summary, step_summary=_step_summary())
+        outputs.write(
+            result, json_file=json_file, junit_file=junit, summary=summary, step_summary=_step_summary(), site=site
+        )
     except UsageError as error:
         return str(error)
     return ""

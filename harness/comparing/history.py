@@ -85,7 +85,7 @@ def history(
             accepted=", ".join(known) or "a store with finished runs",
             hint="; ".join([*filter(None, [did_you_mean(str(metric), known)]), *unread]),
         )
-    series = [_series(key, entries, min_size) for key, entries in found.items()]
+    series = [series_of(key, entries, min_size) for key, entries in found.items()]
     return History(metric, sorted(series, key=lambda each: (-len(each.entries), each.key)), notes, unread)
 
 
@@ -94,7 +94,8 @@ def run_folders(store: Store) -> Iterator[Path]:
     yield from (folder for folder in store.fetch() if (folder / RUN).is_file())
 
 
-def _series(key: SeriesKey, entries: Sequence[Entry], min_size: int) -> MetricSeries:
+def series_of(key: SeriesKey, entries: Sequence[Entry], min_size: int = MIN_SIZE) -> MetricSeries:
+    """A series from its entries in any order."""
     ordered = sorted(entries, key=lambda entry: (entry.started_utc, entry.run))
     return MetricSeries(key, ordered, change_points([entry.value for entry in ordered], min_size=min_size))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -117,7 +117,7 @@ def read(run: Path) -> OfRun:
             return OfRun(recosted=True)
     except MeasurementError as error:
         return OfRun(recosted=False, unread=(str(error),))
-    points = tuple(map(_of_point, group(_records(run, unread))))
+    points = tuple(map(of_point, group(_records(run, unread))))
     return OfRun(recosted=False, points=points, unread=tuple(unread))
 
 
@@ -138,8 +138,11 @@ def recosted(run: Path) -> bool:
         raise MeasurementError(f"the run's description cannot be read: {error}", where=str(path)) from None
 
 
-def _of_point(point: PointTrials) -> OfPoint:
-    metrics = dict.fromkeys(metric for finished in point.records for metric in _accepted(finished))
+def of_point(point: PointTrials, only: Container[Metric] | None = None) -> OfPoint:
+    """What the trials of a point add to the series: of every metric, or of these alone."""
+    metrics = dict.fromkeys(
+        metric for finished in point.records for metric in _accepted(finished) if only is None or metric in only
+    )
     return OfPoint(
         name=point.name,
         known=tuple(map(str, metrics_of(point.records))),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 from xml.etree import ElementTree as ET
 
 from harness.errors import UsageError, printable
@@ -91,8 +93,26 @@ def assumed(cell: Judged) -> str:
     return "; ".join(said)
 
 
-def markdown(result: Result) -> str:
-    """The result as GitHub Markdown."""
+def checked_site(address: str | None) -> str | None:
+    """The address of a site of results, as it may stand in Markdown; None where none is given.
+
+    Raises:
+        UsageError: it is no address of a page on the web.
+    """
+    if not address:
+        return None
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        raise UsageError(f"--site: {address!r} is no address of a site", accepted="https://... without blanks")
+    return address
+
+
+_ADDRESS: Final = re.compile(r"https?://[\w.~:/?#\[\]@!$&'*+,;=%-]+", re.ASCII)
+"""Without parentheses, which would end a link of Markdown."""
+
+
+def markdown(result: Result, site: str | None = None) -> str:
+    """The result as GitHub Markdown, with a link to the site of earlier results, where there is one."""
 
     def plain(text: str) -> str:
         # `@name` would call somebody into the pull request's comment.
@@ -119,6 +139,7 @@ def markdown(result: Result) -> str:
             *seed,
             *control,
             *(f"- {plain(note)}" for note in result.notes),
+            *(["", f"[Results of earlier runs]({site})"] if site else []),
             "",
         ]
     )
@@ -158,8 +179,9 @@ def write(
     junit_file: Path | None = None,
     summary: Path | None = None,
     step_summary: Path | None = None,
+    site: str | None = None,
 ) -> None:
-    """Writes the result where it is wanted; `step_summary` is appended to, as GitHub asks.
+    """Writes the result where it is wanted; `step_summary` is appended to, as GitHub asks; Markdown links `site`.
 
     Raises:
         UsageError: a file cannot be written.
@@ -169,7 +191,7 @@ def write(
         for path, content in (
             (json_file, json.dumps(result.to_json(), indent=1).encode()),
             (junit_file, junit(result)),
-            (summary, markdown(result).encode()),
+            (summary, markdown(result, site).encode()),
         ):
             if path is not None:
                 named = path
@@ -178,7 +200,7 @@ def write(
         if step_summary is not None:
             named = step_summary
             with step_summary.open("a", encoding="utf-8") as stream:
-                stream.write(markdown(result))
+                stream.write(markdown(result, site))
     except OSError as error:
         raise UsageError(
             f"the result cannot be written: {error.strerror}", where=str(error.filename or named)

@@ -74,12 +74,13 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """The table of a functional unit."""
+    """The table of a functional unit; with a title where the unit has several, each of other points."""
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Result]
     notes: Sequence[str] = ()
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ CHECK_LIMIT: Final = 0.05
 """Meters of one scope that differ by more are warned of (zeus issue 181 shows why)."""
 DETAILS: Final = 3
 """So many details of one kind of condition are told one by one."""
+WHERE: Final = "records"
+"""The line of the header that says where the records lie on this machine."""
 LEAST_COVERAGE: Final = 0.95
 """A reading whose valid time is below this share of its window is warned of."""
 
@@ -56,7 +58,7 @@ def header(report: RunReport) -> list[tuple[str, str]]:
     ]
     lines += [("sources", text) for text in revisions(run)]
     lines += [("precision", str(each.get("text", ""))) for each in run.get("precision", ()) if isinstance(each, dict)]
-    lines.append(("records", str(report.folder)))
+    lines.append((WHERE, str(report.folder)))
     return [(name, text) for name, text in lines if text]
 
 

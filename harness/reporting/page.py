@@ -6,12 +6,14 @@ import base64
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.errors import UsageError
 from harness.reporting import (
     absent,
+    by_class,
     circumstances,
     comparison,
     content,
@@ -27,6 +29,7 @@ from harness.reporting.comparison import Runs
 from harness.reporting.crossings import block as questions
 from harness.reporting.figures import compact, figures, to_csv
 from harness.reporting.overview import overview
+from harness.reporting.same_work import each_kind
 from harness.reporting.tables import Item, Section, Table
 from harness.reporting.wording import clean, counted
 from harness.reporting.workload_images import workload_images
@@ -49,19 +52,37 @@ METHODS: Final = (
 )
 
 
-def html(runs: Runs, first: Sequence[Block] = (), title: str = "") -> str:
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The site that a page is part of; a page alone has none.
+
+    Attributes:
+        links: (address, text) of other pages of the site.
+        downloads: (file name, address) of the files beside the page; it carries no figures itself then.
+        changes: what changed against another run of the site, behind the results.
+    """
+
+    links: Sequence[tuple[str, str]]
+    downloads: Sequence[tuple[str, str]]
+    changes: Sequence[Block] = ()
+
+
+def html(runs: Runs, first: Sequence[Block] = (), title: str = "", frame: Frame | None = None) -> str:
     """The page of some runs; raises UsageError where jinja2 is missing.
 
     Args:
         runs: what it is about.
         first: blocks before those of the runs, such as a gate's verdict.
         title: of the page; the runs' names where there is none.
+        frame: of a page in a site, which does not say where the records lie on this machine.
     """
-    blocks = [*first, *_blocks(runs)]
-    packed = compact(figure for report in runs.reports for figure in figures(report))
+    blocks = [*first, *_blocks(runs, frame)]
+    shown = runs.reports if frame is None else ()
+    packed = compact(figure for report in shown for figure in figures(report))
     return _template().render(
         title=title or f"Run {runs.whole.run.get('run', runs.whole.folder.name)}",
-        header=[_header(runs, number) for number in range(len(runs.reports))],
+        frame=frame,
+        header=[_header(runs, number, frame) for number in range(len(runs.reports))],
         blocks=blocks,
         methods=METHODS,
         # "<" could end the element that the data stand in, or begin a comment there.
@@ -98,24 +119,29 @@ def _lines(text: str) -> Markup:
     return Markup("<br>").join(escape(clean(line)) for line in text.split("\n"))
 
 
-def _header(runs: Runs, number: int) -> tuple[str, list[tuple[str, str]]]:
+def _header(runs: Runs, number: int, frame: Frame | None) -> tuple[str, list[tuple[str, str]]]:
     several = len(runs.reports) > 1
-    return (f"Run {runs.names[number]}" if several else "", circumstances.header(runs.reports[number]))
+    rows = circumstances.header(runs.reports[number])
+    shown = rows if frame is None else [row for row in rows if row[0] != circumstances.WHERE]
+    return (f"Run {runs.names[number]}" if several else "", shown)
 
 
-def _blocks(runs: Runs) -> Iterator[Block]:
+def _blocks(runs: Runs, frame: Frame | None) -> Iterator[Block]:
     report = runs.whole
     if not runs.reports:
         return
-    yield _found(runs)
+    yield _found(runs, frame)
     for each in runs.reports:
         yield from questions.blocks(each)
     yield from pictures.units(runs)
     if (changes := comparison.section(runs.reports, runs.names)) is not None:
         yield _plain("differences", [changes])
+    yield from frame.changes if frame is not None else ()
     yield from _present(pictures.planes(runs))
     yield from _present(power_picture.block(report))
     yield from _present(learning_curve.block(report))
+    if classes := by_class.sections(report):
+        yield Block(anchor="classes", title="Quality by class", sections=classes)
     yield from _present(pictures.joules(runs))
     yield from _present(pictures.traces(runs))
     yield from _present(pictures.distributions(runs))
@@ -124,10 +150,11 @@ def _blocks(runs: Runs) -> Iterator[Block]:
         idle.section(report),
         content.further(report),
         ranking.shares(report),
-        *ranking.embodied(report),
-        *ranking.sweeps(report),
+        *each_kind(report, ranking.embodied),
+        *each_kind(report, ranking.sweeps),
+        *each_kind(report, lambda part: [ranking.ties(part)]),
+        content.work_items(report),
     ]
-    found += [ranking.ties(report), content.work_items(report)]
     if sections := [section for section in found if section is not None]:
         yield Block(anchor="further", title="Further results", sections=sections)
     covered = [circumstances.coverage(report), circumstances.checks(report)]
@@ -151,26 +178,30 @@ def _blocks(runs: Runs) -> Iterator[Block]:
     yield Block(anchor="environment", title="Environment, suite and command", sections=list(_origins(runs)))
 
 
-def _found(runs: Runs) -> Block:
+def _found(runs: Runs, frame: Frame | None) -> Block:
     """What was found, what the experiment took, and the figures to be saved."""
     seen = overview(runs.whole, details=True)
     notes = list(seen.sections[-1].paragraphs)
-    table = to_csv(runs.reports).encode()
-    saved = []
-    if len(table) <= DOWNLOAD_BYTES:
-        content = base64.b64encode(table).decode()
-        saved.append(("figures.csv", f"data:text/csv;base64,{content}"))
-    else:
+    saved = _carried(runs) if frame is None else frame.downloads
+    if not saved:
         notes.append("The table of all figures is too large for this page: harness report RUN --format csv.")
     return Block(
         anchor="finding",
         title="What was found",
         findings=seen.findings,
-        charts=[drawn] if (drawn := pictures.figure(runs)) is not None else (),
+        charts=list(pictures.leading_charts(runs)),
         folded=len(runs.whole.points) > pictures.FOLD,
         downloads=saved,
         sections=[Section("", paragraphs=notes)],
     )
+
+
+def _carried(runs: Runs) -> list[tuple[str, str]]:
+    """The table of all figures as an address that holds it; none where it is too large."""
+    table = to_csv(runs.reports).encode()
+    if len(table) > DOWNLOAD_BYTES:
+        return []
+    return [("figures.csv", f"data:text/csv;base64,{base64.b64encode(table).decode()}")]
 
 
 def _present(block: Block | None) -> Iterator[Block]:

@@ -69,7 +69,7 @@ def embodied(report: RunReport) -> list[Section]:
         if len(parts) < 2:
             continue
         ranked = [point for point in points if point.label in parts]
-        tables = {id_ for point in ranked for id_ in _factors(point, "embodied_table")}
+        tables = {id_ for point in ranked for id_ in embodied_tables(point)}
         title = f"Embodied carbon and the ranking per {name}"
         if len(tables) > 1:
             text = f"Not ranked: two embodied tables in one comparison ({', '.join(sorted(tables))})."
@@ -79,8 +79,9 @@ def embodied(report: RunReport) -> list[Section]:
     return sections
 
 
-def _factors(point: PointReport, name: str) -> set[str]:
-    return {factor.id for finished in point.records for factor in finished.factors if factor.name == name}
+def embodied_tables(point: PointReport) -> set[str]:
+    """Ids of the embodied tables that a point's carbon rests on."""
+    return {factor.id for finished in point.records for factor in finished.factors if factor.name == "embodied_table"}
 
 
 def _under(point: PointReport, name: str) -> dict[str, float]:

@@ -31,6 +31,8 @@ _BLANKS: Final = str.maketrans("\t\r\n", "   ")
 
 def base_unit(value: Amount, name: str) -> str:
     """The unit without the functional unit, which stands in the heading: `J` of `J/token`, `/s` of `token/s`."""
+    if value.unit == "1":
+        return ""
     return value.unit.removesuffix(f"/{name}") if value.unit.endswith(f"/{name}") else value.unit.removeprefix(name)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 from harness.statistics.assumptions import student_quantile
@@ -53,5 +54,6 @@ def ratio_interval(base: Sequence[float], other: Sequence[float]) -> tuple[float
     return math.exp(apart), math.exp(apart - half), math.exp(apart + half)
 
 
+@cache
 def _quantile(count: int) -> float:
     return student_quantile((1 - LEVEL) / 2, count - 1)

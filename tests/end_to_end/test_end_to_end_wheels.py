@@ -1,4 +1,4 @@
-"""A stranger's path from wheels, in an empty folder: install, init, run, report, guard a repository of one's own."""
+"""A stranger's path from wheels, in an empty folder: install, init, run, report, site, guard a repository."""
 
 from __future__ import annotations
 
@@ -75,6 +75,8 @@ def test_a_strangers_path(tmp_path: Path) -> None:
     (run,) = (stranger.folder / "reports").glob("*-suite-*")
     stranger("harness", "report", str(run), "--format", "html", "--output", "report.html")
     assert "<!doctype html>" in (stranger.folder / "report.html").read_text(encoding="utf-8").lower()[:50]
+    stranger("harness", "site", "public", "reports")
+    assert "<h1" in (stranger.folder / "public/index.html").read_text(encoding="utf-8")
     git = ("git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
     for times, message in ((1, "parse"), (30, "be thorough")):
         (stranger.folder / "work.py").write_text(WORK.format(times=times), encoding="utf-8")
