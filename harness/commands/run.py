@@ -98,11 +98,15 @@ def plan(
     from harness.planning.probe import loaded
     from harness.planning.selection import selected
     from harness.running.executor_choice import choose
+    from harness.running.expected_time import to_fetch, told_first
 
     registry = loaded_registry()
     loaded_suites = loaded(suites, registry)
-    planned = selected(_plan(loaded_suites, registry, choose(loaded_suites, registry)), only or (), trials)
+    executors = choose(loaded_suites, registry)
+    planned = selected(_plan(loaded_suites, registry, executors), only or (), trials)
     check(asked(loaded_suites), planned.points, registry)
+    here = [point for point in planned.points if not executors[point.suite].spec(registry).remote]
+    wanted = to_fetch(here, registry)
     if as_json:
         content = {
             "points": [point.to_json() for point in planned.points],
@@ -111,6 +115,7 @@ def plan(
             "offers": {point.id: offers_of(point, registry) for point in planned.points},
             "provenance": provenance([suite.file for suite in loaded_suites], registry.sources),
             "fetch": {point.id: fetch_key(point, registry) for point in planned.points},
+            "to_fetch": [{"what": each.what, "seconds": each.seconds} for each in wanted],
             "directions": registry.directions(
                 [("workload", point.workload) for point in planned.points]
                 + [("scorer", scorer.name) for point in planned.points for scorer in point.scorers]
@@ -119,6 +124,8 @@ def plan(
         echo(json.dumps(content, indent=1, default=str))
     else:
         _show(planned)
+        if wanted:
+            echo(told_first(wanted))
         for line in _gate_lines(loaded_suites, planned):
             echo(line)
     skips = [skipped.to_json() for skipped in planned.skipped]

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import CommandSpec, FunctionalUnit, ScorerSpec, Unavailable, Workload, WorkloadSpec, hookimpl
+from harness import CommandSpec, FunctionalUnit, ScorerSpec, ToFetch, Unavailable, Workload, WorkloadSpec, hookimpl
 from harness.options import Options
 from harness.suite_paths import OptionFault
 from harness_speculative_decoding import options
@@ -71,6 +71,12 @@ def _check(given: Any, _folder: Path) -> Iterable[OptionFault]:
     return check(given)
 
 
+def _to_fetch(given: Any, cache: Path) -> Iterable[ToFetch]:
+    from harness_speculative_decoding.checks import to_fetch
+
+    return to_fetch(given, cache)
+
+
 def _workload(name: str, summary: str, given: type[Options], module: str, class_name: str) -> WorkloadSpec:
     factory: Callable[[Any], Workload] = _made_by(module, class_name)
     return WorkloadSpec(
@@ -84,6 +90,7 @@ def _workload(name: str, summary: str, given: type[Options], module: str, class_
         probe=_cannot_run,
         check=_check,
         fetched_by=(*options.FETCHED, "prompts"),
+        to_fetch=_to_fetch,
     )
 
 
@@ -134,6 +141,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
             backends=("torch",),
             check=_check,
             fetched_by=("base",),
+            to_fetch=_to_fetch,
         ),
     ]
 

@@ -7,9 +7,21 @@ from pathlib import Path
 
 from harness.errors import did_you_mean
 from harness.suite_paths import OptionFault, looks_like_a_path, missing
+from harness.workload import ToFetch
 from harness_speculative_decoding import options as given
 from harness_speculative_decoding.rewards import FUNCTIONS, NEED_REFERENCE
-from harness_speculative_decoding.training.recipes import PREFIX, RECIPES
+from harness_speculative_decoding.training.builder import unbuilt
+from harness_speculative_decoding.training.recipes import PREFIX, RECIPES, TRAINING_S
+
+
+def to_fetch(options: given.DecodingOptions | given.DraftAlignmentOptions, cache: Path) -> Iterator[ToFetch]:
+    """Built-in models that have yet to be trained, those that others are built on first."""
+    for name in MODELS:
+        source = getattr(options, name, None)
+        if isinstance(source, str) and source.removeprefix(PREFIX) in RECIPES and source.startswith(PREFIX):
+            for recipe in unbuilt(RECIPES[source.removeprefix(PREFIX)], cache):
+                yield ToFetch(f"{PREFIX}{recipe.name} is trained", TRAINING_S.get(recipe.name))
+
 
 MODELS = ("target", "draft_aligned", "draft_sft", "base")
 """Options that name a model; which of them there are depends on the workload."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from harness.errors import UsageError
 from harness.workload import TrialContext, Window
+from harness_speculative_decoding.columns import speculation_columns
 from harness_speculative_decoding.data.prompts import ROW
 from harness_speculative_decoding.loading import Loaded
 from harness_speculative_decoding.methods.assisted import assisted
@@ -72,6 +73,7 @@ class _Cooperation(Decoding):
         self._all: dict[str, Loaded] = {}
         self._traced: dict[str, Traced] = {}
         self._ancestry: list[str] = []
+        self._predicted: dict[str, Any] | None = None
 
     def _drafts(self) -> tuple[str, ...]:
         """Options that name the drafts in use."""
@@ -103,6 +105,8 @@ class _Cooperation(Decoding):
             self._ancestry = ancestry(self._all["draft_sft"], self._all["draft_aligned"])
             for reason in self._ancestry:
                 context.log(f"warning: draft_sft is hardly what draft_aligned was trained from: {reason}")
+            target, sft, aligned = (self._all[name].facts for name in ("target", "draft_sft", "draft_aligned"))
+            self._predicted = predicted(target, sft, aligned, getattr(options, "mode", "exact"))
         return self._all["target"]
 
     def prepare(self, context: TrialContext) -> None:
@@ -131,7 +135,9 @@ class _Cooperation(Decoding):
     def _columns(self, prompt: Sequence[int], generation: Generation) -> Mapping[str, float | None]:
         del prompt
         assert isinstance(generation, Speculated)
-        return speculation_columns(generation)
+        guess = self._predicted
+        known = {} if guess is None else {"predicted_odds": guess["odds"], "predicted_answered": guess["answered"]}
+        return speculation_columns(generation) | known
 
     def facts(self) -> Mapping[str, object]:
         """All models, their caches, whether the drafts can be one model before and after alignment."""
@@ -141,8 +147,7 @@ class _Cooperation(Decoding):
         unavailable = {"unavailable": "the option role_energy is off"}
         drafts: dict[str, object] = {name: self._all[name].facts for name in self._drafts()}
         if len(drafts) == 2:
-            target, sft, aligned = (self._all[name].facts for name in ("target", "draft_sft", "draft_aligned"))
-            drafts["predicted"] = predicted(target, sft, aligned)
+            drafts["predicted"] = self._predicted
         return {
             **facts,
             **drafts,
@@ -365,31 +370,6 @@ class Rejection(BestOfN):
             self._rewards,
             window.now_s,
         )
-
-
-def speculation_columns(result: Speculated) -> dict[str, float | None]:
-    """Counts, Z statistics and log-probabilities of a request that several models decoded."""
-    log_z = result.log_z
-    return {
-        "proposed_tokens": result.proposed,
-        "judged_tokens": result.judged,
-        "accepted_tokens": result.accepted,
-        "rounds": result.rounds,
-        "prefill_calls": result.prefill_calls,
-        "target_calls": result.target_calls,
-        "draft_calls": result.draft_calls,
-        "sft_calls": result.sft_calls,
-        "reward_calls": 0.0,
-        "tokens_per_target_call": len(result.tokens) / result.target_calls,
-        "acceptance": result.accepted / result.judged if result.judged else None,
-        "log_z_mean": statistics.fmean(log_z) if log_z else None,
-        "log_z_std": statistics.pstdev(log_z) if log_z else None,
-        "log_z_min": min(log_z, default=None),
-        "log_z_max": max(log_z, default=None),
-        "log_z_sum": sum(log_z) if log_z else None,
-        "zero_residuals": result.zero_residuals,
-        "law_logprob": result.law_logprob,
-    }
 
 
 def _speculate(
