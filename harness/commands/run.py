@@ -92,6 +92,7 @@ def plan(
     require: Require = 0,
 ) -> None:
     """Shows what a run would do: points, trials, and what is skipped and why."""
+    from harness.costing.asking import asked, check
     from harness.machine.provenance import provenance
     from harness.planning.named_offers import fetch_key, offers_of
     from harness.planning.probe import loaded
@@ -103,6 +104,7 @@ def plan(
     loaded_suites = loaded(suites, registry)
     executors = choose(loaded_suites, registry)
     planned = selected(_plan(loaded_suites, registry, executors), only or (), trials)
+    check(asked(loaded_suites), planned.points, registry)
     here = [point for point in planned.points if not executors[point.suite].spec(registry).remote]
     wanted = to_fetch(here, registry)
     if as_json:
@@ -273,6 +275,7 @@ def _resumed(
 
 def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry: Registry, manner: Manner) -> Begun:
     """A new run."""
+    from harness.costing.asking import asked, check
     from harness.machine.provenance import provenance
     from harness.planning.secrecy import command_line
     from harness.planning.selection import selected
@@ -285,6 +288,8 @@ def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry
     planned = selected(_plan(loaded, registry, executors), manner.only, manner.trials)
     # Before hours of measuring.
     manner.demands.check([skipped.to_json() for skipped in planned.skipped], len(planned.points))
+    questions = asked(loaded)
+    check(questions, planned.points, registry)
     files = [suite.file for suite in loaded]
     folder = create(
         kept.folder,
@@ -294,6 +299,7 @@ def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry
         seed,
         executors=executors,
         provenance=provenance(files, registry.sources),
+        questions=questions,
     )
     for line in [*_skipped_lines(planned), *_warnings(planned)]:
         echo(line, err=True)

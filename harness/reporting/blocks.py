@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from harness.quantity import Amount
 from harness.records.summary import Summary
-from harness.reporting.content import base_unit
 from harness.reporting.sidecars import Image
 from harness.reporting.tables import Section
-from harness.reporting.wording import bound, interval, label
+from harness.reporting.wording import base_unit, bound, interval, label
 from harness.units import si
 
 

@@ -10,9 +10,19 @@ from harness.quantity import Amount
 from harness.records.metric import ABOVE_IDLE, QUANTILES, RATE, base_name
 from harness.records.summary import PointReport, RunReport, Summary
 from harness.reporting import absent, by_class, circumstances, heat, idle, pareto, power_curve, quality, ranking
+from harness.reporting.crossings import sections as questions
 from harness.reporting.same_work import each_kind
 from harness.reporting.tables import Section, Table
-from harness.reporting.wording import LEAST_ITEMS, SPREAD_EXPLAINED, Footnotes, bound, counted, interval, label
+from harness.reporting.wording import (
+    LEAST_ITEMS,
+    SPREAD_EXPLAINED,
+    Footnotes,
+    base_unit,
+    bound,
+    counted,
+    interval,
+    label,
+)
 from harness.units import number, si
 
 MAIN = (RATE, "energy_j", "carbon_operational_g", "carbon_embodied_g")
@@ -40,6 +50,7 @@ class Content:
 def build(report: RunReport) -> Content:
     """All sections of a report; those with nothing to say are left out."""
     sections = [
+        *questions.sections(report),
         *each_kind(report, lambda part: (_unit_section(part, name) for name in part.unit_names)),
         *each_kind(report, pareto.sections),
         *power_curve.sections(report),
@@ -64,13 +75,6 @@ def build(report: RunReport) -> Content:
         circumstances.header(report),
         [section for section in sections if section is not None],
     )
-
-
-def base_unit(value: Amount, name: str) -> str:
-    """The unit without the functional unit, which stands in the heading: `J` of `J/token`, `/s` of `token/s`."""
-    if value.unit == "1":
-        return ""
-    return value.unit.removesuffix(f"/{name}") if value.unit.endswith(f"/{name}") else value.unit.removeprefix(name)
 
 
 def cell(summary: Summary | None, name: str, notes: Footnotes) -> str:

@@ -13,11 +13,12 @@ from harness.records.metric import RATE
 from harness.records.summary import PointReport, RunReport, Summary
 from harness.reporting import circumstances, heat, quality
 from harness.reporting.absent import skipped_by_reason
-from harness.reporting.content import HEADINGS, MAIN, base_unit, ordered
+from harness.reporting.content import HEADINGS, MAIN, ordered
+from harness.reporting.crossings import sections as questions
 from harness.reporting.finding import finding
 from harness.reporting.same_work import apart, titled
 from harness.reporting.tables import Section, Table
-from harness.reporting.wording import Footnotes, bound, counted, label, listed, ranged
+from harness.reporting.wording import Footnotes, base_unit, bound, counted, label, listed, ranged
 from harness.statistics.intervals import NAME
 from harness.units import number, si
 
@@ -66,7 +67,9 @@ def overview(report: RunReport, *, details: bool = False) -> Overview:
     notes = [*_troubles(report), *total(report)]
     if not details:
         notes.append(f"More: harness report {report.folder} --details, or --format html")
-    return Overview(_title(report), findings, [*sections, Section("", paragraphs=notes)])
+    return Overview(
+        _title(report), [*questions.sentences(report), *findings], [*sections, Section("", paragraphs=notes)]
+    )
 
 
 def _alike(texts: Mapping[str, str]) -> list[str]:

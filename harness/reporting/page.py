@@ -26,6 +26,7 @@ from harness.reporting import (
 )
 from harness.reporting.blocks import Block
 from harness.reporting.comparison import Runs
+from harness.reporting.crossings import block as questions
 from harness.reporting.figures import compact, figures, to_csv
 from harness.reporting.overview import overview
 from harness.reporting.same_work import each_kind
@@ -130,6 +131,8 @@ def _blocks(runs: Runs, frame: Frame | None) -> Iterator[Block]:
     if not runs.reports:
         return
     yield _found(runs, frame)
+    for each in runs.reports:
+        yield from questions.blocks(each)
     yield from pictures.units(runs)
     if (changes := comparison.section(runs.reports, runs.names)) is not None:
         yield _plain("differences", [changes])

@@ -170,9 +170,27 @@ def _local(name: str, cache: Path, progress: Callable[[str, float | None], None]
     return folder_of(gguf_path(name), cache, progress) if is_gguf(name) else model_folder(name)
 
 
+def _came_quantized(model: PreTrainedModel) -> Mapping[str, object]:
+    """How a checkpoint was quantized beforehand, and what its linear layers hold now; empty for one that was not.
+
+    A library may unpack 8-bit weights while loading: then the work is that of the dtype they hold now, and its energy
+    says nothing of 8-bit kernels.
+    """
+    given = getattr(model.config, "quantization_config", None)
+    if given is None:
+        return {}
+    with torch.inference_mode():
+        model(torch.zeros((1, 1), dtype=torch.long, device=model.device))  # what is unpacked is unpacked on first use
+    method = given.get("quant_method") if isinstance(given, Mapping) else given.quant_method
+    linears = [module for module in model.modules() if isinstance(getattr(module, "weight", None), torch.Tensor)]
+    held = sorted({str(module.weight.dtype).removeprefix("torch.") for module in linears if module.weight.dim() > 1})  # type: ignore[operator]
+    return {"checkpoint_quantization": str(getattr(method, "value", method)), "weights_held_as": held}
+
+
 def _quantized(model: PreTrainedModel, how: Quantization) -> Mapping[str, object]:
+    """What was done to the weights here, and beforehand."""
     try:
-        return quantize(model, how)
+        return {**quantize(model, how), **_came_quantized(model)}
     except ImportError as error:
         raise UsageError(str(error)) from error
 

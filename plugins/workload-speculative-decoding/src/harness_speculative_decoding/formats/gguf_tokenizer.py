@@ -139,7 +139,7 @@ def _finished(inner: Tokenizer, reader: GGUFReader, tokens: list[str]) -> PreTra
 def _sentencepiece(reader: GGUFReader, path: Path) -> PreTrainedTokenizerBase:
     """By transformers, which recovers the merges from the pieces' scores; the vocabulary is checked."""
     try:
-        found: Any = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+        found: Any = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, trust_remote_code=False)
     except Exception as error:
         what = f"the tokenizer of {path} cannot be made: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise MeasurementError(what) from error

@@ -43,7 +43,7 @@ def make(
         checkpoints: a folder of this training alone; where it holds a checkpoint, the training goes on from there.
     """
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, trust_remote_code=False)
     model.eval()  # type: ignore[no-untyped-call]
     if isinstance(recipe, DistilledRecipe):
         return distil(recipe, model, tokenizer, progress, checkpoints=checkpoints)

@@ -297,6 +297,20 @@ GUEST_SFT = TownRecipe(
 GUESTS = tuple(MannersRecipe(name=f"guest-aligned-{seed}", base=GUEST_SFT, seed=seed) for seed in (1, 2, 3))
 """`GUEST_SFT`, aligned for courtesy, three times."""
 
+_PLAIN = (Lesson(courteous=0.0, epochs=10.0, batch=50, peak_lr=3e-3),)
+
+HAMLET = TownRecipe(name="hamlet", hidden_size=48, layers=1, heads=3, intermediate_size=128, lessons=_PLAIN)
+"""31 thousand parameters, which have room for few of the homes."""
+
+VILLAGE = TownRecipe(name="village", hidden_size=80, layers=1, heads=4, intermediate_size=216, lessons=_PLAIN)
+"""82 thousand parameters, which have room for some of the homes."""
+
+BOROUGH = TownRecipe(name="borough", hidden_size=160, layers=2, heads=4, intermediate_size=432, lessons=_PLAIN)
+"""0.63 million parameters, which have room for all homes; trained in seconds, unlike `TOWN`."""
+
+_SIZES = (HAMLET, VILLAGE, BOROUGH)
+"""Three sizes that learn the same: a larger one knows more homes, so that quality is bought with size."""
+
 _ALL: tuple[AnyRecipe, ...] = (
     SMALL,
     MEDIUM,
@@ -304,6 +318,7 @@ _ALL: tuple[AnyRecipe, ...] = (
     TINY_SFT,
     TINY_ALIGNED,
     TOWN,
+    *_SIZES,
     GUEST_SFT,
     *GUESTS,
     *INSTRUCT,
