@@ -96,6 +96,7 @@ docs: $(VENV)/.stamp-docs ## write docs/ and the README's terminal session anew,
 	$(BIN)/python docs/build.py --session
 	$(BIN)/pytest tests/rules/test_documents.py tests/rules/test_pages.py $(ARGS)
 	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/harness site build/site/results reports/published/*/
 
 # What builds the site; nothing else needs it.
 $(VENV)/.stamp-docs: $(STAMP) constraints.txt

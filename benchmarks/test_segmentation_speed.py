@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from harness_semantic_segmentation.networks.catalogue import build_model
+from harness_semantic_segmentation.networks.counting import peak_bytes, weight_bytes
 from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
-from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 ROUNDS = 5
 GOALS = {"bialignnet-dfnet2": (0.62, 0.36), "bialignnet-dfnet1": (0.66, 0.27)}
@@ -51,23 +50,6 @@ def interleaved(calls: dict[str, Callable[[], object]]) -> dict[str, list[tuple[
 
 def ratio(ours: list[tuple[float, float]], theirs: list[tuple[float, float]], kind: int) -> float:
     return statistics.median(one[kind] / other[kind] for one, other in zip(ours, theirs, strict=True))
-
-
-def peak_bytes(predictor: Predictor, image: Tensor) -> int:
-    """Most bytes of tensors alive at once in a forward pass, weights and image left out."""
-    predictor(image)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        predictor(image)
-    alive = most = 0
-    for event in sorted(profiled.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            alive += event.nbytes()
-            most = max(most, alive)
-    return most
-
-
-def weight_bytes(predictor: Predictor) -> int:
-    return sum(parameter.nbytes for parameter in predictor.parameters())
 
 
 @pytest.mark.parametrize("name", GOALS)
@@ -104,10 +86,11 @@ def test_forward_at_512x1024(name: str, benchmark: pytest.FixtureRequest) -> Non
     )
     print(f"{name}: optimised / SegFormer-B0 {peer:.3f} (goal {peer_goal})")
     weights, weights_before = (weight_bytes(each) for each in (optimised, faithful))
-    peak, peak_before = peak_bytes(optimised, image) + found.buffer_bytes, peak_bytes(faithful, image)
+    peak = peak_bytes(lambda: optimised(image)) + found.buffer_bytes
+    peak_before = peak_bytes(lambda: faithful(image))
     print(
         f"{name}: peak memory, optimised / faithful {peak / peak_before:.2f} (goal 0.8), with weights "
-        f"{(peak + weights + found.weight_bytes) / (peak_before + weights_before):.2f}"
+        f"{(peak + weights) / (peak_before + weights_before):.2f}"
     )
     assert own <= SLACK * goal
     assert peer <= SLACK * peer_goal
@@ -134,7 +117,7 @@ def millijoules() -> Callable[[], float] | None:
     return lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
 
 
-def frames(predictor: Predictor, image: Tensor, counter: Callable[[], float] | None) -> tuple[float, float]:
+def frames(predictor: Predictor, image: torch.Tensor, counter: Callable[[], float] | None) -> tuple[float, float]:
     """Frames per second of a window, and joules per frame, NaN without a counter."""
     torch.cuda.synchronize()
     count, start_mj, start = 0, counter() if counter else float("nan"), time.perf_counter()

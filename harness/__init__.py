@@ -40,7 +40,7 @@ _HOMES = {
     "harness.session.loaded": ("LoadedPoint", "LoadedRun", "LoadedTrial", "load"),
     "harness.session.measure": ("measure", "measured"),
     "harness.session.session": ("Session",),
-    "harness.workload": ("Column", "FetchContext", "TrialContext", "Window", "Workload", "WorkloadSpec"),
+    "harness.workload": ("Column", "FetchContext", "ToFetch", "TrialContext", "Window", "Workload", "WorkloadSpec"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -121,6 +121,7 @@ if TYPE_CHECKING:
     from harness.session.session import Session as Session
     from harness.workload import Column as Column
     from harness.workload import FetchContext as FetchContext
+    from harness.workload import ToFetch as ToFetch
     from harness.workload import TrialContext as TrialContext
     from harness.workload import Window as Window
     from harness.workload import Workload as Workload

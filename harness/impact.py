@@ -168,6 +168,27 @@ class ImpactMeter(ABC):
     def apply(self, costed: Costed) -> Impact:
         """The impact of one window or trial. Missing input gives Unavailable readings, never 0."""
 
+    def equal_at(
+        self,
+        option: str,  # noqa: ARG002 - for those that know a formula
+        reading: str,  # noqa: ARG002
+        readings: tuple[Mapping[str, float], Mapping[str, float]],  # noqa: ARG002
+        other: ImpactMeter,  # noqa: ARG002
+        within: tuple[float, float],  # noqa: ARG002
+    ) -> tuple[float, ...] | None:
+        """Every value of a numeric option at which this meter and another give one reading; None without a formula.
+
+        Without one, reports find such values by bisection, and see no two that lie between two places of a sweep.
+
+        Args:
+            option: of the meter, such as `gamma`.
+            reading: that is to be equal.
+            readings: what either meter gives for its work, per functional unit, at any one value of the option.
+            other: the same kind of meter with other options.
+            within: least and greatest value of the option.
+        """
+        return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImpactMeterSpec:

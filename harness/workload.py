@@ -73,6 +73,19 @@ class TrialContext:
     windows_done: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ToFetch:
+    """Something that `Workload.fetch` has yet to bring.
+
+    Attributes:
+        what: in words, such as `builtin:town is trained`; several points that need the same thing say the same.
+        seconds: about how long it takes on a machine that does nothing else; None where that is not known.
+    """
+
+    what: str
+    seconds: float | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchContext:
     """What a workload may know when it fetches.
@@ -211,7 +224,10 @@ class Workload(ABC):
     def facts(self) -> Mapping[str, object]:
         """What belongs into the record: model digests, perplexity, data set. JSON values only.
 
-        `ranked_as` has a meaning: points in which it differs are never ranked with each other.
+        Three names have a meaning in reports. `ranked_as`: points in which it differs are never ranked with each other.
+        `means`: column -> what it counts under these options, where that is part of a functional unit's definition:
+        `{"target_reached": "mIoU 0.5 of 16 validation images"}`. A name that ends in `_by_class`: name of a class ->
+        number or None, shown as a table with the points side by side.
         """
         return {}
 
@@ -246,6 +262,8 @@ class WorkloadSpec:
             the workload.
         fetched_by: options that decide what `Workload.fetch` brings, once for trials that agree in them; empty where it
             brings nothing.
+        to_fetch: options and the cache -> what `fetch` has yet to bring into it, in its order, for `harness plan` to
+            tell. Called as `check` is: it looks at files and imports nothing heavy.
         fork_safe: importing the plugin and making its work opens no device, starts no thread and draws no random number
             that trials would share, so that `run` may fork trials that read no energy from one process that has done
             both.
@@ -266,5 +284,6 @@ class WorkloadSpec:
     modelled: bool = False
     check: Callable[[Any, Path], Iterable[OptionFault | str]] | None = None
     fetched_by: tuple[str, ...] = ()
+    to_fetch: Callable[[Any, Path], Iterable[ToFetch]] | None = None
     fork_safe: bool = False
     resumable: bool = False

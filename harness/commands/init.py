@@ -52,6 +52,8 @@ def init(
     text = copied(like) if like is not None else composed(file.stem, place, loaded_registry())
     write(file, text)
     echo(f"written: {file}")
+    for written in companions(text, file.parent) if like is not None else ():
+        echo(f"written: {written}")
     for command in ("plan", "run"):
         echo(f"  harness {command} {file}")
 
@@ -90,6 +92,20 @@ def copied(name: str) -> str:
         raise UsageError(f"there is no suite {name!r}", accepted=accepted, hint=did_you_mean(name, known))
     lines = known[name].read_text(encoding="utf-8").splitlines(keepends=True)
     return "".join(line for line in lines if not line.startswith(_HEADER))
+
+
+def companions(text: str, folder: Path) -> Iterator[Path]:
+    """Copies the files that lie beside the shipped suites and that a copied one names; what is there already stays."""
+    suites = set(shipped().values())
+    home = min(suites).parent
+    for path in sorted(home.rglob("*")):
+        name = path.relative_to(home).as_posix()
+        if path.is_file() and path not in suites and name in text:
+            target = folder / name
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write(target, path.read_text(encoding="utf-8"))
+                yield target
 
 
 def composed(name: str, place: str | None, registry: Registry) -> str:

@@ -120,8 +120,12 @@ def write_records(
     runs: Sequence[Path], wanted: Combinations, registry: Registry, store: Path, command: Sequence[str]
 ) -> list[Path]:
     """Writes a new run for each run, with records that name their parents; returns their folders."""
+    from harness.costing.questions import answer
     from harness.costing.recost import columns_of, points_of, write_runs
 
     points = points_of(runs)
     columns_of([point for of_run in points.values() for point in of_run], wanted, registry)
-    return write_runs(points, store, wanted, registry, command)
+    made = write_runs(points, store, wanted, registry, command)
+    for folder in made:
+        answer(folder, registry)
+    return made

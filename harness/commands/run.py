@@ -92,15 +92,21 @@ def plan(
     require: Require = 0,
 ) -> None:
     """Shows what a run would do: points, trials, and what is skipped and why."""
+    from harness.costing.asking import asked, check
     from harness.machine.provenance import provenance
     from harness.planning.named_offers import fetch_key, offers_of
     from harness.planning.probe import loaded
     from harness.planning.selection import selected
     from harness.running.executor_choice import choose
+    from harness.running.expected_time import to_fetch, told_first
 
     registry = loaded_registry()
     loaded_suites = loaded(suites, registry)
-    planned = selected(_plan(loaded_suites, registry, choose(loaded_suites, registry)), only or (), trials)
+    executors = choose(loaded_suites, registry)
+    planned = selected(_plan(loaded_suites, registry, executors), only or (), trials)
+    check(asked(loaded_suites), planned.points, registry)
+    here = [point for point in planned.points if not executors[point.suite].spec(registry).remote]
+    wanted = to_fetch(here, registry)
     if as_json:
         content = {
             "points": [point.to_json() for point in planned.points],
@@ -109,6 +115,7 @@ def plan(
             "offers": {point.id: offers_of(point, registry) for point in planned.points},
             "provenance": provenance([suite.file for suite in loaded_suites], registry.sources),
             "fetch": {point.id: fetch_key(point, registry) for point in planned.points},
+            "to_fetch": [{"what": each.what, "seconds": each.seconds} for each in wanted],
             "directions": registry.directions(
                 [("workload", point.workload) for point in planned.points]
                 + [("scorer", scorer.name) for point in planned.points for scorer in point.scorers]
@@ -117,6 +124,8 @@ def plan(
         echo(json.dumps(content, indent=1, default=str))
     else:
         _show(planned)
+        if wanted:
+            echo(told_first(wanted))
         for line in _gate_lines(loaded_suites, planned):
             echo(line)
     skips = [skipped.to_json() for skipped in planned.skipped]
@@ -266,6 +275,7 @@ def _resumed(
 
 def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry: Registry, manner: Manner) -> Begun:
     """A new run."""
+    from harness.costing.asking import asked, check
     from harness.machine.provenance import provenance
     from harness.planning.secrecy import command_line
     from harness.planning.selection import selected
@@ -278,6 +288,8 @@ def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry
     planned = selected(_plan(loaded, registry, executors), manner.only, manner.trials)
     # Before hours of measuring.
     manner.demands.check([skipped.to_json() for skipped in planned.skipped], len(planned.points))
+    questions = asked(loaded)
+    check(questions, planned.points, registry)
     files = [suite.file for suite in loaded]
     folder = create(
         kept.folder,
@@ -287,6 +299,7 @@ def _begun(kept: Store, loaded: Sequence[Suite], seed: int, wish: Wish, registry
         seed,
         executors=executors,
         provenance=provenance(files, registry.sources),
+        questions=questions,
     )
     for line in [*_skipped_lines(planned), *_warnings(planned)]:
         echo(line, err=True)

@@ -154,7 +154,7 @@ def rows(runs: Sequence[Path], combinations: Combinations, columns: Columns) -> 
             finished = load_record(folder)
             windows = _windows(finished, folder)
             invalid = finished.measurement.invalid
-            counts = {name: _count(finished, unit) for name, unit in finished.units.items() if name in columns.units}
+            counts = {name: count_of(finished, unit) for name, unit in finished.units.items() if name in columns.units}
             for index, applied in enumerate(combinations.of(finished.impacts)):
                 costs = _Costed(windows, applied, columns.metrics)
                 yield _row(run, finished, index, costs, columns, invalid, counts)
@@ -175,7 +175,7 @@ class _Costed:
         return self._found[span]
 
 
-def _span_of(finished: Record, unit: str) -> str:
+def span_of(finished: Record, unit: str) -> str:
     """The span that a functional unit is divided over; empty for the whole windows."""
     units = finished.measurement.point.get("functional_units") or {}
     return str((units.get(unit) or {}).get("span", ""))
@@ -203,7 +203,7 @@ def _row(
         units={
             name: {
                 metric: per_unit(value, name, counted)
-                for metric, value in costed.of(_span_of(finished, name)).totals.items()
+                for metric, value in costed.of(span_of(finished, name)).totals.items()
                 if metric in columns.metrics and metric not in columns.ratios
             }
             for name, counted in counts.items()
@@ -219,7 +219,7 @@ def _windows(finished: Record, folder: Path) -> CostedWindows:
     return CostedWindows(finished.measurement, trace, modelled=finished.modelled)
 
 
-def _count(finished: Record, unit: UnitResult) -> UnitCount:
+def count_of(finished: Record, unit: UnitResult) -> UnitCount:
     """What was counted; older records do not say how."""
     return replace(unit.count, method=weakest(unit.count.method, Method.SIMULATED)) if finished.modelled else unit.count
 
@@ -237,8 +237,8 @@ def recosted(parent: Record, folder: Path, applied: Sequence[Applied], parent_id
     costs = costed.of("")
     units = {}
     for name, unit in parent.units.items():
-        counted = _count(parent, unit)
-        own = costed.of(_span_of(parent, name))
+        counted = count_of(parent, unit)
+        own = costed.of(span_of(parent, name))
         units[name] = replace(
             unit,
             count=counted,

@@ -86,6 +86,12 @@ def _option(key: str, where: str) -> tuple[str, tuple[str, ...]]:
     return meter, tuple(path)
 
 
+def setting(key: str, *values: Any, where: str = "") -> Setting:
+    """A setting from an option's name, `fuel.grid`, and values as a suite has them; raises UsageError."""
+    meter, path = _option(key, where or key)
+    return Setting(meter, path, values)
+
+
 def parse_set(text: str) -> Setting:
     """A setting from `fuel.grid=FRA`; raises UsageError."""
     setting = _parsed("--set", text)
@@ -184,13 +190,17 @@ class Combinations:
         fixed: of `--set`.
         swept: of `--sweep`.
         registry: the plugins.
+        folder: what paths in the settings are relative to; the working directory if not given.
 
     Raises:
         UsageError: a meter that is unknown or measures, settings that contradict each other, or too many combinations.
     """
 
-    def __init__(self, fixed: Sequence[Setting], swept: Sequence[Setting], registry: Registry) -> None:
+    def __init__(
+        self, fixed: Sequence[Setting], swept: Sequence[Setting], registry: Registry, folder: Path | None = None
+    ) -> None:
         self._registry = registry
+        self._folder = folder
         fixed, swept = [self._located(each) for each in fixed], [self._located(each) for each in swept]
         self.fixed = tuple(fixed)
         self.swept = tuple(swept)
@@ -315,7 +325,7 @@ class Combinations:
         where = own or f"the record's {name}"
         try:
             # What a record holds is absolute; a path that is given now is relative to where it is given.
-            valid = spec.options.model_validate(options, context={SUITE_FOLDER: Path.cwd()})
+            valid = spec.options.model_validate(options, context={SUITE_FOLDER: self._folder or Path.cwd()})
             dumped = valid.model_dump(mode="json", by_alias=True)
         except ValidationError as error:
             raise next(refusals(error, spec, options, where)) from None

@@ -1,7 +1,8 @@
 """YAML that knows where everything stood: plain values, and the line and column of each.
 
 Scalars follow the YAML 1.2 core schema, as editors read them (`off` is text, `1e-3` is a number). Size, depth and the
-number of values after alias expansion are bounded. `${env:NAME}` in text values is replaced by the variable.
+number of values after alias expansion are bounded. `${env:NAME}` in text values is replaced by the variable, and
+`${env:NAME:-TEXT}` by the text where the variable is not set or empty.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ LIMIT_DEPTH: Final = 40
 LIMIT_VALUES: Final = 20_000
 SHOWN_ERRORS: Final = 20
 
-ENVIRONMENT: Final = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+ENVIRONMENT: Final = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(:-[^{}]*)?\}")
+"""Name, and what stands in its place where it is not set, with its mark."""
 
 _INT: Final = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT: Final = re.compile(
@@ -301,14 +303,18 @@ class _Builder:
         return None
 
     def _text(self, text: str, path: Keys) -> str:
-        missing = [name for name in ENVIRONMENT.findall(text) if name not in self.environment]
+        missing = [name for name, default in ENVIRONMENT.findall(text) if not default and name not in self.environment]
         if missing:
             self.document.unset[path] = missing[0]
             return text
-        text = ENVIRONMENT.sub(lambda match: self.environment[match.group(1)], text)
+        text = ENVIRONMENT.sub(self._variable, text)
         if any("\ud800" <= character <= "\udfff" for character in text):
             self._fault(path, f"found {short(text)}", "text without lone surrogates")
         return text
+
+    def _variable(self, match: re.Match[str]) -> str:
+        found, default = self.environment.get(match[1], ""), match[2]
+        return default.removeprefix(":-") if default and not found else found
 
 
 def _adopt(ours: dict[Keys, _Seen], theirs: dict[Keys, _Seen], depth: int, names: Mapping[str, object]) -> None:
@@ -318,7 +324,7 @@ def _adopt(ours: dict[Keys, _Seen], theirs: dict[Keys, _Seen], depth: int, names
 def unset_in(value: object) -> Iterator[str]:
     """Names of environment variables that a value still asks for."""
     if isinstance(value, str):
-        yield from ENVIRONMENT.findall(value)
+        yield from (name for name, default in ENVIRONMENT.findall(value) if not default)
     elif isinstance(value, Mapping):
         for inner in value.values():
             yield from unset_in(inner)

@@ -44,6 +44,8 @@ from harness.planning.trial_rules import (
     no_bool,
 )
 from harness.records.metric import never_gated
+from harness.records.questions import KEY as QUESTIONS
+from harness.records.questions import Question
 
 FREE_KEYS: Final = frozenset({"options", "matrix", "include", "exclude"})
 """Keys of a case whose values belong to the workload."""
@@ -242,6 +244,8 @@ class Suite(Options):
         limits: when a trial is ended as failed.
         cases: the workloads with their options.
         gate: rules that `harness gate` judges by.
+        questions: which candidate costs least along an axis, and where that turns; the report answers each in a
+            sentence.
         calibration: whether a gate passes only where a calibration of the same runner vouches for it.
         power_cap: whether clocks held down by a power limit are expected; unexpected, they fail the trial.
         foreign_load: how much other processes may work beside a trial, and whether their share of energy is taken off.
@@ -263,6 +267,7 @@ class Suite(Options):
     limits: Limits = Limits()
     cases: Annotated[list[Case], Field(min_length=1)]
     gate: list[GateRule] = Field([])
+    questions: list[Question] = Field([])
     calibration: Literal["required", "optional"] = "required"
     power_cap: Literal["expected", "unexpected"] = "unexpected"
     foreign_load: ForeignLoad = ForeignLoad()
@@ -357,7 +362,7 @@ def missing_variable(suite: Suite, number: int, case: Case) -> str:
     for path, name in suite.document.unset.items():
         if path[0] != "cases":
             overridden = path[0] in CHOICE_KEYS and getattr(case, str(path[0]), None) is not None
-            concerns = path[0] != "description" and not overridden
+            concerns = path[0] not in {"description", QUESTIONS} and not overridden
         else:
             concerns = path[1] == number and path[2] not in FREE_KEYS
         if concerns:

@@ -13,8 +13,7 @@ from harness.publishing.parts import Badge
 from harness.publishing.results import METRICS, WORDS, Result
 from harness.quantity import Amount
 from harness.records.metric import RATE
-from harness.reporting.content import base_unit
-from harness.reporting.wording import clean, label
+from harness.reporting.wording import base_unit, clean, label
 from harness.units import si
 
 COLOURS: Final = {"integrated": "#3d5c96", "estimated": "#8a4d08", "simulated": "#8f3a57"}

@@ -12,8 +12,7 @@ from harness.publishing.results import WORDS, Result, quality_text
 from harness.quantity import Amount
 from harness.records.metric import RATE
 from harness.reporting.charts import Dot, intervals
-from harness.reporting.content import base_unit
-from harness.reporting.wording import bound, counted, interval, label
+from harness.reporting.wording import base_unit, bound, counted, interval, label
 from harness.units import si
 
 COLUMNS: Final = ("rank", "point", "device", "result", "n", "quality", "run")

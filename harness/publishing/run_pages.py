@@ -43,9 +43,10 @@ def write(folder: Path, page: str, report: RunReport, before: RunReport | None, 
     (home / FIGURES_CSV).write_text(to_csv([report]), encoding="utf-8")
     (home / FIGURES_JSON).write_text(to_json([replace(report, folder=Path(report.folder.name))]), encoding="utf-8")
     files = [FIGURES_CSV, FIGURES_JSON]
-    if (drawn := pictures.figure(Runs([report], ["A"]))) is not None:
-        (home / FIGURE).write_text(standalone(drawn.svg), encoding="utf-8")
-        files.append(FIGURE)
+    for number, drawn in enumerate(pictures.leading_charts(Runs([report], ["A"])), start=1):
+        name = FIGURE if number == 1 else FIGURE.replace(".", f"-{number}.")
+        (home / name).write_text(standalone(drawn.svg), encoding="utf-8")
+        files.append(name)
     changes = _changes(report, before)
     count = 1
     while True:

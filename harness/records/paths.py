@@ -3,6 +3,7 @@
 <store>/<run>/run.json                      what was asked, when, by which command
 <store>/<run>/plan.json                     the points to be measured: what `--resume` goes by
 <store>/<run>/costing.log                   what scoring and costing printed
+<store>/<run>/answers.json                  what was worked out for the suite's questions; made from the records, a copy
 <store>/<run>/<trial>/job.json              what the trial's worker is to do; lies there from the start
 <store>/<run>/<trial>/measurement.json      written once by the worker, never rewritten
 <store>/<run>/<trial>/record.json           quality, impacts and results, with the measurement's digest; authoritative
@@ -29,6 +30,7 @@ from harness.errors import UsageError
 RUN: Final = "run.json"
 PLAN: Final = "plan.json"
 COSTING_LOG: Final = "costing.log"
+ANSWERS: Final = "answers.json"
 DRIVER: Final = ".driver"
 """Which process drives the run."""
 DRIVER_LOCK: Final = ".driver.lock"

@@ -132,7 +132,7 @@ class PointReport:
         trials: of the point.
         label: of the point, as the suite's author knows it, with the suite's name where a run has several.
         units: functional unit -> metric -> summary; `rate` and the names of the costs.
-        definitions: functional unit -> its definition.
+        definitions: functional unit -> its definition, with what the workload says that its column means.
         columns: column -> statistic -> summary.
         totals: reading -> summary.
         notes: reading -> what tells it from its like, as the records say it.
@@ -252,11 +252,18 @@ def _point(trials: PointTrials, label: str) -> PointReport:
             )
             for name in names
         },
-        definitions={name: next(r.units[name].unit for r in counted if name in r.units) for name in names},
+        definitions={name: next(_definition(r, name) for r in counted if name in r.units) for name in names},
         columns={name: _over_trials([finished.columns.get(name, {}) for finished in counted]) for name in columns},
         totals=_over_trials([finished.totals for finished in counted]),
         notes=_notes(counted),
     )
+
+
+def _definition(finished: Record, name: str) -> str:
+    definition = finished.units[name].unit
+    means = finished.measurement.workload.get("means")
+    column = definition.partition(" ")[0].rstrip(",")
+    return f"{definition}: {means[column]}" if isinstance(means, Mapping) and column in means else definition
 
 
 def _notes(counted: Sequence[Record]) -> dict[str, str]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from harness.quantity import Amount
 from harness.records.summary import Summary
-from harness.reporting.content import base_unit
 from harness.reporting.sidecars import Image
 from harness.reporting.tables import Section
-from harness.reporting.wording import bound, interval, label
+from harness.reporting.wording import base_unit, bound, interval, label
 from harness.units import si
 
 
@@ -75,12 +74,13 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """The table of a functional unit."""
+    """The table of a functional unit; with a title where the unit has several, each of other points."""
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Result]
     notes: Sequence[str] = ()
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)

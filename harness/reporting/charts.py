@@ -236,36 +236,61 @@ def power(series: Sequence[tuple[int, Sequence[tuple[float, float, float]]]], ti
     return drawing.markup()
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How one trial went: a mark after each window.
+
+    Attributes:
+        name: of the point and the trial.
+        colour: number of its colour.
+        spots: what was spent until then, and the quality.
+        reached: which of the spots is the first that reached the target; None where none did, or there is no target.
+    """
+
+    name: str
+    colour: int
+    spots: Sequence[tuple[float, float]]
+    reached: int | None = None
+
+
 def learning(
-    series: Sequence[tuple[str, Sequence[tuple[float, float]]]],
-    axes: tuple[tuple[str, str], str],
-    title: str,
-    says: str,
+    lines: Sequence[Line], axes: tuple[tuple[str, str], str], title: str, says: str, target: float | None = None
 ) -> str:
-    """Quality over what was spent for it, a line a trial, with a mark after each window.
+    """Quality over what was spent for it, a line a trial; the target as a line across, each crossing in a ring.
 
     Args:
-        series: name -> spent and quality after each window.
+        lines: of the trials.
         axes: name and unit of what was spent, and name of the quality.
         title: of the drawing.
         says: what it shows, for those who do not see it.
+        target: of the quality; None where there is none.
     """
-    height = 220.0
+    height = 260.0
     drawing = Drawing(WIDTH, height, title, says)
     (x_name, x_unit), y_name = axes
-    spots = [spot for _, line in series for spot in line]
+    spots = [spot for line in lines for spot in line.spots]
     x = Scale(0.0, max((spent for spent, _ in spots), default=1.0) or 1.0, LEFT, WIDTH - RIGHT)
-    y = Scale.over([quality for _, quality in spots], height - 46, 24)
+    ends = [*(quality for _, quality in spots), *([] if target is None else [target])]
+    y = Scale.over(ends, height - 46, 24)
     _x_axis(drawing, x, height - 46, x_unit, 24)
-    _y_axis(drawing, y, WIDTH - RIGHT, "1")
+    _y_axis(drawing, y, WIDTH - RIGHT, "")
     drawing.text(LEFT, 14, y_name, "axis")
     drawing.text(WIDTH - RIGHT, height - 8, x_name, "axis", "end")
-    for number, (name, line) in enumerate(series):
-        path = " L".join(f"{x(spent):.1f} {y(quality):.1f}" for spent, quality in line)
-        drawing.add("path", f"power line{number % 8}", d=f"M{path}")
-        for spent, quality in line:
-            tip = f"{name}: {quality:.3g} after {si(spent, x_unit)}"
-            drawing.add("circle", f"fill{number % 8}", tip, cx=x(spent), cy=y(quality), r=3.0)
+    if target is not None:
+        drawing.line((LEFT, y(target), WIDTH - RIGHT, y(target)), "target", f"target: {y_name} {target:g}")
+    for line in lines:
+        path = " L".join(f"{x(spent):.1f} {y(quality):.1f}" for spent, quality in line.spots)
+        drawing.add("path", f"power line{line.colour % 8}", d=f"M{path}")
+    for line in lines:
+        for place, (spent, quality) in enumerate(line.spots):
+            tip = f"{line.name}: {y_name} {quality:.3g} after {si(spent, x_unit).strip()}"
+            drawing.add("circle", f"fill{line.colour % 8}", tip, cx=x(spent), cy=y(quality), r=2.5)
+            if place == line.reached:
+                drawing.line((x(spent), y(quality), x(spent), height - 46), f"crossing line{line.colour % 8}")
+                ring = f"{tip}: the target is reached"
+                drawing.add("circle", f"ring line{line.colour % 8}", ring, cx=x(spent), cy=y(quality), r=6.0)
+    if target is not None:
+        drawing.text(WIDTH - RIGHT, y(target) + 14, f"target {target:g}", "tick", "end")
     return drawing.markup()
 
 

@@ -9,9 +9,20 @@ from typing import Final
 from harness.quantity import Amount
 from harness.records.metric import ABOVE_IDLE, QUANTILES, RATE, base_name
 from harness.records.summary import PointReport, RunReport, Summary
-from harness.reporting import absent, circumstances, heat, idle, pareto, power_curve, ranking
+from harness.reporting import absent, by_class, circumstances, heat, idle, pareto, power_curve, quality, ranking
+from harness.reporting.crossings import sections as questions
+from harness.reporting.same_work import each_kind
 from harness.reporting.tables import Section, Table
-from harness.reporting.wording import LEAST_ITEMS, SPREAD_EXPLAINED, Footnotes, bound, counted, interval, label
+from harness.reporting.wording import (
+    LEAST_ITEMS,
+    SPREAD_EXPLAINED,
+    Footnotes,
+    base_unit,
+    bound,
+    counted,
+    interval,
+    label,
+)
 from harness.units import number, si
 
 MAIN = (RATE, "energy_j", "carbon_operational_g", "carbon_embodied_g")
@@ -39,15 +50,17 @@ class Content:
 def build(report: RunReport) -> Content:
     """All sections of a report; those with nothing to say are left out."""
     sections = [
-        *(_unit_section(report, name) for name in report.unit_names),
-        *pareto.sections(report),
+        *questions.sections(report),
+        *each_kind(report, lambda part: (_unit_section(part, name) for name in part.unit_names)),
+        *each_kind(report, pareto.sections),
         *power_curve.sections(report),
+        *by_class.sections(report),
         idle.section(report),
         further(report),
         ranking.shares(report),
-        *ranking.embodied(report),
-        *ranking.sweeps(report),
-        ranking.ties(report),
+        *each_kind(report, ranking.embodied),
+        *each_kind(report, ranking.sweeps),
+        *each_kind(report, lambda part: [ranking.ties(part)]),
         work_items(report),
         absent.section(report),
         circumstances.coverage(report),
@@ -62,11 +75,6 @@ def build(report: RunReport) -> Content:
         circumstances.header(report),
         [section for section in sections if section is not None],
     )
-
-
-def base_unit(value: Amount, name: str) -> str:
-    """The unit without the functional unit, which stands in the heading: `J` of `J/token`, `/s` of `token/s`."""
-    return value.unit.removesuffix(f"/{name}") if value.unit.endswith(f"/{name}") else value.unit.removeprefix(name)
 
 
 def cell(summary: Summary | None, name: str, notes: Footnotes) -> str:
@@ -103,15 +111,17 @@ def _unit_section(report: RunReport, name: str) -> Section:
     points = ordered(report.points, name)
     notes = Footnotes()
     metrics = [metric for metric in MAIN if any(metric in point.units[name] for point in points)]
+    qualities = quality.columns(points)
     rows = [
         [
             _title(point),
             str(len(point.records)),
+            *(cell(quality.of(point, column), name, notes) for column in qualities),
             *(cell(point.units[name].get(metric), name, notes) for metric in metrics),
         ]
         for point in points
     ]
-    columns = ["point", "n", *(HEADINGS[metric].format(name) for metric in metrics)]
+    columns = ["point", "n", *qualities, *(HEADINGS[metric].format(name) for metric in metrics)]
     definition = points[0].definitions[name]
     paragraphs = [*notes.texts(), *_compositions(points, name), *mixed(points, name)]
     if lacking := [metric for metric in MAIN if metric not in metrics]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from harness.quantity import Amount, Unavailable
 from harness.records.summary import PointReport, RunReport, Summary, summarise
 from harness.reporting import heat
+from harness.reporting.crossings import sections as questions
 from harness.reporting.tables import csv_cells
 
 
@@ -126,6 +127,7 @@ def to_json(reports: Sequence[RunReport]) -> str:
                 "skipped": [{"point": point, "reason": reason} for point, reason in report.skipped],
                 "failures": [{"where": each.where, "reason": each.reason} for each in report.failures],
                 "drifts": heat.as_values(report),
+                "answers": questions.as_values(report),
             }
             for report in reports
         ],

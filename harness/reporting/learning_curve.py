@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from harness.quantity import Amount
 from harness.records.record import Record
-from harness.records.summary import RunReport
+from harness.records.summary import RunReport, summarise
 from harness.reporting import charts
 from harness.reporting.blocks import Block, Chart
+from harness.reporting.charts import Line
 from harness.reporting.tables import Section, Table
-from harness.reporting.wording import counted
+from harness.reporting.wording import counted, interval, ranged
 from harness.sample import disjoint
+from harness.statistics.intervals import NAME
 from harness.units import si
 
 STEPS: Final = "steps"
 """Name that a workload gives the count of what it did, among what it says of its quality."""
-SPENT: Final = (("energy_j", "energy", "J"), ("duration_s", "time", "s"), (STEPS, STEPS, "1"))
+LOSS: Final = "loss"
+"""What a quality ends in of which less is better."""
+SPENT: Final = (("energy_j", "energy", "J"), ("duration_s", "time", "s"), (STEPS, STEPS, ""))
 LEAST: Final = 2
 """Windows that make a curve."""
+TOGETHER: Final = 8
+"""Points in one drawing: as many as there are colours."""
+SHARES: Final = (0.25, 0.5, 1.0)
+"""Shares of the most energy that a trial spent, at which the points are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,41 @@ class After:
     quality: Mapping[str, float]
 
 
-def curve(record: Record) -> list[After]:
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """How a trial went, from window to window.
+
+    Attributes:
+        number: of its point in the tables.
+        label: of its point.
+        trial: its number.
+        after: where the work stood after each window.
+        targets: quality -> what the option `target_<quality>` asks for.
+        kind: what curves have to agree in to be drawn together: workload, targets, how joules were obtained.
+    """
+
+    number: int
+    label: str
+    trial: int
+    after: Sequence[After]
+    targets: Mapping[str, float]
+    kind: tuple[object, ...]
+
+    def best(self, name: str) -> float:
+        """The best quality after any window."""
+        return (min if name.endswith(LOSS) else max)(each.quality[name] for each in self.after if name in each.quality)
+
+    def reached(self, name: str) -> int | None:
+        """The first window after which the target was met; None where it was not, or there is none."""
+        target = self.targets.get(name)
+        if target is None:
+            return None
+        sign = -1.0 if name.endswith(LOSS) else 1.0
+        told = [(place, each.quality[name]) for place, each in enumerate(self.after) if name in each.quality]
+        return next((place for place, value in told if sign * value >= sign * target), None)
+
+
+def afters(record: Record) -> list[After]:
     """Every window of a trial that says how good the work was after it, with all spent in windows until then."""
     measurement = record.measurement
     if len(measurement.validation) != len(measurement.windows):
@@ -63,55 +104,151 @@ def curve(record: Record) -> list[After]:
     return found
 
 
+def curve(number: int, label: str, record: Record) -> Curve:
+    """The curve of a trial of a point with that number and label."""
+    measurement, after = record.measurement, afters(record)
+    options = measurement.point.get("options", {})
+    targets = {
+        name: float(target)
+        for name in (after[0].quality if after else ())
+        if isinstance(target := options.get(f"target_{name}"), int | float)
+    }
+    methods = {
+        each.value.label.value
+        for each in measurement.readings
+        if each.primary and each.span == "window" and isinstance(each.value, Amount)
+    }
+    kind = (measurement.point.get("workload"), tuple(sorted(targets.items())), tuple(sorted(methods)))
+    return Curve(number, label, measurement.trial, after, targets, kind)
+
+
 def block(report: RunReport) -> Block | None:
-    """The curves of every point that has some, with the first window that reached a target; None where none has."""
-    drawn: list[Chart] = []
-    rows: list[list[str]] = []
+    """The curves of all points that have some, drawn together where they are of one kind; None where none has."""
+    kinds: dict[tuple[object, ...], list[Curve]] = {}
     for number, point in enumerate(report.points, start=1):
-        curves = [(record, curve(record)) for record in point.records]
-        curves = [(record, found) for record, found in curves if found]
-        for name in dict.fromkeys(name for _, found in curves for after in found for name in after.quality):
-            long = [(record.measurement.trial, found) for record, found in curves if len(found) >= LEAST]
-            drawn += _charts(f"#{number} {point.label}", name, long) if long else ()
-            rows += [_row(f"#{number}", record, found, name) for record, found in curves]
+        for record in point.records:
+            if (found := curve(number, point.label, record)).after:
+                kinds.setdefault(found.kind, []).append(found)
+    kinds = {kind: curves for kind, curves in kinds.items() if any(_learns(each) for each in curves)}
+    drawn = [each for curves in kinds.values() for part in _parts(curves) for each in _charts(part)]
+    rows = [_row(each, name) for curves in kinds.values() for name in _names(curves) for each in curves]
     if not rows:
         return None
     head = ["point", "trial", "quality", "best", "target", "reached after"]
     return Block(
         anchor="learning",
         title="Quality over what was spent for it",
-        intro="Each mark is a window's end; a line is a trial. What was spent between windows, to judge, is left out.",
+        intro=(
+            "Each mark is a window's end; a line is a trial, its colour the point. A ring is where a trial reached its "
+            "target first. What was spent between windows, to judge, is left out."
+        ),
         charts=drawn,
-        sections=[Section("", Table(head, rows))],
+        sections=[
+            *(section for curves in kinds.values() if (section := same_energy(curves)) is not None),
+            Section("Each trial", Table(head, rows)),
+        ],
     )
 
 
-def _charts(label: str, name: str, curves: list[tuple[int, list[After]]]) -> Iterator[Chart]:
-    for key, word, unit in SPENT:
-        series = [
-            (f"trial {trial}", [(after.spent[key], after.quality[name]) for after in found])
-            for trial, found in curves
-            if all(key in after.spent and name in after.quality for after in found)
-        ]
-        if series:
-            title = f"{name} over {word}: {label}"
-            says = f"{counted(len(series), 'trial')}, {name} at most {_best([found for _, found in curves], name):.3g}"
-            yield Chart(charts.learning(series, ((word, unit), name), title, says), f"{title}. {says}.")
+def _learns(found: Curve) -> bool:
+    """Whether it is of work that goes on from window to window: several of them, or a target to reach."""
+    return len(found.after) >= LEAST or bool(found.targets)
 
 
-def _best(curves: list[list[After]], name: str) -> float:
-    return max(after.quality[name] for after in itertools.chain(*curves) if name in after.quality)
+def _names(curves: Sequence[Curve]) -> list[str]:
+    return list(dict.fromkeys(name for each in curves for after in each.after for name in after.quality))
 
 
-def _row(point: str, record: Record, found: list[After], name: str) -> list[str]:
+def _parts(curves: Sequence[Curve]) -> Iterator[list[Curve]]:
+    """So many points together as there are colours; trials too short for a curve are left out."""
+    long = [each for each in curves if len(each.after) >= LEAST]
+    numbers = list(dict.fromkeys(each.number for each in long))
+    for first in range(0, len(numbers), TOGETHER):
+        some = numbers[first : first + TOGETHER]
+        yield [each for each in long if each.number in some]
+
+
+def _charts(curves: Sequence[Curve]) -> Iterator[Chart]:
+    points = {each.number: each.label for each in curves}
+    colours = {number: place for place, number in enumerate(points)}
+    legend = [(f"fill{colours[number] % 8}", f"#{number} {label}") for number, label in points.items()]
+    for name in _names(curves):
+        for key, word, unit in SPENT:
+            whole = [
+                each for each in curves if all(key in after.spent and name in after.quality for after in each.after)
+            ]
+            if not whole:
+                continue
+            lines = [
+                Line(
+                    f"#{each.number} {each.label}, trial {each.trial}",
+                    colours[each.number],
+                    [(after.spent[key], after.quality[name]) for after in each.after],
+                    each.reached(name),
+                )
+                for each in whole
+            ]
+            target = whole[0].targets.get(name)
+            title = f"{name} over {word}"
+            if len(points) == 1:
+                title += f": {legend[0][1]}"
+            says = _says(whole, name, target)
+            drawing = charts.learning(lines, ((word, unit), name), title, says, target)
+            apart = " Points may sum other parts in their loss." if name.endswith(LOSS) and len(points) > 1 else ""
+            yield Chart(drawing, f"{title}. {says}.{apart}", legend)
+
+
+def _says(curves: Sequence[Curve], name: str, target: float | None) -> str:
+    trials = counted(len(curves), "trial")
+    if target is not None:
+        met = sum(each.reached(name) is not None for each in curves)
+        return f"{trials}; {met} reached {name} {target:g}"
+    word, best = ("least", min) if name.endswith(LOSS) else ("at most", max)
+    return f"{trials}, {name} {word} {best(each.best(name) for each in curves):.3g}"
+
+
+def same_energy(curves: Sequence[Curve]) -> Section | None:
+    """What the points of one kind reached for the same energy: after the last window that did not spend more.
+
+    Work that ended before, as at its target, keeps what it had reached. None for fewer than two points, and where
+    energy is not known.
+    """
+    if len({each.number for each in curves}) < 2 or any("energy_j" not in each.after[-1].spent for each in curves):
+        return None
+    budgets = [share * max(each.after[-1].spent["energy_j"] for each in curves) for share in SHARES]
+    names = [name for name in _names(curves) if not name.endswith(LOSS)]  # a loss of other parts is another quantity
+    rows = []
+    for number, label in {each.number: each.label for each in curves}.items():
+        of_point = [each for each in curves if each.number == number]
+        cells = [_at(of_point, name, budget) for name in names for budget in budgets]
+        rows.append([f"#{number} {label}", str(len(of_point)), *cells])
+    head = ["point", "n", *(f"{name} for {si(budget, 'J')}" for name in names for budget in budgets)]
+    note = (
+        f"Medians of n trials [{NAME}], each after its last window that had not spent more; (ended): all trials had "
+        "ended by then, and keep what they had reached."
+    )
+    return Section("For the same energy", Table(head, rows), paragraphs=[note]) if names else None
+
+
+def _at(curves: Sequence[Curve], name: str, budget: float) -> str:
+    found, ended = [], True
+    for each in curves:
+        within = [after for after in each.after if after.spent["energy_j"] <= budget * (1 + 1e-9)]
+        if not within or name not in within[-1].quality:
+            return "no window ended before"
+        found.append(Amount.exact(within[-1].quality[name], "1"))
+        ended = ended and each.after[-1].spent["energy_j"] < budget
+    summary = summarise(found)
+    both = f"({interval(summary, '')})" if len(found) == 2 else ""
+    return " ".join(filter(None, (ranged(summary, ""), both, "(ended)" if ended else "")))
+
+
+def _row(found: Curve, name: str) -> list[str]:
     """Of one trial: its best, the target that its option `target_<quality>` sets, and what had been spent there."""
-    target = record.measurement.point.get("options", {}).get(f"target_{name}")
-    crossing = ""
-    if isinstance(target, int | float):
-        first = next((after for after in found if after.quality.get(name, -1.0) >= target), None)
-        crossing = "not reached" if first is None else _spent(first)
-    best = f"{_best([found], name):.4g}"
-    return [point, str(record.measurement.trial), name, best, "" if target is None else f"{target:g}", crossing]
+    target, place = found.targets.get(name), found.reached(name)
+    crossing = "" if target is None else "not reached" if place is None else _spent(found.after[place])
+    told = "" if target is None else f"{target:g}"
+    return [f"#{found.number} {found.label}", str(found.trial), name, f"{found.best(name):.4g}", told, crossing]
 
 
 def _spent(after: After) -> str:

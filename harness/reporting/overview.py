@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from harness.quantity import Amount, weakest
 from harness.records.metric import RATE
 from harness.records.summary import PointReport, RunReport, Summary
-from harness.reporting import circumstances, heat
+from harness.reporting import circumstances, heat, quality
 from harness.reporting.absent import skipped_by_reason
-from harness.reporting.content import HEADINGS, MAIN, base_unit, ordered
+from harness.reporting.content import HEADINGS, MAIN, ordered
+from harness.reporting.crossings import sections as questions
 from harness.reporting.finding import finding
+from harness.reporting.same_work import apart, titled
 from harness.reporting.tables import Section, Table
-from harness.reporting.wording import Footnotes, bound, counted, label, listed, ranged
+from harness.reporting.wording import Footnotes, base_unit, bound, counted, label, listed, ranged
 from harness.statistics.intervals import NAME
 from harness.units import number, si
 
@@ -52,14 +54,31 @@ def overview(report: RunReport, *, details: bool = False) -> Overview:
         report: of the run.
         details: whether the details follow, so that no note need point to them.
     """
-    tables = _covering(report)
-    told = [name for place, name in enumerate(report.unit_names) if place <= OTHER_UNITS or name in tables]
-    found = {name: finding(report, name) for name in told}
-    sections = [_table(report, name, found[name].notes) for name in tables]
+    findings: list[str] = []
+    sections: list[Section] = []
+    kinds = apart(report)
+    others = OTHER_UNITS if len(kinds) == 1 else 1
+    for kind, part in kinds:
+        tables = _covering(part)
+        told = [name for place, name in enumerate(part.unit_names) if place <= others or name in tables]
+        found = {name: finding(part, name) for name in told}
+        texts = {name: each.text for name, each in found.items()}
+        findings += [f"{kind}: {text}" for text in _alike(texts)] if kind else texts.values()
+        sections += [_table(part, name, found[name].notes, kind) for name in tables]
     notes = [*_troubles(report), *total(report)]
     if not details:
         notes.append(f"More: harness report {shlex.quote(str(report.folder))} --details, or --format html")
-    return Overview(_title(report), [each.text for each in found.values()], [*sections, Section("", paragraphs=notes)])
+    return Overview(
+        _title(report), [*questions.sentences(report), *findings], [*sections, Section("", paragraphs=notes)]
+    )
+
+
+def _alike(texts: Mapping[str, str]) -> list[str]:
+    """The sentences about several functional units; those that say the same of two of them are one."""
+    names: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        names.setdefault(text.replace(f"per {name}", "per {}"), []).append(name)
+    return [text.replace("per {}", f"per {' and per '.join(named)}") for text, named in names.items()]
 
 
 def _covering(report: RunReport) -> list[str]:
@@ -78,13 +97,14 @@ def _title(report: RunReport) -> str:
     return ": ".join([parts[0], ", ".join(part for part in parts[1:] if part)])
 
 
-def _table(report: RunReport, name: str, remarks: Sequence[str]) -> Section:
+def _table(report: RunReport, name: str, remarks: Sequence[str], kind: str) -> Section:
     points = ordered(report.points, name)
     notes = Footnotes()
     metrics = [metric for metric in MAIN if any(metric in point.units[name] for point in points)]
     lacking = {metric: why for metric in metrics if (why := _missing_alike(points, name, metric))}
     metrics = [metric for metric in metrics if metric not in lacking]
-    columns = ["point", "n", *(HEADINGS[metric].format(name) for metric in metrics)]
+    qualities = quality.columns(points)
+    columns = ["point", "n", *qualities, *(HEADINGS[metric].format(name) for metric in metrics)]
     marks = _factor_marks(report, notes)
     columns = [f"{each} {marks}" if marks and each.startswith("gCO2e") else each for each in columns]
     read = [_instrument(point.units[name].get("energy_j"), name) for point in points]
@@ -94,6 +114,7 @@ def _table(report: RunReport, name: str, remarks: Sequence[str]) -> Section:
     rows = []
     for point, meters in zip(points, read, strict=True):
         row = [" ".join([point.label, *_doubts(point, notes)]), str(len(point.records))]
+        row += [_middle(quality.of(point, column)) for column in qualities]
         row += [_cell(point.units[name].get(metric), name, metric, notes) for metric in metrics]
         rows.append([*row, meters] if differ else row)
     intervals = any(len(point.records) > 2 for point in points)
@@ -101,7 +122,7 @@ def _table(report: RunReport, name: str, remarks: Sequence[str]) -> Section:
     known = read[0] or _method_of_totals(points) or "not read"  # where no unit was achieved, there is no cost of one
     legend += "meters: weakest method, bound of the instrument." if differ else f"energy: {known}."
     definition = points[0].definitions[name]
-    title = f"Per {name}" + (f" ({definition})" if definition != name else "")
+    title = titled(f"Per {name}" + (f" ({definition})" if definition != name else ""), kind)
     absent = [f"{HEADINGS[metric].format(name)}: {why}" for metric, why in lacking.items()]
     return Section(title, Table(columns, rows), paragraphs=[legend, *absent, *notes.texts(), *remarks])
 
@@ -143,6 +164,13 @@ def _cell(summary: Summary | None, name: str, metric: str, notes: Footnotes) -> 
     if summary.n < summary.trials:
         text += f" {notes.mark(f'{summary.n} of {summary.trials} trials: ' + '; '.join(summary.missing))}"
     return text
+
+
+def _middle(summary: Summary | None) -> str:
+    """A quality's median alone: costs are what the first screen has room to tell the intervals of."""
+    if summary is None or not isinstance(summary.value, Amount):
+        return "unavailable"
+    return si(summary.value.value, "")
 
 
 def _instrument(summary: Summary | None, name: str) -> str:

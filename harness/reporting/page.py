@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from harness.errors import UsageError
 from harness.reporting import (
     absent,
+    by_class,
     circumstances,
     comparison,
     content,
@@ -25,8 +26,10 @@ from harness.reporting import (
 )
 from harness.reporting.blocks import Block
 from harness.reporting.comparison import Runs
+from harness.reporting.crossings import block as questions
 from harness.reporting.figures import compact, figures, to_csv
 from harness.reporting.overview import overview
+from harness.reporting.same_work import each_kind
 from harness.reporting.tables import Item, Section, Table
 from harness.reporting.wording import clean, counted
 from harness.reporting.workload_images import workload_images
@@ -128,6 +131,8 @@ def _blocks(runs: Runs, frame: Frame | None) -> Iterator[Block]:
     if not runs.reports:
         return
     yield _found(runs, frame)
+    for each in runs.reports:
+        yield from questions.blocks(each)
     yield from pictures.units(runs)
     if (changes := comparison.section(runs.reports, runs.names)) is not None:
         yield _plain("differences", [changes])
@@ -135,6 +140,8 @@ def _blocks(runs: Runs, frame: Frame | None) -> Iterator[Block]:
     yield from _present(pictures.planes(runs))
     yield from _present(power_picture.block(report))
     yield from _present(learning_curve.block(report))
+    if classes := by_class.sections(report):
+        yield Block(anchor="classes", title="Quality by class", sections=classes)
     yield from _present(pictures.joules(runs))
     yield from _present(pictures.traces(runs))
     yield from _present(pictures.distributions(runs))
@@ -143,10 +150,11 @@ def _blocks(runs: Runs, frame: Frame | None) -> Iterator[Block]:
         idle.section(report),
         content.further(report),
         ranking.shares(report),
-        *ranking.embodied(report),
-        *ranking.sweeps(report),
+        *each_kind(report, ranking.embodied),
+        *each_kind(report, ranking.sweeps),
+        *each_kind(report, lambda part: [ranking.ties(part)]),
+        content.work_items(report),
     ]
-    found += [ranking.ties(report), content.work_items(report)]
     if sections := [section for section in found if section is not None]:
         yield Block(anchor="further", title="Further results", sections=sections)
     covered = [circumstances.coverage(report), circumstances.checks(report)]
@@ -181,7 +189,7 @@ def _found(runs: Runs, frame: Frame | None) -> Block:
         anchor="finding",
         title="What was found",
         findings=seen.findings,
-        charts=[drawn] if (drawn := pictures.figure(runs)) is not None else (),
+        charts=list(pictures.leading_charts(runs)),
         folded=len(runs.whole.points) > pictures.FOLD,
         downloads=saved,
         sections=[Section("", paragraphs=notes)],

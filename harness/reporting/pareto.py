@@ -8,6 +8,7 @@ from typing import Final
 
 from harness.quantity import Amount
 from harness.records.summary import PointReport, RunReport, Summary
+from harness.reporting import quality
 from harness.reporting.tables import Section, Table
 from harness.reporting.wording import interval
 from harness.units import si
@@ -86,7 +87,7 @@ def _section(report: RunReport, name: str, column: str) -> Section | None:
 
 
 def _quality(point: PointReport, column: str) -> Summary | None:
-    return point.columns.get(column, {}).get("mean")
+    return quality.of(point, column)
 
 
 def _amount(summary: Summary | None) -> bool:

@@ -11,13 +11,14 @@ from harness.quantity import Amount
 from harness.records.cross_checks import cross_checks
 from harness.records.metric import RATE
 from harness.records.summary import PointReport, RunReport, Summary
-from harness.reporting import charts
+from harness.reporting import charts, quality
 from harness.reporting.blocks import Block, Chart, FigureCell, Result, Results
 from harness.reporting.charts import Dot, Spot
 from harness.reporting.circumstances import CHECK_LIMIT
 from harness.reporting.comparison import Runs
 from harness.reporting.content import HEADINGS, MAIN, fewest_items, mixed, ordered
 from harness.reporting.finding import METRICS as RANKED
+from harness.reporting.same_work import apart, titled
 from harness.reporting.sidecars import Steps, durations, power_steps
 from harness.reporting.wording import counted, listed
 
@@ -29,8 +30,7 @@ MANY, FINE, COARSE = 100, 80, 24
 """Beyond so many points a trace is drawn in fewer steps, which keeps the page small."""
 TIMES: Final = ("latency_s", "ttft_s", "tpot_s")
 """Columns that are latencies, first the one that is preferred as an axis."""
-QUALITIES: Final = ("quality", "reward", "miou", "accuracy", "score")
-"""Columns of quality by their usual names; those that a functional unit sets a floor for are found by that."""
+_HEADINGS: Final = {**HEADINGS, "water_l": "L water/{}"}
 _LIMITS: Final = ("<=", "<", "==")
 
 
@@ -40,64 +40,70 @@ def numbers(report: RunReport) -> dict[str, int]:
 
 
 def units(runs: Runs) -> Iterator[Block]:
-    """Per functional unit: the table of results, and a chart of the energy."""
+    """Per functional unit: the tables of results, one for each kind of points, and charts of the energy."""
     report = runs.whole
     number = numbers(report)
     for name in report.unit_names:
-        points = ordered(report.points, name)
-        metrics = [m for m in (*MAIN, "water_l") if any(m in point.units[name] for point in points)]
-        headings = {**HEADINGS, "water_l": "L water/{}"}
-        rows = [
-            Result(
-                number[point.label],
-                point.label,
-                _marks(point),
-                len(point.records),
-                [FigureCell.of(point.units[name].get(metric), name) for metric in metrics],
-            )
-            for point in points
-        ]
-        definition = points[0].definitions[name]
-        lacking = [metric for metric in MAIN if metric not in metrics]
-        notes = [*mixed(points, name)]
-        if lacking:
-            notes.append(f"Not among the results of any point: {', '.join(lacking)} (no meter of the suite gives it).")
-        table = Results(
-            f"Cost per {name}: median over n trials",
-            [headings[metric].format(name) for metric in metrics],
-            rows,
-            notes,
-        )
-        drawn = []
-        above = RANKED if name == report.unit_names[0] else {}
-        for metric in metrics:
-            if (
-                metric in {"energy_j", RATE}
-                and metric not in above
-                and (found := _dots(points, name, metric)) is not None
-            ):
-                what = headings[metric].format(name)
-                drawn.append(Chart(charts.intervals(*found, what, zero=True), what))
+        tables: list[Results] = []
+        drawn: list[Chart] = []
+        for kind, part in apart(report):
+            points = ordered(part.points, name)
+            if points:
+                tables.append(_results(points, name, kind, number))
+                drawn += _unit_charts(points, name, kind, leading=name == report.unit_names[0])
+        points = [point for point in report.points if name in point.units]
+        definitions = list(dict.fromkeys(point.definitions[name] for point in points))
         yield Block(
             anchor=f"unit-{name}",
             title=f"Per {name}",
-            intro=f"{name}: {definition}." if definition != name else "",
-            results=[table],
+            intro="" if definitions == [name] else f"{name}: {'; '.join(definitions)}.",
+            results=tables,
             charts=drawn,
             folded=len(points) > FOLD,
         )
 
 
-def figure(runs: Runs) -> Chart | None:
-    """The first functional unit's costs by which its points are ranked, a row a point; None where no point has any."""
-    report = runs.whole
-    for name in report.unit_names[:1]:
-        points = ordered(report.points, name)
-        for metric in RANKED:
-            if (found := _dots(points, name, metric)) is not None:
+def _results(points: Sequence[PointReport], name: str, kind: str, number: Mapping[str, int]) -> Results:
+    metrics = [m for m in (*MAIN, "water_l") if any(m in point.units[name] for point in points)]
+    qualities = quality.columns(points)
+    rows = [
+        Result(
+            number[point.label],
+            point.label,
+            _marks(point),
+            len(point.records),
+            [
+                *(FigureCell.of(quality.of(point, column), name) for column in qualities),
+                *(FigureCell.of(point.units[name].get(metric), name) for metric in metrics),
+            ],
+        )
+        for point in points
+    ]
+    notes = mixed(points, name)
+    if lacking := [metric for metric in MAIN if metric not in metrics]:
+        notes.append(f"Not among the results of any point: {', '.join(lacking)} (no meter of the suite gives it).")
+    headings = [_HEADINGS[metric].format(name) for metric in metrics]
+    return Results(titled(f"Cost per {name}: median over n trials", kind), [*qualities, *headings], rows, notes, kind)
+
+
+def _unit_charts(points: Sequence[PointReport], name: str, kind: str, *, leading: bool) -> Iterator[Chart]:
+    """Energy and rate; not what the leading functional unit's figure shows already."""
+    for metric in ("energy_j", RATE):
+        if not (leading and metric in RANKED) and (found := _dots(points, name, metric)) is not None:
+            what = titled(_HEADINGS[metric].format(name), kind)
+            yield Chart(charts.intervals(*found, what, zero=True), what)
+
+
+def leading_charts(runs: Runs) -> Iterator[Chart]:
+    """For each kind of points its first functional unit's costs by which they are ranked, a row a point."""
+    for kind, part in apart(runs.whole):
+        for name in part.unit_names[:1]:
+            points = ordered(part.points, name)
+            found = ((metric, _dots(points, name, metric)) for metric in RANKED)
+            metric, dots = next(((metric, dots) for metric, dots in found if dots is not None), ("", None))
+            if dots is not None:
                 what = f"{metric} per {name}: median, bound of the instrument (thick), 95 % interval (thin)"
-                return Chart(charts.intervals(*found, what, zero=True), what)
-    return None
+                yield Chart(charts.intervals(*dots, titled(what, kind), zero=True), titled(what, kind))
 
 
 def _marks(point: PointReport) -> list[str]:
@@ -121,10 +127,11 @@ def planes(runs: Runs) -> Block | None:
     number = numbers(report)
     drawn = [
         chart
-        for name in report.unit_names
-        for metric in _costs(report, name)
-        for axis, statistic, better in _axes(report, name)
-        if (chart := _plane(report, number, name, metric, (axis, statistic), more_is_better=better)) is not None
+        for kind, part in apart(report)
+        for name in part.unit_names
+        for metric in _costs(part, name)
+        for axis, statistic, better in _axes(part, name)
+        if (chart := _plane(part, number, name, metric, (axis, statistic), kind, more_is_better=better)) is not None
     ]
     if not drawn:
         return None
@@ -164,7 +171,7 @@ def _axes(report: RunReport, name: str) -> list[tuple[str, str, bool]]:
         for column in finished.units[name].sweeps
     ]
     floors += [column for point in report.points for column in _floors(point, name)]
-    qualities = [column for column in dict.fromkeys((*floors, *QUALITIES)) if column in filled]
+    qualities = [column for column in dict.fromkeys((*floors, *quality.USUAL)) if column in filled]
     few = any(fewest_items(point)[1] for point in report.points)
     return [
         *((column, "mean" if few else "p95", False) for column in times[:1]),
@@ -191,6 +198,7 @@ def _plane(
     name: str,
     metric: str,
     axis: tuple[str, str],
+    kind: str,
     *,
     more_is_better: bool,
 ) -> Chart | None:
@@ -219,7 +227,7 @@ def _plane(
         says = f"No other point is better in both: {names}."
     else:
         says = f"No front is drawn: the costs were obtained in different ways ({', '.join(methods)})."
-    title = f"{metric} per {name} against {what}"
+    title = titled(f"{metric} per {name} against {what}", kind)
     drawing = charts.plane(
         spots, ((f"{what}, {better}", symbols[0]), (f"{metric} per {name}", symbols[1])), title, says
     )

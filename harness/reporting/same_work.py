@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from harness.records.files import read_lines
 from harness.records.paths import ITEMS
 from harness.records.summary import PointReport, RunReport
+from harness.reporting.tables import Section
 
 RANKED_AS: Final = "ranked_as"
 """Fact of a workload: points in which it differs are never ranked with each other."""
+OTHER: Final = "other work"
+"""Points of which their workload says no such thing, beside others of which it does."""
 MOST_ITEMS: Final = 50_000
 """So many rows of a trial are looked at for the items that it did."""
+
+
+def apart(report: RunReport) -> list[tuple[str, RunReport]]:
+    """The points that may be ranked with each other, kind by kind; one report without a name where all may."""
+    kinds: dict[str, list[PointReport]] = {}
+    for point in report.points:
+        kinds.setdefault(kind(point), []).append(point)
+    if len(kinds) < 2:
+        return [("", report)]
+    return [(name or OTHER, replace(report, points=tuple(points))) for name, points in kinds.items()]
+
+
+def titled(title: str, name: str) -> str:
+    """A title that says of which kind of points it is, where there are several."""
+    return f"{title}: {name}" if name else title
+
+
+def each_kind(report: RunReport, of: Callable[[RunReport], Iterable[Section | None]]) -> list[Section]:
+    """Sections that rank or compare points, made for each kind of them alone."""
+    return [
+        replace(section, title=titled(section.title, name))
+        for name, part in apart(report)
+        for section in of(part)
+        if section is not None
+    ]
 
 
 def differences(report: RunReport, points: Sequence[PointReport], name: str, metric: str) -> list[str]:

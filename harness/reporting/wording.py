@@ -29,6 +29,13 @@ def clean(text: object) -> str:
 _BLANKS: Final = str.maketrans("\t\r\n", "   ")
 
 
+def base_unit(value: Amount, name: str) -> str:
+    """The unit without the functional unit, which stands in the heading: `J` of `J/token`, `/s` of `token/s`."""
+    if value.unit == "1":
+        return ""
+    return value.unit.removesuffix(f"/{name}") if value.unit.endswith(f"/{name}") else value.unit.removeprefix(name)
+
+
 def percent(share: float) -> str:
     """A share as a percentage with two significant digits."""
     number = share * 100

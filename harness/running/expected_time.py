@@ -16,8 +16,11 @@ from typing import Final
 
 from platformdirs import user_cache_path
 
+from harness.discovery.registry import Registry
+from harness.errors import PluginError
 from harness.planning.point import Point
 from harness.records.files import write_json
+from harness.workload import ToFetch, WorkloadSpec
 
 GUESS_S: Final = 3.0
 """Start, loading, warm-up and costing of a trial of a workload that this machine has run none of yet."""
@@ -83,7 +86,42 @@ def expected(points: Sequence[Point], trials: Sequence[tuple[int, int]]) -> str:
         if guessed
         else "as trials took here before"
     )
+    if any(point.windows.min_iterations > 1 for point in points):
+        source += "; windows last until their iterations are done"
     return f"about {minutes(low)}, with the longest warm-ups {minutes(high)} (windows {minutes(windows)}; {source})"
+
+
+def to_fetch(points: Iterable[Point], registry: Registry) -> list[ToFetch]:
+    """What is fetched into this machine's cache before the first trials of points, each thing once.
+
+    Raises:
+        PluginError: a workload cannot say it.
+    """
+    found: dict[str, ToFetch] = {}
+    cache = user_cache_path("joule-harness", ensure_exists=False)
+    for point in points:
+        offer = registry.get("workload", point.workload)
+        spec: WorkloadSpec = offer.spec
+        if spec.to_fetch is None:
+            continue
+        try:
+            for each in spec.to_fetch(spec.options.model_validate(dict(point.options)), cache):
+                found.setdefault(each.what, each)
+        except Exception as error:
+            message = f"what workload {spec.name!r} fetches is not known: {type(error).__name__}: {error}"
+            raise PluginError(message, where=str(offer.plugin)) from error
+    return list(found.values())
+
+
+def told_first(wanted: Sequence[ToFetch]) -> str:
+    """What is fetched before the first trial and how long that takes, in words; empty where it is nothing."""
+    if not wanted:
+        return ""
+    each = [one.what if one.seconds is None else f"{one.what} ({minutes(one.seconds)})" for one in wanted]
+    known = [one.seconds for one in wanted if one.seconds is not None]
+    together = f": about {minutes(math.fsum(known))} on an idle machine" if known else ""
+    more = " or more" if together and len(known) < len(wanted) else ""
+    return f"first, and not measured: {', '.join(each)}{together}{more}"
 
 
 def total_s(points: Sequence[Point]) -> float:

@@ -13,6 +13,7 @@ from typing import Final
 from harness.errors import HarnessError
 from harness.executor import costing_command
 from harness.records.paths import COSTING_LOG, MEASUREMENT
+from harness.records.questions import asked_in
 from harness.running.run_folder import planned_points
 
 FULL_BYTES = 1 << 20
@@ -53,6 +54,12 @@ def finish(folder: Path, *, again: bool = False, limit_s: float | None = None) -
             for child in children:
                 child.kill()
                 child.wait()
+        if not any(failed) and limit_s is None and any(asked.swept for asked in asked_in(folder)):
+            failed.append(
+                subprocess.call(
+                    costing_command(folder, "--questions"), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                )
+            )
     full = "; the disk is full" if shutil.disk_usage(folder).free < FULL_BYTES else ""
     return f"scoring or costing failed, see {folder / COSTING_LOG}{full}" if any(failed) else ""
 

@@ -23,6 +23,8 @@ from harness.planning.secrecy import redacted, redacted_command
 from harness.records.files import make_folder, write_json
 from harness.records.journal import read_journal
 from harness.records.paths import FAILURE, JOB, PLAN, RUN, checked_name
+from harness.records.questions import KEY as QUESTIONS
+from harness.records.questions import Asked
 from harness.running.order import Scheduled
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ def create(
     name: str = "",
     executors: Mapping[str, Chosen] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    questions: Sequence[Asked] = (),
 ) -> Path:
     """Makes the folder of a new run, with its plan and its description.
 
@@ -58,6 +61,7 @@ def create(
         name: of the folder; without one it gets a unique one.
         executors: suite's name -> where its points run; `local` where it is not named.
         provenance: revisions, distributions and digests, as `machine.provenance` gives them.
+        questions: of the suites, which the report answers.
     """
     suites = [point.suite for point in plan.points] or [skipped.point.suite for skipped in plan.skipped] or ["empty"]
     folder = store / checked_name(name or new_run_id(suites))
@@ -80,6 +84,7 @@ def create(
             "executors": {suite: chosen.to_json() for suite, chosen in (executors or {}).items()},
             "provenance": _without_secrets(provenance or {}),
             "status": "running",
+            **({QUESTIONS: [each.to_json() for each in questions]} if questions else {}),
         },
     )
     return folder

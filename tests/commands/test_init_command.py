@@ -144,3 +144,15 @@ def test_where_it_is_installed_suites_lie_within_the_package(tmp_path: Path, mon
     (package / "suites" / "one.yaml").write_text("suite: one\n", encoding="utf-8")
     monkeypatch.setattr(init, "__file__", str(package / "commands" / "init.py"))
     assert list(init.shipped()) == ["one"]
+
+
+def test_a_copied_suite_comes_with_the_files_that_it_names(tmp_path: Path) -> None:
+    target = tmp_path / "mine.yaml"
+    done = CliRunner().invoke(app, ["init", str(target), "--like", "scarf-fabs"])
+    assert done.exit_code == 0, done.output
+    copied = tmp_path / "candidates" / "scarf-fabs-invented.yaml"
+    assert copied.read_bytes() == (ROOT / "suites/candidates/scarf-fabs-invented.yaml").read_bytes()
+    assert {path.name for path in tmp_path.rglob("*.yaml")} == {"mine.yaml", copied.name}
+    copied.write_text("kept", encoding="utf-8")
+    assert CliRunner().invoke(app, ["init", str(tmp_path / "other.yaml"), "--like", "scarf-fabs"]).exit_code == 0
+    assert copied.read_text(encoding="utf-8") == "kept"

@@ -1,4 +1,4 @@
-"""A stranger's path from wheels, in an empty folder: install, init, run, report, site, guard a repository of one's own."""
+"""A stranger's path from wheels, in an empty folder: install, init, run, report, site, guard a repository."""
 
 from __future__ import annotations
 

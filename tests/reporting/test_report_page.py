@@ -98,7 +98,7 @@ def test_every_figure_of_the_page_is_the_median_of_the_records(make_run: MakeRun
         checked += 1
     assert checked > 60
     known = {row.value for row in rows}
-    assert len(parsed.values) == 3 * 4
+    assert len(parsed.values) == 3 * 5  # rate, three costs, and a quality
     assert set(parsed.values) <= known
 
 

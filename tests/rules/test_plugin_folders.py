@@ -16,6 +16,7 @@ KNOWS = {
         "methods": set[str](),
         "networks": set[str](),
         "data": {"harness.errors"},
+        "formats": {"harness.errors"},
         "training": {"harness.errors"},
     },
 }

@@ -17,13 +17,19 @@ from harness.testing import RecordingWindow, trial_context
 def imports() -> None:
     """Torch is imported when the first of these tests runs: who collects tests does not wait for it."""
     global BiAlignNet, ConvShape, InferenceOptions, KeptTimes, Predictor, Switches, WinogradConv2d, Workspace
-    global chosen, fits, kernels, measured, nn, torch, transformed, ways
+    global added_bytes, chosen, fits, kernels, measured, nn, restored, torch, transformed, ways, within
     import torch
     from harness_semantic_segmentation.networks import kernels
     from harness_semantic_segmentation.networks.bialignnet import BiAlignNet, Switches
-    from harness_semantic_segmentation.networks.kernels import ConvShape, chosen, measured, ways
+    from harness_semantic_segmentation.networks.kernels import ConvShape, added_bytes, chosen, measured, ways, within
     from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
-    from harness_semantic_segmentation.networks.winograd import WinogradConv2d, Workspace, fits, transformed
+    from harness_semantic_segmentation.networks.winograd import (
+        WinogradConv2d,
+        Workspace,
+        fits,
+        restored,
+        transformed,
+    )
     from harness_semantic_segmentation.workloads.kept_times import KeptTimes
     from torch import nn
 
@@ -118,7 +124,49 @@ def test_other_number_types_go_the_direct_way() -> None:
     assert torch.equal(found.double()(x.double()), conv.double()(x.double()))
 
 
+@pytest.mark.parametrize("tile", [2, 4])
+def test_released_weights_are_computed_back(tile: Any) -> None:
+    conv, x = convolution(), torch.randn(1, 5, 9, 9)
+    found = WinogradConv2d(conv, tile, 1)
+    before = found(x)
+    weights = sum(each.nbytes for each in found.parameters())
+    found.release()
+    assert weights - sum(each.nbytes for each in found.parameters()) == conv.weight.nbytes
+    assert torch.equal(found(x), before)
+    torch.testing.assert_close(found.weight, conv.weight, atol=1e-6, rtol=0)
+    torch.testing.assert_close(restored(transformed(conv.weight.double(), tile), tile), conv.weight.double())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(found(x), conv(x), atol=2e-2, rtol=0)
+    assert found.weight.shape == (7, 5, 3, 3)
+
+
 # ---- the choice
+
+
+def test_a_limit_of_memory_takes_the_layers_that_gain_most_for_it() -> None:
+    large, small, slow = ConvShape(1, 64, 8, 8, 64), ConvShape(1, 8, 64, 64, 8), ConvShape(1, 8, 4, 4, 8)
+    shapes = {"large": large, "small": small, "slow": slow}
+    times = {
+        large: {"direct": 1.0, "f2/1": 0.8, "f4/1": 0.5},
+        small: {"direct": 1.0, "f2/1": 0.9, "f4/1": 0.6},
+        slow: {"direct": 1.0, "f2/1": 2.0, "f4/1": 2.0},
+    }
+
+    def taken(limit: int | None, tiles: tuple[str, ...] = ("f2", "f4")) -> list[str]:
+        found = within(shapes, times, tiles, limit, forced=False)
+        assert limit is None or sum(added_bytes(shapes[name], way) for name, way in found.items()) <= limit
+        return [found[name] for name in shapes]
+
+    bytes_of = {name: added_bytes(shape, "f4/1") for name, shape in shapes.items()}
+    assert bytes_of["small"] == 4 * 8 * 8 * (36 - 9)
+    assert taken(None) == ["f4/1", "f4/1", "direct"]
+    assert taken(sum(bytes_of.values())) == ["f4/1", "f4/1", "direct"]
+    assert taken(0) == ["direct"] * 3
+    assert taken(bytes_of["small"]) == ["direct", "f4/1", "direct"]
+    with_f2 = bytes_of["small"] + added_bytes(large, "f2/1")
+    assert taken(with_f2) == ["f2/1", "f4/1", "direct"], "what is too large for F(4,3) may take F(2,3)"
+    assert taken(with_f2 - 1) == ["direct", "f4/1", "direct"]
+    assert taken(with_f2, ()) == ["direct"] * 3
 
 
 def test_ways_hold_strips_of_useful_sizes() -> None:
@@ -242,8 +290,24 @@ def test_the_record_names_what_each_layer_uses() -> None:
     for name, module in modules.items():
         assert facts["layers"][name] == f"f{module.tile}/{module.strip_rows}"
         assert facts["layers"][name] in facts["milliseconds"][facts["shapes"][name]]
-    assert facts["transformed_weight_bytes"] == 4 * sum(module.conv.weight.nbytes for module in modules.values())
+    assert facts["transformed_weight_bytes"] == 4 * sum(module.weight.nbytes for module in modules.values())
     assert facts["buffer_bytes"] > 0
+
+
+def test_a_network_stays_within_its_limit_and_keeps_its_logits() -> None:
+    from harness_semantic_segmentation.networks.counting import weight_bytes
+
+    model = network()
+    whole = {limit: specialised(model, fast("f4"), winograd_bytes=limit) for limit in (None, 300_000, 0)}
+    direct = weight_bytes(whole[0][0])
+    counts = {limit: found.facts()["counts"] for limit, (_, found, _) in whole.items()}
+    assert counts[None] == {"f4": 20}
+    assert counts[0] == {"direct": 20}
+    assert 0 < counts[300_000]["f4"] < 20
+    assert direct < weight_bytes(whole[300_000][0]) <= direct + 300_000 < weight_bytes(whole[None][0])
+    predictor, found, image = whole[300_000]
+    assert found.facts()["limit_bytes"] == 300_000
+    assert float((predictor(image) - published(model, image)).abs().max()) <= 1e-4
 
 
 def large_cancelling(model: Any) -> Any:
@@ -359,7 +423,7 @@ def test_trials_take_times_once_and_record_what_each_layer_uses(
     backend = TorchBackend(TorchOptions(device="cpu"))
     backend.open()
     records = []
-    for options in ({}, {}, {"winograd": "off"}, {"winograd": "f2"}, {"faithful": True}):
+    for options in ({}, {}, {"winograd": "off"}, {"winograd": "f2"}, {"faithful": True}, {"winograd_mib": 0}):
         workload = found.factory(found.options(**small, **options))
         workload.prepare(trial_context(tmp_path, backend=backend))
         before = list(timed)
@@ -371,6 +435,6 @@ def test_trials_take_times_once_and_record_what_each_layer_uses(
     backend.close()
     assert len(timed) == len(set(timed)) > 0
     assert records[0] == records[1]
-    assert [record["counts"] for record in records] == [{"f4": 20}, {"f4": 20}, {}, {"f2": 20}, {}]
+    assert [record["counts"] for record in records] == [{"f4": 20}, {"f4": 20}, {}, {"f2": 20}, {}, {"direct": 20}]
     assert records[0]["timed_on"]["threads"] == 1
     assert records[4]["reason"] == "run as published"

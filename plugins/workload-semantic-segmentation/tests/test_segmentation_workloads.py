@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 from harness_backend_torch import TorchOptions
 from harness_semantic_segmentation.data.dataset import IGNORE
-from harness_semantic_segmentation.workloads.pictures import CELL, GAP, HEAD, RIGHT, WRONG, error_map, palette, panels
+from harness_semantic_segmentation.workloads.pictures import (
+    CELL,
+    GAP,
+    HEADS_A_CELL,
+    RIGHT,
+    WRONG,
+    error_map,
+    palette,
+    panels,
+)
 from pydantic import ValidationError
 
 from harness.errors import ExitCode, HarnessError, UsageError
@@ -122,13 +131,14 @@ def test_panels_have_heads_a_legend_and_the_colours_of_the_data_set() -> None:
     assert errors[1].tolist() == [list(RIGHT), [0, 0, 0]]
     image = np.full((2, 2, 3), 9, dtype=np.uint8)
     own = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], dtype=np.uint8)
+    head = CELL // HEADS_A_CELL
     picture = panels([(image, labels, predicted), (image, labels, predicted)], ("a", "b", "c"), own)
     assert picture.shape[1] == 4 * CELL + 3 * GAP  # small images are enlarged
-    truth = picture[HEAD : HEAD + CELL, CELL + GAP : 2 * CELL + GAP]
+    truth = picture[head : head + CELL, CELL + GAP : 2 * CELL + GAP]
     assert (truth[:: CELL // 2, :: CELL // 2] == palette(3, own)[labels]).all()
-    legend = picture[HEAD + 2 * (CELL + GAP) :]
+    legend = picture[head + 2 * (CELL + GAP) :]
     assert {tuple(colour) for colour in own.tolist()} <= {tuple(each) for each in legend.reshape(-1, 3).tolist()}
-    assert (picture[:HEAD] < 128).any(), "the heads are written"
+    assert (picture[:head] < 128).any(), "the heads are written"
     large = panels([(np.zeros((600, 1100, 3), dtype=np.uint8), None, np.zeros((600, 1100), dtype=np.uint8))], ["a"])
     assert large.shape[1] == 2 * 367 + GAP
     assert len({tuple(colour) for colour in palette(150)[:150]}) == 150

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness_speculative_decoding import harness_workloads
 from harness_speculative_decoding.options import BestOfNOptions, SpeculationOptions, VanillaOptions
+from harness_speculative_decoding.training import builder
+from harness_speculative_decoding.training.builder import unbuilt
+from harness_speculative_decoding.training.recipes import GUEST_SFT, GUESTS, TINY_ALIGNED
+from typer.testing import CliRunner
 
+from harness.cli import app
 from harness.errors import UsageError
 from harness.workload import FetchContext
 
@@ -86,3 +93,39 @@ def test_the_options_that_decide_it_are_options_and_others_do_not() -> None:
         assert own
         assert "temperature" not in own
         assert "draft_tokens" not in own
+
+
+def test_what_has_yet_to_be_trained_is_known_without_training(tmp_path: Path) -> None:
+    spec = next(each for each in harness_workloads() if each.name == "sss")
+    assert spec.to_fetch is not None
+
+    def wanted(target: str) -> list[str]:
+        given = {"target": target, "draft_sft": "builtin:guest-sft", "draft_aligned": "builtin:guest-aligned-2"}
+        assert spec.to_fetch is not None
+        return [each.what for each in spec.to_fetch(spec.options.model_validate(given), tmp_path)]
+
+    trained = ["builtin:town is trained", "builtin:guest-sft is trained", "builtin:guest-aligned-2 is trained"]
+    assert list(dict.fromkeys(wanted("builtin:town"))) == trained
+    assert "builtin:small is trained" not in wanted("builtin:small"), "it comes with the package"
+    assert "a/b" not in "".join(wanted("a/b")), "what a hub has to give is not known here"
+
+    short = replace(GUEST_SFT, lessons=(replace(GUEST_SFT.lessons[0], times=1, epochs=0.5),))
+    after = replace(GUESTS[0], base=short)
+    assert [each.name for each in unbuilt(after, tmp_path)] == ["guest-sft", "guest-aligned-1"]
+    builder.build(short, tmp_path, silent)
+    assert [each.name for each in unbuilt(after, tmp_path)] == ["guest-aligned-1"]
+    assert list(unbuilt(short, tmp_path)) == []
+    assert [each.name for each in unbuilt(TINY_ALIGNED, tmp_path)] == ["tiny-sft", "tiny-aligned"]
+
+
+def test_the_plan_of_the_demonstration_says_what_is_trained_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    suite = str(Path(__file__).parents[3] / "suites" / "sss.yaml")
+    told = CliRunner().invoke(app, ["plan", suite], catch_exceptions=False, env={"COLUMNS": "200"}).output
+    (first,) = [line for line in told.splitlines() if line.startswith("first, and not measured: ")]
+    assert first.count("builtin:town is trained (") == 1, "however many points need it"
+    assert first.endswith(" min on an idle machine")
+    wanted = json.loads(CliRunner().invoke(app, ["plan", suite, "--json"], catch_exceptions=False).stdout)["to_fetch"]
+    assert [each["what"].split()[0] for each in wanted if each["seconds"] > 60] == ["builtin:town"]

@@ -149,3 +149,52 @@ def test_without_torchao_the_point_is_skipped_with_the_remedy(monkeypatch: pytes
     assert reason is not None
     assert "[quantization]" in reason.reason
     assert spec.probe(spec.options()) is None
+
+
+def _w8a8(folder: Path) -> torch.Tensor:
+    """Saves a model with 8-bit weights and activations as llm-compressor does; returns its logits."""
+    compressors = pytest.importorskip("compressed_tensors.compressors")
+    from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config, preset_name_to_scheme
+
+    made = model(tied=False)
+    config = QuantizationConfig(
+        config_groups={"group_0": preset_name_to_scheme("W8A8", ["Linear"])},
+        ignore=["lm_head"],
+        quantization_status="frozen",
+        format="int-quantized",
+    )
+    apply_quantization_config(made, config)
+    for part in made.modules():
+        if hasattr(part, "weight_scale"):
+            part.weight_scale.data.copy_(part.weight.data.abs().amax(dim=1, keepdim=True) / 127)
+    found = logits(made)
+    compressor = compressors.ModelCompressor.from_pretrained_model(made)
+    compressor.compress_model(made)
+    made.save_pretrained(folder)
+    compressor.update_config(str(folder))
+    return found
+
+
+def test_a_w8a8_checkpoint_loads_and_says_what_it_computes_in(tmp_path: Path) -> None:
+    _saved(tmp_path)
+    wanted = _w8a8(tmp_path)
+    loaded = _load(tmp_path, "none")
+    assert torch.equal(logits(loaded.model), wanted)
+    assert loaded.facts["checkpoint_quantization"] == "compressed-tensors"
+    assert loaded.facts["weights_held_as"] == ["float32"], "unpacked on loading: no 8-bit kernels"
+    assert "checkpoint_quantization" not in _load(_saved(tmp_path / "plain"), "none").facts
+
+
+def test_an_awq_checkpoint_names_the_library_that_it_needs(tmp_path: Path) -> None:
+    import importlib.util
+    import json
+
+    from harness.errors import MeasurementError
+
+    if importlib.util.find_spec("gptqmodel") is not None:
+        pytest.skip("gptqmodel is installed")
+    config = _saved(tmp_path) / "config.json"
+    awq = {"quant_method": "awq", "zero_point": True, "group_size": 32, "bits": 4, "version": "gemm"}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": awq}), encoding="utf-8")
+    with pytest.raises(MeasurementError, match="pip install gptqmodel"):
+        _load(tmp_path, "none")

@@ -20,6 +20,8 @@ def trial(
     *,
     good: float | Unavailable | None = None,
     method: Method = Method.ESTIMATED,
+    valid: bool = True,
+    predicted: float | None = 0.5,
 ) -> Any:
     if good is None:
         good = float(sum(reward is not None and reward >= 1 for reward in rewards))
@@ -30,12 +32,18 @@ def trial(
         columns={"reward": {"mean": mean}},
         units={"good_answer": SimpleNamespace(count=UnitCount(good, len(rewards), 0, 0))},
         measurement=SimpleNamespace(
-            loads=[SimpleNamespace(own_s=cpu_s)], workload={"predicted": {"answered": 0.5}}, foreign_load={}
+            loads=[SimpleNamespace(own_s=cpu_s)], workload={"predicted": guess(predicted)}, foreign_load={}
         ),
     )
     readings = {"energy_j": Amount.of(energy_j, "J", method)}
     warm_up = {"status": "ok", "window": -1, "target_calls": 99}
-    return SimpleNamespace(record=record, readings=readings, items=lambda: iter([warm_up, *rows]))
+    return SimpleNamespace(record=record, readings=readings, items=lambda: iter([warm_up, *rows]), valid=valid)
+
+
+def guess(share: float | None) -> dict[str, Any] | None:
+    if share is None:
+        return None
+    return {"answered": share, "target_odds": 0.25, "aligned_odds": 8.0, "sft_odds": 2.0, "odds": share / (1 - share)}
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, *trials: Any) -> list[reward_table.Line]:
@@ -62,7 +70,7 @@ def test_what_is_not_known_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = shown(monkeypatch, trial([0.5, 0.25], None, 8.0))
     assert (line.error, line.cpu_s, line.cpu_s_per_good, line.energy_j_per_good) == (None, None, None, "-")
     unscored = trial([None, None], 1.0, 8.0)
-    with pytest.raises(UsageError, match="no answer of a run has a reward"):
+    with pytest.raises(UsageError, match="no answer of a run counts"):
         shown(monkeypatch, unscored)
 
 
@@ -83,3 +91,23 @@ def test_a_trial_that_does_not_know_its_good_answers_leaves_the_cost_of_one_unkn
 def test_joules_of_several_trials_are_as_weak_as_the_weakest(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = shown(monkeypatch, trial([1], 1.0, 3.0, method=Method.COUNTER), trial([1], 1.0, 5.0))
     assert line.energy_j_per_good == "4 (estimated)"
+
+
+def test_trials_that_are_not_valid_are_left_out_and_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (line,) = shown(monkeypatch, trial([0, 0], 90.0, 90.0, valid=False, predicted=0.75), trial([1, 0], 2.0, 8.0))
+    assert (line.answers, line.reward, line.cpu_s, line.energy_j_per_good) == (2, 0.5, 1.0, "8 (estimated)")
+    assert (line.predicted, line.invalid) == (0.5, 1)
+    reward_table.show("a run")
+    assert capsys.readouterr().out.splitlines()[-1] == "sss: 1 trial not valid, left out"
+    with pytest.raises(UsageError, match="no answer of a run counts: 2 trials not valid"):
+        shown(monkeypatch, *(trial([1], 1.0, 1.0, valid=False) for _ in range(2)))
+
+
+def test_the_prediction_is_of_all_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = shown(monkeypatch, trial([1], 1.0, 1.0), trial([1, 1, 1], 1.0, 1.0, predicted=0.9))
+    assert line.predicted == pytest.approx((0.5 + 3 * 0.9) / 4)
+    assert line.odds == "0.25 x 8 / 2 = 7"
+    (line,) = shown(monkeypatch, trial([1], 1.0, 1.0), trial([1], 1.0, 1.0, predicted=None))
+    assert (line.predicted, line.odds) == (None, None)

@@ -120,6 +120,7 @@ def test_offers_are_inert() -> None:
         *(f"workloads:{name}" for name in ("best-of-n", "rejection", "assisted", "draft-alignment")),
         "scorers:reward",
         "commands:rewards",
+        "commands:break-even",
     ]
 
 

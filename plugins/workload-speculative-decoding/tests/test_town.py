@@ -114,6 +114,23 @@ def test_the_tilt_multiplies_odds() -> None:
     assert predicted(judged(0.1), {}, judged(0.2)) is None
 
 
+def test_a_mode_is_predicted_by_its_own_law() -> None:
+    models = [
+        {"answers": {"courteous": {"mean": share, "answers": 10**9}, "right": {"mean": 1.0}}}
+        for share in (0.08, 0.5, 0.98)  # the target, and the draft before and after alignment
+    ]
+    found = {mode: predicted(*models, mode) for mode in ("exact", "paper", "released")}  # type: ignore[arg-type]
+    assert [each and each["mode"] for each in found.values()] == list(found)
+    odds_of = {mode: each and each["odds"] for mode, each in found.items()}
+    assert len(set(odds_of.values())) == 1, "those of the tilted target"
+    paper = found["paper"]
+    assert paper is not None
+    # Z = .175: courtesy is never above the proposal's share, and all that is rejected is replaced by the plain answer.
+    assert paper["courteous"] == pytest.approx(0.08 * 0.98 / 0.5, rel=1e-6)
+    assert found["exact"] is not None
+    assert found["exact"]["courteous"] > 0.8
+
+
 def test_the_rpo_term_is_the_mean_loss_of_a_token() -> None:
     answer = torch.tensor([[False, True, True], [False, True, False]])
     assert rpo_term(torch.tensor([-4.0, -3.0]), answer).tolist() == [2.0, 3.0]

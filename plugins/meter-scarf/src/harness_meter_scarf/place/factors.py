@@ -141,7 +141,7 @@ def _of_mix(given: MixEwif) -> Found | Unavailable:
 
 
 def basin(
-    place: Site, declared: StressOptions | None, file: Path | None, *, missing: Missing, accept_conflict: bool
+    place: Site, declared: StressOptions | None, file: Path | str | None, *, missing: Missing, accept_conflict: bool
 ) -> Basin | Category | Unavailable:
     """The basin that is declared or in a file for the site, else the category of its province, else why there is none.
 
@@ -174,7 +174,7 @@ def category(place: Site, *, accept_conflict: bool) -> Category | Unavailable:
     return known
 
 
-def plants_basin(given: TwoBasinOptions, file: Path | None) -> Basin | Category:
+def plants_basin(given: TwoBasinOptions, file: Path | str | None) -> Basin | Category:
     """The basin of the power plants, as extension two-basin gives it: declared, or a row of the file."""
     if given.stress is not None:
         return declared_basin(given.stress, "plants")

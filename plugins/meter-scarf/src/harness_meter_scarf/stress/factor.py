@@ -180,6 +180,17 @@ def _long(basin: Basin, rule: StressRule) -> Wsf | Unavailable:
     return Wsf(value, min(low, value), max(high, value), flags)
 
 
+def years_of(basin: Basin, rule: StressRule) -> Mapping[int, float] | Unavailable:
+    """The ratio of every year that is weighted, by the rule."""
+    found: dict[int, float] = {}
+    for year in sorted(rule.milestones):
+        each = _of_year(basin, rule, year)
+        if isinstance(each, Unavailable):
+            return each
+        found[year] = each.value
+    return interpolated(found, rule.t0) if rule.years == "yearly" else found
+
+
 def _years(rule: StressRule) -> str:
     listed = ", ".join(map(str, sorted(rule.milestones)))
     return f"milestones {listed}" if rule.years == "milestones" else f"every year, interpolated between {listed}"

@@ -16,6 +16,7 @@ from harness_disaggregated_serving.load.prompts import PromptOptions
 from harness_disaggregated_serving.load.slo import Attainment, Positive, SloOption
 
 PORT = "{port}"
+MODEL = "{model}"
 _SENT_BY_THE_CLIENT = ("model", "prompt", "messages", "max_tokens", "stream", "stream_options", "temperature")
 
 
@@ -37,7 +38,8 @@ class ServerOptions(Options):
         name: name of its program, or of the first word of its command line, where one process tree has it.
         container: id or name of the container that it runs in, as docker or podman know it.
         command: the harness starts this command, waits until it is healthy, and ends its process tree. A text is split
-            into words as a shell does; `{port}` becomes a free port, and then no `url` is needed.
+            into words as a shell does; `{port}` becomes a free port, and then no `url` is needed; `{model}` becomes
+            option `model`, so that a matrix may vary it.
         environment: variables set for `command` besides the present ones.
         health: path that answers with status 200 once `command` can serve.
         start_timeout: longest wait for that; seconds, or `10min`.

@@ -20,7 +20,7 @@ import psutil
 from harness.errors import MeasurementError
 from harness.quantity import Unavailable
 from harness.sample import Scope, counts_every_process
-from harness_disaggregated_serving.endpoint.options import PORT, ServerOptions
+from harness_disaggregated_serving.endpoint.options import MODEL, PORT, ServerOptions
 
 ROLE: Final = "server"
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -44,15 +44,16 @@ class LocalServer:
         url: base address of its API; of the free port if empty.
         folder: for its log.
         place: folder that the command runs in.
+        model: what `{model}` in the command stands for.
     """
 
-    def __init__(self, options: ServerOptions, url: str, folder: Path, place: Path) -> None:
+    def __init__(self, options: ServerOptions, url: str, folder: Path, place: Path, model: str = "") -> None:
         command = options.command or ()
         words = shlex.split(command) if isinstance(command, str) else list(command)
         self._options, self._place = options, place
         self._log = folder / "server.log"
         port = free_port() if any(PORT in word for word in words) else None
-        self.words = [word.replace(PORT, str(port)) for word in words]
+        self.words = [word.replace(PORT, str(port)).replace(MODEL, model) for word in words]
         self.url = url.replace(PORT, str(port)) or f"http://127.0.0.1:{port}/v1"
         self._process: subprocess.Popen[bytes] | None = None
         self.started_in_s = 0.0

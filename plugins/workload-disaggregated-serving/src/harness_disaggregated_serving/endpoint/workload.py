@@ -94,7 +94,9 @@ class ServeEndpoint(Workload):
         self._seed = options.seed + context.seed
         self._key = os.environ.get(options.api_key_env, "")
         if options.server.command:
-            self._server = server.LocalServer(options.server, self._url, context.folder, context.suite_folder)
+            self._server = server.LocalServer(
+                options.server, self._url, context.folder, context.suite_folder, options.model
+            )
             self._url = self._server.url
             self._server.start(self._is_healthy, lambda text: context.progress(text, None))
             self._pid = self._server.pid

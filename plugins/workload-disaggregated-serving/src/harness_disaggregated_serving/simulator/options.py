@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
@@ -14,8 +15,8 @@ from harness_disaggregated_serving.carbon import embodied
 from harness_disaggregated_serving.carbon.power import BATCHED, IDLE, PHASES, Watts, declared, known, packaged
 from harness_disaggregated_serving.load.lengths import APPLICATIONS
 from harness_disaggregated_serving.load.slo import Positive, SloOption
-from harness_disaggregated_serving.simulator.profiles import profile
-from harness_disaggregated_serving.traffic import MODELS
+from harness_disaggregated_serving.simulator.profiles import DeviceProfile, profile
+from harness_disaggregated_serving.traffic import MODELS, ModelShape
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -38,7 +39,9 @@ class DeviceOptions(Options):
     """A device of the pair: a packaged profile, and what of it is declared anew.
 
     Attributes:
-        kind: name of a packaged profile: `A100-40GB`, `A100-80GB`, `H100`, `V100-16GB`, `T4` or `L4`.
+        kind: name of a packaged profile: `A100-40GB`, `A100-80GB`, `H100`, `V100-16GB`, `T4`, `L4` or `L40`.
+        fp16_tflops: peak rate of dense fp16 products, in Tflop/s; the profile's if not given.
+        memory_gb_per_s: peak memory bandwidth, in GB/s; the profile's if not given.
         active_w: power while anything is in service, in W, the same in every phase and without a range; by phase, from
             the packaged shares of the profile's board limit, if not given.
         idle_w: power while held and waiting, in W, without a range; the profile's, from half to one and a half of it,
@@ -50,6 +53,8 @@ class DeviceOptions(Options):
     """
 
     kind: str
+    fp16_tflops: Positive | None = None
+    memory_gb_per_s: Positive | None = None
     active_w: Positive | None = None
     idle_w: NonNegativeFloat | None = None
     watts: dict[str, NonNegativeFloat | WattsOptions] = Field(default_factory=dict)
@@ -71,6 +76,15 @@ class DeviceOptions(Options):
         if unknown:
             raise ValueError(f"no phase {', '.join(unknown)}; accepted: {', '.join((*PHASES, *BATCHED, IDLE))}")
         return self
+
+    def profile(self) -> DeviceProfile:
+        """The packaged profile with the speed that is declared here."""
+        found = profile(self.kind)
+        return replace(
+            found,
+            fp16_tflops=self.fp16_tflops or found.fp16_tflops,
+            memory_gb_per_s=self.memory_gb_per_s or found.memory_gb_per_s,
+        )
 
     def power(self) -> dict[str, Watts]:
         """Power by phase and of `idle`: the packaged one with what is declared here."""
@@ -110,7 +124,9 @@ class SimulatedOptions(Options):
         old: the old device; held in `dpd` and `dsd` only.
         link: the link between them.
         model: target model, by the name of a packaged shape: `llama-2-7b`, `llama-2-13b`, `llama-2-70b`,
-            `llama-3-8b`, `opt-13b` or `tinyllama-1.1b`, in fp16.
+            `llama-3-8b`, `opt-13b`, `qwen2.5-7b`, `qwen2.5-14b`, `qwen2.5-32b` or `tinyllama-1.1b`, in fp16.
+        quantization: of the target's weights: `none`, `w8a8` (8-bit weights and activations) or `awq` (4-bit weights);
+            what it does to bytes and rate is `traffic.QUANTIZATIONS`, uncalibrated like all service times here.
         draft: draft model, likewise: `draft-160m` or `draft-68m`.
         acceptance: probability that a proposal is kept if those before it were; 0 to 1; one number for all, or a
             list with one for each position, whose length is then gamma.
@@ -148,6 +164,7 @@ class SimulatedOptions(Options):
     old: DeviceOptions = DeviceOptions(kind="V100-16GB")
     link: LinkOptions = LinkOptions()
     model: str = "llama-2-7b"
+    quantization: Literal["none", "w8a8", "awq"] = "none"
     draft: str = "draft-160m"
     acceptance: Share | tuple[Share, ...] = 0.8
     gamma: Annotated[int, Field(ge=1, le=64)] = 4
@@ -176,6 +193,11 @@ class SimulatedOptions(Options):
             if isinstance(name, str) and name not in names:
                 raise ValueError(f"no {option} {name!r}; accepted: {', '.join(names)}")
         return self
+
+    @property
+    def target(self) -> ModelShape:
+        """The shape of the target model, quantized."""
+        return MODELS[self.model].quantized(self.quantization)
 
     @property
     def positions(self) -> tuple[float, ...]:

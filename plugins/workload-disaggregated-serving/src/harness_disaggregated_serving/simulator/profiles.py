@@ -68,7 +68,7 @@ class DeviceProfile:
 
     def costs(self, model: ModelShape) -> PhaseCosts:
         """Service times from peaks: a prefill computes, a decode step reads weights and cache. Uncalibrated."""
-        flops = self.fp16_tflops * 1e12 * COMPUTE_EFFICIENCY
+        flops = self.fp16_tflops * 1e12 * COMPUTE_EFFICIENCY * model.rate
         bandwidth = self.memory_gb_per_s * 1e9 * BANDWIDTH_EFFICIENCY
         reading_s = model.weight_bytes / bandwidth + STEP_OVERHEAD_S
         width = model.kv_bytes_per_token / (2 * model.element_bytes)

@@ -25,7 +25,7 @@ from harness_disaggregated_serving.load.lengths import application
 from harness_disaggregated_serving.load.slo import Slo, targets
 from harness_disaggregated_serving.simulator.cell import Rule, Settled, settle
 from harness_disaggregated_serving.simulator.options import DeviceOptions, LinkOptions, SimulatedOptions
-from harness_disaggregated_serving.simulator.profiles import DeviceProfile, profile
+from harness_disaggregated_serving.simulator.profiles import profile
 from harness_disaggregated_serving.simulator.setup import (
     LABEL,
     Batching,
@@ -44,7 +44,7 @@ PROFILE_ROW: Final = "profile_row.json"
 
 def models_on(options: SimulatedOptions, role: str) -> tuple[ModelShape, ...]:
     """The models whose weights and caches a device holds."""
-    target, draft = MODELS[options.model], MODELS[options.draft]
+    target, draft = options.target, MODELS[options.draft]
     if options.configuration == "spec-local":
         return (target, draft)
     return (draft,) if role == "old" and options.configuration == "dsd" else (target,)
@@ -53,7 +53,7 @@ def models_on(options: SimulatedOptions, role: str) -> tuple[ModelShape, ...]:
 def device_of(options: SimulatedOptions, role: str) -> SimulatedDevice | Unavailable:
     """A device with its uncalibrated service times; Unavailable where its models do not fit."""
     declared: DeviceOptions = getattr(options, role)
-    found: DeviceProfile = profile(declared.kind)
+    found = declared.profile()
     tokens = found.kv_tokens(*models_on(options, role))
     if isinstance(tokens, Unavailable):
         return Unavailable(f"{role} device: {tokens.reason}")
@@ -61,7 +61,7 @@ def device_of(options: SimulatedOptions, role: str) -> SimulatedDevice | Unavail
     idle_w, active_w = watts.pop(IDLE), watts.pop(ANY)
     return SimulatedDevice(
         name=declared.kind,
-        target=found.costs(MODELS[options.model]),
+        target=found.costs(options.target),
         draft=found.costs(MODELS[options.draft]),
         active_w=active_w,
         idle_w=idle_w,
@@ -126,6 +126,7 @@ def settings_of(options: SimulatedOptions) -> tuple[tuple[str, str], ...]:
     """What makes the configuration beside its devices, by name; part of a row's cell."""
     found: dict[str, str] = {}
     configuration = Configuration(options.configuration)
+    found["quantization"] = "" if options.quantization == "none" else options.quantization
     if configuration.speculates:
         rates = options.positions
         found["gamma"] = f"{len(rates)}"
@@ -151,6 +152,7 @@ def conditions_of(options: SimulatedOptions) -> tuple[tuple[str, str], ...]:
         ("requests", f"{options.requests} to {options.most_requests}, {options.precision:g}"),
         ("slo", f"{slo.ttft_s:g} s, {slo.tpot_s:g} s"),
         ("new watts", changed_watts(options.new) or "packaged"),
+        *((("new speed", changed_speed(options.new)),) if changed_speed(options.new) else ()),
         ("new embodied", options.new.embodied or "of the profile"),
     )
 
@@ -163,6 +165,12 @@ def changed_watts(device: DeviceOptions) -> str:
         f"{name} {one.value:g}" + (f" ({one.low:g} to {one.high:g})" if one.low < one.high else "")
         for name, one in changed.items()
     )
+
+
+def changed_speed(device: DeviceOptions) -> str:
+    """Peaks that are not the packaged ones, for people; empty where both are."""
+    told = {"Tflop/s": device.fp16_tflops, "GB/s": device.memory_gb_per_s}
+    return ", ".join(f"{value:g} {unit}" for unit, value in told.items() if value is not None)
 
 
 def profile_row(options: SimulatedOptions, settled: Settled) -> ProfileRow:

@@ -74,10 +74,18 @@ def _ade_classes(path: Path) -> tuple[str, ...]:
     return tuple(str(row["Name"]).split(",")[0].strip() for row in sorted(rows, key=lambda row: int(row["Idx"])))
 
 
-def coco_panoptic(root: str | Path, split: Split) -> ImageFiles:
-    """COCO's panoptic labels as classes of pixels: each segment has the class of its category; crowds are ignored."""
+def coco_folders(root: str | Path, split: str) -> tuple[Path, Path, Path]:
+    """The list of a split, its images and its label maps; raises UsageError that names what is missing."""
     base = existing(Path(root).expanduser(), COCO_LAYOUT)
     listing = base / "annotations" / f"panoptic_{split}2017.json"
+    if not listing.is_file():
+        raise UsageError("there is no such file", where=str(listing), accepted=COCO_LAYOUT)
+    return listing, existing(base / f"{split}2017", COCO_LAYOUT), existing(listing.with_suffix(""), COCO_LAYOUT)
+
+
+def coco_panoptic(root: str | Path, split: Split) -> ImageFiles:
+    """COCO's panoptic labels as classes of pixels: each segment has the class of its category; crowds are ignored."""
+    listing, images, masks = coco_folders(root, split)
     try:
         content = json.loads(listing.read_text(encoding="utf-8"))
         categories = sorted(content["categories"], key=lambda each: int(each["id"]))
@@ -89,11 +97,8 @@ def coco_panoptic(root: str | Path, split: Split) -> ImageFiles:
             }
             for each in content["annotations"]
         }
-    except FileNotFoundError:
-        raise UsageError("there is no such file", where=str(listing), accepted=COCO_LAYOUT) from None
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"this is no list of panoptic labels: {error!r}", where=str(listing)) from None
-    images, masks = existing(base / f"{split}2017", COCO_LAYOUT), existing(listing.with_suffix(""), COCO_LAYOUT)
     files = image_files(images)
     pairs = [
         Pair(Path(name).stem, files.get(Path(name).stem, images / f"{Path(name).stem}.jpg"), masks / name)

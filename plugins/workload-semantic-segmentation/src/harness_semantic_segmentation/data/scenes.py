@@ -29,6 +29,16 @@ BASES = np.array(
     dtype=np.float32,
 )
 """Mean colour of each class; red, green, blue."""
+SHOWN = (
+    (70, 130, 180),
+    (128, 64, 128),
+    (70, 70, 70),
+    (190, 153, 153),
+    (0, 0, 142),
+    (153, 153, 153),
+    (220, 220, 0),
+)
+"""Colour of each class in pictures: those of like classes of Cityscapes."""
 JITTER = 12.0
 """Standard deviation of a class's colour between images."""
 NOISE = 18.0
@@ -82,6 +92,11 @@ class Scenes(DataSet):
         image = paint(labels, generator)
         labels[-(labels.shape[0] // 16) :] = IGNORE
         return Sample(f"scene-{self._seed}-{self._first + number}", image, labels)
+
+    @property
+    def palette(self) -> Bytes:
+        """Colours of the classes."""
+        return np.array(SHOWN, dtype=np.uint8)
 
     def facts(self) -> dict[str, Any]:
         """Count, size, seed and variant."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
@@ -129,16 +129,18 @@ class Convolutions:
     Attributes:
         setting: what was asked for.
         reason: why faster ways were given up, or not tried; empty where times alone decided.
+        limit: bytes that transformed weights may add; None without a limit.
         layers: way of each convolution by its name in the network.
         shapes: the shape that each one was chosen for.
         seconds: the times behind it, by shape.
         error: largest difference from the faithful logits; None where nothing was tried.
-        weight_bytes: transformed weights, beside the weights themselves.
+        weight_bytes: transformed weights, in place of those that they were computed from.
         buffer_bytes: buffers that all convolutions share.
     """
 
     setting: Setting
     reason: str = ""
+    limit: int | None = None
     layers: dict[str, str] = field(default_factory=dict)
     shapes: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -151,6 +153,7 @@ class Convolutions:
         return {
             "winograd": self.setting,
             "reason": self.reason,
+            "limit_bytes": self.limit,
             "counts": dict(Counter(way.split("/")[0] for way in self.layers.values())),
             "layers": self.layers,
             "shapes": self.shapes,
@@ -195,8 +198,65 @@ def install(network: nn.Module, layers: Mapping[str, str], workspace: Workspace)
     return sum(module.products.nbytes for module in network.modules() if isinstance(module, WinogradConv2d))
 
 
+def added_bytes(shape: ConvShape, way: str) -> int:
+    """Bytes that the transformed weights of a way take beyond the weights that they replace, float32."""
+    if way == DIRECT:
+        return 0
+    return 4 * shape.channels * shape.out * ((TILES[way.partition("/")[0]] + 2) ** 2 - 9)
+
+
+def within(
+    shapes: Mapping[str, ConvShape],
+    times: Mapping[ConvShape, Seconds],
+    tiles: Sequence[str],
+    limit: int | None,
+    *,
+    forced: bool,
+) -> dict[str, str]:
+    """The way of each layer by its name, so that all together add no more bytes than the limit.
+
+    Layers that gain most seconds a byte come first. One for which F(4,3) is too large may still take F(2,3).
+
+    Args:
+        shapes: of the layers.
+        times: by shape.
+        tiles: names in `TILES`.
+        limit: in bytes; None for as much as it takes.
+        forced: whatever way is slower than the direct one, too.
+    """
+    best = {name: chosen(times[shape], tiles, forced=forced) for name, shape in shapes.items()}
+    if limit is None:
+        return best
+    found, left = dict.fromkeys(shapes, DIRECT), limit
+    second = {name: chosen(times[shape], tiles[:1], forced=forced) for name, shape in shapes.items()}
+    for ways_of in (best, second):
+
+        def gain(name: str, ways_of: Mapping[str, str] = ways_of) -> float:
+            shape, way = shapes[name], ways_of[name]
+            return (times[shape][DIRECT] - times[shape][way]) / added_bytes(shape, way)
+
+        wanted = [name for name, way in ways_of.items() if way != DIRECT and found[name] == DIRECT]
+        for name in sorted(wanted, key=gain, reverse=True):
+            added = added_bytes(shapes[name], ways_of[name])
+            if added <= left:
+                found[name], left = ways_of[name], left - added
+    return found
+
+
+def release(network: nn.Module) -> None:
+    """Lets go of the weights that transformed ones replace."""
+    for module in network.modules():
+        if isinstance(module, WinogradConv2d):
+            module.release()
+
+
 def choose(
-    network: nn.Module, run: Callable[[], Tensor], expected: Tensor, setting: Setting, timer: Timer = measured
+    network: nn.Module,
+    run: Callable[[], Tensor],
+    expected: Tensor,
+    setting: Setting,
+    timer: Timer = measured,
+    limit: int | None = None,
 ) -> Convolutions:
     """Chooses the way of every convolution, and falls back to F(2,3), then to the direct way, where logits move.
 
@@ -206,8 +266,9 @@ def choose(
         expected: the faithful logits for it.
         setting: what is allowed.
         timer: times by shape, kept or taken now.
+        limit: bytes that transformed weights may take beyond those that they replace; None for as many as it takes.
     """
-    found = Convolutions(setting)
+    found = Convolutions(setting, limit=limit)
     shapes = shapes_of(network, run)
     found.shapes = {name: str(shape) for name, shape in shapes.items()}
     times = {shape: timer(shape) for shape in dict.fromkeys(shapes.values())}
@@ -215,12 +276,13 @@ def choose(
     faults: list[str] = []
     for tiles in _ATTEMPTS[setting]:
         workspace = Workspace()
-        found.layers = {name: chosen(times[shape], tiles, forced=setting != "auto") for name, shape in shapes.items()}
+        found.layers = within(shapes, times, tiles, limit, forced=setting != "auto")
         found.weight_bytes = install(network, found.layers, workspace)
         found.error = float((run() - expected).abs().max())
         found.buffer_bytes = workspace.nbytes
         if found.error <= TOLERANCE:  # a NaN is not
             break
         faults.append(f"{' and '.join(tiles) or DIRECT}: logits {found.error:.1e} off")
+    release(network)
     found.reason = "; ".join(faults)
     return found

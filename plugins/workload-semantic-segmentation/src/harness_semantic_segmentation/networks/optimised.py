@@ -9,7 +9,7 @@ caches sampling grids, projects before it enlarges, and writes the sub-pixel hea
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from harness_semantic_segmentation.networks.bialignnet import BiAlignNet, FlowAlignment, sampling_grid, warp
 from harness_semantic_segmentation.networks.ddsm import SpatialSampling
 from harness_semantic_segmentation.networks.folding import fold
+from harness_semantic_segmentation.networks.int8 import Quantised, quantise
 from harness_semantic_segmentation.networks.kernels import Convolutions, Setting, Timer, choose, measured
 from harness_semantic_segmentation.networks.layers import SubPixelHead, size_of, up
 
@@ -36,10 +37,13 @@ class InferenceOptions:
         compile: torch.compile, for the sizes that come; the first call of a size takes long.
         cuda_graphs: with `compile` on a CUDA device, replays what was compiled as one graph a size, so that no kernel
             waits for Python. Elsewhere without effect.
-        dtype: bfloat16 is autocast: flow and sampling grids stay float32. Judge it by classes, not by logits.
+        dtype: bfloat16 is autocast: flow and sampling grids stay float32. int8 takes effect once the predictor is
+            `quantised`. Judge both by classes, not by logits.
         flip_average: mean of the logits of the image and its mirror image, two passes an image.
         winograd: what `Predictor.specialised` may choose for 3 x 3 convolutions: `auto` the fastest way, `f2` or `f4`
             nothing but F(2,3) or F(4,3), `off` the direct way.
+        winograd_bytes: what transformed weights may take beyond those that they replace, so that only the layers that
+            gain most are transformed; None for as much as it takes.
     """
 
     faithful: bool = False
@@ -47,9 +51,10 @@ class InferenceOptions:
     channels_last: bool = True
     compile: bool = False
     cuda_graphs: bool = False
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     flip_average: bool = False
     winograd: Setting = "auto"
+    winograd_bytes: int | None = None
 
 
 class Predictor(nn.Module):
@@ -108,7 +113,29 @@ class Predictor(nn.Module):
             return Convolutions(setting, reason)
         expected = Predictor(published, InferenceOptions(faithful=True))(image)
         plain = partial(self._both_ways, image.contiguous(memory_format=torch.channels_last), flip=False)
-        return choose(self.network, plain, expected, setting, timer)
+        return choose(self.network, plain, expected, setting, timer, self.options.winograd_bytes)
+
+    @torch.inference_mode()
+    def quantised(self, images: Sequence[Tensor], published: nn.Module) -> Quantised:
+        """Computes convolutions in int8 from now on, in the ranges that these images bring; see `networks.int8`.
+
+        Args:
+            images: B x 3 x H x W each, on a CPU; like those to come, but not those that results are judged on.
+            published: the network as it was handed in, whose classes are compared.
+
+        Raises:
+            NetworkError: this CPU or this network cannot.
+        """
+
+        def run() -> None:
+            for image in images:
+                self.network(image.contiguous(memory_format=torch.channels_last))
+
+        found = quantise(self.network, run)
+        before = Predictor(published, InferenceOptions(faithful=True))
+        same = [(self.class_map(image) == before.class_map(image)).float().mean() for image in images]
+        found.agreement = float(torch.stack(same).mean())
+        return found
 
     def _no_choice(self, device: torch.device) -> str:
         """Why the direct way is the only one; empty where it is not."""

@@ -13,6 +13,7 @@ from typing import Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 Tile = Literal[2, 4]
 Views = tuple[Tensor, ...]
@@ -48,6 +49,15 @@ def transformed(weight: Tensor, tile: Tile) -> Tensor:
     matrix = torch.tensor(FILTERS[tile], dtype=torch.float64, device=weight.device)
     products = torch.einsum("ia,jb,ocab->ijco", matrix, matrix, weight.detach().double())
     return products.flatten(0, 1).to(weight.dtype).contiguous()
+
+
+def restored(products: Tensor, tile: Tile) -> Tensor:
+    """The weights, out x in x 3 x 3, that `transformed` was given, but for rounding."""
+    matrix = torch.tensor(FILTERS[tile], dtype=torch.float64, device=products.device)
+    inverse = torch.linalg.pinv(matrix)
+    side = tile + 2
+    spread = products.view(side, side, *products.shape[1:]).double()
+    return torch.einsum("ai,bj,ijco->ocab", inverse, inverse, spread).to(products.dtype)
 
 
 def _rows_in_2(d: Views, r: Views, _spare: Views) -> None:
@@ -174,7 +184,7 @@ class WinogradConv2d(nn.Module):
     """A 3 x 3 convolution of stride 1 and padding 1, float32 on a CPU; anything else goes the direct way.
 
     Args:
-        conv: that `fits`; its weights are kept for the direct way and shared, not copied.
+        conv: that `fits`; its weights are shared, not copied.
         tile: side of an output tile, 2 or 4.
         rows: rows of tiles in a strip, at least 1.
         workspace: buffers, shared by the convolutions of a network; a network is run by one thread at a time.
@@ -187,7 +197,14 @@ class WinogradConv2d(nn.Module):
         super().__init__()
         if not fits(conv):
             raise ValueError(f"{conv} is no 3 x 3 convolution of stride 1 with zeros around it, in one group")
-        self.conv, self.tile, self.strip_rows = conv, tile, rows
+        self.conv: nn.Conv2d | None = conv
+        self.tile, self.strip_rows, self.out_channels, self.in_channels = (
+            tile,
+            rows,
+            conv.out_channels,
+            conv.in_channels,
+        )
+        self.bias = conv.bias
         self._workspace = workspace or Workspace()
         self.register_buffer("products", transformed(conv.weight, tile), persistent=False)
 
@@ -195,26 +212,25 @@ class WinogradConv2d(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weights as they were, out x in x 3 x 3."""
-        return self.conv.weight
+        """The weights, out x in x 3 x 3: as they were, or computed back once they are released."""
+        return restored(self.products, self.tile) if self.conv is None else self.conv.weight
 
-    @property
-    def bias(self) -> Tensor | None:
-        """The bias; None without."""
-        return self.conv.bias
+    def release(self) -> None:
+        """Lets go of the weights as they were: the direct way, where it is needed after all, computes them back."""
+        self.conv = None
 
     def forward(self, x: Tensor) -> Tensor:
         """B x in x H x W to B x out x H x W, channels-last."""
         usable = x.dtype == self.products.dtype == torch.float32 and x.device.type == "cpu"
         if not usable or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
-            return self.conv(x)  # type: ignore[no-any-return]
+            return functional.conv2d(x, self.weight, self.bias, padding=1)
         batch, _, height, width = x.shape
         tile, rows_of_tiles, columns = self.tile, -(-height // self.tile), -(-width // self.tile)
-        out = x.new_empty(batch, rows_of_tiles, tile, columns, tile, self.conv.out_channels)
+        out = x.new_empty(batch, rows_of_tiles, tile, columns, tile, self.out_channels)
         pixels = x.permute(0, 2, 3, 1)
         for first in range(0, rows_of_tiles, self.strip_rows):
             rows = min(self.strip_rows, rows_of_tiles - first)
-            shape = _Shape(tile, rows, columns, self.conv.in_channels, self.conv.out_channels)
+            shape = _Shape(tile, rows, columns, self.in_channels, self.out_channels)
             strip = self._workspace.strip(shape)
             for image in range(batch):
                 _pad(pixels[image], strip.padded, first * tile, tile)
@@ -228,8 +244,8 @@ class WinogradConv2d(nn.Module):
         into(strip.rows, strip.by_row, strip.spares[0])
         into(strip.columns, strip.by_column, strip.spares[1])
         torch.bmm(strip.inputs, self.products, out=strip.products)
-        if self.conv.bias is not None:
-            strip.middle.add_(self.conv.bias)  # the one position that every output takes once, with the factor 1
+        if self.bias is not None:
+            strip.middle.add_(self.bias)  # the one position that every output takes once, with the factor 1
         back(strip.after_rows, strip.between)
         back(strip.between_columns, [out[:, :, :, column].transpose(0, 1) for column in range(self.tile)])
 

@@ -83,8 +83,7 @@ def check(options: SegmentationOptions) -> Iterator[OptionFault]:
         hint = did_you_mean(options.data, names)
         yield OptionFault("data", f"there is no data set {options.data!r}", ", ".join(names), hint)
     if options.data != "scenes":
-        faults = list(missing("root", options.root, folder=True))
-        yield from faults or (_own(options.data, options.root) if isinstance(options.data, OwnData) else ())
+        yield from list(missing("root", options.root, folder=True)) or _files(options)
     if isinstance(options, TrainingOptions):
         for name in ("resume", "weights", "backbone_weights"):
             yield from missing(name, getattr(options, name))
@@ -94,15 +93,39 @@ def check(options: SegmentationOptions) -> Iterator[OptionFault]:
         yield from _inference(options)
 
 
-def _own(data: OwnData, root: str) -> Iterator[OptionFault]:
-    """What is wrong with the files that a description of a user's own data names; none of them is opened."""
-    from harness_semantic_segmentation.data.own import named_files
+def _files(options: SegmentationOptions) -> Iterator[OptionFault]:
+    """What is wrong with the files of a data set as its layout names them; no image is opened.
 
-    try:
-        named_files(root, "val", images=data.images, masks=data.masks, validation=data.validation)
-    except UsageError as error:
-        where = f"{error.where}: " if error.where else ""
-        yield OptionFault("data", f"{where}{error.message}", error.accepted, error.hint)
+    A data set of a plugin is looked at when a trial prepares: it is not imported for a plan.
+    """
+    data, own = options.data, isinstance(options.data, OwnData)
+    if not own and data not in DATA:
+        return
+    splits = ("train", "val") if isinstance(options, TrainingOptions) else (getattr(options, "split", "val"),)
+    for split in splits:
+        try:
+            _look(data, options.root, split)
+        except UsageError as error:
+            where = f"{error.where}: " if error.where and error.where not in error.message else ""
+            yield OptionFault("data" if own else "root", f"{where}{error.message}", error.accepted, error.hint)
+            return
+        except OSError as error:
+            yield OptionFault(
+                "root", f"{error.filename or options.root}: {error.strerror}", "a folder that can be read"
+            )
+            return
+
+
+def _look(data: str | OwnData, root: str, split: str) -> None:
+    if isinstance(data, OwnData):
+        from harness_semantic_segmentation.data.own import named_files
+
+        named_files(root, split, images=data.images, masks=data.masks, validation=data.validation)
+        return
+    from harness_semantic_segmentation.data.layouts import READERS, look
+
+    if split in READERS[data][1]:  # the option `split` has a fault of its own
+        look(data, root, split)
 
 
 def _choices(options: SegmentationOptions) -> Iterator[OptionFault]:

@@ -22,15 +22,21 @@ TRAINING_COLUMNS = (
 )
 TRAINING_UNITS = {
     "optimizer_step": FunctionalUnit.of("optimizer_steps"),
+    "target": FunctionalUnit.of("target_reached"),
     "image": FunctionalUnit.of("images"),
     "epoch": FunctionalUnit.of("epochs"),
-    "target": FunctionalUnit.of("target_reached"),
 }
 INFERENCE_COLUMNS = (
     Column("images", "1", "frames; 1 in every row"),
     Column("megapixels", "1", "pixels of the frame, in millions"),
     Column("forward_passes", "1", "passes through the network for the frame"),
     Column("macs", "1", "multiply-accumulates of convolutions and matrix products for the frame; 2 x MAC are FLOPs"),
+    Column(
+        "peak_memory_bytes",
+        "B",
+        "weights, and tensors alive at once in a pass; what libraries take for themselves is left out",
+        higher_is_better=False,
+    ),
     Column(
         "latency_s",
         "s",

@@ -16,8 +16,9 @@ from harness_semantic_segmentation.data.cityscapes import export
 from harness_semantic_segmentation.data.dataset import Bytes, Sample
 from harness_semantic_segmentation.data.metrics import MeanIoU, boundary_f, image_iou, tolerance
 from harness_semantic_segmentation.data.transforms import normalised
-from harness_semantic_segmentation.networks.counting import count_macs, parameter_count
-from harness_semantic_segmentation.networks.errors import WeightsError
+from harness_semantic_segmentation.networks.counting import count_macs, parameter_count, peak_bytes, weight_bytes
+from harness_semantic_segmentation.networks.errors import NetworkError, WeightsError
+from harness_semantic_segmentation.networks.int8 import unsupported
 from harness_semantic_segmentation.networks.optimised import InferenceOptions, Predictor
 from harness_semantic_segmentation.networks.peers import CONFIGURATIONS, pretrained
 from harness_semantic_segmentation.workloads.kept_times import KeptTimes
@@ -27,15 +28,19 @@ from harness_semantic_segmentation.workloads.sources import (
     device_uuid,
     digest,
     evenly,
+    for_people,
     model_facts,
     surveyed,
     torch_device,
     trained_weights,
+    training_data,
     validation_data,
     weighted,
 )
 
 PICTURES = "pictures.png"
+CALIBRATION = 8
+"""Training images that int8 takes its ranges from."""
 
 
 class Inference(Workload):
@@ -54,6 +59,8 @@ class Inference(Workload):
         self._maps: dict[int, Bytes] = {}
         self._quality: dict[str, float] = {}
         self._whole: MeanIoU | None = None
+        self._peak: int | None = None
+        self._buffers = 0
         self._facts: dict[str, object] = {}
 
     def fetch(self, context: FetchContext) -> None:
@@ -94,6 +101,7 @@ class Inference(Workload):
             dtype=options.dtype,
             flip_average=options.flip_average,
             winograd=options.winograd,
+            winograd_bytes=None if options.winograd_mib is None else options.winograd_mib << 20,
         )
         self._predictor = Predictor(model, chosen).to(self._device)
         self._facts = {
@@ -102,6 +110,7 @@ class Inference(Workload):
             "weights": {"source": options.weights, "sha256": digest(model)},
             "folded": self._predictor.folded,
             "convolutions": self._specialised(self._predictor, model),
+            "int8": self._quantised(self._predictor, model),
             "path": "faithful" if options.faithful else "optimised",
             "passes": 2 if options.flip_average else 1,
             "data": {
@@ -111,7 +120,7 @@ class Inference(Workload):
                 "sizes": sorted(map(list, self._sized)),
             },
             "classes": list(data.classes),
-            "ranked_as": f"inference with {'random' if options.weights == 'random' else 'trained'} weights",
+            "ranked_as": f"inference, weights: {'random' if options.weights == 'random' else 'trained'}",
             "threads": torch.get_num_threads(),
         }
 
@@ -121,7 +130,22 @@ class Inference(Workload):
         self._context.progress("choosing how convolutions are computed", None)
         kept = KeptTimes(self._context.cache, self._context.progress)
         found = predictor.specialised(self._pixels([largest] * self._batch), model, kept)
+        self._buffers = found.buffer_bytes
         return {**found.facts(), "timed_on": kept.machine if found.seconds else None}
+
+    @for_people()
+    def _quantised(self, predictor: Predictor, model: nn.Module) -> dict[str, Any] | None:
+        """Computes convolutions in int8, in ranges of training images: those that are judged are left out of it."""
+        options = self._options
+        if options.dtype != "int8" or options.faithful:
+            return None
+        if reason := unsupported(self._device):
+            raise NetworkError(f"{reason}; accepted: dtype float32 or bfloat16")
+        self._context.progress("ranges of features for int8", None)
+        data = training_data(options, CALIBRATION)
+        found = predictor.quantised([self._pixels([data[at].image]) for at in evenly(CALIBRATION, len(data))], model)
+        self._buffers += found.weight_bytes
+        return found.facts()
 
     @property
     def _judged_at_all(self) -> bool:
@@ -184,10 +208,27 @@ class Inference(Workload):
     def after_window(self, window: Window) -> None:
         """Judges the class maps and writes the rows."""
         quality, self._quality = self._scored()
+        if self._peak is None:
+            self._peak = self._peak_memory()
         for turn, (number, row) in enumerate(self._rows):
-            columns = {**row, **quality.get(number, {})}
+            columns = {**row, "peak_memory_bytes": self._peak, **quality.get(number, {})}
             window.item(f"frame-{turn}-{self._frames[number].name}", status="ok", **columns)
         self._draw()
+
+    def _peak_memory(self) -> int | None:
+        """Bytes of the weights and of a pass over the largest frames; None where the device does not tell."""
+        assert self._predictor is not None, "prepare() comes first"
+        largest = max(self._frames, key=lambda frame: frame.image.shape[0] * frame.image.shape[1]).image
+        batch = [largest] * self._batch
+        self._context.progress("a pass whose memory is counted", None)
+        if self._device.type == "cpu":
+            self._class_maps(batch)
+            return weight_bytes(self._predictor) + self._buffers + peak_bytes(lambda: self._class_maps(batch))
+        if self._device.type == "cuda" and not self._options.cuda_graphs:  # a graph keeps its memory between passes
+            torch.cuda.reset_peak_memory_stats(self._device)
+            self._class_maps(batch)
+            return torch.cuda.max_memory_allocated(self._device)
+        return None
 
     def _scored(self) -> tuple[dict[int, dict[str, float | None]], dict[str, float]]:
         """Quality columns by frame with labels, and those of the window; none with random weights."""

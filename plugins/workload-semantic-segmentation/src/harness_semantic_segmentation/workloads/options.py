@@ -154,12 +154,17 @@ class SegmentationInferenceOptions(SegmentationOptions):
         compile: compiles the network with torch.compile, during the warm-up.
         cuda_graphs: with `compile` on a CUDA device, replays what was compiled as CUDA graphs; elsewhere without
             effect.
-        dtype: number type of the passes; `bfloat16` is autocast, in which flow and sampling grids stay float32.
+        dtype: number type of the passes; `bfloat16` is autocast, in which flow and sampling grids stay float32. `int8`
+            computes convolutions in 8 bits, on CPUs with VNNI, in ranges that 8 training images bring; the record says
+            which stay float32, and how many pixels of those images keep their class.
         flip_average: averages the logits of the image and its mirror image: two passes a frame.
         winograd: how 3 x 3 convolutions of stride 1 are computed in float32 on a CPU. `auto`: each the way that was
             fastest when this machine was timed, once, outside of windows; `f4` and `f2`: all by F(4,3) or F(2,3);
             `off`: all directly. Logits within 1e-4 of the faithful ones are a condition; else the next way is taken
             (F(2,3), then the direct one), and the record says so.
+        winograd_mib: MiB that transformed weights may take beyond those that they replace, which are 9 values a pair of
+            channels against 16 of F(2,3) and 36 of F(4,3); the layers that gain most for it come first. Without a
+            value as much as it takes.
         boundary: tolerance of the boundary F-score as a share of the image's diagonal, from 0 to 0.1; 0 leaves the
             score out.
         pictures: frames, spread evenly over those taken in turn, that are shown beside the record with their labels,
@@ -179,8 +184,15 @@ class SegmentationInferenceOptions(SegmentationOptions):
     channels_last: bool = True
     compile: bool = False
     cuda_graphs: bool = False
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     flip_average: bool = False
     winograd: Literal["auto", "off", "f2", "f4"] = "auto"
+    winograd_mib: Annotated[int, Field(ge=0)] | None = None
     boundary: Annotated[float, Field(ge=0, le=0.1)] = 0.005
     pictures: Annotated[int, Field(ge=0, le=16)] = 4
+
+    @model_validator(mode="after")
+    def _one_way(self) -> SegmentationInferenceOptions:
+        if self.dtype == "int8" and self.compile:
+            raise ValueError("dtype int8 beside compile; accepted: one of them")
+        return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -16,11 +16,10 @@ HEADS: Final = ("input", "ground truth", "prediction", "errors")
 CELL: Final = 384
 """Pixels of a picture's longer side; larger ones are thinned out, smaller ones enlarged by a whole number."""
 GAP: Final = 4
-HEAD: Final = 16
-"""Height of a line of text, in pixels."""
-SWATCH: Final = 12
-LETTER: Final = 7
-"""Width to allow for a letter of the legend, in pixels."""
+LEAST_HEAD: Final = 16
+"""Height of a line of text, in pixels, however small the pictures are."""
+HEADS_A_CELL: Final = 12
+"""Lines of text as high as a picture is wide: a report shows four side by side, so that letters have to be large."""
 LIMIT: Final = 250_000
 """Bytes of the file; with more of them a report shows nothing, so that pictures are thinned out further."""
 WRONG, RIGHT, LEFT_OUT = (220, 40, 40), (235, 235, 235), (0, 0, 0)
@@ -59,16 +58,16 @@ def panels(rows: Sequence[Row], classes: Sequence[str], own: Bytes | None = None
         own: colours of the classes, as the data set shows them.
         cell: longer side of a picture.
     """
-    colours = palette(len(classes), own)
+    colours, head = palette(len(classes), own), max(LEAST_HEAD, cell // HEADS_A_CELL)
     judged = any(labels is not None for _, labels, _ in rows)
     heads = HEADS if judged else (HEADS[0], HEADS[2])
     lines = [_line(row, colours, cell, judged=judged) for row in rows]
     width = max(sum(part.shape[1] for part in line) + GAP * (len(line) - 1) for line in lines)
     starts = np.cumsum([0, *(part.shape[1] + GAP for part in lines[0][:-1])])
-    text = [(int(start), 0, head, None) for start, head in zip(starts, heads, strict=True)]
+    text = [(int(start), 0, name, None) for start, name in zip(starts, heads, strict=True)]
     shown = [(name, tuple(map(int, colours[number]))) for number, name in enumerate(classes)]
-    entries, tall = _legend([*shown, *(ERRORS if judged else ())], width)
-    top, body = HEAD, []
+    entries, tall = _legend([*shown, *(ERRORS if judged else ())], width, head)
+    top, body = head, []
     for line in lines:
         high = max(part.shape[0] for part in line)
         canvas = np.full((high + GAP, width, 3), 255, dtype=np.uint8)
@@ -79,9 +78,9 @@ def panels(rows: Sequence[Row], classes: Sequence[str], own: Bytes | None = None
         body.append(canvas)
         top += canvas.shape[0]
     whole = np.concatenate(
-        [np.full((HEAD, width, 3), 255, dtype=np.uint8), *body, np.full((tall, width, 3), 255, dtype=np.uint8)]
+        [np.full((head, width, 3), 255, dtype=np.uint8), *body, np.full((tall, width, 3), 255, dtype=np.uint8)]
     )
-    return _written(whole, [*text, *((x, y + top, name, colour) for x, y, name, colour in entries)])
+    return _written(whole, [*text, *((x, y + top, name, colour) for x, y, name, colour in entries)], head)
 
 
 def write_panels(path: Path, rows: Sequence[Row], classes: Sequence[str], own: Bytes | None = None) -> None:
@@ -103,29 +102,37 @@ def _line(row: Row, colours: Bytes, cell: int, *, judged: bool) -> list[Bytes]:
     return [part[::step, ::step].repeat(times, axis=0).repeat(times, axis=1) for part in parts]
 
 
+def _font(head: int) -> Any:
+    """Letters that fit a line of that height."""
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size=head * 3 / 4)
+
+
 def _legend(
-    entries: Sequence[tuple[str, tuple[int, ...]]], width: int
+    entries: Sequence[tuple[str, tuple[int, ...]]], width: int, head: int
 ) -> tuple[list[tuple[int, int, str, tuple[int, ...]]], int]:
     """Where the entries of the legend stand, below the pictures, and how much room they take."""
-    found, x, y = [], 0, GAP
+    font, found, x, y = _font(head), [], 0, GAP
     for name, colour in entries:
-        wide = SWATCH + GAP + LETTER * len(name) + 2 * GAP
+        wide = head + GAP + int(font.getlength(name)) + head // 2
         if x and x + wide > width:
-            x, y = 0, y + HEAD
+            x, y = 0, y + head
         found.append((x, y, name, colour))
         x += wide
-    return found, y + HEAD
+    return found, y + head
 
 
-def _written(picture: Bytes, texts: Sequence[tuple[int, int, str, tuple[int, ...] | None]]) -> Bytes:
+def _written(picture: Bytes, texts: Sequence[tuple[int, int, str, tuple[int, ...] | None]], head: int) -> Bytes:
     from PIL import Image, ImageDraw
 
-    drawn = Image.fromarray(picture)
+    drawn, font = Image.fromarray(picture), _font(head)
     pen = ImageDraw.Draw(drawn)
     for x, y, text, colour in texts:
         left = x
         if colour is not None:
-            pen.rectangle((x, y, x + SWATCH - 1, y + SWATCH - 1), fill=colour, outline=(128, 128, 128))
-            left += SWATCH + GAP
-        pen.text((left, y), text, fill=(0, 0, 0))
+            side = head * 3 // 4
+            pen.rectangle((x, y + 1, x + side - 1, y + side), fill=colour, outline=(128, 128, 128))
+            left += side + GAP
+        pen.text((left, y), text, fill=(0, 0, 0), font=font)
     return np.array(drawn)

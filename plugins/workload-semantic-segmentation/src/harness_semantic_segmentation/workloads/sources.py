@@ -16,10 +16,8 @@ from torch import nn
 from harness.backend import Backend
 from harness.errors import MeasurementError, UsageError
 from harness.workload import TrialContext
-from harness_semantic_segmentation.data.camvid import camvid
-from harness_semantic_segmentation.data.cityscapes import cityscapes
+from harness_semantic_segmentation.data import layouts
 from harness_semantic_segmentation.data.dataset import DataSet
-from harness_semantic_segmentation.data.folders import ade20k, coco_panoptic, voc
 from harness_semantic_segmentation.data.label_rules import LabelRule
 from harness_semantic_segmentation.data.own import own_files
 from harness_semantic_segmentation.data.scenes import VALIDATION, Scenes
@@ -44,14 +42,6 @@ BELOW_19 = 6
 """Classes of Cityscapes whose labelId is below 19: a street without the others is one labelled by trainIds."""
 CACHE_FORMAT = 1
 """Grows when trained weights in the cache are no longer what this code would train."""
-FOLDERS: dict[str, tuple[Callable[[str, Any], DataSet], dict[str, str]]] = {
-    "cityscapes": (cityscapes, {"train": "train", "val": "val", "test": "test"}),
-    "camvid": (camvid, {"train": "trainval", "val": "test"}),
-    "voc": (voc, {"train": "train", "val": "val"}),
-    "ade20k": (ade20k, {"train": "train", "val": "val"}),
-    "coco-panoptic": (coco_panoptic, {"train": "train", "val": "val"}),
-}
-"""Name of a data set -> what reads it, and its own name of what is learned, judged and withheld."""
 Tell = Callable[[str, float | None], None]
 
 
@@ -99,11 +89,8 @@ def data_set(options: SegmentationOptions, split: str) -> DataSet:
     data, root = options.data, options.root
     if isinstance(data, OwnData):
         return own_data(data, root, split)
-    if data in FOLDERS:
-        reader, splits = FOLDERS[data]
-        if split not in splits:
-            raise UsageError(f"{data} has no split {split}", accepted=", ".join(splits))
-        return reader(root, splits[split])
+    if data in layouts.READERS:
+        return layouts.read(data, root, split)
     found = plugin_data(data)
     if found is None:
         raise UsageError(f"there is no data set {data!r}", accepted=", ".join(known_data()))

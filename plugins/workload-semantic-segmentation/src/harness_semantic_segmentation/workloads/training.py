@@ -262,8 +262,13 @@ class Training(Workload):
         write_panels(self._context.folder / PICTURES, rows, self._validation.classes, self._validation.palette)
 
     def validate(self) -> Mapping[str, float]:
-        """The mean IoU after the window."""
-        return {**self._quality, "steps": float(self._task.steps_done)} if self._task is not None else {}
+        """The mean IoU after the window, and the mean of the training loss over its steps."""
+        if self._task is None:
+            return {}
+        losses = [row["loss"] for row in self._rows]
+        told = [loss for loss in losses if loss is not None]
+        loss = {"loss": sum(told) / len(told)} if told and len(told) == len(losses) else {}
+        return {**self._quality, **loss, "steps": float(self._task.steps_done)}
 
     def finished(self) -> bool:
         """Whether the target is reached or the schedule has ended."""
@@ -292,6 +297,7 @@ class Training(Workload):
                 "in_window": self._options.validate_in_window,
             },
             "ranked_as": "training",
+            "means": self._means(),
             "steps": self._task.steps_done,
             "processes": len(self._devices),
             "best_miou": self._best,
@@ -300,6 +306,12 @@ class Training(Workload):
             "checkpoint": str(self._states.newest),
             "threads": torch.get_num_threads(),
         }
+
+    def _means(self) -> dict[str, str]:
+        """What the target is: joules to one say nothing of joules to another."""
+        target = self._options.target_miou
+        judged = f"of {len(self._judged)} validation images"
+        return {} if target is None else {"target_reached": f"mIoU {target:g} {judged}"}
 
     def close(self) -> None:
         """Ends the other processes, and lets go of networks and data."""

@@ -54,23 +54,31 @@ class Corpus:
 
 def load(cache: Path) -> Corpus:
     """The corpus of the running Python, kept in `cache` because reading it takes seconds."""
-    stdlib = sysconfig.get_path("stdlib")
-    identity = hashlib.sha256(f"{READER}\n{sys.version}\n{stdlib}".encode()).hexdigest()[:16]
-    stored = cache / f"corpus-{identity}.json"
-    try:
-        found = json.loads(stored.read_text(encoding="utf-8"))
-        corpus = _corpus(found["train"], found["held_out"])
-        if corpus.digest == found["digest"]:
-            return corpus
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # absent or damaged: read again
-    corpus = split(read(Path(stdlib)))
+    if (found := kept(cache)) is not None:
+        return found
+    corpus = split(read(Path(sysconfig.get_path("stdlib"))))
     cache.mkdir(parents=True, exist_ok=True)
+    stored = _stored(cache)
     temporary = stored.with_name(f"{stored.name}.{os.getpid()}.tmp")
     content = {"train": corpus.train, "held_out": corpus.held_out, "digest": corpus.digest}
     temporary.write_text(json.dumps(content), encoding="utf-8")
     temporary.replace(stored)
     return corpus
+
+
+def kept(cache: Path) -> Corpus | None:
+    """The corpus of the running Python as an earlier `load` kept it; None where it is absent or damaged."""
+    try:
+        found = json.loads(_stored(cache).read_text(encoding="utf-8"))
+        corpus = _corpus(found["train"], found["held_out"])
+        return corpus if corpus.digest == found["digest"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _stored(cache: Path) -> Path:
+    identity = hashlib.sha256(f"{READER}\n{sys.version}\n{sysconfig.get_path('stdlib')}".encode()).hexdigest()[:16]
+    return cache / f"corpus-{identity}.json"
 
 
 def read(stdlib: Path) -> Iterator[str]:

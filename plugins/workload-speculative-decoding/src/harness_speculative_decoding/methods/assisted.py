@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from harness_speculative_decoding.methods.decoding import Request
 from harness_speculative_decoding.methods.rule import Speculated
 from harness_speculative_decoding.methods.sampling import Sampling
+from harness_speculative_decoding.methods.stopping import Stop, first_stop, never
 
 
 class _Stamps(BaseStreamer):
@@ -32,6 +34,21 @@ class _Stamps(BaseStreamer):
 
     def end(self) -> None:
         """Nothing is left to be told."""
+
+
+class _Stopping(StoppingCriteria):
+    """Ends a generation with a token of its last round; transformers' own stop strings look at its very end only."""
+
+    def __init__(self, stop: Stop, prompt: int, round_tokens: int) -> None:
+        self._stop, self._prompt, self._round_tokens = stop, prompt, round_tokens
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        """Whether each row has ended; there is one."""
+        del scores, kwargs
+        tokens = input_ids[0, self._prompt :].tolist()
+        known = max(0, len(tokens) - self._round_tokens)
+        ended = first_stop(tokens[:known], tokens[known:], self._stop) is not None
+        return torch.tensor([ended], device=input_ids.device)
 
 
 @contextmanager
@@ -63,6 +80,18 @@ def _ending_at(models: Sequence[PreTrainedModel], eos: Collection[int]) -> Itera
             setting.eos_token_id = own
 
 
+def _settings(sampling: Sampling, max_new_tokens: int, eos: Collection[int]) -> GenerationConfig:
+    """The law of the other methods, as transformers is told it."""
+    greedy = sampling.temperature == 0
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=not greedy,
+        **({} if greedy else {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}),
+        max_new_tokens=max_new_tokens,
+        eos_token_id=sorted(eos) or None,
+        pad_token_id=0,
+    )
+
+
 def assisted(
     target: PreTrainedModel,
     draft: PreTrainedModel,
@@ -72,6 +101,7 @@ def assisted(
     draft_tokens: int,
     max_new_tokens: int,
     eos: Collection[int] = (),
+    stop: Stop = never,
     clock: Callable[[], float] = time.monotonic,
 ) -> Speculated:
     """Decodes one request with `generate(assistant_model=...)`.
@@ -87,14 +117,7 @@ def assisted(
     own.num_assistant_tokens = draft_tokens
     own.num_assistant_tokens_schedule = "constant"
     own.assistant_confidence_threshold = 0.0
-    greedy = sampling.temperature == 0
-    settings = GenerationConfig(  # type: ignore[no-untyped-call]
-        do_sample=not greedy,
-        **({} if greedy else {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}),
-        max_new_tokens=max_new_tokens,
-        eos_token_id=sorted(eos) or None,
-        pad_token_id=0,
-    )
+    settings = _settings(sampling, max_new_tokens, eos)
     prompt = torch.tensor([list(request.prompt)], device=target.device)
     stamps = _Stamps(clock)
     with (
@@ -110,14 +133,18 @@ def assisted(
             generation_config=settings,
             assistant_model=draft,
             streamer=stamps,
+            stopping_criteria=StoppingCriteriaList([_Stopping(stop, prompt.shape[1], draft_tokens + 1)]),
         )
     tokens = ids[0, prompt.shape[1] :].tolist()
     if len(stamps.token_s) != len(tokens):
         raise RuntimeError(f"transformers streamed {len(stamps.token_s)} tokens and returned {len(tokens)}")
+    stopped: Literal["eos", "stop", "length"] = "eos" if tokens[-1] in eos else "length"
+    if (end := first_stop((), tokens, stop)) is not None:  # the round's tokens behind it belong to no answer
+        tokens, stopped = tokens[: end + 1], "stop"
     return Speculated(
         tokens=tokens,
-        token_s=stamps.token_s,
-        stopped="eos" if tokens[-1] in eos else "length",
+        token_s=stamps.token_s[: len(tokens)],
+        stopped=stopped,
         target_calls=target_calls[0],
         draft_calls=draft_calls[0],
     )

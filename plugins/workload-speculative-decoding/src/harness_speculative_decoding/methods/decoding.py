@@ -21,6 +21,7 @@ from harness_speculative_decoding.methods.sampling import (
     log_probability,
     warp,
 )
+from harness_speculative_decoding.methods.stopping import Stop, never
 from harness_speculative_decoding.networks.cached import CausalModel
 
 
@@ -47,13 +48,13 @@ class Generation:
         tokens: generated token ids, an end token included.
         token_s: when each token was on the host, on the clock that the caller gave.
         logprob: sum of the model's own log-probabilities (temperature 1, nothing cut) of the tokens.
-        stopped: by an end token, or by the length limit.
+        stopped: by an end token, by a stop string, or by the length limit.
     """
 
     tokens: list[int] = field(default_factory=list)
     token_s: list[float] = field(default_factory=list)
     logprob: float = 0.0
-    stopped: Literal["eos", "length"] = "length"
+    stopped: Literal["eos", "stop", "length"] = "length"
 
 
 def context_length(model: PreTrainedModel) -> int | None:
@@ -83,6 +84,7 @@ def generate(
     sampling: Sampling,
     max_new_tokens: int,
     eos: Collection[int] = (),
+    stop: Stop = never,
     cached: bool = True,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Generation]:
@@ -97,6 +99,7 @@ def generate(
         sampling: the law.
         max_new_tokens: limit of each request.
         eos: token ids that end a request.
+        stop: whether a request ends with its last token.
         cached: False computes the whole sequence anew for every token: slow, for checking the cache. A wrapped model
             decides for itself.
         clock: seconds; read after each step's tokens have reached the host.
@@ -123,8 +126,10 @@ def generate(
                 generation.token_s.append(now)
                 if on_host[row] in eos:
                     generation.stopped = "eos"
-                    running[row] = False
-        if all(generation.stopped == "eos" for generation in generations):
+                elif stop(generation.tokens):
+                    generation.stopped = "stop"
+                running[row] = generation.stopped == "length"
+        if all(generation.stopped != "length" for generation in generations):
             break
         batch.append(tokens)
     for generation, logprob in zip(generations, sums.tolist(), strict=True):

@@ -17,6 +17,7 @@ from harness_speculative_decoding.methods.decoding import Request
 from harness_speculative_decoding.methods.laws import log_law, product, promoted, truncate
 from harness_speculative_decoding.methods.rule import Speculated, Trio
 from harness_speculative_decoding.methods.sampling import NO_LAW, Sampling, SpeculationError, Uniforms, draw
+from harness_speculative_decoding.methods.stopping import Stop, never
 
 
 @torch.inference_mode()
@@ -27,6 +28,7 @@ def sample_ensemble(
     sampling: Sampling,
     max_new_tokens: int,
     eos: Collection[int] = (),
+    stop: Stop = never,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Speculated]:
     """Samples token by token from softmax((target + aligned - sft) / temperature), logits that are truncated together.
@@ -37,6 +39,7 @@ def sample_ensemble(
         sampling: the law's settings.
         max_new_tokens: limit of each request.
         eos: token ids that end a request.
+        stop: whether a request ends with its last token.
         clock: seconds; read after each token has reached the host.
 
     Raises:
@@ -58,11 +61,15 @@ def sample_ensemble(
         table = _next(models, torch.tensor(last, device=models.target.device)[:, None], uniform, sampling)
         now = clock()
         for row, numbers in zip(rows, table, strict=True):
-            _append(results[row], numbers, now, eos, shifted=sampling.temperature > 0)
+            _append(results[row], numbers, now, shifted=sampling.temperature > 0)
+            if results[row].tokens[-1] in eos:
+                results[row].stopped = "eos"
+            elif stop(results[row].tokens):
+                results[row].stopped = "stop"
         going_on = [
             place
             for place, row in enumerate(rows)
-            if results[row].stopped != "eos" and len(results[row].tokens) < max_new_tokens
+            if results[row].stopped == "length" and len(results[row].tokens) < max_new_tokens
         ]
         last = [int(table[place][1]) for place in going_on]
         if len(going_on) < len(rows):
@@ -75,7 +82,7 @@ def sample_ensemble(
     return results
 
 
-def _append(result: Speculated, numbers: Sequence[float], now: float, eos: Collection[int], *, shifted: bool) -> None:
+def _append(result: Speculated, numbers: Sequence[float], now: float, *, shifted: bool) -> None:
     """Adds what `_next` gave for a row."""
     peaks, drawn, log_z, logprob, law_logprob = numbers
     if not math.isfinite(peaks + log_z):
@@ -86,8 +93,6 @@ def _append(result: Speculated, numbers: Sequence[float], now: float, eos: Colle
     result.law_logprob += law_logprob
     if shifted:
         result.log_z.append(log_z)
-    if int(drawn) in eos:
-        result.stopped = "eos"
 
 
 def _longest(requests: Sequence[Request]) -> int:

@@ -28,6 +28,7 @@ from harness_speculative_decoding.methods.laws import (
 )
 from harness_speculative_decoding.methods.rule import Rule, Speculated, Trio
 from harness_speculative_decoding.methods.sampling import NO_LAW, SpeculationError, Uniforms, draw
+from harness_speculative_decoding.methods.stopping import Stop, first_stop, never
 from harness_speculative_decoding.networks.cached import on_device
 
 
@@ -99,6 +100,7 @@ def speculate(
     rule: Rule,
     max_new_tokens: int,
     eos: Collection[int] = (),
+    stop: Stop = never,
     clock: Callable[[], float] = time.monotonic,
     ahead: bool | None = None,
 ) -> list[Speculated]:
@@ -110,6 +112,7 @@ def speculate(
         rule: of acceptance and replacement.
         max_new_tokens: limit of each request.
         eos: token ids that end a request.
+        stop: whether a request ends with its last token.
         clock: seconds; read after each round's tokens have reached the host.
         ahead: whether the aligned draft's pass behind the last proposal, which a bonus token needs, is made before it
             is known whether there will be one: never a second look at the device, and a pass too many where there is
@@ -127,7 +130,7 @@ def speculate(
         raise ValueError("there is a request, each prompt has a token, and at least one new token is asked for")
     if len(set(map(id, models.all))) < len(models.all):
         raise ValueError("one wrapped model in two roles: wrap it once for each, as each keeps what it has read")
-    return _Rounds(models, requests, rule, max_new_tokens, frozenset(eos), clock, ahead=ahead).run()
+    return _Rounds(models, requests, rule, max_new_tokens, frozenset(eos), stop, clock, ahead=ahead).run()
 
 
 class _Rounds:
@@ -140,11 +143,12 @@ class _Rounds:
         rule: Rule,
         max_new_tokens: int,
         eos: frozenset[int],
+        stop: Stop,
         clock: Callable[[], float],
         *,
         ahead: bool | None,
     ) -> None:
-        self.models, self.rule, self.eos, self.clock = models, rule, eos, clock
+        self.models, self.rule, self.eos, self.stop, self.clock = models, rule, eos, stop, clock
         self.device = models.target.device
         self.always = self.device.type != "cpu" if ahead is None else ahead
         self.may_be_ahead = rule.takes_bonus and models.sft is not None and ahead is not False
@@ -300,9 +304,10 @@ class _Rounds:
         """Appends what a row keeps and counts what it took."""
         result, was_ahead = row.result, self._is_ahead(row)
         limit = min(budget, len(verdict.drafted))
-        stop = next((number for number, token in enumerate(verdict.drafted[:limit]) if token in self.eos), None)
-        if stop is not None:
-            limit = stop + 1
+        end = next((number for number, token in enumerate(verdict.drafted[:limit]) if token in self.eos), limit - 1)
+        limit = end + 1
+        stopped = first_stop(result.tokens, verdict.drafted[:limit], self.stop)
+        limit = limit if stopped is None else stopped + 1
         kept = min(verdict.kept, limit)
         result.rounds += 1
         result.target_calls += 1
@@ -340,8 +345,10 @@ class _Rounds:
         result.tokens.append(token)
         row.ids.append(token)
         if token in self.eos:
-            row.ended = True
             result.stopped = "eos"
+        elif self.stop(result.tokens):
+            result.stopped = "stop"
+        row.ended = result.stopped != "length"
 
     def _bonus(self, last: Tensor, target_logits: Tensor, sft_logits: Tensor) -> None:
         """One more pass of the aligned draft, and a token from the law behind the last proposal."""

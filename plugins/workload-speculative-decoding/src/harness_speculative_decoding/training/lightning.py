@@ -26,7 +26,7 @@ class LanguageModelling(pl.LightningModule):
     def training_step(self, batch: Tensor, _index: int) -> Tensor:
         """Mean negative log-likelihood of a batch of shape (batch, context)."""
         loss = self.model(input_ids=batch, labels=batch, use_cache=False).loss
-        self.log("loss", loss.detach(), prog_bar=True)
+        self.log("loss", loss.detach())
         return loss  # type: ignore[no-any-return]
 
     def configure_optimizers(self) -> Any:

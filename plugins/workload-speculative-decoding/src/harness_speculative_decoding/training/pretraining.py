@@ -17,7 +17,13 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from harness_speculative_decoding.data.corpus import Corpus
 from harness_speculative_decoding.training.recipes import PREFIX, Pretrained, Recipe
@@ -34,7 +40,7 @@ Progress = Callable[[str, float | None], None]
 class Trained:
     """A trained model with what is worth recording about the run; `extra` holds what only some models have."""
 
-    model: LlamaForCausalLM
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     parameters: int
     perplexity: float
@@ -133,9 +139,7 @@ def perplexity(model: LlamaForCausalLM, stream: Tensor, context: int, batch: int
     return math.exp(loss / count)
 
 
-def train(
-    recipe: Recipe, corpus: Corpus, progress: Progress, *, bar: bool = False, checkpoints: Path | None = None
-) -> Trained:
+def train(recipe: Recipe, corpus: Corpus, progress: Progress, *, checkpoints: Path | None = None) -> Trained:
     """Trains the recipe's tokenizer and model; the same recipe, corpus and versions give the same weights.
 
     The global random state and the number of threads are put back. Where the cap on processor time strikes, the
@@ -145,7 +149,6 @@ def train(
         recipe: what to do.
         corpus: text to train on, and held-out text that the perplexity is of.
         progress: receives text and the share that is done.
-        bar: also show a progress bar on the terminal.
         checkpoints: a folder of this training alone; where it holds a checkpoint, the training goes on from there and
             ends with the weights that it would have had without the interruption. One that cannot be read is removed.
     """
@@ -157,7 +160,7 @@ def train(
     with fixed_threads() as threads, torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = LlamaForCausalLM(llama_config(recipe, recipe.vocabulary, tokenizer))
-        steps = _fit(model, stream, recipe, progress, bar, checkpoints)
+        steps = _fit(model, stream, recipe, progress, checkpoints)
         progress(f"held-out perplexity of {PREFIX}{recipe.name}", 1.0)
         quality = perplexity(model, held_out, recipe.context)
     return Trained(
@@ -208,9 +211,7 @@ def processor() -> str:
     return str(torch.backends.cpu.get_cpu_capability())
 
 
-def _fit(
-    model: LlamaForCausalLM, stream: Tensor, recipe: Recipe, progress: Progress, bar: bool, checkpoints: Path | None
-) -> int:
+def _fit(model: LlamaForCausalLM, stream: Tensor, recipe: Recipe, progress: Progress, checkpoints: Path | None) -> int:
     """Runs the trainer; returns how many steps were done."""
     behind, checkpoint = _checkpoint(checkpoints)
     with hints_hidden():
@@ -242,7 +243,7 @@ def _fit(
             logger=False,
             enable_checkpointing=checkpoints is not None,
             enable_model_summary=False,
-            enable_progress_bar=bar,
+            enable_progress_bar=False,
             callbacks=callbacks,
         )
         batches = Batches(stream, recipe, skip=behind)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from harness.errors import UsageError
 from harness.workload import TrialContext, Window
+from harness_speculative_decoding.columns import speculation_columns
 from harness_speculative_decoding.data.prompts import ROW
 from harness_speculative_decoding.loading import Loaded
-from harness_speculative_decoding.methods.assisted import assisted
 from harness_speculative_decoding.methods.decoding import Generation, Request
 from harness_speculative_decoding.methods.ensemble import sample_ensemble
 from harness_speculative_decoding.methods.rule import Rule, Speculated, Trio
@@ -19,13 +19,13 @@ from harness_speculative_decoding.methods.selection import Selected, select_best
 from harness_speculative_decoding.methods.speculation import capacity_for, speculate
 from harness_speculative_decoding.networks.trace import Traced
 from harness_speculative_decoding.options import (
-    AssistedOptions,
     BestOfNOptions,
     DraftOnlyOptions,
     EnsembleOptions,
     PlainSpeculationOptions,
     RejectionOptions,
     SpeculationOptions,
+    draft_option,
 )
 from harness_speculative_decoding.prediction import predicted
 from harness_speculative_decoding.reward_models import Judged, Reward, reward_named
@@ -33,15 +33,13 @@ from harness_speculative_decoding.rewards import NEED_REFERENCE
 from harness_speculative_decoding.together import (
     ancestry,
     check_contexts,
-    logit_count,
     pass_facts,
-    shared_vocabulary,
     warm_up,
     wrap,
 )
 from harness_speculative_decoding.workloads.decoding import Alone, Decoding, Vanilla
 
-ROLES = {"target": "target", "draft_aligned": "draft", "draft_sft": "sft"}
+ROLES = {"target": "target", "draft": "draft", "draft_aligned": "draft", "draft_sft": "sft"}
 """Option that names a model, and the role in which its energy is read."""
 
 
@@ -72,6 +70,7 @@ class _Cooperation(Decoding):
         self._all: dict[str, Loaded] = {}
         self._traced: dict[str, Traced] = {}
         self._ancestry: list[str] = []
+        self._predicted: dict[str, Any] | None = None
 
     def _drafts(self) -> tuple[str, ...]:
         """Options that name the drafts in use."""
@@ -103,6 +102,8 @@ class _Cooperation(Decoding):
             self._ancestry = ancestry(self._all["draft_sft"], self._all["draft_aligned"])
             for reason in self._ancestry:
                 context.log(f"warning: draft_sft is hardly what draft_aligned was trained from: {reason}")
+            target, sft, aligned = (self._all[name].facts for name in ("target", "draft_sft", "draft_aligned"))
+            self._predicted = predicted(target, sft, aligned, getattr(options, "mode", "exact"))
         return self._all["target"]
 
     def prepare(self, context: TrialContext) -> None:
@@ -131,7 +132,20 @@ class _Cooperation(Decoding):
     def _columns(self, prompt: Sequence[int], generation: Generation) -> Mapping[str, float | None]:
         del prompt
         assert isinstance(generation, Speculated)
-        return speculation_columns(generation)
+        guess = self._predicted
+        known = {} if guess is None else {"predicted_odds": guess["odds"], "predicted_answered": guess["answered"]}
+        return speculation_columns(generation) | known
+
+    def _speculated(self, requests: Sequence[Request], rule: Rule, window: Window) -> Sequence[Generation]:
+        return speculate(
+            self.models,
+            requests,
+            rule=rule,
+            max_new_tokens=self._options.max_new_tokens,
+            eos=self._eos,
+            stop=self._stop,
+            clock=window.now_s,
+        )
 
     def facts(self) -> Mapping[str, object]:
         """All models, their caches, whether the drafts can be one model before and after alignment."""
@@ -141,8 +155,7 @@ class _Cooperation(Decoding):
         unavailable = {"unavailable": "the option role_energy is off"}
         drafts: dict[str, object] = {name: self._all[name].facts for name in self._drafts()}
         if len(drafts) == 2:
-            target, sft, aligned = (self._all[name].facts for name in ("target", "draft_sft", "draft_aligned"))
-            drafts["predicted"] = predicted(target, sft, aligned)
+            drafts["predicted"] = self._predicted
         return {
             **facts,
             **drafts,
@@ -185,7 +198,7 @@ class Speculation(_Cooperation):
             context.log("warning: in mode paper with bonus the law depends on draft_tokens wherever Z is not 1")
 
     def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
-        return _speculate(self.models, requests, self._rule, self._options.max_new_tokens, self._eos, window)
+        return self._speculated(requests, self._rule, window)
 
     def facts(self) -> Mapping[str, object]:
         """Also whether a bonus token is taken."""
@@ -197,7 +210,7 @@ class PlainSpeculation(_Cooperation):
 
     def __init__(self, options: PlainSpeculationOptions) -> None:
         super().__init__(options)
-        self._draft_option = f"draft_{options.draft}"
+        self._draft_option = draft_option(options.draft)
         self._rule = Rule(
             draft_tokens=options.draft_tokens,
             temperature=options.temperature,
@@ -211,8 +224,11 @@ class PlainSpeculation(_Cooperation):
     def _drafts(self) -> tuple[str, ...]:
         return (self._draft_option,)
 
+    def _loads(self, option: str) -> bool:
+        return option in {"target", self._draft_option}
+
     def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
-        return _speculate(self.models, requests, self._rule, self._options.max_new_tokens, self._eos, window)
+        return self._speculated(requests, self._rule, window)
 
 
 class Ensemble(_Cooperation):
@@ -225,68 +241,9 @@ class Ensemble(_Cooperation):
             sampling=self._sampling,
             max_new_tokens=self._options.max_new_tokens,
             eos=self._eos,
+            stop=self._stop,
             clock=window.now_s,
         )
-
-
-class Assisted(Decoding):
-    """Transformers' assisted generation."""
-
-    def __init__(self, options: AssistedOptions) -> None:
-        super().__init__(options)
-        self._assisted = options
-        self._draft: Loaded | None = None
-
-    def _load(self, context: TrialContext, device: torch.device) -> Loaded:
-        target = super()._load(context, device)
-        name = f"draft_{self._assisted.draft}"
-        self._draft = self._load_model(getattr(self._assisted, name), context, device)
-        shared_vocabulary({"target": target, name: self._draft})
-        widths = [logit_count(loaded) for loaded in (target, self._draft)]
-        if widths[0] != widths[1]:
-            raise UsageError(
-                f"the target has {widths[0]} logits, {name} has {widths[1]}: different tokenizers to transformers",
-                accepted="workload speculative, which leaves padding of the vocabulary out",
-            )
-        return target
-
-    def _decode(self, requests: Sequence[Request], window: Window) -> Sequence[Generation]:
-        assert self._loaded is not None and self._draft is not None, "prepare() comes first"  # noqa: PT018
-        return [
-            assisted(
-                self._loaded.model,
-                self._draft.model,
-                request,
-                sampling=self._sampling,
-                draft_tokens=self._assisted.draft_tokens,
-                max_new_tokens=self._options.max_new_tokens,
-                eos=self._eos,
-                clock=window.now_s,
-            )
-            for request in requests
-        ]
-
-    def _columns(self, prompt: Sequence[int], generation: Generation) -> Mapping[str, float | None]:
-        del prompt
-        assert isinstance(generation, Speculated)
-        calls = generation.target_calls
-        return {
-            "prefill_calls": 0.0,  # the prompt is read with the first proposals
-            "target_calls": calls,
-            "draft_calls": generation.draft_calls,
-            "tokens_per_target_call": len(generation.tokens) / calls,
-            "logprob": None,  # transformers gives tokens only
-        }
-
-    def facts(self) -> Mapping[str, object]:
-        """Also the draft."""
-        facts = dict(super().facts())
-        return facts if self._draft is None else {**facts, "draft": self._draft.facts}
-
-    def close(self) -> None:
-        """Lets go of both models."""
-        super().close()
-        self._draft = None
 
 
 class BestOfN(Alone):
@@ -318,7 +275,7 @@ class BestOfN(Alone):
             [
                 Judged(
                     str(decode(list(request.prompt), skip_special_tokens=True)),
-                    str(decode(answer.tokens, skip_special_tokens=True)),
+                    self._text(answer.tokens),
                     request.reference,
                 )
                 for request, answer in zip(requests, answers, strict=True)
@@ -365,34 +322,3 @@ class Rejection(BestOfN):
             self._rewards,
             window.now_s,
         )
-
-
-def speculation_columns(result: Speculated) -> dict[str, float | None]:
-    """Counts, Z statistics and log-probabilities of a request that several models decoded."""
-    log_z = result.log_z
-    return {
-        "proposed_tokens": result.proposed,
-        "judged_tokens": result.judged,
-        "accepted_tokens": result.accepted,
-        "rounds": result.rounds,
-        "prefill_calls": result.prefill_calls,
-        "target_calls": result.target_calls,
-        "draft_calls": result.draft_calls,
-        "sft_calls": result.sft_calls,
-        "reward_calls": 0.0,
-        "tokens_per_target_call": len(result.tokens) / result.target_calls,
-        "acceptance": result.accepted / result.judged if result.judged else None,
-        "log_z_mean": statistics.fmean(log_z) if log_z else None,
-        "log_z_std": statistics.pstdev(log_z) if log_z else None,
-        "log_z_min": min(log_z, default=None),
-        "log_z_max": max(log_z, default=None),
-        "log_z_sum": sum(log_z) if log_z else None,
-        "zero_residuals": result.zero_residuals,
-        "law_logprob": result.law_logprob,
-    }
-
-
-def _speculate(
-    models: Trio, requests: Sequence[Request], rule: Rule, new_tokens: int, eos: frozenset[int], window: Window
-) -> Sequence[Generation]:
-    return speculate(models, requests, rule=rule, max_new_tokens=new_tokens, eos=eos, clock=window.now_s)

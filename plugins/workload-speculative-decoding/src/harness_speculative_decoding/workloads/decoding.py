@@ -14,12 +14,14 @@ from harness.backend import Backend
 from harness.errors import MeasurementError, UsageError
 from harness.workload import FetchContext, TrialContext, Window, Workload
 from harness_speculative_decoding.data import corpus, prompts
+from harness_speculative_decoding.data.chat import template_digest
 from harness_speculative_decoding.loading import Loaded, Placement, fetch_causal_lm, load_causal_lm
 from harness_speculative_decoding.methods.decoding import Generation, Request, check_request, generate
 from harness_speculative_decoding.methods.sampling import Sampling, SpeculationError
+from harness_speculative_decoding.methods.stopping import Stop, StopStrings, never
 from harness_speculative_decoding.networks.cached import CausalModel
 from harness_speculative_decoding.networks.quantization import Quantization
-from harness_speculative_decoding.options import FETCHED, DecodingOptions, VanillaOptions
+from harness_speculative_decoding.options import DRAFT_WORDS, FETCHED, DecodingOptions, VanillaOptions
 from harness_speculative_decoding.rewards import FUNCTIONS
 from harness_speculative_decoding.together import pass_facts, warm_up, wrap_alone
 
@@ -58,6 +60,7 @@ class Decoding(Workload):
         self._loaded: Loaded | None = None
         self._prompts: list[prompts.Prompt] = []
         self._eos: frozenset[int] = frozenset()
+        self._strings: StopStrings | None = None
         self._device = ""
         self._others: tuple[str, ...] = ()
         self._seed = 0
@@ -68,11 +71,17 @@ class Decoding(Workload):
         """Builds or downloads every model that the options name, and the prose that built-in prompts come from."""
         for name in FETCHED:
             value = getattr(self._options, name, None)
-            if isinstance(value, str) and not (name == "reward" and value in FUNCTIONS):
+            words = {"reward": tuple(FUNCTIONS), "draft": DRAFT_WORDS}.get(name, ())
+            if isinstance(value, str) and value not in words and self._loads(name):
                 fetch_causal_lm(value, context.cache, context.progress)
         if self._options.prompts == prompts.BUILTIN:
             (context.cache / "models").mkdir(parents=True, exist_ok=True)
             corpus.load(context.cache / "models")
+
+    def _loads(self, option: str) -> bool:
+        """Whether the model that an option names is loaded."""
+        del option
+        return True
 
     def prepare(self, context: TrialContext) -> None:
         """Loads the model, building it first if need be, and the prompts; refuses what does not fit its context."""
@@ -83,6 +92,8 @@ class Decoding(Workload):
         self._loaded = self._load(context, device)
         self._eos = frozenset() if options.ignore_eos else self._loaded.eos()
         tokenizer = self._loaded.tokenizer
+        if options.stop:
+            self._strings = StopStrings(tokenizer, options.stop)
         if options.prompts == prompts.BUILTIN:
             context.progress("reading held-out prose", None)
             text = corpus.load(context.cache / "models").held_out
@@ -171,20 +182,34 @@ class Decoding(Workload):
             "logprob": generation.logprob,
         }
         window.item(item_id, status="ok", **(columns | dict(self._columns(prompt.ids, generation))))
-        text = self._loaded.tokenizer.decode(generation.tokens, skip_special_tokens=True)
+        text = self._text(generation.tokens)
         known = {} if prompt.reference is None else {"reference": prompt.reference}
         window.output(item_id, {"prompt": prompt.text, **known, "text": text, "tokens": generation.tokens})
+
+    @property
+    def _stop(self) -> Stop:
+        """What ends a request beside an end token."""
+        return self._strings or never
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        """An answer as text, up to its first stop string."""
+        assert self._loaded is not None
+        text = str(self._loaded.tokenizer.decode(list(tokens), skip_special_tokens=True))
+        return text if self._strings is None else self._strings.cut(text)
 
     def facts(self) -> Mapping[str, object]:
         """Model, prompts and threads."""
         if self._loaded is None:
             return {}
+        chat = any(prompt.chat for prompt in self._prompts)
+        template = {"chat_template_sha256": template_digest(self._loaded.tokenizer)} if chat else {}
         return {
             "target": self._loaded.facts,
             "prompts": {
                 "source": self._options.prompts,
                 "count": len(self._prompts),
                 "sha256": prompts.digest(self._prompts),
+                **template,
             },
             "passes": self._passes(),
             "threads": torch.get_num_threads(),
@@ -231,6 +256,7 @@ class Alone(Decoding):
             sampling=self._sampling,
             max_new_tokens=self._options.max_new_tokens,
             eos=self._eos,
+            stop=self._stop,
             clock=window.now_s,
         )
 

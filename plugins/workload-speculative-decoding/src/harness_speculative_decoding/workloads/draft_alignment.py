@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from harness.workload import FetchContext, TrialContext, Window, Workload
 from harness_speculative_decoding.data import corpus
+from harness_speculative_decoding.data.chat import template_digest
 from harness_speculative_decoding.data.preferences import Preferences, TokenPair, read_pairs, split, tokenized
 from harness_speculative_decoding.loading import Loaded, fetch_causal_lm, load_causal_lm
 from harness_speculative_decoding.methods.decoding import context_length
@@ -115,6 +116,7 @@ class DraftAlignment(Workload):
         self._together: Together | None = None
         self._busy_s = 0.0
         self._facts: dict[str, object] = {}
+        self._template: dict[str, object] = {}
 
     def fetch(self, context: FetchContext) -> None:
         """Builds or downloads the base model."""
@@ -129,9 +131,10 @@ class DraftAlignment(Workload):
         self._loaded = load_causal_lm(options.base, device, "float32", context.cache, context.progress)
         if options.data:
             tokenizer = self._loaded.tokenizer
-            pairs, left_out = tokenized(
-                read_pairs(Path(options.data).expanduser()), tokenizer, context_length(self._loaded.model)
-            )
+            read = read_pairs(Path(options.data).expanduser(), tokenizer)
+            if any(pair.chat for pair in read):
+                self._template = {"chat_template_sha256": template_digest(tokenizer)}
+            pairs, left_out = tokenized(read, tokenizer, context_length(self._loaded.model), self._loaded.eos())
         else:
             context.progress(f"answers ranked by {options.reward}", None)
             pairs, left_out = self._ranked(context.cache)
@@ -293,6 +296,7 @@ class DraftAlignment(Workload):
                 "held_out": len(data.held_out),
                 "left_out": dict(data.left_out),
                 "sha256": data.digest,
+                **self._template,
             },
             "stages": dict(self._facts),
             "processes": len(self._devices),

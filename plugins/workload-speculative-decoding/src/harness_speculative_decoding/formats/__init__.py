@@ -1,0 +1,1 @@
+"""Models in other formats, turned into folders of `save_pretrained`."""
