@@ -185,7 +185,7 @@ def test_a_right_answer_that_is_no_choice_counts_as_wrong_and_is_told(
     workload, (window,) = asked(tasks=["own_holes"], include_path=own, model="builtin:tiny")
     found = by_document(window, "own_holes")
     assert found[1]["correct"] == found[3]["correct"] == 0.0
-    told = "own_holes: the right answer of 2 of its documents is none of their choices, and they count as wrong: 1, 3"
+    told = "2 documents of own_holes (1, 3) have no right answer among their choices and count as wrong"
     assert told in workload.flags()
 
 

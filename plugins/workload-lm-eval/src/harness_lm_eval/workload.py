@@ -46,10 +46,12 @@ def device_uuid(device: torch.device) -> str:
     return f"MIG-{raw}" if " MIG " in str(properties.name) else f"GPU-{raw}"
 
 
-def _listed(numbers: Sequence[int], most: int = 5) -> str:
-    """The first numbers, and how many more there are."""
-    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
-    return ", ".join(map(str, numbers[:most])) + more
+def _without_right_choice(task: str, numbers: Sequence[int], most: int = 5) -> str:
+    """What a reader is told of documents that cannot be answered rightly; no colon, so that the overview shows it."""
+    listed = ", ".join(map(str, numbers[:most])) + (f" and {len(numbers) - most} more" if len(numbers) > most else "")
+    if len(numbers) == 1:
+        return f"document {listed} of {task} has no right answer among its choices and counts as wrong"
+    return f"{len(numbers)} documents of {task} ({listed}) have no right answer among their choices and count as wrong"
 
 
 class LmEval(Workload):
@@ -240,12 +242,7 @@ class LmEval(Workload):
                 f"the window asked every document {self._passes} times: a server that keeps prefixes answers the later "
                 "ones with less work"
             )
-        found += [
-            f"{name}: the right answer of {len(numbers)} of its documents is none of their choices, and they count as "
-            f"wrong: {_listed(numbers)}"
-            for name, numbers in self._unanswerable.items()
-            if numbers
-        ]
+        found += [_without_right_choice(name, numbers) for name, numbers in self._unanswerable.items() if numbers]
         found += [f"{count} documents of the last window failed: {fault}" for fault, count in self._faults.items()]
         if any(key is None for key in self._metrics.values()) and len(set(self._metrics.values())) > 1:
             without = [name for name, key in self._metrics.items() if key is None]
