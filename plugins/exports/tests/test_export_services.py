@@ -368,7 +368,7 @@ def test_a_sending_that_broke_off_is_completed(kept: Kept, store: str, monkeypat
             mlflow_runs.export(run, store, MlflowOptions())
     assert sorted(each.info.status for each in runs_of(store)) == ["FINISHED", "RUNNING"]
     done = mlflow_runs.export(run, store, MlflowOptions())
-    assert done.sent.startswith("1 runs")
+    assert done.sent.startswith("1 run to ")
     check_mlflow(run, store)
 
 

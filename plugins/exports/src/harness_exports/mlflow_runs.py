@@ -59,7 +59,7 @@ def export(run: LoadedRun, target: str, options: MlflowOptions) -> Exported:
     new = len(run.points) - there
     sent = f"{new} run{'' if new == 1 else 's'} to {uri}, experiment {options.experiment}"
     return Exported(
-        sent=sent + (f"; {there} were there already" if there else ""),
+        sent=sent + (f"; {there} {'was' if there == 1 else 'were'} there already" if there else ""),
         left_out=left_out(run),
     )
 
