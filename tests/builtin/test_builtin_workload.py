@@ -105,6 +105,9 @@ def test_offers_are_inert_and_complete():
         "executors:local",
         "workloads:command",
         "workloads:function",
+        "exports:model-card",
+        "exports:openmetrics",
+        "exports:pytest-benchmark",
     }
 
 

@@ -109,7 +109,7 @@ def test_what_is_computed_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monke
     ("typed", "expected"),
     [
         ("harness rep", ["report"]),
-        ("harness si", ["sites"]),
+        ("harness site", ["site", "sites"]),
         ("harness store ch", ["check"]),
         ("harness --ver", ["--version"]),
     ],

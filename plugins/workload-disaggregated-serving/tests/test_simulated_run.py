@@ -131,7 +131,9 @@ def test_every_output_says_simulated(run: Path, tmp_path: Path) -> None:
     assert {each["method"] for each in first["extra_info"].values() if isinstance(each, dict) and "value" in each} == {
         "simulated"
     }
-    assert "simulated, energy simulated" in exported("model-card")
+    card = CliRunner().invoke(app, ["export", str(run), str(tmp_path / "card"), "--to", "model-card"])
+    assert card.exit_code == 1
+    assert "simulated carbon: nobody emitted it" in str(card.exception)
 
 
 def _tables(text: str) -> str:

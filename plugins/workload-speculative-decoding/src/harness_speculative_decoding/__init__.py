@@ -190,7 +190,7 @@ def harness_commands() -> Iterable[CommandSpec]:
     )
     yield CommandSpec(
         name="break-even",
-        summary="Shows whether a draft pays: passes, acceptance, speed-up, and what making it took",
+        summary="Shows whether a draft pays: passes, acceptance, gain, and what making it took",
         load=_break_even,
     )
 
