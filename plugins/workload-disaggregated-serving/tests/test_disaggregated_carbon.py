@@ -248,7 +248,9 @@ def test_device_profiles_weigh_what_the_impact_meter_charges() -> None:
             assert found.kg == charged.kg
             assert charged.confidence in found.source  # how sure it is stands beside it
             weighed[device.device] = found.kg
-    assert weighed == {"A100-40GB": 26.34, "A100-80GB": 26.34, "H100": 29.92, "V100-16GB": 20.0, "T4": 10.3}
+    assert weighed == {
+        "A100-40GB": 26.34, "A100-80GB": 26.34, "H100": 29.92, "L40": 26.6, "V100-16GB": 20.0, "T4": 10.3
+    }  # fmt: skip
 
 
 def test_user_rows_need_a_source_and_an_id_of_their_own() -> None:
