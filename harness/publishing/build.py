@@ -155,7 +155,7 @@ def _add(home: Path, run: Path, taken: set[str], gathered: _Gathered, tables: Ta
 def _leave_out(run: Path, error: Exception, gathered: _Gathered, tell: Tell) -> None:
     """Names a run that cannot be read, here and in the site."""
     said = str(error) if isinstance(error, HarnessError | OSError) else f"{type(error).__name__}: {error}"
-    why = _shortened(said, run)
+    why = _shortened(said, run).removeprefix(f"{run.name}: ")
     tell(f"not read: {run}: {why}")
     gathered.runs.append(Published(name=run.name, page="", started_utc="", status=f"not read: {why}"))
 
