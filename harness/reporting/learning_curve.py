@@ -12,6 +12,7 @@ from harness.records.summary import RunReport, summarise
 from harness.reporting import charts
 from harness.reporting.blocks import Block, Chart
 from harness.reporting.charts import Line
+from harness.reporting.same_work import RANKED_AS
 from harness.reporting.tables import Section, Table
 from harness.reporting.wording import counted, interval, ranged
 from harness.sample import disjoint
@@ -54,7 +55,8 @@ class Curve:
         trial: its number.
         after: where the work stood after each window.
         targets: quality -> what the option `target_<quality>` asks for.
-        kind: what curves have to agree in to be drawn together: workload, targets, how joules were obtained.
+        kind: what curves have to agree in to be drawn together: workload and what it says that it may be ranked with,
+            targets, how joules were obtained.
     """
 
     number: int
@@ -118,7 +120,8 @@ def curve(number: int, label: str, record: Record) -> Curve:
         for each in measurement.readings
         if each.primary and each.span == "window" and isinstance(each.value, Amount)
     }
-    kind = (measurement.point.get("workload"), tuple(sorted(targets.items())), tuple(sorted(methods)))
+    ranked_as = str(measurement.workload.get(RANKED_AS, ""))
+    kind = (measurement.point.get("workload"), ranked_as, tuple(sorted(targets.items())), tuple(sorted(methods)))
     return Curve(number, label, measurement.trial, after, targets, kind)
 
 

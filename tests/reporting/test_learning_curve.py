@@ -23,6 +23,7 @@ class Held:
 
 class Measured:
     def __init__(self, mious: list[float], joules: list[float | None], scopes: list[str]) -> None:
+        self.workload: dict[str, Any] = {}
         self.trial, self.point = 0, {"options": {"target_miou": 0.5}}
         spans = [
             Span(name="window", window=number, start_ns=0, end_ns=2_000_000_000, start_utc_s=0.0)
@@ -132,6 +133,11 @@ def test_quality_and_loss_are_drawn_over_energy_time_and_steps_with_the_crossing
 def test_trainings_to_other_targets_are_not_drawn_together() -> None:
     low, high = made([0.1, 0.6], [1.0, 1.0]), made([0.1, 0.6], [1.0, 1.0], point={"options": {"target_miou": 0.9}})
     assert curve(1, "a", low).kind != curve(2, "b", high).kind
+
+
+def test_trainings_that_are_never_ranked_together_are_not_drawn_together() -> None:
+    one, other, same = (made([0.1, 0.6], [1.0, 1.0], workload={"ranked_as": name}) for name in ("a", "b", "a"))
+    assert curve(1, "one", one).kind == curve(3, "same", same).kind != curve(2, "other", other).kind
 
 
 def test_points_are_compared_at_the_same_energy() -> None:
