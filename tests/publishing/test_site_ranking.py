@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from harness.publishing.comparable import Ranking, rankings
-from harness.publishing.results import SAMPLE, Items, Published, Result, results
+from harness.publishing.results import SAMPLE, Items, Published, Result, quality_text, results
 from harness.quantity import Method
+from harness.records.files import load_record, trial_folders, write_measurement, write_record
 from harness.records.summary import load
 
+MakeRun = Callable[..., Path]
 StoredRun = Callable[..., Path]
 
 
@@ -183,6 +185,18 @@ def test_the_newest_run_of_a_point_and_device_counts(measured: Callable[..., lis
     bad = measured("r4", {"a": [1, 2, 3]}, invalid=True)
     (row,) = only([*found, *bad]).rows
     assert (row.result.run.name, row.older) == ("r3", 3)
+
+
+def test_a_result_has_the_quality_that_its_runs_page_shows(make_run: MakeRun) -> None:
+    run = make_run(points=1, trials=2)
+    for trial in trial_folders(run):
+        finished = load_record(trial)
+        said = replace(finished.measurement, validation=({"miou": 0.1}, {"miou": 0.5}))
+        write_measurement(trial, said)
+        write_record(trial, replace(finished, measurement=said, qualities={"latency_s": False}))
+    (result,) = results(load(run), Published(name="run", page="", started_utc="", status=""))
+    assert quality_text(result) == "latency_s 0.02, reward 1, miou 0.5"
+    assert result.lower == {"latency_s"}
 
 
 def test_the_order_in_which_runs_are_read_decides_nothing(measured: Callable[..., list[Result]]) -> None:
