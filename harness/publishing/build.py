@@ -105,7 +105,7 @@ def _write(home: Path, runs: Sequence[Path], title: str, gathered: _Gathered, te
         taken: set[str] = set()
         for run in sorted(runs, key=lambda path: (_started(path), path.name, str(path))):
             _add(home, run, taken, gathered, tables, tell)
-    gathered.runs.sort(key=lambda run: (run.started_utc, run.name), reverse=True)
+    gathered.runs.sort(key=lambda run: run.age, reverse=True)
     _write_shared(home, title, gathered)
 
 

@@ -87,6 +87,11 @@ class Published:
     lost: int = 0
     recosted: bool = False
 
+    @property
+    def age(self) -> tuple[str, bool, str]:
+        """Orders runs, the oldest first; before a run stand those that cost its measurements again."""
+        return self.started_utc, not self.recosted, self.name
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
