@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import re
 import shutil
@@ -24,25 +23,12 @@ from harness.publishing.folder import files_below
 from harness.publishing.parts import ROWS, Cell, Grid, GridRow, Part
 from harness.quantity import Method
 from harness.records.files import trial_folders, write_json
-from harness.records.paths import ENERGY, GATE, ITEMS, MEASUREMENT, RECORD, RUN
-from harness.records.summary import load
+from harness.records.paths import RUN
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&]]>--></style></svg>\x1b[31m"
 MakeRun = Callable[..., Path]
 StoredRun = Callable[..., Path]
 Harness = Callable[..., "subprocess.CompletedProcess[str]"]
-
-SPIN = """
-suite: spin-sizes
-backend: simulated
-meters: [simulated]
-trials: 3
-windows: {count: 1, min_seconds: 0.15}
-warm_up: {max_iterations: 0, min_iterations: 0}
-cases:
-  - {workload: spin, name: small, options: {iterations: 2000}}
-  - {workload: spin, name: large, options: {iterations: 20000}}
-"""
 
 
 class Parsed(HTMLParser):
@@ -208,66 +194,6 @@ def test_the_same_records_make_the_same_bytes_wherever_they_lie(make_run: MakeRu
         assert str(tmp_path).encode() not in (tmp_path / "one" / name).read_bytes(), f"{name} says where records lie"
 
 
-def test_a_torn_record_is_named_and_costs_no_other(make_run: MakeRun, tmp_path: Path) -> None:
-    good, torn, lost = (make_run(f"store/{name}", points=2) for name in ("good", "torn", "lost"))
-    (next(trial_folders(torn)) / RECORD).write_text('{"measurement": ', encoding="utf-8")
-    for trial in trial_folders(lost):
-        (trial / RECORD).write_text("{", encoding="utf-8")
-    told: list[str] = []
-    found = build(tmp_path / "site", [str(tmp_path / "store")], tell=told.append)
-    assert (found.runs, found.unread) == (2, 1)
-    assert any(text.startswith("torn: p0000-t000: ") for text in told)
-    assert any(text.startswith(f"not read: {lost}: no trial of this run has a record (p0000-t000: ") for text in told)
-    text = "".join(Parsed((tmp_path / "site/index.html").read_text(encoding="utf-8")).texts)
-    assert "lost: not read: no trial of this run has a record (" in text
-    assert "1 failed or missing" in text
-    assert "p0000-t000" in (tmp_path / "site/runs/torn/index.html").read_text(encoding="utf-8")
-    for name, page in pages(tmp_path / "site"):
-        assert str(tmp_path) not in page, name
-    assert not (tmp_path / "site/runs/lost").exists()
-    assert good.name in text
-
-
-def odd_point(trial: Path) -> None:
-    for name in (MEASUREMENT, RECORD):
-        content = json.loads((trial / name).read_text(encoding="utf-8"))
-        if name == MEASUREMENT:
-            del content["point"]["id"]
-            write_json(trial / name, content)
-            digest = hashlib.sha256((trial / name).read_bytes()).hexdigest()
-        else:
-            write_json(trial / name, content | {"measurement": {"file": MEASUREMENT, "sha256": digest}})
-
-
-def odd_items(trial: Path) -> None:
-    (trial / ITEMS).write_text("{\n{}\n", encoding="utf-8")
-
-
-def odd_energy(trial: Path) -> None:
-    (trial / ENERGY).write_text('{"t": 1, "m": "nvml", "j": [1]}\n', encoding="utf-8")
-
-
-def odd_description(trial: Path) -> None:
-    (trial.parent / RUN).write_text('{"points": [{"id": 1}], "provenance": 3, "suite_files": 7}', encoding="utf-8")
-
-
-@pytest.mark.parametrize("damage", [odd_point, odd_items, odd_energy, odd_description], ids=lambda each: each.__name__)
-def test_what_another_program_wrote_costs_its_own_run_alone(
-    make_run: MakeRun, tmp_path: Path, damage: Callable[[Path], None]
-) -> None:
-    good, odd = make_run("store/good"), make_run("store/odd")
-    damage(next(trial_folders(odd)))
-    told: list[str] = []
-    found = build(tmp_path / "site", [str(tmp_path / "store")], tell=told.append)
-    assert (found.runs, found.unread) == (1, 1)
-    assert len([text for text in told if text.startswith(f"not read: {odd}: ")]) == 1
-    assert (tmp_path / "site/runs" / good.name / "index.html").exists()
-    assert not (tmp_path / "site/runs/odd").exists()
-    assert "odd: not read: " in "".join(Parsed((tmp_path / "site/index.html").read_text(encoding="utf-8")).texts)
-    with (tmp_path / "site/data/units.csv").open(encoding="utf-8", newline="") as stream:
-        assert {row["run"] for row in csv.DictReader(stream)} == {"store/good"}
-
-
 def test_the_tables_hold_the_figures_of_the_runs(make_run: MakeRun, tmp_path: Path) -> None:
     import duckdb
 
@@ -419,89 +345,3 @@ def test_two_runs_of_one_name_have_pages_of_their_own(make_run: MakeRun, tmp_pat
     runs = [make_run(f"{place}/Run", points=1, trials=1) for place in ("a", "b")]
     assert made(tmp_path / "site", *runs, runs[0]).runs == 2
     assert sorted(path.name for path in (tmp_path / "site/runs").iterdir()) == ["Run", "Run-2"]
-
-
-# The command, on runs that were measured
-
-
-@pytest.fixture
-def spun(harness_in_process: Harness, tmp_path: Path) -> Path:
-    """A store of two runs of the loop on the simulated accelerator."""
-    (tmp_path / "suite.yaml").write_text(SPIN, encoding="utf-8")
-    for _ in range(2):
-        done = harness_in_process("run", tmp_path / "suite.yaml", "--store", tmp_path / "reports")
-        assert done.returncode == 0, done.stdout + done.stderr
-    return tmp_path / "reports"
-
-
-def test_measured_runs_become_a_site(spun: Path, harness_in_process: Harness, tmp_path: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in spun.rglob("*")}
-    done = harness_in_process("site", tmp_path / "site", spun, "--title", "Spinning")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"site: {tmp_path / 'site/index.html'} (2 runs, ")
-    assert {path: path.stat().st_mtime_ns for path in spun.rglob("*")} == before, "the records are only read"
-    text = "".join(Parsed((tmp_path / "site/index.html").read_text(encoding="utf-8")).texts)
-    for wanted in (
-        "Spinning",
-        "2 runs, 12 trials, 1 device",
-        "Energy per operation",
-        "Rate in operation/s",
-        "spin-sizes",
-    ):
-        assert wanted in text
-    (board,) = (tmp_path / "site/leaderboards").glob("operation-energy_j-*.html")
-    shown = Parsed(board.read_text(encoding="utf-8"))
-    assert {"small ", "large ", "simulated"} <= set(shown.texts)
-    runs = [load(run) for run in sorted(spun.iterdir())]
-    newest = max(runs, key=lambda report: str(report.run["started_utc"]))
-    linked = {str(a.get("href")) for tag, a in shown.tags if tag == "a" and "runs/" in str(a.get("href"))}
-    assert linked == {f"../runs/{newest.folder.name}/index.html"}
-    badges = (tmp_path / "site/badges.html").read_text(encoding="utf-8")
-    assert badges.count("<img ") == 2 * 3
-    assert ", simulated" in badges
-
-
-def test_wrong_arguments_are_refused_by_name(harness_in_process: Harness, make_run: MakeRun, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    run = make_run(points=1, trials=1)
-    for arguments, said in (
-        ((tmp_path / "site", tmp_path / "nowhere"), "there is no such folder"),
-        ((tmp_path / "site", tmp_path / "empty"), "there is no run here"),
-        ((tmp_path, run), "would lie in each other"),
-    ):
-        done = harness_in_process("site", *arguments)
-        assert (done.returncode, done.stdout) == (2, ""), done.stderr
-        assert said in done.stderr
-    assert not (tmp_path / "site").exists()
-
-
-def test_runs_behind_a_url_become_the_same_site(
-    make_run: MakeRun, harness_in_process: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for number in range(2):
-        make_run(f"store/run{number}", points=1)
-    place = f"file://{tmp_path / 'store'}"
-    done = harness_in_process("site", tmp_path / "far", place)
-    assert done.returncode == 0, done.stdout + done.stderr
-    made(tmp_path / "near", tmp_path / "store")
-    assert files_below(tmp_path / "far") == files_below(tmp_path / "near")
-    pairs = [
-        ((tmp_path / side / name).read_bytes() for side in ("far", "near")) for name in files_below(tmp_path / "far")
-    ]
-    assert all(far == near for far, near in pairs)
-    one = harness_in_process("site", tmp_path / "one", f"{place}/run1")
-    assert "(1 run, " in one.stdout, one.stderr
-
-
-def test_gates_are_left_out_and_said_so_where_they_are_named(
-    make_run: MakeRun, harness_in_process: Harness, tmp_path: Path
-) -> None:
-    make_run("store/run", points=1)
-    (tmp_path / "store/gate").mkdir()
-    (tmp_path / "store/gate" / GATE).write_text("{}", encoding="utf-8")
-    (tmp_path / "store/notes").mkdir()
-    done = harness_in_process("site", tmp_path / "site", tmp_path / "store")
-    assert (done.returncode, done.stderr) == (0, "note: left out: notes: no run\n")
-    done = harness_in_process("site", tmp_path / "other", tmp_path / "store/gate")
-    assert (done.returncode, "this is a gate" in done.stderr) == (2, True)
