@@ -90,6 +90,12 @@ class Question(Options):
             raise ValueError("`candidates` are costed again, so that `along` has to be an option of an impact meter")
         return self
 
+    @model_validator(mode="after")
+    def _divided(self) -> Question:
+        if self.along.option.startswith(BAR) and not self.per:
+            raise ValueError("a quality bar selects work items, so that `per` has to be a functional unit")
+        return self
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
