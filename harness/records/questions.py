@@ -18,6 +18,8 @@ KEY: Final = "questions"
 """Of a suite, and of `run.json`."""
 BAR: Final = "bar:"
 """Before a scored column: the axis is the quality that a work item has to have."""
+BY: Final = " by "
+"""Between a reading and the alternative table that it is taken of."""
 
 
 class Axis(Options):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.costing.answers import Candidate
+from harness.records.questions import BY
 from harness.records.summary import RunReport
 from harness.reporting.crossings.answer import Answer, answers, pairs, short_unit
 from harness.reporting.crossings.sentence import at, sentence, value
@@ -185,5 +186,5 @@ def _beside(answer: Answer) -> Iterator[Section]:
 
 
 def _unit_of(metric: str) -> str:
-    name = metric.partition(" by ")[0]
+    name = metric.partition(BY)[0]
     return {"_g": "g", "_j": "J", "_s": "s", "_l": "L"}.get(name[-2:], "")
