@@ -137,9 +137,12 @@ def _reading(answer: Answer) -> Iterator[str]:
             "a candidate's factors alone, and without one they have no range"
         )
     else:
-        how = f"medians of the trials with the 95 % interval of their mean, of {LEAST_TRIALS} trials and more"
+        how = (
+            f"medians of the trials with the 95 % interval of their mean, of {LEAST_TRIALS} trials and more; "
+            "each two candidates are compared at 95 %, whatever others there are"
+        )
         if found.comparisons > 1:
-            how += f"; a claim holds at all {found.comparisons} places together (Bonferroni)"
+            how += f", at all {found.comparisons} places together (Bonferroni)"
     yield f"{metric} ({', '.join(methods) or 'none'}); ranked by the mean rank over the places; {how}."
     reasons = {each.name: "; ".join(each.missing) for each in found.candidates if each.missing}
     for reason in dict.fromkeys(reasons.values()):
