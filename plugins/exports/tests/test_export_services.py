@@ -46,22 +46,35 @@ def test_every_number_has_a_name_of_its_own_with_unit_and_method(kept: Kept) -> 
         plain = {name for name in made.numbers if f"method.{name}" in made.said}
         assert len(plain) == len(wanted)
         assert {f"unit.{name}" for name in plain} <= made.said.keys()
-        assert made.said["method.total/energy_j.n0.gpu.GPU-1"] == "counter"
-        assert made.numbers["total/energy_j.low"] < made.numbers["total/energy_j"] < made.numbers["total/energy_j.high"]
+        assert made.said["method.trial_median/energy_j.n0.gpu.GPU-1"] == "counter"
+        assert (
+            made.numbers["trial_median/energy_j.low"]
+            < made.numbers["trial_median/energy_j"]
+            < made.numbers["trial_median/energy_j.high"]
+        )
     assert digest(run, run.points[0]) != digest(run, run.points[1])
     assert settings(run.points[0])["workload"]
+
+
+def test_a_total_is_named_for_the_median_trial_whose_it_is(kept: Kept) -> None:
+    run = kept(trials=3)
+    made = cells(run, run.points[0])
+    assert made.numbers["trial_median/energy_j.n0.gpu.GPU-1"] == 101.0, "of 100, 101 and 102 J"
+    assert not any(name.startswith("total/") for name in made.numbers)
 
 
 def test_what_is_missing_has_no_number(kept: Kept) -> None:
     run = kept(ram=GONE)
     made = cells(run, run.points[0])
-    assert GONE in made.missing["total/energy_j"]
-    assert not any(name.startswith("total/energy_j.n0.dram") or name == "total/energy_j" for name in made.numbers)
+    assert GONE in made.missing["trial_median/energy_j"]
+    assert not any(
+        name.startswith("trial_median/energy_j.n0.dram") or name == "trial_median/energy_j" for name in made.numbers
+    )
 
 
 def test_points_with_the_same_to_say_say_it_together(kept: Kept) -> None:
     said = left_out(kept("a", "b", "c", "d", "e", trials=1, ram=GONE))
-    (line,) = (line for line in said if "total/energy_j" in line.partition(GONE)[0])
+    (line,) = (line for line in said if "trial_median/energy_j" in line.partition(GONE)[0])
     assert line.startswith("a, b, c and 2 more: ")
 
 
@@ -199,7 +212,7 @@ def test_a_receiver_gets_each_figure_with_unit_method_and_time(
     wanted = [figure for figure in figures(run.report) if figure.value is not None]
     ends = (".bound.low", ".bound.high", ".trials.least", ".trials.greatest")
     assert sum(len(points) for name, (_, points) in found.items() if not name.endswith(ends)) == len(wanted)
-    unit, points = found["harness.total.energy"]
+    unit, points = found["harness.trial_median.energy"]
     assert unit == "J"
     for point in points:
         said = {each.key: each.value.string_value for each in point.attributes}
@@ -224,7 +237,7 @@ def test_the_sdk_prints_the_same_metrics(kept: Kept) -> None:
     sdk.ConsoleMetricExporter(out=stream).export(otlp.metrics_data(run))
     content = json.loads(stream.getvalue())
     metrics = content["resource_metrics"][0]["scope_metrics"][0]["metrics"]
-    (energy,) = (each for each in metrics if each["name"] == "harness.total.energy.bound.low")
+    (energy,) = (each for each in metrics if each["name"] == "harness.trial_median.energy.bound.low")
     assert energy["unit"] == "J"
     assert {point["attributes"].get("harness.scope", "") for point in energy["data"]["data_points"]} == {
         "", "n0/gpu:GPU-1", "n0/cpu-package:0",

@@ -91,15 +91,15 @@ def test_mlflow_reads_back_each_point(kept: Kept, store: str) -> None:
 def test_mlflow_holds_no_number_of_what_is_missing(kept: Kept, store: str) -> None:
     done = mlflow_runs.export(kept(ram=GONE), store, MlflowOptions())
     (there,) = runs_of(store)
-    assert "total/energy_j" not in there.data.metrics
-    assert GONE in there.data.tags["missing.total/energy_j"]
-    assert any(line.startswith("work: ") and "total/energy_j" in line for line in done.left_out)
+    assert "trial_median/energy_j" not in there.data.metrics
+    assert GONE in there.data.tags["missing.trial_median/energy_j"]
+    assert any(line.startswith("work: ") and "trial_median/energy_j" in line for line in done.left_out)
 
 
 def test_mlflow_says_what_was_simulated(kept: Kept, store: str) -> None:
     mlflow_runs.export(kept(gpu=Method.SIMULATED), store, MlflowOptions())
     (there,) = runs_of(store)
-    assert there.data.tags["method.total/energy_j"] == "simulated"
+    assert there.data.tags["method.trial_median/energy_j"] == "simulated"
 
 
 def test_a_sending_that_broke_off_is_completed(kept: Kept, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,9 +214,9 @@ def test_an_offline_run_holds_the_numbers_of_its_point(kept: Kept, tmp_path: Pat
             summary |= {item.key or item.nested_key[0]: json.loads(item.value_json) for item in each.summary.update}
     made = cells(run, run.points[0])
     assert {name: summary[name] for name in made.numbers} == made.numbers
-    assert "total/energy_j" not in summary
-    assert GONE in config["missing.total/energy_j"]
-    assert config["method.total/energy_j.n0.gpu.GPU-1"] == "counter"
+    assert "trial_median/energy_j" not in summary
+    assert GONE in config["missing.trial_median/energy_j"]
+    assert config["method.trial_median/energy_j.n0.gpu.GPU-1"] == "counter"
     assert any(GONE in line for line in done.left_out)
 
 
