@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from harness.publishing.tables import Tables
 from harness.records.metric import Metric
 from harness.records.paths import RUN
 from harness.records.summary import RunReport, load
+from harness.reporting.tables import Section
 from harness.reporting.wording import counted
 from harness.storing.views import database
 
@@ -57,7 +58,7 @@ class _Gathered:
     results: list[Result] = field(default_factory=list)
     points: list[list[OfPoint]] = field(default_factory=list)
     newest: dict[_Series, tuple[RunReport, Published]] = field(default_factory=dict)
-    before: dict[_Series, RunReport] = field(default_factory=dict)
+    changes: dict[_Series, tuple[Published, Published, Section] | None] = field(default_factory=dict)
 
 
 def build(out: Path, places: Sequence[str], *, title: str = "", force: bool = False, tell: Tell = print) -> Made:
@@ -131,7 +132,8 @@ def _add(home: Path, run: Path, taken: set[str], gathered: _Gathered, tables: Ta
     before, previous = earlier if earlier is not None else (None, None)
     devices = {point.id: device_of(point.records[0].measurement) for point in report.points}
     try:
-        notes = run_pages.write(home, page, report, before, previous.page if previous else "")
+        changed = run_pages.changes(before, report)
+        notes = run_pages.write(home, page, report, previous, changed)
         rows = tables.rows(report, of_run.started_utc, devices)
     except _ODD as error:
         shutil.rmtree((home / page).parent, ignore_errors=True)
@@ -147,8 +149,7 @@ def _add(home: Path, run: Path, taken: set[str], gathered: _Gathered, tables: Ta
     if of_run.recosted:
         return
     gathered.points.append(points)
-    if before is not None:
-        gathered.before[series] = before
+    gathered.changes[series] = (previous, of_run, changed) if previous and changed else None
     gathered.newest[series] = report, of_run
 
 
@@ -260,7 +261,8 @@ def _write_lists(
             "Each shows the newest valid value of a point. In the lines of Markdown, SITE is the address of this site."
         ],
     )
-    changes = list(_changes(gathered))
+    newest = [each for _, each in sorted(gathered.changes.items(), key=lambda each: each[0]) if each]
+    changes = [overview.changes_part(number, *each) for number, each in enumerate(newest, start=1)]
     quiet = Part(anchor="none", title="None", notes=["No suite has two runs on one device that share a point."])
     frame.write_pages(
         home,
@@ -275,16 +277,6 @@ def _write_lists(
     trials = sum(run.trials for run in readable)
     size = f"{counted(len(readable), 'run')}, {counted(trials, 'trial')}, {counted(len(devices), 'device')}"
     frame.write_pages(home, "index.html", title, overview.overview_parts(gathered.runs, boards, series), intro=[size])
-
-
-def _changes(gathered: _Gathered) -> Iterator[Part]:
-    """The newest run of each suite and device against the one before it."""
-    for number, (series, before) in enumerate(sorted(gathered.before.items(), key=lambda each: each[0]), start=1):
-        report, run = gathered.newest[series]
-        what = f"{', '.join(run.suites)} on {', '.join(run.devices)}"
-        part = overview.changes_part(number, what, before, report, run.page)
-        if part is not None:
-            yield part
 
 
 def _write_drawn(home: Path, made: Sequence[tuple[Part, str]]) -> None:

@@ -11,8 +11,7 @@ from harness.publishing.parts import Badge, Cell, Grid, GridRow, Part, moment
 from harness.publishing.results import METRICS, Published, Result
 from harness.publishing.tables import CSV, PARQUET
 from harness.records.metric import Metric
-from harness.records.summary import RunReport
-from harness.reporting.comparison import section
+from harness.reporting.tables import Section
 from harness.reporting.wording import counted, listed
 from harness.units import si
 
@@ -136,20 +135,16 @@ def boards_of(found: Sequence[Result]) -> list[tuple[str, str]]:
     return [(unit, metric) for unit in units for metric in METRICS if metric in counts[unit]]
 
 
-def changes_part(number: int, suites: str, before: RunReport, now: RunReport, page: str) -> Part | None:
-    """The newest run of a suite against the one before it; None where they share no point."""
-    if not {point.id for point in now.points} & {point.id for point in before.points}:
-        return None
-    found = section([before, now], ["before", "now"])
-    if found is None:
-        return None
-    rows = [GridRow(tuple(map(Cell, row))) for row in found.table.rows] if found.table else []
+def changes_part(number: int, before: Published, now: Published, changed: Section) -> Part:
+    """The newest run of some suites on some devices against the one before it."""
+    what = f"{', '.join(now.suites)} on {', '.join(now.devices)}"
+    rows = [GridRow(tuple(map(Cell, row))) for row in changed.table.rows] if changed.table else []
     return Part(
         anchor=f"suite-{number}",
-        title=f"{suites}: {now.run.get('run', now.folder.name)} against {before.run.get('run', before.folder.name)}",
-        links=[("The newer run", page)],
-        grid=Grid(f"Changes in {suites}", found.table.columns, rows) if found.table else None,
-        notes=found.paragraphs,
+        title=f"{what}: {now.name} against {before.name}",
+        links=[("The newer run", now.page)],
+        grid=Grid(f"Changes in {what}", changed.table.columns, rows) if changed.table else None,
+        notes=changed.paragraphs,
     )
 
 

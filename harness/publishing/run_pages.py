@@ -13,6 +13,7 @@ from typing import Final
 
 from harness.publishing.badges import standalone
 from harness.publishing.frame import CRUMBS, PAGE_BYTES, numbered, relative
+from harness.publishing.results import Published
 from harness.records.summary import RunReport
 from harness.reporting import pictures
 from harness.reporting.blocks import Block
@@ -28,15 +29,24 @@ FIGURE: Final = "figure.svg"
 _IMAGE: Final = re.compile(r'src="data:image/png;base64,([A-Za-z0-9+/=]+)"')
 
 
-def write(folder: Path, page: str, report: RunReport, before: RunReport | None, earlier: str) -> list[str]:
+def changes(before: RunReport | None, report: RunReport) -> Section | None:
+    """What changed against the run before, as `harness compare` shows it; None where no point is in both."""
+    if before is None or not {point.id for point in report.points} & {point.id for point in before.points}:
+        return None
+    return section([before, report], ["before", "now"])
+
+
+def write(
+    folder: Path, page: str, report: RunReport, earlier: Published | None = None, changed: Section | None = None
+) -> list[str]:
     """Writes a run's pages and tables; returns what a reader should know, such as a page that is too large.
 
     Args:
         folder: of the site.
         page: the run's page, from there.
         report: of the run.
-        before: of the run before it, of the same suites on the same devices.
-        earlier: the page of that one; empty where there is none.
+        earlier: the run before it, of the same suites on the same devices.
+        changed: what changed against that one.
     """
     home = (folder / page).parent
     home.mkdir(parents=True)
@@ -47,10 +57,9 @@ def write(folder: Path, page: str, report: RunReport, before: RunReport | None, 
         name = FIGURE if number == 1 else FIGURE.replace(".", f"-{number}.")
         (home / name).write_text(standalone(drawn.svg), encoding="utf-8")
         files.append(name)
-    changes = _changes(report, before)
     count = 1
     while True:
-        texts = [_with_files(text, home) for text in _rendered(page, report, changes, earlier, files, count)]
+        texts = [_with_files(text, home) for text in _rendered(page, report, earlier, changed, files, count)]
         largest = max(len(text.encode()) for text in texts)
         if largest <= PAGE_BYTES or len(texts) == len(report.points):
             break
@@ -63,15 +72,21 @@ def write(folder: Path, page: str, report: RunReport, before: RunReport | None, 
 
 
 def _rendered(
-    page: str, report: RunReport, changes: Sequence[Block], earlier: str, beside: Sequence[str], count: int
+    page: str,
+    report: RunReport,
+    earlier: Published | None,
+    changed: Section | None,
+    beside: Sequence[str],
+    count: int,
 ) -> list[str]:
     """The pages of a run whose points are shared among so many."""
     name = str(report.run.get("run", report.folder.name))
     links = [(relative(page, target), text) for text, target in CRUMBS]
-    links += [(relative(page, earlier), "the run before")] if earlier else []
+    links += [(relative(page, earlier.page), "the run before")] if earlier else []
+    against = [_against(earlier, changed)] if earlier and changed else []
     downloads = [(file, file) for file in beside]
     if count == 1:
-        return [html(Runs([report], ["A"]), (), f"Run {name}", Frame(links, downloads, changes))]
+        return [html(Runs([report], ["A"]), (), f"Run {name}", Frame(links, downloads, against))]
     size = math.ceil(len(report.points) / count)
     starts = range(0, len(report.points), size)
     files = [numbered(page, number) for number in range(1, len(starts) + 1)]
@@ -90,21 +105,14 @@ def _rendered(
         shown = replace(report, points=points)
         if number > 1:
             shown = replace(shown, skipped=(), failures=())
-        around = Frame([*links, *others], downloads, changes if number == 1 else ())
+        around = Frame([*links, *others], downloads, against if number == 1 else ())
         texts.append(html(Runs([shown], ["A"]), [first], f"Run {name}, {span}", around))
     return texts
 
 
-def _changes(report: RunReport, before: RunReport | None) -> list[Block]:
-    """What changed against the run before, as `harness compare` shows it; nothing where no point is in both."""
-    if before is None or not {point.id for point in report.points} & {point.id for point in before.points}:
-        return []
-    found = section([before, report], ["before", "now"])
-    if found is None:
-        return []
-    bare = Section("", found.table, found.items, found.paragraphs)
-    title = f"Against the run before, {before.run.get('run', before.folder.name)}"
-    return [Block(anchor="before", title=title, sections=[bare])]
+def _against(earlier: Published, changed: Section) -> Block:
+    bare = Section("", changed.table, changed.items, changed.paragraphs)
+    return Block(anchor="before", title=f"Against the run before, {earlier.name}", sections=[bare])
 
 
 def _with_files(text: str, home: Path) -> str:
