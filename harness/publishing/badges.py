@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib import resources
 from typing import Final
 from xml.etree import ElementTree as ET
@@ -73,15 +74,19 @@ def _plain(text: str) -> str:
 
 def standalone(svg: str) -> str:
     """A drawing of a page as a file of its own: with its name space and the colours of the page, light and dark."""
+    head, _, rest = svg.partition(">")
+    head = head.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    return f"{head}><style>\n{_style()}\nsvg {{ background: var(--card); font-family: sans-serif; }}\n</style>{rest}"
+
+
+@cache
+def _style() -> str:
     templates = {"harness.reporting": "page.css", "harness.publishing": "site.css"}
-    style = "\n".join(
+    return "\n".join(
         line
         for room, name in templates.items()
         for line in _drawing_rules(resources.files(room).joinpath(f"templates/{name}").read_text(encoding="utf-8"))
     )
-    head, _, rest = svg.partition(">")
-    head = head.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    return f"{head}><style>\n{style}\nsvg {{ background: var(--card); font-family: sans-serif; }}\n</style>{rest}"
 
 
 _RULE: Final = re.compile(r"^(?:svg |\.(?:grid|bound|spread|frontier|mark|limit|band|line|level)\b|\.mark\.)")
