@@ -304,6 +304,7 @@ def test_a_large_run_has_pages_that_say_which_points_they_are_about(make_run: Ma
     covered = sorted(number for first, last in spans for number in range(int(first), int(last) + 1))
     assert covered == list(range(1, 41))
     assert all("The whole run" in text for text in texts)
+    assert sum("skipped: " in text for text in texts) == 1, "what was skipped is not skipped once for each page"
     rows = list(csv.DictReader((home / "figures.csv").read_text(encoding="utf-8").splitlines()))
     assert len({row["point"] for row in rows}) == 40
 
