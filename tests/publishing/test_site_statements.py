@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from harness.backend import Device
 from harness.publishing import leaderboards
 from harness.publishing.badges import badges
 from harness.publishing.build import build
@@ -73,6 +74,19 @@ def test_a_machine_without_accelerators_is_not_identified(make_run: MakeRun) -> 
     write_record(trial, replace(finished, measurement=bare))
     (result,) = results(load(run), published)
     assert (result.identified, result.device) == (False, "Example CPU")
+
+
+def test_equal_devices_are_counted_and_only_meters_that_count_are_named(make_run: MakeRun) -> None:
+    run = make_run(points=1, trials=1)
+    (trial,) = trial_folders(run)
+    finished = load_record(trial)
+    cards = tuple(Device(kind="gpu", uuid=f"GPU-{number}", name="a card") for number in range(2))
+    measurement = replace(finished.measurement, devices=(*cards, Device(kind="gpu", uuid="GPU-3", name="another")))
+    write_measurement(trial, measurement)
+    write_record(trial, replace(finished, measurement=measurement))
+    (result,) = results(load(run), Published(name="run", page="", started_utc="", status=""))
+    assert (result.device, result.cards) == ("2 x a card, another", ("GPU-0", "GPU-1", "GPU-3"))
+    assert result.meters == "nvml on gpu and tdp on cpu-package"
 
 
 def test_a_run_that_was_costed_again_is_in_no_history_and_no_change(stored_run: StoredRun, tmp_path: Path) -> None:
