@@ -48,3 +48,16 @@ def test_a_candidate_alone_is_not_the_cheapest(monkeypatch: pytest.MonkeyPatch) 
     assert found is not None
     assert found.failed == "fewer than two candidates have a valid result"
     assert found.candidates == ()
+
+
+def test_an_invalid_trial_and_one_without_the_unit_do_not_compete(monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(invalid: str, *units: str) -> Any:
+        point = {"id": "p", "case": 0}
+        return SimpleNamespace(measurement=SimpleNamespace(point=point, invalid=invalid), units=dict.fromkeys(units))
+
+    records = {"1": record("", "token"), "2": record("a stop", "token"), "3": record("", "request")}
+    monkeypatch.setattr(questions, "trials", lambda _: list(records))
+    monkeypatch.setattr(questions, "load_record", lambda folder: records[folder])
+    asked: Any = SimpleNamespace(per="token", concerns=lambda _: True, names=lambda found: dict.fromkeys(found, "A"))
+    found: Any = questions._groups(asked, Path())
+    assert found == {"A": [(records["1"], "1")]}
