@@ -17,6 +17,8 @@ from harness.statistics.crossing import Cell, Turn
 
 INVENTED: Final = ("made up", "made-up", "invented")
 """Words by which a source says that a number is of no real thing."""
+TOO_FEW: Final = "fewer than two candidates have a valid result"
+"""Why nothing was worked out where nobody competes: one alone costs neither less nor more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

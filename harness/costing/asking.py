@@ -14,7 +14,8 @@ from harness.impact import ImpactMeterSpec
 from harness.planning import located_yaml
 from harness.planning.point import Choice, Point
 from harness.planning.suite import Suite
-from harness.records.questions import BAR, KEY, Asked
+from harness.records.metric import POWERS, base_name
+from harness.records.questions import BAR, BY, KEY, Asked
 
 
 def asked(suites: Sequence[Suite]) -> list[Asked]:
@@ -129,13 +130,15 @@ def _check_names(asked: Asked, points: Sequence[Point], registry: Registry) -> N
 
 
 def _check_metric(asked: Asked, yields: Collection[str]) -> None:
-    known = {*yields, "energy_j", "duration_s"}
-    if asked.metric not in known:
-        raise UsageError(
-            f"question {asked.ask!r}: no impact meter yields {asked.metric!r}",
-            accepted=", ".join(sorted(known)),
-            hint=did_you_mean(asked.metric, known),
-        )
+    """Raises UsageError for a reading that nothing yields, to rank by or to tell beside it."""
+    known = {*yields, "energy_j", "duration_s", *POWERS}
+    for name in (asked.metric, *(base_name(each).partition(BY)[0] for each in asked.beside)):
+        if name not in known:
+            raise UsageError(
+                f"question {asked.ask!r}: no impact meter yields {name!r}",
+                accepted=", ".join(sorted(known)),
+                hint=did_you_mean(name, known),
+            )
 
 
 def _impacts(point: Point, registry: Registry) -> list[tuple[Choice, ImpactMeterSpec]]:

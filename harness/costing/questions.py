@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from harness.costing.answers import Candidate, Found, made_up, plain, write_found
+from harness.costing.answers import TOO_FEW, Candidate, Found, made_up, plain, write_found
 from harness.costing.impacts import Applied, CostedWindows, Costs
 from harness.costing.recost import count_of, span_of, trials
 from harness.costing.settings import Combinations, setting
@@ -238,6 +238,8 @@ def answered(asked: Asked, run: Path, registry: Registry) -> Found | None:
         for label, records in groups.items()
         for name, options in chosen.items()
     ]
+    if len(candidates) < 2:
+        return Found(failed=TOO_FEW)
     places = tuple(float(value) for value in asked.values)
     described = [each.described(places) for each in candidates]
     continuous = _continuous(candidates, places)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -86,16 +87,17 @@ def implied(listed: Sequence[Choice], place: Place | None, registry: Registry) -
     Args:
         listed: what the suite lists; a suite that measures no energy has nothing to cost.
         place: the suite's.
-        registry: the plugins; each impact meter of theirs that takes a place is asked for.
+        registry: the plugins; each impact meter of theirs that takes a place and needs no further option is asked for.
     """
     specs = taking(registry)
     if place is None or not listed or any(bare(choice.name) in {bare(name) for name in specs} for choice in listed):
         return ()
-    given = {PLACE: place.as_options()}
-    return tuple(
-        Choice(name, spec.options.model_validate(given).model_dump(mode="json", by_alias=True))
-        for name, spec in specs.items()
-    )
+    found = []
+    for name, spec in specs.items():
+        with suppress(ValidationError):  # it needs more than a place, and nobody named it
+            options = spec.options.model_validate({PLACE: place.as_options()})
+            found.append(Choice(name, options.model_dump(mode="json", by_alias=True)))
+    return tuple(found)
 
 
 def moved(options: Mapping[str, Any], spec: ImpactMeterSpec, place: Place) -> dict[str, Any]:

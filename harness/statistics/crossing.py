@@ -16,7 +16,7 @@ from functools import cache
 from typing import Final
 
 from harness.statistics.assumptions import student_quantile
-from harness.statistics.intervals import LEAST_TRIALS, LEVEL
+from harness.statistics.intervals import LEAST_TRIALS, LEVEL, mean_interval
 
 _HALVINGS: Final = 60
 _NEAR: Final = 1e-9
@@ -72,22 +72,11 @@ class Turn:
     method: str = "interpolation"
 
 
-def interval(cell: Cell, comparisons: int = 1) -> tuple[float, float] | None:
-    """Where a candidate's cost lies: its own range, or the interval of the mean of three trials and more.
-
-    Args:
-        cell: of one candidate.
-        comparisons: by so many the error rate of 5 % is divided, so that it holds for all of them together.
-    """
+def interval(cell: Cell) -> tuple[float, float] | None:
+    """Where a candidate's cost lies: its own range, or the interval of the mean of three trials and more."""
     if cell.shared:
         return None if cell.low is None or cell.high is None else (cell.low, cell.high)
-    if len(cell.values) < LEAST_TRIALS or not all(map(math.isfinite, cell.values)):
-        return None
-    logarithms = min(cell.values) > 0
-    scale = [math.log(value) for value in cell.values] if logarithms else list(cell.values)
-    half = _quantile(len(scale), comparisons) * statistics.stdev(scale) / math.sqrt(len(scale))
-    low, high = statistics.fmean(scale) - half, statistics.fmean(scale) + half
-    return (math.exp(low), math.exp(high)) if logarithms else (low, high)
+    return mean_interval(cell.values)
 
 
 def cheaper(one: Cell, other: Cell, comparisons: int = 1) -> int:
@@ -227,8 +216,7 @@ def leads(cells: Mapping[str, Sequence[Cell]], comparisons: int = 1) -> list[Lea
         names = tuple(
             name
             for name, cell in here.items()
-            if (not cell.nothing or all(each.nothing for each in here.values()))
-            and not any(cheaper(other, cell, comparisons) < 0 for rival, other in here.items() if rival != name)
+            if not any(cheaper(other, cell, comparisons) < 0 for rival, other in here.items() if rival != name)
         )
         if all(cell.nothing for cell in here.values()):
             names = ()

@@ -93,9 +93,10 @@ def planned(question: str, registry: Registry) -> tuple[Any, tuple[Point, ...]]:
     [
         ("metric: energy_j, per: operatoin, along: {option: iterations}", "the functional unit 'operatoin'"),
         ("metric: energi_j, per: operation, along: {option: iterations}", "no impact meter yields 'energi_j'"),
+        ("metric: air_g, beside: [air_k by act], along: {option: iterations}", "no impact meter yields 'air_k'"),
         ("metric: air_j, along: {option: air.air, values: [0, 1]}", "no impact meter yields 'air_j'"),
     ],
-    ids=["unit", "metric", "metric-swept"],
+    ids=["unit", "metric", "beside", "metric-swept"],
 )
 def test_a_misspelt_name_is_refused_once_the_points_are_planned(
     question: str, message: str, registry: Registry
@@ -105,7 +106,9 @@ def test_a_misspelt_name_is_refused_once_the_points_are_planned(
         check(wrong, points, registry)
     assert message in str(caught.value)
     assert "did you mean" in str(caught.value)
-    right, _ = planned("metric: air_g, per: operation, along: {option: iterations}", registry)
+    right, _ = planned(
+        "metric: air_g, beside: [energy_j, air_g by act], per: operation, along: {option: iterations}", registry
+    )
     check(right, points, registry)
 
 

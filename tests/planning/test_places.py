@@ -162,6 +162,29 @@ def test_a_place_alone_asks_for_the_meters_that_take_one(registry: Registry) -> 
     assert "air" not in {each.name for each in expand([loads(suite("meters: [auto]"))], registry).points[0].meters}
 
 
+def test_a_place_alone_asks_for_no_meter_that_needs_more_than_a_place(registry: Registry) -> None:
+    """An installed plugin that nobody asked for by name is no fault of a suite."""
+
+    class DepthOptions(AirOptions):
+        depth: float
+
+    class Deep:
+        @staticmethod
+        @hookimpl
+        def harness_meters() -> Iterable[ImpactMeterSpec]:
+            yield ImpactMeterSpec(
+                name="deep", summary="", factory=lambda _: Air(), needs=("energy_j",), yields={"deep_g": "g"},
+                placed=("air",), options=DepthOptions,
+            )  # fmt: skip
+
+    text = suite("place: dc-1", "meters: [auto]")
+    without = expand([loads(text)], registry).points[0].meters
+    assert registry.register(Deep, "deep")
+    assert expand([loads(text)], registry).points[0].meters == without
+    with pytest.raises(UsageError, match="depth"):
+        expand([loads(suite("place: dc-1", "meters: [deep]"))], registry)
+
+
 @pytest.mark.parametrize(
     ("lines", "where"),
     [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness.costing.answers import Candidate, Found
 from harness.records.questions import Asked
+from harness.reporting.crossings import answer
 from harness.reporting.crossings.answer import Answer
 from harness.reporting.crossings.sentence import sentence
 from harness.statistics.crossing import Cell, leads
@@ -19,6 +22,10 @@ ASKED = Asked(
 def candidate(name: str, cost: float | None, method: str = "", invented: tuple[str, ...] = ()) -> Candidate:
     cell = Cell() if cost is None else Cell(values=(cost, cost * 1.01, cost * 0.99))
     return Candidate(name=name, cells=(cell,), unit="J/token", method=method, invented=invented)
+
+
+def trials(name: str, *costs: Cell) -> Candidate:
+    return Candidate(name=name, cells=costs, unit="J/token", method="counter")
 
 
 def answered(*candidates: Candidate) -> str:
@@ -52,3 +59,31 @@ def test_nothing_is_said_to_be_simulated_where_all_is_measured() -> None:
     assert answered(candidate("A", 1.0, "counter"), candidate("B", 9.0, "counter")).startswith(
         "Least energy per token: A"
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "why"),
+    [(2, "it takes 3 trials of each point to know an interval"), (3, "the intervals of A; B overlap")],
+)
+def test_why_nothing_is_told_of_two_is_their_trials_or_their_noise(count: int, why: str) -> None:
+    one, other = Cell(values=(1.0, 2.0, 1.5)[:count]), Cell(values=(2.0, 1.0, 1.6)[:count])
+    assert answered(trials("A", one), trials("B", other)) == (
+        f"Least energy per token: cannot be told at load 1: {why}."
+    )
+
+
+@pytest.mark.parametrize(("option", "estimate"), [("qps", True), ("bar:reward", False)], ids=["number", "bar"])
+def test_between_two_quality_bars_no_turn_is_estimated(
+    option: str, estimate: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bar is met or not; of a load there is one between two."""
+    cells = {
+        "A": [Cell(values=(1.0, 1.01, 0.99)), Cell(values=(9.0, 9.1, 8.9))],
+        "B": [Cell(values=(3.0, 3.1, 2.9))] * 2,
+    }
+    monkeypatch.setattr(answer, "_candidate", lambda _, name, *__: trials(name, *cells[name]))
+    found = answer._told(replace(ASKED, option=option), {"A": {}, "B": {}}, (1.0, 2.0))
+    ((one, other, turn),) = found.turns
+    assert (one, other, turn.low, turn.high, turn.first) == ("A", "B", 1.0, 2.0, -1)
+    assert (turn.at is not None) is estimate
+    assert found.comparisons == 2

@@ -86,6 +86,17 @@ def test_leads_name_those_that_no_other_beats() -> None:
         (("old",), 0, ("lost",)), (("old", "new"), 1, ("lost",)), (("new",), 2, ("lost",)),
     ]  # fmt: skip
     assert crossing.leads({"only": [Cell(nothing=True), Cell(nothing=True)]}) == [Lead((), 0, 1)]
+    assert crossing.leads({"none": [Cell(nothing=True)], "any": [trials(1)]}) == [Lead(("any",), 0, 0)]
+
+
+def test_an_interval_is_of_three_trials_or_a_range_of_factors() -> None:
+    low, high = crossing.interval(trials(9, 10, 11)) or (0.0, 0.0)
+    assert (low, high) == pytest.approx(
+        [math.exp(math.log(990) / 3 + sign * 4.302653 * 0.1003632 / math.sqrt(3)) for sign in (-1, 1)], rel=1e-4
+    )
+    assert crossing.interval(trials(9, 11)) is None
+    assert crossing.interval(trials(9, 10, math.inf)) is None
+    assert crossing.interval(ranged(1, 2, 3)) == (1, 3)
 
 
 def test_equal_candidates_seldom_seem_to_turn() -> None:

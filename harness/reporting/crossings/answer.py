@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.costing.answers import Candidate, Found, made_up, read_found
+from harness.costing.answers import TOO_FEW, Candidate, Found, made_up, read_found
 from harness.errors import MeasurementError
 from harness.functional_unit import Sweep, per_unit
 from harness.quantity import Amount, Unavailable, Undefined, Value
@@ -122,9 +122,7 @@ def _by_bar(asked: Asked, points: Sequence[PointReport]) -> tuple[Rows, tuple[fl
 
 def _told(asked: Asked, rows: Rows, places: tuple[float, ...]) -> Found:
     if len(rows) < 2 or not places:
-        return Found(
-            failed="fewer than two candidates have a valid result" if places else "no place of the axis was run"
-        )
+        return Found(failed=TOO_FEW if places else "no place of the axis was run")
     candidates = tuple(_candidate(asked, name, row, places) for name, row in rows.items())
     comparisons = len(places)
     turns = []

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from harness_meter_scarf.meter import ScarfMeter
+from harness_meter_scarf.options import ScarfOptions
 from typer.testing import CliRunner
 
 from harness.cli import app
@@ -89,6 +91,17 @@ def test_the_gamma_at_which_two_sites_turn_comes_from_the_formula(turning: RunRe
     ends = sorted((0.15 / (0.3 - now)) ** (1 / 11) - 1 for now in (0.19, 0.21))
     assert (turn.low, turn.high) == pytest.approx(ends, rel=1e-5)
     assert "from steady to rising at gamma 0.0375 (0.0286 to 0.0475)" in sentence(answer)
+
+
+@pytest.mark.parametrize(("mode", "known"), [("long", True), ("short", False)])
+def test_the_formula_speaks_of_sites_that_gamma_weighs(mode: str, known: bool) -> None:
+    rising, steady = yaml.safe_load(TURNING)["questions"][0]["candidates"].values()
+    meters = [
+        ScarfMeter(ScarfOptions.model_validate({key.removeprefix("scarf."): value for key, value in each.items()}))
+        for each in (rising, {**steady, "scarf.mode": mode, "scarf.milestones": [2019, 2030]})
+    ]
+    found = meters[0].equal_at("gamma", "awi_adjusted_l", ({"water_l": 1.0}, {"water_l": 1.0}), meters[1], (0.0, 0.1))
+    assert found == (pytest.approx((EQUAL_GAMMA,)) if known else None)
 
 
 def test_a_month_has_no_place_between_two_others(turning: RunReport) -> None:

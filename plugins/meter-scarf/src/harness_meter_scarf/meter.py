@@ -139,13 +139,15 @@ class ScarfMeter(ImpactMeter):
     ) -> tuple[float, ...] | None:
         """Every gamma of a range at which the adjusted water impacts of two sites are equal, from their volumes.
 
-        None for other options and readings, and where a volume or a basin is not known.
+        None for other options, readings and modes, and where a volume or a basin is not known.
         """
         if (option, reading) != ("gamma", "awi_adjusted_l") or not isinstance(other, ScarfMeter):
             return None
         volumes = [each.get("water_l") for each in readings]
         stress = [each.stress_by_year() for each in (self, other)]
         if None in volumes or None in stress or self.options.t0 != other.options.t0:
+            return None
+        if {self.options.mode, other.options.mode} != {"long"}:  # gamma weighs nothing else
             return None
         ours, theirs = (
             {year: volume * ratio for year, ratio in known.items()}
