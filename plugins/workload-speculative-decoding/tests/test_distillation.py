@@ -247,16 +247,25 @@ def row(**more: float) -> dict[str, Any]:
     }
 
 
-def point(label: str, rows: list[dict[str, Any]], spans: dict[str, float], cpu_s: float, **facts: Any) -> Any:
+def point(
+    label: str,
+    rows: list[dict[str, Any]],
+    spans: dict[str, float],
+    cpu_s: float,
+    *,
+    target: str = "large",
+    valid: bool = True,
+    **facts: Any,
+) -> Any:
     measurement = SimpleNamespace(
         loads=[SimpleNamespace(own_s=cpu_s)],
         spans=[
             SimpleNamespace(name=name, window=0, start_ns=0, end_ns=int(each * 1e9)) for name, each in spans.items()
         ],
         workload=facts,
-        point={"workload": label.split(maxsplit=1)[0]},
+        point={"workload": label.split(maxsplit=1)[0], "options": {"target": target}, "backend": {"name": "torch"}},
     )
-    trial = SimpleNamespace(record=SimpleNamespace(measurement=measurement), items=lambda: iter(rows))
+    trial = SimpleNamespace(record=SimpleNamespace(measurement=measurement), items=lambda: iter(rows), valid=valid)
     return SimpleNamespace(label=label, trials=[trial])
 
 
@@ -264,7 +273,15 @@ def test_a_run_is_judged_by_its_passes_its_acceptance_and_what_the_draft_took(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vanilla = point("vanilla", [row(), row(window=-1, latency_s=99.0)], {}, 2.0)  # 0.1 s a token, 0.1 s for the prompt
-    drafted = row(latency_s=1.15, target_calls=10, rounds=10, draft_calls=20, judged_tokens=16, accepted_tokens=8)
+    drafted = row(
+        ttft_s=0.24,
+        latency_s=0.24 + 9 * 0.14,
+        target_calls=10,
+        rounds=10,
+        draft_calls=20,
+        judged_tokens=16,
+        accepted_tokens=8,
+    )
     spans = {"role:target": 0.1 + 10 * 0.12, "role:draft": 21 * 0.01}
     made = {"draft": {"distillation": {"cpu_s": 300.0}}}
     run = SimpleNamespace(points=[vanilla, point("speculative K=2", [drafted], spans, 1.4, **made)])
@@ -277,7 +294,7 @@ def test_a_run_is_judged_by_its_passes_its_acceptance_and_what_the_draft_took(
     assert line.acceptance == 0.5
     assert line.needed == pytest.approx((0.12 + 2 * 0.01) / 0.1)
     assert line.predicted == pytest.approx(2 / 1.4)
-    assert line.measured == pytest.approx(0.1 / (0.95 / 19))
+    assert line.measured == pytest.approx(0.1 / 0.07)  # as predicted, though the first round's tokens come at once
     assert line.paid_back == pytest.approx(300 / 0.6)
     break_even.show("run")
     assert capsys.readouterr().out.splitlines()[1].endswith("500")
@@ -302,3 +319,42 @@ def test_a_run_without_both_has_no_break_even(labels: list[str], monkeypatch: py
     monkeypatch.setattr(break_even, "load", lambda _run: SimpleNamespace(points=points))
     with pytest.raises(UsageError, match=r"no point of (workload vanilla|run decodes)"):
         list(break_even.lines("run"))
+
+
+def lines_of(monkeypatch: pytest.MonkeyPatch, *points: Any) -> list[break_even.Line]:
+    monkeypatch.setattr(break_even, "load", lambda _run: SimpleNamespace(points=points))
+    return list(break_even.lines("run"))
+
+
+def test_a_draft_is_judged_beside_vanilla_of_its_own_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = row(latency_s=4.0)  # 0.2 s a token
+    other = point("vanilla other", [row()], {}, 1.0, target="small")
+    own = point("vanilla", [slow], {}, 1.0)
+    drafted = point("assisted", [row(draft_calls=20)], {}, 1.0)
+    (line,) = lines_of(monkeypatch, other, own, drafted)
+    assert line.target_s == pytest.approx(0.2)
+    assert line.measured == pytest.approx(2.0)
+    with pytest.raises(UsageError, match="decodes as one of workload vanilla does"):
+        lines_of(monkeypatch, other, drafted)
+
+
+def test_what_is_not_valid_or_has_one_round_gives_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    drafted = point("assisted", [row(draft_calls=20)], {}, 1.0)
+    torn = point("vanilla", [row(latency_s=99.0)], {}, 1.0, valid=False)
+    short = point("vanilla", [row(output_tokens=1, target_calls=1, latency_s=0.2)], {}, 1.0)
+    (line,) = lines_of(monkeypatch, torn, short, point("vanilla", [row()], {}, 1.0), drafted)
+    assert line.target_s == pytest.approx(0.1)
+    with pytest.raises(UsageError, match="no point of workload vanilla"):
+        lines_of(monkeypatch, torn, short, drafted)
+
+
+def test_what_making_a_draft_took_is_unknown_where_one_of_two_was_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
+    distilled, aligned = {"distillation": {"cpu_s": 300.0}}, {"alignment": {}}
+    facts = {"draft_sft": distilled, "draft_aligned": aligned}
+    both = {"draft_sft": distilled, "draft_aligned": distilled}
+    vanilla = point("vanilla", [row()], {}, 1.0)
+    found = lines_of(
+        monkeypatch, vanilla, *(point("sss", [row(draft_calls=20)], {}, 0.5, **each) for each in (facts, both))
+    )
+    assert [line.made_cpu_s for line in found] == [None, 600.0]
+    assert [line.paid_back for line in found] == [None, 1200.0]

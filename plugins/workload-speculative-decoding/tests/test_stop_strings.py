@@ -165,6 +165,39 @@ def test_answers_end_at_a_stop_string_and_are_a_beginning_of_what_they_were(
             assert len(answer.tokens) <= answer.accepted + answer.rounds
 
 
+@pytest.mark.parametrize("sft", [False, True])
+def test_speculation_looks_for_a_stop_string_once_at_each_token(
+    sft: bool, folders: dict[str, str], tokenizer: Any
+) -> None:
+    models = [AutoModelForCausalLM.from_pretrained(folder).eval() for folder in folders.values()]
+    asked: list[tuple[int, ...]] = []
+
+    def stop(tokens: Sequence[int]) -> bool:
+        asked.append(tuple(tokens))
+        return False
+
+    trio = Trio(*map(cached_model, models if sft else models[:2]))
+    request = Request(tokenizer("red", add_special_tokens=False)["input_ids"], 1)
+    (answer,) = speculate(trio, [request], rule=Rule(), max_new_tokens=24, stop=stop)
+    assert answer.accepted
+    assert {tuple(answer.tokens[:end]) for end in range(1, 25)} <= set(asked)
+    assert len(asked) == len(set(asked))
+
+
+def test_assisted_generation_reads_no_tokens_back_where_no_string_stops_it(
+    folders: dict[str, str], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness_speculative_decoding.methods import assisted as module
+
+    target, draft = (AutoModelForCausalLM.from_pretrained(folders[name]).eval() for name in ("large", "small"))
+    made: list[object] = []
+    monkeypatch.setattr(module, "_Stopping", lambda *given: made.append(given))
+    request = Request(tokenizer("red", add_special_tokens=False)["input_ids"], 1)
+    answer = assisted(target, draft, request, sampling=Sampling(), draft_tokens=3, max_new_tokens=8)
+    assert len(answer.tokens) == 8
+    assert not made
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_every_workload_ends_its_texts_before_a_stop_string(
     name: str, folders: dict[str, str], tokenizer: Any, tmp_path: Path

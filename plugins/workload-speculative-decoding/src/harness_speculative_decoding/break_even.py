@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,14 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
-from harness import LoadedPoint, LoadedTrial, UsageError, load
+from harness import LoadedTrial, UsageError, load
+from harness_speculative_decoding.options import DecodingOptions
 
 NANOSECONDS: Final = 1e9
 
 
 class Line(NamedTuple):
-    """A method with a draft beside vanilla decoding of the same target.
+    """A method with a draft beside vanilla decoding of the same target and prompts, in the same way.
 
     Attributes:
         label: of the point.
@@ -27,8 +29,8 @@ class Line(NamedTuple):
         tokens_per_round: tokens of an answer by passes of the target.
         needed: tokens a round from which the method is faster, in theory.
         predicted: speed-up that passes and acceptance predict.
-        measured: speed-up of a token, prompts left out.
-        made_cpu_s: processor time that distilling the draft took, where that is known.
+        measured: speed-up of a token by the rounds behind the first, whose time holds the reading of the prompt.
+        made_cpu_s: processor time that distilling the drafts took; None where one of them was made in another way.
         saved_cpu_s: processor time that an answer takes less than vanilla's; negative where it takes more.
     """
 
@@ -65,44 +67,65 @@ class _Sums:
         return self.columns[name]
 
     @property
+    def goes_on(self) -> bool:
+        """Whether there are rounds behind the first ones."""
+        return self.columns.get("target_calls", 0.0) > self.answers
+
+    @property
     def token_s(self) -> float:
-        """Mean time per token behind the first."""
-        return self["decode_s"] / max(1.0, self["output_tokens"] - self.answers)
+        """Mean time of a round behind the first one of an answer, by the tokens of a round; vanilla's has one."""
+        calls = self["target_calls"]
+        return self["decode_s"] / (calls - self.answers) * calls / self["output_tokens"]
 
 
 def lines(run: str | Path) -> Iterator[Line]:
-    """A line for each point of a kept run that decodes with a draft.
+    """A line for each point of a kept run that decodes with a draft, and as a point of workload vanilla does.
+
+    Trials that are not valid are left out, and so are points whose answers end with their first round.
 
     Raises:
-        UsageError: the run has no point `vanilla`, or none with a draft.
+        UsageError: the run has no point `vanilla`, none with a draft, or no vanilla like one with a draft.
     """
-    points = [point for point in load(run).points if any(any(_answers(trial)) for trial in point.trials)]
-    sums = {point.label: _summed(point) for point in points}
-    makers = {point.label: _made(point) for point in points}
-    workloads = {point.label: point.trials[0].record.measurement.point["workload"] for point in points}
-    vanilla = next((each for label, each in sums.items() if workloads[label] == "vanilla"), None)
-    if vanilla is None:
+    vanillas: dict[str, _Sums] = {}
+    drafted: list[tuple[str, str, _Sums, float | None]] = []
+    for point in load(run).points:
+        trials = [trial for trial in point.trials if trial.valid and any(_answers(trial))]
+        if not trials or not (sums := _summed(trials)).goes_on:
+            continue
+        asked = trials[0].record.measurement.point
+        if asked["workload"] == "vanilla":
+            vanillas.setdefault(_setting(asked), sums)
+        elif sums.columns.get("draft_calls"):
+            drafted.append((point.label, _setting(asked), sums, _made(trials[0])))
+    if not vanillas:
         raise UsageError(f"{run} has no point of workload vanilla", accepted="a run with vanilla and with a draft")
-    found = [
-        _line(label, each, vanilla, makers[label])
-        for label, each in sums.items()
-        if each.columns.get("draft_calls") and each.columns.get("target_calls")
-    ]
-    if not found:
+    if not drafted:
         raise UsageError(f"no point of {run} decodes with a draft", accepted="a run with vanilla and with a draft")
+    found = [_line(label, own, vanillas[how], made) for label, how, own, made in drafted if how in vanillas]
+    if not found:
+        raise UsageError(
+            f"no point of {run} with a draft decodes as one of workload vanilla does",
+            accepted="both with the same target, prompts, backend, and other options that they share",
+        )
     yield from found
+
+
+def _setting(asked: Mapping[str, Any]) -> str:
+    """What two points must have in common to be compared: backend, and the options of every decoding workload."""
+    shared = {name: asked["options"].get(name) for name in DecodingOptions.model_fields}
+    return json.dumps([asked["backend"], shared], sort_keys=True)
 
 
 def _answers(trial: LoadedTrial) -> Iterator[Mapping[str, Any]]:
     return (row for row in trial.items() if row.get("status") == "ok" and row["window"] >= 0)
 
 
-def _summed(point: LoadedPoint) -> _Sums:
+def _summed(trials: Sequence[LoadedTrial]) -> _Sums:
     columns: dict[str, float] = {}
     spans: dict[str, float] = {}
     answers = 0
     loads: list[float | None] = []
-    for trial in point.trials:
+    for trial in trials:
         for row in _answers(trial):
             answers += 1
             for name in _SUMMED:
@@ -132,14 +155,12 @@ _SUMMED: Final = (
 )
 
 
-def _made(point: LoadedPoint) -> float | None:
-    """Processor time of distilling the draft that the record names."""
-    for trial in point.trials:
-        for name in ("draft", "draft_sft", "draft_aligned"):
-            facts = trial.record.measurement.workload.get(name)
-            if isinstance(facts, Mapping) and isinstance(made := facts.get("distillation"), Mapping):
-                return float(made["cpu_s"])
-    return None
+def _made(trial: LoadedTrial) -> float | None:
+    """Processor time of distilling the drafts that a record names; None where one is not distilled."""
+    drafts = [trial.record.measurement.workload.get(name) for name in ("draft", "draft_sft", "draft_aligned")]
+    made = [facts.get("distillation") for facts in drafts if isinstance(facts, Mapping)]
+    known = [float(each["cpu_s"]) for each in made if each]
+    return math.fsum(known) if known and len(known) == len(made) else None
 
 
 def _line(label: str, own: _Sums, vanilla: _Sums, made_cpu_s: float | None) -> Line:
@@ -185,7 +206,7 @@ HEADINGS: Final = (
     "needed",
     "predicted x",
     "measured x",
-    "draft made in CPU s",
+    "distilled in CPU s",
     "CPU s saved/answer",
     "answers to pay back",
 )
@@ -198,8 +219,10 @@ def show(
 
     A round of K proposals costs a target's pass over all of them (`check`) and K passes of the draft. It pays from
     `needed` tokens a round on: round time / time of a target's pass over one token. `predicted` is tokens per round by
-    `needed`, `measured` the ratio of the times per token. Pass times need `role_energy: true`. The last columns say
-    what distilling the draft took and after how many answers that is paid back in processor time, where it ever is.
+    `needed`, `measured` the ratio of the times per token, without the first round of an answer. Pass times need
+    `role_energy: true`. The last columns say what distilling took, where every draft was made so, and after how many
+    answers that is paid back in processor time, where it ever is. Vanilla is the point with the same target, prompts,
+    backend and other shared options; a method without one has no line, and trials that are not valid do not count.
     """
     rows = [_cells(line) for line in lines(run)]
     widths = [max(len(row[column]) for row in (HEADINGS, *rows)) for column in range(len(HEADINGS))]

@@ -45,10 +45,15 @@ class _Stopping(StoppingCriteria):
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         """Whether each row has ended; there is one."""
         del scores, kwargs
-        tokens = input_ids[0, self._prompt :].tolist()
-        known = max(0, len(tokens) - self._round_tokens)
-        ended = first_stop(tokens[:known], tokens[known:], self._stop) is not None
+        ended = _end(input_ids[0, self._prompt :].tolist(), self._round_tokens, self._stop) is not None
         return torch.tensor([ended], device=input_ids.device)
+
+
+def _end(tokens: Sequence[int], round_tokens: int, stop: Stop) -> int | None:
+    """Place of the first token of the last round with which an answer ends; None where it goes on."""
+    known = max(0, len(tokens) - round_tokens)
+    found = first_stop(tokens[:known], tokens[known:], stop)
+    return None if found is None else known + found
 
 
 @contextmanager
@@ -119,7 +124,8 @@ def assisted(
     own.assistant_confidence_threshold = 0.0
     settings = _settings(sampling, max_new_tokens, eos)
     prompt = torch.tensor([list(request.prompt)], device=target.device)
-    stamps = _Stamps(clock)
+    stamps, round_tokens = _Stamps(clock), draft_tokens + 1
+    stopping = None if stop is never else StoppingCriteriaList([_Stopping(stop, prompt.shape[1], round_tokens)])
     with (
         torch.random.fork_rng(),
         _ending_at((target, draft), eos),
@@ -133,13 +139,13 @@ def assisted(
             generation_config=settings,
             assistant_model=draft,
             streamer=stamps,
-            stopping_criteria=StoppingCriteriaList([_Stopping(stop, prompt.shape[1], draft_tokens + 1)]),
+            stopping_criteria=stopping,
         )
     tokens = ids[0, prompt.shape[1] :].tolist()
     if len(stamps.token_s) != len(tokens):
         raise RuntimeError(f"transformers streamed {len(stamps.token_s)} tokens and returned {len(tokens)}")
     stopped: Literal["eos", "stop", "length"] = "eos" if tokens[-1] in eos else "length"
-    if (end := first_stop((), tokens, stop)) is not None:  # the round's tokens behind it belong to no answer
+    if (end := _end(tokens, round_tokens, stop)) is not None:  # the round's tokens behind it belong to no answer
         tokens, stopped = tokens[: end + 1], "stop"
     return Speculated(
         tokens=tokens,
