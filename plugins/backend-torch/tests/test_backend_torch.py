@@ -314,3 +314,18 @@ def test_partitions_of_an_amd_card_have_numbers_and_one_parent(rocm):
     every = [devices.find(f"cuda:{index}").device for index in range(2)]
     assert [each.uuid for each in every] == ["PCI-0000:c1:00.0#0", "PCI-0000:c1:00.0#1"]
     assert {each.parent for each in every} == {"PCI-0000:c1:00.0"}
+
+
+@pytest.mark.parametrize("kind", ["two_cards", "rocm"])
+def test_a_workload_names_a_device_as_the_backend_does(kind, request):
+    request.getfixturevalue(kind)
+    for index in range(2):
+        found = devices.find(f"cuda:{index}")
+        assert isinstance(found, devices.Found)
+        assert devices.device_uuid(found.torch_device) == found.device.uuid
+    assert devices.device_uuid(torch.device("cpu")) == "cpu"
+
+
+def test_a_backend_without_pytorch_has_no_device_of_it():
+    with pytest.raises(MeasurementError, match="the backend object has no PyTorch device"):
+        devices.torch_device(object())

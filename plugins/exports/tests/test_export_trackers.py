@@ -238,3 +238,8 @@ def test_a_service_that_does_not_let_in_is_said(
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     with pytest.raises(MeasurementError, match="demo: not sent: work: "):
         wandb_runs.export(kept(), "demo", WandbOptions(folder=str(tmp_path)))
+
+
+def test_each_point_of_a_run_is_a_run_of_its_own(kept: Kept) -> None:
+    run = kept("a", "b")
+    assert len({wandb_runs.identity(run, point) for point in run.points}) == 2

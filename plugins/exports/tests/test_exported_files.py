@@ -16,7 +16,7 @@ from harness_exports.options import BoAmpsOptions
 from harness_exports.trials import component
 
 import harness
-from harness import Amount, Device, LoadedRun, MeasurementError, Method, NoOptions, Unavailable, UsageError
+from harness import Amount, Device, Factor, LoadedRun, MeasurementError, Method, NoOptions, Unavailable, UsageError
 from harness.units import JOULES_PER_KWH
 
 Kept = Callable[..., LoadedRun]
@@ -126,6 +126,27 @@ def test_emissions_csv_comes_back_through_codecarbon_import(kept: Kept, tmp_path
         assert each.started_utc_s == pytest.approx(trial.record.measurement.windows[0].start_utc_s, abs=1.0)
 
 
+def recosted(run: LoadedRun, **changes: Any) -> LoadedRun:
+    """The run as if each record had these fields."""
+    points = []
+    for point in run.report.points:
+        records = tuple(replace(each, **changes) for each in point.records)
+        points.append(replace(point, trials=replace(point.trials, records=records)))
+    return LoadedRun(replace(run.report, points=tuple(points)))
+
+
+def test_emissions_csv_has_water_of_the_site_and_a_pue_that_is_one_number(kept: Kept, tmp_path: Path) -> None:
+    run = kept(trials=1)
+    totals = dict(run.trials[0].record.totals)
+    water = {name: Amount.of(litres, "L", Method.ESTIMATED) for name, litres in
+             (("water_onsite_l", 2.0), ("water_offsite_l", 3.0))}  # fmt: skip
+    pues = [Factor(name="pue", value=value, unit="1", source="a test") for value in (1.2, 1.5)]
+    for factors, pue in ((pues[:1], "1.2"), (pues, "")):
+        content = emissions_csv.export(recosted(run, totals=totals | water, factors=tuple(factors)), "", NONE).content
+        (row,) = rows(content, tmp_path / "emissions.csv")
+        assert (row["water_consumed"], row["pue"]) == ("2.0", pue)
+
+
 # BoAmps
 
 
@@ -214,6 +235,19 @@ def test_idle_energy_is_the_calibration_of_a_boamps_report(kept: Kept) -> None:
     part = changed(run, spans=(idle, *measurement.spans), readings=(gone, readings[1], *measurement.readings))
     (measure,) = json.loads(str(boamps.export(part, "", ASKED).content))["measures"]
     assert "powerCalibrationMeasurement" not in measure
+
+
+def test_a_boamps_report_has_no_intensity_where_the_record_has_two(kept: Kept) -> None:
+    grids = tuple(Factor(name="grid_intensity", value=value, unit="g/kWh", source="a test") for value in (50.0, 360.0))
+    asked = ASKED.model_copy(update={"country": "france"})
+    report = json.loads(str(boamps.export(recosted(kept(), factors=grids), "", asked).content))
+    assert report["environment"] == {"country": "france"}
+
+
+@pytest.mark.parametrize(("error", "quality"), [(10, "high"), (25, "medium"), (50, "low"), (51, None)])
+def test_the_quality_of_a_boamps_report_is_its_bound(error: int, quality: str | None) -> None:
+    energy = Amount.of(100.0, "J", Method.COUNTER, low=100.0 - error, high=100.0 + error)
+    assert boamps._quality(energy) == quality
 
 
 def test_a_boamps_report_is_of_one_point_with_all_its_energy(kept: Kept) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from harness import Device, Unavailable
+from harness import Backend, Device, MeasurementError, Unavailable
 from harness.backend import processor_name
 from harness_backend_torch import TorchOptions
 from harness_backend_torch.nvidia import mig_parent
@@ -26,6 +26,25 @@ class Found:
 
     torch_device: torch.device
     device: Device
+
+
+def torch_device(backend: Backend) -> torch.device:
+    """The device of a backend that runs PyTorch; raises MeasurementError for another."""
+    device = getattr(backend, "device", None)
+    if not isinstance(device, torch.device):
+        raise MeasurementError(
+            f"the backend {type(backend).__name__} has no PyTorch device", accepted="`backend: torch` in the suite"
+        )
+    return device
+
+
+def device_uuid(device: torch.device) -> str:
+    """The device as the backend names it: `cpu`, `mps`, a CUDA device's UUID with its prefix, an AMD card's address."""
+    if device.type != "cuda":
+        return device.type
+    index = torch.cuda.current_device() if device.index is None else device.index
+    properties = torch.cuda.get_device_properties(index)
+    return _nvidia_uuid(properties) if torch.version.hip is None else _identify_rocm(index, properties).uuid
 
 
 def find(wanted: str) -> Found | Unavailable:
@@ -110,11 +129,15 @@ def _identify(index: int) -> Device:
     name = str(properties.name)
     if torch.version.hip is not None:
         return _identify_rocm(index, properties)
-    raw = str(properties.uuid).removeprefix("GPU-").removeprefix("MIG-")
-    # CUDA names a partition `<product> MIG <profile>` and gives the partition's UUID; NVML prints it with this prefix.
-    uuid = f"MIG-{raw}" if " MIG " in name else f"GPU-{raw}"
+    uuid = _nvidia_uuid(properties)
     parent = mig_parent(uuid) if uuid.startswith("MIG-") else None
     return Device(kind="gpu", uuid=uuid, name=name, memory_bytes=int(properties.total_memory), parent=parent)
+
+
+def _nvidia_uuid(properties: Any) -> str:
+    raw = str(properties.uuid).removeprefix("GPU-").removeprefix("MIG-")
+    # CUDA names a partition `<product> MIG <profile>` and gives the partition's UUID; NVML prints it with this prefix.
+    return f"MIG-{raw}" if " MIG " in str(properties.name) else f"GPU-{raw}"
 
 
 def pci_address(properties: Any) -> str:

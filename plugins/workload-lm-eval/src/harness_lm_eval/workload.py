@@ -7,10 +7,9 @@ import importlib.metadata
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness.backend import Backend, Device
-from harness.errors import MeasurementError
+from harness.backend import Device
 from harness.quantity import Unavailable
 from harness.sample import Scope
 from harness.workload import FetchContext, TrialContext, Window, Workload
@@ -18,32 +17,6 @@ from harness_lm_eval import server_energy
 from harness_lm_eval.documents import Answered, Answerer, Document
 from harness_lm_eval.options import LmEvalOptions
 from harness_lm_eval.quiet import quiet
-
-if TYPE_CHECKING:
-    import torch
-
-
-def torch_device(backend: Backend) -> torch.device:
-    """The device of a backend that runs PyTorch; raises MeasurementError for another."""
-    import torch
-
-    device = getattr(backend, "device", None)
-    if not isinstance(device, torch.device):
-        raise MeasurementError(
-            f"the backend {type(backend).__name__} has no PyTorch device", accepted="`backend: torch` in the suite"
-        )
-    return device
-
-
-def device_uuid(device: torch.device) -> str:
-    """The device as its driver names it: `cpu`, `mps`, or a CUDA device's UUID with its prefix."""
-    if device.type != "cuda":
-        return device.type
-    import torch
-
-    properties = torch.cuda.get_device_properties(device)
-    raw = str(properties.uuid).removeprefix("GPU-").removeprefix("MIG-")
-    return f"MIG-{raw}" if " MIG " in str(properties.name) else f"GPU-{raw}"
 
 
 def _without_right_answer(task: str, numbers: Sequence[int], kind: object, most: int = 5) -> str:
@@ -154,6 +127,8 @@ class LmEval(Workload):
             from harness_lm_eval.endpoint import Endpoint
 
             return Endpoint(self._options)
+        from harness_backend_torch.devices import device_uuid, torch_device
+
         from harness_lm_eval.local_model import LocalModel
 
         device = torch_device(context.backend)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from harness_backend_torch.devices import device_uuid, torch_device
 from torch import Tensor, nn
 
 from harness.workload import FetchContext, TrialContext, Window, Workload
@@ -25,13 +26,11 @@ from harness_semantic_segmentation.workloads.kept_times import KeptTimes
 from harness_semantic_segmentation.workloads.options import SegmentationInferenceOptions
 from harness_semantic_segmentation.workloads.pictures import write_panels
 from harness_semantic_segmentation.workloads.sources import (
-    device_uuid,
     digest,
     evenly,
     for_people,
     model_facts,
     surveyed,
-    torch_device,
     trained_weights,
     training_data,
     validation_data,

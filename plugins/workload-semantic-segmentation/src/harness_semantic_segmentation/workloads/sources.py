@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from harness_backend_torch.devices import torch_device
 from torch import nn
 
 from harness.backend import Backend
@@ -45,29 +46,10 @@ CACHE_FORMAT = 1
 Tell = Callable[[str, float | None], None]
 
 
-def torch_device(backend: Backend) -> torch.device:
-    """The device of a backend that runs PyTorch; raises MeasurementError for another."""
-    device = getattr(backend, "device", None)
-    if not isinstance(device, torch.device):
-        raise MeasurementError(
-            f"the backend {type(backend).__name__} has no PyTorch device", accepted="`backend: torch` in the suite"
-        )
-    return device
-
-
 def torch_devices(backend: Backend) -> tuple[torch.device, ...]:
     """All devices of such a backend, the first one first."""
     found: tuple[torch.device, ...] = getattr(backend, "devices", ())
     return found or (torch_device(backend),)
-
-
-def device_uuid(device: torch.device) -> str:
-    """The device as its driver names it: `cpu`, `mps`, or a CUDA device's UUID with its prefix."""
-    if device.type != "cuda":
-        return device.type
-    properties = torch.cuda.get_device_properties(device)
-    raw = str(properties.uuid).removeprefix("GPU-").removeprefix("MIG-")
-    return f"MIG-{raw}" if " MIG " in str(properties.name) else f"GPU-{raw}"
 
 
 def training_data(options: SegmentationOptions, images: int, seed: int = 0) -> DataSet:

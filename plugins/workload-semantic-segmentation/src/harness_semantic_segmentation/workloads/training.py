@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from harness_backend_torch.devices import device_uuid, torch_device
 from harness_backend_torch.together import Member, Together, member_devices
 
 from harness.workload import TrialContext, Window, Workload
@@ -22,12 +23,10 @@ from harness_semantic_segmentation.workloads.options import TrainingOptions
 from harness_semantic_segmentation.workloads.pictures import write_panels
 from harness_semantic_segmentation.workloads.sources import (
     begun,
-    device_uuid,
     evenly,
     model_facts,
     network,
     surveyed,
-    torch_device,
     torch_devices,
     training_data,
     validation_data,

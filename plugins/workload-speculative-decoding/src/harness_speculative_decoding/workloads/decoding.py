@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from harness_backend_torch.devices import device_uuid, torch_device
 from transformers import PreTrainedModel
 
-from harness.backend import Backend
 from harness.errors import MeasurementError, UsageError
 from harness.workload import FetchContext, TrialContext, Window, Workload
 from harness_speculative_decoding.data import corpus, prompts
@@ -24,25 +24,6 @@ from harness_speculative_decoding.networks.quantization import Quantization
 from harness_speculative_decoding.options import DRAFT_WORDS, FETCHED, DecodingOptions, VanillaOptions
 from harness_speculative_decoding.rewards import FUNCTIONS
 from harness_speculative_decoding.together import pass_facts, warm_up, wrap_alone
-
-
-def torch_device(backend: Backend) -> torch.device:
-    """The device of a backend that runs PyTorch; raises MeasurementError for another."""
-    device = getattr(backend, "device", None)
-    if not isinstance(device, torch.device):
-        raise MeasurementError(
-            f"the backend {type(backend).__name__} has no PyTorch device", accepted="`backend: torch` in the suite"
-        )
-    return device
-
-
-def device_uuid(device: torch.device) -> str:
-    """The device as its driver names it: `cpu`, `mps`, or a CUDA device's UUID with its prefix."""
-    if device.type != "cuda":
-        return device.type
-    properties = torch.cuda.get_device_properties(device)
-    raw = str(properties.uuid).removeprefix("GPU-").removeprefix("MIG-")
-    return f"MIG-{raw}" if " MIG " in str(properties.name) else f"GPU-{raw}"
 
 
 def request_seed(trial: int, window: int, request: int) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from harness_backend_torch.devices import device_uuid, torch_device
 from harness_backend_torch.together import Member, Together, member_devices
 from transformers import PreTrainedModel
 
@@ -27,7 +28,6 @@ from harness_speculative_decoding.training.dpo import log_probabilities, pair_ro
 from harness_speculative_decoding.training.pretraining import token_stream
 from harness_speculative_decoding.training.ranking import answers, ranked
 from harness_speculative_decoding.training.settings import Settings, StepReport
-from harness_speculative_decoding.workloads.decoding import device_uuid, torch_device
 
 WARM_UP_STEPS = 2
 """Optimiser steps of a stage while warming up: a whole alignment could take hours."""
