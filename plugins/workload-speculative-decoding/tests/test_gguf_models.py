@@ -122,6 +122,16 @@ def test_a_gguf_model_has_the_logits_that_it_was_written_with(
     assert found.facts["gguf"]["sha256"] == file_digest(path)
 
 
+def test_a_turn_may_end_with_another_token_than_a_text(vocabulary: tuple[list[str], list[str]], tmp_path: Path) -> None:
+    tokens, merges = vocabulary
+
+    def more(writer: Any) -> None:
+        writer.add_uint32("tokenizer.ggml.eot_token_id", 0)
+
+    path = write_gguf(tmp_path / "m.gguf", llama(len(tokens)), tokens=tokens, merges=merges, more=more)
+    assert loaded(path, tmp_path).eos() == {0, 2}
+
+
 def test_without_the_order_of_rows_put_back_the_logits_would_be_others(
     vocabulary: tuple[list[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
