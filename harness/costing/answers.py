@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Final
 
 from harness.errors import MeasurementError
+from harness.impact import Factor
+from harness.quantity import Method
 from harness.records.files import adapter, write_json
 from harness.records.paths import ANSWERS
 from harness.statistics.crossing import Cell, Turn
+
+INVENTED: Final = ("made up", "made-up", "invented")
+"""Words by which a source says that a number is of no real thing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +63,23 @@ class Found:
     comparisons: int = 1
     continuous: bool = False
     failed: str = ""
+
+
+def made_up(factors: Iterable[Factor]) -> tuple[str, ...]:
+    """Names of the factors of no real thing, each once: simulated ones, and those whose source says so."""
+    return tuple(
+        dict.fromkeys(
+            plain(each.name)
+            for each in factors
+            if each.method is Method.SIMULATED or any(word in each.source.lower() for word in INVENTED)
+        )
+    )
+
+
+def plain(factor: str) -> str:
+    """The name of a factor for people."""
+    known = {"wsf": "water stress (WSF)", "wue_onsite": "WUE", "ewif": "EWIF", "pue": "PUE"}
+    return known.get(factor, factor.replace("_", " "))
 
 
 def write_found(folder: Path, found: Sequence[Found | None]) -> None:

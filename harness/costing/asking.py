@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ from harness.costing.questions import written
 from harness.costing.settings import Combinations, setting
 from harness.discovery.registry import Registry
 from harness.errors import UsageError, did_you_mean
+from harness.impact import ImpactMeterSpec
 from harness.planning import located_yaml
-from harness.planning.point import Point
+from harness.planning.point import Choice, Point
 from harness.planning.suite import Suite
 from harness.records.questions import BAR, KEY, Asked
 
@@ -64,7 +65,8 @@ def _of(suite: Suite) -> Iterator[Asked]:
 def _check_axis(suite: Suite, number: int, cases: Sequence[int]) -> None:
     """Raises UsageError for a matrix option that no case varies."""
     axis = suite.questions[number].along
-    known = {name for index in cases for name in suite.cases[index].matrix}
+    chosen = [suite.cases[index] for index in cases]
+    known = {name for case in chosen for entry in (case.matrix, *case.include) for name in entry}
     for name in suite.questions[number].at:
         if name not in known:
             raise suite.document.error(
@@ -103,27 +105,49 @@ def check(asked: Sequence[Asked], points: Sequence[Point], registry: Registry) -
     """Raises UsageError where a question of planned points cannot be answered: before anything is measured."""
     for each in asked:
         mine = [point for point in points if point.suite == each.suite and point.case in each.cases]
-        for point in mine:
-            if each.per and each.per not in point.functional_units:
-                continue
-            if each.swept:
+        if {point.case for point in mine} == set(each.cases):  # of a case that is not run here nothing is known
+            _check_names(each, mine, registry)
+        if each.swept:
+            alike = {repr(point.meters): point for point in mine if not each.per or each.per in point.functional_units}
+            for point in alike.values():
                 _check_options(each, point, registry)
 
 
+def _check_names(asked: Asked, points: Sequence[Point], registry: Registry) -> None:
+    """Raises UsageError for a functional unit, or a reading of the records as they are, that no point has."""
+    units = {name for point in points for name in point.functional_units}
+    if asked.per and asked.per not in units:
+        raise UsageError(
+            f"question {asked.ask!r}: no case has the functional unit {asked.per!r}",
+            accepted=", ".join(sorted(units)) or "none",
+            hint=did_you_mean(asked.per, units),
+        )
+    if not asked.swept:
+        _check_metric(
+            asked, [reading for point in points for _, spec in _impacts(point, registry) for reading in spec.yields]
+        )
+
+
+def _check_metric(asked: Asked, yields: Collection[str]) -> None:
+    known = {*yields, "energy_j", "duration_s"}
+    if asked.metric not in known:
+        raise UsageError(
+            f"question {asked.ask!r}: no impact meter yields {asked.metric!r}",
+            accepted=", ".join(sorted(known)),
+            hint=did_you_mean(asked.metric, known),
+        )
+
+
+def _impacts(point: Point, registry: Registry) -> list[tuple[Choice, ImpactMeterSpec]]:
+    found = [(choice, registry.find("meter", choice.name)) for choice in point.meters]
+    return [(choice, offer.spec) for choice, offer in found if offer and isinstance(offer.spec, ImpactMeterSpec)]
+
+
 def _check_options(asked: Asked, point: Point, registry: Registry) -> None:
-    impacts = [
-        {"name": choice.name, "options": dict(choice.options)}
-        for choice in point.meters
-        if (offer := registry.find("meter", choice.name)) is not None and hasattr(offer.spec, "yields")
-    ]
+    impacts = [{"name": choice.name, "options": dict(choice.options)} for choice, _ in _impacts(point, registry)]
     for name, options in (asked.candidates or {"": {}}).items():
         fixed = [setting(key, value, where=name) for key, value in options.items()]
         for place in (asked.values[0], asked.values[-1]):
             axis = setting(asked.option, written(asked, place), where=asked.option)
             applied = Combinations([*fixed, axis], [], registry, Path(asked.folder)).of(impacts)[0]
-            yields = {reading for each in applied for reading in each.spec.yields} | {"energy_j", "duration_s"}
-            if asked.metric not in yields:
-                raise UsageError(
-                    f"question {asked.ask!r}: no impact meter yields {asked.metric!r}",
-                    accepted=", ".join(sorted(yields)),
-                )
+            _check_metric(asked, {reading for each in applied for reading in each.spec.yields})

@@ -16,30 +16,25 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from harness.costing.answers import Candidate, Found, write_found
+from harness.costing.answers import Candidate, Found, made_up, plain, write_found
 from harness.costing.impacts import Applied, CostedWindows, Costs
 from harness.costing.recost import count_of, span_of, trials
 from harness.costing.settings import Combinations, setting
 from harness.costing.trace import StoredTrace
 from harness.discovery.registry import Registry, load_plugins
 from harness.errors import HarnessError, UsageError
-from harness.functional_unit import per_unit
 from harness.impact import Costed, Factor, Impact, ImpactMeter
 from harness.planning.located_yaml import parse
-from harness.quantity import Amount, Method, Unavailable, Undefined, Value
+from harness.quantity import Amount, Unavailable, Undefined, Value
 from harness.records.files import load_record
-from harness.records.questions import Asked, asked_in
+from harness.records.questions import BY, Asked, asked_in
 from harness.records.record import Record
 from harness.statistics import crossing
 from harness.statistics.crossing import Cell, Turn
 
-INVENTED: Final = ("made up", "made-up", "invented")
-"""Words by which a source says that a number is of no real thing."""
 _BETWEEN: Final = 0.382
 """Share of the way from one place to the next that lies on no whole number."""
 ENERGY: Final = "energy_j"
-BY: Final = " by "
-"""Between a reading and the alternative table that it is taken of."""
 
 
 def written(asked: Asked, place: float) -> Any:
@@ -102,13 +97,7 @@ class _Costed:
                 costs = (windows.within(span) if span else windows).cost(applied)
                 values = {**costs.totals, **_alternatives(costs)}
                 if unit is not None:
-                    counted = count_of(record, unit)
-                    values = {
-                        name: value
-                        if name.partition(BY)[0] in costs.ratios
-                        else per_unit(value, self._asked.per, counted)
-                        for name, value in values.items()
-                    }
+                    values |= replace(costs, totals=values).per_unit(self._asked.per, count_of(record, unit))
                 made.append((costs, values))
             self._known[place] = made
         return self._known[place]
@@ -160,7 +149,7 @@ class _Costed:
         cells = tuple(self.cell(place) for place in places)
         values = [value for place in places for value in self.value(place)]
         amounts = [value for value in values if isinstance(value, Amount)]
-        factors = {each.name: each for costs, _ in self.at(places[0]) for each in costs.factors}
+        factors = [each for place in places for costs, _ in self.at(place) for each in costs.factors]
         return Candidate(
             name=self.name,
             cells=cells,
@@ -168,19 +157,19 @@ class _Costed:
             method=max((each.label for each in amounts), key=lambda label: label.weakness).value if amounts else "",
             missing=tuple(dict.fromkeys(value.reason for value in values if not isinstance(value, Amount))),
             beside={name: tuple(self.readings(place).get(name) for place in places) for name in self._asked.beside},
-            invented=tuple(dict.fromkeys(f"{_plain(each.name)}" for each in factors.values() if made_up(each))),
-            rests_on=tuple((_plain(each.name), _number(each), each.source) for each in factors.values()),
+            invented=made_up(factors),
+            rests_on=_rests_on(factors),
         )
 
 
-def made_up(factor: Factor) -> bool:
-    """Whether a factor is of no real thing: simulated, or with a source that says so."""
-    return factor.method is Method.SIMULATED or any(word in factor.source.lower() for word in INVENTED)
-
-
-def _plain(name: str) -> str:
-    return {"wsf": "water stress (WSF)", "wue_onsite": "WUE", "ewif": "EWIF", "pue": "PUE"}.get(
-        name, name.replace("_", " ")
+def _rests_on(factors: Iterable[Factor]) -> tuple[tuple[str, str, str], ...]:
+    """Name, value and source of each factor; of one that follows the axis its first and its last value."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for each in factors:
+        found.setdefault((plain(each.name), each.source), []).append(_number(each))
+    return tuple(
+        (name, numbers[0] if len(set(numbers)) == 1 else f"{numbers[0]} at first, {numbers[-1]} at last", source)
+        for (name, source), numbers in found.items()
     )
 
 

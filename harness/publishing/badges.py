@@ -52,7 +52,7 @@ def badges(found: Iterable[Result]) -> Iterator[tuple[str, str, Badge, str]]:
     newest: dict[tuple[str, str], Result] = {}
     for result in found:
         key = (result.point, result.unit)
-        if result.valid and (key not in newest or _age(newest[key]) < _age(result)):
+        if result.valid and (key not in newest or newest[key].run.age < result.run.age):
             newest[key] = result
     for (point, unit), result in sorted(newest.items()):
         for metric in METRICS:
@@ -65,10 +65,6 @@ def badges(found: Iterable[Result]) -> Iterator[tuple[str, str, Badge, str]]:
             name = f"badges/{slug(f'{point} {unit} {metric}')}.svg"
             shown = Badge(name, f"{word}: {text}", f"![{_plain(word)}](SITE/{name})")
             yield f"{point}, on {result.device}", name, shown, badge(word, text, label(summary))
-
-
-def _age(result: Result) -> tuple[str, str]:
-    return result.run.started_utc, result.run.name
 
 
 def _plain(text: str) -> str:

@@ -105,7 +105,7 @@ def _write(home: Path, runs: Sequence[Path], title: str, gathered: _Gathered, te
         taken: set[str] = set()
         for run in sorted(runs, key=lambda path: (_started(path), path.name, str(path))):
             _add(home, run, taken, gathered, tables, tell)
-    gathered.runs.sort(key=lambda run: (run.started_utc, run.name), reverse=True)
+    gathered.runs.sort(key=lambda run: run.age, reverse=True)
     _write_shared(home, title, gathered)
 
 
@@ -155,7 +155,7 @@ def _add(home: Path, run: Path, taken: set[str], gathered: _Gathered, tables: Ta
 def _leave_out(run: Path, error: Exception, gathered: _Gathered, tell: Tell) -> None:
     """Names a run that cannot be read, here and in the site."""
     said = str(error) if isinstance(error, HarnessError | OSError) else f"{type(error).__name__}: {error}"
-    why = _shortened(said, run)
+    why = _shortened(said, run).removeprefix(f"{run.name}: ")
     tell(f"not read: {run}: {why}")
     gathered.runs.append(Published(name=run.name, page="", started_utc="", status=f"not read: {why}"))
 

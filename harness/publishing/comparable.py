@@ -41,14 +41,14 @@ class Ranked:
 
     Attributes:
         result: the newest of its point, options and device.
-        older: how many earlier runs measured the same.
+        others: how many other runs measured the same.
         best: the best rank that its interval leaves open; None where it is not ranked.
         worst: the worst.
         reason: why it is not ranked.
     """
 
     result: Result
-    older: int
+    others: int
     best: int | None = None
     worst: int | None = None
     reason: str = ""
@@ -89,10 +89,6 @@ def _terms(result: Result, metric: str) -> Terms:
     )
 
 
-def _age(result: Result) -> tuple[str, str]:
-    return result.run.started_utc, result.run.name
-
-
 def _by_options(found: Sequence[Result], metric: str) -> list[list[Result]]:
     """Runs whose points of one label have the same options and factors; the newest runs come first.
 
@@ -100,7 +96,7 @@ def _by_options(found: Sequence[Result], metric: str) -> list[list[Result]]:
     a grid from year to year: then `small` of last month is not the work, or not the factor, that `small` is today.
     """
     runs: dict[str, list[Result]] = {}
-    for result in sorted(found, key=_age, reverse=True):
+    for result in sorted(found, key=lambda each: each.run.age, reverse=True):
         runs.setdefault(result.run.page, []).append(result)
     classes: list[tuple[dict[str, tuple[str, ...]], list[Result]]] = []
     for of_run in runs.values():
@@ -116,11 +112,18 @@ def _by_options(found: Sequence[Result], metric: str) -> list[list[Result]]:
 
 
 def _newest(found: Sequence[Result]) -> list[tuple[Result, int]]:
-    """The newest result of each point, options and device, with the number of older ones; a valid one if there is."""
+    """The newest result of each point, options and device, a valid one if there is; and how many others were measured.
+
+    A run that was costed again holds its parent's measurements, which are not counted twice.
+    """
     groups: dict[tuple[str, str, tuple[str, ...], str], list[Result]] = {}
-    for result in sorted(found, key=_age, reverse=True):
+    for result in sorted(found, key=lambda each: each.run.age, reverse=True):
         groups.setdefault((result.label, result.work, result.cards, result.device), []).append(result)
-    return [(next((each for each in group if each.valid), group[0]), len(group) - 1) for group in groups.values()]
+    shown = [next((each for each in group if each.valid), group[0]) for group in groups.values()]
+    return [
+        (one, sum(each is not one and not each.run.recosted for each in group))
+        for one, group in zip(shown, groups.values(), strict=True)
+    ]
 
 
 def _by_items(found: Sequence[tuple[Result, int]]) -> list[list[tuple[Result, int]]]:
@@ -170,8 +173,8 @@ class _Contender:
 def _ranked(found: Sequence[tuple[Result, int]], metric: str) -> list[Ranked]:
     contenders, others = [], []
     sign = -1.0 if metric == RATE else 1.0
-    for result, older in found:
-        row = Ranked(result, older)
+    for result, count in found:
+        row = Ranked(result, count)
         summary = result.costs[metric]
         interval = mean_interval(summary.values)
         reason = _why_not(result, metric)
@@ -181,13 +184,15 @@ def _ranked(found: Sequence[tuple[Result, int]], metric: str) -> list[Ranked]:
         low, high = summary.bound
         known = None if low is None or high is None else _turned((low, high), sign)
         contenders.append(_Contender(row, sign * summary.value.value, _turned(interval, sign), known))
-    contenders.sort(key=lambda each: (each.value, each.row.result.point, each.row.result.device, _age(each.row.result)))
+    contenders.sort(
+        key=lambda each: (each.value, each.row.result.point, each.row.result.device, each.row.result.run.age)
+    )
     ranked = []
     for each in contenders:
         best = 1 + sum(other.before(each) for other in contenders)
         worst = len(contenders) - sum(each.before(other) for other in contenders)
         ranked.append(replace(each.row, best=best, worst=worst))
-    return [*ranked, *sorted(others, key=lambda row: (row.result.point, row.result.device, _age(row.result)))]
+    return [*ranked, *sorted(others, key=lambda row: (row.result.point, row.result.device, row.result.run.age))]
 
 
 def _turned(ends: tuple[float, float], sign: float) -> tuple[float, float]:

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from harness.errors import UsageError
 from harness.publishing.parts import Part, divided
-from harness.reporting.wording import clean
+from harness.reporting.page import environment as templates
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -65,21 +64,8 @@ def relative(page: str, target: str) -> str:
 
 @cache
 def environment() -> Environment:
-    """The templates of the site, with the style sheet of the reports; raises UsageError where jinja2 is missing."""
-    try:
-        from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-    except ImportError:
-        raise UsageError("a site needs jinja2", accepted="pip install 'joule-harness[report]'") from None
-    made = Environment(
-        loader=ChoiceLoader(
-            [PackageLoader("harness.publishing", "templates"), PackageLoader("harness.reporting", "templates")]
-        ),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.globals["clean"] = clean
+    """The templates of the site, over those of the reports; raises UsageError where jinja2 is missing."""
+    made = templates("a site", "harness.publishing")
     made.globals["relative"] = relative
     return made
 

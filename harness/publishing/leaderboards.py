@@ -27,7 +27,7 @@ RULES: Final = (
     (
         "A rank is the range that the intervals leave open: results whose 95 % intervals of the mean overlap share it, "
         "and on different devices, or processors in different runs, the bounds of the instruments must lie apart too. "
-        "Of each point and device the newest run counts; earlier ones are in its history."
+        "Of each point and device the newest valid run counts; its history has all valid ones."
     ),
 )
 
@@ -110,7 +110,7 @@ def amount_cell(result: Result, metric: str) -> Cell:
 def _row(row: Ranked, metric: str) -> GridRow:
     result = row.result
     flags = [text for text, holds in (("short", result.short), ("NOT VALID", not result.valid)) if holds]
-    older = f"and {counted(row.older, 'earlier run')}" if row.older else ""
+    others = f"and {counted(row.others, 'other run')}" if row.others else ""
     known = {
         f"{name}, at {'most' if name in result.lower else 'least'}": each.value.value
         for name, each in result.quality.items()
@@ -124,7 +124,7 @@ def _row(row: Ranked, metric: str) -> GridRow:
             amount_cell(result, metric),
             Cell(str(result.costs[metric].n), sort=result.costs[metric].n),
             Cell(quality_text(result) or "-"),
-            Cell(result.run.name, href=result.run.page, small=[text for text in (_day(result), older) if text]),
+            Cell(result.run.name, href=result.run.page, small=[text for text in (_day(result), others) if text]),
         ),
         facets={"device": result.device, "method": label(result.costs[metric])},
         qualities=known,

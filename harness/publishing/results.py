@@ -16,7 +16,7 @@ from harness.records.metric import RATE, Metric
 from harness.records.record import Measurement
 from harness.records.summary import PointReport, RunReport, Summary
 from harness.records.trials import factor_ids, rests_on_factors
-from harness.reporting import ranking, same_work
+from harness.reporting import quality, ranking, same_work
 from harness.reporting.figures import share_summaries
 from harness.reporting.finding import METRICS as RANKED
 from harness.units import number
@@ -87,6 +87,11 @@ class Published:
     lost: int = 0
     recosted: bool = False
 
+    @property
+    def age(self) -> tuple[str, bool, str]:
+        """Orders runs, the oldest first; before a run stand those that cost its measurements again."""
+        return self.started_utc, not self.recosted, self.name
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
@@ -112,7 +117,7 @@ class Result:
         costs: metric -> summary.
         factors: metric -> ids of the factors that it rests on.
         embodied: ids of the embodied tables: published ones differ too much to be ranked with each other.
-        quality: column that a scorer filled, or `pass share` in percent -> its summary.
+        quality: column of quality, or `pass share` in percent -> its summary.
         lower: those of them of which less is better.
     """
 
@@ -176,8 +181,7 @@ def _of_point(report: RunReport, point: PointReport, run: Published) -> list[Res
     wanted = {name: measurement.point.get(name) for name in ("workload", "options")}
     work = hashlib.blake2b(json.dumps(wanted, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
     items = Items.of(same_work.items_of(report, point))
-    scored = {name for finished in point.records for name in finished.qualities}
-    quality = {name: mean for name in sorted(scored) if (mean := point.columns.get(name, {}).get("mean")) is not None}
+    known = {name: found for name in quality.columns([point]) if (found := quality.of(point, name)) is not None}
     return [
         Result(
             run=run,
@@ -200,8 +204,8 @@ def _of_point(report: RunReport, point: PointReport, run: Published) -> list[Res
                 metric: factor_ids(first) if rests_on_factors(Metric(metric, name), first) else () for metric in costs
             },
             embodied=tuple(sorted(ranking.embodied_tables(point))),
-            lower=frozenset(key for key in quality if not all(r.qualities.get(key, True) for r in point.records)),
-            quality=quality | {f"{key} of {name}, %": each for key, each in _shares(point, name).items()},
+            lower=frozenset(key for key in known if not all(r.qualities.get(key, True) for r in point.records)),
+            quality=known | {f"{key} of {name}, %": each for key, each in _shares(point, name).items()},
         )
         for name, costs in point.units.items()
     ]

@@ -18,6 +18,8 @@ KEY: Final = "questions"
 """Of a suite, and of `run.json`."""
 BAR: Final = "bar:"
 """Before a scored column: the axis is the quality that a work item has to have."""
+BY: Final = " by "
+"""Between a reading and the alternative table that it is taken of."""
 
 
 class Axis(Options):
@@ -88,6 +90,12 @@ class Question(Options):
     def _costed_again(self) -> Question:
         if self.candidates and not self.along.swept:
             raise ValueError("`candidates` are costed again, so that `along` has to be an option of an impact meter")
+        return self
+
+    @model_validator(mode="after")
+    def _divided(self) -> Question:
+        if self.along.option.startswith(BAR) and not self.per:
+            raise ValueError("a quality bar selects work items, so that `per` has to be a functional unit")
         return self
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import MeasurementError
+from harness.errors import MeasurementError, UsageError
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value
 from harness.records.files import load_record, trial_folders
 from harness.records.metric import RATE
@@ -325,9 +325,16 @@ def _not_run(
 
 
 def load(run_folder: Path) -> RunReport:
-    """The report of a run; raises MeasurementError where it has no finished trial."""
+    """The report of a run.
+
+    Raises:
+        UsageError: there is no such folder.
+        MeasurementError: it has no finished trial.
+    """
     if not run_folder.is_dir():
-        raise MeasurementError("there is no such run folder", where=str(run_folder))
+        raise UsageError(
+            "there is no such run folder", where=str(run_folder), accepted="the folder of a run, or its URL"
+        )
     run = _read_json(run_folder / RUN)
     planned = [point for point in run.get("points", ()) if "id" in point]
     labels = _labels(planned)

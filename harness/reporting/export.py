@@ -204,19 +204,34 @@ def model_card(report: RunReport) -> str:
     if label is Method.SIMULATED:
         raise MeasurementError("simulated carbon: nobody emitted it", where=str(report.folder))
     of_energy = " and ".join(sorted({each.label.value for each in energies if isinstance(each, Amount)}))
-    grid = dict.fromkeys(factor.id for r in report.records for factor in r.factors if factor.name == "grid_intensity")
     devices = dict.fromkeys(device.name for r in report.records for device in r.measurement.devices)
     emissions: dict[str, Any] = {
         "emissions": math.fsum(amount.value for amount in grams),
         "source": f"joule-harness, run {report.run.get('run', report.folder.name)}: {what} of "
         f"the measured windows of {len(grams)} trials, warm-up left out; {label}, energy {of_energy or 'unknown'}"
-        f"{_idle_text(report)}{_revision(report.run)}",
+        f"{_grid(report)}{_idle_text(report)}{_revision(report.run)}",
         "hardware_used": ", ".join(devices) or "unknown",
     }
-    if places := [name for name in grid if not name.startswith("declared:")]:  # a declared number is no place
-        emissions["geographical_location"] = ", ".join(places)
+    places = dict.fromkeys(name for r in report.records for each in r.impacts if (name := _place(each)))
+    if places:
+        emissions["geographical_location"] = "; ".join(places)
     block = yaml.safe_dump({"co2_eq_emissions": emissions}, sort_keys=False, allow_unicode=True, width=1000)
     return f"---\n{block}---\n"
+
+
+def _place(impact: Mapping[str, Any]) -> str:
+    """The place that an impact meter was given: name and country; empty where it was given numbers alone."""
+    place = impact["options"].get("place") or {}
+    row, country = place.get("row"), place.get("country")
+    name = "" if row and row == country else place.get("name") or row
+    return ", ".join(filter(None, (name, country)))
+
+
+def _grid(report: RunReport) -> str:
+    ids = dict.fromkeys(
+        each.id or each.source for r in report.records for each in r.factors if each.name == "grid_intensity"
+    )
+    return f"; grid intensity {', '.join(ids)}" if ids else ""
 
 
 def _idle_text(report: RunReport) -> str:

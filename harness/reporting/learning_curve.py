@@ -12,6 +12,7 @@ from harness.records.summary import RunReport, summarise
 from harness.reporting import charts
 from harness.reporting.blocks import Block, Chart
 from harness.reporting.charts import Line
+from harness.reporting.same_work import RANKED_AS
 from harness.reporting.tables import Section, Table
 from harness.reporting.wording import counted, interval, ranged
 from harness.sample import disjoint
@@ -54,7 +55,8 @@ class Curve:
         trial: its number.
         after: where the work stood after each window.
         targets: quality -> what the option `target_<quality>` asks for.
-        kind: what curves have to agree in to be drawn together: workload, targets, how joules were obtained.
+        kind: what curves have to agree in to be drawn together: workload and what it says that it may be ranked with,
+            targets, how joules were obtained.
     """
 
     number: int
@@ -110,7 +112,7 @@ def curve(number: int, label: str, record: Record) -> Curve:
     options = measurement.point.get("options", {})
     targets = {
         name: float(target)
-        for name in (after[0].quality if after else ())
+        for name in dict.fromkeys(name for each in after for name in each.quality)
         if isinstance(target := options.get(f"target_{name}"), int | float)
     }
     methods = {
@@ -118,7 +120,8 @@ def curve(number: int, label: str, record: Record) -> Curve:
         for each in measurement.readings
         if each.primary and each.span == "window" and isinstance(each.value, Amount)
     }
-    kind = (measurement.point.get("workload"), tuple(sorted(targets.items())), tuple(sorted(methods)))
+    ranked_as = str(measurement.workload.get(RANKED_AS, ""))
+    kind = (measurement.point.get("workload"), ranked_as, tuple(sorted(targets.items())), tuple(sorted(methods)))
     return Curve(number, label, measurement.trial, after, targets, kind)
 
 
@@ -131,7 +134,13 @@ def block(report: RunReport) -> Block | None:
                 kinds.setdefault(found.kind, []).append(found)
     kinds = {kind: curves for kind, curves in kinds.items() if any(_learns(each) for each in curves)}
     drawn = [each for curves in kinds.values() for part in _parts(curves) for each in _charts(part)]
-    rows = [_row(each, name) for curves in kinds.values() for name in _names(curves) for each in curves]
+    rows = [
+        _row(each, name)
+        for curves in kinds.values()
+        for name in _names(curves)
+        for each in curves
+        if any(name in after.quality for after in each.after)
+    ]
     if not rows:
         return None
     head = ["point", "trial", "quality", "best", "target", "reached after"]
@@ -234,8 +243,10 @@ def _at(curves: Sequence[Curve], name: str, budget: float) -> str:
     found, ended = [], True
     for each in curves:
         within = [after for after in each.after if after.spent["energy_j"] <= budget * (1 + 1e-9)]
-        if not within or name not in within[-1].quality:
+        if not within:
             return "no window ended before"
+        if name not in within[-1].quality:
+            return "not told"
         found.append(Amount.exact(within[-1].quality[name], "1"))
         ended = ended and each.after[-1].spent["energy_j"] < budget
     summary = summarise(found)

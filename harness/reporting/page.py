@@ -35,7 +35,7 @@ from harness.reporting.wording import clean, counted
 from harness.reporting.workload_images import workload_images
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment
     from markupsafe import Markup
 
 DOWNLOAD_BYTES: Final = 200_000
@@ -79,35 +79,46 @@ def html(runs: Runs, first: Sequence[Block] = (), title: str = "", frame: Frame 
     blocks = [*first, *_blocks(runs, frame)]
     shown = runs.reports if frame is None else ()
     packed = compact(figure for report in shown for figure in figures(report))
-    return _template().render(
-        title=title or f"Run {runs.whole.run.get('run', runs.whole.folder.name)}",
-        frame=frame,
-        header=[_header(runs, number, frame) for number in range(len(runs.reports))],
-        blocks=blocks,
-        methods=METHODS,
-        # "<" could end the element that the data stand in, or begin a comment there.
-        data=json.dumps(packed, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
-        clean=clean,
+    return (
+        environment("an HTML report")
+        .get_template("page.html")
+        .render(
+            title=title or f"Run {runs.whole.run.get('run', runs.whole.folder.name)}",
+            frame=frame,
+            header=[_header(runs, number, frame) for number in range(len(runs.reports))],
+            blocks=blocks,
+            methods=METHODS,
+            # "<" could end the element that the data stand in, or begin a comment there.
+            data=json.dumps(packed, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        )
     )
 
 
 @cache
-def _template() -> Template:
+def environment(what: str, *more: str) -> Environment:
+    """The templates of pages, and those of further packages.
+
+    Args:
+        what: needs them, for the message where jinja2 is missing.
+        more: packages whose own templates stand before those of the reports.
+
+    Raises:
+        UsageError: jinja2 is missing.
+    """
     try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
+        from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
     except ImportError:
-        raise UsageError(
-            "an HTML report needs jinja2", accepted="pip install 'joule-harness[report]', or another --format"
-        ) from None
-    environment = Environment(
-        loader=PackageLoader("harness.reporting", "templates"),
+        raise UsageError(f"{what} needs jinja2", accepted="pip install 'joule-harness[report]'") from None
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader(package, "templates") for package in (*more, "harness.reporting")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["lines"] = _lines
-    return environment.get_template("page.html")
+    made.filters["lines"] = _lines
+    made.globals["clean"] = clean
+    return made
 
 
 def _lines(text: str) -> Markup:

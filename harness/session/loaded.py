@@ -248,7 +248,4 @@ def load(run: str | Path) -> LoadedRun:
         UsageError: there is no such run.
         MeasurementError: it cannot be read.
     """
-    folder = run_folder(run)
-    if not folder.is_dir():
-        raise UsageError("there is no such run", where=str(run), accepted="the folder of a run, or its URL")
-    return LoadedRun(load_report(folder))
+    return LoadedRun(load_report(run_folder(run)))

@@ -217,9 +217,9 @@ def test_a_torn_record_is_named_and_costs_no_other(make_run: MakeRun, tmp_path: 
     found = build(tmp_path / "site", [str(tmp_path / "store")], tell=told.append)
     assert (found.runs, found.unread) == (2, 1)
     assert any(text.startswith("torn: p0000-t000: ") for text in told)
-    assert any(text.startswith(f"not read: {lost}: ") for text in told)
+    assert any(text.startswith(f"not read: {lost}: no trial of this run has a record (p0000-t000: ") for text in told)
     text = "".join(Parsed((tmp_path / "site/index.html").read_text(encoding="utf-8")).texts)
-    assert "lost: not read: " in text
+    assert "lost: not read: no trial of this run has a record (" in text
     assert "1 failed or missing" in text
     assert "p0000-t000" in (tmp_path / "site/runs/torn/index.html").read_text(encoding="utf-8")
     for name, page in pages(tmp_path / "site"):

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from harness.publishing.badges import badges
 from harness.publishing.comparable import Ranking, rankings
-from harness.publishing.results import SAMPLE, Items, Published, Result, results
+from harness.publishing.results import SAMPLE, Items, Published, Result, quality_text, results
 from harness.quantity import Method
+from harness.records.files import load_record, trial_folders, write_measurement, write_record
 from harness.records.summary import load
 
+MakeRun = Callable[..., Path]
 StoredRun = Callable[..., Path]
 
 
@@ -179,10 +182,34 @@ def test_what_is_not_valid_has_no_rank(measured: Callable[..., list[Result]]) ->
 def test_the_newest_run_of_a_point_and_device_counts(measured: Callable[..., list[Result]]) -> None:
     found = [result for day in (1, 3, 2) for result in measured(f"r{day}", {"a": [100 + day, 101 + day, 102 + day]})]
     (row,) = only(found).rows
-    assert (row.result.run.name, row.older) == ("r3", 2)
+    assert (row.result.run.name, row.others) == ("r3", 2)
     bad = measured("r4", {"a": [1, 2, 3]}, invalid=True)
     (row,) = only([*found, *bad]).rows
-    assert (row.result.run.name, row.older) == ("r3", 3)
+    assert (row.result.run.name, row.others) == ("r3", 3)
+
+
+def test_a_run_that_was_costed_again_is_not_another_measurement(measured: Callable[..., list[Result]]) -> None:
+    found = measured("r1", {"a": [100, 101, 102]}, factor="grid:1")
+    run = replace(found[0].run, name="r1-recost", page="runs/r1-recost/index.html", recosted=True)
+    again = [replace(each, run=run, factors={**each.factors, "carbon_g": ("grid:2",)}) for each in found]
+    for both in ([*found, *again], [*again, *found]):
+        (row,) = only(both).rows
+        assert (row.result.run.name, row.others) == ("r1", 0)
+        assert list(badges(both)) == list(badges(found))
+    (row,) = only(again).rows
+    assert (row.result.run.name, row.others) == ("r1-recost", 0)
+
+
+def test_a_result_has_the_quality_that_its_runs_page_shows(make_run: MakeRun) -> None:
+    run = make_run(points=1, trials=2)
+    for trial in trial_folders(run):
+        finished = load_record(trial)
+        said = replace(finished.measurement, validation=({"miou": 0.1}, {"miou": 0.5}))
+        write_measurement(trial, said)
+        write_record(trial, replace(finished, measurement=said, qualities={"latency_s": False}))
+    (result,) = results(load(run), Published(name="run", page="", started_utc="", status=""))
+    assert quality_text(result) == "latency_s 0.02, reward 1, miou 0.5"
+    assert result.lower == {"latency_s"}
 
 
 def test_the_order_in_which_runs_are_read_decides_nothing(measured: Callable[..., list[Result]]) -> None:

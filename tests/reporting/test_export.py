@@ -102,21 +102,36 @@ def test_model_card_is_read_by_hugging_face(make_run: MakeRun) -> None:
     assert card.data.co2_eq_emissions["emissions"] == pytest.approx(sum(grams))
     assert "estimated" in card.data.co2_eq_emissions["source"]
     assert card.data.co2_eq_emissions["hardware_used"].startswith('quote " colon: {brace}')
-    assert card.data.co2_eq_emissions["geographical_location"] == "grid:1"
     data = hub.ModelCardData(**yaml.safe_load(model_card(load(run)).strip("-\n")))
     assert data.to_dict()["co2_eq_emissions"] == card.data.co2_eq_emissions
 
 
-def test_a_declared_grid_factor_is_no_place_of_a_model_card(make_run: MakeRun) -> None:
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        (
+            {"name": "aws-frankfurt", "country": "DEU", "grid": {"value": 380.0, "id": "tables-1:DEU"}},
+            "aws-frankfurt, DEU",
+        ),
+        ({"name": "FR", "row": "FRA", "country": "FRA"}, "FRA"),
+        ({"name": "our lab", "grid": {"value": 380.0}}, "our lab"),
+        ({"grid": {"value": 380.0}}, None),
+        (None, None),
+    ],
+    ids=["place", "country", "own", "numbers", "none"],
+)
+def test_the_location_of_a_model_card_is_a_place_and_no_factor(
+    make_run: MakeRun, place: dict[str, object] | None, expected: str | None
+) -> None:
     run = make_run(points=1, trials=1)
     with_carbon(run)
     (trial,) = trial_folders(run)
     content = json.loads((trial / RECORD).read_text(encoding="utf-8"))
-    (grid,) = (each for each in content["factors"] if each["name"] == "grid_intensity")
-    grid["id"] = "declared:380.0"
+    content["impacts"] = [{"name": name, "options": {"place": place}} for name in ("fuel", "scarf")]
     (trial / RECORD).write_text(json.dumps(content), encoding="utf-8")
     found = yaml.safe_load(model_card(load(run)).strip("-\n"))["co2_eq_emissions"]
-    assert "geographical_location" not in found
+    assert found.get("geographical_location") == expected
+    assert "; grid intensity grid:1" in found["source"]
 
 
 def without(run: Path, reading: str, reason: str | None = None) -> None:

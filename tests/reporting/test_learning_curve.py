@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -9,7 +10,7 @@ import pytest
 
 from harness.quantity import Amount, Method, Unavailable
 from harness.records.record import MeterReport, Reading, Record, Span
-from harness.reporting.learning_curve import _charts, _row, afters, curve, same_energy
+from harness.reporting.learning_curve import _charts, _row, afters, block, curve, same_energy
 from harness.sample import Scope
 
 
@@ -22,6 +23,7 @@ class Held:
 
 class Measured:
     def __init__(self, mious: list[float], joules: list[float | None], scopes: list[str]) -> None:
+        self.workload: dict[str, Any] = {}
         self.trial, self.point = 0, {"options": {"target_miou": 0.5}}
         spans = [
             Span(name="window", window=number, start_ns=0, end_ns=2_000_000_000, start_utc_s=0.0)
@@ -133,6 +135,11 @@ def test_trainings_to_other_targets_are_not_drawn_together() -> None:
     assert curve(1, "a", low).kind != curve(2, "b", high).kind
 
 
+def test_trainings_that_are_never_ranked_together_are_not_drawn_together() -> None:
+    one, other, same = (made([0.1, 0.6], [1.0, 1.0], workload={"ranked_as": name}) for name in ("a", "b", "a"))
+    assert curve(1, "one", one).kind == curve(3, "same", same).kind != curve(2, "other", other).kind
+
+
 def test_points_are_compared_at_the_same_energy() -> None:
     curves = [
         *(curve(1, "fpn", made([0.1, 0.3 + shift, 0.5], [2.0, 8.0, 4.0])) for shift in (0.0, 0.02, 0.04)),
@@ -150,3 +157,26 @@ def test_points_are_compared_at_the_same_energy() -> None:
     assert "ended" not in first[2]
     assert second[2:5] == ["no window ended before", "0.2", "0.4"]
     assert same_energy(curves[:3]) is None
+
+
+def test_a_quality_that_one_point_lacks_costs_the_others_nothing() -> None:
+    said = [{"accuracy": 0.1}, {"accuracy": 0.2}]
+    records = [made([0.1, 0.4], [1.0, 1.0]), made([0.1, 0.4], [1.0, 1.0], validation=said)]
+    for record in records:
+        record.measurement.point["options"] = {}  # type: ignore[index]
+    points = [SimpleNamespace(label=f"p{place}", records=[record]) for place, record in enumerate(records)]
+    found = block(SimpleNamespace(points=points))  # type: ignore[arg-type]
+    assert found is not None
+    at_once, trials = (section.table for section in found.sections)
+    assert trials is not None
+    assert [row[0] + row[2] for row in trials.rows] == ["#1 p0miou", "#1 p0loss", "#2 p1accuracy"]
+    assert at_once is not None
+    assert [row[2:] for row in at_once.rows] == [
+        ["no window ended before", "0.1", "0.4", "no window ended before", "not told", "not told"],
+        ["no window ended before", "not told", "not told", "no window ended before", "0.1", "0.2"],
+    ]
+
+
+def test_a_target_holds_for_a_quality_that_the_first_window_did_not_tell() -> None:
+    found = curve(1, "fpn", made([0.0, 0.0], [1.0, 1.0], validation=[{"loss": 3.0}, {"loss": 2.0, "miou": 0.6}]))
+    assert _row(found, "miou")[-2:] == ["0.5", "2 J, 4 s"]

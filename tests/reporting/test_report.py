@@ -13,7 +13,7 @@ from rich.console import Console
 
 from harness import reporting as report
 from harness.backend import Device
-from harness.errors import MeasurementError
+from harness.errors import HarnessError, MeasurementError, UsageError
 from harness.functional_unit import UnitCount, per_second, per_unit
 from harness.impact import Factor
 from harness.quantity import Amount, Method, Unavailable, Undefined, Value
@@ -355,16 +355,16 @@ def test_points_of_several_suites_are_told_apart(tmp_path: Path) -> None:
     assert "suite-p2: same" in text
 
 
-@pytest.mark.parametrize("make", [False, True])
-def test_a_run_without_records_is_a_clear_error(tmp_path: Path, make: bool) -> None:
+@pytest.mark.parametrize(("make", "error"), [(False, UsageError), (True, MeasurementError)], ids=["none", "empty"])
+def test_a_run_without_records_is_a_clear_error(tmp_path: Path, make: bool, error: type[HarnessError]) -> None:
     folder = tmp_path / "run"
     if make:
         store(folder, skipped=[{"label": "a", "reason": "no GPU"}])
-    with pytest.raises(MeasurementError) as caught:
+    with pytest.raises(error) as caught:
         report.load(folder)
     assert str(folder) in str(caught.value)
     assert ("no GPU" in str(caught.value)) is make
-    with pytest.raises(MeasurementError):
+    with pytest.raises(error):
         report.markdown(folder)
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "reports/published"
 MACHINES = sorted(path.parent for path in PUBLISHED.glob("*/README.md"))
 RUNS = sorted(path.parent for path in PUBLISHED.glob("*/*/run.json"))
-OF_THIS_MACHINE = re.compile(r"/(?:home|Users|work|tmp|opt|srv)/")
+OF_THIS_MACHINE = re.compile(r"/(?:home|root|Users|work|tmp|opt|srv)/")
 
 
 def called(*words: str) -> str:

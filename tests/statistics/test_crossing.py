@@ -99,6 +99,18 @@ def test_equal_candidates_seldom_seem_to_turn() -> None:
     assert wrong / runs <= 0.05
 
 
+@pytest.mark.parametrize("count", [2, 8], ids=["two", "eight"])
+def test_of_equal_candidates_one_alone_is_seldom_in_front(count: int) -> None:
+    """Each two are compared at 95 %; to be named alone takes winning against all others."""
+    drawn = random.Random(11)
+    runs, alone = 300, 0
+    for _ in range(runs):
+        cells = {str(number): [trials(*(math.exp(drawn.gauss(0, 0.03)) for _ in range(3)))] for number in range(count)}
+        (lead,) = crossing.leads(cells)
+        alone += len(lead.names) == 1
+    assert alone / runs <= 0.08  # 5 %, and 2.4 standard errors of 300 runs
+
+
 def test_the_interval_of_a_turn_holds_the_truth() -> None:
     """10 / x against x crosses at 3.162: with noise of 2 % the named places lie around it."""
     drawn = random.Random(3)

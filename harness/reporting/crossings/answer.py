@@ -8,21 +8,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
-from harness.costing.answers import Candidate, Found, read_found
+from harness.costing.answers import Candidate, Found, made_up, read_found
 from harness.errors import MeasurementError
-from harness.functional_unit import Sweep
+from harness.functional_unit import Sweep, per_unit
 from harness.quantity import Amount, Unavailable, Undefined, Value
-from harness.records.questions import BAR, Asked, asked_of
+from harness.records.questions import BAR, BY, Asked, asked_of
 from harness.records.record import Record
 from harness.records.summary import PointReport, RunReport
 from harness.reporting.ranking import at_bar
 from harness.statistics import crossing
 from harness.statistics.crossing import Cell, Lead, Turn
-
-BY: Final = " by "
-"""Between a reading and the alternative table that it is taken of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +169,7 @@ def _candidate(asked: Asked, name: str, row: Mapping[float, Sequence[Record]], p
             )
             for other in asked.beside
         },
+        invented=made_up(factor for records in row.values() for record in records for factor in record.factors),
     )
 
 
@@ -183,19 +180,11 @@ def _cost(asked: Asked, record: Record, metric: str, place: float) -> Value:
         return record.alternatives.get(reading, {}).get(table, none) if table else record.totals.get(reading, none)
     unit = record.units[asked.per]
     if table:
-        total = record.alternatives.get(reading, {}).get(table, none)
-        return at_count(record, asked.per, total)
+        return per_unit(record.alternatives.get(reading, {}).get(table, none), asked.per, unit.count)
     if asked.option.startswith(BAR):
         sweep = unit.sweeps.get(asked.option.removeprefix(BAR), none)
         return sweep if not isinstance(sweep, Sweep) else at_bar(record, unit, asked.per, sweep, place, reading)
     return unit.costs.get(reading, none)
-
-
-def at_count(record: Record, name: str, total: Value) -> Value:
-    """A total per functional unit."""
-    from harness.functional_unit import per_unit
-
-    return per_unit(total, name, record.units[name].count)
 
 
 def _cell(values: Sequence[Value]) -> Cell:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.costing.answers import Candidate
+from harness.records.questions import BY
 from harness.records.summary import RunReport
 from harness.reporting.crossings.answer import Answer, answers, pairs, short_unit
 from harness.reporting.crossings.sentence import at, sentence, value
@@ -136,9 +137,12 @@ def _reading(answer: Answer) -> Iterator[str]:
             "a candidate's factors alone, and without one they have no range"
         )
     else:
-        how = f"medians of the trials with the 95 % interval of their mean, of {LEAST_TRIALS} trials and more"
+        how = (
+            f"medians of the trials with the 95 % interval of their mean, of {LEAST_TRIALS} trials and more; "
+            "each two candidates are compared at 95 %, whatever others there are"
+        )
         if found.comparisons > 1:
-            how += f"; a claim holds at all {found.comparisons} places together (Bonferroni)"
+            how += f", at all {found.comparisons} places together (Bonferroni)"
     yield f"{metric} ({', '.join(methods) or 'none'}); ranked by the mean rank over the places; {how}."
     reasons = {each.name: "; ".join(each.missing) for each in found.candidates if each.missing}
     for reason in dict.fromkeys(reasons.values()):
@@ -185,5 +189,5 @@ def _beside(answer: Answer) -> Iterator[Section]:
 
 
 def _unit_of(metric: str) -> str:
-    name = metric.partition(" by ")[0]
+    name = metric.partition(BY)[0]
     return {"_g": "g", "_j": "J", "_s": "s", "_l": "L"}.get(name[-2:], "")

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Final
 
+from harness.costing.answers import Candidate
+from harness.quantity import Method
 from harness.reporting.crossings.answer import Answer, turn_of
 from harness.reporting.wording import counted, listed, percent
 from harness.statistics.crossing import Lead, Turn
@@ -47,14 +49,19 @@ def sentence(answer: Answer) -> str:
 
 
 def _basis(answer: Answer) -> str:
-    """What of all candidates is made up, said before any of them is named."""
+    """What of all candidates is made up and which are simulated, said before any of them is named."""
     made_up = [each for each in answer.found.candidates if each.invented]
-    if not made_up:
-        simulated = {each.method for each in answer.found.candidates} == {"simulated"}
-        return " (simulated)" if simulated else ""
-    parts = dict.fromkeys(part for each in made_up for part in each.invented)
-    whose = "" if len(made_up) == len(answer.found.candidates) else f" of {listed([each.name for each in made_up])}"
-    return f" (INVENTED {', '.join(parts)}{whose})"
+    parts = ", ".join(dict.fromkeys(part for each in made_up for part in each.invented))
+    told = [f"INVENTED {parts}{_whose(answer, made_up)}"] if made_up else []
+    simulated = [each for each in answer.found.candidates if each.method == Method.SIMULATED.value]
+    told += [f"simulated{_whose(answer, simulated)}"] if simulated else []
+    return f" ({'; '.join(told)})" if told else ""
+
+
+def _whose(answer: Answer, some: Sequence[Candidate]) -> str:
+    """Names of candidates; nothing where no other has a value."""
+    valued = [each for each in answer.found.candidates if each.method]
+    return "" if all(each in some for each in valued) else f" of {listed([each.name for each in some])}"
 
 
 def _body(answer: Answer, known: Sequence[Lead]) -> str:

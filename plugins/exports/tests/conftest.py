@@ -1,16 +1,24 @@
-"""Runs of known energy, kept as an import keeps them, and a receiver of what is sent over HTTP."""
+"""Runs of known energy, kept as an import keeps them, and servers: one that keeps what it gets, real ones, and none."""
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness import Amount, Imported, LoadedRun, Method, Scope, Unavailable, Value, keep_imported, load
+from harness.testing import until
 
 GPU, CPU, RAM = "n0/gpu:GPU-1", "n0/cpu-package:0", "n0/dram:0"
 Kept = Callable[..., LoadedRun]
@@ -80,3 +88,43 @@ def receiver() -> Iterator[Receiver]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """The URL of a server that nobody runs."""
+    with socket.socket() as taken:  # bound and not listening: nobody else gets it, and it refuses
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.fixture
+def started() -> Callable[..., AbstractContextManager[str]]:
+    """Runs a server on a free port of this machine, from when its page answers; gives its URL."""
+
+    @contextmanager
+    def run(command: Callable[[int], list[str]], path: str, timeout_s: float = 60.0, **settings: Any) -> Iterator[str]:
+        with socket.socket() as made:
+            made.bind(("127.0.0.1", 0))
+            port = int(made.getsockname()[1])
+        url = f"http://127.0.0.1:{port}"
+        process = subprocess.Popen(
+            command(port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, **settings
+        )
+
+        def answers() -> bool:
+            assert process.poll() is None, f"the server ended with {process.returncode}"
+            try:
+                with urllib.request.urlopen(url + path, timeout=5):
+                    return True
+            except OSError:
+                return False
+
+        try:
+            until(answers, limit_s=timeout_s)
+            yield url
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # and its workers, some of which outlast a polite end
+            process.wait(60)
+
+    return run

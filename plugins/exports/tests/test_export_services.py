@@ -1,20 +1,13 @@
-"""What is sent arrives as it was measured, once, or is said not to have arrived."""
+"""What is sent to a gateway or a receiver arrives as it was measured, once, or is said not to have arrived."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
-import signal
-import socket
-import sqlite3
-import struct
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,49 +17,17 @@ from harness_exports import mlflow_runs, needed, otlp, pushgateway, wandb_runs
 from harness_exports.cells import cells, digest, left_out, settings
 from harness_exports.options import MlflowOptions, PushgatewayOptions, WandbOptions
 
-from harness import Figure, LoadedRun, MeasurementError, Method, NoOptions, UsageError, figures, open_metrics
+from harness import Figure, LoadedRun, MeasurementError, NoOptions, UsageError, figures, open_metrics
 from harness.testing import until
 
 Kept = Callable[..., LoadedRun]
+Started = Callable[..., AbstractContextManager[str]]
 GONE = "the sensor is gone"
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return int(made.getsockname()[1])
-
-
-def nobody() -> str:
-    return f"http://127.0.0.1:{free_port()}"
-
-
-@contextmanager
-def started(command: list[str], url: str, timeout_s: float = 60.0, **settings_of: Any) -> Iterator[str]:
-    """A server, from when its page answers."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, **settings_of
-    )
-
-    def answers() -> bool:
-        assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return True
-        except OSError:
-            return False
-
-    try:
-        until(answers, limit_s=timeout_s)
-        yield url
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)  # and its workers, some of which outlast a polite end
-        process.wait(60)
 
 
 def page(url: str) -> str:
@@ -85,22 +46,35 @@ def test_every_number_has_a_name_of_its_own_with_unit_and_method(kept: Kept) -> 
         plain = {name for name in made.numbers if f"method.{name}" in made.said}
         assert len(plain) == len(wanted)
         assert {f"unit.{name}" for name in plain} <= made.said.keys()
-        assert made.said["method.total/energy_j.n0.gpu.GPU-1"] == "counter"
-        assert made.numbers["total/energy_j.low"] < made.numbers["total/energy_j"] < made.numbers["total/energy_j.high"]
+        assert made.said["method.trial_median/energy_j.n0.gpu.GPU-1"] == "counter"
+        assert (
+            made.numbers["trial_median/energy_j.low"]
+            < made.numbers["trial_median/energy_j"]
+            < made.numbers["trial_median/energy_j.high"]
+        )
     assert digest(run, run.points[0]) != digest(run, run.points[1])
     assert settings(run.points[0])["workload"]
+
+
+def test_a_total_is_named_for_the_median_trial_whose_it_is(kept: Kept) -> None:
+    run = kept(trials=3)
+    made = cells(run, run.points[0])
+    assert made.numbers["trial_median/energy_j.n0.gpu.GPU-1"] == 101.0, "of 100, 101 and 102 J"
+    assert not any(name.startswith("total/") for name in made.numbers)
 
 
 def test_what_is_missing_has_no_number(kept: Kept) -> None:
     run = kept(ram=GONE)
     made = cells(run, run.points[0])
-    assert GONE in made.missing["total/energy_j"]
-    assert not any(name.startswith("total/energy_j.n0.dram") or name == "total/energy_j" for name in made.numbers)
+    assert GONE in made.missing["trial_median/energy_j"]
+    assert not any(
+        name.startswith("trial_median/energy_j.n0.dram") or name == "trial_median/energy_j" for name in made.numbers
+    )
 
 
 def test_points_with_the_same_to_say_say_it_together(kept: Kept) -> None:
     said = left_out(kept("a", "b", "c", "d", "e", trials=1, ram=GONE))
-    (line,) = (line for line in said if "total/energy_j" in line.partition(GONE)[0])
+    (line,) = (line for line in said if "trial_median/energy_j" in line.partition(GONE)[0])
     assert line.startswith("a, b, c and 2 more: ")
 
 
@@ -150,24 +124,27 @@ def openmetrics_samples(run: LoadedRun) -> dict[tuple[str, tuple[tuple[str, str]
 
 
 @pytest.mark.parametrize("status", [400, 500])
-def test_a_gateway_that_does_not_take_it_is_said(kept: Kept, receiver: Any, status: int) -> None:
+def test_a_gateway_that_does_not_take_it_is_said(kept: Kept, nobody: str, receiver: Any, status: int) -> None:
     pytest.importorskip("prometheus_client")
     receiver.status = status
     with pytest.raises(MeasurementError, match=r"the gateway did not take the \d+ metrics of run "):
         pushgateway.export(kept(), receiver.url, PushgatewayOptions())
     with pytest.raises(MeasurementError, match="Connection refused"):
-        pushgateway.export(kept(), nobody(), PushgatewayOptions())
+        pushgateway.export(kept(), nobody, PushgatewayOptions())
 
 
 @pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[str]:
+def gateway(started: Started, tmp_path: Path) -> Iterator[str]:
     binary = shutil.which("prometheus-pushgateway") or shutil.which("pushgateway")
     if binary is None:
         pytest.skip("no Pushgateway is installed (Debian: apt-get install prometheus-pushgateway)")
-    port = free_port()
-    command = [binary, f"--web.listen-address=127.0.0.1:{port}", f"--persistence.file={tmp_path / 'gateway'}"]
-    with started(command, f"http://127.0.0.1:{port}/metrics"):  # Debian's keeps groups in a file of the system
-        yield f"http://127.0.0.1:{port}"
+    with started(
+        lambda port: [
+            binary, f"--web.listen-address=127.0.0.1:{port}", f"--persistence.file={tmp_path / 'gateway'}",
+        ],
+        "/metrics",
+    ) as url:  # fmt: skip # Debian's keeps groups in a file of the system
+        yield url
 
 
 def test_a_real_gateway_shows_what_was_pushed(kept: Kept, gateway: str) -> None:
@@ -186,22 +163,20 @@ def test_a_real_gateway_shows_what_was_pushed(kept: Kept, gateway: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_real_prometheus_scrapes_the_gateway(kept: Kept, gateway: str, tmp_path: Path) -> None:
+def test_a_real_prometheus_scrapes_the_gateway(kept: Kept, gateway: str, started: Started, tmp_path: Path) -> None:
     binary = shutil.which("prometheus")
     if binary is None:
         pytest.skip("no Prometheus is installed (Debian: apt-get install prometheus)")
     run = kept("a")
     pushgateway.export(run, gateway, PushgatewayOptions())
-    port = free_port()
     job = {"job_name": "gw", "honor_labels": True, "scrape_interval": "1s",
            "static_configs": [{"targets": [gateway.removeprefix("http://")]}]}  # fmt: skip
     (tmp_path / "p.yml").write_text(json.dumps({"scrape_configs": [job]}), encoding="utf-8")
-    command = [binary, f"--config.file={tmp_path / 'p.yml'}", f"--storage.tsdb.path={tmp_path / 'db'}",
-               f"--web.listen-address=127.0.0.1:{port}"]  # fmt: skip
-    query = f"http://127.0.0.1:{port}/api/v1/query?query=harness_energy_j%7Bper%3D%22window+time%22%2Cscope%3D%22%22%7D"
-    with started(command, f"http://127.0.0.1:{port}/-/ready"):
-        until(lambda: bool(json.loads(page(query))["data"]["result"]), limit_s=30.0)
-        (found,) = json.loads(page(query))["data"]["result"]
+    options = [f"--config.file={tmp_path / 'p.yml'}", f"--storage.tsdb.path={tmp_path / 'db'}"]
+    query = "/api/v1/query?query=harness_energy_j%7Bper%3D%22window+time%22%2Cscope%3D%22%22%7D"
+    with started(lambda port: [binary, *options, f"--web.listen-address=127.0.0.1:{port}"], "/-/ready") as url:
+        until(lambda: bool(json.loads(page(url + query))["data"]["result"]), limit_s=30.0)
+        (found,) = json.loads(page(url + query))["data"]["result"]
     assert found["metric"]["method"] == "integrated"
     assert found["metric"]["job"] == "joule-harness"
     (wanted,) = (each for each in figures(run.report) if each.metric == "energy_j" and each.per == "window time")
@@ -237,7 +212,7 @@ def test_a_receiver_gets_each_figure_with_unit_method_and_time(
     wanted = [figure for figure in figures(run.report) if figure.value is not None]
     ends = (".bound.low", ".bound.high", ".trials.least", ".trials.greatest")
     assert sum(len(points) for name, (_, points) in found.items() if not name.endswith(ends)) == len(wanted)
-    unit, points = found["harness.total.energy"]
+    unit, points = found["harness.trial_median.energy"]
     assert unit == "J"
     for point in points:
         said = {each.key: each.value.string_value for each in point.attributes}
@@ -262,230 +237,23 @@ def test_the_sdk_prints_the_same_metrics(kept: Kept) -> None:
     sdk.ConsoleMetricExporter(out=stream).export(otlp.metrics_data(run))
     content = json.loads(stream.getvalue())
     metrics = content["resource_metrics"][0]["scope_metrics"][0]["metrics"]
-    (energy,) = (each for each in metrics if each["name"] == "harness.total.energy.bound.low")
+    (energy,) = (each for each in metrics if each["name"] == "harness.trial_median.energy.bound.low")
     assert energy["unit"] == "J"
     assert {point["attributes"].get("harness.scope", "") for point in energy["data"]["data_points"]} == {
         "", "n0/gpu:GPU-1", "n0/cpu-package:0",
     }  # fmt: skip
 
 
-def test_a_receiver_that_does_not_take_it_is_said(kept: Kept, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_receiver_that_does_not_take_it_is_said(
+    kept: Kept, nobody: str, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
     receiver.status = 400
     with pytest.raises(MeasurementError, match=r"the receiver did not take the \d+ points of run .*400"):
         otlp.export(kept(), receiver.url, NoOptions())
     monkeypatch.setattr(otlp, "TIMEOUT_S", 3.0)
     with pytest.raises(MeasurementError, match="Connection refused"):
-        otlp.export(kept(), nobody(), NoOptions())
-
-
-# MLflow
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of MLflow with its tables, which take seconds to make."""
-    mlflow = pytest.importorskip("mlflow", reason="pip install 'joule-harness-exports[mlflow]'")
-    pytest.importorskip("sqlalchemy", reason="MLflow keeps a local store with SQLAlchemy")
-    pytest.importorskip("alembic", reason="MLflow keeps a local store with Alembic")
-    file = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    mlflow.MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
-    return file
-
-
-@pytest.fixture
-def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
-
-
-def runs_of(uri: str) -> list[Any]:
-    import mlflow
-
-    client = mlflow.MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name("joule-harness")
-    return [] if experiment is None else list(client.search_runs([experiment.experiment_id]))
-
-
-def check_mlflow(run: LoadedRun, uri: str) -> None:
-    import mlflow
-
-    found = {each.data.tags["harness.point"]: each for each in runs_of(uri)}
-    assert found.keys() == {point.label for point in run.points}
-    for point in run.points:
-        there = found[point.label]
-        made = cells(run, point)
-        assert {name: there.data.metrics[name] for name in made.numbers} == made.numbers
-        assert there.data.tags.items() >= made.said.items()
-        assert there.data.params == settings(point)
-        assert there.info.status == "FINISHED"
-        assert there.info.end_time // 1000 < 1_800_000_000, "when it was measured, not when it was sent"
-        history = mlflow.MlflowClient(tracking_uri=uri).get_metric_history(there.info.run_id, "trial/energy_j")
-        assert [each.step for each in sorted(history, key=lambda each: each.step)] == [0, 1]
-
-
-def test_mlflow_reads_back_each_point(kept: Kept, store: str) -> None:
-    run = kept("a", "b")
-    done = mlflow_runs.export(run, store, MlflowOptions())
-    assert done.sent == f"2 runs to {store}, experiment joule-harness"
-    check_mlflow(run, store)
-    again = mlflow_runs.export(run, store, MlflowOptions())
-    assert again.sent == f"0 runs to {store}, experiment joule-harness; 2 were there already"
-    assert len(runs_of(store)) == 2
-    check_mlflow(run, store)
-
-
-def test_mlflow_holds_no_number_of_what_is_missing(kept: Kept, store: str) -> None:
-    done = mlflow_runs.export(kept(ram=GONE), store, MlflowOptions())
-    (there,) = runs_of(store)
-    assert "total/energy_j" not in there.data.metrics
-    assert GONE in there.data.tags["missing.total/energy_j"]
-    assert any(line.startswith("work: ") and "total/energy_j" in line for line in done.left_out)
-
-
-def test_mlflow_says_what_was_simulated(kept: Kept, store: str) -> None:
-    mlflow_runs.export(kept(gpu=Method.SIMULATED), store, MlflowOptions())
-    (there,) = runs_of(store)
-    assert there.data.tags["method.total/energy_j"] == "simulated"
-
-
-def test_a_sending_that_broke_off_is_completed(kept: Kept, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mlflow
-
-    run = kept("a", "b")
-    log_batch, calls = mlflow.MlflowClient.log_batch, []
-
-    def breaking(self: Any, run_id: str, **entities: Any) -> None:
-        calls.append(run_id)
-        if len(calls) == 5:
-            raise ConnectionResetError("the cable was pulled")
-        log_batch(self, run_id, **entities)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(mlflow.MlflowClient, "log_batch", breaking)
-        with pytest.raises(MeasurementError, match=r"not sent: b: ConnectionResetError: the cable was pulled"):
-            mlflow_runs.export(run, store, MlflowOptions())
-    assert sorted(each.info.status for each in runs_of(store)) == ["FINISHED", "RUNNING"]
-    done = mlflow_runs.export(run, store, MlflowOptions())
-    assert done.sent.startswith("1 run to ")
-    check_mlflow(run, store)
-
-
-def test_other_numbers_under_the_same_name_are_refused(kept: Kept, store: str, tmp_path: Path) -> None:
-    run = kept("a")
-    mlflow_runs.export(run, store, MlflowOptions())
-    with sqlite3.connect(tmp_path / "mlflow.db") as base:
-        base.execute("update tags set value = 'another' where key = 'harness.digest'")
-    with pytest.raises(UsageError, match=r"is point 'a' of .* with other numbers.*--set experiment=NAME"):
-        mlflow_runs.export(run, store, MlflowOptions())
-    mlflow_runs.export(run, store, MlflowOptions(experiment="beside"))
-
-
-def test_a_tracking_server_that_is_away_is_said(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(MeasurementError, match=r"not sent: a, b: MlflowException: .*Connection refused"):
-        mlflow_runs.export(kept("a", "b"), nobody(), MlflowOptions())
-
-
-@pytest.mark.slow
-def test_a_real_tracking_server_takes_the_runs(kept: Kept, empty_store: Path, tmp_path: Path) -> None:
-    """`MLFLOW_SERVER_PYTHON` names an interpreter that has all of MLflow; its client alone cannot serve."""
-    python = os.environ.get("MLFLOW_SERVER_PYTHON", sys.executable)
-    if subprocess.run([python, "-c", "import mlflow.server, flask_cors"], capture_output=True, check=False).returncode:
-        pytest.skip("needs an interpreter with all of MLflow: MLFLOW_SERVER_PYTHON")
-    port = free_port()
-    shutil.copy(empty_store, tmp_path / "served.db")
-    command = [python, "-m", "mlflow", "server", "--port", str(port), "--backend-store-uri",
-               f"sqlite:///{tmp_path / 'served.db'}", "--default-artifact-root", str(tmp_path / "a"),
-               "--workers", "1"]  # fmt: skip
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    with started(command, f"http://127.0.0.1:{port}/health", 180.0, env=clean, cwd=tmp_path):
-        url = f"http://127.0.0.1:{port}"
-        run = kept("a", "b")
-        mlflow_runs.export(run, url, MlflowOptions())
-        check_mlflow(run, url)
-        assert "2 were there already" in mlflow_runs.export(run, url, MlflowOptions()).sent
-
-
-# Weights & Biases
-
-
-def records_of(file: Path) -> Iterator[Any]:
-    """The records of an offline run: blocks of LevelDB's log format that hold messages of the library."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    content, at, whole = file.read_bytes(), 7, b""
-    assert content[:4] == b":W&B"
-    while at + 7 <= len(content):
-        left = 32768 - at % 32768
-        if left < 7:
-            at += left
-            continue
-        _, length, kind = struct.unpack("<IHB", content[at : at + 7])
-        if kind == 0:
-            break
-        whole += content[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in {1, 4}:  # whole, or the last part
-            record = Record()
-            record.ParseFromString(whole)
-            yield record
-            whole = b""
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The library reads the environment once in a process, unless it is torn down."""
-    wandb = pytest.importorskip("wandb", reason="pip install 'joule-harness-exports[wandb]'")
-    wandb.teardown()
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    yield
-    wandb.teardown()
-
-
-@pytest.mark.usefixtures("offline")
-def test_an_offline_run_holds_the_numbers_of_its_point(kept: Kept, tmp_path: Path) -> None:
-    run = kept("a", ram=GONE)
-    done = wandb_runs.export(run, "demo", WandbOptions(folder=str(tmp_path)))
-    (file,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
-    records = list(records_of(file))
-    (head,) = (each.run for each in records if each.WhichOneof("record_type") == "run")
-    assert (head.project, head.display_name, head.run_group) == ("demo", "a", run.name)
-    assert head.run_id == wandb_runs.identity(run, run.points[0]) == file.stem.removeprefix("run-")
-    config = {each.key or each.nested_key[0]: json.loads(each.value_json) for each in head.config.update}
-    summary: dict[str, Any] = {}
-    for each in records:
-        if each.WhichOneof("record_type") == "summary":
-            summary |= {item.key or item.nested_key[0]: json.loads(item.value_json) for item in each.summary.update}
-    made = cells(run, run.points[0])
-    assert {name: summary[name] for name in made.numbers} == made.numbers
-    assert "total/energy_j" not in summary
-    assert GONE in config["missing.total/energy_j"]
-    assert config["method.total/energy_j.n0.gpu.GPU-1"] == "counter"
-    assert any(GONE in line for line in done.left_out)
-
-
-@pytest.mark.usefixtures("offline")
-def test_a_target_that_is_no_project_is_refused(kept: Kept, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="PROJECT or ENTITY/PROJECT"):
-        wandb_runs.export(kept(), "a/b/c", WandbOptions(folder=str(tmp_path)))
-    with pytest.raises(UsageError, match="no such folder"):
-        wandb_runs.export(kept(), "demo", WandbOptions(folder=str(tmp_path / "none")))
-
-
-@pytest.mark.usefixtures("offline")
-def test_a_service_that_does_not_let_in_is_said(
-    kept: Kept, receiver: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    receiver.status = 401
-    monkeypatch.setenv("WANDB_MODE", "online")
-    monkeypatch.setenv("WANDB_BASE_URL", receiver.url)
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    with pytest.raises(MeasurementError, match="demo: not sent: work: "):
-        wandb_runs.export(kept(), "demo", WandbOptions(folder=str(tmp_path)))
+        otlp.export(kept(), nobody, NoOptions())
 
 
 # What is asked for before anything is sent

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.impact import Factor
 from harness.quantity import Amount
 from harness.records.record import Record
-from harness.records.summary import RunReport, load
+from harness.records.summary import PointReport, RunReport, load
 from harness.reporting.crossings.answer import Answer, answers, turn_of
 from harness.reporting.crossings.sentence import sentence
 
@@ -145,6 +148,29 @@ def test_no_turn_is_named_where_there_is_none(report: RunReport) -> None:
     answer = answers(report)[3]
     assert answer.found.turns == ()
     assert "does not turn" in sentence(answer)
+
+
+def test_what_a_record_has_made_up_is_called_so_where_nothing_is_costed_again(report: RunReport) -> None:
+    made_up = Factor(name="pue", value=1.1, unit="1", source="invented by a test")
+
+    def with_it(point: PointReport) -> PointReport:
+        if point.records[0].measurement.point["matrix"]["new"]["kind"] == "T4":
+            return point
+        records = tuple(replace(record, factors=(*record.factors, made_up)) for record in point.records)
+        return replace(point, trials=replace(point.trials, records=records))
+
+    usual = answers(report)[0]
+    assert "INVENTED" not in sentence(usual)
+    assert "(simulated)" in sentence(usual)
+    answer = answers(replace(report, points=tuple(with_it(point) for point in report.points)))[0]
+    assert "(INVENTED PUE of H100; simulated)" in sentence(answer)
+
+
+def test_what_follows_the_axis_is_told_at_its_ends_and_the_rest_once(report: RunReport) -> None:
+    for candidate in answers(report)[1].found.candidates:
+        told = {name: number for name, number, _ in candidate.rests_on}
+        assert told["grid intensity"] == "1 g/kWh at first, 2000 g/kWh at last"
+        assert [number for name, number in told.items() if "at first" in number] == [told["grid intensity"]]
 
 
 def test_a_declared_speed_changes_the_service_times_and_not_the_watts() -> None:

@@ -189,6 +189,52 @@ def test_a_right_answer_that_is_no_choice_counts_as_wrong_and_is_told(
     assert told in workload.flags()
 
 
+def generation_with(folder: Path, target: str, *answers: object, more: str = "") -> str:
+    """A folder with a task of generation whose documents have these right answers; returns it."""
+    rows = [{"question": f"The file number {at} has a", "answer": answer} for at, answer in enumerate(answers)]
+    (folder / "own.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
+    (folder / "own.yaml").write_text(
+        "task: own_gaps\ndataset_path: json\ndataset_kwargs: {data_files: {test: own.jsonl}}\ntest_split: test\n"
+        f"output_type: generate_until\ndoc_to_text: question\ndoc_to_target: {target}\n{more}"
+        "generation_kwargs: {until: ['.'], max_gen_toks: 4}\n",
+        encoding="utf-8",
+    )
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("target", "answers", "more"),
+    [
+        ("answer", ("list", None), ""),
+        ("answer", (["list"], []), ""),
+        ("answer", (0, -1), "doc_to_choice: [list, name]\n"),
+    ],
+    ids=["null", "no texts", "last choice"],
+)
+def test_a_generation_without_a_right_answer_is_named_before_a_window(
+    asked: Any, tmp_path: Path, target: str, answers: tuple[object, ...], more: str
+) -> None:
+    own = generation_with(tmp_path, target, *answers, more=more)
+    with pytest.raises(MeasurementError, match="document 1 of task own_gaps has no right answer: its target is "):
+        asked(tasks=["own_gaps"], include_path=own, model="builtin:tiny", windows=0)
+
+
+def test_a_right_answer_that_a_template_left_blank_is_told(asked: Any, tmp_path: Path) -> None:
+    own = generation_with(tmp_path, "'{{answer}}'", "list", None, " ", "name")
+    workload, (window,) = asked(tasks=["own_gaps"], include_path=own, model="builtin:tiny")
+    found = by_document(window, "own_gaps")
+    assert found[1]["correct"] == found[2]["correct"] == 0.0
+    told = "2 documents of own_gaps (1, 2) have an empty text or None as right answer, and any other counts as wrong"
+    assert told in workload.flags()
+
+
+def test_a_task_that_scores_nothing_needs_no_right_answer(asked: Any, tmp_path: Path) -> None:
+    own = generation_with(tmp_path, "answer", "list", None, more="metric_list: [{metric: bypass}]\n")
+    workload, (window,) = asked(tasks=["own_gaps"], include_path=own, model="builtin:tiny")
+    assert [row["status"] for row in window.rows] == ["ok", "ok"]
+    assert not any("right answer" in flag for flag in workload.flags())
+
+
 def test_an_answer_that_a_task_cannot_score_is_named_by_its_document() -> None:
     class Broken:
         """A task whose own code fails on one document."""

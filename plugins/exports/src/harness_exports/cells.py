@@ -12,15 +12,15 @@ from typing import Any, Final
 
 from harness import Figure, LoadedPoint, LoadedRun, figures
 
-_WHERE: Final = {"window time": "total"}
-"""How the figures of a report name what they are of -> the first part of a name here."""
+PER: Final = {"window time": "trial_median"}
+"""What figures of a report are of -> the first part of a name here: a total is the median trial's, not the run's."""
 _SHOWN: Final = 3
 """So many points are named where more have the same to say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """What is kept of one point; names are `<per>/<metric>`, such as `token/energy_j` or `total/energy_j.n0.gpu.X`.
+    """What is kept of one point, by name: `token/energy_j` per unit, `trial_median/energy_j.n0.gpu.X` of a whole trial.
 
     Attributes:
         numbers: medians over the trials; `<name>.low` and `.high` for the instrument's bound, `.least` and `.greatest`
@@ -44,7 +44,7 @@ def cells(run: LoadedRun, point: LoadedPoint) -> Cells:
 
 def key(figure: Figure) -> str:
     """The name of a figure, in letters, digits, `_`, `.` and `-` with one slash."""
-    return f"{dotted(_WHERE.get(figure.per, figure.per))}/{dotted(figure.metric)}"
+    return f"{dotted(PER.get(figure.per, figure.per))}/{dotted(figure.metric)}"
 
 
 def dotted(name: str) -> str:

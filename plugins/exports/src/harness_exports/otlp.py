@@ -10,13 +10,12 @@ from urllib.parse import urlsplit
 
 import harness
 from harness import Exported, Figure, LoadedRun, MeasurementError, NoOptions, figures
-from harness_exports.cells import left_out, span_ms
+from harness_exports.cells import PER, left_out, span_ms
 from harness_exports.needed import library, web_address
 
 PATH: Final = "/v1/metrics"
 TIMEOUT_S: Final = 10.0
 _SUFFIXES: Final = re.compile(r"_(?:j|s|g|l|w)$")
-_TOTAL: Final = "window time"
 
 
 def export(run: LoadedRun, target: str, _options: NoOptions) -> Exported:
@@ -73,7 +72,7 @@ def _metrics(data: Any) -> Iterator[Any]:
 def metrics_data(run: LoadedRun) -> Any:
     """The run as `MetricsData` of the SDK, for any of its exporters.
 
-    Metrics are `harness.total.energy` (J), `harness.token.energy` (J/{token}), ...; `.bound.low`, `.bound.high`,
+    Metrics are `harness.trial_median.energy` (J), `harness.token.energy` (J/{token}), ...; `.bound.low`, `.bound.high`,
     `.trials.least` and `.trials.greatest` stand beside them. Attributes hold run, point, scope, statistic and method.
     """
     sdk = library("opentelemetry.sdk.metrics.export", "otel")
@@ -114,7 +113,7 @@ def _values(figure: Figure) -> Iterator[tuple[str, float]]:
 
 def _name(figure: Figure) -> str:
     """The metric without its unit, which OpenTelemetry keeps beside the name."""
-    per = "total" if figure.per == _TOTAL else re.sub(r"[^A-Za-z0-9_]", "_", figure.per)
+    per = re.sub(r"[^A-Za-z0-9_]", "_", PER.get(figure.per, figure.per))
     metric = re.split("[: ]", figure.metric, maxsplit=1)[0]
     return f"harness.{per}.{re.sub(r'[^A-Za-z0-9_.]', '_', _SUFFIXES.sub('', metric))}"
 

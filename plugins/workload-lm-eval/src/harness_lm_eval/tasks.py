@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from lm_eval.api.task import ConfigurableTask  # type: ignore[import-untyped]
 from lm_eval.tasks import TaskManager  # type: ignore[import-untyped]
 
 from harness.errors import HarnessError, MeasurementError, UsageError
@@ -25,6 +26,8 @@ _FAR: Final = frozenset(
     {"ConnectionError", "DatasetNotFoundError", "OfflineModeIsEnabled", "HfHubHTTPError", "RequestError"}
 )
 """Classes of errors that say that the hub was not reached, or has no such data set."""
+_BLANK: Final = frozenset({"", "None"})
+"""What a template makes of an answer that is not there."""
 _MOST_GROUPS: Final = 16
 """Groups within each other."""
 _NOT_SUPPORTED: Final = {"UNSAFE_CODE": "runs code that the model writes", "MULTIMODAL": "shows pictures or sound"}
@@ -171,30 +174,39 @@ def build(tasks: Mapping[str, Any], options: LmEvalOptions, lm: Any) -> list[Doc
     return found
 
 
-def without_right_choice(task: Any, documents: Sequence[Document]) -> list[int]:
-    """Numbers of the documents of multiple choice whose right answer is none of their choices.
+def without_right_answer(task: Any, documents: Sequence[Document]) -> list[int]:
+    """Numbers of the documents whose right answer is none of their choices, or no text that a model would generate.
 
     lm-eval counts each of them as wrong whatever the model says, and only logs it; it does not even log a label of -1,
-    which stands for a hidden one in many a test split.
+    which stands for a hidden one in many a test split, nor an answer that a template made an empty text or `None`.
 
     Raises:
-        MeasurementError: a document has no right answer at all, which lm-eval cannot score.
+        MeasurementError: a document has no right answer at all. lm-eval cannot score a choice without one, and
+            compares a generated text with the text `None`; as a choice's number of a generated text, it takes -1 for
+            the last choice.
     """
-    settings = getattr(task, "config", None)
-    if task.OUTPUT_TYPE != "multiple_choice" or settings is None or callable(settings.process_results):
-        return []  # a task that scores by its own code knows what its documents hold
+    own_code = type(task).process_results is not ConfigurableTask.process_results
+    if own_code or callable(task.config.process_results) or "bypass" in task.aggregation():
+        return []  # a task that scores by its own code, or not at all, knows what its documents hold
+    if task.OUTPUT_TYPE not in {"multiple_choice", "generate_until"}:
+        return []
+    generated = task.OUTPUT_TYPE == "generate_until"
     found = []
     for each in documents:
         doc = each.instances[0].doc
         right = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
-        if right is None or right == []:
+        answers = [answer for answer in (right if isinstance(right, list) else [right]) if answer is not None]
+        choices = None if generated and task.config.doc_to_choice is None else task.doc_to_choice(doc)
+        known = any(
+            str(answer).strip() not in _BLANK if choices is None else _is_choice(answer, choices) for answer in answers
+        )
+        if not answers or (generated and choices is not None and not known):
             raise MeasurementError(
                 f"document {each.number} of task {each.task} has no right answer: its target is {right!r}",
                 where="tasks",
                 hint="give it one, or take it out of the data",
             )
-        choices = task.doc_to_choice(doc)
-        if not any(_is_choice(answer, choices) for answer in (right if isinstance(right, list) else [right])):
+        if not known:
             found.append(each.number)
     return found
 

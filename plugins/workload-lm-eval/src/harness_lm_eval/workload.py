@@ -46,12 +46,15 @@ def device_uuid(device: torch.device) -> str:
     return f"MIG-{raw}" if " MIG " in str(properties.name) else f"GPU-{raw}"
 
 
-def _without_right_choice(task: str, numbers: Sequence[int], most: int = 5) -> str:
+def _without_right_answer(task: str, numbers: Sequence[int], kind: object, most: int = 5) -> str:
     """What a reader is told of documents that cannot be answered rightly; no colon, so that the overview shows it."""
     listed = ", ".join(map(str, numbers[:most])) + (f" and {len(numbers) - most} more" if len(numbers) > most else "")
-    if len(numbers) == 1:
-        return f"document {listed} of {task} has no right answer among its choices and counts as wrong"
-    return f"{len(numbers)} documents of {task} ({listed}) have no right answer among their choices and count as wrong"
+    one = len(numbers) == 1
+    who = f"document {listed} of {task} has" if one else f"{len(numbers)} documents of {task} ({listed}) have"
+    if kind == "generate_until":
+        return f"{who} an empty text or None as right answer, and any other counts as wrong"
+    whose, count = ("its", "counts") if one else ("their", "count")
+    return f"{who} no right answer among {whose} choices and {count} as wrong"
 
 
 class LmEval(Workload):
@@ -68,7 +71,7 @@ class LmEval(Workload):
         self._documents: list[Document] = []
         self._answered: list[tuple[int, Answered]] = []
         self._device = ""
-        self._known: dict[str, object] = {}
+        self._known: dict[str, dict[str, object]] = {}
         self._unanswerable: dict[str, list[int]] = {}
         self._results: dict[str, dict[str, float | None]] = {}
         self._metrics: dict[str, tuple[str, str] | None] = {}
@@ -140,7 +143,7 @@ class LmEval(Workload):
                 documents = tasks.build(self._tasks, self._options, self._answerer.lm)
             own = {name: [each for each in documents if each.task == name] for name in self._tasks}
             self._unanswerable = {
-                name: tasks.without_right_choice(task, own[name]) for name, task in self._tasks.items()
+                name: tasks.without_right_answer(task, own[name]) for name, task in self._tasks.items()
             }
             self._documents = self._answerer.prepare(documents)
             self._known = {name: tasks.facts_of(task, own[name]) for name, task in self._tasks.items()}
@@ -242,7 +245,11 @@ class LmEval(Workload):
                 f"the window asked every document {self._passes} times: a server that keeps prefixes answers the later "
                 "ones with less work"
             )
-        found += [_without_right_choice(name, numbers) for name, numbers in self._unanswerable.items() if numbers]
+        found += [
+            _without_right_answer(name, numbers, self._known[name]["output_type"])
+            for name, numbers in self._unanswerable.items()
+            if numbers
+        ]
         found += [f"{count} documents of the last window failed: {fault}" for fault, count in self._faults.items()]
         if any(key is None for key in self._metrics.values()) and len(set(self._metrics.values())) > 1:
             without = [name for name, key in self._metrics.items() if key is None]
