@@ -82,6 +82,7 @@ def test_a_layout_is_judged_while_planning_whatever_is_taken_out_of_it(name: str
     whole = laid_out(tmp_path / "whole", LAYOUTS[name])
     assert not list(check(TrainingOptions(data=name, root=str(whole))))
     assert not list(check(SegmentationInferenceOptions(data=name, root=str(whole))))
+    assert not list(check(SegmentationInferenceOptions(data=name, root=str(whole), dtype="int8")))
     (tmp_path / "empty").mkdir()
     assert [fault.option for fault in check(TrainingOptions(data=name, root=str(tmp_path / "empty")))] == ["root"]
     for left_out in {Path(file).parts[0] for file in LAYOUTS[name]}:
@@ -90,6 +91,17 @@ def test_a_layout_is_judged_while_planning_whatever_is_taken_out_of_it(name: str
         assert fault.option == "root"
         assert fault.accepted, fault
         assert left_out in fault.message or "label map" in fault.message, fault
+
+
+def test_int8_is_told_while_planning_that_its_training_images_are_missing(tmp_path: Path) -> None:
+    judged = tuple(file for file in LAYOUTS["cityscapes"] if "/train/" not in file)
+    assert len(judged) < len(LAYOUTS["cityscapes"])
+    root = str(laid_out(tmp_path, judged))
+    assert not list(check(SegmentationInferenceOptions(data="cityscapes", root=root)))
+    assert not list(check(SegmentationInferenceOptions(data="cityscapes", root=root, dtype="int8", faithful=True)))
+    (fault,) = check(SegmentationInferenceOptions(data="cityscapes", root=root, dtype="int8"))
+    assert fault.option == "root"
+    assert "train" in fault.message
 
 
 def test_the_layout_of_another_data_set_is_refused_with_the_one_that_is_accepted(tmp_path: Path) -> None:

@@ -178,6 +178,32 @@ def test_a_trial_says_what_is_int8_and_judges_it(measured: Any) -> None:
     assert faithful.facts()["int8"] is None
 
 
+@pytest.mark.usefixtures("able")
+def test_int8_takes_ranges_from_other_images_and_its_weights_count(
+    measured: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness_semantic_segmentation.networks.counting import weight_bytes
+    from harness_semantic_segmentation.networks.optimised import Predictor
+    from harness_semantic_segmentation.workloads import inference
+
+    seen: list[Any] = []
+    quantised = Predictor.quantised
+
+    def spied(self: Any, images: Any, published: Any) -> Any:
+        seen.extend(images)
+        return quantised(self, images, published)
+
+    monkeypatch.setattr(Predictor, "quantised", spied)
+    monkeypatch.setattr(inference, "peak_bytes", lambda _run: 0)
+    workload, rows = measured(dtype="int8")
+    judged = [workload._pixels([frame.image]) for frame in workload._frames]
+    assert len(seen) == inference.CALIBRATION
+    assert not any(torch.equal(one, other) for one in seen for other in judged)
+    taken = workload.facts()["int8"]["weight_bytes"]
+    assert rows[0]["peak_memory_bytes"] == weight_bytes(workload._predictor) + taken
+    assert taken > 0
+
+
 def test_a_trial_on_a_cpu_that_cannot_is_refused(measured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
     with pytest.raises(UsageError, match=r"no VNNI.*accepted: dtype float32 or bfloat16"):

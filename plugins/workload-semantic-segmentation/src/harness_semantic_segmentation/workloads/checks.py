@@ -101,8 +101,7 @@ def _files(options: SegmentationOptions) -> Iterator[OptionFault]:
     data, own = options.data, isinstance(options.data, OwnData)
     if not own and data not in DATA:
         return
-    splits = ("train", "val") if isinstance(options, TrainingOptions) else (getattr(options, "split", "val"),)
-    for split in splits:
+    for split in _splits(options):
         try:
             _look(data, options.root, split)
         except UsageError as error:
@@ -114,6 +113,13 @@ def _files(options: SegmentationOptions) -> Iterator[OptionFault]:
                 "root", f"{error.filename or options.root}: {error.strerror}", "a folder that can be read"
             )
             return
+
+
+def _splits(options: SegmentationOptions) -> tuple[str, ...]:
+    """What is read: int8 takes its ranges from training images."""
+    if not isinstance(options, SegmentationInferenceOptions):
+        return ("train", "val")
+    return (options.split, "train") if options.dtype == "int8" and not options.faithful else (options.split,)
 
 
 def _look(data: str | OwnData, root: str, split: str) -> None:

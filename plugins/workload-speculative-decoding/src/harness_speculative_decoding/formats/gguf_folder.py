@@ -47,7 +47,7 @@ def folder_of(path: Path, cache: Path, progress: Progress, *, sha256: str = "") 
     from filelock import FileLock, Timeout
 
     digest = sha256 or file_digest(path)
-    folder = cache / "models" / f"gguf-{digest[:16]}-{CONVERSION}"
+    folder = _kept_at(cache, digest)
     if not (folder / FACTS).is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{folder}.lock")
@@ -70,9 +70,8 @@ def smollm2(cache: Path, progress: Progress) -> Path:
         UsageError: the wheel is not installed and the folder is not there yet; says what to install.
         MeasurementError: another release of the wheel, or a damaged one.
     """
-    folder = cache / "models" / f"gguf-{SMOLLM2_SHA256[:16]}-{CONVERSION}"
-    if (folder / FACTS).is_file():
-        return folder
+    if smollm2_is_kept(cache):
+        return _kept_at(cache, SMOLLM2_SHA256)
     path = smollm2_file()
     if path is None:
         raise UsageError(
@@ -86,6 +85,15 @@ def smollm2(cache: Path, progress: Progress) -> Path:
             hint=SMOLLM2_INSTALL,
         )
     return folder_of(path, cache, progress, sha256=found)
+
+
+def smollm2_is_kept(cache: Path) -> bool:
+    """Whether the folder of `builtin:smollm2` is there, so that neither the wheel nor package gguf is needed."""
+    return (_kept_at(cache, SMOLLM2_SHA256) / FACTS).is_file()
+
+
+def _kept_at(cache: Path, digest: str) -> Path:
+    return cache / "models" / f"gguf-{digest[:16]}-{CONVERSION}"
 
 
 def smollm2_file() -> Path | None:

@@ -317,7 +317,7 @@ class _Rounds:
         result.accepted += kept
         result.judged += min(kept + 1, limit)
         for position in range(kept):
-            self._append(row, verdict.drafted[position], verdict, position, position, stops=position == stopped)
+            self._append(row, verdict.drafted[position], verdict, position, position, position == stopped)
         row.pending = None
         if kept < limit:
             result.zero_residuals += verdict.empty
@@ -330,16 +330,11 @@ class _Rounds:
             else:
                 row.pending = row.replacing
 
-    def _append(
-        self, row: _Row, token: int, verdict: _Verdict, position: int, of_token: int, *, stops: bool | None = None
-    ) -> None:
+    def _append(self, row: _Row, token: int, verdict: _Verdict, at: int, of_token: int, *stops: bool) -> None:
         """Adds one token; `of_token` is where its log-probabilities stand."""
-        numbers = verdict.log_z[position], verdict.logprob[of_token], verdict.law_logprob[of_token]
-        self._add(row, token, *numbers, stops=stops)
+        self._add(row, token, verdict.log_z[at], verdict.logprob[of_token], verdict.law_logprob[of_token], *stops)
 
-    def _add(
-        self, row: _Row, token: int, log_z: float, logprob: float, law_logprob: float, *, stops: bool | None = None
-    ) -> None:
+    def _add(self, row: _Row, token: int, log_z: float, logprob: float, law_logprob: float, *stops: bool) -> None:
         """Adds one token; `stops` says whether a stop string ends with it, where that has been looked at already."""
         if not math.isfinite(log_z) or math.isnan(law_logprob) or math.isnan(logprob):
             raise SpeculationError(NO_LAW)
@@ -352,7 +347,7 @@ class _Rounds:
         row.ids.append(token)
         if token in self.eos:
             result.stopped = "eos"
-        elif self.stop(result.tokens) if stops is None else stops:
+        elif any(stops) if stops else self.stop(result.tokens):
             result.stopped = "stop"
         row.ended = result.stopped != "length"
 

@@ -325,6 +325,12 @@ _ALL: tuple[AnyRecipe, ...] = (
 )
 RECIPES = {recipe.name: recipe for recipe in _ALL}
 
-TRAINING_S = {"town": 360.0, "guest-sft": 10.0} | {guest.name: 5.0 for guest in GUESTS}
+TRAINING_S = {
+    "town": 360.0,
+    "guest-sft": 10.0,
+    **{guest.name: 5.0 for guest in GUESTS},
+    "smollm2-draft": 210.0,
+    "smollm2-courteous": 65.0,
+}
 """Seconds that a training takes, about, on an idle core (measured in processor time on a 2-core virtual machine, a Xeon
-with AVX-512); those that are not here were not measured so."""
+with AVX-512; that of smollm2-draft without judging it); those that are not here were not measured so."""
