@@ -232,7 +232,7 @@ class Suite(Options):
         scorers: names of scorers, each alone or with a mapping of its options; they add quality columns.
         place: where the work runs: a site, a cloud's region, a country or zone, or own values; impact meters take from
             it what their own options do not give. Where meters are listed and none of them takes a place, every
-            installed impact meter that does is asked for.
+            installed impact meter that does, and needs no further option, is asked for.
         trials: how often each point is measured, each time in a fresh process: a number, or `at_least`, `until` and
             `at_most` to stop each point once its result is known that well.
         seed: decides the order of trials and the seed that each trial gives its workload.
